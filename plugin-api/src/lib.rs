@@ -1,0 +1,1 @@
+//! The stable ABI between the Longhaul host and its plugins.

@@ -1,0 +1,1 @@
+//! The graph engine, fused operations and standard backbone most Longhaul plugins link.

@@ -1,0 +1,1 @@
+//! Measurement records, statistics, tables and plots of Longhaul runs.

@@ -1,0 +1,1 @@
+//! Long-context tasks as pure functions, and the suites made of them.
