@@ -1,0 +1,342 @@
+//! The plugin author's side: plain Rust traits, and the one place where panics and lengths are
+//! handled at the boundary. An author writes no unsafe code and calls [`crate::export_plugin!`] once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::{RResult, RSlice, RSliceMut, RString, RVec};
+use abi_stable::type_level::downcasting::TD_Opaque;
+
+use crate::abi::{
+    AbiResult, HostRef, LogLevel, ModelAbi, ModelAbi_TO, ModelBox, PluginModule, PluginModuleRef,
+    SessionAbi, SessionAbi_TO, SessionBox,
+};
+use crate::data::{
+    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+};
+use crate::error::{ErrorKind, PluginError};
+use crate::metadata::{LibraryInfo, StateGrowth};
+
+/// Result of an author's function.
+pub type Result<T> = std::result::Result<T, PluginError>;
+
+/// A library of architectures.
+pub trait Plugin: 'static {
+    /// Describes the library. Cheap; opens no device.
+    fn describe() -> LibraryInfo;
+
+    /// Builds and initialises a model.
+    ///
+    /// # Errors
+    /// A refused option or shape, a device that cannot be opened, memory.
+    fn build(config: &ModelConfig) -> Result<Box<dyn Model>>;
+
+    /// One line on what the plugin sees of a device.
+    ///
+    /// # Errors
+    /// Why it cannot use it.
+    fn device_report(device: &Device) -> Result<String> {
+        Ok(device.to_string())
+    }
+}
+
+/// A model. See [`ModelAbi`] for what each method means; lengths are checked before a call arrives.
+#[allow(missing_docs)] // documented once, on ModelAbi
+pub trait Model: Send {
+    fn parameters(&self) -> Vec<ParameterInfo>;
+    fn read_parameter(&self, index: usize, values: &mut [f32]) -> Result<()>;
+    fn write_parameter(&mut self, index: usize, values: &[f32]) -> Result<()>;
+    fn begin_training(&mut self, config: &TrainConfig) -> Result<()>;
+    fn train_step(&mut self, batch: &Batch<'_>, step: u64) -> Result<StepReport>;
+    fn loss_and_gradients(&mut self, batch: &Batch<'_>) -> Result<StepReport>;
+    fn read_gradient(&self, index: usize, values: &mut [f32]) -> Result<()>;
+    fn state_growth(&self) -> StateGrowth;
+    fn declared_state_bytes(&self, length: u64) -> u64;
+    fn new_session(&self, rows: usize) -> Result<Box<dyn Session>>;
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A session. See [`SessionAbi`] for what each method means; lengths are checked before a call arrives.
+#[allow(missing_docs)] // documented once, on SessionAbi
+pub trait Session: Send {
+    fn feed(&mut self, batch: &Batch<'_>, logits: Logits) -> Result<FeedOutput>;
+    fn position(&self) -> u64;
+    fn state_bytes(&self) -> u64;
+    fn reset(&mut self) -> Result<()>;
+    fn fork(&self) -> Result<Box<dyn Session>> {
+        Err(PluginError::unsupported(
+            "this plugin's sessions cannot be forked",
+        ))
+    }
+    fn export_state(&self) -> Result<Vec<u8>> {
+        Err(PluginError::unsupported(
+            "this plugin's session state cannot be exported",
+        ))
+    }
+    fn import_state(&mut self, _state: &[u8]) -> Result<()> {
+        Err(PluginError::unsupported(
+            "this plugin's session state cannot be imported",
+        ))
+    }
+}
+
+static HOST: OnceLock<HostRef> = OnceLock::new();
+
+/// Keeps the host's functions for [`log`]. Called by the export macro.
+pub fn attach(host: HostRef) {
+    let _ = HOST.set(host);
+}
+
+/// Sends a log event to the host; without a host (a unit test) it is dropped.
+pub fn log(level: LogLevel, message: &str) {
+    if let Some(host) = HOST.get() {
+        (host.log())(level, message.into());
+    }
+}
+
+/// Runs an author's function; a panic becomes an internal error with its message.
+pub fn guard<T>(what: &str, call: impl FnOnce() -> Result<T>) -> AbiResult<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => RResult::ROk(value),
+        Ok(Err(error)) => RResult::RErr(error),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".to_owned());
+            RResult::RErr(PluginError::internal(format!("panic in `{what}`: {text}")))
+        }
+    }
+}
+
+/// A library's description; a panic while describing becomes an empty description, which the host
+/// refuses by name.
+pub fn guarded_description(describe: fn() -> LibraryInfo) -> LibraryInfo {
+    catch_unwind(describe).unwrap_or_else(|_| LibraryInfo {
+        name: RString::new(),
+        version: RString::new(),
+        licence: RString::new(),
+        authors: RVec::new(),
+        architectures: RVec::new(),
+        extra: RVec::new(),
+    })
+}
+
+/// Puts the exported functions into a root module.
+pub fn root_module(
+    attach: extern "C" fn(HostRef),
+    describe: extern "C" fn() -> LibraryInfo,
+    build: extern "C" fn(ModelConfig) -> AbiResult<ModelBox>,
+    device_report: extern "C" fn(Device) -> AbiResult<RString>,
+) -> PluginModuleRef {
+    PluginModule {
+        attach,
+        describe,
+        build,
+        device_report,
+    }
+    .leak_into_prefix()
+}
+
+/// Wraps an author's model for the boundary.
+pub fn model_box(model: Box<dyn Model>) -> ModelBox {
+    ModelAbi_TO::from_value(ModelGuard { model }, TD_Opaque)
+}
+
+/// Wraps an author's session for the boundary.
+pub fn session_box(session: Box<dyn Session>) -> SessionBox {
+    SessionAbi_TO::from_value(SessionGuard { session }, TD_Opaque)
+}
+
+/// Checks a batch against its own shape and returns it.
+fn check_batch(batch: &Batch<'_>, targets_required: bool) -> Result<()> {
+    let values = batch.rows as usize * batch.length as usize;
+    let targets_fit =
+        batch.targets.len() == values || (!targets_required && batch.targets.is_empty());
+    if values == 0 || batch.tokens.len() != values || !targets_fit {
+        return Err(PluginError::bad_option(format!(
+            "a batch of {} rows and {} tokens a row came with {} tokens and {} targets",
+            batch.rows,
+            batch.length,
+            batch.tokens.len(),
+            batch.targets.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that every value is finite, so that a NaN is an error where it arises.
+fn check_report(report: StepReport) -> Result<StepReport> {
+    if report.loss.is_finite() && report.gradient_norm.is_finite() {
+        return Ok(report);
+    }
+    Err(PluginError::new(
+        ErrorKind::Numeric,
+        format!(
+            "loss {} and gradient norm {} are not both finite; try a smaller learning rate",
+            report.loss, report.gradient_norm
+        ),
+    ))
+}
+
+struct ModelGuard {
+    model: Box<dyn Model>,
+}
+
+impl ModelAbi for ModelGuard {
+    fn parameters(&self) -> RVec<ParameterInfo> {
+        catch_unwind(AssertUnwindSafe(|| self.model.parameters()))
+            .unwrap_or_default()
+            .into()
+    }
+
+    fn read_parameter(&self, index: usize, mut values: RSliceMut<'_, f32>) -> AbiResult<()> {
+        guard("read_parameter", || {
+            self.model.read_parameter(index, values.as_mut_slice())
+        })
+    }
+
+    fn write_parameter(&mut self, index: usize, values: RSlice<'_, f32>) -> AbiResult<()> {
+        guard("write_parameter", || {
+            self.model.write_parameter(index, values.as_slice())
+        })
+    }
+
+    fn begin_training(&mut self, config: TrainConfig) -> AbiResult<()> {
+        guard("begin_training", || self.model.begin_training(&config))
+    }
+
+    fn train_step(&mut self, batch: Batch<'_>, step: u64) -> AbiResult<StepReport> {
+        guard("train_step", || {
+            check_batch(&batch, true)?;
+            check_report(self.model.train_step(&batch, step)?)
+        })
+    }
+
+    fn loss_and_gradients(&mut self, batch: Batch<'_>) -> AbiResult<StepReport> {
+        guard("loss_and_gradients", || {
+            check_batch(&batch, true)?;
+            check_report(self.model.loss_and_gradients(&batch)?)
+        })
+    }
+
+    fn read_gradient(&self, index: usize, mut values: RSliceMut<'_, f32>) -> AbiResult<()> {
+        guard("read_gradient", || {
+            self.model.read_gradient(index, values.as_mut_slice())
+        })
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        self.model.state_growth()
+    }
+
+    fn declared_state_bytes(&self, length: u64) -> u64 {
+        catch_unwind(AssertUnwindSafe(|| self.model.declared_state_bytes(length))).unwrap_or(0)
+    }
+
+    fn new_session(&self, rows: usize) -> AbiResult<SessionBox> {
+        guard("new_session", || {
+            Ok(session_box(self.model.new_session(rows)?))
+        })
+    }
+
+    fn notes(&self) -> RVec<RString> {
+        self.model.notes().into_iter().map(RString::from).collect()
+    }
+}
+
+struct SessionGuard {
+    session: Box<dyn Session>,
+}
+
+impl SessionAbi for SessionGuard {
+    fn feed(&mut self, batch: Batch<'_>, logits: Logits) -> AbiResult<FeedOutput> {
+        guard("feed", || {
+            check_batch(&batch, false)?;
+            self.session.feed(&batch, logits)
+        })
+    }
+
+    fn position(&self) -> u64 {
+        self.session.position()
+    }
+
+    fn state_bytes(&self) -> u64 {
+        self.session.state_bytes()
+    }
+
+    fn reset(&mut self) -> AbiResult<()> {
+        guard("reset", || self.session.reset())
+    }
+
+    fn fork(&self) -> AbiResult<SessionBox> {
+        guard("fork", || Ok(session_box(self.session.fork()?)))
+    }
+
+    fn export_state(&self) -> AbiResult<RVec<u8>> {
+        guard("export_state", || Ok(self.session.export_state()?.into()))
+    }
+
+    fn import_state(&mut self, state: RSlice<'_, u8>) -> AbiResult<()> {
+        guard("import_state", || {
+            self.session.import_state(state.as_slice())
+        })
+    }
+}
+
+/// Exports a type that implements [`Plugin`](crate::author::Plugin) as this library's plugin: the
+/// root module and the probe. `$kit` is what the plugin is built on, a string literal.
+///
+/// Called once, at the top level of the plugin's `lib.rs`. A library that links another plugin's
+/// rlib (a hybrid) has these symbols twice; it passes `-Wl,-z,muldefs` from its build script, so
+/// that the linker takes its own.
+#[macro_export]
+macro_rules! export_plugin {
+    ($plugin:ty, $kit:literal) => {
+        mod longhaul_plugin_export {
+            use $crate::author::Plugin as _;
+
+            type Exported = $plugin;
+
+            extern "C" fn attach(host: $crate::abi::HostRef) {
+                $crate::author::attach(host);
+            }
+
+            extern "C" fn describe() -> $crate::metadata::LibraryInfo {
+                $crate::author::guarded_description(Exported::describe)
+            }
+
+            extern "C" fn build(
+                config: $crate::data::ModelConfig,
+            ) -> $crate::abi::AbiResult<$crate::abi::ModelBox> {
+                $crate::author::guard("build", || {
+                    Ok($crate::author::model_box(Exported::build(&config)?))
+                })
+            }
+
+            extern "C" fn device_report(
+                device: $crate::data::Device,
+            ) -> $crate::abi::AbiResult<$crate::abi_stable::std_types::RString> {
+                $crate::author::guard("device_report", || {
+                    Ok(Exported::device_report(&device)?.into())
+                })
+            }
+
+            #[$crate::abi_stable::export_root_module]
+            fn longhaul_root_module() -> $crate::abi::PluginModuleRef {
+                $crate::author::root_module(attach, describe, build, device_report)
+            }
+
+            static PROBE: $crate::abi::Probe = $crate::abi::Probe::new($kit);
+
+            #[unsafe(no_mangle)]
+            extern "C" fn longhaul_plugin_probe() -> *const $crate::abi::Probe {
+                &PROBE
+            }
+        }
+    };
+}

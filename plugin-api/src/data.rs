@@ -1,0 +1,205 @@
+//! The plain data that crosses with each call: configurations, batches and reports.
+
+use abi_stable::StableAbi;
+use abi_stable::std_types::{RSlice, RString, RVec, Tuple2};
+
+use crate::metadata::{OptionValue, Pairs};
+
+/// The kind of device a model runs on.
+#[repr(u8)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The host processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// The device a model runs on. The plugin opens it itself.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// The kind.
+    pub kind: DeviceKind,
+    /// Which one of its kind; 0 on the CPU.
+    pub index: u32,
+    /// CPU threads the plugin may use, at least 1.
+    pub threads: u32,
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            DeviceKind::Cpu => write!(f, "cpu"),
+            DeviceKind::Cuda => write!(f, "cuda:{}", self.index),
+        }
+    }
+}
+
+/// Everything a model is built from. The same configuration gives the same bytes.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone)]
+pub struct ModelConfig {
+    /// Name of the architecture inside the library.
+    pub architecture: RString,
+    /// A value for every declared option, defaults filled in by the host.
+    pub options: RVec<Tuple2<RString, OptionValue>>,
+    /// Number of token ids, V.
+    pub vocab: u32,
+    /// Model width, D.
+    pub d_model: u32,
+    /// Number of layers (residual blocks of one mixer and its MLP).
+    pub layers: u32,
+    /// Longest sequence seen in training, in tokens: what learned positions are sized by.
+    pub max_train_length: u64,
+    /// Seed of the initialisation.
+    pub seed: u64,
+    /// The device.
+    pub device: Device,
+    /// Later additions.
+    pub extra: Pairs,
+}
+
+/// The optimiser: AdamW with decay on matrices only, global gradient clipping, linear warm-up and
+/// cosine decay.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone)]
+pub struct TrainConfig {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Learning rate at the last step, as a fraction of the peak; 1 keeps it constant.
+    pub final_fraction: f64,
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: u64,
+    /// Steps in all.
+    pub total_steps: u64,
+    /// Decoupled weight decay, on parameters of two dimensions and more.
+    pub weight_decay: f64,
+    /// AdamW's first moment decay.
+    pub beta1: f64,
+    /// AdamW's second moment decay.
+    pub beta2: f64,
+    /// AdamW's epsilon.
+    pub epsilon: f64,
+    /// Largest global gradient norm; 0 switches clipping off.
+    pub clip_norm: f64,
+    /// Later additions.
+    pub extra: Pairs,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            final_fraction: 0.1,
+            warmup_steps: 0,
+            total_steps: 1,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            clip_norm: 1.0,
+            extra: RVec::new(),
+        }
+    }
+}
+
+/// Token sequences and what is scored in them.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Inputs, `[B, T]`, each below the vocabulary's size.
+    pub tokens: RSlice<'a, u32>,
+    /// `[B, T]`: the target at t is what follows after reading tokens 0..=t; -1 is not scored.
+    pub targets: RSlice<'a, i32>,
+    /// B, the number of sequences.
+    pub rows: u32,
+    /// T, tokens a sequence.
+    pub length: u32,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch over slices of `rows * length` values each.
+    pub fn new(tokens: &'a [u32], targets: &'a [i32], rows: usize, length: usize) -> Self {
+        Self {
+            tokens: RSlice::from_slice(tokens),
+            targets: RSlice::from_slice(targets),
+            rows: rows as u32,
+            length: length as u32,
+        }
+    }
+}
+
+/// What a training step did.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Mean negative log likelihood over the scored positions, in nats, before the update.
+    pub loss: f64,
+    /// Global norm of the gradients before clipping; 0 where it was not computed.
+    pub gradient_norm: f64,
+    /// The learning rate used.
+    pub learning_rate: f64,
+    /// Scored positions.
+    pub scored: u64,
+    /// Scored positions whose most likely token was the target.
+    pub correct: u64,
+}
+
+/// A parameter's name, shape and owner.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// Dotted name, unique in the model.
+    pub name: RString,
+    /// Dimensions, row-major, last contiguous.
+    pub shape: RVec<u64>,
+    /// Whether it belongs to the architecture's mixer or to the shared backbone.
+    pub role: ParameterRole,
+}
+
+impl ParameterInfo {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product::<u64>() as usize
+    }
+
+    /// Whether it has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Who owns a parameter.
+#[repr(u8)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterRole {
+    /// The part in which architectures differ.
+    Mixer,
+    /// The part that all share: embedding, norms, MLP, head.
+    Backbone,
+}
+
+/// What a feed should return beside advancing the state.
+#[repr(u8)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// None.
+    None,
+    /// Those after the last token of each row, `[B, V]`.
+    Last,
+    /// Those after every token, `[B, T, V]`.
+    All,
+}
+
+/// A feed's answers.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Default)]
+pub struct FeedOutput {
+    /// The most likely token at each scored position, in row-major order of the targets.
+    pub predictions: RVec<u32>,
+    /// Negative log likelihood of the target at each scored position, in nats.
+    pub nll: RVec<f32>,
+    /// Logits as asked for, row-major; empty when none were.
+    pub logits: RVec<f32>,
+}

@@ -1,0 +1,79 @@
+//! The one error type that crosses the boundary. It holds words for a user, never a plugin's own types.
+
+use abi_stable::StableAbi;
+use abi_stable::std_types::RString;
+
+/// What went wrong, coarse enough for the host to choose a status by.
+#[repr(u8)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// An option, shape or value that the plugin does not accept. The message names it and its limits.
+    BadOption,
+    /// Something this plugin, architecture or device cannot do.
+    Unsupported,
+    /// Host or device memory ran out.
+    OutOfMemory,
+    /// The device failed or is absent.
+    Device,
+    /// A value that is not finite.
+    Numeric,
+    /// A bug in the plugin, a caught panic included.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind in a few words, for messages.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::BadOption => "bad option",
+            Self::Unsupported => "unsupported",
+            Self::OutOfMemory => "out of memory",
+            Self::Device => "device error",
+            Self::Numeric => "numeric error",
+            Self::Internal => "internal error",
+        }
+    }
+}
+
+/// An error with a message that a user can act on.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, PartialEq, Eq)]
+pub struct PluginError {
+    /// The kind of failure.
+    pub kind: ErrorKind,
+    /// What was wrong, where, and what to do.
+    pub message: RString,
+}
+
+impl PluginError {
+    /// An error of a kind with a message.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: RString::from(message.into()),
+        }
+    }
+
+    /// A refused option, shape or value.
+    pub fn bad_option(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::BadOption, message)
+    }
+
+    /// Something that cannot be done here.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// A bug in the plugin.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+}
+
+impl std::fmt::Display for PluginError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind.words(), self.message)
+    }
+}
+
+impl std::error::Error for PluginError {}
