@@ -1,1 +1,23 @@
-//! The graph engine, fused operations and standard backbone most Longhaul plugins link.
+//! What most Longhaul plugins link statically: the graph [`engine`] with autograd, fused operations
+//! ([`ops`]), the standard [`backbone`] and the export macro. A plugin may ignore it and implement
+//! [`longhaul_plugin_api::author`] with any other library.
+
+pub mod backbone;
+pub mod engine;
+pub mod gemm;
+pub mod model;
+pub mod ops;
+pub mod options;
+pub mod rows;
+pub mod simd;
+pub mod testing;
+
+pub use longhaul_plugin_api as api;
+
+pub use backbone::{Architecture, Mixer};
+pub use engine::graph::Graph;
+pub use engine::operation::{Operation, Run, View, ViewMut};
+pub use engine::params::Init;
+pub use engine::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
+pub use longhaul_plugin_api::author::Result;
+pub use longhaul_plugin_api::error::PluginError;

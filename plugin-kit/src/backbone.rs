@@ -1,0 +1,211 @@
+//! The standard backbone: embedding, pre-norm residual blocks of a mixer and an MLP, final norm and
+//! head. It is the same for every architecture, so that only the mixer differs in a comparison.
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::metadata::{
+    ArchitectureInfo, Family, OptionSpec, StateGrowth, capability,
+};
+
+use crate::engine::graph::Graph;
+use crate::engine::params::Init;
+use crate::engine::tensor::Tensor;
+use crate::ops::elementwise::Activation;
+use crate::ops::norm::NormKind;
+use crate::options::{Settings, boolean, choice, float};
+
+/// The part of a block that mixes positions: what an architecture is.
+pub trait Mixer: Send + Sync {
+    /// Records the mixer of layer `layer` (from 0): x is normalised, `[B, T, D]`; the result, of the
+    /// same shape, is added to the residual stream.
+    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor;
+
+    /// What happens to the embedding before the first block (learned positions).
+    fn embed(&self, _graph: &mut Graph, x: Tensor) -> Tensor {
+        x
+    }
+
+    /// Fewest rows of a micro-batch that its recurrence needs to be efficient.
+    fn min_rows(&self) -> usize {
+        1
+    }
+
+    /// How the state grows with these options.
+    fn state_growth(&self) -> StateGrowth;
+}
+
+/// One architecture of a plugin: what is said of it and how its mixer is made.
+pub struct Architecture {
+    /// The name `--arch` takes.
+    pub name: &'static str,
+    /// One line for a list.
+    pub title: &'static str,
+    /// Its inductive bias.
+    pub family: Family,
+    /// BibTeX.
+    pub citation: &'static str,
+    /// The mixer's own options; the backbone's are added.
+    pub options: Vec<OptionSpec>,
+    /// State growth at the default options.
+    pub state_growth: StateGrowth,
+    /// The backbone's MLP where the user does not choose: `gated`, `gelu` or `none`.
+    pub default_mlp: &'static str,
+    /// Makes the mixer, or refuses an option.
+    pub mixer: fn(&Settings) -> Result<Box<dyn Mixer>>,
+}
+
+impl Architecture {
+    /// The description that crosses the boundary.
+    pub fn info(&self) -> ArchitectureInfo {
+        let mut options = self.options.clone();
+        options.extend(backbone_options(self.default_mlp));
+        ArchitectureInfo {
+            name: self.name.into(),
+            title: self.title.into(),
+            family: self.family,
+            citation: self.citation.into(),
+            options: options.into(),
+            state_growth: self.state_growth,
+            devices: vec!["cpu".into()].into(),
+            capabilities: vec![
+                capability::TRAIN.into(),
+                capability::FORK.into(),
+                capability::EXPORT_STATE.into(),
+            ]
+            .into(),
+            extra: Vec::new().into(),
+        }
+    }
+}
+
+/// The options that every architecture on this backbone has.
+fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
+    vec![
+        choice(
+            "norm",
+            "rmsnorm",
+            &["rmsnorm", "layernorm"],
+            "norm before every part of a block",
+        ),
+        float("norm_epsilon", 1e-5, 1e-12, 1e-1, "epsilon of the norms"),
+        choice(
+            "mlp",
+            default_mlp,
+            &["gated", "gelu", "none"],
+            "MLP of a block: SwiGLU, GELU, or no MLP",
+        ),
+        float(
+            "mlp_ratio",
+            4.0,
+            0.25,
+            64.0,
+            "width of the MLP over the model width",
+        ),
+        boolean("mlp_bias", false, "biases in the MLP"),
+        boolean("tied", false, "head shares the embedding's weight"),
+    ]
+}
+
+/// Traces a whole model.
+///
+/// # Errors
+/// A missing option.
+pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
+    let (d_model, layers) = (settings.d_model(), settings.layers());
+    let vocab = settings.config.vocab as usize;
+    let norm = match settings.text("norm")? {
+        "layernorm" => NormKind::Layer,
+        _ => NormKind::Rms,
+    };
+    let epsilon = settings.float("norm_epsilon")? as f32;
+    let mlp = Mlp::new(settings)?;
+    let mut graph = Graph::new(settings.config.seed);
+    let std = 1.0 / (d_model as f32).sqrt();
+    let table = graph.param("embedding.weight", &[vocab, d_model], Init::Normal { std });
+    let embedded = graph.embedding(table);
+    let mut x = graph.mixer(|graph| mixer.embed(graph, embedded));
+    for layer in 0..layers {
+        x = graph.scope(format!("layers.{layer}"), |graph| {
+            let normal = graph.norm("norm1", x, norm, epsilon);
+            let mixed = graph
+                .mixer(|graph| graph.scope("mixer", |graph| mixer.forward(graph, normal, layer)));
+            let x = graph.add(x, mixed);
+            mlp.forward(graph, x, norm, epsilon)
+        });
+    }
+    let wanted = graph.select_scored(x);
+    let normal = graph.norm("norm", wanted, norm, epsilon);
+    let head = if settings.boolean("tied")? {
+        table
+    } else {
+        graph.param("head.weight", &[vocab, d_model], Init::Linear { gain: 1.0 })
+    };
+    graph.head(normal, head);
+    Ok(graph)
+}
+
+/// Start of a projection into the residual stream: smaller the more of them there are
+/// (GPT-2's rule, 1 / sqrt(2 layers)).
+pub fn residual_init(layers: usize) -> Init {
+    Init::Linear {
+        gain: 1.0 / (2.0 * layers as f32).sqrt(),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MlpKind {
+    Gated,
+    Gelu,
+    None,
+}
+
+struct Mlp {
+    kind: MlpKind,
+    hidden: usize,
+    bias: bool,
+    layers: usize,
+}
+
+impl Mlp {
+    fn new(settings: &Settings) -> Result<Self> {
+        let kind = match settings.text("mlp")? {
+            "gated" => MlpKind::Gated,
+            "gelu" => MlpKind::Gelu,
+            _ => MlpKind::None,
+        };
+        let hidden = (settings.d_model() as f64 * settings.float("mlp_ratio")?)
+            .round()
+            .max(1.0);
+        Ok(Self {
+            kind,
+            hidden: hidden as usize,
+            bias: settings.boolean("mlp_bias")?,
+            layers: settings.layers(),
+        })
+    }
+
+    /// `x + mlp(norm(x))`, or x where there is no MLP.
+    fn forward(&self, graph: &mut Graph, x: Tensor, norm: NormKind, epsilon: f32) -> Tensor {
+        if self.kind == MlpKind::None {
+            return x;
+        }
+        let normal = graph.norm("norm2", x, norm, epsilon);
+        let down = graph.scope("mlp", |graph| {
+            let hidden = if self.kind == MlpKind::Gated {
+                let gate = graph.linear("gate", normal, self.hidden, self.bias);
+                let up = graph.linear("up", normal, self.hidden, self.bias);
+                graph.gate(gate, up, Activation::Silu)
+            } else {
+                let up = graph.linear("up", normal, self.hidden, self.bias);
+                graph.activation(up, Activation::Gelu)
+            };
+            graph.linear_with(
+                "down",
+                hidden,
+                x.cols(),
+                self.bias,
+                residual_init(self.layers),
+            )
+        });
+        graph.add(x, down)
+    }
+}

@@ -1,0 +1,114 @@
+//! Parameters: names, shapes, owners, values and their initialisation. Gradients and moments live
+//! with whoever trains.
+
+use longhaul_plugin_api::data::{ParameterInfo, ParameterRole};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_distr::{Distribution, Normal, Uniform};
+
+/// How a parameter starts.
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// Every value the same.
+    Constant(f32),
+    /// Normal with mean 0.
+    Normal {
+        /// Standard deviation.
+        std: f32,
+    },
+    /// Uniform between two values.
+    Uniform {
+        /// Lowest value.
+        low: f32,
+        /// Highest value.
+        high: f32,
+    },
+    /// Uniform within `±gain / sqrt(fan_in)`, with fan_in the last dimension: a linear layer's
+    /// usual start.
+    Linear {
+        /// Factor on the bound; 1 for most, `1 / sqrt(2 layers)` for projections into the residual.
+        gain: f32,
+    },
+    /// Any function of the flat index and a stream of uniform draws from [0, 1).
+    Custom(fn(usize, &mut dyn FnMut() -> f32) -> f32),
+}
+
+/// All parameters of a model.
+#[derive(Default)]
+pub struct Params {
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// One parameter.
+pub(crate) struct Entry {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub role: ParameterRole,
+    /// Whether weight decay applies: matrices only, unless declared otherwise.
+    pub decay: bool,
+    pub values: Vec<f32>,
+}
+
+impl Params {
+    /// Index of a parameter by its full name.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.name == name)
+    }
+
+    /// Number of values over all parameters.
+    pub fn total(&self) -> usize {
+        self.entries.iter().map(|entry| entry.values.len()).sum()
+    }
+
+    /// Descriptions in their fixed order.
+    pub fn infos(&self) -> Vec<ParameterInfo> {
+        self.entries
+            .iter()
+            .map(|entry| ParameterInfo {
+                name: entry.name.as_str().into(),
+                shape: entry.shape.iter().map(|&size| size as u64).collect(),
+                role: entry.role,
+            })
+            .collect()
+    }
+}
+
+/// Values of a parameter by its initialisation. The stream depends on the model's seed and the
+/// parameter's name only, so that parts which two architectures share start the same.
+pub(crate) fn initialise(init: &Init, name: &str, shape: &[usize], seed: u64) -> Vec<f32> {
+    let count = shape.iter().product();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
+    match *init {
+        Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Constant(value) => vec![value; count],
+        Init::Normal { std } => {
+            let normal = Normal::new(0.0, std).expect("a finite standard deviation");
+            (0..count).map(|_| normal.sample(&mut rng)).collect()
+        }
+        Init::Uniform { low, high } => uniform(low, high, count, &mut rng),
+        Init::Linear { gain } => {
+            let bound = gain / (*shape.last().unwrap_or(&1) as f32).sqrt();
+            uniform(-bound, bound, count, &mut rng)
+        }
+        Init::Custom(function) => {
+            let mut draw = || (rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
+            (0..count).map(|index| function(index, &mut draw)).collect()
+        }
+    }
+}
+
+fn uniform(low: f32, high: f32, count: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let uniform = Uniform::new_inclusive(low, high).expect("finite limits in order");
+    (0..count).map(|_| uniform.sample(rng)).collect()
+}
+
+/// FNV-1a, 64 bits: a stable hash of a name (Fowler, Noll, Vo).
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,298 @@
+//! Recurrent inference: a feed of any length goes through the program in pieces of bounded size, and
+//! the state slots carry what was read. Nothing here knows an architecture.
+
+use std::cell::{Cell, RefCell};
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
+use longhaul_plugin_api::error::PluginError;
+
+use super::arena::Arena;
+use super::graph::Program;
+use super::operation::{LossSums, Outputs, Run, StateRows, Wanted};
+use super::params::Params;
+use super::tensor::{Shape, StateSpec};
+
+/// Tokens of a piece over all rows; bounds the activations of a feed.
+const PIECE_TOKENS: usize = 4096;
+
+/// Longest piece of one row, a multiple of every recurrence's chunk.
+const PIECE_LENGTH: usize = 1024;
+
+/// State and buffers of one session.
+pub struct SessionState {
+    rows: usize,
+    position: u64,
+    slots: Vec<RefCell<StateRows>>,
+    arena: Arena,
+    wanted: Vec<Wanted>,
+    tokens: Vec<u32>,
+}
+
+impl SessionState {
+    /// A session of `rows` rows at position 0.
+    pub fn new(program: &Program, rows: usize, poison: bool) -> Self {
+        let mut session = Self {
+            rows,
+            position: 0,
+            slots: program
+                .states
+                .iter()
+                .map(|_| RefCell::new(vec![Vec::new(); rows]))
+                .collect(),
+            arena: Arena::new(program, poison),
+            wanted: Vec::new(),
+            tokens: Vec::new(),
+        };
+        session.reset(program);
+        session
+    }
+
+    /// Back to position 0.
+    pub fn reset(&mut self, program: &Program) {
+        self.position = 0;
+        for (slot, spec) in self.slots.iter_mut().zip(&program.states) {
+            for row in slot.get_mut() {
+                row.clear();
+                if let StateSpec::Fixed { values, initial } = *spec {
+                    row.resize(values, initial);
+                }
+            }
+        }
+    }
+
+    /// An independent copy of the state, with buffers of its own.
+    pub fn fork(&self, program: &Program) -> Self {
+        Self {
+            rows: self.rows,
+            position: self.position,
+            slots: self
+                .slots
+                .iter()
+                .map(|slot| RefCell::new(slot.borrow().clone()))
+                .collect(),
+            arena: Arena::new(program, false),
+            wanted: Vec::new(),
+            tokens: Vec::new(),
+        }
+    }
+
+    /// Tokens read so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of recurrent state over all rows.
+    pub fn state_bytes(&self) -> u64 {
+        let values: usize = self
+            .slots
+            .iter()
+            .map(|slot| slot.borrow().iter().map(Vec::len).sum::<usize>())
+            .sum();
+        (values * size_of::<f32>()) as u64
+    }
+
+    /// Advances every row by the batch's tokens.
+    ///
+    /// # Errors
+    /// A number of rows that is not the session's; whatever an operation refuses. The state is then
+    /// undefined until the next reset.
+    pub fn feed(
+        &mut self,
+        program: &Program,
+        params: &Params,
+        batch: &Batch<'_>,
+        logits: Logits,
+    ) -> Result<FeedOutput> {
+        let (rows, length) = (batch.rows as usize, batch.length as usize);
+        if rows != self.rows {
+            return Err(PluginError::bad_option(format!(
+                "a feed of {rows} rows into a session of {}",
+                self.rows
+            )));
+        }
+        let piece = (PIECE_TOKENS / rows).clamp(1, PIECE_LENGTH);
+        let piece = if piece >= 64 { piece / 64 * 64 } else { piece };
+        let mut parts = Vec::with_capacity(length.div_ceil(piece));
+        let mut start = 0;
+        while start < length {
+            let count = piece.min(length - start);
+            parts.push((
+                start,
+                self.feed_piece(program, params, batch, start, count, logits)?,
+            ));
+            start += count;
+        }
+        Ok(assemble(parts, batch, logits))
+    }
+
+    fn feed_piece(
+        &mut self,
+        program: &Program,
+        params: &Params,
+        batch: &Batch<'_>,
+        start: usize,
+        count: usize,
+        logits: Logits,
+    ) -> Result<Outputs> {
+        let length = batch.length as usize;
+        let (tokens, targets) = (batch.tokens.as_slice(), batch.targets.as_slice());
+        self.tokens.clear();
+        self.wanted.clear();
+        for row in 0..self.rows {
+            self.tokens
+                .extend_from_slice(&tokens[row * length + start..][..count]);
+            for offset in 0..count {
+                let index = row * length + start + offset;
+                let target = targets.get(index).copied().unwrap_or(-1);
+                let logits = match logits {
+                    Logits::None => false,
+                    Logits::Last => start + offset + 1 == length,
+                    Logits::All => true,
+                };
+                if target >= 0 || logits {
+                    let position = (row * count + offset) as u32;
+                    self.wanted.push(Wanted {
+                        position,
+                        target,
+                        logits,
+                    });
+                }
+            }
+        }
+        let shape = Shape {
+            rows: self.rows,
+            length: count,
+            scored: self.wanted.len(),
+        };
+        self.arena.prepare(program, shape, false);
+        let run = Run {
+            shape,
+            position: self.position,
+            tokens: &self.tokens,
+            wanted: &self.wanted,
+            params,
+            arena: &self.arena,
+            grads: None,
+            states: Some(&self.slots),
+            loss_scale: 1.0,
+            loss: Cell::new(LossSums::default()),
+            outputs: RefCell::new(Outputs::default()),
+        };
+        for operation in &program.operations {
+            operation.forward(&run)?;
+        }
+        let outputs = run.outputs.into_inner();
+        self.position += count as u64;
+        Ok(outputs)
+    }
+
+    /// The state as bytes: position, then for each slot and row its length and values, little-endian.
+    pub fn export(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.state_bytes() as usize + 64);
+        bytes.extend_from_slice(&self.position.to_le_bytes());
+        for slot in &self.slots {
+            for row in slot.borrow().iter() {
+                bytes.extend_from_slice(&(row.len() as u64).to_le_bytes());
+                bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+            }
+        }
+        bytes
+    }
+
+    /// Replaces the state by an exported one.
+    ///
+    /// # Errors
+    /// Bytes that are not a state of this model and number of rows; the session is then unchanged.
+    pub fn import(&mut self, program: &Program, bytes: &[u8]) -> Result<()> {
+        let refuse = || {
+            PluginError::bad_option(format!(
+                "{} bytes are not a state of this model with {} rows",
+                bytes.len(),
+                self.rows
+            ))
+        };
+        let mut rest = bytes;
+        let mut word = |count: usize| -> Option<&[u8]> {
+            let (head, tail) = rest.split_at_checked(count)?;
+            rest = tail;
+            Some(head)
+        };
+        let take_u64 = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let position = take_u64(word(8).ok_or_else(refuse)?);
+        let mut slots = Vec::with_capacity(self.slots.len());
+        for spec in &program.states {
+            let mut slot = Vec::with_capacity(self.rows);
+            for _ in 0..self.rows {
+                let count = take_u64(word(8).ok_or_else(refuse)?);
+                if count.checked_mul(4) != Some(spec.bytes(position)) {
+                    return Err(refuse());
+                }
+                let values = word(count as usize * 4).ok_or_else(refuse)?;
+                let floats = values.chunks_exact(4);
+                slot.push(
+                    floats
+                        .map(|value| f32::from_le_bytes(value.try_into().expect("four bytes")))
+                        .collect(),
+                );
+            }
+            slots.push(RefCell::new(slot));
+        }
+        if !rest.is_empty() {
+            return Err(refuse());
+        }
+        self.position = position;
+        self.slots = slots;
+        Ok(())
+    }
+}
+
+/// Puts the pieces' outputs, each row-major over its own tokens, into row-major order of the feed.
+fn assemble(parts: Vec<(usize, Outputs)>, batch: &Batch<'_>, logits: Logits) -> FeedOutput {
+    if parts.len() == 1 {
+        let (_, outputs) = parts.into_iter().next().expect("one part");
+        return FeedOutput {
+            predictions: outputs.predictions.into(),
+            nll: outputs.nll.into(),
+            logits: outputs.logits.into(),
+        };
+    }
+    let (rows, length) = (batch.rows as usize, batch.length as usize);
+    let targets = batch.targets.as_slice();
+    let mut output = FeedOutput::default();
+    let mut scored_taken = vec![0; parts.len()];
+    let mut logits_taken = vec![0; parts.len()];
+    for row in 0..rows {
+        for (index, (start, outputs)) in parts.iter().enumerate() {
+            let end = parts.get(index + 1).map_or(length, |next| next.0);
+            let range = row * length + start..row * length + end;
+            let scored = targets.get(range).map_or(0, |targets| {
+                targets.iter().filter(|&&target| target >= 0).count()
+            });
+            let from = scored_taken[index];
+            output
+                .predictions
+                .extend_from_slice(&outputs.predictions[from..from + scored]);
+            output
+                .nll
+                .extend_from_slice(&outputs.nll[from..from + scored]);
+            scored_taken[index] += scored;
+            let share = if logits == Logits::None {
+                0
+            } else {
+                outputs.logits.len() / rows
+            };
+            let from = logits_taken[index];
+            output
+                .logits
+                .extend_from_slice(&outputs.logits[from..from + share]);
+            logits_taken[index] += share;
+        }
+    }
+    output
+}

@@ -1,0 +1,231 @@
+//! Gradients of a batch. The batch is cut into micro-batches small enough for the second-level
+//! cache; each goes through the whole program forward and backward. They are dealt to a fixed number
+//! of lanes, each with its own gradient sums, which are added in a fixed order afterwards: the
+//! result does not depend on the number of threads.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Mutex;
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::data::Batch;
+use longhaul_plugin_api::error::PluginError;
+use rayon::prelude::*;
+
+use super::arena::Arena;
+use super::graph::Program;
+use super::operation::{LossSums, Outputs, Run, Wanted};
+use super::params::Params;
+use super::tensor::Shape;
+
+/// Tokens of a micro-batch where the program does not ask for more rows.
+const MICRO_TOKENS: usize = 512;
+
+/// Most lanes; fewer where their gradient sums would take more than [`LANE_VALUES`].
+const MAX_LANES: usize = 4;
+
+/// Most values of all lanes' gradient sums together, once there is more than one lane.
+const LANE_VALUES: usize = 1 << 26;
+
+/// Gradient sums of one lane, one vector a parameter.
+pub(crate) type Gradients = Vec<RefCell<Vec<f32>>>;
+
+/// Buffers for computing gradients, kept from step to step.
+pub struct Trainer {
+    lanes: Vec<Gradients>,
+    arenas: Mutex<Vec<Arena>>,
+    wanted: Vec<Wanted>,
+    poison: bool,
+    min_rows: usize,
+}
+
+/// Rows `start..start + rows` of a batch, with their scored positions.
+struct Micro {
+    start: usize,
+    rows: usize,
+    wanted: std::ops::Range<usize>,
+}
+
+impl Trainer {
+    /// A trainer for programs whose micro-batches have at least `min_rows` rows. `poison` fills
+    /// every buffer with NaN before each run.
+    pub fn new(min_rows: usize, poison: bool) -> Self {
+        Self {
+            lanes: Vec::new(),
+            arenas: Mutex::new(Vec::new()),
+            wanted: Vec::new(),
+            poison,
+            min_rows: min_rows.max(1),
+        }
+    }
+
+    /// Computes loss sums and gradients of the mean loss; the gradients are then in
+    /// [`Trainer::gradient`].
+    ///
+    /// # Errors
+    /// A batch without scored positions; whatever an operation refuses.
+    pub fn gradients(
+        &mut self,
+        program: &Program,
+        params: &Params,
+        batch: &Batch<'_>,
+    ) -> Result<LossSums> {
+        let (rows, length) = (batch.rows as usize, batch.length as usize);
+        let micros = self.plan(batch.targets.as_slice(), rows, length);
+        if self.wanted.is_empty() {
+            return Err(PluginError::bad_option(
+                "no position of the batch is scored",
+            ));
+        }
+        let loss_scale = 1.0 / self.wanted.len() as f32;
+        self.prepare_lanes(params, micros.len());
+        let (lane_count, tokens) = (self.lanes.len(), batch.tokens.as_slice());
+        let (arenas, wanted, poison) = (&self.arenas, &self.wanted, self.poison);
+        let sums: Vec<Result<LossSums>> = self
+            .lanes
+            .par_iter_mut()
+            .enumerate()
+            .map(|(lane, grads)| {
+                clear(grads);
+                let pooled = arenas.lock().expect("no panic holds it").pop();
+                let mut arena = pooled.unwrap_or_else(|| Arena::new(program, poison));
+                let mut sums = LossSums::default();
+                for micro in micros.iter().skip(lane).step_by(lane_count) {
+                    let shape = Shape {
+                        rows: micro.rows,
+                        length,
+                        scored: micro.wanted.len(),
+                    };
+                    arena.prepare(program, shape, true);
+                    let run = Run {
+                        shape,
+                        position: 0,
+                        tokens: &tokens[micro.start * length..][..micro.rows * length],
+                        wanted: &wanted[micro.wanted.clone()],
+                        params,
+                        arena: &arena,
+                        grads: Some(grads),
+                        states: None,
+                        loss_scale,
+                        loss: Cell::new(LossSums::default()),
+                        outputs: RefCell::new(Outputs::default()),
+                    };
+                    replay(program, &run)?;
+                    let loss = run.loss.get();
+                    sums.nll += loss.nll;
+                    sums.scored += loss.scored;
+                    sums.correct += loss.correct;
+                }
+                arenas.lock().expect("no panic holds it").push(arena);
+                Ok(sums)
+            })
+            .collect();
+        self.reduce_lanes();
+        let mut total = LossSums::default();
+        for sums in sums {
+            let sums = sums?;
+            total.nll += sums.nll;
+            total.scored += sums.scored;
+            total.correct += sums.correct;
+        }
+        Ok(total)
+    }
+
+    /// A parameter's gradient after [`Trainer::gradients`]; `None` before the first call.
+    pub fn gradient(&self, param: usize) -> Option<std::cell::Ref<'_, Vec<f32>>> {
+        self.lanes
+            .first()
+            .and_then(|lane| lane.get(param))
+            .map(RefCell::borrow)
+    }
+
+    /// All gradients after [`Trainer::gradients`], in the order of the parameters.
+    pub(crate) fn all_gradients(&mut self) -> Vec<&mut Vec<f32>> {
+        self.lanes.first_mut().map_or_else(Vec::new, |lane| {
+            lane.iter_mut().map(RefCell::get_mut).collect()
+        })
+    }
+
+    /// Lists the scored positions and cuts the batch.
+    fn plan(&mut self, targets: &[i32], rows: usize, length: usize) -> Vec<Micro> {
+        self.wanted.clear();
+        let micro_rows = MICRO_TOKENS.div_ceil(length).max(self.min_rows).min(rows);
+        let mut micros = Vec::with_capacity(rows.div_ceil(micro_rows));
+        for start in (0..rows).step_by(micro_rows) {
+            let rows = micro_rows.min(rows - start);
+            let first = self.wanted.len();
+            let micro = &targets[start * length..(start + rows) * length];
+            for (position, &target) in micro.iter().enumerate() {
+                if target >= 0 {
+                    let position = position as u32;
+                    self.wanted.push(Wanted {
+                        position,
+                        target,
+                        logits: false,
+                    });
+                }
+            }
+            micros.push(Micro {
+                start,
+                rows,
+                wanted: first..self.wanted.len(),
+            });
+        }
+        micros
+    }
+
+    fn prepare_lanes(&mut self, params: &Params, micros: usize) {
+        let affordable = (LANE_VALUES / params.total().max(1)).max(1);
+        let count = micros.min(MAX_LANES).min(affordable);
+        self.lanes.truncate(count);
+        while self.lanes.len() < count {
+            let lane = params.entries.iter();
+            self.lanes.push(
+                lane.map(|entry| RefCell::new(vec![0.0; entry.values.len()]))
+                    .collect(),
+            );
+        }
+    }
+
+    /// Adds the other lanes' sums to the first lane's, in order.
+    fn reduce_lanes(&mut self) {
+        let Some((first, others)) = self.lanes.split_first_mut() else {
+            return;
+        };
+        if others.is_empty() {
+            return;
+        }
+        for (param, total) in first.iter_mut().enumerate() {
+            let total = total.get_mut();
+            let parts: Vec<&[f32]> = others
+                .iter_mut()
+                .map(|lane| lane[param].get_mut().as_slice())
+                .collect();
+            const PIECE: usize = 1 << 14;
+            total
+                .par_chunks_mut(PIECE)
+                .enumerate()
+                .for_each(|(piece, total)| {
+                    for part in &parts {
+                        crate::simd::add_into(total, &part[piece * PIECE..][..total.len()]);
+                    }
+                });
+        }
+    }
+}
+
+/// Forward through the program, then backward.
+fn replay(program: &Program, run: &Run<'_>) -> Result<()> {
+    for operation in &program.operations {
+        operation.forward(run)?;
+    }
+    for operation in program.operations.iter().rev() {
+        operation.backward(run)?;
+    }
+    Ok(())
+}
+
+fn clear(grads: &mut Gradients) {
+    for grad in grads {
+        grad.get_mut().fill(0.0);
+    }
+}

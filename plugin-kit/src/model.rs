@@ -1,0 +1,352 @@
+//! A traced model behind the author's traits: checks what comes in, runs it in a thread pool of its
+//! own, and hands out sessions. It knows no architecture.
+
+use std::sync::{Arc, RwLock};
+
+use longhaul_plugin_api::author::{Model, Plugin, Result, Session};
+use longhaul_plugin_api::data::{
+    Batch, DeviceKind, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+};
+use longhaul_plugin_api::error::{ErrorKind, PluginError};
+use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth};
+
+use crate::backbone::{Architecture, trace};
+use crate::engine::graph::Program;
+use crate::engine::operation::LossSums;
+use crate::engine::optimizer::{AdamW, global_norm};
+use crate::engine::params::Params;
+use crate::engine::session::SessionState;
+use crate::engine::train::Trainer;
+use crate::options::Settings;
+
+/// A library of architectures on the kit; [`export!`](crate::export!) turns it into a plugin.
+pub trait Library: 'static {
+    /// Crate name of the plugin.
+    const NAME: &'static str;
+    /// Version of the plugin.
+    const VERSION: &'static str;
+
+    /// The architectures inside.
+    fn architectures() -> Vec<Architecture>;
+}
+
+/// Exports a [`Library`](crate::model::Library) type as this crate's plugin.
+#[macro_export]
+macro_rules! export {
+    ($name:ident, $($architecture:expr),+ $(,)?) => {
+        /// This crate's plugin.
+        pub struct $name;
+
+        impl $crate::model::Library for $name {
+            const NAME: &'static str = env!("CARGO_PKG_NAME");
+            const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+
+            fn architectures() -> Vec<$crate::Architecture> {
+                vec![$($architecture),+]
+            }
+        }
+
+        $crate::api::export_plugin!($crate::model::OnKit<super::$name>, "longhaul-plugin-kit 0.1.0");
+    };
+}
+
+/// A [`Library`] as a plugin.
+pub struct OnKit<L>(std::marker::PhantomData<L>);
+
+impl<L: Library> Plugin for OnKit<L> {
+    fn describe() -> LibraryInfo {
+        LibraryInfo {
+            name: L::NAME.into(),
+            version: L::VERSION.into(),
+            licence: "MIT OR Apache-2.0".into(),
+            authors: vec!["The Longhaul developers".into()].into(),
+            architectures: L::architectures().iter().map(Architecture::info).collect(),
+            extra: Vec::new().into(),
+        }
+    }
+
+    fn build(config: &ModelConfig) -> Result<Box<dyn Model>> {
+        let architectures = L::architectures();
+        let architecture = architectures
+            .iter()
+            .find(|architecture| architecture.name == config.architecture.as_str())
+            .ok_or_else(|| {
+                PluginError::bad_option(format!(
+                    "{} has no architecture `{}`",
+                    L::NAME,
+                    config.architecture
+                ))
+            })?;
+        Ok(Box::new(KitModel::new(architecture, config, false)?))
+    }
+}
+
+/// What model and sessions share.
+struct Shared {
+    program: Program,
+    params: RwLock<Params>,
+    pool: rayon::ThreadPool,
+    vocab: u32,
+    poison: bool,
+}
+
+impl Shared {
+    fn check_tokens(&self, batch: &Batch<'_>) -> Result<()> {
+        let vocab = self.vocab;
+        let check = |what: &str, index: usize, id: i64| {
+            Err(PluginError::bad_option(format!(
+                "{what} {id} at row {}, position {} is not below the vocabulary of {vocab}",
+                index / batch.length as usize,
+                index % batch.length as usize
+            )))
+        };
+        if let Some(index) = batch.tokens.iter().position(|&token| token >= vocab) {
+            return check("token", index, i64::from(batch.tokens[index]));
+        }
+        let limit = vocab as i32;
+        if let Some(index) = batch
+            .targets
+            .iter()
+            .position(|&target| target >= limit || target < -1)
+        {
+            return check("target", index, i64::from(batch.targets[index]));
+        }
+        Ok(())
+    }
+}
+
+/// A model on the kit.
+pub struct KitModel {
+    shared: Arc<Shared>,
+    trainer: Trainer,
+    optimizer: Option<AdamW>,
+    state_growth: StateGrowth,
+}
+
+impl KitModel {
+    /// Traces and initialises a model. With `poison`, every buffer starts each run full of NaN.
+    ///
+    /// # Errors
+    /// A refused option; a device other than the CPU.
+    pub fn new(architecture: &Architecture, config: &ModelConfig, poison: bool) -> Result<Self> {
+        if config.device.kind != DeviceKind::Cpu {
+            return Err(PluginError::unsupported(format!(
+                "`{}` runs on the CPU only, not on {}; use --device cpu",
+                architecture.name, config.device
+            )));
+        }
+        if config.vocab == 0 || config.d_model == 0 || config.layers == 0 {
+            return Err(PluginError::bad_option(format!(
+                "vocab {}, d_model {} and layers {} must all be at least 1",
+                config.vocab, config.d_model, config.layers
+            )));
+        }
+        let settings = Settings::new(config);
+        let mixer = (architecture.mixer)(&settings)?;
+        let graph = trace(&settings, mixer.as_ref())?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.device.threads.max(1) as usize)
+            .build()
+            .map_err(|error| PluginError::internal(format!("no thread pool: {error}")))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                program: graph.program,
+                params: RwLock::new(graph.params),
+                pool,
+                vocab: config.vocab,
+                poison: poison || std::env::var_os("LONGHAUL_POISON").is_some(),
+            }),
+            trainer: Trainer::new(mixer.min_rows(), poison),
+            optimizer: None,
+            state_growth: mixer.state_growth(),
+        })
+    }
+
+    fn gradients(&mut self, batch: &Batch<'_>) -> Result<LossSums> {
+        self.shared.check_tokens(batch)?;
+        let Self {
+            shared, trainer, ..
+        } = self;
+        let guard = shared.params.read().map_err(|_| poisoned())?;
+        let params: &Params = &guard;
+        shared
+            .pool
+            .install(|| trainer.gradients(&shared.program, params, batch))
+    }
+}
+
+fn poisoned() -> PluginError {
+    PluginError::internal("an earlier call panicked while it changed the parameters")
+}
+
+fn report(sums: LossSums, gradient_norm: f64, learning_rate: f64) -> StepReport {
+    StepReport {
+        loss: sums.nll / sums.scored as f64,
+        gradient_norm,
+        learning_rate,
+        scored: sums.scored,
+        correct: sums.correct,
+    }
+}
+
+fn check_length(name: &str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(PluginError::bad_option(format!(
+        "parameter `{name}` has {expected} values, and {got} were offered"
+    )))
+}
+
+impl Model for KitModel {
+    fn parameters(&self) -> Vec<ParameterInfo> {
+        self.shared
+            .params
+            .read()
+            .map(|params| params.infos())
+            .unwrap_or_default()
+    }
+
+    fn read_parameter(&self, index: usize, values: &mut [f32]) -> Result<()> {
+        let params = self.shared.params.read().map_err(|_| poisoned())?;
+        let entry = params
+            .entries
+            .get(index)
+            .ok_or_else(|| no_parameter(index))?;
+        check_length(&entry.name, entry.values.len(), values.len())?;
+        values.copy_from_slice(&entry.values);
+        Ok(())
+    }
+
+    fn write_parameter(&mut self, index: usize, values: &[f32]) -> Result<()> {
+        let mut params = self.shared.params.write().map_err(|_| poisoned())?;
+        let entry = params
+            .entries
+            .get_mut(index)
+            .ok_or_else(|| no_parameter(index))?;
+        check_length(&entry.name, entry.values.len(), values.len())?;
+        entry.values.copy_from_slice(values);
+        Ok(())
+    }
+
+    fn begin_training(&mut self, config: &TrainConfig) -> Result<()> {
+        let params = self.shared.params.read().map_err(|_| poisoned())?;
+        self.optimizer = Some(AdamW::new(config, &params));
+        Ok(())
+    }
+
+    fn train_step(&mut self, batch: &Batch<'_>, step: u64) -> Result<StepReport> {
+        if self.optimizer.is_none() {
+            return Err(PluginError::bad_option("train_step before begin_training"));
+        }
+        let sums = self.gradients(batch)?;
+        let Self {
+            shared,
+            trainer,
+            optimizer,
+            ..
+        } = self;
+        let optimizer = optimizer.as_mut().expect("checked above");
+        let mut guard = shared.params.write().map_err(|_| poisoned())?;
+        let (params, gradients) = (&mut *guard, trainer.all_gradients());
+        let (norm, rate) = shared
+            .pool
+            .install(|| optimizer.step(params, &gradients, step));
+        Ok(report(sums, norm, rate))
+    }
+
+    fn loss_and_gradients(&mut self, batch: &Batch<'_>) -> Result<StepReport> {
+        let sums = self.gradients(batch)?;
+        let Self {
+            shared, trainer, ..
+        } = self;
+        let gradients = trainer.all_gradients();
+        let norm = shared.pool.install(|| global_norm(&gradients));
+        Ok(report(sums, norm, 0.0))
+    }
+
+    fn read_gradient(&self, index: usize, values: &mut [f32]) -> Result<()> {
+        let gradient = self.trainer.gradient(index).ok_or_else(|| {
+            PluginError::bad_option(format!(
+                "no gradient of parameter {index}: call loss_and_gradients first"
+            ))
+        })?;
+        check_length(&index.to_string(), gradient.len(), values.len())?;
+        values.copy_from_slice(&gradient);
+        Ok(())
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        self.state_growth
+    }
+
+    fn declared_state_bytes(&self, length: u64) -> u64 {
+        self.shared
+            .program
+            .states()
+            .iter()
+            .map(|state| state.bytes(length))
+            .sum()
+    }
+
+    fn new_session(&self, rows: usize) -> Result<Box<dyn Session>> {
+        if rows == 0 {
+            return Err(PluginError::bad_option("a session of 0 rows"));
+        }
+        let shared = Arc::clone(&self.shared);
+        let state = SessionState::new(&shared.program, rows, shared.poison);
+        Ok(Box::new(KitSession { shared, state }))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        vec![format!("vector level {:?}", crate::simd::level())]
+    }
+}
+
+fn no_parameter(index: usize) -> PluginError {
+    PluginError::new(ErrorKind::BadOption, format!("no parameter {index}"))
+}
+
+struct KitSession {
+    shared: Arc<Shared>,
+    state: SessionState,
+}
+
+impl Session for KitSession {
+    fn feed(&mut self, batch: &Batch<'_>, logits: Logits) -> Result<FeedOutput> {
+        self.shared.check_tokens(batch)?;
+        let Self { shared, state } = self;
+        let guard = shared.params.read().map_err(|_| poisoned())?;
+        let params: &Params = &guard;
+        shared
+            .pool
+            .install(|| state.feed(&shared.program, params, batch, logits))
+    }
+
+    fn position(&self) -> u64 {
+        self.state.position()
+    }
+
+    fn state_bytes(&self) -> u64 {
+        self.state.state_bytes()
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.state.reset(&self.shared.program);
+        Ok(())
+    }
+
+    fn fork(&self) -> Result<Box<dyn Session>> {
+        let shared = Arc::clone(&self.shared);
+        let state = self.state.fork(&shared.program);
+        Ok(Box::new(KitSession { shared, state }))
+    }
+
+    fn export_state(&self) -> Result<Vec<u8>> {
+        Ok(self.state.export())
+    }
+
+    fn import_state(&mut self, bytes: &[u8]) -> Result<()> {
+        self.state.import(&self.shared.program, bytes)
+    }
+}

@@ -1,0 +1,328 @@
+//! Sums, products and activations, position by position.
+
+use longhaul_plugin_api::author::Result;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Rows, Run, View};
+use crate::engine::tensor::Tensor;
+use crate::rows::for_pieces;
+use crate::simd::{add_into, sigmoid, silu, softplus, tanh};
+
+/// An activation function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x sigmoid(x).
+    Silu,
+    /// The tanh form of GELU (arXiv 1606.08415, section 2).
+    Gelu,
+    /// max(x, 0).
+    Relu,
+    /// 1 / (1 + e^-x).
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// ln(1 + e^x).
+    Softplus,
+    /// x itself.
+    Identity,
+}
+
+/// sqrt(2 / pi), of GELU's tanh form.
+const GELU_SCALE: f32 = 0.797_884_6;
+const GELU_CUBIC: f32 = 0.044_715;
+
+impl Activation {
+    /// The function's value.
+    #[inline(always)]
+    pub fn value(self, x: f32) -> f32 {
+        match self {
+            Self::Silu => silu(x),
+            Self::Gelu => 0.5 * x * (1.0 + tanh(GELU_SCALE * (x + GELU_CUBIC * x * x * x))),
+            Self::Relu => x.max(0.0),
+            Self::Sigmoid => sigmoid(x),
+            Self::Tanh => tanh(x),
+            Self::Softplus => softplus(x),
+            Self::Identity => x,
+        }
+    }
+
+    /// The function's slope at x.
+    #[inline(always)]
+    pub fn slope(self, x: f32) -> f32 {
+        match self {
+            Self::Silu => {
+                let s = sigmoid(x);
+                s * (1.0 + x * (1.0 - s))
+            }
+            Self::Gelu => {
+                let t = tanh(GELU_SCALE * (x + GELU_CUBIC * x * x * x));
+                let inner = GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x);
+                0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
+            }
+            Self::Relu => f32::from(x > 0.0),
+            Self::Sigmoid => {
+                let s = sigmoid(x);
+                s * (1.0 - s)
+            }
+            Self::Tanh => {
+                let t = tanh(x);
+                1.0 - t * t
+            }
+            Self::Softplus => sigmoid(x),
+            Self::Identity => 1.0,
+        }
+    }
+}
+
+impl Graph {
+    /// `a + b`.
+    pub fn add(&mut self, a: Tensor, b: Tensor) -> Tensor {
+        let y = self.tensor_like(a, a.cols());
+        assert_eq!(a.cols(), b.cols(), "a sum of unequal widths");
+        self.push(Add { a, b, y });
+        y
+    }
+
+    /// `f(x)`.
+    pub fn activation(&mut self, x: Tensor, activation: Activation) -> Tensor {
+        let y = self.tensor_like(x, x.cols());
+        self.push(Gate {
+            gate: x,
+            x: None,
+            activation,
+            y,
+        });
+        y
+    }
+
+    /// `f(gate) * x`: a gated unit (arXiv 2002.05202 for SwiGLU) or a plain product with
+    /// [`Activation::Identity`]. Gate and x may be columns of one tensor.
+    pub fn gate(&mut self, gate: Tensor, x: Tensor, activation: Activation) -> Tensor {
+        let y = self.tensor_like(x, x.cols());
+        assert_eq!(gate.cols(), x.cols(), "a gate of another width");
+        self.push(Gate {
+            gate,
+            x: Some(x),
+            activation,
+            y,
+        });
+        y
+    }
+}
+
+struct Add {
+    a: Tensor,
+    b: Tensor,
+    y: Tensor,
+}
+
+impl Operation for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let (a, b) = (run.value(self.a), run.value(self.b));
+        let (a, b) = (a.get(), b.get());
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        for_pieces(y.data_mut(), cols, |first, piece| {
+            for (offset, y) in piece.chunks_exact_mut(cols).enumerate() {
+                sum_rows(a.row(first + offset), b.row(first + offset), y);
+            }
+        });
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad_y = run.grad(self.y);
+        let grad_y = grad_y.get();
+        for input in [self.a, self.b] {
+            let mut grad = run.grad_mut(input);
+            let (accumulate, stride, cols) = (grad.accumulate(), grad.stride(), grad.cols());
+            for_pieces(grad.data_mut(), stride, |first, piece| {
+                for (offset, grad) in piece.chunks_mut(stride).enumerate() {
+                    let dy = grad_y.row(first + offset);
+                    if accumulate {
+                        add_into(&mut grad[..cols], dy);
+                    } else {
+                        grad[..cols].copy_from_slice(dy);
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+crate::simd! {
+    fn sum_rows(a: &[f32], b: &[f32], y: &mut [f32]) {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = a + b;
+        }
+    }
+}
+
+struct Gate {
+    gate: Tensor,
+    x: Option<Tensor>,
+    activation: Activation,
+    y: Tensor,
+}
+
+impl Operation for Gate {
+    fn name(&self) -> &'static str {
+        if self.x.is_some() {
+            "gate"
+        } else {
+            "activation"
+        }
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let gate = run.value(self.gate);
+        let x = self.x.map(|x| run.value(x));
+        let (gate, x) = (gate.get(), x.as_ref().map(View::get));
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        for_pieces(y.data_mut(), cols, |first, piece| {
+            for (offset, y) in piece.chunks_exact_mut(cols).enumerate() {
+                let row = first + offset;
+                gate_row(gate.row(row), row_of(x, row), self.activation, y);
+            }
+        });
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let gate = run.value(self.gate);
+        let x_view = self.x.map(|x| run.value(x));
+        let grad_y = run.grad(self.y);
+        let (gate, x) = (gate.get(), x_view.as_ref().map(View::get));
+        let grad_y = grad_y.get();
+        let mut grad_gate = run.grad_mut(self.gate);
+        let (accumulate, stride, cols) =
+            (grad_gate.accumulate(), grad_gate.stride(), grad_gate.cols());
+        for_pieces(grad_gate.data_mut(), stride, |first, piece| {
+            for (offset, grad) in piece.chunks_mut(stride).enumerate() {
+                let row = first + offset;
+                let (dy, x) = (grad_y.row(row), row_of(x, row));
+                gate_gradient(
+                    gate.row(row),
+                    x,
+                    dy,
+                    self.activation,
+                    accumulate,
+                    &mut grad[..cols],
+                );
+            }
+        });
+        drop(grad_gate);
+        let Some(x) = self.x else { return Ok(()) };
+        let mut grad_x = run.grad_mut(x);
+        let (accumulate, stride) = (grad_x.accumulate(), grad_x.stride());
+        for_pieces(grad_x.data_mut(), stride, |first, piece| {
+            for (offset, grad) in piece.chunks_mut(stride).enumerate() {
+                let row = first + offset;
+                let (gate, dy) = (gate.row(row), grad_y.row(row));
+                gated_gradient(gate, dy, self.activation, accumulate, &mut grad[..cols]);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn row_of(x: Option<Rows<'_>>, row: usize) -> &[f32] {
+    x.map_or(&[], |x| x.row(row))
+}
+
+/// The activation as a constant of the loop, so that the loop has no branch.
+macro_rules! for_activation {
+    ($activation:expr, $f:ident => $body:expr) => {
+        match $activation {
+            Activation::Silu => {
+                const $f: Activation = Activation::Silu;
+                $body
+            }
+            Activation::Gelu => {
+                const $f: Activation = Activation::Gelu;
+                $body
+            }
+            Activation::Relu => {
+                const $f: Activation = Activation::Relu;
+                $body
+            }
+            Activation::Sigmoid => {
+                const $f: Activation = Activation::Sigmoid;
+                $body
+            }
+            Activation::Tanh => {
+                const $f: Activation = Activation::Tanh;
+                $body
+            }
+            Activation::Softplus => {
+                const $f: Activation = Activation::Softplus;
+                $body
+            }
+            Activation::Identity => {
+                const $f: Activation = Activation::Identity;
+                $body
+            }
+        }
+    };
+}
+
+crate::simd! {
+    /// y = f(gate) x, or f(gate) where x is empty.
+    fn gate_row(gate: &[f32], x: &[f32], activation: Activation, y: &mut [f32]) {
+        for_activation!(activation, F => {
+            if x.is_empty() {
+                for (y, gate) in y.iter_mut().zip(gate) {
+                    *y = F.value(*gate);
+                }
+            } else {
+                for ((y, gate), x) in y.iter_mut().zip(gate).zip(x) {
+                    *y = F.value(*gate) * x;
+                }
+            }
+        });
+    }
+}
+
+crate::simd! {
+    /// dgate = dy x f'(gate).
+    fn gate_gradient(
+        gate: &[f32],
+        x: &[f32],
+        dy: &[f32],
+        activation: Activation,
+        accumulate: bool,
+        grad: &mut [f32],
+    ) {
+        for_activation!(activation, F => {
+            for c in 0..grad.len().min(gate.len()).min(dy.len()) {
+                let scale = if x.is_empty() { dy[c] } else { dy[c] * x[c] };
+                let old = if accumulate { grad[c] } else { 0.0 };
+                grad[c] = old + scale * F.slope(gate[c]);
+            }
+        });
+    }
+}
+
+crate::simd! {
+    /// dx = dy f(gate).
+    fn gated_gradient(
+        gate: &[f32],
+        dy: &[f32],
+        activation: Activation,
+        accumulate: bool,
+        grad: &mut [f32],
+    ) {
+        for_activation!(activation, F => {
+            for ((grad, gate), dy) in grad.iter_mut().zip(gate).zip(dy) {
+                let old = if accumulate { *grad } else { 0.0 };
+                *grad = old + dy * F.value(*gate);
+            }
+        });
+    }
+}

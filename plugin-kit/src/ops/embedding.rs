@@ -1,0 +1,166 @@
+//! Token embedding, learned absolute positions and the choice of scored positions.
+
+use longhaul_plugin_api::author::Result;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Run};
+use crate::engine::tensor::{Param, Tensor};
+use crate::simd::add_into;
+
+impl Graph {
+    /// The rows of a table `[V, D]` that the input tokens name.
+    pub fn embedding(&mut self, table: Param) -> Tensor {
+        let cols = self.param_shape(table)[1];
+        let y = self.tensor(cols);
+        self.push(Embedding { table, y });
+        y
+    }
+
+    /// `x + table[position]` with a table `[positions, D]`; a position past the table is an error
+    /// that says so.
+    pub fn add_positions(&mut self, x: Tensor, table: Param) -> Tensor {
+        let y = self.tensor(x.cols());
+        let positions = self.param_shape(table)[0];
+        self.push(AddPositions {
+            x,
+            table,
+            positions,
+            y,
+        });
+        y
+    }
+
+    /// The rows of x at the positions whose output is wanted, so that what follows costs nothing
+    /// elsewhere.
+    pub fn select_scored(&mut self, x: Tensor) -> Tensor {
+        let y = self.scored_tensor(x.cols());
+        self.push(SelectScored { x, y });
+        y
+    }
+}
+
+struct Embedding {
+    table: Param,
+    y: Tensor,
+}
+
+impl Operation for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let table = run.param(self.table);
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        for (row, &token) in y.data_mut().chunks_exact_mut(cols).zip(run.tokens()) {
+            row.copy_from_slice(&table[token as usize * cols..][..cols]);
+        }
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad_y = run.grad(self.y);
+        let grad_y = grad_y.get();
+        let cols = grad_y.cols;
+        let mut grad_table = run.param_grad(self.table);
+        for (row, &token) in grad_y.data.chunks_exact(cols).zip(run.tokens()) {
+            add_into(&mut grad_table[token as usize * cols..][..cols], row);
+        }
+        Ok(())
+    }
+}
+
+struct AddPositions {
+    x: Tensor,
+    table: Param,
+    positions: usize,
+    y: Tensor,
+}
+
+impl Operation for AddPositions {
+    fn name(&self) -> &'static str {
+        "add_positions"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let table = run.param(self.table);
+        let (length, first) = (run.length(), run.position() as usize);
+        if first + length > self.positions {
+            return Err(run.unsupported(format!(
+                "learned positions end at {}, and position {} was asked for; a model with learned \
+                 absolute positions cannot read further",
+                self.positions,
+                first + length
+            )));
+        }
+        let x = run.value(self.x);
+        let (rows, x) = (x.rows(), x.get());
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        for row in 0..rows {
+            let target = y.row_mut(row);
+            target.copy_from_slice(x.row(row));
+            add_into(target, &table[(first + row % length) * cols..][..cols]);
+        }
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad_y = run.grad(self.y);
+        let (rows, grad_y) = (grad_y.rows(), grad_y.get());
+        let (length, cols) = (run.length(), grad_y.cols);
+        let mut grad_table = run.param_grad(self.table);
+        for row in 0..rows {
+            add_into(
+                &mut grad_table[(row % length) * cols..][..cols],
+                grad_y.row(row),
+            );
+        }
+        let mut grad_x = run.grad_mut(self.x);
+        for row in 0..rows {
+            if grad_x.accumulate() {
+                add_into(grad_x.row_mut(row), grad_y.row(row));
+            } else {
+                grad_x.row_mut(row).copy_from_slice(grad_y.row(row));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct SelectScored {
+    x: Tensor,
+    y: Tensor,
+}
+
+impl Operation for SelectScored {
+    fn name(&self) -> &'static str {
+        "select_scored"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let mut y = run.value_mut(self.y);
+        for (row, wanted) in run.wanted().iter().enumerate() {
+            y.row_mut(row)
+                .copy_from_slice(x.get().row(wanted.position as usize));
+        }
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad_y = run.grad(self.y);
+        let mut grad_x = run.grad_mut(self.x);
+        if !grad_x.accumulate() {
+            grad_x.data_mut().fill(0.0);
+        }
+        for (row, wanted) in run.wanted().iter().enumerate() {
+            add_into(
+                grad_x.row_mut(wanted.position as usize),
+                grad_y.get().row(row),
+            );
+        }
+        Ok(())
+    }
+}

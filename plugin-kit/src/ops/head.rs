@@ -1,0 +1,143 @@
+//! The output head with masked cross entropy: logits exist for a block of wanted positions at a
+//! time, and in training their gradient is made in the same pass.
+
+use longhaul_plugin_api::author::Result;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Run};
+use crate::engine::tensor::{Extent, Param, Saved, Tensor};
+use crate::gemm::{Mat, gemm};
+use crate::simd::{exp, max, sum};
+
+/// Wanted positions whose logits exist at the same time.
+const BLOCK: usize = 64;
+
+impl Graph {
+    /// Scores `x Wᵀ` with W `[V, D]` against the targets of the wanted positions; x has their rows
+    /// only, see [`Graph::select_scored`]. The last operation of a program.
+    pub fn head(&mut self, x: Tensor, weight: Param) {
+        let vocab = self.param_shape(weight)[0];
+        let grad = self.saved(Extent::Scored(x.cols()));
+        let logits = self.saved(Extent::ScoredBlock {
+            block: BLOCK,
+            cols: vocab,
+        });
+        self.push(Head {
+            x,
+            weight,
+            vocab,
+            grad,
+            logits,
+        });
+    }
+}
+
+struct Head {
+    x: Tensor,
+    weight: Param,
+    vocab: usize,
+    /// `[S, D]`: gradient of x, made while the logits exist.
+    grad: Saved,
+    /// `[BLOCK, V]` at most.
+    logits: Saved,
+}
+
+impl Operation for Head {
+    fn name(&self) -> &'static str {
+        "head_cross_entropy"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let x = x.get();
+        let (width, vocab) = (x.cols, self.vocab);
+        let weight = Mat::new(run.param(self.weight), vocab, width, width);
+        let mut logits = run.saved_mut(self.logits);
+        let mut sums = run.loss.get();
+        let mut outputs = run.outputs.borrow_mut();
+        let mut grad = run.saved_mut(self.grad);
+        for (block, wanted) in run.wanted().chunks(BLOCK).enumerate() {
+            let (first, rows) = (block * BLOCK, wanted.len());
+            let x = Mat::new(x.from_row(first).data, rows, width, x.stride);
+            let logits = &mut logits[..rows * vocab];
+            gemm(logits, vocab, x, weight.t(), 1.0, 0.0);
+            for (logits, wanted) in logits.chunks_exact_mut(vocab).zip(wanted) {
+                if wanted.logits {
+                    outputs.logits.extend_from_slice(logits);
+                }
+                if wanted.target < 0 {
+                    continue;
+                }
+                let target = wanted.target as usize;
+                let (nll, best) = cross_entropy(logits, target, run.loss_scale);
+                sums.nll += f64::from(nll);
+                sums.scored += 1;
+                sums.correct += u64::from(best == target);
+                if !run.is_training() {
+                    outputs.predictions.push(best as u32);
+                    outputs.nll.push(nll);
+                }
+            }
+            if run.is_training() {
+                let slope = Mat::new(logits, rows, vocab, vocab);
+                gemm(
+                    &mut grad[first * width..][..rows * width],
+                    width,
+                    slope,
+                    weight,
+                    1.0,
+                    0.0,
+                );
+                gemm(
+                    &mut run.param_grad(self.weight),
+                    width,
+                    slope.t(),
+                    x,
+                    1.0,
+                    1.0,
+                );
+            }
+        }
+        run.loss.set(sums);
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad = run.saved(self.grad);
+        let mut grad_x = run.grad_mut(self.x);
+        let width = grad_x.cols();
+        for (row, grad) in grad.chunks_exact(width).enumerate() {
+            if grad_x.accumulate() {
+                crate::simd::add_into(grad_x.row_mut(row), grad);
+            } else {
+                grad_x.row_mut(row).copy_from_slice(grad);
+            }
+        }
+        Ok(())
+    }
+}
+
+crate::simd! {
+    /// Negative log likelihood of the target in nats and the most likely token (the first of
+    /// equals); the logits are replaced by `scale` times their gradient.
+    fn cross_entropy(logits: &mut [f32], target: usize, scale: f32) -> (f32, usize) {
+        let top = max(logits);
+        let target_logit = logits[target];
+        let best = if target_logit == top {
+            // Only an earlier equal would come before the target.
+            logits[..target].iter().position(|&logit| logit == top).unwrap_or(target)
+        } else {
+            logits.iter().position(|&logit| logit == top).unwrap_or(0)
+        };
+        for logit in logits.iter_mut() {
+            *logit = exp(*logit - top);
+        }
+        let total = sum(logits);
+        let factor = scale / total;
+        for logit in logits.iter_mut() {
+            *logit *= factor;
+        }
+        logits[target] -= scale;
+        (total.ln() - (target_logit - top), best)
+    }
+}

@@ -1,0 +1,96 @@
+//! Linear layers: `y = x Wᵀ + b` with W `[out, in]`, as checkpoints store them.
+
+use longhaul_plugin_api::author::Result;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Run};
+use crate::engine::params::Init;
+use crate::engine::tensor::{Param, Tensor};
+use crate::gemm::{Mat, gemm};
+use crate::rows::{self, column_sums};
+
+impl Graph {
+    /// `x Wᵀ` with W `[out, x.cols]` under `name.weight`, and `+ b` with b `[out]` under
+    /// `name.bias` where `bias` is set. W starts with gain 1, b at 0.
+    pub fn linear(&mut self, name: &str, x: Tensor, out: usize, bias: bool) -> Tensor {
+        self.linear_with(name, x, out, bias, Init::Linear { gain: 1.0 })
+    }
+
+    /// [`Graph::linear`] with another start for W.
+    pub fn linear_with(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        out: usize,
+        bias: bool,
+        init: Init,
+    ) -> Tensor {
+        let weight = self.param(&format!("{name}.weight"), &[out, x.cols()], init);
+        let bias = bias.then(|| self.param(&format!("{name}.bias"), &[out], Init::Zeros));
+        self.linear_by(x, weight, bias)
+    }
+
+    /// `x Wᵀ + b` with parameters at hand: W `[out, x.cols]`, b `[out]`.
+    pub fn linear_by(&mut self, x: Tensor, weight: Param, bias: Option<Param>) -> Tensor {
+        let out = self.param_shape(weight)[0];
+        let y = self.tensor_like(x, out);
+        self.push(Linear { x, weight, bias, y });
+        y
+    }
+}
+
+struct Linear {
+    x: Tensor,
+    weight: Param,
+    bias: Option<Param>,
+    y: Tensor,
+}
+
+impl Operation for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let mut y = run.value_mut(self.y);
+        let (rows, x) = (x.rows(), x.get());
+        let (inputs, outputs) = (x.cols, y.cols());
+        let beta = match self.bias {
+            Some(bias) => {
+                rows::broadcast(y.data_mut(), run.param(bias));
+                1.0
+            }
+            None => 0.0,
+        };
+        let a = Mat::new(x.data, rows, inputs, x.stride);
+        let b = Mat::new(run.param(self.weight), outputs, inputs, inputs).t();
+        gemm(y.data_mut(), outputs, a, b, 1.0, beta);
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let grad_y = run.grad(self.y);
+        let (rows, x, grad_y) = (x.rows(), x.get(), grad_y.get());
+        let (inputs, outputs) = (x.cols, grad_y.cols);
+        if rows == 0 {
+            return Ok(());
+        }
+        let dy = Mat::new(grad_y.data, rows, outputs, outputs);
+        {
+            let mut grad_x = run.grad_mut(self.x);
+            let beta = if grad_x.accumulate() { 1.0 } else { 0.0 };
+            let weight = Mat::new(run.param(self.weight), outputs, inputs, inputs);
+            let stride = grad_x.stride();
+            gemm(grad_x.data_mut(), stride, dy, weight, 1.0, beta);
+        }
+        let mut grad_weight = run.param_grad(self.weight);
+        let a = Mat::new(x.data, rows, inputs, x.stride);
+        gemm(&mut grad_weight, inputs, dy.t(), a, 1.0, 1.0);
+        if let Some(bias) = self.bias {
+            column_sums(grad_y.data, &mut run.param_grad(bias));
+        }
+        Ok(())
+    }
+}

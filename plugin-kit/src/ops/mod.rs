@@ -1,0 +1,8 @@
+//! The kit's operations. Each file adds its methods to [`Graph`](crate::engine::graph::Graph) and
+//! holds forward and backward beside each other.
+
+pub mod elementwise;
+mod embedding;
+mod head;
+mod linear;
+pub mod norm;

@@ -1,0 +1,272 @@
+//! RMSNorm (arXiv 1910.07467, eq. 4) and LayerNorm (arXiv 1607.06450, eq. 3) over rows, and
+//! RMSNorm over groups of columns.
+
+use longhaul_plugin_api::author::Result;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Run};
+use crate::engine::params::Init;
+use crate::engine::tensor::{Extent, Param, Saved, Tensor};
+use crate::rows::for_pieces;
+use crate::simd::{dot, sum, sum2};
+
+/// Which norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / rms(x) * w`.
+    Rms,
+    /// `(x - mean) / std * w + b`.
+    Layer,
+}
+
+impl Graph {
+    /// Normalises each row, with a weight `[cols]` under `name.weight` and, for LayerNorm, a bias
+    /// `[cols]` under `name.bias`.
+    pub fn norm(&mut self, name: &str, x: Tensor, kind: NormKind, epsilon: f32) -> Tensor {
+        self.group_norm(name, x, kind, 1, epsilon)
+    }
+
+    /// [`Graph::norm`] within each of `groups` equal groups of columns.
+    ///
+    /// # Panics
+    /// If the groups do not divide the columns.
+    pub fn group_norm(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        kind: NormKind,
+        groups: usize,
+        epsilon: f32,
+    ) -> Tensor {
+        assert!(
+            groups > 0 && x.cols().is_multiple_of(groups),
+            "{groups} groups of {}",
+            x.cols()
+        );
+        let weight = self.param(&format!("{name}.weight"), &[x.cols()], Init::Ones);
+        let bias = (kind == NormKind::Layer)
+            .then(|| self.param(&format!("{name}.bias"), &[x.cols()], Init::Zeros));
+        let y = self.tensor_like(x, x.cols());
+        // Mean and reciprocal deviation of each group; scored rows are at most the tokens.
+        let statistics = self.saved(Extent::Tokens(2 * groups));
+        self.push(Norm {
+            x,
+            weight,
+            bias,
+            groups,
+            epsilon,
+            statistics,
+            y,
+        });
+        y
+    }
+}
+
+struct Norm {
+    x: Tensor,
+    weight: Param,
+    bias: Option<Param>,
+    groups: usize,
+    epsilon: f32,
+    /// `[rows, groups, 2]`: mean (0 for RMSNorm) and reciprocal deviation.
+    statistics: Saved,
+    y: Tensor,
+}
+
+impl Operation for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let (rows, x) = (x.rows(), x.get());
+        let mut y = run.value_mut(self.y);
+        let mut statistics = run.saved_mut(self.statistics);
+        let cols = x.cols;
+        let width = cols / self.groups;
+        let weight = run.param(self.weight);
+        let bias = self.bias.map(|bias| run.param(bias));
+        let statistics = &mut statistics[..rows * 2 * self.groups];
+        measure(
+            x.data,
+            x.stride,
+            width,
+            self.groups,
+            bias.is_some(),
+            self.epsilon,
+            statistics,
+        );
+        let groups = self.groups;
+        let statistics = &*statistics;
+        for_pieces(y.data_mut(), cols, |first, piece| {
+            let rows = piece.len() / cols;
+            let statistics = &statistics[first * 2 * groups..][..rows * 2 * groups];
+            apply(
+                x.from_row(first).data,
+                x.stride,
+                width,
+                weight,
+                bias.unwrap_or(&[]),
+                statistics,
+                piece,
+            );
+        });
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let grad_y = run.grad(self.y);
+        let (rows, x, dy) = (x.rows(), x.get(), grad_y.get().data);
+        let saved = run.saved(self.statistics);
+        let (cols, stride, groups) = (x.cols, x.stride, self.groups);
+        let statistics = &saved[..rows * 2 * groups];
+        let width = cols / groups;
+        let weight = run.param(self.weight);
+        let centred = self.bias.is_some();
+        {
+            let mut grad_x = run.grad_mut(self.x);
+            let (accumulate, out_stride) = (grad_x.accumulate(), grad_x.stride());
+            for_pieces(grad_x.data_mut(), out_stride, |first, piece| {
+                let rows = piece.len().div_ceil(out_stride);
+                let statistics = &statistics[first * 2 * groups..][..rows * 2 * groups];
+                let x = x.from_row(first).data;
+                let dy = &dy[first * cols..][..rows * cols];
+                input_gradient(
+                    x, stride, dy, width, weight, statistics, centred, accumulate, piece,
+                    out_stride,
+                );
+            });
+        }
+        let mut grad_weight = run.param_grad(self.weight);
+        weight_gradient(x.data, stride, dy, width, statistics, &mut grad_weight);
+        if let Some(bias) = self.bias {
+            crate::rows::column_sums(dy, &mut run.param_grad(bias));
+        }
+        Ok(())
+    }
+}
+
+crate::simd! {
+    /// Mean and reciprocal deviation of every group of every row.
+    fn measure(
+        x: &[f32],
+        stride: usize,
+        width: usize,
+        groups: usize,
+        centred: bool,
+        epsilon: f32,
+        statistics: &mut [f32],
+    ) {
+        for (index, pair) in statistics.chunks_exact_mut(2).enumerate() {
+            let group = &x[index / groups * stride + index % groups * width..][..width];
+            let mean = if centred { sum(group) / width as f32 } else { 0.0 };
+            let squares = sum2(group, group, |a, _| (a - mean) * (a - mean));
+            pair[0] = mean;
+            pair[1] = 1.0 / (squares / width as f32 + epsilon).sqrt();
+        }
+    }
+}
+
+crate::simd! {
+    fn apply(
+        x: &[f32],
+        stride: usize,
+        width: usize,
+        weight: &[f32],
+        bias: &[f32],
+        statistics: &[f32],
+        y: &mut [f32],
+    ) {
+        let groups = weight.len() / width;
+        for (index, (y, pair)) in y.chunks_exact_mut(width).zip(statistics.chunks_exact(2)).enumerate() {
+            let group = index % groups;
+            let x = &x[index / groups * stride + group * width..][..width];
+            let weight = &weight[group * width..][..width];
+            let (mean, scale) = (pair[0], pair[1]);
+            if bias.is_empty() {
+                for c in 0..width {
+                    y[c] = (x[c] - mean) * scale * weight[c];
+                }
+            } else {
+                let bias = &bias[group * width..][..width];
+                for c in 0..width {
+                    y[c] = ((x[c] - mean) * scale).mul_add(weight[c], bias[c]);
+                }
+            }
+        }
+    }
+}
+
+crate::simd! {
+    /// dx = s (g - mean(g) - n mean(g n)) with g = dy w and n the normalised input; without the
+    /// second term for RMSNorm.
+    fn input_gradient(
+        x: &[f32],
+        stride: usize,
+        dy: &[f32],
+        width: usize,
+        weight: &[f32],
+        statistics: &[f32],
+        centred: bool,
+        accumulate: bool,
+        dx: &mut [f32],
+        out_stride: usize,
+    ) {
+        let groups = weight.len() / width;
+        for (index, (dy, pair)) in dy.chunks_exact(width).zip(statistics.chunks_exact(2)).enumerate() {
+            let (row, group) = (index / groups, index % groups);
+            let x = &x[row * stride + group * width..][..width];
+            let weight = &weight[group * width..][..width];
+            let dx = &mut dx[row * out_stride + group * width..][..width];
+            let (mean, scale) = (pair[0], pair[1]);
+            let mean_g = if centred { dot(dy, weight) / width as f32 } else { 0.0 };
+            let mut parts = [0.0f32; 16];
+            let whole = width / 16 * 16;
+            for c in (0..whole).step_by(16) {
+                let (dy, weight, x) = (&dy[c..c + 16], &weight[c..c + 16], &x[c..c + 16]);
+                for lane in 0..16 {
+                    parts[lane] += dy[lane] * weight[lane] * (x[lane] - mean);
+                }
+            }
+            for c in whole..width {
+                parts[c - whole] += dy[c] * weight[c] * (x[c] - mean);
+            }
+            let mean_gn = parts.iter().sum::<f32>() * scale / width as f32;
+            if accumulate {
+                for c in 0..width {
+                    let normal = (x[c] - mean) * scale;
+                    dx[c] += scale * (dy[c] * weight[c] - mean_g - normal * mean_gn);
+                }
+            } else {
+                for c in 0..width {
+                    let normal = (x[c] - mean) * scale;
+                    dx[c] = scale * (dy[c] * weight[c] - mean_g - normal * mean_gn);
+                }
+            }
+        }
+    }
+}
+
+crate::simd! {
+    fn weight_gradient(
+        x: &[f32],
+        stride: usize,
+        dy: &[f32],
+        width: usize,
+        statistics: &[f32],
+        grad_weight: &mut [f32],
+    ) {
+        let groups = grad_weight.len() / width;
+        for (index, (dy, pair)) in dy.chunks_exact(width).zip(statistics.chunks_exact(2)).enumerate() {
+            let (row, group) = (index / groups, index % groups);
+            let x = &x[row * stride + group * width..][..width];
+            let grad_weight = &mut grad_weight[group * width..][..width];
+            let (mean, scale) = (pair[0], pair[1]);
+            for c in 0..width {
+                grad_weight[c] += dy[c] * (x[c] - mean) * scale;
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Options as a plugin's author declares and reads them. The host has checked them against their
+//! limits before a model is built; free text is the plugin's to parse.
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::data::ModelConfig;
+use longhaul_plugin_api::error::PluginError;
+use longhaul_plugin_api::metadata::{OptionKind, OptionSpec, OptionValue};
+
+/// A whole-number option.
+pub fn integer(name: &str, default: i64, min: i64, max: i64, help: &str) -> OptionSpec {
+    spec(name, help, OptionKind::Integer { default, min, max })
+}
+
+/// A real-number option.
+pub fn float(name: &str, default: f64, min: f64, max: f64, help: &str) -> OptionSpec {
+    spec(name, help, OptionKind::Float { default, min, max })
+}
+
+/// A yes-or-no option.
+pub fn boolean(name: &str, default: bool, help: &str) -> OptionSpec {
+    spec(name, help, OptionKind::Boolean { default })
+}
+
+/// An option with a fixed set of words.
+pub fn choice(name: &str, default: &str, choices: &[&str], help: &str) -> OptionSpec {
+    let choices = choices.iter().map(|&choice| choice.into()).collect();
+    spec(
+        name,
+        help,
+        OptionKind::Choice {
+            default: default.into(),
+            choices,
+        },
+    )
+}
+
+/// A free-text option.
+pub fn text(name: &str, default: &str, help: &str) -> OptionSpec {
+    spec(
+        name,
+        help,
+        OptionKind::Text {
+            default: default.into(),
+        },
+    )
+}
+
+fn spec(name: &str, help: &str, kind: OptionKind) -> OptionSpec {
+    OptionSpec {
+        name: name.into(),
+        help: help.into(),
+        kind,
+    }
+}
+
+/// The configuration of a model with its options by name.
+#[derive(Clone)]
+pub struct Settings {
+    /// The configuration as the host sent it.
+    pub config: ModelConfig,
+    prefix: String,
+}
+
+impl Settings {
+    /// Reads options of a configuration.
+    pub fn new(config: &ModelConfig) -> Self {
+        Self {
+            config: config.clone(),
+            prefix: String::new(),
+        }
+    }
+
+    /// The same configuration with options read as `prefix.name`: the view of a part of a hybrid.
+    pub fn part(&self, prefix: &str) -> Self {
+        Self {
+            config: self.config.clone(),
+            prefix: format!("{}{prefix}.", self.prefix),
+        }
+    }
+
+    /// D, the model width.
+    pub fn d_model(&self) -> usize {
+        self.config.d_model as usize
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.config.layers as usize
+    }
+
+    fn value(&self, name: &str) -> Result<&OptionValue> {
+        let prefixed = format!("{}{name}", self.prefix);
+        let options = self.config.options.iter();
+        options
+            .into_iter()
+            .find(|option| option.0 == prefixed)
+            .map(|option| &option.1)
+            .ok_or_else(|| {
+                PluginError::bad_option(format!("the host sent no value for option `{prefixed}`"))
+            })
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// If the host sent none.
+    pub fn integer(&self, name: &str) -> Result<i64> {
+        match self.value(name)? {
+            OptionValue::Integer(value) => Ok(*value),
+            other => Err(wrong_type(name, "a whole number", other)),
+        }
+    }
+
+    /// A whole number that is a size.
+    ///
+    /// # Errors
+    /// If the host sent none, or a negative one.
+    pub fn size(&self, name: &str) -> Result<usize> {
+        let value = self.integer(name)?;
+        usize::try_from(value)
+            .map_err(|_| PluginError::bad_option(format!("option `{name}` is negative: {value}")))
+    }
+
+    /// A real number.
+    ///
+    /// # Errors
+    /// If the host sent none.
+    pub fn float(&self, name: &str) -> Result<f64> {
+        match self.value(name)? {
+            OptionValue::Float(value) => Ok(*value),
+            other => Err(wrong_type(name, "a number", other)),
+        }
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// If the host sent neither.
+    pub fn boolean(&self, name: &str) -> Result<bool> {
+        match self.value(name)? {
+            OptionValue::Boolean(value) => Ok(*value),
+            other => Err(wrong_type(name, "true or false", other)),
+        }
+    }
+
+    /// A word or text.
+    ///
+    /// # Errors
+    /// If the host sent none.
+    pub fn text(&self, name: &str) -> Result<&str> {
+        match self.value(name)? {
+            OptionValue::Text(value) => Ok(value.as_str()),
+            other => Err(wrong_type(name, "text", other)),
+        }
+    }
+}
+
+fn wrong_type(name: &str, expected: &str, got: &OptionValue) -> PluginError {
+    PluginError::bad_option(format!(
+        "option `{name}` is {expected}, and the host sent {got}"
+    ))
+}

@@ -1,0 +1,422 @@
+//! Holds an operation against a naive float64 reference: forward, backward, chunked, stepped, with
+//! strided inputs, with accumulated gradients, with every buffer full of NaN first. For tests only.
+
+use std::cell::{Cell, RefCell};
+
+use longhaul_plugin_api::author::Result;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::engine::arena::Arena;
+use crate::engine::graph::Graph;
+use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};
+use crate::engine::tensor::{Shape, StateSpec, Tensor};
+
+/// Largest accepted error of a forward value, relative to the largest value.
+pub const FORWARD_TOLERANCE: f64 = 2e-5;
+
+/// Largest accepted error of a gradient value, relative to the largest value of its tensor.
+pub const BACKWARD_TOLERANCE: f64 = 2e-4;
+
+/// Coordinates of each tensor whose gradient is held against a central difference.
+const COORDINATES: usize = 24;
+
+/// An operation under test.
+pub struct Case<'a> {
+    /// B.
+    pub rows: usize,
+    /// T.
+    pub length: usize,
+    /// Columns of each input `[B, T, cols]`.
+    pub inputs: &'a [usize],
+    /// Lowest and highest value of the random inputs.
+    pub range: (f32, f32),
+    /// Whether it carries state, and so must give the same in chunks and steps.
+    pub recurrent: bool,
+    /// Records the operation.
+    pub build: &'a dyn Fn(&mut Graph, &[Tensor]) -> Tensor,
+    /// The same in float64: inputs `[B, T, cols]` and the parameters in the order of their first
+    /// mention give the output `[B, T, out]`.
+    #[allow(clippy::type_complexity)]
+    pub reference: &'a dyn Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64>,
+}
+
+impl Case<'_> {
+    /// Runs every comparison.
+    ///
+    /// # Panics
+    /// With what differs, where and by how much.
+    pub fn check(&self) {
+        let mut draw = draws(17);
+        let inputs: Vec<Vec<f32>> = self
+            .inputs
+            .iter()
+            .map(|cols| {
+                let (low, high) = self.range;
+                let count = self.rows * self.length * cols;
+                (0..count).map(|_| low + (high - low) * draw()).collect()
+            })
+            .collect();
+        let plain = self.train(&inputs, 0, 0.0);
+        let grad_y: Vec<f64> = plain.grad_y.iter().map(|&value| f64::from(value)).collect();
+        let mut exact_inputs: Vec<Vec<f64>> = inputs.iter().map(|input| widen(input)).collect();
+        let mut exact_params: Vec<Vec<f64>> =
+            plain.params.iter().map(|values| widen(values)).collect();
+        let exact_y = (self.reference)(&exact_inputs, &exact_params);
+        compare("forward", &plain.y, &exact_y, FORWARD_TOLERANCE);
+        let loss = |inputs: &[Vec<f64>], params: &[Vec<f64>]| -> f64 {
+            (self.reference)(inputs, params)
+                .iter()
+                .zip(&grad_y)
+                .map(|(y, dy)| y * dy)
+                .sum()
+        };
+        for index in 0..inputs.len() {
+            let name = format!("gradient of input {index}");
+            self.differences(
+                &name,
+                &plain.grad_inputs[index],
+                &mut |coordinate, shift| {
+                    exact_inputs[index][coordinate] += shift;
+                    let value = loss(&exact_inputs, &exact_params);
+                    exact_inputs[index][coordinate] -= shift;
+                    value
+                },
+            );
+        }
+        for index in 0..plain.params.len() {
+            let name = format!("gradient of parameter {index}");
+            self.differences(
+                &name,
+                &plain.grad_params[index],
+                &mut |coordinate, shift| {
+                    exact_params[index][coordinate] += shift;
+                    let value = loss(&exact_inputs, &exact_params);
+                    exact_params[index][coordinate] -= shift;
+                    value
+                },
+            );
+        }
+        self.check_variants(&inputs, &plain);
+    }
+
+    fn check_variants(&self, inputs: &[Vec<f32>], plain: &Trained) {
+        let strided = self.train(inputs, 3, 0.0);
+        let summed = self.train(inputs, 0, 1.0);
+        compare(
+            "forward of strided inputs",
+            &strided.y,
+            &widen(&plain.y),
+            1e-6,
+        );
+        for (index, exact) in plain.grad_inputs.iter().enumerate() {
+            let name = format!("gradient of strided input {index}");
+            compare(&name, &strided.grad_inputs[index], &widen(exact), 1e-5);
+            let name = format!("accumulated gradient of input {index}");
+            let less: Vec<f32> = summed.grad_inputs[index]
+                .iter()
+                .map(|grad| grad - 1.0)
+                .collect();
+            compare(&name, &less, &widen(exact), BACKWARD_TOLERANCE);
+        }
+        if !self.recurrent {
+            return;
+        }
+        let exact = widen(&plain.y);
+        compare(
+            "one feed",
+            &self.feed(inputs, &[self.length]),
+            &exact,
+            FORWARD_TOLERANCE,
+        );
+        compare(
+            "single steps",
+            &self.feed(inputs, &[1]),
+            &exact,
+            FORWARD_TOLERANCE,
+        );
+        compare(
+            "uneven chunks",
+            &self.feed(inputs, &[3, 1, 7, 64, 2]),
+            &exact,
+            FORWARD_TOLERANCE,
+        );
+    }
+
+    /// Central differences of the reference at some coordinates against a gradient.
+    fn differences(
+        &self,
+        name: &str,
+        gradient: &[f32],
+        shifted: &mut dyn FnMut(usize, f64) -> f64,
+    ) {
+        const STEP: f64 = 1e-5;
+        let largest = gradient
+            .iter()
+            .fold(0.0f64, |top, &value| top.max(f64::from(value).abs()));
+        let odd = gradient.iter().filter(|value| !value.is_finite()).count();
+        assert_eq!(
+            odd,
+            0,
+            "{name}: {odd} of {} values are not finite",
+            gradient.len()
+        );
+        let mut draw = draws(23);
+        for trial in 0..COORDINATES.min(gradient.len()) {
+            let coordinate = match trial {
+                0 => 0,
+                1 => gradient.len() - 1,
+                _ => (draw() * gradient.len() as f32) as usize % gradient.len(),
+            };
+            let exact = (shifted(coordinate, STEP) - shifted(coordinate, -STEP)) / (2.0 * STEP);
+            let got = f64::from(gradient[coordinate]);
+            let scale = largest.max(exact.abs()).max(1e-6);
+            assert!(
+                (got - exact).abs() <= BACKWARD_TOLERANCE * scale,
+                "{name}, value {coordinate}: {got} against {exact} (largest {largest})"
+            );
+        }
+    }
+
+    /// Forward and backward over NaN-poisoned buffers; gradients start from `initial` when that is
+    /// not 0, as if other uses had written them.
+    fn train(&self, inputs: &[Vec<f32>], padding: usize, initial: f32) -> Trained {
+        let mut graph = Graph::new(5);
+        let tensors = record_inputs(&mut graph, inputs, self.inputs, padding, self.length);
+        let y = (self.build)(&mut graph, &tensors);
+        let (program, params) = (graph.program, graph.params);
+        let shape = Shape {
+            rows: self.rows,
+            length: self.length,
+            scored: 0,
+        };
+        let mut arena = Arena::new(&program, true);
+        arena.prepare(&program, shape, true);
+        let grads: Vec<RefCell<Vec<f32>>> = params
+            .entries
+            .iter()
+            .map(|entry| RefCell::new(vec![0.0; entry.values.len()]))
+            .collect();
+        let run = Run {
+            grads: Some(&grads),
+            ..new_run(shape, &params, &arena)
+        };
+        for operation in &program.operations {
+            operation.forward(&run).expect("forward");
+        }
+        let values = gather(&run.value(y).get(), self.rows * self.length);
+        let mut draw = draws(29);
+        let grad_y: Vec<f32> = values.iter().map(|_| 2.0 * draw() - 1.0).collect();
+        {
+            let mut place = run.grad_mut(y);
+            for (row, grad) in grad_y.chunks_exact(y.cols()).enumerate() {
+                place.row_mut(row).copy_from_slice(grad);
+            }
+        }
+        if initial != 0.0 {
+            for &tensor in &tensors {
+                run.grad_mut(tensor).data_mut().fill(initial);
+            }
+        }
+        for operation in program.operations.iter().rev() {
+            operation.backward(&run).expect("backward");
+        }
+        let count = self.rows * self.length;
+        let grad_inputs = tensors
+            .iter()
+            .map(|&tensor| gather(&run.grad(tensor).get(), count))
+            .collect();
+        drop(run);
+        Trained {
+            y: values,
+            grad_y,
+            grad_inputs,
+            grad_params: grads.into_iter().map(RefCell::into_inner).collect(),
+            params: params
+                .entries
+                .iter()
+                .map(|entry| entry.values.clone())
+                .collect(),
+        }
+    }
+
+    /// The output of feeding chunks of the given lengths, repeated until the end.
+    fn feed(&self, inputs: &[Vec<f32>], chunks: &[usize]) -> Vec<f32> {
+        let mut graph = Graph::new(5);
+        let tensors = record_inputs(&mut graph, inputs, self.inputs, 0, self.length);
+        let y = (self.build)(&mut graph, &tensors);
+        let (program, params) = (graph.program, graph.params);
+        let states: Vec<RefCell<StateRows>> = program
+            .states
+            .iter()
+            .map(|spec| RefCell::new(initial_rows(*spec, self.rows)))
+            .collect();
+        let mut arena = Arena::new(&program, true);
+        let cols = y.cols();
+        let mut output = vec![f32::NAN; self.rows * self.length * cols];
+        let mut start = 0;
+        for &chunk in chunks.iter().cycle() {
+            let count = chunk.min(self.length - start);
+            let shape = Shape {
+                rows: self.rows,
+                length: count,
+                scored: 0,
+            };
+            arena.prepare(&program, shape, false);
+            let run = Run {
+                states: Some(&states),
+                position: start as u64,
+                ..new_run(shape, &params, &arena)
+            };
+            for operation in &program.operations {
+                operation.forward(&run).expect("forward");
+            }
+            let value = run.value(y);
+            for row in 0..self.rows {
+                for offset in 0..count {
+                    let index = (row * self.length + start + offset) * cols;
+                    let from = value.get().row(row * count + offset);
+                    output[index..index + cols].copy_from_slice(from);
+                }
+            }
+            start += count;
+            if start == self.length {
+                break;
+            }
+        }
+        output
+    }
+}
+
+struct Trained {
+    y: Vec<f32>,
+    grad_y: Vec<f32>,
+    grad_inputs: Vec<Vec<f32>>,
+    grad_params: Vec<Vec<f32>>,
+    params: Vec<Vec<f32>>,
+}
+
+fn new_run<'a>(
+    shape: Shape,
+    params: &'a crate::engine::params::Params,
+    arena: &'a Arena,
+) -> Run<'a> {
+    Run {
+        shape,
+        position: 0,
+        tokens: &[],
+        wanted: &[],
+        params,
+        arena,
+        grads: None,
+        states: None,
+        loss_scale: 1.0,
+        loss: Cell::new(LossSums::default()),
+        outputs: RefCell::new(Outputs::default()),
+    }
+}
+
+fn initial_rows(spec: StateSpec, rows: usize) -> StateRows {
+    match spec {
+        StateSpec::Fixed { values, initial } => vec![vec![initial; values]; rows],
+        StateSpec::Cache { .. } => vec![Vec::new(); rows],
+    }
+}
+
+fn gather(rows: &crate::engine::operation::Rows<'_>, count: usize) -> Vec<f32> {
+    (0..count)
+        .flat_map(|row| rows.row(row).iter().copied())
+        .collect()
+}
+
+fn draws(seed: u64) -> impl FnMut() -> f32 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    move || (rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32
+}
+
+fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+/// Non-finite values first, then the largest error relative to the largest value.
+fn compare(name: &str, got: &[f32], exact: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), exact.len(), "{name}: another number of values");
+    let odd = got.iter().filter(|value| !value.is_finite()).count();
+    assert_eq!(
+        odd,
+        0,
+        "{name}: {odd} of {} values are not finite",
+        got.len()
+    );
+    let odd = exact.iter().filter(|value| !value.is_finite()).count();
+    assert_eq!(
+        odd,
+        0,
+        "{name}: {odd} of {} reference values are not finite",
+        exact.len()
+    );
+    let largest = exact
+        .iter()
+        .fold(1e-6f64, |top, value| top.max(value.abs()));
+    for (index, (&got, exact)) in got.iter().zip(exact).enumerate() {
+        let error = (f64::from(got) - exact).abs() / largest;
+        assert!(
+            error <= tolerance,
+            "{name}, value {index}: {got} against {exact} ({error:e})"
+        );
+    }
+}
+
+fn record_inputs(
+    graph: &mut Graph,
+    inputs: &[Vec<f32>],
+    cols: &[usize],
+    padding: usize,
+    length: usize,
+) -> Vec<Tensor> {
+    let record = |graph: &mut Graph, (input, &cols): (&Vec<f32>, &usize)| {
+        let whole = graph.tensor(cols + 2 * padding);
+        let tensor = whole.columns(padding, cols);
+        graph.push(Input {
+            values: input.clone(),
+            tensor,
+            length,
+        });
+        tensor
+    };
+    inputs
+        .iter()
+        .zip(cols)
+        .map(|input| record(graph, input))
+        .collect()
+}
+
+/// Puts given values `[B, T, cols]` into a tensor, from the run's position on.
+struct Input {
+    values: Vec<f32>,
+    tensor: Tensor,
+    length: usize,
+}
+
+impl Operation for Input {
+    fn name(&self) -> &'static str {
+        "test_input"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let mut target = run.value_mut(self.tensor);
+        let cols = target.cols();
+        for row in 0..run.rows() {
+            for offset in 0..run.length() {
+                let index = (row * self.length + run.position() as usize + offset) * cols;
+                let place = target.row_mut(row * run.length() + offset);
+                place.copy_from_slice(&self.values[index..index + cols]);
+            }
+        }
+        Ok(())
+    }
+
+    fn backward(&self, _run: &Run<'_>) -> Result<()> {
+        Ok(())
+    }
+}

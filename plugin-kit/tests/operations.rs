@@ -1,0 +1,151 @@
+//! Every operation of the kit against a naive float64 reference.
+
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::ops::norm::NormKind;
+use longhaul_plugin_kit::testing::Case;
+
+fn case<'a>(inputs: &'a [usize]) -> Case<'a> {
+    Case {
+        rows: 3,
+        length: 65,
+        inputs,
+        range: (-2.0, 2.0),
+        recurrent: false,
+        build: &|_, inputs| inputs[0],
+        reference: &|inputs, _| inputs[0].clone(),
+    }
+}
+
+#[test]
+fn linear_with_bias() {
+    Case {
+        build: &|graph, inputs| graph.linear("proj", inputs[0], 13, true),
+        reference: &|inputs, params| {
+            let (weight, bias) = (&params[0], &params[1]);
+            inputs[0]
+                .chunks(7)
+                .flat_map(|x| {
+                    (0..13).map(move |o| {
+                        bias[o] + (0..7).map(|i| x[i] * weight[o * 7 + i]).sum::<f64>()
+                    })
+                })
+                .collect()
+        },
+        ..case(&[7])
+    }
+    .check();
+}
+
+fn normalise(x: &[f64], weight: &[f64], bias: Option<&[f64]>, epsilon: f64) -> Vec<f64> {
+    let n = x.len() as f64;
+    let mean = if bias.is_some() {
+        x.iter().sum::<f64>() / n
+    } else {
+        0.0
+    };
+    let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+    let scale = 1.0 / (variance + epsilon).sqrt();
+    (0..x.len())
+        .map(|c| (x[c] - mean) * scale * weight[c] + bias.map_or(0.0, |bias| bias[c]))
+        .collect()
+}
+
+#[test]
+fn norms_whole_and_by_group() {
+    for (kind, groups) in [
+        (NormKind::Rms, 1),
+        (NormKind::Layer, 1),
+        (NormKind::Rms, 3),
+        (NormKind::Layer, 3),
+    ] {
+        Case {
+            build: &|graph, inputs| graph.group_norm("n", inputs[0], kind, groups, 1e-5),
+            reference: &|inputs, params| {
+                let width = 33 / groups;
+                inputs[0]
+                    .chunks(width)
+                    .enumerate()
+                    .flat_map(|(index, x)| {
+                        let at = index % groups * width;
+                        let bias = params.get(1).map(|bias| &bias[at..at + width]);
+                        normalise(x, &params[0][at..at + width], bias, 1e-5)
+                    })
+                    .collect()
+            },
+            ..case(&[33])
+        }
+        .check();
+    }
+}
+
+fn exact(activation: Activation, x: f64) -> f64 {
+    let sigmoid = 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::Silu => x * sigmoid,
+        Activation::Gelu => {
+            0.5 * x
+                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        }
+        Activation::Relu => x.max(0.0),
+        Activation::Sigmoid => sigmoid,
+        Activation::Tanh => x.tanh(),
+        Activation::Softplus => x.exp().ln_1p(),
+        Activation::Identity => x,
+    }
+}
+
+#[test]
+fn activations_gates_and_sums() {
+    use Activation::{Gelu, Identity, Relu, Sigmoid, Silu, Softplus, Tanh};
+    for activation in [Gelu, Identity, Relu, Sigmoid, Silu, Softplus, Tanh] {
+        Case {
+            build: &|graph, inputs| graph.activation(inputs[0], activation),
+            reference: &|inputs, _| inputs[0].iter().map(|&x| exact(activation, x)).collect(),
+            ..case(&[19])
+        }
+        .check();
+        Case {
+            build: &|graph, inputs| graph.gate(inputs[0], inputs[1], activation),
+            reference: &|inputs, _| {
+                inputs[0]
+                    .iter()
+                    .zip(&inputs[1])
+                    .map(|(&g, x)| exact(activation, g) * x)
+                    .collect()
+            },
+            ..case(&[19, 19])
+        }
+        .check();
+    }
+    Case {
+        build: &|graph, inputs| graph.add(inputs[0], inputs[1]),
+        reference: &|inputs, _| {
+            inputs[0]
+                .iter()
+                .zip(&inputs[1])
+                .map(|(a, b)| a + b)
+                .collect()
+        },
+        ..case(&[19, 19])
+    }
+    .check();
+}
+
+/// Gate and input as columns of one tensor: two partial writes of one gradient.
+#[test]
+fn columns_of_one_tensor() {
+    Case {
+        build: &|graph, inputs| {
+            let (gate, x) = (inputs[0].columns(2, 5), inputs[0].columns(7, 5));
+            graph.gate(gate, x, Activation::Silu)
+        },
+        reference: &|inputs, _| {
+            inputs[0]
+                .chunks(13)
+                .flat_map(|row| (0..5).map(|c| exact(Activation::Silu, row[2 + c]) * row[7 + c]))
+                .collect()
+        },
+        ..case(&[13])
+    }
+    .check();
+}
