@@ -326,10 +326,26 @@ macro_rules! export_plugin {
                 })
             }
 
-            #[$crate::abi_stable::export_root_module]
-            fn longhaul_root_module() -> $crate::abi::PluginModuleRef {
+            fn root_module() -> $crate::abi::PluginModuleRef {
                 $crate::author::root_module(attach, describe, build, device_report)
             }
+
+            extern "C" fn erased_root_module() -> $crate::abi_stable::library::RootModuleResult {
+                $crate::abi_stable::library::__call_root_module_loader(root_module)
+            }
+
+            // What `#[export_root_module]` writes, with paths that need no dependency on abi_stable
+            // in the plugin's own manifest.
+            // SAFETY: `erased_root_module` erases a `PluginModuleRef`, the type named here.
+            #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
+            static LIB_HEADER: $crate::abi_stable::library::LibHeader = unsafe {
+                $crate::abi_stable::library::LibHeader::from_constructor::<
+                    $crate::abi::PluginModuleRef,
+                >(
+                    erased_root_module,
+                    $crate::abi_stable::library::CheckTypeLayout::Yes,
+                )
+            };
 
             static PROBE: $crate::abi::Probe = $crate::abi::Probe::new($kit);
 

@@ -420,3 +420,47 @@ impl Operation for Input {
         Ok(())
     }
 }
+
+/// A configuration with an architecture's default options, some replaced by text, for a vocabulary
+/// of 37 and one thread.
+///
+/// # Panics
+/// If an option is unknown or refused.
+pub fn config(
+    architecture: &crate::Architecture,
+    options: &[(&str, &str)],
+    d_model: usize,
+    layers: usize,
+) -> longhaul_plugin_api::data::ModelConfig {
+    use longhaul_plugin_api::abi_stable::std_types::Tuple2;
+    let info = architecture.info();
+    for (name, _) in options {
+        assert!(
+            info.options.iter().any(|spec| spec.name == *name),
+            "no option `{name}`"
+        );
+    }
+    let values = info.options.iter().map(|spec| {
+        let given = options.iter().find(|(name, _)| spec.name == *name);
+        let value = match given {
+            Some((_, text)) => spec.parse(text).unwrap_or_else(|error| panic!("{error}")),
+            None => spec.kind.default_value(),
+        };
+        Tuple2(spec.name.clone(), value)
+    });
+    longhaul_plugin_api::data::ModelConfig {
+        architecture: architecture.name.into(),
+        options: values.collect(),
+        vocab: 37,
+        d_model: d_model as u32,
+        layers: layers as u32,
+        max_train_length: 64,
+        seed: 1,
+        device: longhaul_plugin_api::data::Device {
+            kind: longhaul_plugin_api::data::DeviceKind::Cpu,
+            index: 0,
+            threads: 1,
+        },
+        extra: Vec::new().into(),
+    }
+}

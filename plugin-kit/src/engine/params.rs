@@ -32,6 +32,8 @@ pub enum Init {
         /// Factor on the bound; 1 for most, `1 / sqrt(2 layers)` for projections into the residual.
         gain: f32,
     },
+    /// Exactly these values, row-major.
+    Values(Vec<f32>),
     /// Any function of the flat index and a stream of uniform draws from [0, 1).
     Custom(fn(usize, &mut dyn FnMut() -> f32) -> f32),
 }
@@ -81,15 +83,19 @@ impl Params {
 pub(crate) fn initialise(init: &Init, name: &str, shape: &[usize], seed: u64) -> Vec<f32> {
     let count = shape.iter().product();
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
-    match *init {
+    match init {
+        Init::Values(values) => {
+            assert_eq!(values.len(), count, "values of parameter `{name}`");
+            values.clone()
+        }
         Init::Zeros => vec![0.0; count],
         Init::Ones => vec![1.0; count],
-        Init::Constant(value) => vec![value; count],
+        Init::Constant(value) => vec![*value; count],
         Init::Normal { std } => {
-            let normal = Normal::new(0.0, std).expect("a finite standard deviation");
+            let normal = Normal::new(0.0, *std).expect("a finite standard deviation");
             (0..count).map(|_| normal.sample(&mut rng)).collect()
         }
-        Init::Uniform { low, high } => uniform(low, high, count, &mut rng),
+        Init::Uniform { low, high } => uniform(*low, *high, count, &mut rng),
         Init::Linear { gain } => {
             let bound = gain / (*shape.last().unwrap_or(&1) as f32).sqrt();
             uniform(-bound, bound, count, &mut rng)

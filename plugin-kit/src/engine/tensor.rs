@@ -16,6 +16,8 @@ pub enum Extent {
         /// Values a chunk.
         cols: usize,
     },
+    /// A number of values that does not depend on the shape.
+    Fixed(usize),
     /// `[S, cols]` with S the number of positions whose output is wanted.
     Scored(usize),
     /// `[min(S, block), cols]`: room for a block of wanted positions at a time.
@@ -34,6 +36,7 @@ impl Extent {
             Self::Tokens(cols) => shape.rows * shape.length * cols,
             Self::Rows(cols) => shape.rows * cols,
             Self::Chunks { chunk, cols } => shape.rows * shape.length.div_ceil(chunk) * cols,
+            Self::Fixed(values) => values,
             Self::Scored(cols) => shape.scored * cols,
             Self::ScoredBlock { block, cols } => shape.scored.min(block) * cols,
         }

@@ -1,1 +1,11 @@
-//! Longhaul plugin: lstm.
+//! The long short-term memory network (Hochreiter and Schmidhuber 1997, with the forget gate of Gers
+//! et al. 2000): the classic recurrent baseline. [`mixer`] says what a layer is, [`cpu`] computes the
+//! recurrence, [`reference`] is what it is held against.
+
+mod cpu;
+mod mixer;
+pub mod reference;
+
+pub use mixer::architecture;
+
+longhaul_plugin_kit::export!(Plugin, crate::architecture());

@@ -1,0 +1,94 @@
+//! Options and the layer: input weights over the whole sequence at once, then the recurrence.
+
+use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+
+use crate::cpu::lstm;
+
+/// The architecture `lstm`.
+pub fn architecture() -> Architecture {
+    Architecture {
+        name: "lstm",
+        title: "Long short-term memory with forget gate",
+        family: Family::Rnn,
+        citation: CITATION,
+        options: vec![
+            integer("hidden", 0, 0, 16384, "cells a layer; 0 is the model width"),
+            float(
+                "forget_bias",
+                1.0,
+                -20.0,
+                20.0,
+                "start of the forget gate's bias",
+            ),
+        ],
+        state_growth: StateGrowth::Constant,
+        default_mlp: "none",
+        mixer: |settings| Ok(Box::new(Lstm::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@article{hochreiter1997lstm,
+  title={Long Short-Term Memory},
+  author={Hochreiter, Sepp and Schmidhuber, J{\\\"u}rgen},
+  journal={Neural Computation}, volume={9}, number={8}, pages={1735--1780}, year={1997}
+}
+@article{gers2000forget,
+  title={Learning to Forget: Continual Prediction with {LSTM}},
+  author={Gers, Felix A. and Schmidhuber, J{\\\"u}rgen and Cummins, Fred},
+  journal={Neural Computation}, volume={12}, number={10}, pages={2451--2471}, year={2000}
+}";
+
+struct Lstm {
+    hidden: usize,
+    forget_bias: f32,
+    layers: usize,
+}
+
+impl Lstm {
+    fn new(settings: &Settings) -> Result<Self> {
+        let hidden = match settings.size("hidden")? {
+            0 => settings.d_model(),
+            hidden => hidden,
+        };
+        let forget_bias = settings.float("forget_bias")? as f32;
+        Ok(Self {
+            hidden,
+            forget_bias,
+            layers: settings.layers(),
+        })
+    }
+}
+
+impl Mixer for Lstm {
+    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+        let hidden = self.hidden;
+        let bound = 1.0 / (hidden as f32).sqrt();
+        let init = || Init::Uniform {
+            low: -bound,
+            high: bound,
+        };
+        let weight_ih = graph.param("weight_ih", &[4 * hidden, x.cols()], init());
+        let mut bias = vec![0.0; 4 * hidden];
+        bias[hidden..2 * hidden].fill(self.forget_bias);
+        let bias_ih = graph.param("bias_ih", &[4 * hidden], Init::Values(bias));
+        let weight_hh = graph.param("weight_hh", &[4 * hidden, hidden], init());
+        let bias_hh = graph.param("bias_hh", &[4 * hidden], Init::Zeros);
+        let gates = graph.linear_by(x, weight_ih, Some(bias_ih));
+        let h = lstm(graph, gates, weight_hh, bias_hh);
+        if hidden == x.cols() {
+            return h;
+        }
+        graph.linear_with("out_proj", h, x.cols(), false, residual_init(self.layers))
+    }
+
+    fn min_rows(&self) -> usize {
+        8
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Constant
+    }
+}

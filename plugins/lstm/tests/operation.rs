@@ -1,0 +1,46 @@
+//! The recurrence against its float64 reference, forward and backward.
+
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::testing::{Case, config};
+
+/// The whole mixer without the input's weights is the recurrence; here the mixer itself is tested,
+/// with its linear part written out in the reference.
+fn check(rows: usize, length: usize, width: usize) {
+    let architecture = longhaul_lstm::architecture();
+    let settings = Settings::new(&config(&architecture, &[], width, 1));
+    let mixer = (architecture.mixer)(&settings).expect("default options");
+    Case {
+        rows,
+        length,
+        inputs: &[width],
+        range: (-1.5, 1.5),
+        recurrent: true,
+        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        reference: &|inputs, params| {
+            let [weight_ih, bias_ih, weight_hh, bias_hh] = params else {
+                panic!("four parameters")
+            };
+            let gates: Vec<f64> = inputs[0]
+                .chunks(width)
+                .flat_map(|x| {
+                    (0..4 * width).map(move |j| {
+                        let weights = &weight_ih[j * width..][..width];
+                        bias_ih[j] + weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()
+                    })
+                })
+                .collect();
+            longhaul_lstm::reference::recurrence(&gates, weight_hh, bias_hh, rows, length, width)
+        },
+    }
+    .check();
+}
+
+#[test]
+fn agrees_with_the_reference() {
+    for length in [1, 2, 63, 64, 65] {
+        check(3, length, 12);
+    }
+    check(1, 257, 7);
+    check(13, 9, 32);
+    check(2, 17, 45);
+}
