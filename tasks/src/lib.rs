@@ -1,1 +1,25 @@
-//! Long-context tasks as pure functions, and the suites made of them.
+//! The shared long-context tasks. A task is a pure function of its options, a split, a length, a seed
+//! and an index: any worker makes any example, nothing is stored, and every architecture sees the
+//! same ones. A sample is small whatever its length, and is written piece by piece.
+//!
+//! No task knows an architecture, and nothing here trains or scores.
+
+// Errors here are read by people once a run, so their size does not matter.
+#![allow(clippy::result_large_err)]
+
+mod draws;
+mod error;
+mod options;
+mod sequence;
+mod suite;
+mod task;
+mod tasks;
+
+pub use error::{SuiteError, TaskError};
+pub use options::{OptionSpec, OptionValue};
+pub use suite::{
+    ArchitectureEntry, Evaluation, Limits, ModelSize, Suite, TaskEntry, Training, suites,
+};
+pub use task::{
+    Coordinates, Label, Metric, Sample, Split, Task, TaskSpec, build, parse_task, registry,
+};

@@ -1,0 +1,159 @@
+//! Errors of tasks and suites. Each names the task or file, what was given, and what is allowed.
+
+use std::path::PathBuf;
+
+/// Why a task or an example cannot be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TaskError {
+    /// No such task.
+    #[error(
+        "no task `{name}`{}; `longhaul tasks` lists all",
+        did_you_mean(nearest)
+    )]
+    UnknownTask {
+        /// What was asked for.
+        name: String,
+        /// The closest known name.
+        nearest: Option<String>,
+    },
+    /// No such option.
+    #[error(
+        "task `{task}` has no option `{option}`{}; it has {known}",
+        did_you_mean(nearest)
+    )]
+    UnknownOption {
+        /// The task.
+        task: String,
+        /// What was asked for.
+        option: String,
+        /// The closest known name.
+        nearest: Option<String>,
+        /// All options.
+        known: String,
+    },
+    /// An option's value that is not allowed.
+    #[error("option `{option}` of task `{task}` is {allowed}, not `{value}`")]
+    BadOption {
+        /// The task.
+        task: String,
+        /// The option.
+        option: String,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// Options that do not go together.
+    #[error("task `{task}`: {reason}")]
+    BadCombination {
+        /// The task.
+        task: String,
+        /// Which, and why.
+        reason: String,
+    },
+    /// Text that is not `name:option=value,..`.
+    #[error("`{text}` is not of the form task:option=value,option=value")]
+    Syntax {
+        /// What was given.
+        text: String,
+    },
+    /// A length that the task cannot have.
+    #[error("task `{task}` with {options} takes lengths {min}..{max}, not {length}")]
+    Length {
+        /// The task.
+        task: String,
+        /// Its options.
+        options: String,
+        /// What was asked for.
+        length: usize,
+        /// Shortest.
+        min: usize,
+        /// Longest.
+        max: usize,
+    },
+}
+
+/// Why a suite cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SuiteError {
+    /// Neither a built-in suite nor a file.
+    #[error(
+        "no suite `{name}`{}: neither a built-in one ({known}) nor a file",
+        did_you_mean(nearest)
+    )]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The closest known name.
+        nearest: Option<String>,
+        /// All built-in suites.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("suite {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A key that does not exist.
+    #[error(
+        "suite {origin}, line {line}: no key `{key}`{}; {table} has {known}",
+        did_you_mean(nearest)
+    )]
+    UnknownKey {
+        /// File or built-in name.
+        origin: String,
+        /// Line, from 1.
+        line: usize,
+        /// What stands there.
+        key: String,
+        /// The closest known name.
+        nearest: Option<String>,
+        /// The table it stands in.
+        table: String,
+        /// All keys of that table.
+        known: String,
+    },
+    /// Text that is not TOML, or a value of the wrong type.
+    #[error("suite {origin}: {message}")]
+    Toml {
+        /// File or built-in name.
+        origin: String,
+        /// The parser's words, with the place.
+        message: String,
+    },
+    /// A value that makes no sense.
+    #[error("suite {origin}: {reason}")]
+    Invalid {
+        /// File or built-in name.
+        origin: String,
+        /// What, and what to do.
+        reason: String,
+    },
+    /// A task of the suite that cannot be made.
+    #[error("suite {origin}: {source}")]
+    Task {
+        /// File or built-in name.
+        origin: String,
+        /// Why.
+        source: TaskError,
+    },
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
+}
+
+/// The known name closest to a mistyped one, if any is close enough to be meant.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    known
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
+        .min()
+        .map(|(_, known)| known.to_owned())
+}

@@ -1,0 +1,196 @@
+//! What a task is, and the registry of all of them.
+
+use std::borrow::Cow;
+
+use crate::error::{TaskError, nearest};
+use crate::options::{OptionSpec, Options};
+use crate::tasks;
+
+/// Which examples: no two splits share any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// To train on.
+    Train,
+    /// To choose by.
+    Validation,
+    /// To report.
+    Test,
+}
+
+/// Where an example comes from. The same coordinates are the same bytes on any worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coordinates {
+    /// The split.
+    pub split: Split,
+    /// The task's length, in tokens.
+    pub length: usize,
+    /// The data seed.
+    pub seed: u64,
+    /// Which example.
+    pub index: u64,
+}
+
+/// What counts as one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Every scored token is an answer.
+    TokenAccuracy,
+    /// An example is an answer, right when all its scored tokens are. Answers are teacher-forced; that
+    /// all tokens are right under it is the same as greedy decoding giving exactly the answer.
+    ExactMatch,
+}
+
+impl Metric {
+    /// The metric's name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TokenAccuracy => "token_accuracy",
+            Self::ExactMatch => "exact_match",
+        }
+    }
+}
+
+/// Something that results can be broken down by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// What varies.
+    pub key: &'static str,
+    /// Its value in this example.
+    pub value: String,
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
+    }
+}
+
+/// What is said of a task.
+pub struct TaskSpec {
+    /// The name `--task` takes.
+    pub name: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// Paper, arXiv id, section or file.
+    pub source: &'static str,
+    /// What its length counts.
+    pub length_meaning: &'static str,
+    /// What is scored.
+    pub scored: &'static str,
+    /// How chance is defined.
+    pub chance_meaning: &'static str,
+    /// What counts as one answer.
+    pub metric: Metric,
+    /// Its options.
+    pub options: &'static [OptionSpec],
+    /// Makes it from checked options.
+    pub(crate) build: fn(&Options) -> Result<Box<dyn Task>, TaskError>,
+}
+
+/// A task with its options.
+pub trait Task: Send + Sync {
+    /// What is said of it.
+    fn spec(&self) -> &'static TaskSpec;
+    /// All options as canonical text: sorted, comma-separated, parses to the same task.
+    fn options_text(&self) -> String;
+    /// Number of token ids.
+    fn vocab(&self) -> usize;
+    /// Accuracy of a guesser who knows the format, in the task's metric.
+    fn chance(&self) -> f64;
+    /// Shortest length.
+    fn min_length(&self) -> usize;
+    /// Longest length.
+    fn max_length(&self) -> usize {
+        1 << 20
+    }
+    /// Shortest and longest training length of the source.
+    fn default_train_lengths(&self) -> (usize, usize);
+    /// An example of a length that is known to be allowed.
+    fn make(&self, at: &Coordinates) -> Box<dyn Sample>;
+    /// A token in readable form.
+    fn symbol(&self, token: u32) -> Cow<'static, str>;
+
+    /// An example.
+    ///
+    /// # Errors
+    /// A length that the task cannot have.
+    fn sample(&self, at: &Coordinates) -> Result<Box<dyn Sample>, TaskError> {
+        let (min, max) = (self.min_length(), self.max_length());
+        if !(min..=max).contains(&at.length) {
+            return Err(TaskError::Length {
+                task: self.spec().name.to_owned(),
+                options: self.options_text(),
+                length: at.length,
+                min,
+                max,
+            });
+        }
+        Ok(self.make(at))
+    }
+}
+
+/// An example. Small whatever its length.
+pub trait Sample: Send {
+    /// Tokens.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// What results can be broken down by.
+    fn labels(&self) -> &[Label];
+    /// Writes tokens and targets of the positions from `start` on; both slices have the same length.
+    /// The target of position t is what follows after reading tokens 0..=t, and -1 is not scored.
+    ///
+    /// # Panics
+    /// If the positions leave the example.
+    fn write(&self, start: usize, tokens: &mut [u32], targets: &mut [i32]);
+}
+
+/// All tasks.
+pub fn registry() -> &'static [TaskSpec] {
+    tasks::ALL
+}
+
+/// A task by name and options as text.
+///
+/// # Errors
+/// An unknown name, with the nearest; an unknown option; a value that is not allowed.
+pub fn build(name: &str, options: &[(String, String)]) -> Result<Box<dyn Task>, TaskError> {
+    let spec = registry()
+        .iter()
+        .find(|spec| spec.name == name)
+        .ok_or_else(|| {
+            let known = registry().iter().map(|spec| spec.name);
+            TaskError::UnknownTask {
+                name: name.to_owned(),
+                nearest: nearest(name, known),
+            }
+        })?;
+    (spec.build)(&Options::parse(name, spec.options, options)?)
+}
+
+/// A task from `name` or `name:option=value,option=value`.
+///
+/// # Errors
+/// As [`build`]; text of another form.
+pub fn parse_task(text: &str) -> Result<Box<dyn Task>, TaskError> {
+    let syntax = || TaskError::Syntax {
+        text: text.to_owned(),
+    };
+    let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+    let pairs = rest
+        .split(',')
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty());
+    let options: Vec<(String, String)> = pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').ok_or_else(syntax)?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect::<Result<_, TaskError>>()?;
+    if name.trim().is_empty() {
+        return Err(syntax());
+    }
+    build(name.trim(), &options)
+}

@@ -1,0 +1,21 @@
+//! The tasks, one file a family.
+
+mod copying;
+mod formal;
+mod induction;
+mod mqar;
+mod needle;
+mod selective;
+
+use crate::task::TaskSpec;
+
+pub(crate) static ALL: &[TaskSpec] = &[
+    mqar::SPEC,
+    induction::SPEC,
+    selective::SPEC,
+    copying::COPYING,
+    copying::PREFIX_LOOKUP,
+    formal::PARITY,
+    formal::ARITHMETIC,
+    needle::SPEC,
+];

@@ -1,0 +1,506 @@
+//! Every task: same coordinates same bytes, any chunking the same, lengths kept, and answers that an
+//! independent solver finds from the tokens alone.
+
+use std::collections::{HashMap, HashSet};
+
+use longhaul_tasks::{Coordinates, Split, Suite, Task, build, parse_task, registry, suites};
+
+fn at(length: usize, seed: u64, index: u64) -> Coordinates {
+    Coordinates {
+        split: Split::Test,
+        length,
+        seed,
+        index,
+    }
+}
+
+fn whole(task: &dyn Task, at: &Coordinates) -> (Vec<u32>, Vec<i32>) {
+    let sample = task.sample(at).expect("an example");
+    assert_eq!(
+        sample.len(),
+        at.length,
+        "{} keeps its length",
+        task.spec().name
+    );
+    let (mut tokens, mut targets) = (vec![u32::MAX; at.length], vec![i32::MAX; at.length]);
+    sample.write(0, &mut tokens, &mut targets);
+    (tokens, targets)
+}
+
+const VARIANTS: [&str; 15] = [
+    "mqar",
+    "mqar:pairs=2,vocab=64",
+    "mqar:pairs=8,random_filler=true",
+    "induction",
+    "selective-copying",
+    "selective-copying:items=3,vocab=10",
+    "copying",
+    "prefix-lookup",
+    "prefix-lookup:ngram=2,answer=3",
+    "parity",
+    "modular-arithmetic",
+    "modular-arithmetic:modulus=7",
+    "needle",
+    "needle:haystack=varied,value=number,keys=3",
+    "needle:haystack=varied,value=uuid,depth=0.25",
+];
+
+fn lengths(task: &dyn Task) -> Vec<usize> {
+    let min = task.min_length();
+    [0, 1, 2, 7, 64, 301]
+        .into_iter()
+        .map(|more| min + more)
+        .collect()
+}
+
+#[test]
+fn tokens_and_targets_stay_in_the_vocabulary_and_something_is_scored() {
+    for text in VARIANTS {
+        let task = parse_task(text).expect(text);
+        for length in lengths(task.as_ref()) {
+            for index in 0..20 {
+                let (tokens, targets) = whole(task.as_ref(), &at(length, 1, index));
+                let vocab = task.vocab();
+                assert!(
+                    tokens.iter().all(|&token| (token as usize) < vocab),
+                    "{text} {length}"
+                );
+                assert!(
+                    targets
+                        .iter()
+                        .all(|&target| (-1..vocab as i32).contains(&target))
+                );
+                assert!(
+                    targets.iter().any(|&target| target >= 0),
+                    "{text} {length}: nothing scored"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn any_chunking_writes_the_same() {
+    for text in VARIANTS {
+        let task = parse_task(text).expect(text);
+        for length in [task.min_length(), task.min_length() + 301] {
+            let coordinates = at(length, 3, 5);
+            let (tokens, targets) = whole(task.as_ref(), &coordinates);
+            let sample = task.sample(&coordinates).expect("an example");
+            for chunk in [1, 3, 64] {
+                for start in (0..length).step_by(chunk) {
+                    let count = chunk.min(length - start);
+                    let (mut some, mut wanted) = (vec![u32::MAX; count], vec![i32::MAX; count]);
+                    sample.write(start, &mut some, &mut wanted);
+                    assert_eq!(
+                        some,
+                        tokens[start..start + count],
+                        "{text} {length} {start}"
+                    );
+                    assert_eq!(
+                        wanted,
+                        targets[start..start + count],
+                        "{text} {length} {start}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn coordinates_decide_everything() {
+    for text in VARIANTS {
+        let task = parse_task(text).expect(text);
+        let length = task.min_length() + 60;
+        let base = whole(task.as_ref(), &at(length, 1, 0));
+        assert_eq!(base, whole(task.as_ref(), &at(length, 1, 0)));
+        let others = [
+            at(length, 2, 0),
+            at(length, 1, 1),
+            Coordinates {
+                split: Split::Train,
+                ..at(length, 1, 0)
+            },
+            Coordinates {
+                split: Split::Validation,
+                ..at(length, 1, 0)
+            },
+        ];
+        for other in &others {
+            assert_ne!(base, whole(task.as_ref(), other), "{text} {other:?}");
+        }
+        let again = parse_task(&format!("{}:{}", task.spec().name, task.options_text()));
+        assert_eq!(
+            base,
+            whole(
+                again.expect("canonical options").as_ref(),
+                &at(length, 1, 0)
+            )
+        );
+    }
+}
+
+#[test]
+fn a_million_tokens_are_read_in_pieces() {
+    for text in [
+        "mqar",
+        "induction",
+        "selective-copying",
+        "copying",
+        "prefix-lookup",
+        "parity",
+        "needle:haystack=varied",
+    ] {
+        let task = parse_task(text).expect(text);
+        let length = 1 << 20;
+        let sample = task.sample(&at(length, 1, 0)).expect(text);
+        assert_eq!(sample.len(), length);
+        let (mut tokens, mut targets) = (vec![0; 4096], vec![0; 4096]);
+        let mut scored = 0;
+        for start in (0..length).step_by(4096) {
+            sample.write(start, &mut tokens, &mut targets);
+            scored += targets.iter().filter(|&&target| target >= 0).count();
+        }
+        assert!(scored > 0, "{text}");
+    }
+}
+
+/// Tokens of the first example of each task at its shortest length plus 8, to pin the bytes.
+#[test]
+fn bytes_are_pinned() {
+    let hash = |text: &str| {
+        let task = parse_task(text).expect(text);
+        let (tokens, targets) = whole(task.as_ref(), &at(task.min_length() + 40, 7, 3));
+        let words = tokens
+            .into_iter()
+            .chain(targets.into_iter().map(|target| target as u32));
+        words.fold(0xcbf2_9ce4_8422_2325u64, |hash, word| {
+            (hash ^ u64::from(word)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    };
+    let now: Vec<String> = VARIANTS
+        .iter()
+        .map(|text| format!("{text} {:016x}", hash(text)))
+        .collect();
+    let pinned = include_str!("pinned.txt");
+    assert_eq!(
+        now.join("\n"),
+        pinned.trim_end(),
+        "examples changed: published runs would not repeat"
+    );
+}
+
+#[test]
+fn mqar_answers_follow_from_the_pairs() {
+    for (text, pairs) in [("mqar", 4), ("mqar:pairs=8,random_filler=true", 8)] {
+        let task = parse_task(text).expect(text);
+        for index in 0..200 {
+            let (tokens, targets) = whole(task.as_ref(), &at(128, 1, index));
+            let context = &tokens[..2 * pairs];
+            let values: HashMap<u32, u32> =
+                context.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+            assert_eq!(values.len(), pairs, "keys differ");
+            assert_eq!(
+                values.values().collect::<HashSet<_>>().len(),
+                pairs,
+                "values differ"
+            );
+            assert!(
+                values
+                    .iter()
+                    .all(|(&k, &v)| (1..4096).contains(&k) && (4096..8192).contains(&v))
+            );
+            let mut asked = HashSet::new();
+            for (position, &target) in targets.iter().enumerate() {
+                if target >= 0 {
+                    assert!(position >= 2 * pairs && position % 2 == 0);
+                    assert_eq!(values[&tokens[position]], target as u32);
+                    asked.insert(tokens[position]);
+                }
+            }
+            assert_eq!(asked.len(), pairs, "each key is asked for once");
+        }
+    }
+}
+
+/// The first gap is drawn without replacement's disturbance, so its law is the power law itself.
+#[test]
+fn mqar_gaps_follow_the_power_law() {
+    let task = parse_task("mqar:pairs=1,power_a=0.5").expect("mqar");
+    let (length, count) = (66, 40_000);
+    let slots = (length - 2) / 2;
+    let mut seen = vec![0.0f64; slots];
+    for index in 0..count {
+        let (_, targets) = whole(task.as_ref(), &at(length, 9, index));
+        let position = targets
+            .iter()
+            .position(|&target| target >= 0)
+            .expect("a query");
+        seen[(position - 2) / 2] += 1.0;
+    }
+    let mass: Vec<f64> = (1..=slots).map(|i| (i as f64).powf(-0.5)).collect();
+    let total: f64 = mass.iter().sum();
+    let chi: f64 = seen
+        .iter()
+        .zip(&mass)
+        .map(|(seen, mass)| {
+            let expected = mass / total * count as f64;
+            (seen - expected).powi(2) / expected
+        })
+        .sum();
+    // 31 degrees of freedom: mean 31, standard deviation 7.9.
+    assert!(chi < 31.0 + 5.0 * 7.9, "chi-square {chi}");
+}
+
+#[test]
+fn induction_answers_follow_the_special_token() {
+    let task = parse_task("induction").expect("induction");
+    let mut places = HashSet::new();
+    for index in 0..500 {
+        let (tokens, targets) = whole(task.as_ref(), &at(20, 1, index));
+        let special: Vec<usize> = (0..20).filter(|&i| tokens[i] == 15).collect();
+        assert_eq!(special.len(), 2);
+        assert_eq!(special[1], 19);
+        assert_eq!(targets[19], tokens[special[0] + 1] as i32);
+        assert!(targets[..19].iter().all(|&target| target == -1));
+        places.insert(special[0]);
+    }
+    assert_eq!(places.len(), 18, "every place occurs");
+}
+
+#[test]
+fn selective_copying_repeats_the_data_in_order() {
+    let task = parse_task("selective-copying").expect("selective-copying");
+    for index in 0..100 {
+        let (tokens, targets) = whole(task.as_ref(), &at(200, 1, index));
+        let data: Vec<i32> = tokens[..184]
+            .iter()
+            .filter(|&&t| t != 0)
+            .map(|&t| t as i32)
+            .collect();
+        assert!(tokens[184..].iter().all(|&t| t == 15));
+        assert_eq!(targets[184..], data);
+        assert!(targets[..184].iter().all(|&t| t == -1));
+    }
+}
+
+#[test]
+fn copying_repeats_the_string() {
+    let task = parse_task("copying").expect("copying");
+    for length in [5, 6, 33, 34] {
+        let (tokens, targets) = whole(task.as_ref(), &at(length, 1, 2));
+        let count = (length - 3) / 2;
+        let pad = length - 3 - 2 * count;
+        let x = &tokens[pad + 1..pad + 1 + count];
+        assert_eq!((tokens[pad], tokens[pad + 1 + count]), (26, 27));
+        let answer: Vec<i32> = x.iter().map(|&t| t as i32).chain([28]).collect();
+        assert_eq!(targets[pad + 1 + count..length - 1], answer);
+        assert_eq!(&tokens[pad + 2 + count..length - 1], x);
+        assert_eq!(targets[length - 1], -1);
+    }
+}
+
+#[test]
+fn prefix_lookup_has_one_place_and_its_continuation() {
+    for (text, n, answer) in [
+        ("prefix-lookup:ngram=2,answer=3", 2, 3),
+        ("prefix-lookup", 3, 1),
+    ] {
+        let task = parse_task(text).expect(text);
+        for (length, count) in [(task.min_length(), 300), (400, 50), (30_000, 3)] {
+            for index in 0..count {
+                let (tokens, targets) = whole(task.as_ref(), &at(length, 1, index));
+                let gram = &tokens[1..1 + n];
+                let x = &tokens[2 + n..length - 2 - answer];
+                let places: Vec<usize> = (0..x.len() + 1 - n)
+                    .filter(|&i| &x[i..i + n] == gram)
+                    .collect();
+                assert_eq!(places.len(), 1, "{text} {length} {index}");
+                let y: Vec<i32> = x[places[0] + n..][..answer]
+                    .iter()
+                    .map(|&t| t as i32)
+                    .collect();
+                assert_eq!(targets[length - 2 - answer..length - 2], y);
+                assert_eq!(targets.iter().filter(|&&t| t >= 0).count(), answer);
+            }
+        }
+    }
+}
+
+#[test]
+fn parity_and_arithmetic_are_right() {
+    let task = parse_task("parity").expect("parity");
+    let mut odd = 0;
+    for index in 0..400 {
+        let length = 3 + index as usize % 50;
+        let (tokens, targets) = whole(task.as_ref(), &at(length, 1, index));
+        let ones = tokens.iter().filter(|&&t| t == 2).count();
+        assert_eq!(targets[length - 1], 1 + (ones % 2) as i32);
+        odd += ones % 2;
+    }
+    assert!((140..260).contains(&odd), "{odd} of 400 are odd");
+    let task = parse_task("modular-arithmetic").expect("arithmetic");
+    for index in 0..400 {
+        let length = 2 + index as usize % 60;
+        let (tokens, targets) = whole(task.as_ref(), &at(length, 1, index));
+        let text: Vec<String> = tokens
+            .iter()
+            .map(|&t| task.symbol(t).into_owned())
+            .collect();
+        let expression: Vec<&str> = text
+            .iter()
+            .map(String::as_str)
+            .filter(|s| *s != "_" && *s != "=")
+            .collect();
+        assert_eq!(text[length - 1], "=");
+        assert_eq!(targets[length - 1], 1 + evaluate(&expression) as i32);
+    }
+}
+
+/// Sum of products, by splitting: another way than the task's own.
+fn evaluate(expression: &[&str]) -> i64 {
+    let mut terms: Vec<(i64, i64)> = vec![(1, expression[0].parse().expect("a digit"))];
+    for pair in expression[1..].chunks(2) {
+        let digit: i64 = pair[1].parse().expect("a digit");
+        match pair[0] {
+            "+" => terms.push((1, digit)),
+            "-" => terms.push((-1, digit)),
+            _ => {
+                let last = terms.last_mut().expect("a term");
+                last.1 = last.1 * digit % 5;
+            }
+        }
+    }
+    terms
+        .iter()
+        .map(|(sign, value)| sign * value)
+        .sum::<i64>()
+        .rem_euclid(5)
+}
+
+#[test]
+fn needles_are_found_at_their_depth() {
+    for (text, value) in [
+        ("needle", 1),
+        ("needle:haystack=varied,value=number,keys=3", 7),
+        ("needle:value=uuid", 32),
+    ] {
+        let task = parse_task(text).expect(text);
+        let mut depths = HashSet::new();
+        for index in 0..44 {
+            let length = 400;
+            let coordinates = at(length, 1, index);
+            let (tokens, targets) = whole(task.as_ref(), &coordinates);
+            let question = tokens.iter().rposition(|&t| t == 3).expect("a question");
+            assert_eq!(question, length - 3 - value);
+            let key = tokens[question + 1];
+            let places: Vec<usize> = (0..question)
+                .filter(|&i| tokens[i] == 2 && tokens[i + 1] == key)
+                .collect();
+            assert_eq!(
+                places.len(),
+                1,
+                "{text}: one needle with the key that is asked for"
+            );
+            let place = places[0];
+            assert!(
+                place == 0 || tokens[place - 1] == 1,
+                "at a sentence boundary"
+            );
+            let answer: Vec<i32> = tokens[place + 3..place + 3 + value]
+                .iter()
+                .map(|&t| t as i32)
+                .collect();
+            assert_eq!(targets[question + 2..question + 2 + value], answer);
+            assert_eq!(targets.iter().filter(|&&t| t >= 0).count(), value);
+            let sample = task.sample(&coordinates).expect("an example");
+            let depth: f64 = sample.labels()[0].value.parse().expect("a depth");
+            let hay = question as f64;
+            assert!(
+                (place as f64 / hay - depth).abs() < 0.25,
+                "{text}: {place} of {hay} at {depth}"
+            );
+            depths.insert(sample.labels()[0].to_string());
+        }
+        assert_eq!(depths.len(), 11, "{depths:?}");
+    }
+}
+
+#[test]
+fn mistakes_are_named() {
+    let error = |text: &str| parse_task(text).err().expect(text).to_string();
+    assert!(
+        error("mqra").contains("did you mean `mqar`"),
+        "{}",
+        error("mqra")
+    );
+    assert!(
+        error("mqar:pair=4").contains("did you mean `pairs`"),
+        "{}",
+        error("mqar:pair=4")
+    );
+    assert!(
+        error("mqar:pairs=0").contains("integer 1..4096, not `0`"),
+        "{}",
+        error("mqar:pairs=0")
+    );
+    assert!(error("mqar:pairs=99,vocab=64").contains("use vocab=200"));
+    assert!(error("needle:depth=1.5").contains("random or a number 0..1"));
+    assert!(error("needle:value=name").contains("word | number | uuid"));
+    assert!(error("mqar:pairs").contains("task:option=value"));
+    let task = parse_task("mqar").expect("mqar");
+    let short = task
+        .sample(&at(15, 1, 0))
+        .err()
+        .expect("too short")
+        .to_string();
+    assert!(
+        short.contains("takes lengths 16..1048576, not 15"),
+        "{short}"
+    );
+    for spec in registry() {
+        let defaults = build(spec.name, &[]).expect(spec.name);
+        assert!(
+            defaults
+                .sample(&at(defaults.min_length() - 1, 1, 0))
+                .is_err()
+        );
+        assert!(defaults.sample(&at((1 << 20) + 1, 1, 0)).is_err());
+        let (min, max) = defaults.default_train_lengths();
+        assert!(min <= max && min >= defaults.min_length(), "{}", spec.name);
+    }
+}
+
+#[test]
+fn suites_are_whole_and_their_mistakes_have_a_line() {
+    for (name, _) in suites() {
+        let suite = Suite::load(name).expect(name);
+        assert!(
+            !suite.tasks.is_empty() && !suite.architectures.is_empty(),
+            "{name}"
+        );
+        for task in &suite.tasks {
+            assert!(!task.lengths.is_empty(), "{name} {}", task.name);
+        }
+    }
+    let error = |text: &str| {
+        Suite::from_toml(text, "mine.toml")
+            .expect_err(text)
+            .to_string()
+    };
+    let message = error("[training]\nsteps = 3\nbatchs = 4\n");
+    assert!(
+        message.contains("mine.toml, line 3") && message.contains("did you mean `batch`"),
+        "{message}"
+    );
+    let message = error("[[task]]\nname = \"mqar\"\nlengths = [8]\n");
+    assert!(
+        message.contains("takes lengths 16..1048576, not 8"),
+        "{message}"
+    );
+    assert!(error("[trainig]\n").contains("did you mean `training`"));
+    assert!(error("[training]\nsteps = \"many\"\n").contains("mine.toml"));
+    let message = Suite::load("quik").expect_err("unknown").to_string();
+    assert!(message.contains("did you mean `quick`"), "{message}");
+}
