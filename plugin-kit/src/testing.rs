@@ -170,7 +170,8 @@ impl Case<'_> {
             };
             let exact = (shifted(coordinate, STEP) - shifted(coordinate, -STEP)) / (2.0 * STEP);
             let got = f64::from(gradient[coordinate]);
-            let scale = largest.max(exact.abs()).max(1e-6);
+            // A gradient that is 0 in exact arithmetic leaves rounding only.
+            let scale = largest.max(exact.abs()).max(1e-2);
             assert!(
                 (got - exact).abs() <= BACKWARD_TOLERANCE * scale,
                 "{name}, value {coordinate}: {got} against {exact} (largest {largest})"

@@ -1,8 +1,11 @@
 //! The kit's operations. Each file adds its methods to [`Graph`](crate::engine::graph::Graph) and
 //! holds forward and backward beside each other.
 
+pub mod attention;
+mod attention_tile;
 pub mod elementwise;
 mod embedding;
 mod head;
 mod linear;
 pub mod norm;
+mod rotary;

@@ -1,0 +1,288 @@
+//! Causal softmax attention, tile by tile (arXiv 2205.14135, algorithm 1, and 2307.08691 for the
+//! backward pass): a tile of queries meets tiles of keys, with running maxima and sums. No `[T, T]`
+//! matrix exists. Grouped-query heads, windows, and linear position biases.
+
+use longhaul_plugin_api::author::Result;
+use rayon::prelude::*;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Rows, Run, ViewMut};
+use crate::engine::tensor::{Extent, Saved, State, StateSpec, Tensor};
+use crate::ops::attention_tile::{Given, accumulate_gradients, attend};
+use crate::simd::add_into;
+
+/// What positions add to the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PositionBias {
+    /// Nothing.
+    None,
+    /// `-m_h (i - j)` with `m_h = 2^(-8 h / H)`, h from 1 (ALiBi, arXiv 2108.12409, section 3).
+    Alibi,
+    /// The first half of the heads sees only the last 1, 2, 3, .. tokens; the others have no bias
+    /// (Hard-ALiBi, arXiv 2402.01032, section 3).
+    HardAlibi,
+}
+
+/// Sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSpec {
+    /// H, query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// K, width of a head.
+    pub head_dim: usize,
+    /// Factor on the products, `1 / sqrt(K)` as a rule.
+    pub scale: f32,
+    /// Keys a query sees, itself included; `None` is all.
+    pub window: Option<usize>,
+    /// What positions add.
+    pub bias: PositionBias,
+}
+
+impl AttentionSpec {
+    /// A head's own window and slope.
+    fn head(&self, head: usize) -> HeadSpec {
+        let narrow = self.bias == PositionBias::HardAlibi && head < self.heads / 2;
+        let window = if narrow { Some(head + 1) } else { None };
+        let slope = match self.bias {
+            PositionBias::Alibi => 2f32.powf(-8.0 * (head + 1) as f32 / self.heads as f32),
+            _ => 0.0,
+        };
+        let both = [window, self.window];
+        HeadSpec {
+            window: both.into_iter().flatten().min().unwrap_or(usize::MAX),
+            slope,
+            scale: self.scale,
+        }
+    }
+}
+
+/// What one head needs to know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadSpec {
+    /// Keys a query sees, itself included.
+    pub window: usize,
+    /// Slope of the linear bias.
+    pub slope: f32,
+    /// Factor on the products.
+    pub scale: f32,
+}
+
+impl Graph {
+    /// Attention of q `[B, T, H K]` over k and v `[B, T, kv_heads K]`, heads side by side in the
+    /// columns; the result is `[B, T, H K]`. Its state is the keys and values read so far, up to the
+    /// window.
+    ///
+    /// # Panics
+    /// If the widths do not fit the heads.
+    pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec) -> Tensor {
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = spec;
+        assert!(
+            kv_heads > 0 && heads.is_multiple_of(kv_heads),
+            "{kv_heads} into {heads} heads"
+        );
+        assert_eq!(q.cols(), heads * head_dim, "width of q");
+        assert_eq!(
+            (k.cols(), v.cols()),
+            (kv_heads * head_dim, kv_heads * head_dim),
+            "k and v"
+        );
+        let y = self.tensor(heads * head_dim);
+        let operation = Attention {
+            q,
+            k,
+            v,
+            spec,
+            by_head: self.saved(Extent::Tokens(heads * head_dim)),
+            log_sums: self.saved(Extent::Tokens(heads)),
+            grad_q: self.saved(Extent::Tokens(heads * head_dim)),
+            grad_k: self.saved(Extent::Tokens(kv_heads * head_dim)),
+            grad_v: self.saved(Extent::Tokens(kv_heads * head_dim)),
+            state: self.state(StateSpec::Cache {
+                per_token: 2 * kv_heads * head_dim,
+                window: spec.window,
+            }),
+            y,
+        };
+        self.push(operation);
+        y
+    }
+}
+
+struct Attention {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spec: AttentionSpec,
+    /// `[B, H, T, K]`: the result, and in the backward pass its gradient, head by head.
+    by_head: Saved,
+    /// `[B, H, T]`: logarithm of each query's sum of exponentials.
+    log_sums: Saved,
+    /// `[B, H, T, K]`.
+    grad_q: Saved,
+    /// `[B, kv_heads, T, K]`.
+    grad_k: Saved,
+    /// `[B, kv_heads, T, K]`.
+    grad_v: Saved,
+    /// A row's tokens in order, each its keys, then its values.
+    state: State,
+    y: Tensor,
+}
+
+impl Attention {
+    /// Columns of a head as rows of their own.
+    fn head<'a>(&self, rows: Rows<'a>, first: usize, head: usize) -> Rows<'a> {
+        let rows = rows.from_row(first);
+        let start = (head * self.spec.head_dim).min(rows.data.len());
+        Rows {
+            data: &rows.data[start..],
+            cols: self.spec.head_dim,
+            stride: rows.stride,
+        }
+    }
+
+    /// Copies `[B, heads, T, K]` into rows `[B, T, heads K]`.
+    fn scatter(&self, by_head: &[f32], length: usize, mut rows: ViewMut<'_>) {
+        let head_dim = self.spec.head_dim;
+        let heads = rows.cols() / head_dim;
+        let accumulate = rows.accumulate();
+        for (index, values) in by_head.chunks_exact(head_dim).enumerate() {
+            let (t, head, row) = (
+                index % length,
+                index / length % heads,
+                index / length / heads,
+            );
+            let place = &mut rows.row_mut(row * length + t)[head * head_dim..][..head_dim];
+            if accumulate {
+                add_into(place, values);
+            } else {
+                place.copy_from_slice(values);
+            }
+        }
+    }
+}
+
+impl Operation for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let (length, spec) = (run.length(), self.spec);
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = spec;
+        let (q, k, v) = (run.value(self.q), run.value(self.k), run.value(self.v));
+        let (q, k, v) = (q.get(), k.get(), v.get());
+        let mut by_head = run.saved_mut(self.by_head);
+        let mut log_sums = run.saved_mut(self.log_sums);
+        let mut state = run.state(self.state);
+        let per_token = 2 * kv_heads * head_dim;
+        if let Some(state) = &mut state {
+            for (row, cache) in state.iter_mut().enumerate() {
+                for t in 0..length {
+                    cache.extend_from_slice(k.row(row * length + t));
+                    cache.extend_from_slice(v.row(row * length + t));
+                }
+            }
+        }
+        let caches = state.as_deref().map(Vec::as_slice);
+        by_head
+            .par_chunks_mut(length * head_dim)
+            .zip(log_sums.par_chunks_mut(length))
+            .enumerate()
+            .for_each(|(unit, (out, sums))| {
+                let (row, head) = (unit / heads, unit % heads);
+                let kv_head = head / (heads / kv_heads);
+                let q = self.head(q, row * length, head);
+                let (k, v, first) = match caches {
+                    None => (
+                        self.head(k, row * length, kv_head),
+                        self.head(v, row * length, kv_head),
+                        0,
+                    ),
+                    Some(caches) => {
+                        let cache = caches[row].as_slice();
+                        let all = Rows {
+                            data: cache,
+                            cols: per_token,
+                            stride: per_token,
+                        };
+                        let before = cache.len() / per_token - length;
+                        (
+                            self.head(all, 0, kv_head),
+                            self.head(all, 0, kv_heads + kv_head),
+                            before,
+                        )
+                    }
+                };
+                attend(spec.head(head), q, k, v, first, out, sums);
+            });
+        self.scatter(&by_head, length, run.value_mut(self.y));
+        if let (Some(state), Some(window)) = (&mut state, spec.window) {
+            for cache in state.iter_mut() {
+                let excess = cache.len().saturating_sub(window * per_token);
+                cache.drain(..excess);
+            }
+        }
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let (length, spec) = (run.length(), self.spec);
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = spec;
+        let group = heads / kv_heads;
+        let (q, k, v) = (run.value(self.q), run.value(self.k), run.value(self.v));
+        let (q, k, v) = (q.get(), k.get(), v.get());
+        let (y, grad_y) = (run.value(self.y), run.grad(self.y));
+        let (y, grad_y) = (y.get(), grad_y.get());
+        let log_sums = run.saved(self.log_sums);
+        let log_sums: &[f32] = &log_sums;
+        let mut grad_q = run.saved_mut(self.grad_q);
+        let mut grad_k = run.saved_mut(self.grad_k);
+        let mut grad_v = run.saved_mut(self.grad_v);
+        grad_q
+            .par_chunks_mut(group * length * head_dim)
+            .zip(grad_k.par_chunks_mut(length * head_dim))
+            .zip(grad_v.par_chunks_mut(length * head_dim))
+            .enumerate()
+            .for_each(|(unit, ((grad_q, grad_k), grad_v))| {
+                let (row, kv_head) = (unit / kv_heads, unit % kv_heads);
+                grad_k.fill(0.0);
+                grad_v.fill(0.0);
+                let keys = self.head(k, row * length, kv_head);
+                let values = self.head(v, row * length, kv_head);
+                for (member, grad_q) in grad_q.chunks_exact_mut(length * head_dim).enumerate() {
+                    let head = kv_head * group + member;
+                    let sums = &log_sums[(row * heads + head) * length..][..length];
+                    let given = Given {
+                        q: self.head(q, row * length, head),
+                        k: keys,
+                        v: values,
+                        y: self.head(y, row * length, head),
+                        grad_y: self.head(grad_y, row * length, head),
+                        log_sums: sums,
+                    };
+                    accumulate_gradients(spec.head(head), given, grad_q, grad_k, grad_v);
+                }
+            });
+        self.scatter(&grad_q, length, run.grad_mut(self.q));
+        self.scatter(&grad_k, length, run.grad_mut(self.k));
+        self.scatter(&grad_v, length, run.grad_mut(self.v));
+        Ok(())
+    }
+}

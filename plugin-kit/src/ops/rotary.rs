@@ -1,0 +1,141 @@
+//! Rotary position embedding (RoPE, arXiv 2104.09864, eq. 34) in the half-split form of Llama: value
+//! n of a head pairs with value n + dims / 2.
+
+use longhaul_plugin_api::author::Result;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Rows, Run, ViewMut};
+use crate::engine::tensor::{Extent, Saved, Tensor};
+
+impl Graph {
+    /// Rotates the first `dims` values of every head of x `[B, T, heads * head_dim]` by position.
+    ///
+    /// # Panics
+    /// If `dims` is odd or larger than a head.
+    pub fn rotary(&mut self, x: Tensor, heads: usize, dims: usize, base: f64) -> Tensor {
+        let head_dim = x.cols() / heads;
+        assert!(
+            dims.is_multiple_of(2) && dims <= head_dim,
+            "{dims} rotary of {head_dim} values"
+        );
+        if dims == 0 {
+            return x;
+        }
+        let y = self.tensor(x.cols());
+        let frequencies = (0..dims / 2)
+            .map(|n| base.powf(-2.0 * n as f64 / dims as f64))
+            .collect();
+        // Cosines and sines of a position; a row's share of the tokens is enough room for all.
+        let table = self.saved(Extent::Tokens(dims));
+        self.push(Rotary {
+            x,
+            head_dim,
+            dims,
+            frequencies,
+            table,
+            y,
+        });
+        y
+    }
+}
+
+struct Rotary {
+    x: Tensor,
+    head_dim: usize,
+    dims: usize,
+    /// Radians a position, in float64: exact to float32 at a million tokens.
+    frequencies: Vec<f64>,
+    /// `[T, 2, dims / 2]`: cosines, then sines.
+    table: Saved,
+    y: Tensor,
+}
+
+impl Rotary {
+    fn fill_table(&self, run: &Run<'_>) {
+        let half = self.dims / 2;
+        let mut table = run.saved_mut(self.table);
+        for (t, angles) in table
+            .chunks_exact_mut(self.dims)
+            .take(run.length())
+            .enumerate()
+        {
+            let position = (run.position() + t as u64) as f64;
+            let (cosines, sines) = angles.split_at_mut(half);
+            for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(&self.frequencies)
+            {
+                let (s, c) = (position * frequency).sin_cos();
+                (*cosine, *sine) = (c as f32, s as f32);
+            }
+        }
+    }
+
+    /// Rotates forwards, or backwards for gradients.
+    fn rotate(&self, run: &Run<'_>, x: Rows<'_>, mut y: ViewMut<'_>, sign: f32) {
+        let (length, rows) = (run.length(), run.rows() * run.length());
+        let table = run.saved(self.table);
+        let accumulate = y.accumulate();
+        for row in 0..rows {
+            let angles = &table[row % length * self.dims..][..self.dims];
+            rotate_row(
+                x.row(row),
+                angles,
+                self.head_dim,
+                sign,
+                accumulate,
+                y.row_mut(row),
+            );
+        }
+    }
+}
+
+impl Operation for Rotary {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        self.fill_table(run);
+        let x = run.value(self.x);
+        self.rotate(run, x.get(), run.value_mut(self.y), 1.0);
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad_y = run.grad(self.y);
+        self.rotate(run, grad_y.get(), run.grad_mut(self.x), -1.0);
+        Ok(())
+    }
+}
+
+crate::simd! {
+    fn rotate_row(
+        x: &[f32],
+        angles: &[f32],
+        head_dim: usize,
+        sign: f32,
+        accumulate: bool,
+        y: &mut [f32],
+    ) {
+        let half = angles.len() / 2;
+        let (cosines, sines) = angles.split_at(half);
+        let keep = if accumulate { 1.0 } else { 0.0 };
+        for (x, y) in x.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)) {
+            if !accumulate {
+                y.fill(0.0);
+            }
+            let (first, rest) = x.split_at(half);
+            let (second, plain) = rest.split_at(half);
+            let (y_first, y_rest) = y.split_at_mut(half);
+            let (y_second, y_plain) = y_rest.split_at_mut(half);
+            for n in 0..half {
+                let (a, b) = (first[n], second[n]);
+                let (c, s) = (cosines[n], sign * sines[n]);
+                y_first[n] = keep * y_first[n] + (a * c - b * s);
+                y_second[n] = keep * y_second[n] + (b * c + a * s);
+            }
+            for (y, x) in y_plain.iter_mut().zip(plain) {
+                *y = keep * *y + x;
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Options and the layer: one projection to queries, keys and values, positions, attention, out.
+
+use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
+use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
+
+/// The architecture `transformer`.
+pub fn architecture() -> Architecture {
+    Architecture {
+        name: "transformer",
+        title: "Softmax attention: rope, alibi, nope, learned, hard-alibi",
+        family: Family::Attention,
+        citation: CITATION,
+        options: vec![
+            choice(
+                "positions",
+                "rope",
+                &["rope", "alibi", "nope", "learned", "hard-alibi"],
+                "what a token knows of its position",
+            ),
+            integer(
+                "heads",
+                0,
+                0,
+                1024,
+                "query heads; 0 is one for every 64 of the model width",
+            ),
+            integer(
+                "kv_heads",
+                0,
+                0,
+                1024,
+                "key and value heads; 0 is as many as heads",
+            ),
+            integer(
+                "window",
+                0,
+                0,
+                1 << 20,
+                "tokens a query sees, itself included; 0 is all",
+            ),
+            float(
+                "rope_base",
+                10_000.0,
+                1.0,
+                1e9,
+                "base of the rotary frequencies",
+            ),
+            integer(
+                "max_positions",
+                0,
+                0,
+                1 << 20,
+                "rows of the learned table; 0 is 16 times the training length",
+            ),
+            boolean("bias", false, "biases in the projections"),
+        ],
+        state_growth: StateGrowth::Linear,
+        default_mlp: "gated",
+        mixer: |settings| Ok(Box::new(Attention::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@inproceedings{vaswani2017attention,
+  title={Attention Is All You Need},
+  author={Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and Jones, Llion and Gomez, Aidan N. and Kaiser, {\\L}ukasz and Polosukhin, Illia},
+  booktitle={Advances in Neural Information Processing Systems}, year={2017}, note={arXiv:1706.03762}
+}
+@article{su2021roformer,
+  title={{RoFormer}: Enhanced Transformer with Rotary Position Embedding},
+  author={Su, Jianlin and Lu, Yu and Pan, Shengfeng and Murtadha, Ahmed and Wen, Bo and Liu, Yunfeng},
+  year={2021}, note={arXiv:2104.09864}
+}
+@inproceedings{press2022alibi,
+  title={Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation},
+  author={Press, Ofir and Smith, Noah A. and Lewis, Mike},
+  booktitle={International Conference on Learning Representations}, year={2022}, note={arXiv:2108.12409}
+}
+@inproceedings{jelassi2024repeat,
+  title={Repeat After Me: Transformers are Better than State Space Models at Copying},
+  author={Jelassi, Samy and Brandfonbrener, David and Kakade, Sham M. and Malach, Eran},
+  booktitle={International Conference on Machine Learning}, year={2024}, note={arXiv:2402.01032}
+}";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Positions {
+    Rope,
+    Alibi,
+    Nope,
+    Learned { rows: usize },
+    HardAlibi,
+}
+
+struct Attention {
+    positions: Positions,
+    spec: AttentionSpec,
+    rope_base: f64,
+    bias: bool,
+    layers: usize,
+}
+
+impl Attention {
+    fn new(settings: &Settings) -> Result<Self> {
+        let d_model = settings.d_model();
+        let heads = match settings.size("heads")? {
+            0 => (d_model / 64).max(1),
+            heads => heads,
+        };
+        let kv_heads = match settings.size("kv_heads")? {
+            0 => heads,
+            kv_heads => kv_heads,
+        };
+        if !d_model.is_multiple_of(heads) || !heads.is_multiple_of(kv_heads) {
+            return Err(PluginError::bad_option(format!(
+                "heads={heads} must divide d_model={d_model}, and kv_heads={kv_heads} must divide \
+                 heads"
+            )));
+        }
+        let head_dim = d_model / heads;
+        let positions = match settings.text("positions")? {
+            "alibi" => Positions::Alibi,
+            "nope" => Positions::Nope,
+            "learned" => {
+                let rows = match settings.size("max_positions")? {
+                    0 => (16 * settings.config.max_train_length as usize).clamp(1, 1 << 20),
+                    rows => rows,
+                };
+                Positions::Learned { rows }
+            }
+            "hard-alibi" => Positions::HardAlibi,
+            _ => Positions::Rope,
+        };
+        let window = settings.size("window")?;
+        let bias = match positions {
+            Positions::Alibi => PositionBias::Alibi,
+            Positions::HardAlibi => PositionBias::HardAlibi,
+            _ => PositionBias::None,
+        };
+        Ok(Self {
+            positions,
+            spec: AttentionSpec {
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                window: (window > 0).then_some(window),
+                bias,
+            },
+            rope_base: settings.float("rope_base")?,
+            bias: settings.boolean("bias")?,
+            layers: settings.layers(),
+        })
+    }
+}
+
+impl Mixer for Attention {
+    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.spec;
+        let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, self.bias);
+        let mut q = qkv.columns(0, q_width);
+        let mut k = qkv.columns(q_width, kv_width);
+        let v = qkv.columns(q_width + kv_width, kv_width);
+        if self.positions == Positions::Rope {
+            let dims = head_dim / 2 * 2;
+            q = graph.rotary(q, heads, dims, self.rope_base);
+            k = graph.rotary(k, kv_heads, dims, self.rope_base);
+        }
+        let y = graph.attention(q, k, v, self.spec);
+        graph.linear_with(
+            "out_proj",
+            y,
+            x.cols(),
+            self.bias,
+            residual_init(self.layers),
+        )
+    }
+
+    fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        let Positions::Learned { rows } = self.positions else {
+            return x;
+        };
+        let std = 1.0 / (x.cols() as f32).sqrt();
+        let table = graph.param("positions.weight", &[rows, x.cols()], Init::Normal { std });
+        graph.add_positions(x, table)
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        if self.spec.window.is_some() {
+            StateGrowth::Window
+        } else {
+            StateGrowth::Linear
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The layer against its float64 reference, forward and backward.
+
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_transformer::reference::{Layer, layer};
+
+fn check(rows: usize, d_model: usize, options: &[(&str, &str)], exact: Layer) {
+    let architecture = longhaul_transformer::architecture();
+    let settings = Settings::new(&config(&architecture, options, d_model, 1));
+    let mixer = (architecture.mixer)(&settings).expect("good options");
+    Case {
+        rows,
+        length: exact.length,
+        inputs: &[d_model],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        reference: &|inputs, params| layer(&inputs[0], &params[0], &params[1], exact),
+    }
+    .check();
+}
+
+#[test]
+fn agrees_with_the_reference() {
+    let plain = Layer {
+        length: 65,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 12,
+        window: usize::MAX,
+        rope_base: Some(10_000.0),
+        alibi: false,
+    };
+    for length in [1, 2, 63, 64, 65] {
+        check(2, 12, &[], Layer { length, ..plain });
+    }
+    check(
+        1,
+        12,
+        &[("positions", "nope")],
+        Layer {
+            rope_base: None,
+            ..plain
+        },
+    );
+    let grouped = Layer {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 4,
+        ..plain
+    };
+    check(2, 16, &[("heads", "4"), ("kv_heads", "2")], grouped);
+    let alibi = Layer {
+        alibi: true,
+        rope_base: None,
+        window: 20,
+        ..grouped
+    };
+    let options = [
+        ("heads", "4"),
+        ("kv_heads", "2"),
+        ("positions", "alibi"),
+        ("window", "20"),
+    ];
+    check(2, 16, &options, alibi);
+}
+
+#[test]
+fn sizes_that_do_not_divide_are_refused_by_name() {
+    let architecture = longhaul_transformer::architecture();
+    let settings = Settings::new(&config(&architecture, &[("heads", "5")], 64, 1));
+    let error = (architecture.mixer)(&settings)
+        .err()
+        .expect("refused")
+        .message;
+    assert!(error.contains("heads=5 must divide d_model=64"), "{error}");
+}
