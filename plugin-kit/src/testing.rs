@@ -358,7 +358,7 @@ fn compare(name: &str, got: &[f32], exact: &[f64], tolerance: f64) {
     );
     let largest = exact
         .iter()
-        .fold(1e-6f64, |top, value| top.max(value.abs()));
+        .fold(1e-2f64, |top, value| top.max(value.abs()));
     for (index, (&got, exact)) in got.iter().zip(exact).enumerate() {
         let error = (f64::from(got) - exact).abs() / largest;
         assert!(
