@@ -274,7 +274,7 @@ macro_rules! for_activation {
 
 crate::simd! {
     /// y = f(gate) x, or f(gate) where x is empty.
-    fn gate_row(gate: &[f32], x: &[f32], activation: Activation, y: &mut [f32]) {
+    pub(crate) fn gate_row(gate: &[f32], x: &[f32], activation: Activation, y: &mut [f32]) {
         for_activation!(activation, F => {
             if x.is_empty() {
                 for (y, gate) in y.iter_mut().zip(gate) {
@@ -291,7 +291,7 @@ crate::simd! {
 
 crate::simd! {
     /// dgate = dy x f'(gate).
-    fn gate_gradient(
+    pub(crate) fn gate_gradient(
         gate: &[f32],
         x: &[f32],
         dy: &[f32],

@@ -3,6 +3,7 @@
 
 pub mod attention;
 mod attention_tile;
+mod convolution;
 pub mod elementwise;
 mod embedding;
 mod head;

@@ -1,0 +1,214 @@
+//! Short causal convolution over time, one filter a channel, with its activation: the local part of
+//! state-space blocks (arXiv 2212.14052, section 3; width 4 with SiLU in Mamba).
+
+use longhaul_plugin_api::author::Result;
+use rayon::prelude::*;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Rows, Run};
+use crate::engine::params::Init;
+use crate::engine::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
+use crate::ops::elementwise::{Activation, gate_gradient, gate_row};
+use crate::rows::column_sums;
+
+impl Graph {
+    /// `y[t, c] = f(b[c] + sum_j w[c, j] x[t - width + 1 + j, c])` with w `[cols, width]` under
+    /// `name.weight` and b `[cols]` under `name.bias` where `bias` is set. Its state is the last
+    /// `width - 1` inputs.
+    pub fn short_convolution(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        width: usize,
+        bias: bool,
+        activation: Activation,
+    ) -> Tensor {
+        let cols = x.cols();
+        let bound = 1.0 / (width as f32).sqrt();
+        let start = Init::Uniform {
+            low: -bound,
+            high: bound,
+        };
+        let weight = self.param_without_decay(&format!("{name}.weight"), &[cols, width], start);
+        let bias = bias.then(|| self.param(&format!("{name}.bias"), &[cols], Init::Zeros));
+        let y = self.tensor(cols);
+        let operation = ShortConvolution {
+            x,
+            weight,
+            bias,
+            width,
+            activation,
+            taps: self.saved(Extent::Fixed(width * cols)),
+            grad_taps: self.saved(Extent::Fixed(width * cols)),
+            before: self.saved(Extent::Tokens(cols)),
+            grad_before: self.saved(Extent::Tokens(cols)),
+            state: self.state(StateSpec::Fixed {
+                values: (width - 1) * cols,
+                initial: 0.0,
+            }),
+            y,
+        };
+        self.push(operation);
+        y
+    }
+}
+
+struct ShortConvolution {
+    x: Tensor,
+    weight: Param,
+    bias: Option<Param>,
+    width: usize,
+    activation: Activation,
+    /// `[width, cols]`: the weight with channels contiguous.
+    taps: Saved,
+    /// `[width, cols]`.
+    grad_taps: Saved,
+    /// `[B, T, cols]`: before the activation.
+    before: Saved,
+    /// `[B, T, cols]`.
+    grad_before: Saved,
+    /// `[width - 1, cols]` a row: the last inputs, oldest first.
+    state: State,
+    y: Tensor,
+}
+
+impl Operation for ShortConvolution {
+    fn name(&self) -> &'static str {
+        "short_convolution"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let (length, width) = (run.length(), self.width);
+        let x = run.value(self.x);
+        let x = x.get();
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        let mut taps = run.saved_mut(self.taps);
+        let weight = run.param(self.weight);
+        for c in 0..cols {
+            for j in 0..width {
+                taps[j * cols + c] = weight[c * width + j];
+            }
+        }
+        let taps = &*taps;
+        let bias = self.bias.map(|bias| run.param(bias));
+        let mut before = run.saved_mut(self.before);
+        let mut state = run.state(self.state);
+        let history = state.as_deref().map(Vec::as_slice);
+        y.data_mut()
+            .par_chunks_mut(length * cols)
+            .zip(before.par_chunks_mut(length * cols))
+            .enumerate()
+            .for_each(|(row, (y, before))| {
+                let history = history.map_or(&[][..], |rows| rows[row].as_slice());
+                convolve(x.from_row(row * length), taps, bias, history, before);
+                gate_row(before, &[], self.activation, y);
+            });
+        if let Some(state) = &mut state {
+            for (row, history) in state.iter_mut().enumerate() {
+                // The last width - 1 of what was there and what came.
+                let kept = (width - 1).saturating_sub(length);
+                history.copy_within((width - 1 - kept) * cols.., 0);
+                for place in kept..width - 1 {
+                    let t = length - (width - 1 - place);
+                    history[place * cols..][..cols].copy_from_slice(x.row(row * length + t));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let (rows, length, width) = (run.rows(), run.length(), self.width);
+        let x = run.value(self.x);
+        let grad_y = run.grad(self.y);
+        let (x, grad_y) = (x.get(), grad_y.get());
+        let cols = x.cols;
+        let before = run.saved(self.before);
+        let mut grad_before = run.saved_mut(self.grad_before);
+        gate_gradient(
+            &before,
+            &[],
+            grad_y.data,
+            self.activation,
+            false,
+            &mut grad_before,
+        );
+        let taps = run.saved(self.taps);
+        let mut grad_taps = run.saved_mut(self.grad_taps);
+        grad_taps.fill(0.0);
+        for row in 0..rows {
+            let grad = &grad_before[row * length * cols..][..length * cols];
+            weigh(x.from_row(row * length), grad, length, &mut grad_taps);
+        }
+        {
+            let mut grad_weight = run.param_grad(self.weight);
+            for c in 0..cols {
+                for j in 0..width {
+                    grad_weight[c * width + j] += grad_taps[j * cols + c];
+                }
+            }
+        }
+        if let Some(bias) = self.bias {
+            column_sums(&grad_before, &mut run.param_grad(bias));
+        }
+        let mut grad_x = run.grad_mut(self.x);
+        let accumulate = grad_x.accumulate();
+        for row in 0..rows {
+            let grad = &grad_before[row * length * cols..][..length * cols];
+            for t in 0..length {
+                let place = grad_x.row_mut(row * length + t);
+                if !accumulate {
+                    place.fill(0.0);
+                }
+                // Input t meets tap j at output t + width - 1 - j.
+                let later = (length - t).min(width);
+                for step in 0..later {
+                    let tap = &taps[(width - 1 - step) * cols..][..cols];
+                    add_scaled(place, &grad[(t + step) * cols..][..cols], tap);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+crate::simd! {
+    fn add_scaled(to: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((to, a), b) in to.iter_mut().zip(a).zip(b) {
+            *to = a.mul_add(*b, *to);
+        }
+    }
+}
+
+/// One row's outputs before the activation; `history` is `[width - 1, cols]` or empty for zeros.
+fn convolve(x: Rows<'_>, taps: &[f32], bias: Option<&[f32]>, history: &[f32], before: &mut [f32]) {
+    let cols = x.cols;
+    let width = taps.len() / cols;
+    for (t, out) in before.chunks_exact_mut(cols).enumerate() {
+        match bias {
+            Some(bias) => out.copy_from_slice(bias),
+            None => out.fill(0.0),
+        }
+        for (j, tap) in taps.chunks_exact(cols).enumerate() {
+            let at = t + j;
+            if at >= width - 1 {
+                add_scaled(out, x.row(at - (width - 1)), tap);
+            } else if !history.is_empty() {
+                add_scaled(out, &history[at * cols..][..cols], tap);
+            }
+        }
+    }
+}
+
+/// Adds one row's share to the gradient of the taps.
+fn weigh(x: Rows<'_>, grad: &[f32], length: usize, grad_taps: &mut [f32]) {
+    let cols = x.cols;
+    let width = grad_taps.len() / cols;
+    for (j, grad_tap) in grad_taps.chunks_exact_mut(cols).enumerate() {
+        let lag = width - 1 - j;
+        for t in lag..length {
+            add_scaled(grad_tap, &grad[t * cols..][..cols], x.row(t - lag));
+        }
+    }
+}
