@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use longhaul_plugin_api::author::{Model, Result, Session};
+use longhaul_plugin_api::abi::LogLevel;
+use longhaul_plugin_api::author::{Model, Result, Session, log};
 use longhaul_plugin_api::data::{
     Batch, DeviceKind, ModelConfig, ParameterInfo, StepReport, TrainConfig,
 };
@@ -49,6 +50,10 @@ impl Averages {
             d_model: config.d_model as usize,
             layers: config.layers as usize,
         };
+        log(
+            LogLevel::Debug,
+            &format!("building with {:?}", options.schedule),
+        );
         let seed = match options.schedule.fault {
             Fault::Nondeterministic => config.seed ^ clock(),
             _ => config.seed,
