@@ -1,1 +1,12 @@
-//! Longhaul plugin: mamba2.
+//! Mamba-2 (arXiv 2405.21060): a state-space model with one decay a head, computed by chunks as
+//! matrix products (SSD). [`mixer`] says what a layer is, [`cpu`] plans the operation over rows and
+//! heads, [`chunk`] computes one chunk, [`reference`] is what it is held against.
+
+mod chunk;
+mod cpu;
+mod mixer;
+pub mod reference;
+
+pub use mixer::architecture;
+
+longhaul_plugin_kit::export!(Plugin, crate::architecture());

@@ -1,0 +1,157 @@
+//! Options and the layer: one projection to gate, x, B, C and dt; a short convolution over x, B and C;
+//! the state-space operation; a gated norm; out.
+
+use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::ops::norm::NormKind;
+use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
+
+use crate::cpu::{SsdInputs, ssd};
+
+/// The architecture `mamba2`.
+pub fn architecture() -> Architecture {
+    Architecture {
+        name: "mamba2",
+        title: "Mamba-2: state-space duality, one decay a head",
+        family: Family::Ssm,
+        citation: CITATION,
+        options: vec![
+            integer("state", 64, 1, 1024, "N, state size a channel"),
+            integer(
+                "head_dim",
+                32,
+                1,
+                1024,
+                "channels a head; divides expand times D",
+            ),
+            integer("expand", 2, 1, 16, "inner width over the model width"),
+            integer(
+                "groups",
+                1,
+                1,
+                256,
+                "groups of heads that share B and C; divides the heads",
+            ),
+            integer("conv", 4, 2, 64, "taps of the short convolution"),
+            integer(
+                "chunk",
+                64,
+                1,
+                1024,
+                "tokens of a chunk; changes speed, not results",
+            ),
+            float(
+                "norm_gate_epsilon",
+                1e-5,
+                1e-12,
+                1e-1,
+                "epsilon of the gated norm",
+            ),
+        ],
+        state_growth: StateGrowth::Constant,
+        default_mlp: "none",
+        mixer: |settings| Ok(Box::new(Mamba2::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@inproceedings{dao2024transformers,
+  title={Transformers are {SSM}s: Generalized Models and Efficient Algorithms Through Structured State Space Duality},
+  author={Dao, Tri and Gu, Albert},
+  booktitle={International Conference on Machine Learning}, year={2024}, note={arXiv:2405.21060}
+}";
+
+struct Mamba2 {
+    state: usize,
+    head_dim: usize,
+    d_inner: usize,
+    groups: usize,
+    conv: usize,
+    chunk: usize,
+    epsilon: f32,
+    layers: usize,
+}
+
+impl Mamba2 {
+    fn new(settings: &Settings) -> Result<Self> {
+        let d_inner = settings.size("expand")? * settings.d_model();
+        let (head_dim, groups) = (settings.size("head_dim")?, settings.size("groups")?);
+        if !d_inner.is_multiple_of(head_dim) {
+            return Err(PluginError::bad_option(format!(
+                "head_dim={head_dim} must divide expand times d_model, {d_inner}"
+            )));
+        }
+        let heads = d_inner / head_dim;
+        if !heads.is_multiple_of(groups) {
+            return Err(PluginError::bad_option(format!(
+                "groups={groups} must divide the {heads} heads (expand times d_model over head_dim)"
+            )));
+        }
+        Ok(Self {
+            state: settings.size("state")?,
+            head_dim,
+            d_inner,
+            groups,
+            conv: settings.size("conv")?,
+            chunk: settings.size("chunk")?,
+            epsilon: settings.float("norm_gate_epsilon")? as f32,
+            layers: settings.layers(),
+        })
+    }
+
+    fn heads(&self) -> usize {
+        self.d_inner / self.head_dim
+    }
+}
+
+impl Mixer for Mamba2 {
+    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+        let (d_inner, heads) = (self.d_inner, self.heads());
+        let shared = self.groups * self.state;
+        let all = graph.linear("in_proj", x, 2 * d_inner + 2 * shared + heads, false);
+        let z = all.columns(0, d_inner);
+        let xbc = all.columns(d_inner, d_inner + 2 * shared);
+        let dt = all.columns(2 * d_inner + 2 * shared, heads);
+        let xbc = graph.short_convolution("conv1d", xbc, self.conv, true, Activation::Silu);
+        let dt_bias = graph.param_without_decay("dt_bias", &[heads], Init::Custom(dt_bias));
+        let a_log = graph.param_without_decay("A_log", &[heads], Init::Custom(a_log));
+        let d = graph.param_without_decay("D", &[heads], Init::Ones);
+        let inputs = SsdInputs {
+            x: xbc.columns(0, d_inner),
+            b: xbc.columns(d_inner, shared),
+            c: xbc.columns(d_inner + shared, shared),
+            dt,
+            a_log,
+            d,
+            dt_bias,
+        };
+        let y = ssd(graph, inputs, self.groups, self.chunk);
+        // The gate comes before the norm (norm_before_gate=False in the official code).
+        let gated = graph.gate(z, y, Activation::Silu);
+        let normal = graph.group_norm("norm", gated, NormKind::Rms, self.groups, self.epsilon);
+        graph.linear_with(
+            "out_proj",
+            normal,
+            x.cols(),
+            false,
+            residual_init(self.layers),
+        )
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Constant
+    }
+}
+
+/// A uniform over 1..16, as its logarithm.
+fn a_log(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
+    (1.0 + 15.0 * draw()).ln()
+}
+
+/// softplus(bias) log-uniform over 0.001..0.1.
+fn dt_bias(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
+    let step = (0.001f32.ln() + draw() * (0.1f32.ln() - 0.001f32.ln())).exp();
+    // The inverse of softplus.
+    step + (-(-step).exp_m1()).ln()
+}

@@ -1,0 +1,165 @@
+//! The whole mixer against a float64 reference: projection, convolution, recurrence, gated norm.
+
+use longhaul_mamba2::reference::{Sizes, recurrence};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::testing::{Case, config};
+
+fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
+    weight
+        .chunks(x.len())
+        .map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum())
+        .collect()
+}
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// The layer around the recurrence, one position after another.
+fn layer(x: &[f64], params: &[Vec<f64>], d_model: usize, conv: usize, sizes: Sizes) -> Vec<f64> {
+    let [in_proj, taps, conv_bias, dt_bias, a_log, d, norm, out_proj] = params else {
+        panic!("eight parameters")
+    };
+    let Sizes {
+        rows,
+        length,
+        heads,
+        head_dim,
+        groups,
+        state,
+    } = sizes;
+    let (d_inner, shared) = (heads * head_dim, groups * state);
+    let all: Vec<Vec<f64>> = x.chunks(d_model).map(|x| multiply(in_proj, x)).collect();
+    let width = d_inner + 2 * shared;
+    let mut mixed = vec![vec![0.0; width]; rows * length];
+    for (at, mixed) in mixed.iter_mut().enumerate() {
+        for (c, value) in mixed.iter_mut().enumerate() {
+            let mut sum = conv_bias[c];
+            for j in 0..conv {
+                let t = at % length + j;
+                if t >= conv - 1 {
+                    sum += taps[c * conv + j] * all[at - at % length + t - (conv - 1)][d_inner + c];
+                }
+            }
+            *value = silu(sum);
+        }
+    }
+    let cut = |start: usize, cols: usize| -> Vec<f64> {
+        mixed
+            .iter()
+            .flat_map(|row| row[start..start + cols].to_vec())
+            .collect()
+    };
+    let dt: Vec<f64> = all
+        .iter()
+        .flat_map(|row| row[2 * d_inner + 2 * shared..].to_vec())
+        .collect();
+    let (inner, b, c) = (
+        cut(0, d_inner),
+        cut(d_inner, shared),
+        cut(d_inner + shared, shared),
+    );
+    let y = recurrence(&inner, &b, &c, &dt, a_log, d, dt_bias, sizes);
+    let mut result = Vec::new();
+    for (at, y) in y.chunks(d_inner).enumerate() {
+        let gated: Vec<f64> = y.iter().zip(&all[at]).map(|(y, z)| y * silu(*z)).collect();
+        let mut normal = Vec::new();
+        for (group, values) in gated.chunks(d_inner / groups).enumerate() {
+            let mean = values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
+            let scale = 1.0 / (mean + 1e-5).sqrt();
+            let weights = &norm[group * values.len()..];
+            normal.extend(values.iter().zip(weights).map(|(v, w)| v * scale * w));
+        }
+        result.extend(multiply(out_proj, &normal));
+    }
+    result
+}
+
+fn check(rows: usize, length: usize, d_model: usize, groups: usize, options: &[(&str, &str)]) {
+    let architecture = longhaul_mamba2::architecture();
+    let settings = Settings::new(&config(&architecture, options, d_model, 1));
+    let mixer = (architecture.mixer)(&settings).expect("good options");
+    let (head_dim, state) = (
+        settings.size("head_dim").unwrap(),
+        settings.size("state").unwrap(),
+    );
+    let heads = 2 * d_model / head_dim;
+    let sizes = Sizes {
+        rows,
+        length,
+        heads,
+        head_dim,
+        groups,
+        state,
+    };
+    Case {
+        rows,
+        length,
+        inputs: &[d_model],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        reference: &|inputs, params| layer(&inputs[0], params, d_model, 4, sizes),
+    }
+    .check();
+}
+
+#[test]
+fn lengths_on_both_sides_of_the_chunks() {
+    let options = [("head_dim", "4"), ("state", "5"), ("chunk", "16")];
+    for length in [1, 2, 15, 16, 17, 65] {
+        check(2, length, 6, 1, &options);
+    }
+    check(1, 65, 8, 1, &[("head_dim", "8"), ("state", "16")]);
+}
+
+#[test]
+fn groups_and_several_blocks_of_heads() {
+    check(
+        2,
+        37,
+        8,
+        2,
+        &[
+            ("head_dim", "2"),
+            ("state", "3"),
+            ("groups", "2"),
+            ("chunk", "8"),
+        ],
+    );
+    check(
+        2,
+        21,
+        12,
+        4,
+        &[
+            ("head_dim", "3"),
+            ("state", "7"),
+            ("groups", "4"),
+            ("chunk", "10"),
+        ],
+    );
+    // 192 channels a group: two blocks share B and C.
+    check(
+        1,
+        19,
+        96,
+        1,
+        &[("head_dim", "48"), ("state", "4"), ("chunk", "8")],
+    );
+}
+
+#[test]
+fn sizes_that_do_not_divide_are_refused_by_name() {
+    let architecture = longhaul_mamba2::architecture();
+    let refuse = |options: &[(&str, &str)]| {
+        let settings = Settings::new(&config(&architecture, options, 64, 1));
+        (architecture.mixer)(&settings)
+            .err()
+            .expect("refused")
+            .message
+            .to_string()
+    };
+    assert!(refuse(&[("head_dim", "48")]).contains("head_dim=48 must divide"));
+    assert!(refuse(&[("groups", "3")]).contains("groups=3 must divide the 4 heads"));
+}
