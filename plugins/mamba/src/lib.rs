@@ -1,1 +1,12 @@
-//! Longhaul plugin: mamba.
+//! Mamba (arXiv 2312.00752): a selective state-space model with its own decay for every channel and
+//! state. [`mixer`] says what a layer is, [`cpu`] plans the scan over rows and channels, [`scan`]
+//! computes one block of channels, [`reference`] is what it is held against.
+
+mod cpu;
+mod mixer;
+pub mod reference;
+mod scan;
+
+pub use mixer::architecture;
+
+longhaul_plugin_kit::export!(Plugin, crate::architecture());

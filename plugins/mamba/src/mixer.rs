@@ -1,0 +1,132 @@
+//! Options and the layer: one projection to x and z; a short convolution; dt, B and C from its result;
+//! the selective scan; the gate; out.
+
+use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::options::{Settings, boolean, integer};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+
+use crate::cpu::{ScanInputs, selective_scan};
+
+/// The architecture `mamba`.
+pub fn architecture() -> Architecture {
+    Architecture {
+        name: "mamba",
+        title: "Mamba: selective scan S6, a decay a channel and state",
+        family: Family::Ssm,
+        citation: CITATION,
+        options: vec![
+            integer("state", 16, 1, 1024, "N, state size a channel"),
+            integer("expand", 2, 1, 16, "inner width over the model width"),
+            integer("conv", 4, 2, 64, "taps of the short convolution"),
+            integer(
+                "dt_rank",
+                0,
+                0,
+                16384,
+                "rank of dt's projection; 0 is D / 16, rounded up",
+            ),
+            boolean(
+                "negative_eigenvalues",
+                false,
+                "transitions 2 exp(dt A) - 1, which may be negative (arXiv 2411.12537)",
+            ),
+        ],
+        state_growth: StateGrowth::Constant,
+        default_mlp: "none",
+        mixer: |settings| Ok(Box::new(Mamba::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@article{gu2023mamba,
+  title={Mamba: Linear-Time Sequence Modeling with Selective State Spaces},
+  author={Gu, Albert and Dao, Tri},
+  year={2023}, note={arXiv:2312.00752}
+}
+@inproceedings{grazzi2025unlocking,
+  title={Unlocking State-Tracking in Linear {RNN}s Through Negative Eigenvalues},
+  author={Grazzi, Riccardo and Siems, Julien and Zela, Arber and Franke, J{\\\"o}rg K. H. and Hutter, Frank and Pontil, Massimiliano},
+  booktitle={International Conference on Learning Representations}, year={2025}, note={arXiv:2411.12537}
+}";
+
+struct Mamba {
+    state: usize,
+    d_inner: usize,
+    conv: usize,
+    dt_rank: usize,
+    negative: bool,
+    layers: usize,
+}
+
+impl Mamba {
+    fn new(settings: &Settings) -> Result<Self> {
+        let dt_rank = match settings.size("dt_rank")? {
+            0 => settings.d_model().div_ceil(16),
+            rank => rank,
+        };
+        Ok(Self {
+            state: settings.size("state")?,
+            d_inner: settings.size("expand")? * settings.d_model(),
+            conv: settings.size("conv")?,
+            dt_rank,
+            negative: settings.boolean("negative_eigenvalues")?,
+            layers: settings.layers(),
+        })
+    }
+}
+
+impl Mixer for Mamba {
+    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+        let Self {
+            state,
+            d_inner,
+            dt_rank,
+            ..
+        } = *self;
+        let both = graph.linear("in_proj", x, 2 * d_inner, false);
+        let (u, z) = (both.columns(0, d_inner), both.columns(d_inner, d_inner));
+        let u = graph.short_convolution("conv1d", u, self.conv, true, Activation::Silu);
+        let dbc = graph.linear("x_proj", u, dt_rank + 2 * state, false);
+        let dt_weight = graph.param(
+            "dt_proj.weight",
+            &[d_inner, dt_rank],
+            Init::Linear { gain: 1.0 },
+        );
+        let dt_bias = graph.param("dt_proj.bias", &[d_inner], Init::Custom(dt_bias));
+        let delta = graph.linear_by(dbc.columns(0, dt_rank), dt_weight, Some(dt_bias));
+        // S4D-real: A = -(1, 2, .., N) in every channel.
+        let row = (1..=state).map(|n| (n as f32).ln());
+        let start = std::iter::repeat_n(row, d_inner).flatten().collect();
+        let a_log = graph.param_without_decay("A_log", &[d_inner, state], Init::Values(start));
+        let d = graph.param_without_decay("D", &[d_inner], Init::Ones);
+        let inputs = ScanInputs {
+            u,
+            delta,
+            b: dbc.columns(dt_rank, state),
+            c: dbc.columns(dt_rank + state, state),
+            a_log,
+            d,
+        };
+        let y = selective_scan(graph, inputs, self.negative);
+        let gated = graph.gate(z, y, Activation::Silu);
+        graph.linear_with(
+            "out_proj",
+            gated,
+            x.cols(),
+            false,
+            residual_init(self.layers),
+        )
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Constant
+    }
+}
+
+/// softplus(bias) log-uniform over 0.001..0.1.
+fn dt_bias(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
+    let step = (0.001f32.ln() + draw() * (0.1f32.ln() - 0.001f32.ln())).exp();
+    // The inverse of softplus.
+    step + (-(-step).exp_m1()).ln()
+}

@@ -1,0 +1,123 @@
+//! The whole mixer against a float64 reference: projections, convolution, scan, gate.
+
+use longhaul_mamba::reference::{Sizes, recurrence};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::testing::{Case, config};
+
+fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
+    weight
+        .chunks(x.len())
+        .map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum())
+        .collect()
+}
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// The layer around the scan, one position after another.
+fn layer(x: &[f64], params: &[Vec<f64>], d_model: usize, sizes: Sizes) -> Vec<f64> {
+    let [
+        in_proj,
+        taps,
+        conv_bias,
+        x_proj,
+        dt_weight,
+        dt_bias,
+        a_log,
+        d,
+        out_proj,
+    ] = params
+    else {
+        panic!("nine parameters")
+    };
+    let Sizes {
+        rows,
+        length,
+        channels,
+        state,
+        ..
+    } = sizes;
+    let both: Vec<Vec<f64>> = x.chunks(d_model).map(|x| multiply(in_proj, x)).collect();
+    let width = taps.len() / channels;
+    let mut u = Vec::new();
+    for at in 0..rows * length {
+        for c in 0..channels {
+            let mut sum = conv_bias[c];
+            for j in 0..width {
+                let t = at % length + j;
+                if t >= width - 1 {
+                    sum += taps[c * width + j] * both[at - at % length + t - (width - 1)][c];
+                }
+            }
+            u.push(silu(sum));
+        }
+    }
+    let dt_rank = dt_weight.len() / channels;
+    let (mut delta, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
+    for u in u.chunks(channels) {
+        let dbc = multiply(x_proj, u);
+        let low = multiply(dt_weight, &dbc[..dt_rank]);
+        delta.extend(low.iter().zip(dt_bias).map(|(low, bias)| low + bias));
+        b.extend_from_slice(&dbc[dt_rank..dt_rank + state]);
+        c.extend_from_slice(&dbc[dt_rank + state..]);
+    }
+    let y = recurrence(&u, &delta, &b, &c, a_log, d, sizes);
+    y.chunks(channels)
+        .zip(&both)
+        .flat_map(|(y, both)| {
+            let z = &both[channels..];
+            let gated: Vec<f64> = y.iter().zip(z).map(|(y, z)| y * silu(*z)).collect();
+            multiply(out_proj, &gated)
+        })
+        .collect()
+}
+
+fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
+    let architecture = longhaul_mamba::architecture();
+    let settings = Settings::new(&config(&architecture, options, d_model, 1));
+    let mixer = (architecture.mixer)(&settings).expect("good options");
+    let negative = settings.boolean("negative_eigenvalues").unwrap();
+    let state = settings.size("state").unwrap();
+    let sizes = Sizes {
+        rows,
+        length,
+        channels: 2 * d_model,
+        state,
+        negative,
+    };
+    Case {
+        rows,
+        length,
+        inputs: &[d_model],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        reference: &|inputs, params| layer(&inputs[0], params, d_model, sizes),
+    }
+    .check();
+}
+
+#[test]
+fn lengths_on_both_sides_of_the_chunks() {
+    for length in [1, 2, 31, 32, 33, 65] {
+        check(2, length, 5, &[("state", "4")]);
+    }
+    check(1, 65, 8, &[]);
+}
+
+#[test]
+fn several_and_partial_blocks_of_channels() {
+    check(2, 20, 16, &[("state", "3"), ("dt_rank", "2")]);
+    check(1, 35, 33, &[("state", "5")]);
+}
+
+#[test]
+fn negative_eigenvalues() {
+    check(
+        2,
+        40,
+        6,
+        &[("negative_eigenvalues", "true"), ("state", "4")],
+    );
+}
