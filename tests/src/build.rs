@@ -88,3 +88,12 @@ fn fixtures() -> &'static Path {
         profile_folder()
     })
 }
+
+/// The host's binary, built, with every plugin of the workspace beside it.
+pub fn longhaul() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        build(&["--workspace", "--lib", "--bins"]);
+        profile_folder().join("longhaul")
+    })
+}
