@@ -284,7 +284,8 @@ fn a_changed_layout_is_a_sentence_with_both_versions() {
         "built with longhaul-plugin-api 1.80.0",
         &format!("this host with {API_VERSION}"),
         "Rebuild the plugin",
-        "version",
+        "describe.__returns.version",
+        "Expected: RString Found: u64",
     ];
     assert_says(&words, &parts);
 }
