@@ -31,6 +31,8 @@ pub use abi_stable;
 
 pub mod abi;
 pub mod author;
+#[cfg(feature = "load")]
+pub mod client;
 pub mod data;
 pub mod error;
 #[cfg(feature = "load")]

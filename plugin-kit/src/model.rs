@@ -46,7 +46,19 @@ macro_rules! export {
             }
         }
 
-        $crate::api::export_plugin!($crate::model::OnKit<super::$name>, "longhaul-plugin-kit 0.1.0");
+        impl $crate::api::author::Plugin for $name {
+            fn describe() -> $crate::api::metadata::LibraryInfo {
+                $crate::model::OnKit::<Self>::describe()
+            }
+
+            fn build(
+                config: &$crate::api::data::ModelConfig,
+            ) -> $crate::Result<Box<dyn $crate::api::author::Model>> {
+                $crate::model::OnKit::<Self>::build(config)
+            }
+        }
+
+        $crate::api::export_plugin!(super::$name, "longhaul-plugin-kit 0.1.0");
     };
 }
 

@@ -1,0 +1,189 @@
+//! Checks of gradients and training.
+
+use longhaul_plugin_api::client::{ClientError, LoadedModel};
+use longhaul_plugin_api::data::TrainConfig;
+
+use crate::subject::{Data, Draw, Outcome, Subject};
+use crate::tolerance::DIFFERENCES;
+
+/// A constant learning rate without decay.
+pub(crate) fn train_config(steps: u64) -> TrainConfig {
+    TrainConfig {
+        learning_rate: 3e-3,
+        final_fraction: 1.0,
+        total_steps: steps,
+        weight_decay: 0.0,
+        ..TrainConfig::default()
+    }
+}
+
+/// Directional derivatives of every parameter against central differences of the loss. The direction
+/// is the gradient itself with random positive weights, so that the derivative is large; the best of
+/// several step sizes counts, because a float32 loss has rounding as well as curvature.
+pub fn differences(subject: &Subject) -> Outcome {
+    let check = || -> Result<Outcome, ClientError> {
+        let mut model = subject.model(1)?;
+        // Odd sizes, more than one chunk of any recurrence's.
+        let data = Data::new(3, 70, 5);
+        model.loss_and_gradients(data.batch())?;
+        let count = model.parameters().len();
+        let gradients: Vec<Vec<f32>> = (0..count)
+            .map(|index| model.read_gradient(index))
+            .collect::<Result<_, _>>()?;
+        let total = norm(gradients.iter().flatten());
+        let mut draw = Draw::new(7);
+        let (mut worst, mut place) = (0.0, String::new());
+        for (index, gradient) in gradients.iter().enumerate() {
+            let name = model.parameters()[index].name.to_string();
+            if gradient.iter().any(|value| !value.is_finite()) {
+                return Ok(Outcome::fail(
+                    None,
+                    format!("`{name}` has a gradient that is not finite"),
+                ));
+            }
+            // A gradient that is rounding beside the others' cannot be measured.
+            if norm(gradient.iter()) < 1e-5 * total {
+                continue;
+            }
+            let direction: Vec<f64> = gradient
+                .iter()
+                .map(|g| f64::from(*g) * (0.25 + 1.5 * draw.unit()))
+                .collect();
+            let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
+            let slope: f64 = gradient
+                .iter()
+                .zip(&direction)
+                .map(|(g, d)| f64::from(*g) * d / length)
+                .sum();
+            let error = best_error(&mut model, &data, index, &direction, length, slope)?;
+            if error > worst {
+                (worst, place) = (error, name);
+            }
+        }
+        Ok(if worst <= DIFFERENCES {
+            Outcome::pass(Some(worst), place)
+        } else {
+            Outcome::fail(Some(worst), format!("`{place}`"))
+        })
+    };
+    check().into()
+}
+
+/// Smallest relative error of the slope over several step sizes.
+fn best_error(
+    model: &mut LoadedModel,
+    data: &Data,
+    index: usize,
+    direction: &[f64],
+    length: f64,
+    slope: f64,
+) -> Result<f64, ClientError> {
+    let values = model.read_parameter(index)?;
+    let mut best = f64::INFINITY;
+    // The loss changes by about this much.
+    for change in [3e-3, 1e-2, 1e-3, 3e-2, 3e-4] {
+        let size = change / slope;
+        let mut loss = |sign: f64| -> Result<f64, ClientError> {
+            let moved: Vec<f32> = values
+                .iter()
+                .zip(direction)
+                .map(|(value, d)| (f64::from(*value) + sign * size * d / length) as f32)
+                .collect();
+            model.write_parameter(index, &moved)?;
+            Ok(model.loss_and_gradients(data.batch())?.loss)
+        };
+        let measured = (loss(1.0)? - loss(-1.0)?) / (2.0 * size);
+        best = best.min((measured - slope).abs() / slope);
+        if best <= DIFFERENCES / 4.0 {
+            break;
+        }
+    }
+    model.write_parameter(index, &values)?;
+    Ok(best)
+}
+
+fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
+    values
+        .map(|value| f64::from(*value).powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
+
+/// No parameter is left out of the loss.
+pub fn reach(subject: &Subject) -> Outcome {
+    let check = || -> Result<Outcome, ClientError> {
+        let mut model = subject.model(1)?;
+        model.loss_and_gradients(Data::new(4, 40, 3).batch())?;
+        let mut idle = Vec::new();
+        for index in 0..model.parameters().len() {
+            if model
+                .read_gradient(index)?
+                .iter()
+                .all(|value| *value == 0.0)
+            {
+                idle.push(model.parameters()[index].name.to_string());
+            }
+        }
+        Ok(if idle.is_empty() {
+            Outcome::pass(None, format!("{} parameters", model.parameters().len()))
+        } else {
+            Outcome::fail(None, format!("no gradient reaches {}", idle.join(", ")))
+        })
+    };
+    check().into()
+}
+
+/// Twenty steps on one batch lower its loss clearly.
+pub fn training(subject: &Subject) -> Outcome {
+    let check = || -> Result<Outcome, ClientError> {
+        let mut model = subject.model(1)?;
+        let data = Data::new(4, 33, 3);
+        model.begin_training(&train_config(20))?;
+        let first = model.train_step(data.batch(), 0)?.loss;
+        for step in 1..20 {
+            model.train_step(data.batch(), step)?;
+        }
+        let last = model.loss_and_gradients(data.batch())?.loss;
+        let detail = format!("loss {first:.3} to {last:.3}");
+        Ok(if last < 0.9 * first {
+            Outcome::pass(None, detail)
+        } else {
+            Outcome::fail(None, detail)
+        })
+    };
+    check().into()
+}
+
+/// Two builds of a seed and three steps are the same bytes, also with two threads; another seed is not.
+pub fn same_bytes(subject: &Subject) -> Outcome {
+    let run = |seed: u64, threads: u32| -> Result<Vec<Vec<u32>>, ClientError> {
+        let mut model = subject.build(&subject.config(seed, threads))?;
+        let data = Data::new(20, 65, 3);
+        model.begin_training(&train_config(3))?;
+        for step in 0..3 {
+            model.train_step(data.batch(), step)?;
+        }
+        let values = (0..model.parameters().len()).map(|index| {
+            Ok(model
+                .read_parameter(index)?
+                .into_iter()
+                .map(f32::to_bits)
+                .collect())
+        });
+        values.collect()
+    };
+    let check = || -> Result<Outcome, ClientError> {
+        let first = run(1, 1)?;
+        if run(1, 1)? != first {
+            return Ok(Outcome::fail(None, "two runs of one seed differ"));
+        }
+        if run(1, 2)? != first {
+            return Ok(Outcome::fail(None, "1 and 2 threads differ"));
+        }
+        if run(2, 1)? == first {
+            return Ok(Outcome::fail(None, "two seeds give the same"));
+        }
+        Ok(Outcome::pass(None, ""))
+    };
+    check().into()
+}

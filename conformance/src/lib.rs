@@ -1,0 +1,134 @@
+//! What every plugin must do, whatever it is built on: the suite behind `longhaul check` and behind
+//! each plugin's one-line test. It speaks to a plugin through the ABI only.
+
+mod behaviour;
+mod gradients;
+mod inference;
+mod subject;
+pub mod tolerance;
+
+pub use subject::{Check, Outcome, Subject};
+
+/// All checks, in the order they are shown.
+pub const CHECKS: &[Check] = &[
+    Check {
+        name: "metadata",
+        what: "describes itself completely",
+        run: behaviour::metadata,
+    },
+    Check {
+        name: "options",
+        what: "takes options at their limits or says why not",
+        run: behaviour::options,
+    },
+    Check {
+        name: "parameters",
+        what: "parameters read back what was written",
+        run: behaviour::parameters,
+    },
+    Check {
+        name: "gradients",
+        what: "gradients agree with finite differences",
+        run: gradients::differences,
+    },
+    Check {
+        name: "gradients-reach",
+        what: "every parameter has a gradient",
+        run: gradients::reach,
+    },
+    Check {
+        name: "training",
+        what: "steps lower the loss on their batch",
+        run: gradients::training,
+    },
+    Check {
+        name: "same-bytes",
+        what: "same seed same bytes, at 1 and 2 threads",
+        run: gradients::same_bytes,
+    },
+    Check {
+        name: "chunks",
+        what: "one feed = uneven chunks = single steps",
+        run: inference::chunks,
+    },
+    Check {
+        name: "training-feed",
+        what: "training and feeding give the same loss",
+        run: inference::same_loss,
+    },
+    Check {
+        name: "causality",
+        what: "a later token changes no earlier logit",
+        run: inference::causality,
+    },
+    Check {
+        name: "rows",
+        what: "rows of a batch are independent",
+        run: inference::rows,
+    },
+    Check {
+        name: "state-bytes",
+        what: "state bytes and growth are as declared",
+        run: inference::state_bytes,
+    },
+    Check {
+        name: "fork",
+        what: "forks agree, then diverge",
+        run: inference::fork,
+    },
+    Check {
+        name: "export",
+        what: "exported state goes on where it was",
+        run: inference::export,
+    },
+    Check {
+        name: "long",
+        what: "finite after 4096 tokens",
+        run: inference::long,
+    },
+    Check {
+        name: "errors",
+        what: "bad input is an error, and usable after it",
+        run: behaviour::errors,
+    },
+    Check {
+        name: "two-models",
+        what: "two models at once do not disturb each other",
+        run: behaviour::two_models,
+    },
+];
+
+/// Defines a test that holds a plugin type against the whole suite, in-process: every architecture at
+/// its default options.
+#[macro_export]
+macro_rules! plugin {
+    ($plugin:ty) => {
+        #[test]
+        fn conformance() {
+            $crate::run_in_process::<$plugin>();
+        }
+    };
+}
+
+/// Runs the suite on a plugin type.
+///
+/// # Panics
+/// With every failed check and what was wrong.
+pub fn run_in_process<P: longhaul_plugin_api::author::Plugin>() {
+    let info = P::describe();
+    let mut failures = Vec::new();
+    for architecture in &info.architectures {
+        let subject = Subject::in_process::<P>(&info, architecture);
+        for check in CHECKS {
+            if let Outcome {
+                passed: false,
+                detail,
+                ..
+            } = (check.run)(&subject)
+            {
+                failures.push(format!("{} {}: {detail}", architecture.name, check.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

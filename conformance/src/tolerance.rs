@@ -1,0 +1,52 @@
+//! The one table of tolerances. Errors are relative to the largest value of what is compared. Loosening
+//! one is a change of its own, with its reason.
+
+/// The same logits by another way (chunks, steps, other rows): float32 sums in another order.
+pub const SAME_LOGITS: f64 = 2e-5;
+
+/// A directional derivative against central differences of a float32 loss.
+pub const DIFFERENCES: f64 = 2e-2;
+
+/// The loss of a batch by training and by feeding.
+pub const SAME_LOSS: f64 = 1e-5;
+
+/// Compares two slices: non-finite values on either side first, then the largest error relative to the
+/// largest expected value (at least 1e-3).
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn compare(got: &[f32], expected: &[f32], tolerance: f64) -> Result<f64, (f64, String)> {
+    if got.len() != expected.len() {
+        return Err((
+            f64::INFINITY,
+            format!("{} values against {}", got.len(), expected.len()),
+        ));
+    }
+    let odd = |values: &[f32]| values.iter().filter(|value| !value.is_finite()).count();
+    let (odd_got, odd_expected) = (odd(got), odd(expected));
+    if odd_got + odd_expected > 0 {
+        let detail = format!(
+            "{odd_got} and {odd_expected} of {} values not finite",
+            got.len()
+        );
+        return Err((f64::INFINITY, detail));
+    }
+    let largest = expected
+        .iter()
+        .fold(1e-3f64, |top, value| top.max(f64::from(value.abs())));
+    let (mut worst, mut place) = (0.0, 0);
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(*got) - f64::from(*expected)).abs() / largest;
+        if error > worst {
+            (worst, place) = (error, index);
+        }
+    }
+    if worst <= tolerance {
+        return Ok(worst);
+    }
+    let detail = format!(
+        "value {place} is {} against {}",
+        got[place], expected[place]
+    );
+    Err((worst, detail))
+}

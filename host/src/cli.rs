@@ -1,0 +1,367 @@
+//! The command line as clap reads it: names, help and examples. Nothing is resolved or checked here
+//! beyond its form.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// How far does a sequence architecture really carry what it read?
+#[derive(Debug, Parser)]
+#[command(name = "longhaul", version, max_term_width = 80, after_help = "\
+Examples:
+  longhaul run quick
+  longhaul list
+  longhaul show needle --length 64
+
+Exit codes: 0 all done, 1 a measurement or check failed, 2 bad input,
+3 the system refused (file, lock, disk), 130 interrupted (resumable).")]
+pub struct Cli {
+    /// More of the log on standard error; twice for all of it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Only errors on standard error
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train architectures short, evaluate them long, record everything
+    Run(RunArgs),
+    /// Evaluate the saved models of a run at other lengths
+    Eval(EvalArgs),
+    /// Architectures that the plugins offer
+    List(ListArgs),
+    /// Tasks that models are trained and measured on
+    Tasks(TasksArgs),
+    /// An example of a task in readable form
+    Show(ShowArgs),
+    /// Devices that plugins could use on this machine
+    Devices(DevicesArgs),
+    /// Hold a plugin against the conformance suite
+    Check(CheckArgs),
+    /// Time training, feeding or stepping of a model
+    Bench(BenchArgs),
+    /// A worker process of another command
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+/// Where plugins are looked for.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Plugins")]
+pub struct PluginArgs {
+    /// A plugin library; may be given several times
+    #[arg(long = "plugin", value_name = "FILE")]
+    pub plugins: Vec<PathBuf>,
+    /// A folder whose every .so is a plugin; may be given several times
+    /// (LONGHAUL_PLUGIN_PATH adds more, separated by colons)
+    #[arg(long = "plugin-dir", value_name = "DIR")]
+    pub plugin_dirs: Vec<PathBuf>,
+}
+
+/// `longhaul run`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul run quick
+  longhaul run --arch mamba2:state=128 --arch transformer --task mqar:pairs=8 \\
+      --train-length 128 --lengths 128..8192 --seeds 3 --lr 1e-3 --out runs/mine
+  longhaul run quick --resume
+  longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
+pub struct RunArgs {
+    /// A built-in suite (quick, smoke, niah, mqar) or a TOML file
+    #[arg(value_name = "SUITE", default_value = "quick")]
+    pub suite: String,
+    /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4
+    #[arg(long = "arch", value_name = "ARCH")]
+    pub architectures: Vec<String>,
+    /// Task with options, instead of the suite's: mqar:pairs=8
+    #[arg(long = "task", value_name = "TASK")]
+    pub tasks: Vec<String>,
+    /// Evaluation lengths in tokens: 64..16384 (doublings) or 64,100,1000
+    #[arg(long, value_name = "LENGTHS")]
+    pub lengths: Option<String>,
+    /// Training length in tokens, N or MIN..MAX
+    #[arg(long, value_name = "N|MIN..MAX")]
+    pub train_length: Option<String>,
+    /// Number of seeds
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u64>,
+    /// Peak learning rate; may be given several times
+    #[arg(long = "lr", value_name = "RATE", value_delimiter = ',')]
+    pub learning_rates: Vec<f64>,
+    /// Optimiser steps
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Sequences a step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Model width
+    #[arg(long, value_name = "N")]
+    pub d_model: Option<u32>,
+    /// Layers
+    #[arg(long, value_name = "N")]
+    pub layers: Option<u32>,
+    /// Examples a length
+    #[arg(long, value_name = "N")]
+    pub samples: Option<u64>,
+    /// Device: cpu, cuda:0
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Workers at the same time [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Threads a worker [default: cores over jobs]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+    /// Folder for the results [default: runs/<suite>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with a run that was stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// With --resume: try again what did not end well
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Seconds that a training with its evaluations may take
+    #[arg(long, value_name = "SECONDS")]
+    pub time_limit: Option<u64>,
+    /// Memory that a worker may take: 4G, 500M
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
+    /// Where plugins are
+    #[command(flatten)]
+    pub plugins: PluginArgs,
+}
+
+/// `longhaul eval`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul eval runs/quick --lengths 4096..65536
+  longhaul eval runs/quick --lengths 100000 --samples 50 --task induction")]
+pub struct EvalArgs {
+    /// Folder of a run
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Evaluation lengths in tokens: 64..16384 (doublings) or 64,100,1000
+    #[arg(long, value_name = "LENGTHS")]
+    pub lengths: String,
+    /// Only this task of the run; may be given several times
+    #[arg(long = "task", value_name = "TASK")]
+    pub tasks: Vec<String>,
+    /// Only this architecture of the run; may be given several times
+    #[arg(long = "arch", value_name = "ARCH")]
+    pub architectures: Vec<String>,
+    /// Examples a length
+    #[arg(long, value_name = "N")]
+    pub samples: Option<u64>,
+    /// Device: cpu, cuda:0
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Workers at the same time [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Threads a worker [default: cores over jobs]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+    /// Try again what did not end well
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Seconds that the evaluations of a model may take
+    #[arg(long, value_name = "SECONDS")]
+    pub time_limit: Option<u64>,
+    /// Memory that a worker may take: 4G, 500M
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
+    /// Where plugins are
+    #[command(flatten)]
+    pub plugins: PluginArgs,
+}
+
+/// `longhaul list`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul list
+  longhaul list mamba2
+  longhaul list --json --plugin-dir ./my-plugins")]
+pub struct ListArgs {
+    /// One architecture in full: options with limits, devices, citation
+    #[arg(value_name = "ARCH")]
+    pub architecture: Option<String>,
+    /// Every architecture in full
+    #[arg(long)]
+    pub all: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where plugins are
+    #[command(flatten)]
+    pub plugins: PluginArgs,
+}
+
+/// `longhaul tasks`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul tasks
+  longhaul tasks needle")]
+pub struct TasksArgs {
+    /// One task in full
+    #[arg(value_name = "TASK")]
+    pub task: Option<String>,
+}
+
+/// `longhaul show`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul show mqar:pairs=4 --length 32
+  longhaul show needle:haystack=varied,value=number --length 64 --index 3")]
+pub struct ShowArgs {
+    /// Task with options
+    #[arg(value_name = "TASK")]
+    pub task: String,
+    /// Length in tokens [default: the task's shortest training length]
+    #[arg(long, value_name = "N")]
+    pub length: Option<usize>,
+    /// Data seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Which example
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub index: u64,
+    /// Which split
+    #[arg(long, value_enum, default_value_t = SplitName::Test)]
+    pub split: SplitName,
+}
+
+/// Splits by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SplitName {
+    /// To train on
+    Train,
+    /// To choose by
+    Validation,
+    /// To report
+    Test,
+}
+
+/// `longhaul devices`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul devices")]
+pub struct DevicesArgs {}
+
+/// `longhaul check`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul check transformer
+  longhaul check target/release/liblonghaul_mamba2.so
+  longhaul check mamba:negative_eigenvalues=true
+  longhaul check ./libmine.so --only gradients")]
+pub struct CheckArgs {
+    /// A plugin's file, or an architecture with options
+    #[arg(value_name = "LIB|ARCH")]
+    pub subject: String,
+    /// Only checks whose name contains this; may be given several times
+    #[arg(long, value_name = "WORD")]
+    pub only: Vec<String>,
+    /// As JSON lines
+    #[arg(long)]
+    pub json: bool,
+    /// Where plugins are
+    #[command(flatten)]
+    pub plugins: PluginArgs,
+}
+
+/// What `longhaul bench` times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchMode {
+    /// Training steps
+    Train,
+    /// Feeding a whole sequence at once
+    Feed,
+    /// Feeding token by token
+    Step,
+}
+
+/// `longhaul bench`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Prints one JSON line: tokens_per_second, parameters, peak_memory_bytes, ...
+
+Examples:
+  longhaul bench --arch mamba2 --mode train --batch 16 --length 256 \\
+      --d-model 128 --layers 2 --vocab 512 --threads 2
+  longhaul bench --arch lstm --mode step --batch 1
+  longhaul bench --arch transformer:mlp=none,positions=learned,tied=true \\
+      --task mqar:pairs=4 --batch 512 --length 64 --d-model 64")]
+pub struct BenchArgs {
+    /// Architecture with options
+    #[arg(long = "arch", value_name = "ARCH")]
+    pub architecture: String,
+    /// What to time
+    #[arg(long, value_enum, default_value_t = BenchMode::Train)]
+    pub mode: BenchMode,
+    /// Sequences
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub batch: usize,
+    /// Tokens a sequence
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub length: usize,
+    /// Model width
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub d_model: u32,
+    /// Layers
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub layers: u32,
+    /// Token ids; a task has its own
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub vocab: u32,
+    /// CPU threads
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub threads: u32,
+    /// Train on this task's examples, making them included, instead of on
+    /// random tokens scored at every position
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<String>,
+    /// Least seconds to time
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Device: cpu, cuda:0
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Where plugins are
+    #[command(flatten)]
+    pub plugins: PluginArgs,
+}
+
+/// `longhaul worker`.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// What the worker does; its job comes as one JSON line on standard input
+    #[arg(value_enum)]
+    pub job: WorkerJob,
+}
+
+/// Jobs of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WorkerJob {
+    /// Describe a library
+    Describe,
+    /// One check of the conformance suite
+    Check,
+    /// Time a model
+    Bench,
+    /// A unit of a run
+    Train,
+}

@@ -1,0 +1,469 @@
+//! The host's side of calls: a library, a model and a session behind safe functions that check what a
+//! plugin returns, because a plugin may lie. Lengths, counts, names and finiteness are checked here and
+//! nowhere else.
+
+use std::path::Path;
+
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::{RResult, RSlice, RSliceMut};
+
+use crate::abi::{AbiResult, Host, LogLevel, ModelBox, PluginModuleRef, SessionBox};
+use crate::data::{
+    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+};
+use crate::error::{ErrorKind, PluginError};
+use crate::load::{LoadError, ProbeReport, open};
+use crate::metadata::{LibraryInfo, OptionKind, OptionValue, StateGrowth};
+
+/// Why a call into a plugin gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The library could not be opened.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The plugin returned an error.
+    #[error("{plugin}: {call}: {error}")]
+    Plugin {
+        /// The plugin.
+        plugin: String,
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        error: PluginError,
+    },
+    /// The plugin returned what cannot be.
+    #[error("{plugin}: {call} returned {what}; this is a bug in the plugin")]
+    Lie {
+        /// The plugin.
+        plugin: String,
+        /// The call.
+        call: &'static str,
+        /// What was wrong, with expected and got.
+        what: String,
+    },
+}
+
+impl ClientError {
+    /// The kind of the failure, for a status.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Plugin { error, .. } => error.kind,
+            Self::Load(_) | Self::Lie { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Result of a checked call.
+pub type Result<T> = std::result::Result<T, ClientError>;
+
+/// An open library.
+pub struct LoadedPlugin {
+    module: PluginModuleRef,
+    probe: ProbeReport,
+    info: LibraryInfo,
+}
+
+impl LoadedPlugin {
+    /// Opens a library, hands it the log function and reads its description.
+    ///
+    /// # Errors
+    /// Whatever opening refuses; a description that cannot be.
+    pub fn open(
+        path: &Path,
+        log: extern "C" fn(LogLevel, abi_stable::std_types::RStr<'_>),
+    ) -> Result<Self> {
+        let (module, probe) = open(path)?;
+        (module.attach())(Host { log }.leak_into_prefix());
+        let info = (module.describe())();
+        check_description(&info).map_err(|what| ClientError::Lie {
+            plugin: path.display().to_string(),
+            call: "describe",
+            what,
+        })?;
+        Ok(Self {
+            module,
+            probe,
+            info,
+        })
+    }
+
+    /// What the library says of itself.
+    pub fn info(&self) -> &LibraryInfo {
+        &self.info
+    }
+
+    /// What its probe said.
+    pub fn probe(&self) -> &ProbeReport {
+        &self.probe
+    }
+
+    /// One line on what the plugin sees of a device, or why it cannot use it; `None` from a library
+    /// that is older than the question.
+    pub fn device_report(&self, device: Device) -> Option<Result<String>> {
+        let report = self.module.device_report()?;
+        Some(unwrap(self.info.name.as_str(), "device_report", report(device)).map(Into::into))
+    }
+
+    /// Builds a model.
+    ///
+    /// # Errors
+    /// Whatever the plugin refuses; parameters that cannot be.
+    pub fn build(&self, config: &ModelConfig) -> Result<LoadedModel> {
+        let name = self.info.name.as_str();
+        let model = unwrap(name, "build", (self.module.build())(config.clone()))?;
+        LoadedModel::new(name, model)
+    }
+}
+
+/// A model behind checked calls.
+pub struct LoadedModel {
+    plugin: String,
+    model: ModelBox,
+    parameters: Vec<ParameterInfo>,
+}
+
+impl LoadedModel {
+    /// Wraps a model of a plugin.
+    ///
+    /// # Errors
+    /// Parameters that cannot be: none, two of a name, or an empty shape.
+    pub fn new(plugin: &str, model: ModelBox) -> Result<Self> {
+        let parameters: Vec<ParameterInfo> = model.parameters().into();
+        let lie = |what: String| ClientError::Lie {
+            plugin: plugin.to_owned(),
+            call: "parameters",
+            what,
+        };
+        if parameters.is_empty() {
+            return Err(lie("no parameter".to_owned()));
+        }
+        for (index, parameter) in parameters.iter().enumerate() {
+            if parameter.is_empty() {
+                return Err(lie(format!(
+                    "parameter `{}` without values",
+                    parameter.name
+                )));
+            }
+            if parameters[..index]
+                .iter()
+                .any(|other| other.name == parameter.name)
+            {
+                return Err(lie(format!("two parameters named `{}`", parameter.name)));
+            }
+        }
+        Ok(Self {
+            plugin: plugin.to_owned(),
+            model,
+            parameters,
+        })
+    }
+
+    /// Every parameter, in order.
+    pub fn parameters(&self) -> &[ParameterInfo] {
+        &self.parameters
+    }
+
+    /// Number of values of all parameters.
+    pub fn parameter_values(&self) -> u64 {
+        self.parameters
+            .iter()
+            .map(|parameter| parameter.len() as u64)
+            .sum()
+    }
+
+    /// A parameter's values.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn read_parameter(&self, index: usize) -> Result<Vec<f32>> {
+        let mut values = vec![f32::NAN; self.parameters[index].len()];
+        let slice = RSliceMut::from_mut_slice(&mut values);
+        let done = self.model.read_parameter(index, slice);
+        unwrap(&self.plugin, "read_parameter", done)?;
+        Ok(values)
+    }
+
+    /// Replaces a parameter's values.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn write_parameter(&mut self, index: usize, values: &[f32]) -> Result<()> {
+        let done = self
+            .model
+            .write_parameter(index, RSlice::from_slice(values));
+        unwrap(&self.plugin, "write_parameter", done)
+    }
+
+    /// Sets the optimiser.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn begin_training(&mut self, config: &TrainConfig) -> Result<()> {
+        unwrap(
+            &self.plugin,
+            "begin_training",
+            self.model.begin_training(config.clone()),
+        )
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// The plugin's; a report that cannot be.
+    pub fn train_step(&mut self, batch: Batch<'_>, step: u64) -> Result<StepReport> {
+        let report = unwrap(
+            &self.plugin,
+            "train_step",
+            self.model.train_step(batch, step),
+        )?;
+        self.check_report("train_step", batch, report)
+    }
+
+    /// Gradients without an update.
+    ///
+    /// # Errors
+    /// The plugin's; a report that cannot be.
+    pub fn loss_and_gradients(&mut self, batch: Batch<'_>) -> Result<StepReport> {
+        let report = self.model.loss_and_gradients(batch);
+        let report = unwrap(&self.plugin, "loss_and_gradients", report)?;
+        self.check_report("loss_and_gradients", batch, report)
+    }
+
+    /// A parameter's gradient.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn read_gradient(&self, index: usize) -> Result<Vec<f32>> {
+        let mut values = vec![f32::NAN; self.parameters[index].len()];
+        let slice = RSliceMut::from_mut_slice(&mut values);
+        let done = self.model.read_gradient(index, slice);
+        unwrap(&self.plugin, "read_gradient", done)?;
+        Ok(values)
+    }
+
+    /// How the state grows.
+    pub fn state_growth(&self) -> StateGrowth {
+        self.model.state_growth()
+    }
+
+    /// Declared bytes of state a row after `length` tokens.
+    pub fn declared_state_bytes(&self, length: u64) -> u64 {
+        self.model.declared_state_bytes(length)
+    }
+
+    /// Notes for the log.
+    pub fn notes(&self) -> Vec<String> {
+        self.model.notes().into_iter().map(Into::into).collect()
+    }
+
+    /// A session.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn new_session(&self, rows: usize) -> Result<LoadedSession> {
+        let session = unwrap(&self.plugin, "new_session", self.model.new_session(rows))?;
+        Ok(LoadedSession {
+            plugin: self.plugin.clone(),
+            session,
+        })
+    }
+
+    fn check_report(
+        &self,
+        call: &'static str,
+        batch: Batch<'_>,
+        report: StepReport,
+    ) -> Result<StepReport> {
+        let scored = batch.targets.iter().filter(|&&target| target >= 0).count() as u64;
+        let lie = |what: String| ClientError::Lie {
+            plugin: self.plugin.clone(),
+            call,
+            what,
+        };
+        if !report.loss.is_finite() || !report.gradient_norm.is_finite() {
+            let message = format!(
+                "loss {} and gradient norm {} are not both finite; try a smaller learning rate",
+                report.loss, report.gradient_norm
+            );
+            return Err(ClientError::Plugin {
+                plugin: self.plugin.clone(),
+                call,
+                error: PluginError::new(ErrorKind::Numeric, message),
+            });
+        }
+        if report.scored != scored || report.correct > report.scored {
+            return Err(lie(format!(
+                "{} right of {} scored positions; the batch has {scored}",
+                report.correct, report.scored
+            )));
+        }
+        Ok(report)
+    }
+}
+
+/// A session behind checked calls.
+pub struct LoadedSession {
+    plugin: String,
+    session: SessionBox,
+}
+
+impl LoadedSession {
+    /// Advances every row. The vocabulary's size is needed to check the number of logits.
+    ///
+    /// # Errors
+    /// The plugin's; another number of answers than asked for; answers that are not finite.
+    pub fn feed(&mut self, batch: Batch<'_>, logits: Logits, vocab: usize) -> Result<FeedOutput> {
+        let output = unwrap(&self.plugin, "feed", self.session.feed(batch, logits))?;
+        let scored = batch.targets.iter().filter(|&&target| target >= 0).count();
+        let positions = match logits {
+            Logits::None => 0,
+            Logits::Last => batch.rows as usize,
+            Logits::All => batch.rows as usize * batch.length as usize,
+        };
+        let counts = [
+            ("predictions", output.predictions.len(), scored),
+            ("negative log likelihoods", output.nll.len(), scored),
+            ("logits", output.logits.len(), positions * vocab),
+        ];
+        for (what, got, expected) in counts {
+            if got != expected {
+                return Err(self.lie(format!("{got} {what} where {expected} were asked for")));
+            }
+        }
+        let odd = output.nll.iter().filter(|nll| !nll.is_finite()).count();
+        let odd_logits = output.logits.iter().filter(|logit| logit.is_nan()).count();
+        if odd + odd_logits > 0 {
+            let message = format!(
+                "{odd} of {scored} negative log likelihoods and {odd_logits} logits are not finite"
+            );
+            return Err(ClientError::Plugin {
+                plugin: self.plugin.clone(),
+                call: "feed",
+                error: PluginError::new(ErrorKind::Numeric, message),
+            });
+        }
+        if let Some(token) = output
+            .predictions
+            .iter()
+            .find(|&&token| token as usize >= vocab)
+        {
+            return Err(self.lie(format!("token {token} of a vocabulary of {vocab}")));
+        }
+        Ok(output)
+    }
+
+    fn lie(&self, what: String) -> ClientError {
+        ClientError::Lie {
+            plugin: self.plugin.clone(),
+            call: "feed",
+            what,
+        }
+    }
+
+    /// Tokens read so far.
+    pub fn position(&self) -> u64 {
+        self.session.position()
+    }
+
+    /// Bytes of state over all rows.
+    pub fn state_bytes(&self) -> u64 {
+        self.session.state_bytes()
+    }
+
+    /// Back to position 0.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn reset(&mut self) -> Result<()> {
+        unwrap(&self.plugin, "reset", self.session.reset())
+    }
+
+    /// An independent copy.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn fork(&self) -> Result<Self> {
+        let session = unwrap(&self.plugin, "fork", self.session.fork())?;
+        Ok(Self {
+            plugin: self.plugin.clone(),
+            session,
+        })
+    }
+
+    /// The state as bytes.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn export_state(&self) -> Result<Vec<u8>> {
+        Ok(unwrap(&self.plugin, "export_state", self.session.export_state())?.into())
+    }
+
+    /// Replaces the state.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn import_state(&mut self, state: &[u8]) -> Result<()> {
+        let done = self.session.import_state(RSlice::from_slice(state));
+        unwrap(&self.plugin, "import_state", done)
+    }
+}
+
+fn unwrap<T>(plugin: &str, call: &'static str, result: AbiResult<T>) -> Result<T> {
+    match result {
+        RResult::ROk(value) => Ok(value),
+        RResult::RErr(error) => Err(ClientError::Plugin {
+            plugin: plugin.to_owned(),
+            call,
+            error,
+        }),
+    }
+}
+
+/// What is wrong with a description, if anything.
+///
+/// # Errors
+/// The first thing found, in words.
+pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> {
+    if info.name.is_empty() || info.version.is_empty() {
+        return Err("a description without name or version".to_owned());
+    }
+    if info.architectures.is_empty() {
+        return Err("a description without architectures".to_owned());
+    }
+    for (index, architecture) in info.architectures.iter().enumerate() {
+        let name = architecture.name.as_str();
+        if name.is_empty() || name.contains([':', ',', '/', ' ']) {
+            return Err(format!("an architecture named `{name}`"));
+        }
+        if info.architectures[..index]
+            .iter()
+            .any(|other| other.name == name)
+        {
+            return Err(format!("two architectures named `{name}`"));
+        }
+        for (place, option) in architecture.options.iter().enumerate() {
+            if architecture.options[..place]
+                .iter()
+                .any(|other| other.name == option.name)
+            {
+                return Err(format!("two options `{}` of `{name}`", option.name));
+            }
+            let default = option.kind.default_value();
+            let fits = match (&option.kind, &default) {
+                (OptionKind::Text { .. }, _) => true,
+                (OptionKind::Float { min, max, .. }, OptionValue::Float(value)) => {
+                    (min..=max).contains(&value)
+                }
+                _ => option.parse(&default.to_string()).is_ok(),
+            };
+            if !fits {
+                return Err(format!(
+                    "option `{}` of `{name}` with the default {default} outside its own limits ({})",
+                    option.name,
+                    option.kind.limits()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
