@@ -80,9 +80,14 @@ fn best_error(
 ) -> Result<f64, ClientError> {
     let values = model.read_parameter(index)?;
     let mut best = f64::INFINITY;
-    // The loss changes by about this much.
-    for change in [3e-3, 1e-2, 1e-3, 3e-2, 3e-4] {
-        let size = change / slope;
+    // A parameter moves by at most a part of its size, so that the model stays the model it is.
+    let most = 0.1 * norm(values.iter()) + 0.05;
+    // The loss changes by about this much; a smaller change drowns in its rounding.
+    for change in [3e-3, 1e-2, 1e-3, 3e-2, 3e-4, 1e-4] {
+        let size: f64 = change / slope;
+        if size > most {
+            continue;
+        }
         let mut loss = |sign: f64| -> Result<f64, ClientError> {
             let moved: Vec<f32> = values
                 .iter()
@@ -99,7 +104,8 @@ fn best_error(
         }
     }
     model.write_parameter(index, &values)?;
-    Ok(best)
+    // Nothing to measure: the loss hardly depends on this parameter.
+    Ok(if best.is_finite() { best } else { 0.0 })
 }
 
 fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {

@@ -1,0 +1,265 @@
+//! `longhaul bench`: the speed of a model, timed in a worker of its own; one JSON line.
+
+use std::time::{Duration, Instant};
+
+use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
+use longhaul_plugin_api::data::{Batch, Device, DeviceKind, Logits, TrainConfig};
+use longhaul_tasks::{Coordinates, Split, Task, parse_task};
+use serde::{Deserialize, Serialize};
+
+use crate::architecture::{ArchSpec, ModelSize};
+use crate::catalogue::{Catalogue, run_worker};
+use crate::cli::{BenchArgs, BenchMode};
+use crate::commands::{parse_device, print};
+use crate::exit::{CommandError, FAILED};
+
+/// Tokens read before single steps are timed.
+const PROMPT: usize = 64;
+
+/// Fewest timed repetitions.
+const REPETITIONS: usize = 3;
+
+/// What a worker is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BenchJob {
+    spec: ArchSpec,
+    mode: String,
+    batch: usize,
+    length: usize,
+    size: ModelSize,
+    threads: u32,
+    cuda: Option<u32>,
+    task: Option<String>,
+    seconds: f64,
+}
+
+/// What it answers: the command's one line.
+#[derive(Debug, Serialize, Deserialize)]
+struct BenchResult {
+    architecture: String,
+    options: String,
+    mode: String,
+    batch: usize,
+    length: usize,
+    d_model: u32,
+    layers: u32,
+    vocab: u32,
+    threads: u32,
+    device: String,
+    task: Option<String>,
+    tokens_per_second: f64,
+    seconds: f64,
+    repetitions: usize,
+    parameters: u64,
+    state_bytes: Option<u64>,
+    peak_memory_bytes: Option<u64>,
+}
+
+/// Times a model and prints the line.
+///
+/// # Errors
+/// An unknown architecture or task; a model that cannot be built or run.
+pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
+    let device = parse_device(&args.device, args.threads)?;
+    if args.batch == 0 || args.length == 0 || args.threads == 0 || args.vocab == 0 {
+        return Err(CommandError::usage("--batch, --length, --threads and --vocab are at least 1"));
+    }
+    let mut vocab = args.vocab;
+    if let Some(task) = &args.task {
+        let task = parse_task(task).map_err(CommandError::usage)?;
+        let at = Coordinates { split: Split::Train, length: args.length, seed: 0, index: 0 };
+        task.sample(&at).map_err(CommandError::usage)?;
+        vocab = task.vocab() as u32;
+    }
+    let catalogue = Catalogue::scan(&args.plugins)?;
+    let spec = ArchSpec::parse(&args.architecture, &catalogue)?;
+    let size = ModelSize {
+        vocab,
+        d_model: args.d_model,
+        layers: args.layers,
+        max_train_length: (args.length + PROMPT) as u64,
+    };
+    let job = BenchJob {
+        spec,
+        mode: format!("{:?}", args.mode).to_lowercase(),
+        batch: args.batch,
+        length: args.length,
+        size,
+        threads: args.threads,
+        cuda: (device.kind == DeviceKind::Cuda).then_some(device.index),
+        task: args.task.clone(),
+        seconds: args.seconds,
+    };
+    let job = serde_json::to_value(job).expect("plain data");
+    let limit = Duration::from_secs_f64(600.0 + 20.0 * args.seconds);
+    let line = run_worker("bench", &job, limit)
+        .map_err(|message| CommandError { code: FAILED, message })?;
+    print(&format!("{line}\n")).map(|()| 0)
+}
+
+/// The worker's side: builds, warms up, times, and gives the line.
+///
+/// # Errors
+/// The plugin's.
+pub fn work(job: &BenchJob) -> Result<String, CommandError> {
+    let failed = |error: ClientError| CommandError { code: FAILED, message: error.to_string() };
+    let plugin = LoadedPlugin::open(&job.spec.library, crate::logging::plugin_log).map_err(failed)?;
+    let device = Device {
+        kind: if job.cuda.is_some() { DeviceKind::Cuda } else { DeviceKind::Cpu },
+        index: job.cuda.unwrap_or(0),
+        threads: job.threads,
+    };
+    let config = job.spec.config(job.size, 0, device);
+    let mut model = plugin.build(&config).map_err(failed)?;
+    let parameters = model.parameter_values();
+    let (times, tokens, state_bytes) = match job.mode.as_str() {
+        "train" => (time_training(&mut model, job)?, job.batch * job.length, None),
+        "feed" => time_feeding(&model, job).map_err(failed)?,
+        _ => time_stepping(&model, job).map_err(failed)?,
+    };
+    let mut sorted = times.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted[sorted.len() / 2];
+    let options: Vec<String> = job.spec.options.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let result = BenchResult {
+        architecture: job.spec.architecture.clone(),
+        options: options.join(","),
+        mode: job.mode.clone(),
+        batch: job.batch,
+        length: job.length,
+        d_model: config.d_model,
+        layers: config.layers,
+        vocab: job.size.vocab,
+        threads: job.threads,
+        device: device.to_string(),
+        task: job.task.clone(),
+        tokens_per_second: (tokens as f64 / median).round(),
+        seconds: median,
+        repetitions: times.len(),
+        parameters,
+        state_bytes,
+        peak_memory_bytes: crate::machine::peak_memory(),
+    };
+    Ok(serde_json::to_string(&result).expect("plain data"))
+}
+
+/// Calls until both the least time and the fewest repetitions are reached; the first call is not
+/// counted.
+fn repeat(seconds: f64, mut call: impl FnMut() -> Result<(), CommandError>) -> Result<Vec<f64>, CommandError> {
+    call()?;
+    let (mut times, start) = (Vec::new(), Instant::now());
+    while times.len() < REPETITIONS || start.elapsed().as_secs_f64() < seconds {
+        let begin = Instant::now();
+        call()?;
+        times.push(begin.elapsed().as_secs_f64());
+    }
+    Ok(times)
+}
+
+fn time_training(model: &mut LoadedModel, job: &BenchJob) -> Result<Vec<f64>, CommandError> {
+    let failed = |error: ClientError| CommandError { code: FAILED, message: error.to_string() };
+    let task = job.task.as_deref().map(parse_task).transpose().map_err(CommandError::usage)?;
+    let count = job.batch * job.length;
+    let mut tokens = random_tokens(count, job.size.vocab);
+    // Next-token prediction at every position of random tokens.
+    let mut targets: Vec<i32> =
+        (0..count).map(|i| tokens[(i + 1) % count] as i32).collect();
+    let settings = TrainConfig { total_steps: 1_000_000, ..TrainConfig::default() };
+    model.begin_training(&settings).map_err(failed)?;
+    let mut step = 0;
+    repeat(job.seconds, || {
+        if let Some(task) = &task {
+            fill(task.as_ref(), job, step, &mut tokens, &mut targets)?;
+        }
+        let batch = Batch::new(&tokens, &targets, job.batch, job.length);
+        model.train_step(batch, step).map_err(failed)?;
+        step += 1;
+        Ok(())
+    })
+}
+
+/// Makes a step's examples of a task.
+fn fill(
+    task: &dyn Task,
+    job: &BenchJob,
+    step: u64,
+    tokens: &mut [u32],
+    targets: &mut [i32],
+) -> Result<(), CommandError> {
+    let rows = tokens.chunks_exact_mut(job.length).zip(targets.chunks_exact_mut(job.length));
+    for (row, (tokens, targets)) in rows.enumerate() {
+        let index = step * job.batch as u64 + row as u64;
+        let at = Coordinates { split: Split::Train, length: job.length, seed: 0, index };
+        task.sample(&at).map_err(CommandError::usage)?.write(0, tokens, targets);
+    }
+    Ok(())
+}
+
+type Timing = (Vec<f64>, usize, Option<u64>);
+
+fn time_feeding(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientError> {
+    let tokens = random_tokens(job.batch * job.length, job.size.vocab);
+    let mut session = model.new_session(job.batch)?;
+    let mut state = 0;
+    let times = collect(job.seconds, || {
+        session.reset()?;
+        let begin = Instant::now();
+        let batch = Batch::new(&tokens, &[], job.batch, job.length);
+        session.feed(batch, Logits::Last, job.size.vocab as usize)?;
+        let time = begin.elapsed().as_secs_f64();
+        state = session.state_bytes();
+        Ok(time)
+    })?;
+    Ok((times, job.batch * job.length, Some(state)))
+}
+
+fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientError> {
+    let vocab = job.size.vocab as usize;
+    let prompt = random_tokens(job.batch * PROMPT, job.size.vocab);
+    let tokens = random_tokens(job.batch * job.length, job.size.vocab);
+    let mut session = model.new_session(job.batch)?;
+    let mut state = 0;
+    let times = collect(job.seconds, || {
+        session.reset()?;
+        session.feed(Batch::new(&prompt, &[], job.batch, PROMPT), Logits::Last, vocab)?;
+        let begin = Instant::now();
+        for step in 0..job.length {
+            let step = &tokens[step * job.batch..][..job.batch];
+            session.feed(Batch::new(step, &[], job.batch, 1), Logits::Last, vocab)?;
+        }
+        let time = begin.elapsed().as_secs_f64();
+        state = session.state_bytes();
+        Ok(time)
+    })?;
+    Ok((times, job.batch * job.length, Some(state)))
+}
+
+/// As [`repeat`], for calls that time themselves.
+fn collect(
+    seconds: f64,
+    mut call: impl FnMut() -> Result<f64, ClientError>,
+) -> Result<Vec<f64>, ClientError> {
+    call()?;
+    let (mut times, start) = (Vec::new(), Instant::now());
+    while times.len() < REPETITIONS || start.elapsed().as_secs_f64() < seconds {
+        times.push(call()?);
+    }
+    Ok(times)
+}
+
+fn random_tokens(count: usize, vocab: u32) -> Vec<u32> {
+    // A linear congruential sequence (Knuth's MMIX constants) is random enough for a clock.
+    let mut state = 1u64;
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 33) % u64::from(vocab)) as u32
+        })
+        .collect()
+}
+
+impl From<BenchMode> for String {
+    fn from(mode: BenchMode) -> Self {
+        format!("{mode:?}").to_lowercase()
+    }
+}

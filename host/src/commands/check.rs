@@ -1,0 +1,149 @@
+//! `longhaul check`: the conformance suite on a library, each check in a worker of its own, so that a
+//! crash is a failed check and the others still run.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use longhaul_conformance::{CHECKS, Outcome, Subject};
+use longhaul_plugin_api::client::LoadedPlugin;
+use longhaul_plugin_api::metadata::OptionValue;
+use serde::{Deserialize, Serialize};
+
+use crate::architecture::{ArchSpec, Value};
+use crate::catalogue::{Catalogue, Plugin, run_worker};
+use crate::cli::CheckArgs;
+use crate::commands::print;
+use crate::exit::{CommandError, FAILED, OK};
+use crate::table::columns;
+
+/// Longest that one check may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What a worker is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CheckJob {
+    library: PathBuf,
+    architecture: String,
+    values: Vec<(String, Value)>,
+    check: String,
+}
+
+/// What it answers.
+#[derive(Debug, Serialize, Deserialize)]
+struct CheckResult {
+    architecture: String,
+    check: String,
+    passed: bool,
+    worst: Option<f64>,
+    detail: String,
+}
+
+/// Checks a library's architectures, or one with options.
+///
+/// # Errors
+/// A library or architecture that cannot be found or opened.
+pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
+    let specs = subjects(args)?;
+    let mut failed = 0;
+    for spec in &specs {
+        if !args.json {
+            print(&format!("{} ({} {}, {})\n", spec.text(), spec.plugin, spec.plugin_version, spec.library.display()))?;
+        }
+        let mut rows = vec![["  check", "result", "worst", "what or where"].map(str::to_owned).to_vec()];
+        let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
+        for check in CHECKS.iter().filter(|check| wanted(check.name)) {
+            let result = run_one(spec, check.name);
+            failed += usize::from(!result.passed);
+            if args.json {
+                print(&format!("{}\n", serde_json::to_string(&result).expect("plain data")))?;
+                continue;
+            }
+            let what = if result.passed { check.what.to_owned() } else { result.detail.clone() };
+            let what = if result.passed && !result.detail.is_empty() {
+                format!("{what} ({})", result.detail)
+            } else {
+                what
+            };
+            rows.push(vec![
+                format!("  {}", check.name),
+                if result.passed { "ok" } else { "FAILED" }.to_owned(),
+                result.worst.map_or_else(String::new, |worst| format!("{worst:.1e}")),
+                what,
+            ]);
+        }
+        if !args.json {
+            print(&format!("{}\n", columns(&rows)))?;
+        }
+    }
+    if failed > 0 {
+        tracing::error!("{failed} checks failed");
+        return Ok(FAILED);
+    }
+    Ok(OK)
+}
+
+fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
+    let path = Path::new(&args.subject);
+    let is_file = path.extension().is_some_and(|extension| extension == "so") || path.is_file();
+    if !is_file {
+        let catalogue = Catalogue::scan(&args.plugins)?;
+        return Ok(vec![ArchSpec::parse(&args.subject, &catalogue)?]);
+    }
+    let job = serde_json::json!({ "library": path });
+    let line = run_worker("describe", &job, LIMIT)
+        .map_err(|reason| CommandError { code: FAILED, message: reason })?;
+    let plugin: Plugin = serde_json::from_str(&line).map_err(CommandError::usage)?;
+    let names: Vec<String> = plugin.architectures.iter().map(|a| a.name.clone()).collect();
+    let catalogue = Catalogue { plugins: vec![plugin] };
+    names.iter().map(|name| ArchSpec::parse(name, &catalogue)).collect()
+}
+
+fn run_one(spec: &ArchSpec, check: &str) -> CheckResult {
+    let job = CheckJob {
+        library: spec.library.clone(),
+        architecture: spec.architecture.clone(),
+        values: spec.values.clone(),
+        check: check.to_owned(),
+    };
+    let job = serde_json::to_value(job).expect("plain data");
+    let answer = run_worker("check", &job, LIMIT)
+        .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()));
+    answer.unwrap_or_else(|reason| CheckResult {
+        architecture: spec.architecture.clone(),
+        check: check.to_owned(),
+        passed: false,
+        worst: None,
+        detail: reason,
+    })
+}
+
+/// The worker's side: one check, one JSON line.
+///
+/// # Errors
+/// A library that cannot be opened.
+pub fn work(job: CheckJob) -> Result<String, CommandError> {
+    let plugin = LoadedPlugin::open(&job.library, crate::logging::plugin_log).map_err(CommandError::usage)?;
+    let info = plugin.info().clone();
+    let unknown = |what: &str| CommandError::usage(format!("no {what}"));
+    let architecture = info.architectures.iter().find(|a| a.name == job.architecture.as_str());
+    let architecture = architecture.ok_or_else(|| unknown("such architecture"))?;
+    let options: Vec<(String, OptionValue)> = job
+        .values
+        .iter()
+        .map(|(name, value)| {
+            let value = match value {
+                Value::Integer(value) => OptionValue::Integer(*value),
+                Value::Float(value) => OptionValue::Float(*value),
+                Value::Boolean(value) => OptionValue::Boolean(*value),
+                Value::Text(value) => OptionValue::Text(value.as_str().into()),
+            };
+            (name.clone(), value)
+        })
+        .collect();
+    let check = CHECKS.iter().find(|check| check.name == job.check).ok_or_else(|| unknown("such check"))?;
+    let subject = Subject::new(&info, architecture, &options, Box::new(move |config| plugin.build(config)));
+    let Outcome { passed, worst, detail } = (check.run)(&subject);
+    let worst = worst.filter(|worst| worst.is_finite());
+    let result = CheckResult { architecture: job.architecture, check: job.check, passed, worst, detail };
+    Ok(serde_json::to_string(&result).expect("plain data"))
+}

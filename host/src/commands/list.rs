@@ -1,0 +1,99 @@
+//! `longhaul list`: the architectures that plugins offer.
+
+use crate::architecture::did_you_mean;
+use crate::catalogue::{Architecture, Catalogue, Plugin};
+use crate::cli::ListArgs;
+use crate::commands::print;
+use crate::exit::CommandError;
+use crate::table::{columns, wrap};
+
+/// Lists architectures, or one in full.
+///
+/// # Errors
+/// No plugins; an unknown architecture.
+pub fn run(args: &ListArgs) -> Result<u8, CommandError> {
+    let catalogue = Catalogue::scan(&args.plugins)?;
+    let chosen: Vec<(&Plugin, &Architecture)> = match &args.architecture {
+        None => catalogue.architectures().collect(),
+        Some(name) => {
+            let found: Vec<_> = catalogue.architectures().filter(|(_, a)| a.name == *name).collect();
+            if found.is_empty() {
+                let names: Vec<&str> = catalogue.architectures().map(|(_, a)| a.name.as_str()).collect();
+                return Err(CommandError::usage(format!(
+                    "no architecture `{name}`{}; there are {}",
+                    did_you_mean(name, names.iter().copied()),
+                    names.join(", ")
+                )));
+            }
+            found
+        }
+    };
+    if args.json {
+        let plugins: Vec<&Plugin> = catalogue
+            .plugins
+            .iter()
+            .filter(|plugin| chosen.iter().any(|(other, _)| other.path == plugin.path))
+            .collect();
+        let text = serde_json::to_string_pretty(&plugins).expect("plain data");
+        return print(&format!("{text}\n")).map(|()| 0);
+    }
+    let text = if args.all || args.architecture.is_some() {
+        chosen.iter().map(|(plugin, architecture)| in_full(plugin, architecture)).collect::<Vec<_>>().join("\n")
+    } else {
+        overview(&chosen)
+    };
+    print(&text).map(|()| 0)
+}
+
+fn overview(chosen: &[(&Plugin, &Architecture)]) -> String {
+    let mut rows = vec![cells(&["architecture", "family", "state", "what"])];
+    for (_, architecture) in chosen {
+        rows.push(cells(&[
+            &architecture.name,
+            &architecture.family,
+            &architecture.state_growth,
+            &architecture.title,
+        ]));
+    }
+    format!("{}\n`longhaul list ARCH` shows options, defaults, limits and citation.\n", columns(&rows))
+}
+
+fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
+    let mut text = format!("{} - {}\n\n", architecture.name, architecture.title);
+    text.push_str(&columns(&[
+        cells(&["  plugin", &format!("{} {} ({})", plugin.name, plugin.version, plugin.licence)]),
+        cells(&["  file", &plugin.path.display().to_string()]),
+        cells(&["  built on", &format!("{}, ABI {}", plugin.kit, plugin.api_version)]),
+        cells(&["  family", &architecture.family]),
+        cells(&["  state", &format!("{} in length, at the default options", architecture.state_growth)]),
+        cells(&["  devices", &architecture.devices.join(", ")]),
+        cells(&["  can", &architecture.capabilities.join(", ")]),
+    ]));
+    text.push_str("\nOptions (name, default, allowed, what):\n");
+    let mut rows: Vec<Vec<String>> = architecture
+        .options
+        .iter()
+        .map(|option| {
+            let kind = option.spec().kind;
+            let default = kind.default_value().to_string();
+            let limits = wrap(&kind.limits(), 22).join("\n");
+            cells(&[&format!("  {}", option.name), &default, &limits.replace('\n', " "), &option.help])
+        })
+        .collect();
+    rows.push(cells(&["  d_model", "suite", "integer 1..65536", "model width, as --d-model"]));
+    rows.push(cells(&["  layers", "suite", "integer 1..1024", "layers, as --layers"]));
+    // Long lists of words would push the help off the line; they go before it instead.
+    for row in &mut rows {
+        if row[2].chars().count() > 22 {
+            row[3] = format!("{}; {}", row[2], row[3]);
+            row[2] = String::new();
+        }
+    }
+    text.push_str(&columns(&rows));
+    text.push_str(&format!("\nCite:\n{}\n", architecture.citation.trim_end()));
+    text
+}
+
+fn cells(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}

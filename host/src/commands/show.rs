@@ -1,0 +1,110 @@
+//! `longhaul show`: an example of a task, inputs above what is to be said.
+
+use longhaul_tasks::{Coordinates, Split, Task, parse_task};
+
+use crate::cli::{ShowArgs, SplitName};
+use crate::commands::print;
+use crate::exit::CommandError;
+use crate::table::width;
+
+/// Tokens shown in full; of a longer example the ends and what is scored.
+const MOST: usize = 240;
+
+/// Tokens kept on either side of what is left out.
+const EDGE: usize = 24;
+
+/// Shows an example.
+///
+/// # Errors
+/// An unknown task; a length that it cannot have.
+pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
+    let task = parse_task(&args.task).map_err(CommandError::usage)?;
+    let length = args.length.unwrap_or_else(|| task.default_train_lengths().0);
+    let split = match args.split {
+        SplitName::Train => Split::Train,
+        SplitName::Validation => Split::Validation,
+        SplitName::Test => Split::Test,
+    };
+    let at = Coordinates { split, length, seed: args.seed, index: args.index };
+    let sample = task.sample(&at).map_err(CommandError::usage)?;
+    let (mut tokens, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
+    sample.write(0, &mut tokens, &mut targets);
+    let labels: Vec<String> = sample.labels().iter().map(ToString::to_string).collect();
+    let mut text = format!(
+        "{} ({}), {} tokens, vocabulary {}, {} of chance {:.3}\n{}\n\n",
+        task.spec().name,
+        task.options_text(),
+        tokens.len(),
+        task.vocab(),
+        task.spec().metric.name(),
+        task.chance(),
+        if labels.is_empty() { "no labels".to_owned() } else { labels.join(", ") }
+    );
+    text.push_str(&render(task.as_ref(), &tokens, &targets));
+    text.push_str("\nUpper lines: tokens. Lower lines: what is to be said after reading them.\n");
+    print(&text).map(|()| 0)
+}
+
+fn render(task: &dyn Task, tokens: &[u32], targets: &[i32]) -> String {
+    let cells = shown(tokens, targets).into_iter().map(|piece| match piece {
+        Piece::Token(index) => {
+            let target = targets[index];
+            let said = if target < 0 { String::new() } else { task.symbol(target as u32).into_owned() };
+            (task.symbol(tokens[index]).into_owned(), said)
+        }
+        Piece::Gap(count) => (format!("[.. {count} more ..]"), String::new()),
+    });
+    let room = width();
+    let (mut text, mut upper, mut lower) = (String::new(), String::new(), String::new());
+    for (token, said) in cells {
+        let cell = token.chars().count().max(said.chars().count());
+        if !upper.is_empty() && upper.chars().count() + cell > room {
+            flush(&mut text, &mut upper, &mut lower);
+        }
+        upper.push_str(&format!("{token:cell$} "));
+        lower.push_str(&format!("{said:cell$} "));
+    }
+    flush(&mut text, &mut upper, &mut lower);
+    text
+}
+
+fn flush(text: &mut String, upper: &mut String, lower: &mut String) {
+    text.push_str(upper.trim_end());
+    text.push('\n');
+    if !lower.trim().is_empty() {
+        text.push_str(lower.trim_end());
+        text.push('\n');
+    }
+    upper.clear();
+    lower.clear();
+}
+
+enum Piece {
+    Token(usize),
+    Gap(usize),
+}
+
+/// Which tokens are shown: all of a short example; of a long one the ends, and the surroundings of
+/// what is scored.
+fn shown(tokens: &[u32], targets: &[i32]) -> Vec<Piece> {
+    let count = tokens.len();
+    let near_scored = |index: usize| {
+        let around = index.saturating_sub(4)..(index + 5).min(count);
+        targets[around].iter().any(|&target| target >= 0)
+    };
+    let mut pieces = Vec::new();
+    let mut left_out = 0;
+    for index in 0..count {
+        let edge = index < EDGE || index + EDGE >= count;
+        if count <= MOST || edge || near_scored(index) {
+            if left_out > 0 {
+                pieces.push(Piece::Gap(left_out));
+                left_out = 0;
+            }
+            pieces.push(Piece::Token(index));
+        } else {
+            left_out += 1;
+        }
+    }
+    pieces
+}

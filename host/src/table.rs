@@ -1,0 +1,68 @@
+//! Plain tables and paragraphs for a terminal or a pipe.
+
+/// Width of the terminal's lines: `COLUMNS`, or 80; at least 40.
+pub fn width() -> usize {
+    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    columns.unwrap_or(80).clamp(40, 200)
+}
+
+/// Rows in columns; the last column is wrapped at the terminal's width.
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count.saturating_sub(1))
+        .map(|c| rows.iter().filter_map(|row| row.get(c)).map(|t| t.chars().count()).max().unwrap_or(0))
+        .collect();
+    let indent: usize = widths.iter().map(|width| width + 2).sum();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        if let Some(last) = row.get(count - 1) {
+            let room = width().saturating_sub(indent).max(24);
+            for (index, part) in wrap(last, room).into_iter().enumerate() {
+                if index > 0 {
+                    text.push_str(line.trim_end());
+                    text.push('\n');
+                    line = " ".repeat(indent);
+                }
+                line.push_str(&part);
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Lines of at most `width` characters, broken at spaces where there are any.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("one line");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_column_is_wrapped_under_itself() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let long = "word ".repeat(40);
+        let text = columns(&[row(&["name", "what"]), row(&["x", &long])]);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.lines().nth(2).expect("a wrapped line").starts_with("      word"), "{text}");
+    }
+}
