@@ -90,7 +90,20 @@ pub fn gemm(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, be
         });
 }
 
-/// One product on the calling thread.
+/// [`gemm`] on the calling thread only: for products inside work that is already parallel, and above
+/// all while a thread's scratch is borrowed, when a stolen piece of other work would want it too.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn gemm_serial(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, beta: f32) {
+    assert_eq!(a.cols, b.rows, "inner sizes differ");
+    assert!(stride >= b.cols, "the product does not fit its place");
+    if a.rows > 0 && b.cols > 0 {
+        single(c, stride, a, b, alpha, beta);
+    }
+}
+
+/// One product on the calling thread; neither side of it is empty.
 fn single(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, beta: f32) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert!(

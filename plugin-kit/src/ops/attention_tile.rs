@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::engine::operation::Rows;
-use crate::gemm::{Mat, gemm};
+use crate::gemm::{Mat, gemm_serial};
 use crate::ops::attention::HeadSpec;
 use crate::simd::{dot, exp, max, sum};
 
@@ -107,7 +107,7 @@ fn attend_tile(
         let keys = KEYS.min(seen.end - start);
         let logits = &mut scratch.logits[..queries * keys];
         let k_mat = Mat::new(k.from_row(start).data, keys, width, k.stride);
-        gemm(logits, keys, q_mat, k_mat.t(), spec.scale, 0.0);
+        gemm_serial(logits, keys, q_mat, k_mat.t(), spec.scale, 0.0);
         let place = Place {
             query: first + tile.start,
             key: start,
@@ -125,7 +125,7 @@ fn attend_tile(
         );
         let v_mat = Mat::new(v.from_row(start).data, keys, width, v.stride);
         let beta = if start == seen.start { 0.0 } else { 1.0 };
-        gemm(
+        gemm_serial(
             out,
             width,
             Mat::new(logits, queries, keys, keys),
@@ -288,8 +288,8 @@ fn gradient_tile(
         let v_mat = Mat::new(v.data, keys, width, v.stride);
         let logits = &mut scratch.logits[..queries * keys];
         let slopes = &mut scratch.slopes[..queries * keys];
-        gemm(logits, keys, q_mat, k_mat.t(), spec.scale, 0.0);
-        gemm(slopes, keys, grad_y_mat, v_mat.t(), 1.0, 0.0);
+        gemm_serial(logits, keys, q_mat, k_mat.t(), spec.scale, 0.0);
+        gemm_serial(slopes, keys, grad_y_mat, v_mat.t(), 1.0, 0.0);
         let place = Place {
             query: tile.start,
             key: start,
@@ -301,8 +301,8 @@ fn gradient_tile(
             Mat::new(slopes, queries, keys, keys),
         );
         let beta = if start == seen.start { 0.0 } else { 1.0 };
-        gemm(grad_q, width, s, k_mat, 1.0, beta);
-        gemm(
+        gemm_serial(grad_q, width, s, k_mat, 1.0, beta);
+        gemm_serial(
             &mut grad_k[start * width..][..keys * width],
             width,
             s.t(),
@@ -310,7 +310,7 @@ fn gradient_tile(
             1.0,
             1.0,
         );
-        gemm(
+        gemm_serial(
             &mut grad_v[start * width..][..keys * width],
             width,
             p.t(),

@@ -1,7 +1,7 @@
 //! One chunk of one block of heads, as matrix products (arXiv 2405.21060, section 6). Everything is
 //! relative to the chunk's start, and decays are at most 1, so nothing overflows.
 
-use longhaul_plugin_kit::gemm::{Mat, gemm};
+use longhaul_plugin_kit::gemm::{Mat, gemm_serial};
 use longhaul_plugin_kit::simd;
 use longhaul_plugin_kit::simd::{dot, exp, sigmoid, softplus};
 
@@ -144,11 +144,11 @@ pub(crate) fn forward(
     let (b, c) = (given.b.mat(length, n), given.c.mat(length, n));
     let y = &mut y[..length * cols];
     // What the state before says: C S, decayed by head.
-    gemm(y, cols, c, Mat::new(state, n, cols, cols), 1.0, 0.0);
+    gemm_serial(y, cols, c, Mat::new(state, n, cols, cols), 1.0, 0.0);
     scale_rows(block, given, &scratch.sums, y);
     // What the chunk's own tokens say.
     let products = &mut scratch.products[..length * length];
-    gemm(products, length, c, b.t(), 1.0, 0.0);
+    gemm_serial(products, length, c, b.t(), 1.0, 0.0);
     for head in 0..block.heads {
         let steps = &scratch.dt[head * length..][..length];
         let sums = &scratch.sums[head * length..][..length];
@@ -164,7 +164,7 @@ pub(crate) fn forward(
             given.x.stride,
         );
         let mixing = Mat::new(mixing, length, length, length);
-        gemm(&mut y[start..], cols, mixing, x, 1.0, 1.0);
+        gemm_serial(&mut y[start..], cols, mixing, x, 1.0, 1.0);
     }
     // The state after: the old one decayed, and each token's share.
     scale_inputs(
@@ -176,7 +176,7 @@ pub(crate) fn forward(
     );
     decay_state(block, &scratch.sums, length, state);
     let scaled = Mat::new(&scratch.scaled, length, cols, cols);
-    gemm(state, cols, b.t(), scaled, 1.0, 1.0);
+    gemm_serial(state, cols, b.t(), scaled, 1.0, 1.0);
 }
 
 /// Places for a chunk's gradients.
@@ -215,7 +215,7 @@ pub(crate) fn backward(
     scratch.grad_dt[..block.heads * length].fill(0.0);
     let (b, c) = (given.b.mat(length, n), given.c.mat(length, n));
     let square = length * length;
-    gemm(&mut scratch.products[..square], length, c, b.t(), 1.0, 0.0);
+    gemm_serial(&mut scratch.products[..square], length, c, b.t(), 1.0, 0.0);
     // Shares in the state after: scaled = w x with w = exp(s_L - s_j) dt_j, S' = e^{s_L} S + Bᵀ scaled.
     scale_inputs(
         block,
@@ -225,14 +225,14 @@ pub(crate) fn backward(
         &mut scratch.scaled,
     );
     let grad_after = Mat::new(grad_state, n, cols, cols);
-    gemm(grads.x, cols, b, grad_after, 1.0, 0.0);
+    gemm_serial(grads.x, cols, b, grad_after, 1.0, 0.0);
     let scaled = Mat::new(&scratch.scaled, length, cols, cols);
-    gemm(grads.b, n, scaled, grad_after.t(), 1.0, 0.0);
+    gemm_serial(grads.b, n, scaled, grad_after.t(), 1.0, 0.0);
     share_gradients(block, given, state, grad_state, grads.x, scratch);
     decay_state(block, &scratch.sums, length, grad_state);
     // What the state before said: y += e^{s_i} C S.
     let read = &mut scratch.read[..length * cols];
-    gemm(read, cols, c, Mat::new(state, n, cols, cols), 1.0, 0.0);
+    gemm_serial(read, cols, c, Mat::new(state, n, cols, cols), 1.0, 0.0);
     read_gradients(
         block,
         given,
@@ -242,7 +242,7 @@ pub(crate) fn backward(
         read,
     );
     let read = Mat::new(read, length, cols, cols);
-    gemm(
+    gemm_serial(
         grads.c,
         n,
         read,
@@ -250,15 +250,15 @@ pub(crate) fn backward(
         1.0,
         0.0,
     );
-    gemm(grad_state, cols, c.t(), read, 1.0, 1.0);
+    gemm_serial(grad_state, cols, c.t(), read, 1.0, 1.0);
     // What the chunk's own tokens said.
     scratch.grad_products[..square].fill(0.0);
     for head in 0..block.heads {
         head_gradients(block, given, grad_y, head, grads.x, scratch);
     }
     let grad_products = Mat::new(&scratch.grad_products, length, length, length);
-    gemm(grads.c, n, grad_products, b, 1.0, 1.0);
-    gemm(grads.b, n, grad_products.t(), c, 1.0, 1.0);
+    gemm_serial(grads.c, n, grad_products, b, 1.0, 1.0);
+    gemm_serial(grads.b, n, grad_products.t(), c, 1.0, 1.0);
     skip_gradients(block, given, grad_y, grads);
     step_gradients(block, given, grads, scratch);
 }
@@ -420,7 +420,7 @@ fn head_gradients(
     weigh(steps, sums, &mut scratch.weights[..square]);
     let x = Mat::new(&given.x.data[start..], length, width, given.x.stride);
     let dy = Mat::new(&grad_y.data[start..], length, width, grad_y.stride);
-    gemm(
+    gemm_serial(
         &mut scratch.grad_mixing[..square],
         length,
         dy,
@@ -431,7 +431,7 @@ fn head_gradients(
     let (products, weights) = (&scratch.products[..square], &scratch.weights[..square]);
     multiply(products, weights, &mut scratch.mixing[..square]);
     let mixing = Mat::new(&scratch.mixing, length, length, length);
-    gemm(&mut grad_x[start..], cols, mixing.t(), dy, 1.0, 1.0);
+    gemm_serial(&mut grad_x[start..], cols, mixing.t(), dy, 1.0, 1.0);
     let at = head * length;
     mixing_gradients(
         &scratch.grad_mixing[..square],
