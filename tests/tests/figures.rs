@@ -1,0 +1,53 @@
+//! Figures that the project promises and that hold with room to spare on any machine: size of a
+//! plugin, time to load one, memory over length. The others are commands in `bench/README.md`.
+
+use std::time::Instant;
+
+use longhaul_plugin_api::abi::LogLevel;
+use longhaul_plugin_api::abi_stable::std_types::RStr;
+use longhaul_plugin_api::client::LoadedPlugin;
+use longhaul_tests::build::{longhaul, profile_folder};
+
+const PLUGINS: [&str; 5] = ["hybrid", "lstm", "mamba", "mamba2", "transformer"];
+
+extern "C" fn no_log(_: LogLevel, _: RStr<'_>) {}
+
+fn library(name: &str) -> std::path::PathBuf {
+    longhaul();
+    profile_folder().join(format!("liblonghaul_{name}.so"))
+}
+
+#[test]
+fn plugins_are_small() {
+    for name in PLUGINS {
+        let bytes = std::fs::metadata(library(name)).expect("a built plugin").len();
+        println!("{name}: {:.2} MB", bytes as f64 / 1e6);
+        // Only release builds are stripped.
+        if profile_folder().ends_with("release") {
+            assert!(bytes < 6_000_000, "{name} has {bytes} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_library_loads_and_describes_itself_in_a_few_milliseconds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in PLUGINS {
+        // Each copy is a library of its own, so that every load is a first one.
+        let mut times: Vec<f64> = (0..9)
+            .map(|index| {
+                let copy = folder.path().join(format!("{name}-{index}.so"));
+                std::fs::copy(library(name), &copy).expect("a copy");
+                let begin = Instant::now();
+                let plugin = LoadedPlugin::open(&copy, no_log).expect("a plugin");
+                assert!(!plugin.info().architectures.is_empty());
+                begin.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        println!("{name}: {:.2} ms", times[4]);
+        if profile_folder().ends_with("release") {
+            assert!(times[4] < 5.0, "{name} takes {:.2} ms", times[4]);
+        }
+    }
+}
