@@ -1,0 +1,117 @@
+//! `longhaul run`: a suite and the command line become a plan; the plan is checked and written down,
+//! then carried out.
+
+use std::path::{Path, PathBuf};
+
+use longhaul_tasks::Suite;
+
+use crate::architecture::ArchSpec;
+use crate::catalogue::Catalogue;
+use crate::cli::RunArgs;
+use crate::exit::CommandError;
+use crate::run::error::RunError;
+use crate::run::finish::recorded;
+use crate::run::folder::RunFolder;
+use crate::run::lengths::{parse_lengths, parse_range};
+use crate::run::manifest::{LimitsRecord, Manifest};
+use crate::run::plan::{self, Overrides, Plan};
+use crate::run::session::{Resources, carry_out, interrupt_flag};
+use crate::run::unit::Work;
+use crate::worker::models::is_saved;
+
+/// Runs the command.
+///
+/// # Errors
+/// Anything that keeps the run from beginning or its records from being kept.
+pub fn run(args: &RunArgs) -> Result<u8, CommandError> {
+    Ok(run_plan(args)?)
+}
+
+fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
+    if args.retry_failed && !args.resume {
+        return Err(RunError::Input(
+            "--retry-failed goes with --resume: it tries again what an earlier run left".to_owned(),
+        ));
+    }
+    let suite = Suite::load(&args.suite)?;
+    let device = plan::parse_device(&args.device)?;
+    let resources = Resources::new(
+        &device,
+        args.jobs,
+        args.threads,
+        args.time_limit.unwrap_or(suite.limits.time_s),
+        (args.memory_limit.as_deref(), suite.limits.memory_bytes),
+    )?;
+    let overrides = overrides(args)?;
+    let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
+    let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
+    let plan = plan::make(&suite, &args.suite, &overrides, &device, &resolve)?;
+    let limits = LimitsRecord {
+        time_s: resources.time_s,
+        memory_bytes: resources.memory_bytes,
+    };
+    let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
+    let out = args.out.clone().unwrap_or_else(|| default_folder(&args.suite));
+    let interrupt = interrupt_flag()?;
+    let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
+    let works = works(&plan, &folder, args.retry_failed);
+    let (id, units) = (plan.run_id.as_str(), plan.units.as_slice());
+    carry_out(&mut folder, id, &device, units, works, resources, &interrupt)
+}
+
+fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {
+    Ok(Overrides {
+        architectures: args.architectures.clone(),
+        tasks: args.tasks.clone(),
+        lengths: args.lengths.as_deref().map(parse_lengths).transpose()?,
+        train_length: args.train_length.as_deref().map(parse_range).transpose()?,
+        seeds: args.seeds,
+        learning_rates: args.learning_rates.clone(),
+        steps: args.steps,
+        batch: args.batch,
+        d_model: args.d_model,
+        layers: args.layers,
+        samples: args.samples,
+    })
+}
+
+/// `runs/<suite>`; of a suite's file, its name without ending.
+fn default_folder(suite: &str) -> PathBuf {
+    let name = Path::new(suite).file_stem().unwrap_or_default();
+    Path::new("runs").join(name)
+}
+
+/// What the folder's records leave to do.
+fn works(plan: &Plan, folder: &RunFolder, retry: bool) -> Vec<Work> {
+    let mut works = Vec::new();
+    for (unit, architecture) in plan.units.iter().zip(&plan.architectures) {
+        let recorded = recorded(&folder.rows, unit, retry);
+        let evaluations: Vec<(usize, u64)> = unit
+            .lengths
+            .iter()
+            .filter(|length| !recorded.contains(length))
+            .map(|&length| (length, unit.samples))
+            .collect();
+        if !evaluations.is_empty() {
+            works.push(Work {
+                identity: unit.identity(),
+                unit: unit.clone(),
+                architecture: architecture.clone(),
+                train: !is_saved(&folder.path.join(&unit.model), &unit.identity()),
+                evaluations,
+            });
+        }
+    }
+    works
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_named_after_the_suite() {
+        assert_eq!(default_folder("quick"), Path::new("runs/quick"));
+        assert_eq!(default_folder("suites/mine.toml"), Path::new("runs/mine"));
+    }
+}

@@ -1,0 +1,151 @@
+//! Carries out units in parallel: slots take them in order, one loop hears them all, writes rows as
+//! they come and watches for Ctrl-C.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use longhaul_results::Status;
+
+use crate::run::error::RunError;
+use crate::run::folder::RunFolder;
+use crate::run::progress::Progress;
+use crate::run::unit::{Event, Settings, Work, run_unit};
+use crate::worker::protocol::Message;
+
+/// What became of the work.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Outcome {
+    /// Whether Ctrl-C ended it.
+    pub interrupted: bool,
+    /// Seconds inside plugins, of workers that said so.
+    pub inside_plugin_s: f64,
+    /// Seconds of workers outside plugins.
+    pub outside_plugin_s: f64,
+}
+
+impl Outcome {
+    /// Share of the workers' time outside plugins.
+    pub fn outside_fraction(&self) -> Option<f64> {
+        let all = self.inside_plugin_s + self.outside_plugin_s;
+        (all > 0.0).then(|| self.outside_plugin_s / all)
+    }
+}
+
+/// Does all work with at most `jobs` workers at a time. Rows go into the folder's files at once.
+///
+/// # Errors
+/// Files that take no more; a disk that refused a worker. Workers are then stopped, and all rows up
+/// to there are kept.
+pub fn execute(
+    works: Vec<Work>,
+    jobs: usize,
+    settings: &Settings,
+    folder: &mut RunFolder,
+    progress: &mut Progress,
+    interrupt: &AtomicBool,
+) -> Result<Outcome, RunError> {
+    let jobs = jobs.clamp(1, works.len().max(1));
+    let queue = Mutex::new(VecDeque::from(works));
+    let cancel = AtomicBool::new(false);
+    let mut outcome = Outcome::default();
+    let mut failure = None;
+    std::thread::scope(|scope| {
+        let (sender, events) = channel::<(usize, Event)>();
+        for slot in 0..jobs {
+            let (sender, queue, cancel) = (sender.clone(), &queue, &cancel);
+            scope.spawn(move || serve(slot, queue, settings, cancel, &sender));
+        }
+        drop(sender);
+        loop {
+            if interrupt.load(Ordering::Relaxed) && !cancel.load(Ordering::Relaxed) {
+                outcome.interrupted = true;
+                cancel.store(true, Ordering::Relaxed);
+            }
+            match events.recv_timeout(Duration::from_millis(100)) {
+                Ok((slot, event)) => {
+                    let done = handle(slot, event, folder, progress, &mut outcome);
+                    if let Err(error) = done {
+                        cancel.store(true, Ordering::Relaxed);
+                        failure.get_or_insert(error);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(outcome),
+    }
+}
+
+/// A slot: takes units until there are none or the run stops.
+fn serve(
+    slot: usize,
+    queue: &Mutex<VecDeque<Work>>,
+    settings: &Settings,
+    cancel: &AtomicBool,
+    sender: &Sender<(usize, Event)>,
+) {
+    while !cancel.load(Ordering::Relaxed) {
+        let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
+        let Some(work) = next else { return };
+        let mut say = |event| {
+            let _ = sender.send((slot, event));
+        };
+        say(Event::Begun(Box::new(work.clone())));
+        run_unit(&work, settings, cancel, &mut say);
+        say(Event::Over);
+    }
+}
+
+fn handle(
+    slot: usize,
+    event: Event,
+    folder: &mut RunFolder,
+    progress: &mut Progress,
+    outcome: &mut Outcome,
+) -> Result<(), RunError> {
+    match event {
+        Event::Begun(work) => progress.begun(slot, &work),
+        Event::Lengths(lengths) => progress.lengths(slot, lengths),
+        Event::Said(Message::Log { level, text }) => progress.plugin_log(slot, &level, &text),
+        Event::Said(Message::Started { notes, .. }) => {
+            for note in notes {
+                progress.plugin_log(slot, "debug", &note);
+            }
+        }
+        Event::Said(message) => progress.said(slot, &message),
+        Event::Point(point) => {
+            folder.training.append(std::slice::from_ref(&point))?;
+            folder.points.push(*point);
+        }
+        Event::Rows(rows) => {
+            folder.results.append(&rows)?;
+            for row in rows.iter().filter(|row| row.label.is_empty()) {
+                progress.measured(slot, row);
+            }
+            for row in rows.iter().filter(|row| row.status == Status::Failed) {
+                tracing::info!("{} on {}: {}", row.architecture, row.task, row.reason);
+            }
+            folder.rows.extend(rows);
+        }
+        Event::Time(inside, outside) => {
+            outcome.inside_plugin_s += inside;
+            outcome.outside_plugin_s += outside;
+            tracing::info!(
+                outside_plugin_fraction = outside / (inside + outside).max(f64::MIN_POSITIVE),
+                "a worker is done"
+            );
+        }
+        Event::Disk(reason) => {
+            return Err(RunError::Worker(reason));
+        }
+        Event::Over => progress.over(slot),
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! A run's folder: locked, checked for what is in it, its files open before work begins.
+
+use std::path::{Path, PathBuf};
+
+use longhaul_results::{Journal, Measurement, RunLock, TrainingPoint};
+
+use crate::run::error::RunError;
+use crate::run::manifest::{self, Manifest};
+use crate::run::plan::Plan;
+use crate::run::records::{blank_measurement, blank_point};
+
+/// An open folder.
+#[derive(Debug)]
+pub struct RunFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Measurements that were there.
+    pub rows: Vec<Measurement>,
+    /// Where measurements go.
+    pub results: Journal<Measurement>,
+    /// Training points that were there.
+    pub points: Vec<TrainingPoint>,
+    /// Where training points go.
+    pub training: Journal<TrainingPoint>,
+    /// What was repaired on opening, in words.
+    pub repairs: Vec<String>,
+    _lock: RunLock,
+}
+
+/// Locks a folder, making it where it does not exist.
+fn lock(path: &Path) -> Result<RunLock, RunError> {
+    std::fs::create_dir_all(path).map_err(RunError::io("make the folder", path))?;
+    Ok(RunLock::acquire(path)?)
+}
+
+impl RunFolder {
+    /// Opens the folder of a plan: a new one, or with `resume` one of the same plan.
+    ///
+    /// # Errors
+    /// Another run, another program's files, another holder of the lock, the system's refusal.
+    pub fn for_plan(path: &Path, plan: &Plan, manifest: &Manifest, resume: bool) -> Result<Self, RunError> {
+        let lock = lock(path)?;
+        if path.join(manifest::FILE).exists() {
+            let there = Manifest::read(path)?;
+            let difference = there.difference(plan);
+            if let Some(difference) = difference {
+                return Err(RunError::Input(format!(
+                    "{} holds another run ({}): {difference}.\nGive another folder with --out {}, or go on with that run by its own command:\n  {}{}",
+                    path.display(),
+                    there.run_id,
+                    free_name(path).display(),
+                    there.command,
+                    if there.command.contains("--resume") { "" } else { " --resume" },
+                )));
+            }
+            if !resume {
+                return Err(RunError::Input(format!(
+                    "{} already holds this run ({}). Go on with it or see its table again by adding --resume, or run it anew in another folder with --out {}",
+                    path.display(),
+                    there.run_id,
+                    free_name(path).display(),
+                )));
+            }
+        } else {
+            refuse_strangers(path)?;
+            manifest.write(path)?;
+        }
+        Self::open_files(path, lock)
+    }
+
+    /// Opens the folder of an existing run.
+    ///
+    /// # Errors
+    /// No run there, another holder of the lock, the system's refusal.
+    pub fn existing(path: &Path) -> Result<(Self, Manifest), RunError> {
+        if !path.join(manifest::FILE).exists() {
+            return Err(RunError::Input(format!(
+                "{} is not the folder of a run: it has no {}",
+                path.display(),
+                manifest::FILE
+            )));
+        }
+        let lock = lock(path)?;
+        let manifest = Manifest::read(path)?;
+        Ok((Self::open_files(path, lock)?, manifest))
+    }
+
+    fn open_files(path: &Path, lock: RunLock) -> Result<Self, RunError> {
+        for folder in ["models", "plots"] {
+            let folder = path.join(folder);
+            std::fs::create_dir_all(&folder).map_err(RunError::io("make the folder", &folder))?;
+        }
+        let mut repairs = Vec::new();
+        let (results, rows) = open(&path.join("results.csv"), &blank_measurement(), &mut repairs)?;
+        let (training, points) = open(&path.join("training.csv"), &blank_point(), &mut repairs)?;
+        Ok(Self {
+            path: path.to_owned(),
+            rows,
+            results,
+            points,
+            training,
+            repairs,
+            _lock: lock,
+        })
+    }
+}
+
+/// Opens a file of records, or begins it.
+fn open<R: serde::Serialize + serde::de::DeserializeOwned>(
+    path: &Path,
+    sample: &R,
+    repairs: &mut Vec<String>,
+) -> Result<(Journal<R>, Vec<R>), RunError> {
+    if !path.exists() {
+        return Ok((Journal::create(path, sample)?, Vec::new()));
+    }
+    let (journal, rows, torn) = Journal::open(path, sample)?;
+    if let Some(torn) = torn {
+        repairs.push(format!(
+            "the last line of {} was cut short ({} bytes); it now stands in {} and is measured again",
+            path.display(),
+            torn.bytes,
+            torn.moved_to.display()
+        ));
+    }
+    Ok((journal, rows))
+}
+
+/// Refuses a folder with files that are not a run's.
+fn refuse_strangers(path: &Path) -> Result<(), RunError> {
+    let entries = std::fs::read_dir(path).map_err(RunError::io("read the folder", path))?;
+    let stranger = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name())
+        .find(|name| name != ".lock");
+    match stranger {
+        None => Ok(()),
+        Some(name) => Err(RunError::Input(format!(
+            "{} is not empty and not the folder of a run: it has `{}`. Give another folder with --out",
+            path.display(),
+            name.to_string_lossy()
+        ))),
+    }
+}
+
+/// The first of `name-2`, `name-3`, ... that does not exist.
+fn free_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    (2..)
+        .map(|number| path.with_file_name(format!("{name}-{number}")))
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::manifest::LimitsRecord;
+
+    fn plan(steps: u64) -> (Plan, Manifest) {
+        let units = vec![crate::run::records::tests::unit(steps)];
+        let plan = Plan {
+            run_id: crate::run::plan::run_id("cpu", &units),
+            suite: "s".into(),
+            device: "cpu".into(),
+            units,
+            architectures: Vec::new(),
+        };
+        let limits = LimitsRecord { time_s: 60, memory_bytes: None };
+        let manifest = Manifest::new(&plan, 1, 1, limits);
+        (plan, manifest)
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_plan() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let ((first, first_manifest), (other, other_manifest)) = (plan(10), plan(20));
+        drop(RunFolder::for_plan(&path, &first, &first_manifest, false).unwrap());
+        let words = |result: Result<RunFolder, RunError>| result.unwrap_err().to_string();
+        let again = words(RunFolder::for_plan(&path, &first, &first_manifest, false));
+        assert!(again.contains("--resume") && again.contains("run-2"), "{again}");
+        let another = words(RunFolder::for_plan(&path, &other, &other_manifest, true));
+        assert!(another.contains("steps of arch is 10 there and 20 here"), "{another}");
+        let open = RunFolder::for_plan(&path, &first, &first_manifest, true).unwrap();
+        assert!(open.rows.is_empty() && open.repairs.is_empty());
+        let held = words(RunFolder::for_plan(&path, &first, &first_manifest, true));
+        assert!(held.contains("another run"), "{held}");
+    }
+
+    #[test]
+    fn other_files_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("thesis.tex"), "x").unwrap();
+        let (plan, manifest) = plan(10);
+        let refused = RunFolder::for_plan(folder.path(), &plan, &manifest, false);
+        let words = refused.unwrap_err().to_string();
+        assert!(words.contains("thesis.tex"), "{words}");
+        let none = RunFolder::existing(folder.path()).unwrap_err().to_string();
+        assert!(none.contains("run.toml"), "{none}");
+    }
+}

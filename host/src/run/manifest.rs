@@ -1,0 +1,287 @@
+//! `run.toml`: the plan, the versions, the plugins, the machine and the command. Written once, before
+//! work begins; `--resume` and `eval` go by it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::error::RunError;
+use crate::run::machine::Machine;
+use crate::run::plan::{Plan, Unit};
+
+/// The file's name in a run folder.
+pub const FILE: &str = "run.toml";
+
+/// What stands in `run.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Hash of the plan.
+    pub run_id: String,
+    /// The suite's name or path.
+    pub suite: String,
+    /// Device.
+    pub device: String,
+    /// The command line.
+    pub command: String,
+    /// Workers at the same time.
+    pub jobs: usize,
+    /// CPU threads a worker.
+    pub threads: u32,
+    /// Limits of a unit.
+    pub limits: LimitsRecord,
+    /// Versions.
+    pub versions: Versions,
+    /// The machine.
+    pub machine: Machine,
+    /// The plugins.
+    #[serde(rename = "plugin")]
+    pub plugins: Vec<PluginRecord>,
+    /// The trainings.
+    #[serde(rename = "unit")]
+    pub units: Vec<Unit>,
+}
+
+/// Limits of a unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitsRecord {
+    /// Seconds of wall clock.
+    pub time_s: u64,
+    /// Bytes of resident memory.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Versions of what ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Versions {
+    /// The host.
+    pub longhaul: String,
+    /// The ABI.
+    pub plugin_api: String,
+}
+
+/// A plugin's file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PluginRecord {
+    /// The library's own name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Hash of its file.
+    pub sha256: String,
+    /// Where it was.
+    pub path: PathBuf,
+}
+
+impl Manifest {
+    /// What is to be written of a plan.
+    pub fn new(plan: &Plan, jobs: usize, threads: u32, limits: LimitsRecord) -> Self {
+        let mut plugins = Vec::<PluginRecord>::new();
+        for found in &plan.architectures {
+            if !plugins.iter().any(|plugin| plugin.path == found.library) {
+                plugins.push(PluginRecord {
+                    name: found.plugin.clone(),
+                    version: found.plugin_version.clone(),
+                    sha256: found.plugin_sha256.clone(),
+                    path: found.library.clone(),
+                });
+            }
+        }
+        Self {
+            run_id: plan.run_id.clone(),
+            suite: plan.suite.clone(),
+            device: plan.device.clone(),
+            command: crate::run::command::this_command(),
+            jobs,
+            threads,
+            limits,
+            versions: Versions {
+                longhaul: env!("CARGO_PKG_VERSION").to_owned(),
+                plugin_api: longhaul_plugin_api::abi::API_VERSION.to_owned(),
+            },
+            machine: Machine::here(),
+            plugins,
+            units: plan.units.clone(),
+        }
+    }
+
+    /// Reads the manifest of a folder.
+    ///
+    /// # Errors
+    /// No run there; a file that is not one.
+    pub fn read(folder: &Path) -> Result<Self, RunError> {
+        let path = folder.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(RunError::io("read", &path))?;
+        toml::from_str(&text).map_err(|error| {
+            RunError::Input(format!(
+                "{} is not the file of a run of this version: {}",
+                path.display(),
+                error.message()
+            ))
+        })
+    }
+
+    /// Writes the manifest, whole or not at all.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn write(&self, folder: &Path) -> Result<(), RunError> {
+        let path = folder.join(FILE);
+        let text = toml::to_string(self).expect("plain data serialises");
+        let mut file =
+            tempfile::NamedTempFile::new_in(folder).map_err(RunError::io("write in", folder))?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.as_file().sync_data())
+            .and_then(|()| {
+                let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                file.as_file().set_permissions(readable)
+            })
+            .map_err(RunError::io("write", &path))?;
+        file.persist(&path).map_err(|error| RunError::io("write", &path)(error.error))?;
+        Ok(())
+    }
+
+    /// In which way another plan differs from this one; `None` if it does not.
+    pub fn difference(&self, plan: &Plan) -> Option<String> {
+        if self.run_id == plan.run_id && self.units == plan.units {
+            return None;
+        }
+        let mut found = Vec::new();
+        if self.device != plan.device {
+            found.push(format!("device is {} there and {} here", self.device, plan.device));
+        }
+        let (there, here) = (counts(&self.units), counts(&plan.units));
+        for (what, there, here) in there.iter().zip(&here).map(|(a, b)| (a.0, &a.1, &b.1)) {
+            if there != here {
+                found.push(format!("{what}: {} there and {} here", there.join(" "), here.join(" ")));
+            }
+        }
+        if found.is_empty() {
+            let pairs = self.units.iter().zip(&plan.units);
+            let fields = pairs.flat_map(|(there, here)| field_differences(there, here));
+            let mut seen = BTreeMap::new();
+            for (field, words) in fields {
+                seen.entry(field).or_insert(words);
+            }
+            found.extend(seen.into_values());
+        }
+        if found.is_empty() {
+            found.push(format!("its id is {} there and {} here", self.run_id, plan.run_id));
+        }
+        found.truncate(4);
+        Some(found.join("; "))
+    }
+}
+
+/// Every architecture, task, seed and learning rate of some units, for comparison.
+fn counts(units: &[Unit]) -> [(&'static str, Vec<String>); 4] {
+    let of = |get: &dyn Fn(&Unit) -> String| {
+        let mut all: Vec<String> = Vec::new();
+        for value in units.iter().map(get) {
+            if !all.contains(&value) {
+                all.push(value);
+            }
+        }
+        all
+    };
+    [
+        ("architectures", of(&|unit| format!("{}:{}", unit.architecture, unit.options))),
+        ("tasks", of(&Unit::task_text)),
+        ("seeds", of(&|unit| unit.seed.to_string())),
+        ("learning rates", of(&|unit| unit.learning_rate.to_string())),
+    ]
+}
+
+/// Fields in which two units differ, with words.
+fn field_differences(there: &Unit, here: &Unit) -> Vec<(String, String)> {
+    let value = |unit: &Unit| serde_json::to_value(unit).expect("plain data serialises");
+    let (there_value, here_value) = (value(there), value(here));
+    let (Some(a), Some(b)) = (there_value.as_object(), here_value.as_object()) else {
+        return Vec::new();
+    };
+    a.iter()
+        .filter(|(field, value)| b.get(*field) != Some(value))
+        .filter(|(field, _)| !matches!(field.as_str(), "name" | "model"))
+        .map(|(field, value)| {
+            let words = if field == "plugin_sha256" {
+                format!("plugin {} was built anew since", here.plugin)
+            } else {
+                format!("{field} of {} is {value} there and {} here", here.architecture, b[field])
+            };
+            (field.clone(), words)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit() -> Unit {
+        Unit {
+            name: "n".into(),
+            model: "models/n.safetensors".into(),
+            plugin: "p".into(),
+            plugin_version: "0.1.0".into(),
+            plugin_sha256: "ab".into(),
+            architecture: "mamba2".into(),
+            options: "d_model=64,layers=2".into(),
+            task: "parity".into(),
+            task_options: String::new(),
+            train_length_min: 3,
+            train_length: 40,
+            seed: 0,
+            learning_rate: 1e-3,
+            steps: 400,
+            batch: 32,
+            warmup_steps: 40,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+            samples: 10,
+            lengths: vec![40, 80],
+        }
+    }
+
+    fn plan(units: Vec<Unit>) -> Plan {
+        Plan {
+            run_id: crate::run::plan::run_id("cpu", &units),
+            suite: "s".into(),
+            device: "cpu".into(),
+            units,
+            architectures: Vec::new(),
+        }
+    }
+
+    fn manifest(units: Vec<Unit>) -> Manifest {
+        let limits = LimitsRecord { time_s: 60, memory_bytes: None };
+        Manifest::new(&plan(units), 2, 1, limits)
+    }
+
+    #[test]
+    fn it_is_read_as_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = manifest(vec![unit()]);
+        written.write(folder.path()).unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap(), written);
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let manifest = manifest(vec![unit()]);
+        assert_eq!(manifest.difference(&plan(vec![unit()])), None);
+        let words = |change: &dyn Fn(&mut Unit)| {
+            let mut other = unit();
+            change(&mut other);
+            manifest.difference(&plan(vec![other])).unwrap()
+        };
+        assert!(words(&|unit| unit.steps = 600).contains("steps of mamba2 is 400 there and 600 here"));
+        assert!(words(&|unit| unit.architecture = "lstm".into()).contains("mamba2"));
+        assert!(words(&|unit| unit.plugin_sha256 = "cd".into()).contains("built anew"));
+        assert!(words(&|unit| unit.lengths = vec![40]).contains("[40,80] there and [40] here"));
+        let mut device = plan(vec![unit()]);
+        device.device = "cuda:0".into();
+        device.run_id = "x".into();
+        assert!(manifest.difference(&device).unwrap().contains("cuda:0 here"));
+    }
+}

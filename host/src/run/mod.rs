@@ -1,0 +1,20 @@
+//! Runs: from a suite to a validated plan, workers that carry it out, records that survive a kill, and
+//! the tables and plots at the end. No plugin is loaded in this process.
+
+pub mod child;
+pub mod command;
+pub mod error;
+pub mod execute;
+pub mod finish;
+pub mod folder;
+pub mod interrupt;
+pub mod lengths;
+pub mod machine;
+pub mod manifest;
+pub mod plan;
+#[cfg(test)]
+mod plan_tests;
+pub mod progress;
+pub mod records;
+pub mod session;
+pub mod unit;

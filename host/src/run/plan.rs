@@ -1,0 +1,372 @@
+//! From a suite and the command line to a plan: every training with its evaluations, all of it
+//! validated. A plan holds what decides the values that are measured and nothing else, so it has one
+//! hash, the run's id. It opens no library and no device, and does not write.
+
+use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, parse_task};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::architecture::ArchSpec;
+use crate::run::error::RunError;
+use crate::run::lengths::doublings;
+
+/// What the command line says beside or instead of the suite.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Replace the suite's architectures.
+    pub architectures: Vec<String>,
+    /// Replace the suite's tasks.
+    pub tasks: Vec<String>,
+    /// Evaluation lengths of every task, in tokens.
+    pub lengths: Option<Vec<usize>>,
+    /// Shortest and longest training length of every task, in tokens.
+    pub train_length: Option<(usize, usize)>,
+    /// Number of seeds, from 0 on.
+    pub seeds: Option<u64>,
+    /// Peak learning rates.
+    pub learning_rates: Vec<f64>,
+    /// Optimiser steps.
+    pub steps: Option<u64>,
+    /// Sequences a step.
+    pub batch: Option<usize>,
+    /// Model width.
+    pub d_model: Option<u32>,
+    /// Layers.
+    pub layers: Option<u32>,
+    /// Examples a length.
+    pub samples: Option<u64>,
+}
+
+/// One training and its evaluations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Unique name, usable as a file name.
+    pub name: String,
+    /// The saved model's file, inside the run folder.
+    pub model: String,
+    /// Library.
+    pub plugin: String,
+    /// Its version.
+    pub plugin_version: String,
+    /// Hash of its file.
+    pub plugin_sha256: String,
+    /// Architecture inside it.
+    pub architecture: String,
+    /// Options that are not the default, and the model's size: the column `options`.
+    pub options: String,
+    /// Task.
+    pub task: String,
+    /// All its options.
+    pub task_options: String,
+    /// Shortest training length, in tokens.
+    pub train_length_min: usize,
+    /// Longest training length, in tokens.
+    pub train_length: usize,
+    /// Seed of initialisation and data.
+    pub seed: u64,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Sequences a step.
+    pub batch: usize,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest gradient norm; 0 switches clipping off.
+    pub clip_norm: f64,
+    /// Examples a length.
+    pub samples: u64,
+    /// Evaluation lengths in tokens, ascending.
+    pub lengths: Vec<usize>,
+}
+
+impl Unit {
+    /// The task with its options, as text.
+    pub fn task_text(&self) -> String {
+        format!("{}:{}", self.task, self.task_options)
+    }
+
+    /// The architecture as `--arch` takes it, with its library and the model's size.
+    pub fn architecture_text(&self) -> String {
+        format!("{}/{}:{}", self.plugin, self.architecture, self.options)
+    }
+
+    /// Hash of all that decides the trained model: evaluations have no part in it.
+    pub fn identity(&self) -> String {
+        let mut training = self.clone();
+        training.name = String::new();
+        training.model = String::new();
+        training.samples = 0;
+        training.lengths = Vec::new();
+        hash(&training)
+    }
+}
+
+/// A plan and the architectures that carry it out.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Hash of the units and the device.
+    pub run_id: String,
+    /// The suite's name or path.
+    pub suite: String,
+    /// Device, `cpu` or `cuda:N`.
+    pub device: String,
+    /// The trainings.
+    pub units: Vec<Unit>,
+    /// The architecture of each unit.
+    pub architectures: Vec<ArchSpec>,
+}
+
+/// Id of a run that has these units on this device.
+pub fn run_id(device: &str, units: &[Unit]) -> String {
+    hash(&(device, units))
+}
+
+/// Hash of plain data, 12 hexadecimal digits.
+fn hash(data: &impl Serialize) -> String {
+    let text = serde_json::to_string(data).expect("plain data serialises");
+    hex(&Sha256::digest(text.as_bytes()))[..12].to_owned()
+}
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes the plan of a suite with what the command line replaces. `resolve` finds an architecture by
+/// its text.
+///
+/// # Errors
+/// An architecture, task, option, length or number that cannot be: the first one found.
+pub fn make(
+    suite: &Suite,
+    suite_name: &str,
+    overrides: &Overrides,
+    device: &str,
+    resolve: &dyn Fn(&str) -> Result<ArchSpec, RunError>,
+) -> Result<Plan, RunError> {
+    let texts: Vec<&str> = if overrides.architectures.is_empty() {
+        suite.architectures.iter().map(|entry| entry.name.as_str()).collect()
+    } else {
+        overrides.architectures.iter().map(String::as_str).collect()
+    };
+    let entries: Vec<TaskEntry> = if overrides.tasks.is_empty() {
+        suite.tasks.clone()
+    } else {
+        overrides.tasks.iter().map(|text| TaskEntry::new(text)).collect()
+    };
+    if texts.is_empty() || entries.is_empty() {
+        return Err(RunError::Input(format!(
+            "suite `{suite_name}` names no {}; add one, or give --{}",
+            if texts.is_empty() { "architecture" } else { "task" },
+            if texts.is_empty() { "arch" } else { "task" },
+        )));
+    }
+    let kind = device.split(':').next().unwrap_or(device);
+    let architectures = texts
+        .iter()
+        .map(|text| {
+            let architecture = resolve(text)?;
+            if architecture.devices.iter().any(|device| device == kind) {
+                return Ok(architecture);
+            }
+            Err(RunError::Input(format!(
+                "architecture `{}` of {} does not run on {kind}; it runs on {}",
+                architecture.architecture,
+                architecture.plugin,
+                architecture.devices.join(", ")
+            )))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let tasks = entries
+        .iter()
+        .map(|entry| TaskPlan::new(suite, entry, overrides))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (mut units, mut chosen) = (Vec::<Unit>::new(), Vec::new());
+    for task in &tasks {
+        for architecture in &architectures {
+            for unit in task.units(suite, overrides, architecture)? {
+                if !units.iter().any(|other| other.name == unit.name) {
+                    units.push(unit);
+                    chosen.push(architecture.clone());
+                }
+            }
+        }
+    }
+    Ok(Plan {
+        run_id: run_id(device, &units),
+        suite: suite_name.to_owned(),
+        device: device.to_owned(),
+        units,
+        architectures: chosen,
+    })
+}
+
+/// A task with the settings of its trainings, checked.
+struct TaskPlan {
+    task: Box<dyn Task>,
+    train_length: (usize, usize),
+    lengths: Vec<usize>,
+    samples: u64,
+    steps: u64,
+    batch: usize,
+    learning_rates: Vec<f64>,
+    seeds: u64,
+}
+
+impl TaskPlan {
+    fn new(suite: &Suite, entry: &TaskEntry, overrides: &Overrides) -> Result<Self, RunError> {
+        let task = parse_task(&entry.name)?;
+        let train_length = overrides
+            .train_length
+            .unwrap_or_else(|| entry.train_lengths(task.as_ref()));
+        check_length(task.as_ref(), train_length.0)?;
+        check_length(task.as_ref(), train_length.1)?;
+        if train_length.0 > train_length.1 {
+            return Err(RunError::Input(format!(
+                "task `{}`: the shortest training length, {}, is above the longest, {}",
+                entry.name, train_length.0, train_length.1
+            )));
+        }
+        let mut lengths = overrides.lengths.clone().unwrap_or_else(|| entry.lengths.clone());
+        if lengths.is_empty() {
+            lengths = doublings(train_length.1, (16 * train_length.1).min(task.max_length()));
+        }
+        lengths.sort_unstable();
+        lengths.dedup();
+        for &length in &lengths {
+            check_length(task.as_ref(), length)?;
+        }
+        let learning_rates = match (&overrides.learning_rates, &entry.learning_rates) {
+            (given, _) if !given.is_empty() => given.clone(),
+            (_, Some(of_task)) => of_task.clone(),
+            _ => suite.training.learning_rates.clone(),
+        };
+        if let Some(bad) = learning_rates.iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
+            return Err(RunError::Input(format!(
+                "learning rate {bad} of task `{}` is not a number above 0",
+                entry.name
+            )));
+        }
+        let plan = Self {
+            train_length,
+            lengths,
+            samples: overrides.samples.or(entry.samples).unwrap_or(suite.evaluation.samples),
+            steps: overrides.steps.or(entry.steps).unwrap_or(suite.training.steps),
+            batch: overrides.batch.or(entry.batch).unwrap_or(suite.training.batch),
+            learning_rates,
+            seeds: overrides.seeds.unwrap_or(suite.training.seeds),
+            task,
+        };
+        at_least_one("steps", plan.steps, &entry.name)?;
+        at_least_one("batch", plan.batch as u64, &entry.name)?;
+        at_least_one("samples", plan.samples, &entry.name)?;
+        at_least_one("seeds", plan.seeds, &entry.name)?;
+        Ok(plan)
+    }
+
+    /// Every seed and learning rate of one architecture on this task.
+    fn units(
+        &self,
+        suite: &Suite,
+        overrides: &Overrides,
+        architecture: &ArchSpec,
+    ) -> Result<Vec<Unit>, RunError> {
+        let d_model = architecture.d_model.or(overrides.d_model).unwrap_or(suite.model.d_model);
+        let layers = architecture.layers.or(overrides.layers).unwrap_or(suite.model.layers);
+        at_least_one("d_model", u64::from(d_model), &architecture.architecture)?;
+        at_least_one("layers", u64::from(layers), &architecture.architecture)?;
+        let mut options = architecture.options.clone();
+        options.push(("d_model".to_owned(), d_model.to_string()));
+        options.push(("layers".to_owned(), layers.to_string()));
+        options.sort();
+        let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut units = Vec::new();
+        for seed in 0..self.seeds {
+            for &learning_rate in &self.learning_rates {
+                let mut unit = Unit {
+                    name: String::new(),
+                    model: String::new(),
+                    plugin: architecture.plugin.clone(),
+                    plugin_version: architecture.plugin_version.clone(),
+                    plugin_sha256: architecture.plugin_sha256.clone(),
+                    architecture: architecture.architecture.clone(),
+                    options: options.join(","),
+                    task: self.task.spec().name.to_owned(),
+                    task_options: self.task.options_text(),
+                    train_length_min: self.train_length.0,
+                    train_length: self.train_length.1,
+                    seed,
+                    learning_rate,
+                    steps: self.steps,
+                    batch: self.batch,
+                    warmup_steps: suite.training.warmup_steps.min(self.steps),
+                    weight_decay: suite.training.weight_decay,
+                    clip_norm: suite.training.clip_norm,
+                    samples: self.samples,
+                    lengths: self.lengths.clone(),
+                };
+                let identity = unit.identity();
+                unit.name = format!(
+                    "{}-{}-s{seed}-lr{learning_rate}-{}",
+                    file_word(&unit.architecture),
+                    file_word(&unit.task),
+                    &identity[..8]
+                );
+                unit.model = format!("models/{}.safetensors", unit.name);
+                units.push(unit);
+            }
+        }
+        Ok(units)
+    }
+}
+
+/// Refuses a length that a task cannot have, with its limits.
+///
+/// # Errors
+/// The task's own words.
+pub fn check_length(task: &dyn Task, length: usize) -> Result<(), RunError> {
+    let (min, max) = (task.min_length(), task.max_length());
+    if (min..=max).contains(&length) {
+        return Ok(());
+    }
+    Err(RunError::Task(TaskError::Length {
+        task: task.spec().name.to_owned(),
+        options: task.options_text(),
+        length,
+        min,
+        max,
+    }))
+}
+
+fn at_least_one(what: &str, value: u64, whose: &str) -> Result<(), RunError> {
+    if value > 0 {
+        return Ok(());
+    }
+    Err(RunError::Input(format!("{what} of `{whose}` is 0; it is at least 1")))
+}
+
+/// A name with nothing in it that a file name should not have.
+fn file_word(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    name.chars().map(plain).collect()
+}
+
+/// Checks a device's text: `cpu`, `cuda` or `cuda:N`; `cuda` becomes `cuda:0`.
+///
+/// # Errors
+/// Another text.
+pub fn parse_device(text: &str) -> Result<String, RunError> {
+    match text {
+        "cpu" => Ok(text.to_owned()),
+        "cuda" => Ok("cuda:0".to_owned()),
+        _ => match text.strip_prefix("cuda:").map(str::parse::<u32>) {
+            Some(Ok(index)) => Ok(format!("cuda:{index}")),
+            _ => Err(RunError::Input(format!(
+                "device `{text}` is unknown; write cpu, or cuda:0 for the first NVIDIA card (`longhaul devices` lists what is here)"
+            ))),
+        },
+    }
+}

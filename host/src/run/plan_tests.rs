@@ -1,0 +1,152 @@
+//! Tests of [`super::plan`]: expansion, replacement and refusal, without any plugin.
+
+use std::path::PathBuf;
+
+use longhaul_tasks::Suite;
+
+use super::error::RunError;
+use super::plan::{Overrides, Plan, make, parse_device};
+use crate::architecture::ArchSpec;
+
+const SUITE: &str = r#"
+[training]
+steps = 20
+learning_rates = [1e-3, 3e-3]
+seeds = 2
+[[architecture]]
+name = "one"
+[[architecture]]
+name = "two:state=8,d_model=32"
+[[task]]
+name = "induction"
+train_length = 32
+lengths = [64, 32, 64]
+[[task]]
+name = "parity"
+train_length_min = 3
+train_length = 40
+"#;
+
+fn resolve(text: &str) -> Result<ArchSpec, RunError> {
+    let (name, options) = text.split_once(':').unwrap_or((text, ""));
+    let wide = options.contains("d_model=32");
+    Ok(ArchSpec {
+        library: PathBuf::from(format!("/lib/{name}.so")),
+        plugin: format!("longhaul-{name}"),
+        plugin_version: "0.1.0".to_owned(),
+        plugin_sha256: "ab".to_owned(),
+        architecture: name.to_owned(),
+        values: Vec::new(),
+        options: if options.contains("state=8") {
+            vec![("state".to_owned(), "8".to_owned())]
+        } else {
+            Vec::new()
+        },
+        d_model: wide.then_some(32),
+        layers: None,
+        devices: vec!["cpu".to_owned()],
+    })
+}
+
+fn plan(overrides: &Overrides) -> Result<Plan, RunError> {
+    let suite = Suite::from_toml(SUITE, "test").unwrap();
+    make(&suite, "test", overrides, "cpu", &resolve)
+}
+
+#[test]
+fn a_plan_is_the_product_of_its_parts() {
+    let plan = plan(&Overrides::default()).unwrap();
+    assert_eq!(plan.units.len(), 2 * 2 * 2 * 2);
+    let names: std::collections::HashSet<_> = plan.units.iter().map(|unit| &unit.name).collect();
+    assert_eq!(names.len(), plan.units.len());
+    let first = &plan.units[0];
+    assert_eq!(first.options, "d_model=64,layers=2");
+    assert_eq!(first.lengths, [32, 64]);
+    let last = plan.units.last().unwrap();
+    assert_eq!(last.options, "d_model=32,layers=2,state=8");
+    assert_eq!(
+        last.architecture_text(),
+        "longhaul-two/two:d_model=32,layers=2,state=8"
+    );
+    assert_eq!((last.train_length_min, last.train_length), (3, 40));
+    // Without lengths in the suite: doublings to 16 times the training length.
+    assert_eq!(last.lengths, [40, 80, 160, 320, 640]);
+    assert_eq!(last.warmup_steps, 20, "no longer than the training");
+}
+
+#[test]
+fn the_command_line_replaces_the_suite() {
+    let overrides = Overrides {
+        architectures: vec!["three".to_owned(), "three".to_owned()],
+        tasks: vec!["parity".to_owned()],
+        lengths: Some(vec![16]),
+        train_length: Some((8, 8)),
+        seeds: Some(1),
+        learning_rates: vec![0.5],
+        steps: Some(7),
+        batch: Some(3),
+        d_model: Some(16),
+        layers: Some(1),
+        samples: Some(9),
+    };
+    let plan = plan(&overrides).unwrap();
+    assert_eq!(plan.units.len(), 1, "the same unit twice is one");
+    let unit = &plan.units[0];
+    assert_eq!(unit.options, "d_model=16,layers=1");
+    assert_eq!((unit.steps, unit.batch, unit.samples), (7, 3, 9));
+    assert_eq!((unit.train_length_min, unit.train_length), (8, 8));
+}
+
+#[test]
+fn the_id_follows_what_decides_values() {
+    let base = plan(&Overrides::default()).unwrap();
+    assert_eq!(base.run_id, plan(&Overrides::default()).unwrap().run_id);
+    let more_steps = plan(&Overrides {
+        steps: Some(21),
+        ..Overrides::default()
+    })
+    .unwrap();
+    assert_ne!(base.run_id, more_steps.run_id);
+    assert_ne!(base.units[0].identity(), more_steps.units[0].identity());
+    let longer = plan(&Overrides {
+        lengths: Some(vec![128]),
+        ..Overrides::default()
+    })
+    .unwrap();
+    assert_ne!(base.run_id, longer.run_id);
+    // The trained model is the same whatever it is evaluated on.
+    assert_eq!(base.units[0].identity(), longer.units[0].identity());
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let short = plan(&Overrides {
+        tasks: vec!["mqar:pairs=8".to_owned()],
+        lengths: Some(vec![16]),
+        ..Overrides::default()
+    });
+    let message = short.unwrap_err().to_string();
+    assert!(message.contains("mqar") && message.contains("16"), "{message}");
+    let rate = plan(&Overrides {
+        learning_rates: vec![f64::NAN],
+        ..Overrides::default()
+    });
+    assert!(rate.unwrap_err().to_string().contains("NaN"));
+    let steps = plan(&Overrides {
+        steps: Some(0),
+        ..Overrides::default()
+    });
+    assert!(steps.unwrap_err().to_string().contains("steps"));
+    let suite = Suite::from_toml(SUITE, "test").unwrap();
+    let device = make(&suite, "test", &Overrides::default(), "cuda:0", &resolve);
+    let message = device.unwrap_err().to_string();
+    assert!(message.contains("does not run on cuda"), "{message}");
+}
+
+#[test]
+fn devices() {
+    assert_eq!(parse_device("cpu").unwrap(), "cpu");
+    assert_eq!(parse_device("cuda").unwrap(), "cuda:0");
+    assert_eq!(parse_device("cuda:3").unwrap(), "cuda:3");
+    assert!(parse_device("gpu").unwrap_err().to_string().contains("`gpu`"));
+}

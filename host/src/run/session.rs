@@ -1,0 +1,131 @@
+//! What `run` and `eval` share: jobs and limits from the command line, carrying out the work, and the
+//! last words.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::exit;
+use crate::run::command::resume_command;
+use crate::run::error::RunError;
+use crate::run::execute::execute;
+use crate::run::finish::finish;
+use crate::run::folder::RunFolder;
+use crate::run::lengths::parse_size;
+use crate::run::machine;
+use crate::run::plan::Unit;
+use crate::run::progress::Progress;
+use crate::run::unit::{Settings, Work};
+
+/// Workers at a time and what each may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Resources {
+    /// Workers at a time.
+    pub jobs: usize,
+    /// CPU threads a worker.
+    pub threads: u32,
+    /// Seconds of wall clock for a unit.
+    pub time_s: u64,
+    /// Bytes of resident memory for a worker; none where the system does not say how much there is.
+    pub memory_bytes: Option<u64>,
+}
+
+impl Resources {
+    /// From the command line, then the suite, then the machine: on the CPU a worker a core, on a GPU
+    /// one at a time; nine tenths of the memory.
+    ///
+    /// # Errors
+    /// A size that is none; a number that is 0.
+    pub fn new(
+        device: &str,
+        jobs: Option<usize>,
+        threads: Option<u32>,
+        time_s: u64,
+        memory: (Option<&str>, Option<u64>),
+    ) -> Result<Self, RunError> {
+        let cores = machine::cores();
+        let jobs = jobs.unwrap_or(if device == "cpu" { cores } else { 1 });
+        let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
+        for (what, number) in [("--jobs", jobs as u64), ("--threads", u64::from(threads)), ("--time-limit", time_s)] {
+            if number == 0 {
+                return Err(RunError::Input(format!("{what} is 0; it is at least 1")));
+            }
+        }
+        let memory_bytes = match memory {
+            (Some(text), _) => Some(parse_size(text)?),
+            (None, Some(bytes)) => Some(bytes),
+            (None, None) => machine::memory_bytes().map(|bytes| bytes / 10 * 9),
+        };
+        Ok(Self {
+            jobs,
+            threads,
+            time_s,
+            memory_bytes,
+        })
+    }
+}
+
+/// A handler for Ctrl-C.
+///
+/// # Errors
+/// The system refuses it.
+pub fn interrupt_flag() -> Result<Arc<AtomicBool>, RunError> {
+    crate::run::interrupt::flag()
+        .map_err(RunError::io("handle signals of", std::path::Path::new("this process")))
+}
+
+/// Carries out the work of a folder, then writes and prints what is made of its records. Returns the
+/// process's exit code.
+///
+/// # Errors
+/// Ctrl-C; files that cannot be written.
+pub fn carry_out(
+    folder: &mut RunFolder,
+    run_id: &str,
+    device: &str,
+    units: &[Unit],
+    works: Vec<Work>,
+    resources: Resources,
+    interrupt: &AtomicBool,
+) -> Result<u8, RunError> {
+    for repair in &folder.repairs {
+        tracing::warn!("{repair}");
+    }
+    let settings = Settings {
+        folder: folder.path.clone(),
+        run_id: run_id.to_owned(),
+        device: device.to_owned(),
+        threads: resources.threads,
+        time_s: resources.time_s,
+        memory_bytes: resources.memory_bytes,
+    };
+    let begun = std::time::Instant::now();
+    let count = works.len();
+    let mut progress = Progress::new(&works, resources.jobs);
+    let outcome = execute(works, resources.jobs, &settings, folder, &mut progress, interrupt);
+    progress.finish();
+    let outcome = outcome?;
+    if outcome.interrupted {
+        return Err(RunError::Interrupted {
+            resume: resume_command(),
+        });
+    }
+    let report = finish(folder, units)?;
+    let mut text = report.table;
+    let path = folder.path.display();
+    text.push_str(&format!("\n{} measurements", report.all));
+    if report.not_ok > 0 {
+        text.push_str(&format!(
+            ", {} of them not ok (status and reason in {path}/results.csv; --resume --retry-failed tries them again)",
+            report.not_ok
+        ));
+    }
+    text.push_str(&format!("; {count} trainings and their evaluations in {:.0} s", begun.elapsed().as_secs_f64()));
+    if let Some(outside) = outcome.outside_fraction() {
+        text.push_str(&format!("; workers spent {:.1} % of their time outside the plugins", 100.0 * outside));
+    }
+    text.push_str(&format!(
+        ".\nRecords: {path}/results.csv, training.csv, summary.csv. Curves: {path}/plots/. Models: {path}/models/.\n"
+    ));
+    crate::commands::print(&text).map_err(RunError::Command)?;
+    Ok(if report.not_ok > 0 { exit::FAILED } else { exit::OK })
+}

@@ -1,0 +1,367 @@
+//! One unit of a run: its worker, and a fresh one for what is left when a worker is lost during an
+//! evaluation. Every planned length ends up with a record, whatever happens, unless the run stops.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use longhaul_results::{Measurement, Status, TrainingPoint};
+
+use crate::architecture::ArchSpec;
+use crate::run::child::{End, Limits, run_worker};
+use crate::run::plan::Unit;
+use crate::run::records::Common;
+use crate::worker::protocol::{Evaluation, FailureKind, Job, Message, Training};
+
+/// What is left to do of a unit.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The unit.
+    pub unit: Unit,
+    /// Its architecture.
+    pub architecture: ArchSpec,
+    /// Identity of its training, which the saved model carries.
+    pub identity: String,
+    /// Whether it must be trained; else the saved model is read.
+    pub train: bool,
+    /// Lengths still to evaluate and their examples, ascending.
+    pub evaluations: Vec<(usize, u64)>,
+}
+
+/// What is the same for all units.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The run's folder.
+    pub folder: std::path::PathBuf,
+    /// The run's id.
+    pub run_id: String,
+    /// Device.
+    pub device: String,
+    /// CPU threads a worker.
+    pub threads: u32,
+    /// Seconds of wall clock for a unit.
+    pub time_s: u64,
+    /// Bytes of resident memory for a worker.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What a unit has to say.
+#[derive(Debug)]
+pub enum Event {
+    /// It begins in a slot.
+    Begun(Box<Work>),
+    /// A worker said something.
+    Said(Message),
+    /// A worker begins on these lengths.
+    Lengths(Vec<usize>),
+    /// A row for `training.csv`.
+    Point(Box<TrainingPoint>),
+    /// Rows for `results.csv`.
+    Rows(Vec<Measurement>),
+    /// Seconds inside and outside the plugin.
+    Time(f64, f64),
+    /// The disk refused a worker's file: the run cannot go on.
+    Disk(String),
+    /// It is over.
+    Over,
+}
+
+/// Does a unit's work, and says what happens by `say`.
+pub fn run_unit(work: &Work, settings: &Settings, cancel: &AtomicBool, say: &mut dyn FnMut(Event)) {
+    let task = match longhaul_tasks::parse_task(&work.unit.task_text()) {
+        Ok(task) => task,
+        Err(error) => return say(Event::Disk(format!("run.toml names a task that cannot be made: {error}"))),
+    };
+    let mut runner = Runner {
+        work,
+        settings,
+        common: Common::new(&settings.run_id, &settings.device, task.as_ref()),
+        deadline: Instant::now() + Duration::from_secs(settings.time_s),
+        train: work.train,
+        left: work.evaluations.clone(),
+        say,
+    };
+    while !runner.left.is_empty() {
+        if !runner.worker(cancel) {
+            return;
+        }
+    }
+}
+
+struct Runner<'a> {
+    work: &'a Work,
+    settings: &'a Settings,
+    common: Common,
+    deadline: Instant,
+    train: bool,
+    left: Vec<(usize, u64)>,
+    say: &'a mut dyn FnMut(Event),
+}
+
+/// What a worker got done, heard from its messages.
+#[derive(Debug, Default)]
+struct Heard {
+    trained: bool,
+    evaluating: Option<usize>,
+    answered: Vec<bool>,
+}
+
+impl Runner<'_> {
+    /// One worker on what is left. `false` when the run must stop.
+    fn worker(&mut self, cancel: &AtomicBool) -> bool {
+        let job = self.job();
+        let limits = Limits {
+            deadline: self.deadline,
+            time_s: self.settings.time_s,
+            memory_bytes: self.settings.memory_bytes,
+        };
+        let mut heard = Heard {
+            trained: !self.train,
+            evaluating: None,
+            answered: vec![false; self.left.len()],
+        };
+        (self.say)(Event::Lengths(self.left.iter().map(|left| left.0).collect()));
+        let end = run_worker(&job, &limits, cancel, &mut |message| self.hear(message, &mut heard));
+        match end {
+            End::Cancelled => return false,
+            End::Failed { kind: FailureKind::Disk, reason } => {
+                (self.say)(Event::Disk(reason));
+                return false;
+            }
+            End::Done { inside_plugin_s, outside_plugin_s } => {
+                (self.say)(Event::Time(inside_plugin_s, outside_plugin_s));
+                self.forget_answered(&heard);
+                if !self.left.is_empty() {
+                    self.give_up(&End::Done { inside_plugin_s, outside_plugin_s }, "the worker ended early");
+                }
+            }
+            end => self.lost(&end, &heard),
+        }
+        true
+    }
+
+    fn job(&self) -> Job {
+        let unit = &self.work.unit;
+        let options = &unit.options;
+        let size = |name: &str| {
+            let found = options.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            found.and_then(|size| size.parse().ok()).unwrap_or(1)
+        };
+        Job {
+            architecture: self.work.architecture.clone(),
+            d_model: size("d_model"),
+            layers: size("layers"),
+            task: unit.task_text(),
+            train_length: unit.train_length,
+            seed: unit.seed,
+            device: self.settings.device.clone(),
+            threads: self.settings.threads,
+            training: self.train.then_some(Training {
+                length_min: unit.train_length_min,
+                steps: unit.steps,
+                batch: unit.batch,
+                learning_rate: unit.learning_rate,
+                warmup_steps: unit.warmup_steps,
+                weight_decay: unit.weight_decay,
+                clip_norm: unit.clip_norm,
+            }),
+            model_file: self.settings.folder.join(&unit.model),
+            identity: self.work.identity.clone(),
+            evaluations: self
+                .left
+                .iter()
+                .map(|&(length, samples)| Evaluation { task: unit.task_text(), length, samples })
+                .collect(),
+        }
+    }
+
+    fn hear(&mut self, message: &Message, heard: &mut Heard) {
+        let unit = &self.work.unit;
+        match message {
+            Message::Started { parameters, .. } => self.common.parameters = Some(*parameters),
+            Message::Trained { .. } => heard.trained = true,
+            Message::Evaluating { index } => heard.evaluating = Some(*index),
+            Message::Evaluated(evaluated) => {
+                heard.evaluating = None;
+                if let Some(&(length, _)) = self.left.get(evaluated.index) {
+                    heard.answered[evaluated.index] = true;
+                    (self.say)(Event::Rows(self.common.measured(unit, length, evaluated)));
+                }
+            }
+            Message::EvaluationFailed { index, kind, reason } => {
+                heard.evaluating = None;
+                if let Some(&(length, _)) = self.left.get(*index) {
+                    heard.answered[*index] = true;
+                    let end = End::Failed { kind: *kind, reason: reason.clone() };
+                    let (status, reason) = end.status();
+                    let row = self.common.unmeasured(unit, length, status, &reason);
+                    (self.say)(Event::Rows(vec![row]));
+                }
+            }
+            Message::Progress { .. } => {
+                if let Some(point) = self.common.point(unit, message) {
+                    (self.say)(Event::Point(Box::new(point)));
+                }
+            }
+            _ => {}
+        }
+        (self.say)(Event::Said(message.clone()));
+    }
+
+    /// A worker is gone before its job was done.
+    fn lost(&mut self, end: &End, heard: &Heard) {
+        if !heard.trained {
+            let (status, _) = end.status();
+            let reason = format!("training {}", past(status));
+            return self.give_up(end, &reason);
+        }
+        self.train = false;
+        self.forget_answered(heard);
+        // `left` now begins with what the worker was at: evaluations go in order.
+        let (status, _) = end.status();
+        match (heard.evaluating, status) {
+            (None, _) => self.give_up(end, "the saved model could not be evaluated"),
+            (Some(_), Status::TimedOut) => {
+                self.give_up(end, "over budget: the time limit was reached at a shorter length");
+            }
+            (Some(_), Status::OutOfMemory) => {
+                self.give_up(end, "over budget: memory ran out at a shorter length");
+            }
+            (Some(_), _) => self.record_first(end),
+        }
+    }
+
+    fn forget_answered(&mut self, heard: &Heard) {
+        let mut answered = heard.answered.iter();
+        self.left.retain(|_| !answered.next().copied().unwrap_or(false));
+    }
+
+    /// Records how the first length that is left ended.
+    fn record_first(&mut self, end: &End) {
+        if self.left.is_empty() {
+            return;
+        }
+        let (length, _) = self.left.remove(0);
+        let (status, reason) = end.status();
+        let row = self.common.unmeasured(&self.work.unit, length, status, &reason);
+        (self.say)(Event::Rows(vec![row]));
+    }
+
+    /// Records how the first length that is left ended, and that the others were not run.
+    fn give_up(&mut self, end: &End, reason: &str) {
+        self.record_first(end);
+        let unit = &self.work.unit;
+        let rows: Vec<_> = self
+            .left
+            .drain(..)
+            .map(|(length, _)| self.common.unmeasured(unit, length, Status::NotRun, reason))
+            .collect();
+        if !rows.is_empty() {
+            (self.say)(Event::Rows(rows));
+        }
+    }
+}
+
+/// A status as the end of a sentence on training.
+fn past(status: Status) -> &'static str {
+    match status {
+        Status::Crashed => "crashed",
+        Status::TimedOut => "timed out",
+        Status::OutOfMemory => "ran out of memory",
+        Status::Ok | Status::Failed | Status::NotRun => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::records::tests::unit;
+
+    fn work() -> Work {
+        Work {
+            identity: unit(10).identity(),
+            unit: unit(10),
+            architecture: ArchSpec {
+                library: "lib.so".into(),
+                plugin: "p".into(),
+                plugin_version: "0.1.0".into(),
+                plugin_sha256: "ab".into(),
+                architecture: "arch".into(),
+                values: Vec::new(),
+                options: Vec::new(),
+                d_model: None,
+                layers: None,
+                devices: vec!["cpu".into()],
+            },
+            train: true,
+            evaluations: vec![(40, 10), (80, 10), (160, 10)],
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            folder: "f".into(),
+            run_id: "id".into(),
+            device: "cpu".into(),
+            threads: 1,
+            time_s: 60,
+            memory_bytes: None,
+        }
+    }
+
+    /// Rows that a lost worker leads to, and lengths left for the next one.
+    fn lose(end: &End, heard: &Heard) -> (Vec<(u64, Status)>, Vec<usize>) {
+        let (work, settings) = (work(), settings());
+        let task = longhaul_tasks::parse_task("parity").unwrap();
+        let mut rows = Vec::new();
+        let mut say = |event| {
+            if let Event::Rows(new) = event {
+                rows.extend(new.iter().map(|row| (row.eval_length, row.status)));
+            }
+        };
+        let mut runner = Runner {
+            work: &work,
+            settings: &settings,
+            common: Common::new("id", "cpu", task.as_ref()),
+            deadline: Instant::now(),
+            train: true,
+            left: work.evaluations.clone(),
+            say: &mut say,
+        };
+        runner.lost(end, heard);
+        let left = runner.left.iter().map(|left| left.0).collect();
+        (rows, left)
+    }
+
+    fn crash() -> End {
+        End::Died {
+            status: std::os::unix::process::ExitStatusExt::from_raw(11),
+            last_line: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_crash_in_training_ends_the_unit() {
+        let heard = Heard { answered: vec![false; 3], ..Heard::default() };
+        let (rows, left) = lose(&crash(), &heard);
+        assert_eq!(rows, [(40, Status::Crashed), (80, Status::NotRun), (160, Status::NotRun)]);
+        assert!(left.is_empty());
+    }
+
+    #[test]
+    fn a_crash_in_an_evaluation_costs_one_length() {
+        let heard = Heard { trained: true, evaluating: Some(1), answered: vec![true, false, false] };
+        let (rows, left) = lose(&crash(), &heard);
+        assert_eq!(rows, [(80, Status::Crashed)]);
+        assert_eq!(left, [160]);
+    }
+
+    #[test]
+    fn a_spent_budget_costs_the_longer_lengths() {
+        let heard = Heard { trained: true, evaluating: Some(1), answered: vec![true, false, false] };
+        let (rows, left) = lose(&End::TimedOut { time_s: 1 }, &heard);
+        assert_eq!(rows, [(80, Status::TimedOut), (160, Status::NotRun)]);
+        assert!(left.is_empty());
+        let (rows, _) = lose(&End::OutOfMemory { used: 2, limit: 1 }, &heard);
+        assert_eq!(rows, [(80, Status::OutOfMemory), (160, Status::NotRun)]);
+    }
+}

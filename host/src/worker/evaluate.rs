@@ -1,0 +1,357 @@
+//! Evaluation at one length, streamed: examples are written chunk by chunk while the model reads them,
+//! so that memory does not grow with length unless the model's state does.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use longhaul_plugin_api::client::{LoadedModel, LoadedSession};
+use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
+use longhaul_tasks::{Coordinates, Metric, Sample, Split, Task};
+
+use crate::worker::batches::Ahead;
+use crate::worker::clock::Clock;
+use crate::worker::job::Failure;
+use crate::worker::pipe::send;
+use crate::worker::protocol::{Evaluated, Evaluation, Message, Score};
+
+/// Most tokens of a row in one feed.
+const CHUNK: usize = 2048;
+/// Most tokens of all rows in one feed.
+const FEED: usize = 16_384;
+/// Most bytes of recurrent state over all rows, as the model declares it.
+const STATE: u64 = 512 << 20;
+/// How often progress is reported.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// How the examples of one length are read: depends on nothing but length, number and the model's
+/// state, so that values do not depend on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    /// Rows a feed.
+    rows: usize,
+    /// Tokens a row and feed.
+    chunk: usize,
+}
+
+impl Layout {
+    fn new(length: usize, samples: u64, state_bytes: u64) -> Self {
+        let chunk = length.clamp(1, CHUNK);
+        let by_state = (STATE / state_bytes.max(1)).max(1);
+        let rows = (FEED / chunk) as u64;
+        Self {
+            rows: rows.min(samples).min(by_state).max(1) as usize,
+            chunk,
+        }
+    }
+}
+
+/// Some tokens of a group of examples.
+#[derive(Default)]
+struct Chunk {
+    /// `[rows, length]`.
+    tokens: Vec<u32>,
+    /// `[rows, length]`; -1 is not scored.
+    targets: Vec<i32>,
+    /// Tokens a row.
+    length: usize,
+    /// Labels of each example, with the group's last chunk; else empty. Rows beyond them are padding.
+    labels: Option<Vec<Vec<String>>>,
+    /// Tokens without padding.
+    real_tokens: u64,
+}
+
+/// Evaluates a model at one length, on the same examples for every architecture.
+///
+/// # Errors
+/// The plugin's, with the position; a plugin whose state says it read another number of tokens.
+pub fn evaluate(
+    model: &LoadedModel,
+    task: &dyn Task,
+    seed: u64,
+    evaluation: &Evaluation,
+    index: usize,
+    clock: &mut Clock,
+) -> Result<Evaluated, Failure> {
+    let (length, samples) = (evaluation.length, evaluation.samples);
+    let first = task.sample(&coordinates(length, seed, 0))?.len();
+    let layout = Layout::new(first, samples, model.declared_state_bytes(first as u64));
+    reset_peak_memory();
+    let begun = Instant::now();
+    let mut session = clock.inside(|| model.new_session(layout.rows))?;
+    let mut tally = Tally::new(task.spec().metric, layout.rows);
+    let mut tokens = 0;
+    let mut state_bytes = None;
+    let groups = samples.div_ceil(layout.rows as u64);
+    let chunks = groups * first.div_ceil(layout.chunk) as u64;
+    std::thread::scope(|scope| -> Result<(), Failure> {
+        let mut source = Source::new(task, length, seed, samples, layout);
+        let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk));
+        let (mut done, mut glance) = (0_u64, Instant::now());
+        while let Some(mut chunk) = ahead.next() {
+            let answers = feed(&mut session, &chunk, layout.rows, task.vocab(), clock)?;
+            tally.chunk(&chunk, &answers);
+            tokens += chunk.real_tokens;
+            if let Some(labels) = chunk.labels.take() {
+                tally.group(&labels);
+                state_bytes.get_or_insert(session.state_bytes() / layout.rows as u64);
+                clock.inside(|| session.reset())?;
+            }
+            done += 1;
+            if glance.elapsed() >= GLANCE {
+                let share = done as f64 / chunks.max(1) as f64;
+                send(&Message::Evaluation { share: share.min(1.0) });
+                glance = Instant::now();
+            }
+            ahead.give_back(chunk);
+        }
+        Ok(())
+    })?;
+    if tally.examples != samples {
+        return Err(Failure::error(format!("the task made {} of {samples} examples", tally.examples)));
+    }
+    Ok(Evaluated {
+        index,
+        scores: tally.scores(),
+        state_bytes: state_bytes.unwrap_or(0),
+        peak_memory_bytes: crate::machine::peak_memory(),
+        tokens,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+fn feed(
+    session: &mut LoadedSession,
+    chunk: &Chunk,
+    rows: usize,
+    vocab: usize,
+    clock: &mut Clock,
+) -> Result<FeedOutput, Failure> {
+    // Targets are left away where nothing is scored: filler needs no output head.
+    let scored = chunk.targets.iter().any(|&target| target >= 0);
+    let targets: &[i32] = if scored { &chunk.targets } else { &[] };
+    let batch = Batch::new(&chunk.tokens, targets, rows, chunk.length);
+    let position = session.position();
+    let answers = clock.inside(|| session.feed(batch, Logits::None, vocab));
+    answers.map_err(|error| Failure::from(error).at(&format!("reading from token {position} on")))
+}
+
+fn coordinates(length: usize, seed: u64, index: u64) -> Coordinates {
+    Coordinates {
+        split: Split::Test,
+        length,
+        seed,
+        index,
+    }
+}
+
+/// Writes the chunks of all groups in order.
+struct Source<'a> {
+    task: &'a dyn Task,
+    length: usize,
+    seed: u64,
+    samples: u64,
+    layout: Layout,
+    /// First example after the present group.
+    next: u64,
+    group: Vec<Box<dyn Sample>>,
+    /// Tokens already written of each row.
+    position: usize,
+}
+
+impl<'a> Source<'a> {
+    fn new(task: &'a dyn Task, length: usize, seed: u64, samples: u64, layout: Layout) -> Self {
+        Self {
+            task,
+            length,
+            seed,
+            samples,
+            layout,
+            next: 0,
+            group: Vec::new(),
+            position: 0,
+        }
+    }
+
+    /// The next chunk; `false` when there are no more.
+    fn fill(&mut self, chunk: &mut Chunk) -> bool {
+        let mut longest = self.group.iter().map(|sample| sample.len()).max().unwrap_or(0);
+        if self.position == longest {
+            let end = self.samples.min(self.next + self.layout.rows as u64);
+            let group = (self.next..end)
+                .map(|index| self.task.sample(&coordinates(self.length, self.seed, index)));
+            let Ok(group) = group.collect::<Result<Vec<_>, _>>() else {
+                return false;
+            };
+            (self.group, self.next, self.position) = (group, end, 0);
+            longest = self.group.iter().map(|sample| sample.len()).max().unwrap_or(0);
+            if longest == 0 {
+                return false;
+            }
+        }
+        let length = self.layout.chunk.min(longest - self.position);
+        chunk.length = length;
+        chunk.real_tokens = 0;
+        chunk.tokens.clear();
+        chunk.tokens.resize(self.layout.rows * length, 0);
+        chunk.targets.clear();
+        chunk.targets.resize(self.layout.rows * length, -1);
+        let rows = chunk.tokens.chunks_mut(length).zip(chunk.targets.chunks_mut(length));
+        for (sample, (tokens, targets)) in self.group.iter().zip(rows) {
+            let own = sample.len().saturating_sub(self.position).min(length);
+            sample.write(self.position, &mut tokens[..own], &mut targets[..own]);
+            chunk.real_tokens += own as u64;
+        }
+        self.position += length;
+        chunk.labels = (self.position == longest).then(|| {
+            let texts = |sample: &Box<dyn Sample>| sample.labels().iter().map(ToString::to_string).collect();
+            self.group.iter().map(texts).collect()
+        });
+        true
+    }
+}
+
+/// Answers of one row so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct Row {
+    scored: u64,
+    correct: u64,
+    nll: f64,
+}
+
+/// Right and wrong, over all and by label.
+struct Tally {
+    metric: Metric,
+    rows: Vec<Row>,
+    scores: BTreeMap<String, Score>,
+    examples: u64,
+}
+
+impl Tally {
+    fn new(metric: Metric, rows: usize) -> Self {
+        Self {
+            metric,
+            rows: vec![Row::default(); rows],
+            scores: BTreeMap::new(),
+            examples: 0,
+        }
+    }
+
+    /// Takes the answers of a chunk, which are in row-major order of its scored positions.
+    fn chunk(&mut self, chunk: &Chunk, answers: &FeedOutput) {
+        let mut answer = answers.predictions.iter().zip(answers.nll.iter());
+        for (row, targets) in self.rows.iter_mut().zip(chunk.targets.chunks(chunk.length)) {
+            for &target in targets.iter().filter(|&&target| target >= 0) {
+                let Some((&prediction, &nll)) = answer.next() else { return };
+                row.scored += 1;
+                row.correct += u64::from(i64::from(prediction) == i64::from(target));
+                row.nll += f64::from(nll);
+            }
+        }
+    }
+
+    /// Closes a group of examples, one an entry of `labels`.
+    fn group(&mut self, labels: &[Vec<String>]) {
+        for (row, labels) in self.rows.iter().zip(labels) {
+            let (samples, correct) = match self.metric {
+                Metric::TokenAccuracy => (row.scored, row.correct),
+                Metric::ExactMatch => (1, u64::from(row.correct == row.scored)),
+            };
+            for label in labels.iter().map(String::as_str).chain([""]) {
+                let score = self.scores.entry(label.to_owned()).or_default();
+                score.samples += samples;
+                score.correct += correct;
+                score.tokens += row.scored;
+                score.nll_sum += row.nll;
+            }
+            self.examples += 1;
+        }
+        self.rows.fill(Row::default());
+    }
+
+    /// Breakdowns in order of their label, then all examples.
+    fn scores(mut self) -> Vec<Score> {
+        let whole = self.scores.remove("").unwrap_or_default();
+        let labelled = self.scores.into_iter().map(|(label, score)| Score { label, ..score });
+        labelled.chain([whole]).collect()
+    }
+}
+
+/// Lets the kernel count this process's peak memory from now on, where it allows that.
+fn reset_peak_memory() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feeds_are_bounded() {
+        assert_eq!(Layout::new(64, 500, 10), Layout { rows: 256, chunk: 64 });
+        assert_eq!(Layout::new(64, 100, 10), Layout { rows: 100, chunk: 64 });
+        assert_eq!(Layout::new(1 << 14, 500, 10), Layout { rows: 8, chunk: 2048 });
+        // The same for every longer length, so that memory is the same too.
+        assert_eq!(Layout::new(1 << 14, 500, 10), Layout::new(1 << 20, 500, 10));
+        // A state that grows gets fewer rows.
+        assert_eq!(Layout::new(1 << 20, 500, 300 << 20), Layout { rows: 1, chunk: 2048 });
+    }
+
+    #[test]
+    fn chunks_together_are_the_examples() {
+        let task = longhaul_tasks::parse_task("needle").unwrap();
+        let layout = Layout { rows: 3, chunk: 50 };
+        let mut source = Source::new(task.as_ref(), 128, 4, 5, layout);
+        let (mut chunk, mut groups, mut tokens) = (Chunk::default(), 0, vec![Vec::new(); 5]);
+        while source.fill(&mut chunk) {
+            for row in 0..3.min(5 - groups * 3) {
+                let own = &chunk.tokens[row * chunk.length..(row + 1) * chunk.length];
+                tokens[groups * 3 + row].extend_from_slice(own);
+            }
+            if let Some(labels) = chunk.labels.take() {
+                assert_eq!(labels.len(), [3, 2][groups]);
+                assert!(labels[0][0].starts_with("depth="), "{labels:?}");
+                groups += 1;
+            }
+        }
+        assert_eq!(groups, 2);
+        for (index, found) in tokens.iter().enumerate() {
+            let sample = task.sample(&coordinates(128, 4, index as u64)).unwrap();
+            let (mut expected, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
+            sample.write(0, &mut expected, &mut targets);
+            assert_eq!(found, &expected);
+        }
+    }
+
+    #[test]
+    fn answers_are_counted_by_metric_and_label() {
+        let chunk = Chunk {
+            tokens: vec![0; 6],
+            // Two rows of three, and padding below.
+            targets: vec![-1, 4, 5, 6, -1, 7],
+            length: 3,
+            labels: None,
+            real_tokens: 6,
+        };
+        let answers = FeedOutput {
+            predictions: vec![4, 5, 6, 0].into(),
+            nll: vec![0.5, 0.5, 1.0, 2.0].into(),
+            logits: Vec::new().into(),
+        };
+        let labels = [vec!["depth=0.50".to_owned()], vec!["depth=0.10".to_owned()]];
+        let score = |metric| {
+            let mut tally = Tally::new(metric, 2);
+            tally.chunk(&chunk, &answers);
+            tally.group(&labels);
+            tally.scores()
+        };
+        let tokens = score(Metric::TokenAccuracy);
+        let names: Vec<&str> = tokens.iter().map(|score| score.label.as_str()).collect();
+        assert_eq!(names, ["depth=0.10", "depth=0.50", ""]);
+        assert_eq!((tokens[2].samples, tokens[2].correct, tokens[2].tokens), (4, 3, 4));
+        assert_eq!((tokens[0].samples, tokens[0].correct), (2, 1));
+        assert!((tokens[2].nll_sum - 4.0).abs() < 1e-12);
+        let exact = score(Metric::ExactMatch);
+        assert_eq!((exact[2].samples, exact[2].correct, exact[2].tokens), (2, 1, 4));
+        assert_eq!((exact[1].samples, exact[1].correct), (1, 1));
+    }
+}

@@ -1,0 +1,187 @@
+//! One job from start to end: load, build, train or read back, evaluate.
+
+use std::io::Read;
+
+use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
+use longhaul_plugin_api::data::{Device, DeviceKind};
+use longhaul_plugin_api::error::ErrorKind;
+use longhaul_tasks::{Task, TaskError, parse_task};
+
+use crate::architecture::ModelSize;
+use crate::exit::CommandError;
+use crate::worker::clock::Clock;
+use crate::worker::evaluate::evaluate;
+use crate::worker::models::{self, ModelFileError};
+use crate::worker::pipe::{self, send};
+use crate::worker::protocol::{FailureKind, Job, Message};
+use crate::worker::train::train;
+
+/// Why a part of a job was not done.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the host chooses a status by.
+    pub kind: FailureKind,
+    /// The words.
+    pub reason: String,
+}
+
+impl Failure {
+    /// A failure of no special kind.
+    pub fn error(reason: impl Into<String>) -> Self {
+        Self {
+            kind: FailureKind::Error,
+            reason: reason.into(),
+        }
+    }
+
+    /// The same with the place where it happened.
+    pub fn at(mut self, place: &str) -> Self {
+        self.reason = format!("{place}: {}", self.reason);
+        self
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::OutOfMemory => FailureKind::OutOfMemory,
+            _ => FailureKind::Error,
+        };
+        Self {
+            kind,
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl From<ModelFileError> for Failure {
+    fn from(error: ModelFileError) -> Self {
+        match error {
+            ModelFileError::Plugin(error) => error.into(),
+            ModelFileError::Write { .. } => Self {
+                kind: FailureKind::Disk,
+                reason: error.to_string(),
+            },
+            ModelFileError::Read { .. } => Self::error(error.to_string()),
+        }
+    }
+}
+
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        Self::error(error.to_string())
+    }
+}
+
+/// Does the job that stands on standard input. Returns the process's exit code: 0 whenever the host
+/// was told how it went.
+///
+/// # Errors
+/// No pipe, or no job on it.
+pub fn work() -> Result<u8, CommandError> {
+    // A worker without its host is of no use, and the first to go when memory is short.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    pipe::take_stdout().map_err(CommandError::environment)?;
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(CommandError::environment)?;
+    let job: Job = serde_json::from_str(&text).map_err(|error| {
+        CommandError::usage(format!("`longhaul worker` is started by other commands: {error}"))
+    })?;
+    if let Err(failure) = run(&job) {
+        send(&Message::Failed {
+            kind: failure.kind,
+            reason: failure.reason,
+        });
+    }
+    Ok(crate::exit::OK)
+}
+
+fn run(job: &Job) -> Result<(), Failure> {
+    let mut clock = Clock::start();
+    let task = parse_task(&job.task)?;
+    let mut model = build(job, task.as_ref(), &mut clock)?;
+    send(&Message::Started {
+        parameters: model.parameter_values(),
+        notes: model.notes(),
+    });
+    match &job.training {
+        Some(training) => {
+            let begun = std::time::Instant::now();
+            train(&mut model, task.as_ref(), job, training, &mut clock)?;
+            models::save(&model, &job.model_file, &job.identity)?;
+            send(&Message::Trained {
+                seconds: begun.elapsed().as_secs_f64(),
+            });
+        }
+        None => models::load(&mut model, &job.model_file, &job.identity)?,
+    }
+    for (index, evaluation) in job.evaluations.iter().enumerate() {
+        send(&Message::Evaluating { index });
+        let done = parse_task(&evaluation.task).map_err(Failure::from).and_then(|task| {
+            evaluate(&model, task.as_ref(), job.seed, evaluation, index, &mut clock)
+        });
+        send(&match done {
+            Ok(evaluated) => Message::Evaluated(evaluated),
+            Err(Failure { kind, reason }) => Message::EvaluationFailed {
+                index,
+                kind,
+                reason,
+            },
+        });
+    }
+    let (inside_plugin_s, outside_plugin_s) = clock.seconds();
+    send(&Message::Done {
+        inside_plugin_s,
+        outside_plugin_s,
+    });
+    Ok(())
+}
+
+fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, Failure> {
+    let plugin = LoadedPlugin::open(&job.architecture.library, pipe::plugin_log)?;
+    let size = ModelSize {
+        vocab: task.vocab() as u32,
+        d_model: job.d_model,
+        layers: job.layers,
+        max_train_length: job.train_length as u64,
+    };
+    let device = device(&job.device, job.threads);
+    let config = job.architecture.config(size, job.seed, device);
+    Ok(clock.inside(|| plugin.build(&config))?)
+}
+
+/// A checked device's text as the ABI has it.
+fn device(text: &str, threads: u32) -> Device {
+    let index = text.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+    Device {
+        kind: if index.is_some() { DeviceKind::Cuda } else { DeviceKind::Cpu },
+        index: index.unwrap_or(0),
+        threads: threads.max(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longhaul_plugin_api::error::PluginError;
+
+    #[test]
+    fn kinds_of_failure() {
+        let error = |kind| ClientError::Plugin {
+            plugin: "p".to_owned(),
+            call: "feed",
+            error: PluginError::new(kind, "words"),
+        };
+        assert_eq!(Failure::from(error(ErrorKind::OutOfMemory)).kind, FailureKind::OutOfMemory);
+        let failure = Failure::from(error(ErrorKind::Numeric)).at("training step 3");
+        assert_eq!(failure.kind, FailureKind::Error);
+        assert_eq!(failure.reason, "training step 3: p: feed: numeric error: words");
+    }
+
+    #[test]
+    fn devices() {
+        assert_eq!(device("cpu", 2).kind, DeviceKind::Cpu);
+        assert_eq!(device("cuda:1", 0), Device { kind: DeviceKind::Cuda, index: 1, threads: 1 });
+    }
+}

@@ -1,0 +1,14 @@
+//! The worker's side of a run: one process a unit, in which one plugin is loaded, trained and
+//! evaluated. It talks to the host by [`protocol`] and decides nothing: no limits, no records, no
+//! retries.
+
+pub mod batches;
+mod clock;
+mod evaluate;
+mod job;
+pub mod models;
+mod pipe;
+pub mod protocol;
+mod train;
+
+pub use job::work;

@@ -1,0 +1,118 @@
+//! Training a model on a task. The plugin does the work; batches come from a thread that runs ahead.
+
+use std::time::{Duration, Instant};
+
+use longhaul_plugin_api::client::LoadedModel;
+use longhaul_plugin_api::data::{Batch, StepReport, TrainConfig};
+use longhaul_tasks::Task;
+
+use crate::worker::batches::{Ahead, BatchPlan, TrainingBatch};
+use crate::worker::clock::Clock;
+use crate::worker::job::Failure;
+use crate::worker::pipe::send;
+use crate::worker::protocol::{Job, Message, Training};
+
+/// Steps that go into `training.csv`, beside the first and the last.
+const POINTS: u64 = 64;
+/// How often a step is reported for the eye.
+const GLANCE: Duration = Duration::from_millis(250);
+
+/// Runs every step of a training.
+///
+/// # Errors
+/// The plugin's, with the step.
+pub fn train(
+    model: &mut LoadedModel,
+    task: &dyn Task,
+    job: &Job,
+    training: &Training,
+    clock: &mut Clock,
+) -> Result<(), Failure> {
+    let config = TrainConfig {
+        learning_rate: training.learning_rate,
+        warmup_steps: training.warmup_steps,
+        total_steps: training.steps,
+        weight_decay: training.weight_decay,
+        clip_norm: training.clip_norm,
+        ..TrainConfig::default()
+    };
+    clock.inside(|| model.begin_training(&config))?;
+    let plan = BatchPlan {
+        length_min: training.length_min,
+        length_max: job.train_length,
+        rows: training.batch,
+        seed: job.seed,
+    };
+    let steps = training.steps;
+    std::thread::scope(|scope| {
+        let mut making = 0;
+        let ahead = Ahead::<TrainingBatch>::start(scope, move |batch| {
+            let made = making < steps && plan.fill(task, making, batch).is_ok();
+            making += 1;
+            made
+        });
+        let mut report = Reports::new(steps);
+        for step in 0..steps {
+            let batch = ahead.next().ok_or_else(|| {
+                Failure::error(format!("the task made no batch for training step {step}"))
+            })?;
+            let view = Batch::new(&batch.tokens, &batch.targets, batch.rows, batch.length);
+            let done = clock.inside(|| model.train_step(view, step));
+            let done = done.map_err(|error| Failure::from(error).at(&format!("training step {step}")))?;
+            report.step(step, &done, batch.real_tokens);
+            ahead.give_back(batch);
+        }
+        Ok(())
+    })
+}
+
+/// Says how training goes, at fixed steps for the record and now and then for the eye.
+struct Reports {
+    steps: u64,
+    every: u64,
+    begun: Instant,
+    /// When something was said last.
+    glance: Instant,
+    /// When the last recorded step ended.
+    recorded: Instant,
+    /// Tokens since then.
+    tokens: u64,
+}
+
+impl Reports {
+    fn new(steps: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            steps,
+            every: (steps / POINTS).max(1),
+            begun: now,
+            glance: now,
+            recorded: now,
+            tokens: 0,
+        }
+    }
+
+    fn step(&mut self, step: u64, report: &StepReport, tokens: u64) {
+        self.tokens += tokens;
+        let record = step.is_multiple_of(self.every) || step + 1 == self.steps;
+        if !record && self.glance.elapsed() < GLANCE {
+            return;
+        }
+        let seconds = self.recorded.elapsed().as_secs_f64();
+        send(&Message::Progress {
+            step,
+            loss: report.loss,
+            accuracy: (report.scored > 0).then(|| report.correct as f64 / report.scored as f64),
+            gradient_norm: (report.gradient_norm > 0.0).then_some(report.gradient_norm),
+            learning_rate: report.learning_rate,
+            tokens_per_second: (seconds > 0.0).then(|| self.tokens as f64 / seconds),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            record,
+        });
+        self.glance = Instant::now();
+        if record {
+            self.recorded = self.glance;
+            self.tokens = 0;
+        }
+    }
+}
