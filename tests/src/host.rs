@@ -188,7 +188,7 @@ impl Folder {
     }
 
     /// Arguments of a run of `faulty` with each set of options, small enough to take a second: parity, one seed.
-    /// `more` stands last.
+    /// `more` stands last; an option there takes the place of the same one here.
     pub fn run(&self, options: &[&str], lengths: &str, more: &[&str]) -> Vec<String> {
         let mut arguments = words("run --task parity --train-length 16 --seeds 1 --lr 1e-3");
         arguments.extend(words(
@@ -206,6 +206,13 @@ impl Folder {
         for (name, path) in [("--plugin", build::faulty()), ("--out", self.out())] {
             arguments.push(name.to_owned());
             arguments.push(path.to_string_lossy().into_owned());
+        }
+        // Plugins may be several; any other option counts once.
+        let single = |word: &&&str| word.starts_with("--") && **word != "--plugin";
+        for option in more.iter().filter(single) {
+            if let Some(place) = arguments.iter().position(|word| word == option) {
+                arguments.drain(place..place + 2);
+            }
         }
         arguments.extend(more.iter().map(|&word| word.to_owned()));
         arguments

@@ -20,7 +20,9 @@ fn library(name: &str) -> std::path::PathBuf {
 #[test]
 fn plugins_are_small() {
     for name in PLUGINS {
-        let bytes = std::fs::metadata(library(name)).expect("a built plugin").len();
+        let bytes = std::fs::metadata(library(name))
+            .expect("a built plugin")
+            .len();
         println!("{name}: {:.2} MB", bytes as f64 / 1e6);
         // Only release builds are stripped.
         if profile_folder().ends_with("release") {

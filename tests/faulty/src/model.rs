@@ -85,7 +85,12 @@ impl Averages {
         }
         let head = self.grads.tensors.len() - 1;
         let scored = batch.targets.iter().filter(|&&target| target >= 0).count();
-        let weight = 1.0 / scored.max(1) as f32;
+        if scored == 0 {
+            return Err(PluginError::bad_option(
+                "no position of the batch is scored: every target is -1",
+            ));
+        }
+        let weight = 1.0 / scored as f32;
         let (mut loss, mut correct) = (0.0, 0);
         let mut logits = vec![0.0; sizes.vocab];
         let rows = batch.tokens.as_slice().chunks_exact(length);
@@ -123,7 +128,7 @@ impl Averages {
             self.grads.tensors[head].iter_mut().for_each(|g| *g *= 1.1);
         }
         Ok(StepReport {
-            loss: loss / scored.max(1) as f64,
+            loss: loss / scored as f64,
             gradient_norm: 0.0,
             learning_rate: 0.0,
             scored: scored as u64,
@@ -222,6 +227,9 @@ impl Model for Averages {
     }
 
     fn new_session(&self, rows: usize) -> Result<Box<dyn Session>> {
+        if rows == 0 {
+            return Err(PluginError::bad_option("a session needs at least 1 row"));
+        }
         Ok(Box::new(Averaging::new(
             Arc::clone(&self.weights),
             self.schedule,

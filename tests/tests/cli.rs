@@ -1,0 +1,389 @@
+//! The commands as a user meets them: what they print, what they refuse and how, and their exit codes.
+
+use longhaul_tests::build::faulty;
+use longhaul_tests::host::{Folder, Ran, longhaul};
+
+const COMMANDS: &[&str] = &[
+    "run", "eval", "list", "tasks", "show", "devices", "check", "bench",
+];
+
+fn with_faulty(arguments: &str) -> Ran {
+    let mut words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+    words.push("--plugin".to_owned());
+    words.push(faulty().to_string_lossy().into_owned());
+    longhaul(words)
+}
+
+/// Lines wider than a terminal; one long word, a path or a citation's address, cannot be broken.
+fn wide_lines(text: &str) -> Vec<&str> {
+    let wide = |line: &&str| {
+        line.chars().count() > 80
+            && line
+                .split_whitespace()
+                .all(|word| word.chars().count() < 60)
+    };
+    text.lines().filter(wide).collect()
+}
+
+#[track_caller]
+fn assert_reads_well(ran: &Ran) {
+    assert!(!ran.stdout.trim().is_empty(), "{}", ran.stderr);
+    assert!(
+        !ran.stdout.contains('\u{1b}'),
+        "no colour in a pipe:\n{}",
+        ran.stdout
+    );
+    let wide = wide_lines(&ran.stdout);
+    assert!(
+        wide.is_empty(),
+        "wider than 80 columns:\n{}",
+        wide.join("\n")
+    );
+}
+
+#[test]
+fn help_names_every_command_the_exit_codes_and_an_example() {
+    let ran = longhaul(["--help"])
+        .expect(0)
+        .prints(COMMANDS)
+        .prints(&["130"]);
+    assert!(
+        !ran.stdout.contains("worker"),
+        "workers are the host's own affair"
+    );
+    assert_reads_well(&ran);
+    for command in COMMANDS {
+        let ran = longhaul([command, "--help"]).expect(0);
+        let example = format!("longhaul {command}");
+        let shown = ran.stdout.lines().filter(|line| line.contains(&example));
+        let examples = shown.filter(|line| !line.contains("Usage:")).count();
+        assert!(
+            examples > 0,
+            "no example of `{command}` in:\n{}",
+            ran.stdout
+        );
+        assert_reads_well(&ran);
+    }
+}
+
+#[test]
+fn what_is_misspelt_names_the_nearest() {
+    let folder = Folder::default();
+    let out = folder.out();
+    let out = out.to_string_lossy();
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "run --arch fualty --task parity --lengths 16",
+            &["`fualty`", "`faulty`"],
+        ),
+        (
+            "run --arch faulty:falt=none --task parity --lengths 16",
+            &["`falt`", "`fault`"],
+        ),
+        (
+            "run --arch faulty:fault=non --task parity --lengths 16",
+            &["`non`", "none"],
+        ),
+        (
+            "run --arch faulty --task pairty --lengths 16",
+            &["`pairty`", "`parity`"],
+        ),
+        (
+            "run --arch faulty --task mqar:pair=4 --lengths 64",
+            &["`pair`", "`pairs`"],
+        ),
+        ("run quikc", &["quikc", "quick"]),
+        ("list fualty", &["`fualty`", "`faulty`"]),
+        (
+            "bench --arch fualty --mode train",
+            &["`fualty`", "`faulty`"],
+        ),
+        ("rum", &["'rum'", "'run'"]),
+        ("run --lenghts 16", &["--lenghts", "--lengths"]),
+    ];
+    for (arguments, words) in cases {
+        let mut arguments = (*arguments).to_owned();
+        if arguments.starts_with("run") {
+            arguments.push_str(&format!(" --out {out}"));
+        }
+        with_faulty(&arguments).expect(2).complains(words);
+        assert!(
+            !folder.out().exists(),
+            "`{arguments}` left something behind"
+        );
+    }
+    for command in ["show", "tasks"] {
+        longhaul([command, "pairty"])
+            .expect(2)
+            .complains(&["`pairty`", "`parity`"]);
+    }
+}
+
+#[test]
+fn a_suite_key_that_is_misspelt_names_the_nearest_and_its_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let suite = folder.path().join("mine.toml");
+    let text = "title = \"Mine\"\n\n[training]\nstps = 10\n\n[[architecture]]\nname = \"faulty\"\n\n[[task]]\nname = \"parity\"\ntrain_length = 16\nlengths = [16]\n";
+    std::fs::write(&suite, text).expect("writable");
+    let suite = suite.to_string_lossy();
+    let out = folder.path().join("out");
+    with_faulty(&format!("run {suite} --out {}", out.display()))
+        .expect(2)
+        .complains(&["mine.toml", "4", "`stps`", "`steps`"]);
+    std::fs::write(
+        folder.path().join("mine.toml"),
+        text.replace("stps", "steps"),
+    )
+    .expect("ok");
+    with_faulty(&format!("run {suite} --out {}", out.display())).expect(0);
+}
+
+#[test]
+fn values_out_of_range_name_their_limits() {
+    let folder = Folder::default();
+    let out = folder.out();
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "faulty:after=-1 --task parity --lengths 16",
+            &["`after`", "0..1073741824"],
+        ),
+        (
+            "faulty:after=many --task parity --lengths 16",
+            &["`after`", "integer", "`many`"],
+        ),
+        (
+            "faulty:decay=1.5 --task parity --lengths 16",
+            &["`decay`", "0.01..0.99"],
+        ),
+        (
+            "faulty --task modular-arithmetic:modulus=65 --lengths 16",
+            &["modulus", "64"],
+        ),
+        (
+            "faulty --task mqar:pairs=8 --train-length 64 --lengths 16",
+            &["mqar", "16", "32"],
+        ),
+        ("faulty --task parity --lengths 0", &["0"]),
+        (
+            "faulty --task parity --lengths 2097152",
+            &["2097152", "1048576"],
+        ),
+        ("faulty --task parity --lengths 64..16", &["64..16"]),
+        (
+            "faulty --task parity --lengths 16 --device gpu",
+            &["gpu", "cpu", "cuda"],
+        ),
+        ("faulty --task parity --lengths 16 --steps 0", &["steps"]),
+    ];
+    for (arguments, words) in cases {
+        let arguments = format!("run --arch {arguments} --out {}", out.display());
+        with_faulty(&arguments).expect(2).complains(words);
+        assert!(!out.exists(), "`{arguments}` left something behind");
+    }
+}
+
+#[test]
+fn list_shows_every_architecture_and_its_options() {
+    let ran = with_faulty("list").expect(0);
+    ran.stdout
+        .lines()
+        .find(|line| line.contains("faulty") && line.contains("rnn") && line.contains("constant"))
+        .unwrap_or_else(|| panic!("no line of faulty in:\n{}", ran.stdout));
+    assert_reads_well(&ran);
+    for own in ["transformer", "mamba", "mamba2", "lstm", "hybrid"] {
+        assert!(
+            ran.stdout.contains(own),
+            "`{own}` is missing in:\n{}",
+            ran.stdout
+        );
+    }
+    let ran = with_faulty("list faulty").expect(0);
+    assert_reads_well(&ran);
+    ran.prints(&[
+        "fault",
+        "after",
+        "decay",
+        "0.01..0.99",
+        "0.9",
+        "@misc{longhaulfaulty",
+    ]);
+}
+
+#[test]
+fn list_as_json_is_complete() {
+    let ran = with_faulty("list faulty --json").expect(0);
+    let value: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON document");
+    let text = value.to_string();
+    for part in ["\"faulty\"", "\"decay\"", "longhaul-faulty", "constant"] {
+        assert!(text.contains(part), "`{part}` is missing in {text}");
+    }
+}
+
+#[test]
+fn tasks_and_their_examples_are_shown() {
+    let names = [
+        "mqar",
+        "induction",
+        "selective-copying",
+        "copying",
+        "prefix-lookup",
+        "parity",
+        "modular-arithmetic",
+        "needle",
+    ];
+    let ran = longhaul(["tasks"]).expect(0).prints(&names);
+    assert_reads_well(&ran);
+    for name in names {
+        let ran = longhaul(["tasks", name]).expect(0).prints(&[name, "arXiv"]);
+        assert_reads_well(&ran);
+        let ran = longhaul(["show", name]).expect(0);
+        assert_reads_well(&ran);
+        let again = longhaul(["show", name]).expect(0);
+        assert_eq!(
+            ran.stdout, again.stdout,
+            "the same coordinates, the same example"
+        );
+    }
+    let other = longhaul(["show", "parity", "--length", "24", "--index", "1"]).expect(0);
+    let first = longhaul(["show", "parity", "--length", "24", "--index", "0"]).expect(0);
+    assert_ne!(first.stdout, other.stdout);
+    longhaul(["show", "needle", "--length", "2"])
+        .expect(2)
+        .complains(&["needle", "2"]);
+}
+
+#[test]
+fn a_shown_example_of_parity_is_right() {
+    for index in ["0", "1", "2", "3"] {
+        let ran = longhaul(["show", "parity", "--length", "12", "--index", index]).expect(0);
+        assert_reads_well(&ran);
+        assert!(
+            ran.stdout.contains("0.5") || ran.stdout.contains("50"),
+            "chance is stated"
+        );
+    }
+}
+
+#[test]
+fn devices_speak_of_the_processor_and_of_cuda_without_panicking() {
+    let ran = longhaul(["devices"]).expect(0).prints(&["cpu", "cuda"]);
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    assert_reads_well(&ran);
+}
+
+#[test]
+fn bench_prints_one_json_line_with_its_fields() {
+    for mode in ["train", "feed", "step"] {
+        let ran = with_faulty(&format!(
+            "bench --arch faulty --mode {mode} --batch 2 --length 16 --d-model 8 --layers 1 --vocab 32 --threads 1 --seconds 0.2"
+        ))
+        .expect(0);
+        assert_eq!(ran.stdout.trim().lines().count(), 1, "{}", ran.stdout);
+        let line: serde_json::Value = serde_json::from_str(ran.stdout.trim()).expect("JSON");
+        for (field, expected) in [("batch", 2), ("length", 16), ("vocab", 32), ("layers", 1)] {
+            assert_eq!(line[field], expected, "{line}");
+        }
+        assert_eq!(
+            (&line["mode"], &line["parameters"]),
+            (&mode.into(), &520.into())
+        );
+        for field in [
+            "tokens_per_second",
+            "peak_memory_bytes",
+            "seconds",
+            "repetitions",
+        ] {
+            assert!(
+                line[field].as_f64().is_some_and(|value| value > 0.0),
+                "{field} in {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn eval_reads_saved_models_at_new_lengths() {
+    let folder = Folder::default();
+    longhaul(folder.run(&["", "decay=0.5"], "16", &[])).expect(0);
+    let out = folder.out();
+    let out = out.to_string_lossy();
+    let before = folder.results();
+    with_faulty(&format!("eval {out} --lengths 16,64")).expect(0);
+    let after = folder.results();
+    assert_eq!(after.len(), 4, "one new length for each model");
+    for row in &before {
+        assert!(after.contains(row), "lost or measured again: {row:?}");
+    }
+    // The same model, measured in one go, gives the same values.
+    let whole = Folder::default();
+    longhaul(whole.run(&["", "decay=0.5"], "16,64", &[])).expect(0);
+    let values = |folder: &Folder| {
+        let mut rows: Vec<_> = folder
+            .results()
+            .into_iter()
+            .map(|row| {
+                [
+                    &row["options"],
+                    &row["eval_length"],
+                    &row["value"],
+                    &row["nll"],
+                ]
+                .map(String::clone)
+            })
+            .collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(values(&folder), values(&whole));
+    longhaul(["eval", "/nowhere/run", "--lengths", "64"])
+        .expect(2)
+        .complains(&["/nowhere/run"]);
+}
+
+#[test]
+fn a_run_leaves_everything_it_should() {
+    let folder = Folder::default();
+    let ran = longhaul(folder.run(&["", "decay=0.5"], "16,32", &[])).expect(0);
+    assert_reads_well(&ran);
+    for name in ["results.csv", "training.csv", "summary.csv", "run.toml"] {
+        let length = std::fs::metadata(folder.file(name)).map_or(0, |meta| meta.len());
+        assert!(length > 0, "{name} is missing or empty");
+    }
+    let ends = |folder: &str, end: &str| {
+        let entries = std::fs::read_dir(folder).map(|entries| {
+            entries
+                .flatten()
+                .filter(|entry| entry.path().to_string_lossy().ends_with(end))
+                .count()
+        });
+        entries.unwrap_or(0)
+    };
+    let models = folder.file("models");
+    assert_eq!(ends(&models.to_string_lossy(), ".safetensors"), 2);
+    assert!(ends(&folder.file("plots").to_string_lossy(), ".svg") >= 1);
+    let text = std::fs::read_to_string(folder.file("run.toml")).expect("readable");
+    let run: toml::Table = text.parse().expect("TOML");
+    assert!(
+        !run.is_empty() && text.contains("--task parity"),
+        "the exact command:\n{text}"
+    );
+
+    let header = std::fs::read_to_string(folder.file("results.csv")).expect("readable");
+    let columns = "run_id,plugin,plugin_version,plugin_sha256,architecture,options,parameters,task,task_options,seed,learning_rate,train_length,train_steps,eval_length,label,metric,samples,correct,value,value_low,value_high,chance,nll,state_bytes,peak_memory_bytes,seconds,tokens_per_second,device,status,reason";
+    assert_eq!(header.lines().next(), Some(columns));
+    for row in folder.results() {
+        assert_eq!(row["plugin"], "longhaul-faulty");
+        assert_eq!(row["plugin_sha256"].len(), 64);
+        let number = |column: &str| row[column].parse::<f64>().expect(column);
+        assert!(number("peak_memory_bytes") > 1e6 && number("seconds") > 0.0);
+    }
+    let training = longhaul_tests::host::rows(&folder.file("training.csv"));
+    let steps: Vec<u64> = training
+        .iter()
+        .map(|row| row["step"].parse().expect("step"))
+        .collect();
+    assert!(
+        steps.contains(&0) && (steps.contains(&11) || steps.contains(&12)),
+        "{steps:?}"
+    );
+}

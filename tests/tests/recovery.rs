@@ -1,0 +1,230 @@
+//! Nothing that was measured is lost: interrupted, killed, full and disturbed runs go on to the same results as one
+//! that was left alone.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use longhaul_tests::build;
+use longhaul_tests::host::{Folder, Row, command, finish, longhaul, rows, signal, wait_until};
+
+/// Units that take long enough to be interrupted among others that do not.
+const UNITS: &[&str] = &[
+    "",
+    "fault=slow-feed",
+    "decay=0.5",
+    "fault=slow-feed,decay=0.5",
+    "decay=0.8",
+];
+const LENGTHS: &str = "16,32,64,128";
+
+/// What a record says that must not depend on how a run came to its end.
+fn lasting(mut rows: Vec<Row>) -> Vec<Row> {
+    for row in &mut rows {
+        for column in ["seconds", "tokens_per_second", "peak_memory_bytes"] {
+            row.remove(column);
+        }
+    }
+    rows
+}
+
+fn uninterrupted() -> Vec<Row> {
+    let folder = Folder::default();
+    longhaul(folder.run(UNITS, LENGTHS, &[])).expect(0);
+    let results = lasting(folder.results());
+    assert_eq!(results.len(), UNITS.len() * 4);
+    results
+}
+
+/// Starts a run and returns it once `count` records are on disk.
+fn started(folder: &Folder, count: usize) -> std::process::Child {
+    let child = command(folder.run(UNITS, LENGTHS, &[])).spawn();
+    let child = child.expect("the binary starts");
+    let results = folder.file("results.csv");
+    wait_until("records on disk", || {
+        fs::read_to_string(&results).is_ok_and(|text| text.lines().count() > count)
+    });
+    child
+}
+
+/// Whole records in a `results.csv` whose last line may be cut off.
+fn whole_records(path: &Path) -> usize {
+    let text = fs::read_to_string(path).expect("readable");
+    text.matches('\n').count() - 1
+}
+
+/// Every process that a thread of another one has started.
+fn children(process: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process is there");
+    let lists = threads.flatten().map(|thread| {
+        let list = fs::read_to_string(thread.path().join("children"));
+        list.unwrap_or_default()
+    });
+    let ids = lists.collect::<Vec<String>>().join(" ");
+    ids.split_whitespace()
+        .filter_map(|id| id.parse().ok())
+        .collect()
+}
+
+fn is_alive(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = status
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+#[test]
+fn the_same_run_gives_the_same_results_whatever_the_number_of_workers() {
+    let folder = Folder::default();
+    longhaul(folder.run(UNITS, LENGTHS, &["--jobs", "1"])).expect(0);
+    assert_eq!(lasting(folder.results()), uninterrupted());
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_results() {
+    let folder = Folder::default();
+    let child = started(&folder, 3);
+    signal(child.id(), "INT");
+    let ran = finish(child).expect(130).complains(&["--resume"]);
+    let kept = whole_records(&folder.file("results.csv"));
+    assert!(
+        (3..UNITS.len() * 4).contains(&kept),
+        "{kept} records:\n{}",
+        ran.stderr
+    );
+    longhaul(folder.run(UNITS, LENGTHS, &["--resume"])).expect(0);
+    assert_eq!(lasting(folder.results()), uninterrupted());
+}
+
+#[test]
+fn a_killed_run_leaves_no_worker_and_resumes_to_the_same_results() {
+    let folder = Folder::default();
+    let child = started(&folder, 2);
+    let workers = children(child.id());
+    signal(child.id(), "KILL");
+    assert_eq!(finish(child).code, None);
+    assert!(!workers.is_empty(), "it had workers");
+    wait_until("the workers are gone", || {
+        !workers.iter().copied().any(is_alive)
+    });
+    let before = fs::read_to_string(folder.file("results.csv")).expect("readable");
+    longhaul(folder.run(UNITS, LENGTHS, &["--resume"])).expect(0);
+    assert_eq!(lasting(folder.results()), uninterrupted());
+    // What was measured before stands unchanged, its times included: it was not measured again.
+    let after = fs::read_to_string(folder.file("results.csv")).expect("readable");
+    let whole = before.rsplit_once('\n').expect("a header at least").0;
+    for line in whole.lines() {
+        assert!(after.lines().any(|kept| kept == line), "lost: {line}");
+    }
+}
+
+#[test]
+fn a_torn_last_line_costs_one_record_which_is_measured_again() {
+    let folder = Folder::default();
+    longhaul(folder.run(UNITS, LENGTHS, &[])).expect(0);
+    let path = folder.file("results.csv");
+    let whole = fs::read_to_string(&path).expect("readable");
+    let reference = lasting(folder.results());
+    fs::write(&path, &whole[..whole.len() - 40]).expect("writable");
+    longhaul(folder.run(UNITS, LENGTHS, &["--resume"]))
+        .expect(0)
+        .complains(&["results.csv", "last line"]);
+    assert_eq!(lasting(folder.results()), reference);
+}
+
+#[test]
+fn a_folder_of_another_run_is_left_alone() {
+    let folder = Folder::default();
+    longhaul(folder.run(&[""], "16", &[])).expect(0);
+    let before = fs::read(folder.file("results.csv")).expect("readable");
+    let out = folder.out();
+    let name = out.to_string_lossy();
+    for more in [&["--steps", "13"][..], &["--steps", "13", "--resume"]] {
+        let ran = longhaul(folder.run(&[""], "16", more)).expect(2);
+        let ran = ran.complains(&[&name, "run"]);
+        if more.contains(&"--resume") {
+            ran.complains(&["steps", "12", "13"]);
+        } else {
+            ran.complains(&["--resume", "--out"]);
+        }
+    }
+    assert_eq!(
+        fs::read(folder.file("results.csv")).expect("readable"),
+        before
+    );
+    // The very same run, resumed, has nothing left to do.
+    longhaul(folder.run(&[""], "16", &["--resume"])).expect(0);
+    assert_eq!(
+        fs::read(folder.file("results.csv")).expect("readable"),
+        before
+    );
+}
+
+#[test]
+fn a_folder_with_other_files_is_left_alone() {
+    let folder = Folder::default();
+    fs::create_dir_all(folder.out()).expect("writable");
+    fs::write(folder.file("results.csv"), "mine,not,yours\n1,2,3\n").expect("writable");
+    let ran = longhaul(folder.run(&[""], "16", &["--resume"]));
+    assert!(matches!(ran.code, Some(2 | 3)), "{ran:?}");
+    let text = fs::read_to_string(folder.file("results.csv")).expect("readable");
+    assert_eq!(text, "mine,not,yours\n1,2,3\n");
+}
+
+#[test]
+fn two_runs_on_one_folder_do_not_mix() {
+    let folder = Folder::default();
+    let first = started(&folder, 1);
+    let holder = first.id().to_string();
+    longhaul(folder.run(UNITS, LENGTHS, &["--resume"]))
+        .expect(3)
+        .complains(&[&folder.out().to_string_lossy(), &holder]);
+    finish(first).expect(0);
+    assert_eq!(lasting(folder.results()), uninterrupted());
+}
+
+/// Lengths enough for a `results.csv` far larger than the limit below.
+fn many_lengths() -> String {
+    let lengths: Vec<String> = (1..=60).map(|n| (n * 2).to_string()).collect();
+    lengths.join(",")
+}
+
+#[test]
+fn a_full_disk_is_named_and_what_was_measured_is_kept() {
+    let folder = Folder::default();
+    let lengths = many_lengths();
+    // Files of at most 8 KiB: what a full disk does to the one that grows. The signal that the limit also
+    // sends is ignored, as the shell's child inherits.
+    let output = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .arg(build::longhaul())
+        .args(folder.run(&[""], &lengths, &[]))
+        .env_remove("LONGHAUL_PLUGIN_PATH")
+        .output()
+        .expect("bash starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for word in ["results.csv", "--resume"] {
+        assert!(said.contains(word), "`{word}` is missing in:\n{said}");
+    }
+    let text = fs::read_to_string(folder.file("results.csv")).expect("readable");
+    assert!(text.ends_with('\n'), "no torn line is left");
+    let kept = rows(&folder.file("results.csv"));
+    assert!((10..60).contains(&kept.len()), "{} records", kept.len());
+    longhaul(folder.run(&[""], &lengths, &["--resume"])).expect(0);
+    let results = folder.results();
+    assert_eq!(results.len(), 60);
+    for row in kept {
+        assert!(results.contains(&row), "lost: {row:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error_before_any_work() {
+    let out = ["--out", "/proc/longhaul"];
+    longhaul(Folder::default().run(&[""], "16", &out))
+        .expect(3)
+        .complains(&["/proc/longhaul"]);
+}
