@@ -72,7 +72,11 @@ impl ArchSpec {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         let (plugin, architecture) = find(name.trim(), catalogue)?;
         let mut given = Vec::new();
-        for pair in rest.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        for pair in rest
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty())
+        {
             let (option, value) = pair.split_once('=').ok_or_else(|| {
                 CommandError::usage(format!(
                     "`{pair}` in `{text}` is not of the form option=value"
@@ -90,8 +94,15 @@ impl ArchSpec {
     ) -> Result<Self, CommandError> {
         let d_model = take_size(&mut given, "d_model", 1 << 16)?;
         let layers = take_size(&mut given, "layers", 1 << 10)?;
-        let known: Vec<&str> = architecture.options.iter().map(|o| o.name.as_str()).collect();
-        if let Some((unknown, _)) = given.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        let known: Vec<&str> = architecture
+            .options
+            .iter()
+            .map(|o| o.name.as_str())
+            .collect();
+        if let Some((unknown, _)) = given
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()))
+        {
             let all: Vec<&str> = known.iter().copied().chain(["d_model", "layers"]).collect();
             return Err(CommandError::usage(format!(
                 "architecture `{}` has no option `{unknown}`{}; it has {}",
@@ -133,8 +144,11 @@ impl ArchSpec {
 
     /// Name and options as `--arch` takes them.
     pub fn text(&self) -> String {
-        let pairs: Vec<String> =
-            self.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pairs: Vec<String> = self
+            .options
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         if pairs.is_empty() {
             self.architecture.clone()
         } else {
@@ -183,7 +197,9 @@ fn take_size(
     name: &str,
     max: u32,
 ) -> Result<Option<u32>, CommandError> {
-    let Some(place) = given.iter().position(|(known, _)| known == name) else { return Ok(None) };
+    let Some(place) = given.iter().position(|(known, _)| known == name) else {
+        return Ok(None);
+    };
     let (_, text) = given.remove(place);
     let size = text.parse().ok().filter(|size| (1..=max).contains(size));
     size.map(Some).ok_or_else(|| {
@@ -207,7 +223,10 @@ fn find<'a>(
     match all.as_slice() {
         [one] => Ok(*one),
         [] => {
-            let names: Vec<&str> = catalogue.architectures().map(|(_, a)| a.name.as_str()).collect();
+            let names: Vec<&str> = catalogue
+                .architectures()
+                .map(|(_, a)| a.name.as_str())
+                .collect();
             Err(CommandError::usage(format!(
                 "no architecture `{name}`{}; there are {}",
                 did_you_mean(name, names.iter().copied()),
@@ -233,7 +252,9 @@ pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
         .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
         .min()
-        .map_or_else(String::new, |(_, known)| format!(" (did you mean `{known}`?)"))
+        .map_or_else(String::new, |(_, known)| {
+            format!(" (did you mean `{known}`?)")
+        })
 }
 
 #[cfg(test)]
@@ -253,8 +274,20 @@ mod tests {
             family: "ssm".into(),
             citation: String::new(),
             options: vec![
-                option("state", Kind::Integer { default: 64, min: 1, max: 1024 }),
-                option("pattern", Kind::Text { default: String::new() }),
+                option(
+                    "state",
+                    Kind::Integer {
+                        default: 64,
+                        min: 1,
+                        max: 1024,
+                    },
+                ),
+                option(
+                    "pattern",
+                    Kind::Text {
+                        default: String::new(),
+                    },
+                ),
                 option("tied", Kind::Boolean { default: false }),
             ],
             state_growth: "constant".into(),
@@ -272,13 +305,18 @@ mod tests {
             api_version: String::new(),
             architectures: vec![architecture],
         };
-        Catalogue { plugins: vec![plugin] }
+        Catalogue {
+            plugins: vec![plugin],
+        }
     }
 
     #[test]
     fn options_are_checked_and_only_changes_are_kept() {
         let catalogue = catalogue();
-        let spec = ArchSpec::parse("mamba2:tied=true,state=64,layers=3,pattern=a*2+b", &catalogue);
+        let spec = ArchSpec::parse(
+            "mamba2:tied=true,state=64,layers=3,pattern=a*2+b",
+            &catalogue,
+        );
         let spec = spec.expect("good options");
         assert_eq!(spec.text(), "mamba2:pattern=a*2+b,tied=true");
         assert_eq!((spec.layers, spec.d_model), (Some(3), None));
@@ -303,8 +341,15 @@ mod tests {
         let mut other = catalogue.plugins[0].clone();
         other.name = "mine".into();
         catalogue.plugins.push(other);
-        let error = ArchSpec::parse("mamba2", &catalogue).expect_err("ambiguous").message;
+        let error = ArchSpec::parse("mamba2", &catalogue)
+            .expect_err("ambiguous")
+            .message;
         assert!(error.contains("longhaul-mamba2/mamba2"), "{error}");
-        assert_eq!(ArchSpec::parse("mine/mamba2", &catalogue).expect("one").plugin, "mine");
+        assert_eq!(
+            ArchSpec::parse("mine/mamba2", &catalogue)
+                .expect("one")
+                .plugin,
+            "mine"
+        );
     }
 }

@@ -126,9 +126,15 @@ impl ArchitectureOption {
                 default: default.into(),
                 choices: choices.into_iter().map(Into::into).collect(),
             },
-            Kind::Text { default } => OptionKind::Text { default: default.into() },
+            Kind::Text { default } => OptionKind::Text {
+                default: default.into(),
+            },
         };
-        OptionSpec { name: self.name.as_str().into(), help: self.help.as_str().into(), kind }
+        OptionSpec {
+            name: self.name.as_str().into(),
+            help: self.help.as_str().into(),
+            kind,
+        }
     }
 }
 
@@ -147,8 +153,14 @@ impl Catalogue {
     pub fn scan(args: &PluginArgs) -> Result<Self, CommandError> {
         let files = find(args)?;
         let described: Vec<_> = std::thread::scope(|scope| {
-            let workers: Vec<_> = files.iter().map(|file| scope.spawn(|| describe(file))).collect();
-            workers.into_iter().map(|worker| worker.join().expect("no panic")).collect()
+            let workers: Vec<_> = files
+                .iter()
+                .map(|file| scope.spawn(|| describe(file)))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("no panic"))
+                .collect()
         });
         let mut plugins = Vec::new();
         for (file, described) in files.iter().zip(described) {
@@ -168,7 +180,9 @@ impl Catalogue {
 
     /// Every architecture with its library.
     pub fn architectures(&self) -> impl Iterator<Item = (&Plugin, &Architecture)> {
-        self.plugins.iter().flat_map(|plugin| plugin.architectures.iter().map(move |a| (plugin, a)))
+        self.plugins
+            .iter()
+            .flat_map(|plugin| plugin.architectures.iter().map(move |a| (plugin, a)))
     }
 }
 
@@ -177,13 +191,18 @@ fn find(args: &PluginArgs) -> Result<Vec<PathBuf>, CommandError> {
     let mut files = Vec::new();
     for file in &args.plugins {
         if !file.is_file() {
-            return Err(CommandError::usage(format!("no plugin at {}", file.display())));
+            return Err(CommandError::usage(format!(
+                "no plugin at {}",
+                file.display()
+            )));
         }
         files.push(file.clone());
     }
     let environment = std::env::var_os("LONGHAUL_PLUGIN_PATH").unwrap_or_default();
     let folders = args.plugin_dirs.iter().cloned();
-    for folder in folders.chain(std::env::split_paths(&environment).filter(|p| !p.as_os_str().is_empty())) {
+    for folder in
+        folders.chain(std::env::split_paths(&environment).filter(|p| !p.as_os_str().is_empty()))
+    {
         let found = libraries(&folder, "").map_err(|error| {
             CommandError::usage(format!("plugin folder {}: {error}", folder.display()))
         })?;
@@ -199,8 +218,12 @@ fn find(args: &PluginArgs) -> Result<Vec<PathBuf>, CommandError> {
 
 /// The folder of the running program; beside test binaries, the folder above.
 fn own_folders() -> Vec<PathBuf> {
-    let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-    let Some(folder) = folder else { return Vec::new() };
+    let folder = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_owned));
+    let Some(folder) = folder else {
+        return Vec::new();
+    };
     let above = folder.parent().map(Path::to_owned);
     match folder.file_name().and_then(|name| name.to_str()) {
         Some("deps" | "examples") => above.into_iter().collect(),
@@ -213,7 +236,9 @@ fn libraries(folder: &Path, prefix: &str) -> std::io::Result<Vec<PathBuf>> {
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "so"))
         .filter(|path| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.starts_with(prefix))
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|n| n.starts_with(prefix))
         })
         .collect();
     files.sort();
@@ -222,7 +247,11 @@ fn libraries(folder: &Path, prefix: &str) -> std::io::Result<Vec<PathBuf>> {
 
 /// Reads a library's description in a worker.
 fn describe(file: &Path) -> Result<Plugin, String> {
-    let line = run_worker("describe", &serde_json::json!({ "library": file }), DESCRIBE_LIMIT)?;
+    let line = run_worker(
+        "describe",
+        &serde_json::json!({ "library": file }),
+        DESCRIBE_LIMIT,
+    )?;
     serde_json::from_str(&line).map_err(|error| format!("its description is not readable: {error}"))
 }
 
@@ -271,7 +300,12 @@ pub fn run_worker(job: &str, input: &serde_json::Value, limit: Duration) -> Resu
     if status.success() {
         return Ok(text.lines().last().unwrap_or_default().to_owned());
     }
-    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
+    let last = errors
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("")
+        .trim();
     let last = last.strip_prefix("longhaul: ").unwrap_or(last);
     let how = crate::signals::describe(status);
     Err(match (status.code(), last) {
@@ -286,7 +320,8 @@ pub fn run_worker(job: &str, input: &serde_json::Value, limit: Duration) -> Resu
 /// # Errors
 /// Whatever opening refuses.
 pub fn describe_here(path: &Path) -> Result<Plugin, CommandError> {
-    let plugin = LoadedPlugin::open(path, crate::logging::plugin_log).map_err(CommandError::usage)?;
+    let plugin =
+        LoadedPlugin::open(path, crate::logging::plugin_log).map_err(CommandError::usage)?;
     let sha256 = hash(path).map_err(|error| {
         CommandError::environment(format!("cannot read {}: {error}", path.display()))
     })?;
@@ -307,8 +342,16 @@ fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {
         citation: architecture.citation.to_string(),
         options: architecture.options.iter().map(mirror_option).collect(),
         state_growth: architecture.state_growth.name().to_owned(),
-        devices: architecture.devices.iter().map(ToString::to_string).collect(),
-        capabilities: architecture.capabilities.iter().map(ToString::to_string).collect(),
+        devices: architecture
+            .devices
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        capabilities: architecture
+            .capabilities
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     });
     Plugin {
         path: path.to_owned(),
@@ -325,18 +368,28 @@ fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {
 
 fn mirror_option(option: &OptionSpec) -> ArchitectureOption {
     let kind = match &option.kind {
-        OptionKind::Integer { default, min, max } => {
-            Kind::Integer { default: *default, min: *min, max: *max }
-        }
-        OptionKind::Float { default, min, max } => {
-            Kind::Float { default: *default, min: *min, max: *max }
-        }
+        OptionKind::Integer { default, min, max } => Kind::Integer {
+            default: *default,
+            min: *min,
+            max: *max,
+        },
+        OptionKind::Float { default, min, max } => Kind::Float {
+            default: *default,
+            min: *min,
+            max: *max,
+        },
         OptionKind::Boolean { default } => Kind::Boolean { default: *default },
         OptionKind::Choice { default, choices } => Kind::Choice {
             default: default.to_string(),
             choices: choices.iter().map(ToString::to_string).collect(),
         },
-        OptionKind::Text { default } => Kind::Text { default: default.to_string() },
+        OptionKind::Text { default } => Kind::Text {
+            default: default.to_string(),
+        },
     };
-    ArchitectureOption { name: option.name.to_string(), help: option.help.to_string(), kind }
+    ArchitectureOption {
+        name: option.name.to_string(),
+        help: option.help.to_string(),
+        kind,
+    }
 }

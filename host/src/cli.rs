@@ -7,14 +7,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// How far does a sequence architecture really carry what it read?
 #[derive(Debug, Parser)]
-#[command(name = "longhaul", version, max_term_width = 80, after_help = "\
+#[command(
+    name = "longhaul",
+    version,
+    max_term_width = 80,
+    after_help = "\
 Examples:
   longhaul run quick
   longhaul list
   longhaul show needle --length 64
 
 Exit codes: 0 all done, 1 a measurement or check failed, 2 bad input,
-3 the system refused (file, lock, disk), 130 interrupted (resumable).")]
+3 the system refused (file, lock, disk), 130 interrupted (resumable)."
+)]
 pub struct Cli {
     /// More of the log on standard error; twice for all of it
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -119,7 +124,7 @@ pub struct RunArgs {
     /// Threads a worker [default: cores over jobs]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
-    /// Folder for the results [default: runs/<suite>]
+    /// Folder for the results [default: runs/SUITE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with a run that was stopped

@@ -23,12 +23,18 @@ pub struct CommandError {
 impl CommandError {
     /// A wrong command line, suite or name.
     pub fn usage(message: impl std::fmt::Display) -> Self {
-        Self { code: USAGE, message: message.to_string() }
+        Self {
+            code: USAGE,
+            message: message.to_string(),
+        }
     }
 
     /// A refusal of the system.
     pub fn environment(message: impl std::fmt::Display) -> Self {
-        Self { code: ENVIRONMENT, message: message.to_string() }
+        Self {
+            code: ENVIRONMENT,
+            message: message.to_string(),
+        }
     }
 }
 

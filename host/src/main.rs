@@ -1,6 +1,9 @@
 //! The `longhaul` command: reads the command line, calls one command, and turns its end into an exit
 //! code. See ARCHITECTURE.md for the map.
 
+// Errors here are read by people once a command, so their size does not matter.
+#![allow(clippy::result_large_err)]
+
 mod architecture;
 mod catalogue;
 mod cli;
@@ -51,7 +54,9 @@ fn work(job: WorkerJob) -> Result<u8, CommandError> {
     }
     let mut answer = machine::private_stdout().map_err(CommandError::environment)?;
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(CommandError::environment)?;
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(CommandError::environment)?;
     let text = match job {
         WorkerJob::Describe => {
             #[derive(serde::Deserialize)]
@@ -73,6 +78,8 @@ fn work(job: WorkerJob) -> Result<u8, CommandError> {
 
 fn parse<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, CommandError> {
     serde_json::from_str(line).map_err(|error| {
-        CommandError::usage(format!("`longhaul worker` is started by other commands: {error}"))
+        CommandError::usage(format!(
+            "`longhaul worker` is started by other commands: {error}"
+        ))
     })
 }

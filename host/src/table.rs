@@ -2,7 +2,9 @@
 
 /// Width of the terminal's lines: `COLUMNS`, or 80; at least 40.
 pub fn width() -> usize {
-    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let columns = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     columns.unwrap_or(80).clamp(40, 200)
 }
 
@@ -10,7 +12,13 @@ pub fn width() -> usize {
 pub fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count.saturating_sub(1))
-        .map(|c| rows.iter().filter_map(|row| row.get(c)).map(|t| t.chars().count()).max().unwrap_or(0))
+        .map(|c| {
+            rows.iter()
+                .filter_map(|row| row.get(c))
+                .map(|t| t.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let indent: usize = widths.iter().map(|width| width + 2).sum();
     let mut text = String::new();
@@ -62,7 +70,16 @@ mod tests {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
         let long = "word ".repeat(40);
         let text = columns(&[row(&["name", "what"]), row(&["x", &long])]);
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.lines().nth(2).expect("a wrapped line").starts_with("      word"), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        assert!(
+            text.lines()
+                .nth(2)
+                .expect("a wrapped line")
+                .starts_with("      word"),
+            "{text}"
+        );
     }
 }

@@ -90,7 +90,7 @@ pub fn gemm(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, be
         });
 }
 
-/// [`gemm`] on the calling thread only: for products inside work that is already parallel, and above
+/// [`gemm()`] on the calling thread only: for products inside work that is already parallel, and above
 /// all while a thread's scratch is borrowed, when a stolen piece of other work would want it too.
 ///
 /// # Panics

@@ -122,7 +122,7 @@ pub fn ln(x: f32) -> f32 {
         .mul_add(mantissa, -1.666_805_8e-1)
         .mul_add(mantissa, 2.000_071_5e-1)
         .mul_add(mantissa, -2.499_999_4e-1)
-        .mul_add(mantissa, 3.333_333_1e-1);
+        .mul_add(mantissa, 3.333_333e-1);
     let y = (p * mantissa).mul_add(z, exponent * -2.121_944_4e-4);
     exponent.mul_add(0.693_359_4, mantissa + z.mul_add(-0.5, y))
 }
@@ -151,7 +151,7 @@ pub fn tanh(x: f32) -> f32 {
         .mul_add(z, 2.063_908_6e-2)
         .mul_add(z, -5.373_971_6e-2)
         .mul_add(z, 1.333_144_2e-1)
-        .mul_add(z, -3.333_328_2e-1);
+        .mul_add(z, -3.333_328e-1);
     let small = (small * z).mul_add(x, x);
     if magnitude < 0.625 {
         small

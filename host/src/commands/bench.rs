@@ -62,12 +62,19 @@ struct BenchResult {
 pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
     let device = parse_device(&args.device, args.threads)?;
     if args.batch == 0 || args.length == 0 || args.threads == 0 || args.vocab == 0 {
-        return Err(CommandError::usage("--batch, --length, --threads and --vocab are at least 1"));
+        return Err(CommandError::usage(
+            "--batch, --length, --threads and --vocab are at least 1",
+        ));
     }
     let mut vocab = args.vocab;
     if let Some(task) = &args.task {
         let task = parse_task(task).map_err(CommandError::usage)?;
-        let at = Coordinates { split: Split::Train, length: args.length, seed: 0, index: 0 };
+        let at = Coordinates {
+            split: Split::Train,
+            length: args.length,
+            seed: 0,
+            index: 0,
+        };
         task.sample(&at).map_err(CommandError::usage)?;
         vocab = task.vocab() as u32;
     }
@@ -92,8 +99,10 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
     };
     let job = serde_json::to_value(job).expect("plain data");
     let limit = Duration::from_secs_f64(600.0 + 20.0 * args.seconds);
-    let line = run_worker("bench", &job, limit)
-        .map_err(|message| CommandError { code: FAILED, message })?;
+    let line = run_worker("bench", &job, limit).map_err(|message| CommandError {
+        code: FAILED,
+        message,
+    })?;
     print(&format!("{line}\n")).map(|()| 0)
 }
 
@@ -102,10 +111,18 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
 /// # Errors
 /// The plugin's.
 pub fn work(job: &BenchJob) -> Result<String, CommandError> {
-    let failed = |error: ClientError| CommandError { code: FAILED, message: error.to_string() };
-    let plugin = LoadedPlugin::open(&job.spec.library, crate::logging::plugin_log).map_err(failed)?;
+    let failed = |error: ClientError| CommandError {
+        code: FAILED,
+        message: error.to_string(),
+    };
+    let plugin =
+        LoadedPlugin::open(&job.spec.library, crate::logging::plugin_log).map_err(failed)?;
     let device = Device {
-        kind: if job.cuda.is_some() { DeviceKind::Cuda } else { DeviceKind::Cpu },
+        kind: if job.cuda.is_some() {
+            DeviceKind::Cuda
+        } else {
+            DeviceKind::Cpu
+        },
         index: job.cuda.unwrap_or(0),
         threads: job.threads,
     };
@@ -113,14 +130,23 @@ pub fn work(job: &BenchJob) -> Result<String, CommandError> {
     let mut model = plugin.build(&config).map_err(failed)?;
     let parameters = model.parameter_values();
     let (times, tokens, state_bytes) = match job.mode.as_str() {
-        "train" => (time_training(&mut model, job)?, job.batch * job.length, None),
+        "train" => (
+            time_training(&mut model, job)?,
+            job.batch * job.length,
+            None,
+        ),
         "feed" => time_feeding(&model, job).map_err(failed)?,
         _ => time_stepping(&model, job).map_err(failed)?,
     };
     let mut sorted = times.clone();
     sorted.sort_by(f64::total_cmp);
     let median = sorted[sorted.len() / 2];
-    let options: Vec<String> = job.spec.options.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let options: Vec<String> = job
+        .spec
+        .options
+        .iter()
+        .map(|(n, v)| format!("{n}={v}"))
+        .collect();
     let result = BenchResult {
         architecture: job.spec.architecture.clone(),
         options: options.join(","),
@@ -145,7 +171,10 @@ pub fn work(job: &BenchJob) -> Result<String, CommandError> {
 
 /// Calls until both the least time and the fewest repetitions are reached; the first call is not
 /// counted.
-fn repeat(seconds: f64, mut call: impl FnMut() -> Result<(), CommandError>) -> Result<Vec<f64>, CommandError> {
+fn repeat(
+    seconds: f64,
+    mut call: impl FnMut() -> Result<(), CommandError>,
+) -> Result<Vec<f64>, CommandError> {
     call()?;
     let (mut times, start) = (Vec::new(), Instant::now());
     while times.len() < REPETITIONS || start.elapsed().as_secs_f64() < seconds {
@@ -157,14 +186,24 @@ fn repeat(seconds: f64, mut call: impl FnMut() -> Result<(), CommandError>) -> R
 }
 
 fn time_training(model: &mut LoadedModel, job: &BenchJob) -> Result<Vec<f64>, CommandError> {
-    let failed = |error: ClientError| CommandError { code: FAILED, message: error.to_string() };
-    let task = job.task.as_deref().map(parse_task).transpose().map_err(CommandError::usage)?;
+    let failed = |error: ClientError| CommandError {
+        code: FAILED,
+        message: error.to_string(),
+    };
+    let task = job
+        .task
+        .as_deref()
+        .map(parse_task)
+        .transpose()
+        .map_err(CommandError::usage)?;
     let count = job.batch * job.length;
     let mut tokens = random_tokens(count, job.size.vocab);
     // Next-token prediction at every position of random tokens.
-    let mut targets: Vec<i32> =
-        (0..count).map(|i| tokens[(i + 1) % count] as i32).collect();
-    let settings = TrainConfig { total_steps: 1_000_000, ..TrainConfig::default() };
+    let mut targets: Vec<i32> = (0..count).map(|i| tokens[(i + 1) % count] as i32).collect();
+    let settings = TrainConfig {
+        total_steps: 1_000_000,
+        ..TrainConfig::default()
+    };
     model.begin_training(&settings).map_err(failed)?;
     let mut step = 0;
     repeat(job.seconds, || {
@@ -186,11 +225,20 @@ fn fill(
     tokens: &mut [u32],
     targets: &mut [i32],
 ) -> Result<(), CommandError> {
-    let rows = tokens.chunks_exact_mut(job.length).zip(targets.chunks_exact_mut(job.length));
+    let rows = tokens
+        .chunks_exact_mut(job.length)
+        .zip(targets.chunks_exact_mut(job.length));
     for (row, (tokens, targets)) in rows.enumerate() {
         let index = step * job.batch as u64 + row as u64;
-        let at = Coordinates { split: Split::Train, length: job.length, seed: 0, index };
-        task.sample(&at).map_err(CommandError::usage)?.write(0, tokens, targets);
+        let at = Coordinates {
+            split: Split::Train,
+            length: job.length,
+            seed: 0,
+            index,
+        };
+        task.sample(&at)
+            .map_err(CommandError::usage)?
+            .write(0, tokens, targets);
     }
     Ok(())
 }
@@ -221,7 +269,11 @@ fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientEr
     let mut state = 0;
     let times = collect(job.seconds, || {
         session.reset()?;
-        session.feed(Batch::new(&prompt, &[], job.batch, PROMPT), Logits::Last, vocab)?;
+        session.feed(
+            Batch::new(&prompt, &[], job.batch, PROMPT),
+            Logits::Last,
+            vocab,
+        )?;
         let begin = Instant::now();
         for step in 0..job.length {
             let step = &tokens[step * job.batch..][..job.batch];
@@ -252,7 +304,9 @@ fn random_tokens(count: usize, vocab: u32) -> Vec<u32> {
     let mut state = 1u64;
     (0..count)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             ((state >> 33) % u64::from(vocab)) as u32
         })
         .collect()

@@ -47,18 +47,36 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let mut failed = 0;
     for spec in &specs {
         if !args.json {
-            print(&format!("{} ({} {}, {})\n", spec.text(), spec.plugin, spec.plugin_version, spec.library.display()))?;
+            print(&format!(
+                "{} ({} {}, {})\n",
+                spec.text(),
+                spec.plugin,
+                spec.plugin_version,
+                spec.library.display()
+            ))?;
         }
-        let mut rows = vec![["  check", "result", "worst", "what or where"].map(str::to_owned).to_vec()];
-        let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
+        let mut rows = vec![
+            ["  check", "result", "worst", "what or where"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        let wanted =
+            |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
         for check in CHECKS.iter().filter(|check| wanted(check.name)) {
             let result = run_one(spec, check.name);
             failed += usize::from(!result.passed);
             if args.json {
-                print(&format!("{}\n", serde_json::to_string(&result).expect("plain data")))?;
+                print(&format!(
+                    "{}\n",
+                    serde_json::to_string(&result).expect("plain data")
+                ))?;
                 continue;
             }
-            let what = if result.passed { check.what.to_owned() } else { result.detail.clone() };
+            let what = if result.passed {
+                check.what.to_owned()
+            } else {
+                result.detail.clone()
+            };
             let what = if result.passed && !result.detail.is_empty() {
                 format!("{what} ({})", result.detail)
             } else {
@@ -67,7 +85,9 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
             rows.push(vec![
                 format!("  {}", check.name),
                 if result.passed { "ok" } else { "FAILED" }.to_owned(),
-                result.worst.map_or_else(String::new, |worst| format!("{worst:.1e}")),
+                result
+                    .worst
+                    .map_or_else(String::new, |worst| format!("{worst:.1e}")),
                 what,
             ]);
         }
@@ -90,12 +110,23 @@ fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
         return Ok(vec![ArchSpec::parse(&args.subject, &catalogue)?]);
     }
     let job = serde_json::json!({ "library": path });
-    let line = run_worker("describe", &job, LIMIT)
-        .map_err(|reason| CommandError { code: FAILED, message: reason })?;
+    let line = run_worker("describe", &job, LIMIT).map_err(|reason| CommandError {
+        code: FAILED,
+        message: reason,
+    })?;
     let plugin: Plugin = serde_json::from_str(&line).map_err(CommandError::usage)?;
-    let names: Vec<String> = plugin.architectures.iter().map(|a| a.name.clone()).collect();
-    let catalogue = Catalogue { plugins: vec![plugin] };
-    names.iter().map(|name| ArchSpec::parse(name, &catalogue)).collect()
+    let names: Vec<String> = plugin
+        .architectures
+        .iter()
+        .map(|a| a.name.clone())
+        .collect();
+    let catalogue = Catalogue {
+        plugins: vec![plugin],
+    };
+    names
+        .iter()
+        .map(|name| ArchSpec::parse(name, &catalogue))
+        .collect()
 }
 
 fn run_one(spec: &ArchSpec, check: &str) -> CheckResult {
@@ -122,10 +153,14 @@ fn run_one(spec: &ArchSpec, check: &str) -> CheckResult {
 /// # Errors
 /// A library that cannot be opened.
 pub fn work(job: CheckJob) -> Result<String, CommandError> {
-    let plugin = LoadedPlugin::open(&job.library, crate::logging::plugin_log).map_err(CommandError::usage)?;
+    let plugin = LoadedPlugin::open(&job.library, crate::logging::plugin_log)
+        .map_err(CommandError::usage)?;
     let info = plugin.info().clone();
     let unknown = |what: &str| CommandError::usage(format!("no {what}"));
-    let architecture = info.architectures.iter().find(|a| a.name == job.architecture.as_str());
+    let architecture = info
+        .architectures
+        .iter()
+        .find(|a| a.name == job.architecture.as_str());
     let architecture = architecture.ok_or_else(|| unknown("such architecture"))?;
     let options: Vec<(String, OptionValue)> = job
         .values
@@ -140,10 +175,28 @@ pub fn work(job: CheckJob) -> Result<String, CommandError> {
             (name.clone(), value)
         })
         .collect();
-    let check = CHECKS.iter().find(|check| check.name == job.check).ok_or_else(|| unknown("such check"))?;
-    let subject = Subject::new(&info, architecture, &options, Box::new(move |config| plugin.build(config)));
-    let Outcome { passed, worst, detail } = (check.run)(&subject);
+    let check = CHECKS
+        .iter()
+        .find(|check| check.name == job.check)
+        .ok_or_else(|| unknown("such check"))?;
+    let subject = Subject::new(
+        &info,
+        architecture,
+        &options,
+        Box::new(move |config| plugin.build(config)),
+    );
+    let Outcome {
+        passed,
+        worst,
+        detail,
+    } = (check.run)(&subject);
     let worst = worst.filter(|worst| worst.is_finite());
-    let result = CheckResult { architecture: job.architecture, check: job.check, passed, worst, detail };
+    let result = CheckResult {
+        architecture: job.architecture,
+        check: job.check,
+        passed,
+        worst,
+        detail,
+    };
     Ok(serde_json::to_string(&result).expect("plain data"))
 }

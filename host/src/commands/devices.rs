@@ -24,12 +24,20 @@ pub fn run() -> Result<u8, CommandError> {
 fn processor() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':']));
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |line| {
+        line.trim_start_matches([' ', '\t', ':'])
+    });
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let memory = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
     let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    let memory = memory.map_or_else(String::new, |kib| format!(", {:.1} GiB memory", kib / 1048576.0));
+    let memory = memory.map_or_else(String::new, |kib| {
+        format!(", {:.1} GiB memory", kib / 1048576.0)
+    });
     format!("{model}, {cores} cores{memory}, vectors {}", vectors())
 }
 
@@ -65,17 +73,31 @@ fn cuda() -> Result<Vec<(String, String)>, String> {
     // SAFETY (here and below): names and types are those of the CUDA driver API, and every pointer
     // is to a local of the right size.
     let call = |what: &str, code: c_int| {
-        if code == 0 { Ok(()) } else { Err(format!("{what} failed with CUDA error {code}")) }
+        if code == 0 {
+            Ok(())
+        } else {
+            Err(format!("{what} failed with CUDA error {code}"))
+        }
     };
     // SAFETY: as above.
     let (init, count, version, get, name, memory) = unsafe {
         (
             driver.get::<Init>("cuInit").map_err(|_| symbol("cuInit"))?,
-            driver.get::<Count>("cuDeviceGetCount").map_err(|_| symbol("cuDeviceGetCount"))?,
-            driver.get::<Version>("cuDriverGetVersion").map_err(|_| symbol("cuDriverGetVersion"))?,
-            driver.get::<Get>("cuDeviceGet").map_err(|_| symbol("cuDeviceGet"))?,
-            driver.get::<Name>("cuDeviceGetName").map_err(|_| symbol("cuDeviceGetName"))?,
-            driver.get::<Memory>("cuDeviceTotalMem_v2").map_err(|_| symbol("cuDeviceTotalMem_v2"))?,
+            driver
+                .get::<Count>("cuDeviceGetCount")
+                .map_err(|_| symbol("cuDeviceGetCount"))?,
+            driver
+                .get::<Version>("cuDriverGetVersion")
+                .map_err(|_| symbol("cuDriverGetVersion"))?,
+            driver
+                .get::<Get>("cuDeviceGet")
+                .map_err(|_| symbol("cuDeviceGet"))?,
+            driver
+                .get::<Name>("cuDeviceGetName")
+                .map_err(|_| symbol("cuDeviceGetName"))?,
+            driver
+                .get::<Memory>("cuDeviceTotalMem_v2")
+                .map_err(|_| symbol("cuDeviceTotalMem_v2"))?,
         )
     };
     let (mut devices, mut driver_version) = (0, 0);
@@ -91,7 +113,11 @@ fn cuda() -> Result<Vec<(String, String)>, String> {
     // SAFETY: as above.
     let compiler = unsafe { libloading::Library::new("libnvrtc.so.13") }
         .or_else(|_| unsafe { libloading::Library::new("libnvrtc.so.12") });
-    let compiler = if compiler.is_ok() { "NVRTC found" } else { "no NVRTC (libnvrtc.so)" };
+    let compiler = if compiler.is_ok() {
+        "NVRTC found"
+    } else {
+        "no NVRTC (libnvrtc.so)"
+    };
     let mut found = Vec::new();
     for index in 0..devices {
         let (mut device, mut bytes, mut text) = (0, 0usize, [0 as c_char; 128]);

@@ -26,7 +26,9 @@ pub fn run(args: &EvalArgs) -> Result<u8, CommandError> {
 fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let lengths = parse_lengths(&args.lengths)?;
     if args.samples == Some(0) {
-        return Err(RunError::Input("--samples is 0; it is at least 1".to_owned()));
+        return Err(RunError::Input(
+            "--samples is 0; it is at least 1".to_owned(),
+        ));
     }
     let device = parse_device(&args.device)?;
     let manifest = Manifest::read(&args.run).map_err(|error| match error {
@@ -39,7 +41,9 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let chosen = choose(&manifest.units, args)?;
     for unit in &chosen {
         let task = longhaul_tasks::parse_task(&unit.task_text())?;
-        lengths.iter().try_for_each(|&length| check_length(task.as_ref(), length))?;
+        lengths
+            .iter()
+            .try_for_each(|&length| check_length(task.as_ref(), length))?;
     }
     let time_s = args.time_limit.unwrap_or(manifest.limits.time_s);
     let memory = (args.memory_limit.as_deref(), manifest.limits.memory_bytes);
@@ -52,16 +56,29 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
         tracing::warn!("nothing to evaluate: these lengths have their records already");
     }
     let (id, units) = (manifest.run_id.as_str(), manifest.units.as_slice());
-    carry_out(&mut folder, id, &device, units, works, resources, &interrupt)
+    carry_out(
+        &mut folder,
+        id,
+        &device,
+        units,
+        works,
+        resources,
+        &interrupt,
+    )
 }
 
 /// The units that `--task` and `--arch` name; all without them.
 fn choose(units: &[Unit], args: &EvalArgs) -> Result<Vec<Unit>, RunError> {
     for text in &args.tasks {
         let task = longhaul_tasks::parse_task(text)?;
-        if !units.iter().any(|unit| is_task(unit, text, &task.options_text())) {
+        if !units
+            .iter()
+            .any(|unit| is_task(unit, text, &task.options_text()))
+        {
             let known = listed(units.iter().map(Unit::task_text));
-            return Err(RunError::Input(format!("the run has no task `{text}`; it has {known}")));
+            return Err(RunError::Input(format!(
+                "the run has no task `{text}`; it has {known}"
+            )));
         }
     }
     for text in &args.architectures {
@@ -80,7 +97,10 @@ fn choose(units: &[Unit], args: &EvalArgs) -> Result<Vec<Unit>, RunError> {
                 options.is_ok_and(|options| is_task(unit, text, &options))
             });
         let architecture = args.architectures.is_empty()
-            || args.architectures.iter().any(|text| is_architecture(unit, text));
+            || args
+                .architectures
+                .iter()
+                .any(|text| is_architecture(unit, text));
         task && architecture
     };
     Ok(units.iter().filter(wanted).cloned().collect())
@@ -98,7 +118,11 @@ fn is_task(unit: &Unit, text: &str, options: &str) -> bool {
 fn is_architecture(unit: &Unit, text: &str) -> bool {
     let (name, options) = text.split_once(':').unwrap_or((text, ""));
     let own: Vec<&str> = unit.options.split(',').collect();
-    unit.architecture == name && options.split(',').filter(|pair| !pair.is_empty()).all(|pair| own.contains(&pair))
+    unit.architecture == name
+        && options
+            .split(',')
+            .filter(|pair| !pair.is_empty())
+            .all(|pair| own.contains(&pair))
 }
 
 fn listed(names: impl Iterator<Item = String>) -> String {
@@ -142,10 +166,13 @@ fn works(
             );
             continue;
         }
-        let architecture = ArchSpec::parse(&unit.architecture_text(), catalogue)
-            .map_err(RunError::Command)?;
+        let architecture =
+            ArchSpec::parse(&unit.architecture_text(), catalogue).map_err(RunError::Command)?;
         if architecture.plugin_sha256 != unit.plugin_sha256 {
-            tracing::warn!("{} was built anew since its models were trained; the records name the new one", unit.plugin);
+            tracing::warn!(
+                "{} was built anew since its models were trained; the records name the new one",
+                unit.plugin
+            );
         }
         works.push(Work {
             identity: unit.identity(),
@@ -176,8 +203,16 @@ mod tests {
             ..unit(1)
         };
         assert!(is_task(&unit, "needle", ""));
-        assert!(is_task(&unit, "needle:haystack=repeat", "depth=random,haystack=repeat"));
-        assert!(!is_task(&unit, "needle:haystack=varied", "depth=random,haystack=varied"));
+        assert!(is_task(
+            &unit,
+            "needle:haystack=repeat",
+            "depth=random,haystack=repeat"
+        ));
+        assert!(!is_task(
+            &unit,
+            "needle:haystack=varied",
+            "depth=random,haystack=varied"
+        ));
         assert!(!is_task(&unit, "parity", ""));
         assert!(is_architecture(&unit, "arch"));
         assert!(is_architecture(&unit, "arch:state=8"));

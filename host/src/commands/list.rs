@@ -16,9 +16,15 @@ pub fn run(args: &ListArgs) -> Result<u8, CommandError> {
     let chosen: Vec<(&Plugin, &Architecture)> = match &args.architecture {
         None => catalogue.architectures().collect(),
         Some(name) => {
-            let found: Vec<_> = catalogue.architectures().filter(|(_, a)| a.name == *name).collect();
+            let found: Vec<_> = catalogue
+                .architectures()
+                .filter(|(_, a)| a.name == *name)
+                .collect();
             if found.is_empty() {
-                let names: Vec<&str> = catalogue.architectures().map(|(_, a)| a.name.as_str()).collect();
+                let names: Vec<&str> = catalogue
+                    .architectures()
+                    .map(|(_, a)| a.name.as_str())
+                    .collect();
                 return Err(CommandError::usage(format!(
                     "no architecture `{name}`{}; there are {}",
                     did_you_mean(name, names.iter().copied()),
@@ -38,7 +44,11 @@ pub fn run(args: &ListArgs) -> Result<u8, CommandError> {
         return print(&format!("{text}\n")).map(|()| 0);
     }
     let text = if args.all || args.architecture.is_some() {
-        chosen.iter().map(|(plugin, architecture)| in_full(plugin, architecture)).collect::<Vec<_>>().join("\n")
+        chosen
+            .iter()
+            .map(|(plugin, architecture)| in_full(plugin, architecture))
+            .collect::<Vec<_>>()
+            .join("\n")
     } else {
         overview(&chosen)
     };
@@ -55,17 +65,32 @@ fn overview(chosen: &[(&Plugin, &Architecture)]) -> String {
             &architecture.title,
         ]));
     }
-    format!("{}\n`longhaul list ARCH` shows options, defaults, limits and citation.\n", columns(&rows))
+    format!(
+        "{}\n`longhaul list ARCH` shows options, defaults, limits and citation.\n",
+        columns(&rows)
+    )
 }
 
 fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
     let mut text = format!("{} - {}\n\n", architecture.name, architecture.title);
     text.push_str(&columns(&[
-        cells(&["  plugin", &format!("{} {} ({})", plugin.name, plugin.version, plugin.licence)]),
+        cells(&[
+            "  plugin",
+            &format!("{} {} ({})", plugin.name, plugin.version, plugin.licence),
+        ]),
         cells(&["  file", &plugin.path.display().to_string()]),
-        cells(&["  built on", &format!("{}, ABI {}", plugin.kit, plugin.api_version)]),
+        cells(&[
+            "  built on",
+            &format!("{}, ABI {}", plugin.kit, plugin.api_version),
+        ]),
         cells(&["  family", &architecture.family]),
-        cells(&["  state", &format!("{} in length, at the default options", architecture.state_growth)]),
+        cells(&[
+            "  state",
+            &format!(
+                "{} in length, at the default options",
+                architecture.state_growth
+            ),
+        ]),
         cells(&["  devices", &architecture.devices.join(", ")]),
         cells(&["  can", &architecture.capabilities.join(", ")]),
     ]));
@@ -77,11 +102,26 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
             let kind = option.spec().kind;
             let default = kind.default_value().to_string();
             let limits = wrap(&kind.limits(), 22).join("\n");
-            cells(&[&format!("  {}", option.name), &default, &limits.replace('\n', " "), &option.help])
+            cells(&[
+                &format!("  {}", option.name),
+                &default,
+                &limits.replace('\n', " "),
+                &option.help,
+            ])
         })
         .collect();
-    rows.push(cells(&["  d_model", "suite", "integer 1..65536", "model width, as --d-model"]));
-    rows.push(cells(&["  layers", "suite", "integer 1..1024", "layers, as --layers"]));
+    rows.push(cells(&[
+        "  d_model",
+        "suite",
+        "integer 1..65536",
+        "model width, as --d-model",
+    ]));
+    rows.push(cells(&[
+        "  layers",
+        "suite",
+        "integer 1..1024",
+        "layers, as --layers",
+    ]));
     // Long lists of words would push the help off the line; they go before it instead.
     for row in &mut rows {
         if row[2].chars().count() > 22 {

@@ -23,7 +23,9 @@ pub fn print(text: &str) -> Result<(), CommandError> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(CommandError::environment(format!("standard output: {error}"))),
+        Err(error) => Err(CommandError::environment(format!(
+            "standard output: {error}"
+        ))),
     }
 }
 
@@ -38,10 +40,18 @@ pub fn parse_device(
     use longhaul_plugin_api::data::{Device, DeviceKind};
     let refuse = || CommandError::usage(format!("device `{text}` is neither cpu nor cuda:N"));
     match text.split_once(':') {
-        None if text == "cpu" => Ok(Device { kind: DeviceKind::Cpu, index: 0, threads }),
+        None if text == "cpu" => Ok(Device {
+            kind: DeviceKind::Cpu,
+            index: 0,
+            threads,
+        }),
         Some(("cuda", index)) => {
             let index = index.parse().map_err(|_| refuse())?;
-            Ok(Device { kind: DeviceKind::Cuda, index, threads })
+            Ok(Device {
+                kind: DeviceKind::Cuda,
+                index,
+                threads,
+            })
         }
         _ => Err(refuse()),
     }

@@ -51,12 +51,23 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         memory_bytes: resources.memory_bytes,
     };
     let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
-    let out = args.out.clone().unwrap_or_else(|| default_folder(&args.suite));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| default_folder(&args.suite));
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
     let works = works(&plan, &folder, args.retry_failed);
     let (id, units) = (plan.run_id.as_str(), plan.units.as_slice());
-    carry_out(&mut folder, id, &device, units, works, resources, &interrupt)
+    carry_out(
+        &mut folder,
+        id,
+        &device,
+        units,
+        works,
+        resources,
+        &interrupt,
+    )
 }
 
 fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {

@@ -19,13 +19,20 @@ const EDGE: usize = 24;
 /// An unknown task; a length that it cannot have.
 pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
     let task = parse_task(&args.task).map_err(CommandError::usage)?;
-    let length = args.length.unwrap_or_else(|| task.default_train_lengths().0);
+    let length = args
+        .length
+        .unwrap_or_else(|| task.default_train_lengths().0);
     let split = match args.split {
         SplitName::Train => Split::Train,
         SplitName::Validation => Split::Validation,
         SplitName::Test => Split::Test,
     };
-    let at = Coordinates { split, length, seed: args.seed, index: args.index };
+    let at = Coordinates {
+        split,
+        length,
+        seed: args.seed,
+        index: args.index,
+    };
     let sample = task.sample(&at).map_err(CommandError::usage)?;
     let (mut tokens, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
     sample.write(0, &mut tokens, &mut targets);
@@ -38,7 +45,11 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
         task.vocab(),
         task.spec().metric.name(),
         task.chance(),
-        if labels.is_empty() { "no labels".to_owned() } else { labels.join(", ") }
+        if labels.is_empty() {
+            "no labels".to_owned()
+        } else {
+            labels.join(", ")
+        }
     );
     text.push_str(&render(task.as_ref(), &tokens, &targets));
     text.push_str("\nUpper lines: tokens. Lower lines: what is to be said after reading them.\n");
@@ -49,7 +60,11 @@ fn render(task: &dyn Task, tokens: &[u32], targets: &[i32]) -> String {
     let cells = shown(tokens, targets).into_iter().map(|piece| match piece {
         Piece::Token(index) => {
             let target = targets[index];
-            let said = if target < 0 { String::new() } else { task.symbol(target as u32).into_owned() };
+            let said = if target < 0 {
+                String::new()
+            } else {
+                task.symbol(target as u32).into_owned()
+            };
             (task.symbol(tokens[index]).into_owned(), said)
         }
         Piece::Gap(count) => (format!("[.. {count} more ..]"), String::new()),

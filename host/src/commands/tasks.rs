@@ -12,7 +12,12 @@ use crate::table::columns;
 /// # Errors
 /// An unknown task.
 pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
-    let cells = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+    let cells = |cells: &[&str]| {
+        cells
+            .iter()
+            .map(|cell| (*cell).to_owned())
+            .collect::<Vec<_>>()
+    };
     let Some(name) = &args.task else {
         let mut rows = vec![cells(&["task", "metric", "chance", "what"])];
         for spec in registry() {
@@ -20,7 +25,8 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
             let chance = format!("{:.3}", task.chance());
             rows.push(cells(&[spec.name, spec.metric.name(), &chance, spec.title]));
         }
-        let hint = "\n`longhaul tasks TASK` shows options and source; `longhaul show TASK` an example.\n";
+        let hint =
+            "\n`longhaul tasks TASK` shows options and source; `longhaul show TASK` an example.\n";
         return print(&format!("{}{hint}", columns(&rows))).map(|()| 0);
     };
     let task = longhaul_tasks::parse_task(name).map_err(CommandError::usage)?;
@@ -30,12 +36,25 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
     text.push_str(&columns(&[
         cells(&["  source", spec.source]),
         cells(&["  length", spec.length_meaning]),
-        cells(&["  lengths", &format!("{}..{}", task.min_length(), task.max_length())]),
-        cells(&["  trained at", &if min == max { min.to_string() } else { format!("{min}..{max}") }]),
+        cells(&[
+            "  lengths",
+            &format!("{}..{}", task.min_length(), task.max_length()),
+        ]),
+        cells(&[
+            "  trained at",
+            &if min == max {
+                min.to_string()
+            } else {
+                format!("{min}..{max}")
+            },
+        ]),
         cells(&["  vocabulary", &task.vocab().to_string()]),
         cells(&["  scored", spec.scored]),
         cells(&["  metric", spec.metric.name()]),
-        cells(&["  chance", &format!("{:.3e}: {}", task.chance(), spec.chance_meaning)]),
+        cells(&[
+            "  chance",
+            &format!("{:.3e}: {}", task.chance(), spec.chance_meaning),
+        ]),
         cells(&["  options", &task.options_text()]),
     ]));
     if !spec.options.is_empty() {

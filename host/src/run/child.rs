@@ -90,7 +90,9 @@ impl End {
             Self::Died { status, last_line } => died(*status, last_line),
             Self::TimedOut { time_s } => (
                 Status::TimedOut,
-                format!("killed at the time limit of {time_s} s for training and evaluations; --time-limit raises it"),
+                format!(
+                    "killed at the time limit of {time_s} s for training and evaluations; --time-limit raises it"
+                ),
             ),
             Self::OutOfMemory { used, limit } => (
                 Status::OutOfMemory,
@@ -101,7 +103,10 @@ impl End {
                 ),
             ),
             Self::NotStarted { reason } => (Status::Failed, reason.clone()),
-            Self::Done { .. } => (Status::Failed, "the worker ended without answering".to_owned()),
+            Self::Done { .. } => (
+                Status::Failed,
+                "the worker ended without answering".to_owned(),
+            ),
             Self::Cancelled => (Status::NotRun, "the run was stopped".to_owned()),
         }
     }
@@ -110,24 +115,39 @@ impl End {
 /// Status and reason of a death that nobody asked for.
 fn died(status: ExitStatus, last_line: &str) -> (Status, String) {
     let how = crate::signals::describe(status);
-    let words = if last_line.is_empty() { how.clone() } else { format!("{how}: {last_line}") };
+    let words = if last_line.is_empty() {
+        how.clone()
+    } else {
+        format!("{how}: {last_line}")
+    };
     let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
     let allocation = (last_line.contains("memory allocation of") && last_line.contains("failed"))
         || last_line.contains("std::bad_alloc");
     if killed {
-        return (Status::OutOfMemory, format!("{how}, most likely by the system for lack of memory"));
+        return (
+            Status::OutOfMemory,
+            format!("{how}, most likely by the system for lack of memory"),
+        );
     }
     if allocation {
         return (Status::OutOfMemory, words);
     }
     match status.code() {
-        Some(_) => (Status::Crashed, format!("the worker ended before it was done: {words}")),
+        Some(_) => (
+            Status::Crashed,
+            format!("the worker ended before it was done: {words}"),
+        ),
         None => (Status::Crashed, words),
     }
 }
 
 /// Runs a worker on a job to its end. `on` hears every message but the last.
-pub fn run_worker(job: &Job, limits: &Limits, cancel: &AtomicBool, on: &mut dyn FnMut(&Message)) -> End {
+pub fn run_worker(
+    job: &Job,
+    limits: &Limits,
+    cancel: &AtomicBool,
+    on: &mut dyn FnMut(&Message),
+) -> End {
     let mut child = match start(job) {
         Ok(child) => child,
         Err(error) => {
@@ -180,7 +200,9 @@ fn start(job: &Job) -> std::io::Result<Child> {
 /// A thread that turns lines into messages.
 fn listen(child: &mut Child) -> Receiver<Message> {
     let (sender, receiver) = channel();
-    let Some(stdout) = child.stdout.take() else { return receiver };
+    let Some(stdout) = child.stdout.take() else {
+        return receiver;
+    };
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).split(b'\n') {
             let Ok(line) = line else { return };
@@ -211,7 +233,9 @@ fn watch(
             return Some(End::Cancelled);
         }
         if Instant::now() >= limits.deadline {
-            return Some(End::TimedOut { time_s: limits.time_s });
+            return Some(End::TimedOut {
+                time_s: limits.time_s,
+            });
         }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
@@ -221,8 +245,14 @@ fn watch(
             }
         }
         match lines.recv_timeout(LOOK) {
-            Ok(Message::Done { inside_plugin_s, outside_plugin_s }) => {
-                return Some(End::Done { inside_plugin_s, outside_plugin_s });
+            Ok(Message::Done {
+                inside_plugin_s,
+                outside_plugin_s,
+            }) => {
+                return Some(End::Done {
+                    inside_plugin_s,
+                    outside_plugin_s,
+                });
             }
             Ok(Message::Failed { kind, reason }) => return Some(End::Failed { kind, reason }),
             Ok(message) => on(&message),
@@ -241,7 +271,10 @@ fn wait(child: &mut Child, patience: Duration) -> std::io::Result<ExitStatus> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(group) = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
     let _ = child.kill();
@@ -267,7 +300,9 @@ fn keep_tail(mut stderr: ChildStderr) -> Tail {
     let reader = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-            let mut kept = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut kept = kept
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             kept.extend_from_slice(&buffer[..count]);
             let excess = kept.len().saturating_sub(TAIL);
             kept.drain(..excess);
@@ -283,11 +318,19 @@ impl Tail {
         while !self.reader.is_finished() && begun.elapsed() < Duration::from_millis(500) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        let kept = self.bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let kept = self
+            .bytes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let text = String::from_utf8_lossy(&kept).into_owned();
         // What Rust says under a panic is about how to see more, not about why.
         let about = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
-        text.lines().rev().find(about).unwrap_or_default().trim().to_owned()
+        text.lines()
+            .rev()
+            .find(about)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     }
 }
 
@@ -302,7 +345,10 @@ mod tests {
     }
 
     fn status_of(raw: i32, line: &str) -> (Status, String) {
-        let end = End::Died { status: ended(raw), last_line: line.to_owned() };
+        let end = End::Died {
+            status: ended(raw),
+            last_line: line.to_owned(),
+        };
         end.status()
     }
 
@@ -313,9 +359,16 @@ mod tests {
         assert!(reason.contains("SIGSEGV"), "{reason}");
         let (status, reason) = status_of(6, "assertion failed");
         assert_eq!(status, Status::Crashed);
-        assert!(reason.contains("SIGABRT") && reason.contains("assertion failed"), "{reason}");
+        assert!(
+            reason.contains("SIGABRT") && reason.contains("assertion failed"),
+            "{reason}"
+        );
         let (status, reason) = status_of(0, "");
-        assert_eq!(status, Status::Crashed, "an end without a last word is no success");
+        assert_eq!(
+            status,
+            Status::Crashed,
+            "an end without a last word is no success"
+        );
         assert!(reason.contains("exit code 0"), "{reason}");
     }
 
@@ -324,9 +377,15 @@ mod tests {
         assert_eq!(status_of(9, "").0, Status::OutOfMemory);
         let line = "memory allocation of 1099511627776 bytes failed";
         assert_eq!(status_of(6, line).0, Status::OutOfMemory);
-        let end = End::OutOfMemory { used: 3 << 30, limit: 1 << 30 };
+        let end = End::OutOfMemory {
+            used: 3 << 30,
+            limit: 1 << 30,
+        };
         assert!(end.status().1.contains("3072 MiB"));
-        let end = End::Failed { kind: FailureKind::OutOfMemory, reason: "r".into() };
+        let end = End::Failed {
+            kind: FailureKind::OutOfMemory,
+            reason: "r".into(),
+        };
         assert_eq!(end.status(), (Status::OutOfMemory, "r".into()));
         assert_eq!(End::TimedOut { time_s: 5 }.status().0, Status::TimedOut);
     }
@@ -339,7 +398,10 @@ mod tests {
     #[test]
     fn the_last_line_is_kept() {
         let mut child = Command::new("sh")
-            .args(["-c", "seq 100000 >&2; echo why >&2; echo 'note: run with' >&2; echo >&2"])
+            .args([
+                "-c",
+                "seq 100000 >&2; echo why >&2; echo 'note: run with' >&2; echo >&2",
+            ])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -8,7 +8,9 @@ pub fn this_command() -> String {
 /// This command line with `--resume`.
 pub fn resume_command() -> String {
     let mut words: Vec<String> = std::env::args().collect();
-    if words.get(1).is_none_or(|command| command != "eval") && !words.iter().any(|word| word == "--resume") {
+    if words.get(1).is_none_or(|command| command != "eval")
+        && !words.iter().any(|word| word == "--resume")
+    {
         words.push("--resume".to_owned());
     }
     join(&words)
@@ -33,7 +35,10 @@ mod tests {
 
     #[test]
     fn words_survive_a_shell() {
-        assert_eq!(quote("--arch=mamba2:state=8,d_model=32"), "--arch=mamba2:state=8,d_model=32");
+        assert_eq!(
+            quote("--arch=mamba2:state=8,d_model=32"),
+            "--arch=mamba2:state=8,d_model=32"
+        );
         assert_eq!(quote("a b"), "'a b'");
         assert_eq!(quote("pattern=a*3"), "'pattern=a*3'");
         assert_eq!(quote("it's"), r"'it'\''s'");

@@ -67,9 +67,11 @@ impl RunError {
         match self {
             Self::Command(error) => error.code,
             Self::Input(_) | Self::Suite(_) | Self::Task(_) => crate::exit::USAGE,
-            Self::Lock(_) | Self::Journal(_) | Self::Plot(_) | Self::Worker(_) | Self::Io { .. } => {
-                crate::exit::ENVIRONMENT
-            }
+            Self::Lock(_)
+            | Self::Journal(_)
+            | Self::Plot(_)
+            | Self::Worker(_)
+            | Self::Io { .. } => crate::exit::ENVIRONMENT,
             Self::Interrupted { .. } => crate::exit::INTERRUPTED,
         }
     }

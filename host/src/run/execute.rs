@@ -92,7 +92,10 @@ fn serve(
     sender: &Sender<(usize, Event)>,
 ) {
     while !cancel.load(Ordering::Relaxed) {
-        let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
+        let next = queue
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .pop_front();
         let Some(work) = next else { return };
         let mut say = |event| {
             let _ = sender.send((slot, event));

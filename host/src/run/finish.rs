@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use longhaul_results::{
-    Measurement, MeasurementKey, Status, TrainingPoint, plot_all, render_tables, summarise, write_csv,
+    Measurement, MeasurementKey, Status, TrainingPoint, plot_all, render_tables, summarise,
+    write_csv,
 };
 
 use crate::run::error::RunError;
@@ -49,8 +50,11 @@ pub fn finish(folder: &RunFolder, units: &[Unit]) -> Result<Report, RunError> {
 
 /// The last row of each measurement, in the order of units, lengths and breakdowns.
 pub fn in_order(rows: Vec<Measurement>, units: &[Unit]) -> Vec<Measurement> {
-    let places: HashMap<_, usize> =
-        units.iter().enumerate().map(|(place, unit)| (unit_key(unit), place)).collect();
+    let places: HashMap<_, usize> = units
+        .iter()
+        .enumerate()
+        .map(|(place, unit)| (unit_key(unit), place))
+        .collect();
     let mut latest: HashMap<MeasurementKey, Measurement> = HashMap::new();
     for row in rows {
         // A cell that failed leaves no breakdowns of an earlier try behind.
@@ -68,12 +72,21 @@ pub fn in_order(rows: Vec<Measurement>, units: &[Unit]) -> Vec<Measurement> {
 }
 
 fn same_cell(one: &MeasurementKey, other: &MeasurementKey) -> bool {
-    MeasurementKey { label: String::new(), ..one.clone() } == MeasurementKey { label: String::new(), ..other.clone() }
+    MeasurementKey {
+        label: String::new(),
+        ..one.clone()
+    } == MeasurementKey {
+        label: String::new(),
+        ..other.clone()
+    }
 }
 
 fn points_in_order(points: Vec<TrainingPoint>, units: &[Unit]) -> Vec<TrainingPoint> {
-    let places: HashMap<_, usize> =
-        units.iter().enumerate().map(|(place, unit)| (unit_key(unit), place)).collect();
+    let places: HashMap<_, usize> = units
+        .iter()
+        .enumerate()
+        .map(|(place, unit)| (unit_key(unit), place))
+        .collect();
     let mut latest = HashMap::new();
     for point in points {
         let unit = (
@@ -166,7 +179,10 @@ mod tests {
     #[test]
     fn the_order_of_arrival_does_not_matter() {
         let first = unit(10);
-        let second = Unit { seed: 1, ..unit(10) };
+        let second = Unit {
+            seed: 1,
+            ..unit(10)
+        };
         let units = [first.clone(), second.clone()];
         let mut rows = Vec::new();
         for (unit, length) in [(&second, 80), (&first, 80), (&second, 40), (&first, 40)] {
@@ -175,7 +191,10 @@ mod tests {
         let forward = in_order(rows.clone(), &units);
         rows.reverse();
         assert_eq!(in_order(rows, &units), forward);
-        let order: Vec<_> = forward.iter().map(|r| (r.seed, r.eval_length, r.label.as_str())).collect();
+        let order: Vec<_> = forward
+            .iter()
+            .map(|r| (r.seed, r.eval_length, r.label.as_str()))
+            .collect();
         assert_eq!(order[..3], [(0, 40, ""), (0, 40, "a=1"), (0, 80, "")]);
         assert_eq!(order.len(), 8);
     }
@@ -195,7 +214,10 @@ mod tests {
         // A later failure takes the breakdowns of the earlier success with it.
         rows.push(common().unmeasured(&unit, 40, Status::Failed, "z"));
         assert_eq!(in_order(rows, std::slice::from_ref(&unit)).len(), 2);
-        let other = Unit { steps: 11, ..unit.clone() };
+        let other = Unit {
+            steps: 11,
+            ..unit.clone()
+        };
         assert!(recorded(&good(&unit, 40), &other, false).is_empty());
     }
 }

@@ -38,7 +38,12 @@ impl RunFolder {
     ///
     /// # Errors
     /// Another run, another program's files, another holder of the lock, the system's refusal.
-    pub fn for_plan(path: &Path, plan: &Plan, manifest: &Manifest, resume: bool) -> Result<Self, RunError> {
+    pub fn for_plan(
+        path: &Path,
+        plan: &Plan,
+        manifest: &Manifest,
+        resume: bool,
+    ) -> Result<Self, RunError> {
         let lock = lock(path)?;
         if path.join(manifest::FILE).exists() {
             let there = Manifest::read(path)?;
@@ -50,7 +55,11 @@ impl RunFolder {
                     there.run_id,
                     free_name(path).display(),
                     there.command,
-                    if there.command.contains("--resume") { "" } else { " --resume" },
+                    if there.command.contains("--resume") {
+                        ""
+                    } else {
+                        " --resume"
+                    },
                 )));
             }
             if !resume {
@@ -91,7 +100,11 @@ impl RunFolder {
             std::fs::create_dir_all(&folder).map_err(RunError::io("make the folder", &folder))?;
         }
         let mut repairs = Vec::new();
-        let (results, rows) = open(&path.join("results.csv"), &blank_measurement(), &mut repairs)?;
+        let (results, rows) = open(
+            &path.join("results.csv"),
+            &blank_measurement(),
+            &mut repairs,
+        )?;
         let (training, points) = open(&path.join("training.csv"), &blank_point(), &mut repairs)?;
         Ok(Self {
             path: path.to_owned(),
@@ -145,7 +158,11 @@ fn refuse_strangers(path: &Path) -> Result<(), RunError> {
 
 /// The first of `name-2`, `name-3`, ... that does not exist.
 fn free_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     (2..)
         .map(|number| path.with_file_name(format!("{name}-{number}")))
         .find(|path| !path.exists())
@@ -166,7 +183,10 @@ mod tests {
             units,
             architectures: Vec::new(),
         };
-        let limits = LimitsRecord { time_s: 60, memory_bytes: None };
+        let limits = LimitsRecord {
+            time_s: 60,
+            memory_bytes: None,
+        };
         let manifest = Manifest::new(&plan, 1, 1, limits);
         (plan, manifest)
     }
@@ -179,9 +199,15 @@ mod tests {
         drop(RunFolder::for_plan(&path, &first, &first_manifest, false).unwrap());
         let words = |result: Result<RunFolder, RunError>| result.unwrap_err().to_string();
         let again = words(RunFolder::for_plan(&path, &first, &first_manifest, false));
-        assert!(again.contains("--resume") && again.contains("run-2"), "{again}");
+        assert!(
+            again.contains("--resume") && again.contains("run-2"),
+            "{again}"
+        );
         let another = words(RunFolder::for_plan(&path, &other, &other_manifest, true));
-        assert!(another.contains("steps of arch is 10 there and 20 here"), "{another}");
+        assert!(
+            another.contains("steps of arch is 10 there and 20 here"),
+            "{another}"
+        );
         let open = RunFolder::for_plan(&path, &first, &first_manifest, true).unwrap();
         assert!(open.rows.is_empty() && open.repairs.is_empty());
         let held = words(RunFolder::for_plan(&path, &first, &first_manifest, true));

@@ -19,7 +19,10 @@ pub fn parse_lengths(text: &str) -> Result<Vec<usize>, RunError> {
             Some((first, last)) => {
                 let (first, last) = (parse_length(first, text)?, parse_length(last, text)?);
                 if first > last {
-                    return Err(bad(text, "a range goes from the shorter to the longer length"));
+                    return Err(bad(
+                        text,
+                        "a range goes from the shorter to the longer length",
+                    ));
                 }
                 lengths.extend(doublings(first, last));
             }
@@ -48,7 +51,10 @@ pub fn parse_range(text: &str) -> Result<(usize, usize), RunError> {
     let (first, last) = text.split_once("..").unwrap_or((text, text));
     let (first, last) = (parse_length(first, text)?, parse_length(last, text)?);
     if first > last {
-        return Err(bad(text, "a range goes from the shorter to the longer length"));
+        return Err(bad(
+            text,
+            "a range goes from the shorter to the longer length",
+        ));
     }
     Ok((first, last))
 }

@@ -29,7 +29,10 @@ impl Machine {
             cores: cores(),
             memory_bytes: memory_bytes(),
             os: os.unwrap_or_else(|| std::env::consts::OS.to_owned()),
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
         }
     }
 }
@@ -65,7 +68,10 @@ mod tests {
     fn values_by_key() {
         let text = "processor\t: 0\nmodel name\t: A Chip 9\n";
         assert_eq!(value(text, "model name", ':').unwrap(), "A Chip 9");
-        assert_eq!(value("A=1\nPRETTY_NAME=\"An OS 12\"", "PRETTY_NAME", '=').unwrap(), "An OS 12");
+        assert_eq!(
+            value("A=1\nPRETTY_NAME=\"An OS 12\"", "PRETTY_NAME", '=').unwrap(),
+            "An OS 12"
+        );
         assert_eq!(value(text, "cores", ':'), None);
     }
 

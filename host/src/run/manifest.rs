@@ -138,7 +138,8 @@ impl Manifest {
                 file.as_file().set_permissions(readable)
             })
             .map_err(RunError::io("write", &path))?;
-        file.persist(&path).map_err(|error| RunError::io("write", &path)(error.error))?;
+        file.persist(&path)
+            .map_err(|error| RunError::io("write", &path)(error.error))?;
         Ok(())
     }
 
@@ -149,12 +150,19 @@ impl Manifest {
         }
         let mut found = Vec::new();
         if self.device != plan.device {
-            found.push(format!("device is {} there and {} here", self.device, plan.device));
+            found.push(format!(
+                "device is {} there and {} here",
+                self.device, plan.device
+            ));
         }
         let (there, here) = (counts(&self.units), counts(&plan.units));
         for (what, there, here) in there.iter().zip(&here).map(|(a, b)| (a.0, &a.1, &b.1)) {
             if there != here {
-                found.push(format!("{what}: {} there and {} here", there.join(" "), here.join(" ")));
+                found.push(format!(
+                    "{what}: {} there and {} here",
+                    there.join(" "),
+                    here.join(" ")
+                ));
             }
         }
         if found.is_empty() {
@@ -167,7 +175,10 @@ impl Manifest {
             found.extend(seen.into_values());
         }
         if found.is_empty() {
-            found.push(format!("its id is {} there and {} here", self.run_id, plan.run_id));
+            found.push(format!(
+                "its id is {} there and {} here",
+                self.run_id, plan.run_id
+            ));
         }
         found.truncate(4);
         Some(found.join("; "))
@@ -186,7 +197,10 @@ fn counts(units: &[Unit]) -> [(&'static str, Vec<String>); 4] {
         all
     };
     [
-        ("architectures", of(&|unit| format!("{}:{}", unit.architecture, unit.options))),
+        (
+            "architectures",
+            of(&|unit| format!("{}:{}", unit.architecture, unit.options)),
+        ),
         ("tasks", of(&Unit::task_text)),
         ("seeds", of(&|unit| unit.seed.to_string())),
         ("learning rates", of(&|unit| unit.learning_rate.to_string())),
@@ -207,7 +221,10 @@ fn field_differences(there: &Unit, here: &Unit) -> Vec<(String, String)> {
             let words = if field == "plugin_sha256" {
                 format!("plugin {} was built anew since", here.plugin)
             } else {
-                format!("{field} of {} is {value} there and {} here", here.architecture, b[field])
+                format!(
+                    "{field} of {} is {value} there and {} here",
+                    here.architecture, b[field]
+                )
             };
             (field.clone(), words)
         })
@@ -254,7 +271,10 @@ mod tests {
     }
 
     fn manifest(units: Vec<Unit>) -> Manifest {
-        let limits = LimitsRecord { time_s: 60, memory_bytes: None };
+        let limits = LimitsRecord {
+            time_s: 60,
+            memory_bytes: None,
+        };
         Manifest::new(&plan(units), 2, 1, limits)
     }
 
@@ -275,13 +295,20 @@ mod tests {
             change(&mut other);
             manifest.difference(&plan(vec![other])).unwrap()
         };
-        assert!(words(&|unit| unit.steps = 600).contains("steps of mamba2 is 400 there and 600 here"));
+        assert!(
+            words(&|unit| unit.steps = 600).contains("steps of mamba2 is 400 there and 600 here")
+        );
         assert!(words(&|unit| unit.architecture = "lstm".into()).contains("mamba2"));
         assert!(words(&|unit| unit.plugin_sha256 = "cd".into()).contains("built anew"));
         assert!(words(&|unit| unit.lengths = vec![40]).contains("[40,80] there and [40] here"));
         let mut device = plan(vec![unit()]);
         device.device = "cuda:0".into();
         device.run_id = "x".into();
-        assert!(manifest.difference(&device).unwrap().contains("cuda:0 here"));
+        assert!(
+            manifest
+                .difference(&device)
+                .unwrap()
+                .contains("cuda:0 here")
+        );
     }
 }

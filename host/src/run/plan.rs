@@ -148,19 +148,31 @@ pub fn make(
     resolve: &dyn Fn(&str) -> Result<ArchSpec, RunError>,
 ) -> Result<Plan, RunError> {
     let texts: Vec<&str> = if overrides.architectures.is_empty() {
-        suite.architectures.iter().map(|entry| entry.name.as_str()).collect()
+        suite
+            .architectures
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect()
     } else {
         overrides.architectures.iter().map(String::as_str).collect()
     };
     let entries: Vec<TaskEntry> = if overrides.tasks.is_empty() {
         suite.tasks.clone()
     } else {
-        overrides.tasks.iter().map(|text| TaskEntry::new(text)).collect()
+        overrides
+            .tasks
+            .iter()
+            .map(|text| TaskEntry::new(text))
+            .collect()
     };
     if texts.is_empty() || entries.is_empty() {
         return Err(RunError::Input(format!(
             "suite `{suite_name}` names no {}; add one, or give --{}",
-            if texts.is_empty() { "architecture" } else { "task" },
+            if texts.is_empty() {
+                "architecture"
+            } else {
+                "task"
+            },
             if texts.is_empty() { "arch" } else { "task" },
         )));
     }
@@ -230,7 +242,10 @@ impl TaskPlan {
                 entry.name, train_length.0, train_length.1
             )));
         }
-        let mut lengths = overrides.lengths.clone().unwrap_or_else(|| entry.lengths.clone());
+        let mut lengths = overrides
+            .lengths
+            .clone()
+            .unwrap_or_else(|| entry.lengths.clone());
         if lengths.is_empty() {
             lengths = doublings(train_length.1, (16 * train_length.1).min(task.max_length()));
         }
@@ -244,7 +259,10 @@ impl TaskPlan {
             (_, Some(of_task)) => of_task.clone(),
             _ => suite.training.learning_rates.clone(),
         };
-        if let Some(bad) = learning_rates.iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
+        if let Some(bad) = learning_rates
+            .iter()
+            .find(|rate| !(rate.is_finite() && **rate > 0.0))
+        {
             return Err(RunError::Input(format!(
                 "learning rate {bad} of task `{}` is not a number above 0",
                 entry.name
@@ -253,9 +271,18 @@ impl TaskPlan {
         let plan = Self {
             train_length,
             lengths,
-            samples: overrides.samples.or(entry.samples).unwrap_or(suite.evaluation.samples),
-            steps: overrides.steps.or(entry.steps).unwrap_or(suite.training.steps),
-            batch: overrides.batch.or(entry.batch).unwrap_or(suite.training.batch),
+            samples: overrides
+                .samples
+                .or(entry.samples)
+                .unwrap_or(suite.evaluation.samples),
+            steps: overrides
+                .steps
+                .or(entry.steps)
+                .unwrap_or(suite.training.steps),
+            batch: overrides
+                .batch
+                .or(entry.batch)
+                .unwrap_or(suite.training.batch),
             learning_rates,
             seeds: overrides.seeds.unwrap_or(suite.training.seeds),
             task,
@@ -274,15 +301,24 @@ impl TaskPlan {
         overrides: &Overrides,
         architecture: &ArchSpec,
     ) -> Result<Vec<Unit>, RunError> {
-        let d_model = architecture.d_model.or(overrides.d_model).unwrap_or(suite.model.d_model);
-        let layers = architecture.layers.or(overrides.layers).unwrap_or(suite.model.layers);
+        let d_model = architecture
+            .d_model
+            .or(overrides.d_model)
+            .unwrap_or(suite.model.d_model);
+        let layers = architecture
+            .layers
+            .or(overrides.layers)
+            .unwrap_or(suite.model.layers);
         at_least_one("d_model", u64::from(d_model), &architecture.architecture)?;
         at_least_one("layers", u64::from(layers), &architecture.architecture)?;
         let mut options = architecture.options.clone();
         options.push(("d_model".to_owned(), d_model.to_string()));
         options.push(("layers".to_owned(), layers.to_string()));
         options.sort();
-        let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let options: Vec<String> = options
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let mut units = Vec::new();
         for seed in 0..self.seeds {
             for &learning_rate in &self.learning_rates {
@@ -345,12 +381,20 @@ fn at_least_one(what: &str, value: u64, whose: &str) -> Result<(), RunError> {
     if value > 0 {
         return Ok(());
     }
-    Err(RunError::Input(format!("{what} of `{whose}` is 0; it is at least 1")))
+    Err(RunError::Input(format!(
+        "{what} of `{whose}` is 0; it is at least 1"
+    )))
 }
 
 /// A name with nothing in it that a file name should not have.
 fn file_word(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+            c
+        } else {
+            '_'
+        }
+    };
     name.chars().map(plain).collect()
 }
 

@@ -126,7 +126,10 @@ fn what_cannot_be_is_refused_in_words() {
         ..Overrides::default()
     });
     let message = short.unwrap_err().to_string();
-    assert!(message.contains("mqar") && message.contains("16"), "{message}");
+    assert!(
+        message.contains("mqar") && message.contains("16"),
+        "{message}"
+    );
     let rate = plan(&Overrides {
         learning_rates: vec![f64::NAN],
         ..Overrides::default()
@@ -148,5 +151,10 @@ fn devices() {
     assert_eq!(parse_device("cpu").unwrap(), "cpu");
     assert_eq!(parse_device("cuda").unwrap(), "cuda:0");
     assert_eq!(parse_device("cuda:3").unwrap(), "cuda:3");
-    assert!(parse_device("gpu").unwrap_err().to_string().contains("`gpu`"));
+    assert!(
+        parse_device("gpu")
+            .unwrap_err()
+            .to_string()
+            .contains("`gpu`")
+    );
 }

@@ -1,7 +1,7 @@
 //! How a run is going, on standard error: on a terminal one live line a worker and one for the whole,
 //! elsewhere plain lines when something begins or ends and every ten seconds. Knows no files.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -31,7 +31,10 @@ pub struct Progress {
 enum Show {
     Quiet,
     Plain,
-    Live { multi: MultiProgress, overall: ProgressBar },
+    Live {
+        multi: MultiProgress,
+        overall: ProgressBar,
+    },
 }
 
 /// What a worker is at.
@@ -60,7 +63,10 @@ fn weigh(work: &Work) -> (f64, Vec<(usize, f64)>) {
         .evaluations
         .iter()
         .map(|&(length, samples)| (length, length as f64 * samples as f64));
-    (if work.train { training } else { 0.0 }, evaluations.collect())
+    (
+        if work.train { training } else { 0.0 },
+        evaluations.collect(),
+    )
 }
 
 impl Progress {
@@ -70,7 +76,11 @@ impl Progress {
             .iter()
             .map(|work| {
                 let (training, evaluations) = weigh(work);
-                training + evaluations.iter().map(|evaluation| evaluation.1).sum::<f64>()
+                training
+                    + evaluations
+                        .iter()
+                        .map(|evaluation| evaluation.1)
+                        .sum::<f64>()
             })
             .sum();
         let show = if !tracing::enabled!(tracing::Level::WARN) {
@@ -78,7 +88,8 @@ impl Progress {
         } else if std::io::stderr().is_terminal() {
             let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
             let overall = multi.add(ProgressBar::new(GRAIN as u64));
-            let style = "all    {wide_bar:.dim} {percent:>3} %  {msg}, {elapsed} gone, about {eta} left";
+            let style =
+                "all    {wide_bar:.dim} {percent:>3} %  {msg}, {elapsed} gone, about {eta} left";
             overall.set_style(style_of(style));
             overall.enable_steady_tick(Duration::from_secs(1));
             Show::Live { multi, overall }
@@ -127,7 +138,11 @@ impl Progress {
             ..Slot::default()
         };
         if matches!(self.show, Show::Plain) {
-            let what = if work.train { "training" } else { "evaluating the saved model" };
+            let what = if work.train {
+                "training"
+            } else {
+                "evaluating the saved model"
+            };
             self.line(slot, what);
         }
         self.overall();
@@ -142,9 +157,15 @@ impl Progress {
     pub fn said(&mut self, slot: usize, message: &Message) {
         let now = &mut self.slots[slot];
         let words = match message {
-            Message::Progress { step, loss, accuracy, .. } => {
+            Message::Progress {
+                step,
+                loss,
+                accuracy,
+                ..
+            } => {
                 now.done = now.training * (step + 1) as f64 / now.steps.max(1) as f64;
-                let accuracy = accuracy.map_or(String::new(), |a| format!(", accuracy {:.1} %", 100.0 * a));
+                let accuracy =
+                    accuracy.map_or(String::new(), |a| format!(", accuracy {:.1} %", 100.0 * a));
                 format!("step {}/{}, loss {loss:.3}{accuracy}", step + 1, now.steps)
             }
             Message::Trained { .. } => {
@@ -157,7 +178,11 @@ impl Progress {
             }
             Message::Evaluation { share } => {
                 now.done = now.training + now.before() + share * now.weight_here();
-                format!("reading {} tokens, {:.0} %", now.at.unwrap_or(0), 100.0 * share)
+                format!(
+                    "reading {} tokens, {:.0} %",
+                    now.at.unwrap_or(0),
+                    100.0 * share
+                )
             }
             _ => return,
         };
@@ -238,7 +263,8 @@ impl Progress {
         let line = format!("[{}/{}] {}: {words}", now.number, self.units, now.title);
         match &self.show {
             Show::Quiet => {}
-            Show::Plain => eprintln!("{line}"),
+            // A reader that is gone must not end the run.
+            Show::Plain => drop(writeln!(std::io::stderr(), "{line}")),
             Show::Live { multi, .. } => {
                 let _ = multi.println(line);
             }
@@ -254,7 +280,9 @@ impl Progress {
     }
 
     fn overall(&self) {
-        let Show::Live { overall, .. } = &self.show else { return };
+        let Show::Live { overall, .. } = &self.show else {
+            return;
+        };
         let done = self.over + self.slots.iter().map(|slot| slot.done).sum::<f64>();
         overall.set_position((GRAIN * done / self.total.max(1.0)) as u64);
         overall.set_message(format!("{} of {} begun", self.begun, self.units));
@@ -264,19 +292,30 @@ impl Progress {
 impl Slot {
     /// Work of the whole unit.
     fn weight(&self) -> f64 {
-        self.training + self.evaluations.iter().map(|evaluation| evaluation.1).sum::<f64>()
+        self.training
+            + self
+                .evaluations
+                .iter()
+                .map(|evaluation| evaluation.1)
+                .sum::<f64>()
     }
 
     /// Work of the lengths before the present one.
     fn before(&self) -> f64 {
         let at = self.at.unwrap_or(0);
-        let shorter = self.evaluations.iter().filter(|evaluation| evaluation.0 < at);
+        let shorter = self
+            .evaluations
+            .iter()
+            .filter(|evaluation| evaluation.0 < at);
         shorter.map(|evaluation| evaluation.1).sum()
     }
 
     /// Work of the present length.
     fn weight_here(&self) -> f64 {
-        let here = self.evaluations.iter().find(|evaluation| Some(evaluation.0) == self.at);
+        let here = self
+            .evaluations
+            .iter()
+            .find(|evaluation| Some(evaluation.0) == self.at);
         here.map_or(0.0, |evaluation| evaluation.1)
     }
 

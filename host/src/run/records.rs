@@ -35,7 +35,13 @@ impl Common {
     }
 
     /// A row that was not measured, with why.
-    pub fn unmeasured(&self, unit: &Unit, length: usize, status: Status, reason: &str) -> Measurement {
+    pub fn unmeasured(
+        &self,
+        unit: &Unit,
+        length: usize,
+        status: Status,
+        reason: &str,
+    ) -> Measurement {
         Measurement {
             run_id: self.run_id.clone(),
             plugin: unit.plugin.clone(),

@@ -45,7 +45,11 @@ impl Resources {
         let cores = machine::cores();
         let jobs = jobs.unwrap_or(if device == "cpu" { cores } else { 1 });
         let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
-        for (what, number) in [("--jobs", jobs as u64), ("--threads", u64::from(threads)), ("--time-limit", time_s)] {
+        for (what, number) in [
+            ("--jobs", jobs as u64),
+            ("--threads", u64::from(threads)),
+            ("--time-limit", time_s),
+        ] {
             if number == 0 {
                 return Err(RunError::Input(format!("{what} is 0; it is at least 1")));
             }
@@ -69,8 +73,10 @@ impl Resources {
 /// # Errors
 /// The system refuses it.
 pub fn interrupt_flag() -> Result<Arc<AtomicBool>, RunError> {
-    crate::run::interrupt::flag()
-        .map_err(RunError::io("handle signals of", std::path::Path::new("this process")))
+    crate::run::interrupt::flag().map_err(RunError::io(
+        "handle signals of",
+        std::path::Path::new("this process"),
+    ))
 }
 
 /// Carries out the work of a folder, then writes and prints what is made of its records. Returns the
@@ -99,9 +105,17 @@ pub fn carry_out(
         memory_bytes: resources.memory_bytes,
     };
     let begun = std::time::Instant::now();
-    let count = works.len();
+    let trained = works.iter().filter(|work| work.train).count();
+    let read_back = works.len() - trained;
     let mut progress = Progress::new(&works, resources.jobs);
-    let outcome = execute(works, resources.jobs, &settings, folder, &mut progress, interrupt);
+    let outcome = execute(
+        works,
+        resources.jobs,
+        &settings,
+        folder,
+        &mut progress,
+        interrupt,
+    );
     progress.finish();
     let outcome = outcome?;
     if outcome.interrupted {
@@ -110,22 +124,32 @@ pub fn carry_out(
         });
     }
     let report = finish(folder, units)?;
-    let mut text = report.table;
+    let mut text = report.table.trim_end().to_owned();
     let path = folder.path.display();
-    text.push_str(&format!("\n{} measurements", report.all));
+    text.push_str(&format!("\n\n{} measurements", report.all));
     if report.not_ok > 0 {
         text.push_str(&format!(
-            ", {} of them not ok (status and reason in {path}/results.csv; --resume --retry-failed tries them again)",
+            ", {} of them not ok: status and reason are in\n{path}/results.csv; --resume --retry-failed tries them again",
             report.not_ok
         ));
     }
-    text.push_str(&format!("; {count} trainings and their evaluations in {:.0} s", begun.elapsed().as_secs_f64()));
+    text.push_str(&format!(
+        ".\n{trained} models trained, {read_back} read back, in {:.0} s",
+        begun.elapsed().as_secs_f64()
+    ));
     if let Some(outside) = outcome.outside_fraction() {
-        text.push_str(&format!("; workers spent {:.1} % of their time outside the plugins", 100.0 * outside));
+        text.push_str(&format!(
+            "; {:.1} % of the workers' time outside the plugins",
+            100.0 * outside
+        ));
     }
     text.push_str(&format!(
-        ".\nRecords: {path}/results.csv, training.csv, summary.csv. Curves: {path}/plots/. Models: {path}/models/.\n"
+        ".\nRecords: {path}/results.csv, training.csv, summary.csv\nCurves:  {path}/plots/\nModels:  {path}/models/\n"
     ));
     crate::commands::print(&text).map_err(RunError::Command)?;
-    Ok(if report.not_ok > 0 { exit::FAILED } else { exit::OK })
+    Ok(if report.not_ok > 0 {
+        exit::FAILED
+    } else {
+        exit::OK
+    })
 }

@@ -69,7 +69,11 @@ pub enum Event {
 pub fn run_unit(work: &Work, settings: &Settings, cancel: &AtomicBool, say: &mut dyn FnMut(Event)) {
     let task = match longhaul_tasks::parse_task(&work.unit.task_text()) {
         Ok(task) => task,
-        Err(error) => return say(Event::Disk(format!("run.toml names a task that cannot be made: {error}"))),
+        Err(error) => {
+            return say(Event::Disk(format!(
+                "run.toml names a task that cannot be made: {error}"
+            )));
+        }
     };
     let mut runner = Runner {
         work,
@@ -119,19 +123,35 @@ impl Runner<'_> {
             evaluating: None,
             answered: vec![false; self.left.len()],
         };
-        (self.say)(Event::Lengths(self.left.iter().map(|left| left.0).collect()));
-        let end = run_worker(&job, &limits, cancel, &mut |message| self.hear(message, &mut heard));
+        (self.say)(Event::Lengths(
+            self.left.iter().map(|left| left.0).collect(),
+        ));
+        let end = run_worker(&job, &limits, cancel, &mut |message| {
+            self.hear(message, &mut heard)
+        });
         match end {
             End::Cancelled => return false,
-            End::Failed { kind: FailureKind::Disk, reason } => {
+            End::Failed {
+                kind: FailureKind::Disk,
+                reason,
+            } => {
                 (self.say)(Event::Disk(reason));
                 return false;
             }
-            End::Done { inside_plugin_s, outside_plugin_s } => {
+            End::Done {
+                inside_plugin_s,
+                outside_plugin_s,
+            } => {
                 (self.say)(Event::Time(inside_plugin_s, outside_plugin_s));
                 self.forget_answered(&heard);
                 if !self.left.is_empty() {
-                    self.give_up(&End::Done { inside_plugin_s, outside_plugin_s }, "the worker ended early");
+                    self.give_up(
+                        &End::Done {
+                            inside_plugin_s,
+                            outside_plugin_s,
+                        },
+                        "the worker ended early",
+                    );
                 }
             }
             end => self.lost(&end, &heard),
@@ -143,7 +163,9 @@ impl Runner<'_> {
         let unit = &self.work.unit;
         let options = &unit.options;
         let size = |name: &str| {
-            let found = options.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            let found = options
+                .split(',')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             found.and_then(|size| size.parse().ok()).unwrap_or(1)
         };
         Job {
@@ -169,7 +191,11 @@ impl Runner<'_> {
             evaluations: self
                 .left
                 .iter()
-                .map(|&(length, samples)| Evaluation { task: unit.task_text(), length, samples })
+                .map(|&(length, samples)| Evaluation {
+                    task: unit.task_text(),
+                    length,
+                    samples,
+                })
                 .collect(),
         }
     }
@@ -187,11 +213,18 @@ impl Runner<'_> {
                     (self.say)(Event::Rows(self.common.measured(unit, length, evaluated)));
                 }
             }
-            Message::EvaluationFailed { index, kind, reason } => {
+            Message::EvaluationFailed {
+                index,
+                kind,
+                reason,
+            } => {
                 heard.evaluating = None;
                 if let Some(&(length, _)) = self.left.get(*index) {
                     heard.answered[*index] = true;
-                    let end = End::Failed { kind: *kind, reason: reason.clone() };
+                    let end = End::Failed {
+                        kind: *kind,
+                        reason: reason.clone(),
+                    };
                     let (status, reason) = end.status();
                     let row = self.common.unmeasured(unit, length, status, &reason);
                     (self.say)(Event::Rows(vec![row]));
@@ -221,7 +254,10 @@ impl Runner<'_> {
         match (heard.evaluating, status) {
             (None, _) => self.give_up(end, "the saved model could not be evaluated"),
             (Some(_), Status::TimedOut) => {
-                self.give_up(end, "over budget: the time limit was reached at a shorter length");
+                self.give_up(
+                    end,
+                    "over budget: the time limit was reached at a shorter length",
+                );
             }
             (Some(_), Status::OutOfMemory) => {
                 self.give_up(end, "over budget: memory ran out at a shorter length");
@@ -232,7 +268,8 @@ impl Runner<'_> {
 
     fn forget_answered(&mut self, heard: &Heard) {
         let mut answered = heard.answered.iter();
-        self.left.retain(|_| !answered.next().copied().unwrap_or(false));
+        self.left
+            .retain(|_| !answered.next().copied().unwrap_or(false));
     }
 
     /// Records how the first length that is left ended.
@@ -242,7 +279,9 @@ impl Runner<'_> {
         }
         let (length, _) = self.left.remove(0);
         let (status, reason) = end.status();
-        let row = self.common.unmeasured(&self.work.unit, length, status, &reason);
+        let row = self
+            .common
+            .unmeasured(&self.work.unit, length, status, &reason);
         (self.say)(Event::Rows(vec![row]));
     }
 
@@ -341,15 +380,29 @@ mod tests {
 
     #[test]
     fn a_crash_in_training_ends_the_unit() {
-        let heard = Heard { answered: vec![false; 3], ..Heard::default() };
+        let heard = Heard {
+            answered: vec![false; 3],
+            ..Heard::default()
+        };
         let (rows, left) = lose(&crash(), &heard);
-        assert_eq!(rows, [(40, Status::Crashed), (80, Status::NotRun), (160, Status::NotRun)]);
+        assert_eq!(
+            rows,
+            [
+                (40, Status::Crashed),
+                (80, Status::NotRun),
+                (160, Status::NotRun)
+            ]
+        );
         assert!(left.is_empty());
     }
 
     #[test]
     fn a_crash_in_an_evaluation_costs_one_length() {
-        let heard = Heard { trained: true, evaluating: Some(1), answered: vec![true, false, false] };
+        let heard = Heard {
+            trained: true,
+            evaluating: Some(1),
+            answered: vec![true, false, false],
+        };
         let (rows, left) = lose(&crash(), &heard);
         assert_eq!(rows, [(80, Status::Crashed)]);
         assert_eq!(left, [160]);
@@ -357,7 +410,11 @@ mod tests {
 
     #[test]
     fn a_spent_budget_costs_the_longer_lengths() {
-        let heard = Heard { trained: true, evaluating: Some(1), answered: vec![true, false, false] };
+        let heard = Heard {
+            trained: true,
+            evaluating: Some(1),
+            answered: vec![true, false, false],
+        };
         let (rows, left) = lose(&End::TimedOut { time_s: 1 }, &heard);
         assert_eq!(rows, [(80, Status::TimedOut), (160, Status::NotRun)]);
         assert!(left.is_empty());

@@ -51,7 +51,12 @@ impl BatchPlan {
     ///
     /// # Errors
     /// The task refuses a length.
-    pub fn fill(&self, task: &dyn Task, step: u64, batch: &mut TrainingBatch) -> Result<(), TaskError> {
+    pub fn fill(
+        &self,
+        task: &dyn Task,
+        step: u64,
+        batch: &mut TrainingBatch,
+    ) -> Result<(), TaskError> {
         let first = step * self.rows as u64;
         let samples = (first..first + self.rows as u64)
             .map(|index| {
@@ -69,7 +74,10 @@ impl BatchPlan {
         batch.real_tokens = samples.iter().map(|sample| sample.len() as u64).sum();
         batch.tokens.resize(self.rows * length, PADDING);
         batch.targets.resize(self.rows * length, NOT_SCORED);
-        let rows = batch.tokens.chunks_mut(length).zip(batch.targets.chunks_mut(length));
+        let rows = batch
+            .tokens
+            .chunks_mut(length)
+            .zip(batch.targets.chunks_mut(length));
         for (sample, (tokens, targets)) in samples.iter().zip(rows) {
             let own = sample.len();
             sample.write(0, &mut tokens[..own], &mut targets[..own]);
@@ -180,10 +188,20 @@ mod tests {
         }
         assert_eq!(counts[..3], [0, 0, 0]);
         // 1000 expected in each of 38; a deviation of 5 sigma is 158.
-        assert!(counts[3..].iter().all(|&count| (842..=1158).contains(&count)), "{counts:?}");
+        assert!(
+            counts[3..]
+                .iter()
+                .all(|&count| (842..=1158).contains(&count)),
+            "{counts:?}"
+        );
         let other = BatchPlan { seed: 2, ..PLAN };
-        let same = (0..1000).filter(|&i| PLAN.length_of(i) == other.length_of(i)).count();
-        assert!(same < 100, "{same} lengths of 1000 are the same for another seed");
+        let same = (0..1000)
+            .filter(|&i| PLAN.length_of(i) == other.length_of(i))
+            .count();
+        assert!(
+            same < 100,
+            "{same} lengths of 1000 are the same for another seed"
+        );
     }
 
     #[test]

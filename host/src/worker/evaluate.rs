@@ -99,7 +99,9 @@ pub fn evaluate(
             done += 1;
             if glance.elapsed() >= GLANCE {
                 let share = done as f64 / chunks.max(1) as f64;
-                send(&Message::Evaluation { share: share.min(1.0) });
+                send(&Message::Evaluation {
+                    share: share.min(1.0),
+                });
                 glance = Instant::now();
             }
             ahead.give_back(chunk);
@@ -107,7 +109,10 @@ pub fn evaluate(
         Ok(())
     })?;
     if tally.examples != samples {
-        return Err(Failure::error(format!("the task made {} of {samples} examples", tally.examples)));
+        return Err(Failure::error(format!(
+            "the task made {} of {samples} examples",
+            tally.examples
+        )));
     }
     Ok(Evaluated {
         index,
@@ -174,16 +179,28 @@ impl<'a> Source<'a> {
 
     /// The next chunk; `false` when there are no more.
     fn fill(&mut self, chunk: &mut Chunk) -> bool {
-        let mut longest = self.group.iter().map(|sample| sample.len()).max().unwrap_or(0);
+        let mut longest = self
+            .group
+            .iter()
+            .map(|sample| sample.len())
+            .max()
+            .unwrap_or(0);
         if self.position == longest {
             let end = self.samples.min(self.next + self.layout.rows as u64);
-            let group = (self.next..end)
-                .map(|index| self.task.sample(&coordinates(self.length, self.seed, index)));
+            let group = (self.next..end).map(|index| {
+                self.task
+                    .sample(&coordinates(self.length, self.seed, index))
+            });
             let Ok(group) = group.collect::<Result<Vec<_>, _>>() else {
                 return false;
             };
             (self.group, self.next, self.position) = (group, end, 0);
-            longest = self.group.iter().map(|sample| sample.len()).max().unwrap_or(0);
+            longest = self
+                .group
+                .iter()
+                .map(|sample| sample.len())
+                .max()
+                .unwrap_or(0);
             if longest == 0 {
                 return false;
             }
@@ -195,7 +212,10 @@ impl<'a> Source<'a> {
         chunk.tokens.resize(self.layout.rows * length, 0);
         chunk.targets.clear();
         chunk.targets.resize(self.layout.rows * length, -1);
-        let rows = chunk.tokens.chunks_mut(length).zip(chunk.targets.chunks_mut(length));
+        let rows = chunk
+            .tokens
+            .chunks_mut(length)
+            .zip(chunk.targets.chunks_mut(length));
         for (sample, (tokens, targets)) in self.group.iter().zip(rows) {
             let own = sample.len().saturating_sub(self.position).min(length);
             sample.write(self.position, &mut tokens[..own], &mut targets[..own]);
@@ -203,8 +223,12 @@ impl<'a> Source<'a> {
         }
         self.position += length;
         chunk.labels = (self.position == longest).then(|| {
-            let texts = |sample: &Box<dyn Sample>| sample.labels().iter().map(ToString::to_string).collect();
-            self.group.iter().map(texts).collect()
+            let texts =
+                |sample: &dyn Sample| sample.labels().iter().map(ToString::to_string).collect();
+            self.group
+                .iter()
+                .map(|sample| texts(sample.as_ref()))
+                .collect()
         });
         true
     }
@@ -241,7 +265,9 @@ impl Tally {
         let mut answer = answers.predictions.iter().zip(answers.nll.iter());
         for (row, targets) in self.rows.iter_mut().zip(chunk.targets.chunks(chunk.length)) {
             for &target in targets.iter().filter(|&&target| target >= 0) {
-                let Some((&prediction, &nll)) = answer.next() else { return };
+                let Some((&prediction, &nll)) = answer.next() else {
+                    return;
+                };
                 row.scored += 1;
                 row.correct += u64::from(i64::from(prediction) == i64::from(target));
                 row.nll += f64::from(nll);
@@ -271,7 +297,10 @@ impl Tally {
     /// Breakdowns in order of their label, then all examples.
     fn scores(mut self) -> Vec<Score> {
         let whole = self.scores.remove("").unwrap_or_default();
-        let labelled = self.scores.into_iter().map(|(label, score)| Score { label, ..score });
+        let labelled = self
+            .scores
+            .into_iter()
+            .map(|(label, score)| Score { label, ..score });
         labelled.chain([whole]).collect()
     }
 }
@@ -287,13 +316,37 @@ mod tests {
 
     #[test]
     fn feeds_are_bounded() {
-        assert_eq!(Layout::new(64, 500, 10), Layout { rows: 256, chunk: 64 });
-        assert_eq!(Layout::new(64, 100, 10), Layout { rows: 100, chunk: 64 });
-        assert_eq!(Layout::new(1 << 14, 500, 10), Layout { rows: 8, chunk: 2048 });
+        assert_eq!(
+            Layout::new(64, 500, 10),
+            Layout {
+                rows: 256,
+                chunk: 64
+            }
+        );
+        assert_eq!(
+            Layout::new(64, 100, 10),
+            Layout {
+                rows: 100,
+                chunk: 64
+            }
+        );
+        assert_eq!(
+            Layout::new(1 << 14, 500, 10),
+            Layout {
+                rows: 8,
+                chunk: 2048
+            }
+        );
         // The same for every longer length, so that memory is the same too.
         assert_eq!(Layout::new(1 << 14, 500, 10), Layout::new(1 << 20, 500, 10));
         // A state that grows gets fewer rows.
-        assert_eq!(Layout::new(1 << 20, 500, 300 << 20), Layout { rows: 1, chunk: 2048 });
+        assert_eq!(
+            Layout::new(1 << 20, 500, 300 << 20),
+            Layout {
+                rows: 1,
+                chunk: 2048
+            }
+        );
     }
 
     #[test]
@@ -347,11 +400,17 @@ mod tests {
         let tokens = score(Metric::TokenAccuracy);
         let names: Vec<&str> = tokens.iter().map(|score| score.label.as_str()).collect();
         assert_eq!(names, ["depth=0.10", "depth=0.50", ""]);
-        assert_eq!((tokens[2].samples, tokens[2].correct, tokens[2].tokens), (4, 3, 4));
+        assert_eq!(
+            (tokens[2].samples, tokens[2].correct, tokens[2].tokens),
+            (4, 3, 4)
+        );
         assert_eq!((tokens[0].samples, tokens[0].correct), (2, 1));
         assert!((tokens[2].nll_sum - 4.0).abs() < 1e-12);
         let exact = score(Metric::ExactMatch);
-        assert_eq!((exact[2].samples, exact[2].correct, exact[2].tokens), (2, 1, 4));
+        assert_eq!(
+            (exact[2].samples, exact[2].correct, exact[2].tokens),
+            (2, 1, 4)
+        );
         assert_eq!((exact[1].samples, exact[1].correct), (1, 1));
     }
 }

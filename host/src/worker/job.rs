@@ -84,9 +84,13 @@ pub fn work() -> Result<u8, CommandError> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     pipe::take_stdout().map_err(CommandError::environment)?;
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).map_err(CommandError::environment)?;
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(CommandError::environment)?;
     let job: Job = serde_json::from_str(&text).map_err(|error| {
-        CommandError::usage(format!("`longhaul worker` is started by other commands: {error}"))
+        CommandError::usage(format!(
+            "`longhaul worker` is started by other commands: {error}"
+        ))
     })?;
     if let Err(failure) = run(&job) {
         send(&Message::Failed {
@@ -118,9 +122,18 @@ fn run(job: &Job) -> Result<(), Failure> {
     }
     for (index, evaluation) in job.evaluations.iter().enumerate() {
         send(&Message::Evaluating { index });
-        let done = parse_task(&evaluation.task).map_err(Failure::from).and_then(|task| {
-            evaluate(&model, task.as_ref(), job.seed, evaluation, index, &mut clock)
-        });
+        let done = parse_task(&evaluation.task)
+            .map_err(Failure::from)
+            .and_then(|task| {
+                evaluate(
+                    &model,
+                    task.as_ref(),
+                    job.seed,
+                    evaluation,
+                    index,
+                    &mut clock,
+                )
+            });
         send(&match done {
             Ok(evaluated) => Message::Evaluated(evaluated),
             Err(Failure { kind, reason }) => Message::EvaluationFailed {
@@ -153,9 +166,15 @@ fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, F
 
 /// A checked device's text as the ABI has it.
 fn device(text: &str, threads: u32) -> Device {
-    let index = text.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+    let index = text
+        .strip_prefix("cuda:")
+        .and_then(|index| index.parse().ok());
     Device {
-        kind: if index.is_some() { DeviceKind::Cuda } else { DeviceKind::Cpu },
+        kind: if index.is_some() {
+            DeviceKind::Cuda
+        } else {
+            DeviceKind::Cpu
+        },
         index: index.unwrap_or(0),
         threads: threads.max(1),
     }
@@ -173,15 +192,28 @@ mod tests {
             call: "feed",
             error: PluginError::new(kind, "words"),
         };
-        assert_eq!(Failure::from(error(ErrorKind::OutOfMemory)).kind, FailureKind::OutOfMemory);
+        assert_eq!(
+            Failure::from(error(ErrorKind::OutOfMemory)).kind,
+            FailureKind::OutOfMemory
+        );
         let failure = Failure::from(error(ErrorKind::Numeric)).at("training step 3");
         assert_eq!(failure.kind, FailureKind::Error);
-        assert_eq!(failure.reason, "training step 3: p: feed: numeric error: words");
+        assert_eq!(
+            failure.reason,
+            "training step 3: p: feed: numeric error: words"
+        );
     }
 
     #[test]
     fn devices() {
         assert_eq!(device("cpu", 2).kind, DeviceKind::Cpu);
-        assert_eq!(device("cuda:1", 0), Device { kind: DeviceKind::Cuda, index: 1, threads: 1 });
+        assert_eq!(
+            device("cuda:1", 0),
+            Device {
+                kind: DeviceKind::Cuda,
+                index: 1,
+                threads: 1
+            }
+        );
     }
 }

@@ -28,7 +28,9 @@ pub enum ModelFileError {
         source: std::io::Error,
     },
     /// The file cannot be read or is not what it should be.
-    #[error("saved model {path}: {reason}; train it again with --resume --retry-failed after removing it")]
+    #[error(
+        "saved model {path}: {reason}; train it again with --resume --retry-failed after removing it"
+    )]
     Read {
         /// The file.
         path: String,
@@ -45,19 +47,27 @@ pub fn save(model: &LoadedModel, path: &Path, identity: &str) -> Result<(), Mode
     let mut bytes = Vec::new();
     for index in 0..model.parameters().len() {
         let values = model.read_parameter(index)?;
-        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let raw: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         bytes.push(raw);
     }
-    let views = model.parameters().iter().zip(&bytes).map(|(parameter, raw)| {
-        let shape = parameter.shape.iter().map(|&size| size as usize).collect();
-        let view = TensorView::new(Dtype::F32, shape, raw).expect("shape and bytes agree");
-        (parameter.name.to_string(), view)
-    });
+    let views = model
+        .parameters()
+        .iter()
+        .zip(&bytes)
+        .map(|(parameter, raw)| {
+            let shape = parameter.shape.iter().map(|&size| size as usize).collect();
+            let view = TensorView::new(Dtype::F32, shape, raw).expect("shape and bytes agree");
+            (parameter.name.to_string(), view)
+        });
     let metadata = HashMap::from([(IDENTITY.to_owned(), identity.to_owned())]);
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|error| ModelFileError::Write {
-        path: path.display().to_string(),
-        source: std::io::Error::other(error.to_string()),
-    })?;
+    let file =
+        safetensors::serialize(views, Some(metadata)).map_err(|error| ModelFileError::Write {
+            path: path.display().to_string(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
     write_whole(path, &file).map_err(|source| ModelFileError::Write {
         path: path.display().to_string(),
         source,
@@ -89,7 +99,9 @@ pub fn load(model: &mut LoadedModel, path: &Path, identity: &str) -> Result<(), 
     for index in 0..model.parameters().len() {
         let parameter = &model.parameters()[index];
         let name = parameter.name.to_string();
-        let tensor = tensors.tensor(&name).map_err(|error| refuse(error.to_string()))?;
+        let tensor = tensors
+            .tensor(&name)
+            .map_err(|error| refuse(error.to_string()))?;
         let shape: Vec<usize> = parameter.shape.iter().map(|&size| size as usize).collect();
         if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
             return Err(refuse(format!(
@@ -117,7 +129,10 @@ pub fn is_saved(path: &Path, identity: &str) -> bool {
 
 fn check_identity(bytes: &[u8], identity: &str) -> Result<(), String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let found = metadata.metadata().as_ref().and_then(|all| all.get(IDENTITY));
+    let found = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|all| all.get(IDENTITY));
     match found {
         Some(found) if found == identity => Ok(()),
         Some(found) => Err(format!("it is of training {found}, not of {identity}")),

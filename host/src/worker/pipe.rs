@@ -26,7 +26,9 @@ pub fn send(message: &Message) {
     let Some(pipe) = PIPE.get() else { return };
     let mut line = serde_json::to_vec(message).expect("a message serialises");
     line.push(b'\n');
-    let mut pipe = pipe.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut pipe = pipe
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     if pipe.write_all(&line).is_err() {
         std::process::exit(1);
     }

@@ -58,7 +58,8 @@ pub fn train(
             })?;
             let view = Batch::new(&batch.tokens, &batch.targets, batch.rows, batch.length);
             let done = clock.inside(|| model.train_step(view, step));
-            let done = done.map_err(|error| Failure::from(error).at(&format!("training step {step}")))?;
+            let done =
+                done.map_err(|error| Failure::from(error).at(&format!("training step {step}")))?;
             report.step(step, &done, batch.real_tokens);
             ahead.give_back(batch);
         }

@@ -1,5 +1,5 @@
 //! Hybrids: a pattern of attention, state-space and recurrent layers in one model, made of the mixers
-//! of the other plugins. [`pattern`] reads the pattern, [`mixer`] deals the layers out.
+//! of the other plugins. [`pattern`] reads the pattern, `mixer` deals the layers out.
 
 mod mixer;
 pub mod pattern;

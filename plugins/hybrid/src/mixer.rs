@@ -9,8 +9,17 @@ use crate::pattern;
 /// The architecture `hybrid`.
 pub fn architecture() -> Architecture {
     let mut options = vec![
-        text("pattern", "mamba2+attention", "kinds of the layers, repeated: mamba2*3+attention"),
-        choice("preset", "none", &["none", "mamba2attn"], "a published layout instead of a pattern"),
+        text(
+            "pattern",
+            "mamba2+attention",
+            "kinds of the layers, repeated: mamba2*3+attention",
+        ),
+        choice(
+            "preset",
+            "none",
+            &["none", "mamba2attn"],
+            "a published layout instead of a pattern",
+        ),
     ];
     for (kind, part) in parts() {
         options.extend(part.options.into_iter().map(|option| OptionSpec {
@@ -81,16 +90,25 @@ impl Mixer for Hybrid {
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
-        self.mixers.iter().fold(x, |x, (_, mixer)| mixer.embed(graph, x))
+        self.mixers
+            .iter()
+            .fold(x, |x, (_, mixer)| mixer.embed(graph, x))
     }
 
     fn min_rows(&self) -> usize {
-        self.mixers.iter().map(|(_, mixer)| mixer.min_rows()).max().unwrap_or(1)
+        self.mixers
+            .iter()
+            .map(|(_, mixer)| mixer.min_rows())
+            .max()
+            .unwrap_or(1)
     }
 
     fn state_growth(&self) -> StateGrowth {
-        let growths: Vec<StateGrowth> =
-            self.mixers.iter().map(|(_, mixer)| mixer.state_growth()).collect();
+        let growths: Vec<StateGrowth> = self
+            .mixers
+            .iter()
+            .map(|(_, mixer)| mixer.state_growth())
+            .collect();
         [StateGrowth::Linear, StateGrowth::Window]
             .into_iter()
             .find(|growth| growths.contains(growth))

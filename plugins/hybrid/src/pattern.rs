@@ -14,15 +14,22 @@ pub fn parse(text: &str) -> Result<Vec<&'static str>, String> {
             Some((name, count)) => (name.trim(), count.trim()),
             None => (term.trim(), "1"),
         };
-        let kind = KINDS.into_iter().find(|kind| *kind == name).ok_or_else(|| {
-            format!(
-                "`{name}` in pattern `{text}` is no kind of layer; there are {}",
-                KINDS.join(", ")
-            )
-        })?;
-        let count = count.parse().ok().filter(|count| (1..=1024).contains(count)).ok_or_else(
-            || format!("`{term}` in pattern `{text}`: a count is a whole number 1..1024"),
-        )?;
+        let kind = KINDS
+            .into_iter()
+            .find(|kind| *kind == name)
+            .ok_or_else(|| {
+                format!(
+                    "`{name}` in pattern `{text}` is no kind of layer; there are {}",
+                    KINDS.join(", ")
+                )
+            })?;
+        let count = count
+            .parse()
+            .ok()
+            .filter(|count| (1..=1024).contains(count))
+            .ok_or_else(|| {
+                format!("`{term}` in pattern `{text}`: a count is a whole number 1..1024")
+            })?;
         layers.extend(std::iter::repeat_n(kind, count));
     }
     Ok(layers)
@@ -50,9 +57,17 @@ pub fn mamba2attn(layers: usize) -> Vec<&'static str> {
         vec![9, 18, 27, 36, 45, 56]
     } else {
         let count = ((layers * 6) as f64 / 64.0).round().max(1.0) as usize;
-        (1..=count).map(|index| index * layers / (count + 1)).collect()
+        (1..=count)
+            .map(|index| index * layers / (count + 1))
+            .collect()
     };
-    let kind = |layer| if attention.contains(&layer) { "attention" } else { "mamba2" };
+    let kind = |layer| {
+        if attention.contains(&layer) {
+            "attention"
+        } else {
+            "mamba2"
+        }
+    };
     (0..layers).map(kind).collect()
 }
 
@@ -74,8 +89,15 @@ mod tests {
 
     #[test]
     fn deals_a_pattern_over_the_layers() {
-        assert_eq!(deal(&["mamba", "lstm"], 3).unwrap(), ["mamba", "lstm", "mamba"]);
-        assert!(deal(&["mamba", "lstm"], 1).unwrap_err().contains("layers=2"));
+        assert_eq!(
+            deal(&["mamba", "lstm"], 3).unwrap(),
+            ["mamba", "lstm", "mamba"]
+        );
+        assert!(
+            deal(&["mamba", "lstm"], 1)
+                .unwrap_err()
+                .contains("layers=2")
+        );
     }
 
     #[test]

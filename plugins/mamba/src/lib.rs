@@ -1,6 +1,6 @@
 //! Mamba (arXiv 2312.00752): a selective state-space model with its own decay for every channel and
-//! state. [`mixer`] says what a layer is, [`cpu`] plans the scan over rows and channels, [`scan`]
-//! computes one block of channels, [`reference`] is what it is held against.
+//! state. `mixer` says what a layer is, `cpu` plans the scan over rows and channels, `scan`
+//! computes one block of channels, [`mod@reference`] is what it is held against.
 
 mod cpu;
 mod mixer;

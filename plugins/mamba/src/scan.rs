@@ -158,13 +158,13 @@ simd! {
             let b = &given.b.data[t * given.b.stride..][..states];
             scratch.before[t * values..][..values].copy_from_slice(h);
             let powers = &mut scratch.powers[t * values..][..values];
-            for n in 0..states {
+            for (n, b) in b.iter().enumerate() {
                 let (a, h) = (block(given.a, n), block_mut(h, n));
                 let power = block_mut(powers, n);
                 for i in 0..BLOCK {
                     power[i] = exp(step[i] * a[i]);
                     let decay = power[i].mul_add(scale, shift);
-                    h[i] = decay.mul_add(h[i], step[i] * u[i] * b[n]);
+                    h[i] = decay.mul_add(h[i], step[i] * u[i] * b);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Mamba-2 (arXiv 2405.21060): a state-space model with one decay a head, computed by chunks as
-//! matrix products (SSD). [`mixer`] says what a layer is, [`cpu`] plans the operation over rows and
-//! heads, [`chunk`] computes one chunk, [`reference`] is what it is held against.
+//! matrix products (SSD). `mixer` says what a layer is, `cpu` plans the operation over rows and
+//! heads, `chunk` computes one chunk, [`mod@reference`] is what it is held against.
 
 mod chunk;
 mod cpu;

@@ -1,6 +1,6 @@
 //! Softmax attention (arXiv 1706.03762) with the position schemes that decide how it extrapolates:
-//! rotary, ALiBi, none, learned absolute, Hard-ALiBi. [`mixer`] says what a layer is; the operation is
-//! the kit's, and [`reference`] is what the whole layer is held against.
+//! rotary, ALiBi, none, learned absolute, Hard-ALiBi. `mixer` says what a layer is; the operation is
+//! the kit's, and [`mod@reference`] is what the whole layer is held against.
 
 mod mixer;
 pub mod reference;
