@@ -97,3 +97,13 @@ pub fn longhaul() -> &'static Path {
         profile_folder().join("longhaul")
     })
 }
+
+/// The plugin that CONTRIBUTING.md shows, built.
+pub fn documented_plugin() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        build(&["--workspace", "--example", "documented_mixer"]);
+        profile_folder()
+    });
+    folder.join("examples/libdocumented_mixer.so")
+}

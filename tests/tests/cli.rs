@@ -256,10 +256,25 @@ fn tasks_and_their_examples_are_shown() {
 fn a_shown_example_of_parity_is_right() {
     for index in ["0", "1", "2", "3"] {
         let ran = longhaul(["show", "parity", "--length", "12", "--index", index]).expect(0);
-        assert_reads_well(&ran);
-        assert!(
-            ran.stdout.contains("0.5") || ran.stdout.contains("50"),
-            "chance is stated"
+        let bits = |line: &&str| {
+            let mut words = line.split_whitespace().peekable();
+            words.peek().is_some() && words.all(|word| word == "0" || word == "1")
+        };
+        let lines: Vec<&str> = ran.stdout.lines().filter(bits).collect();
+        let [tokens, answer] = lines[..] else {
+            panic!("a line of bits and one of the answer:\n{}", ran.stdout);
+        };
+        let tokens: Vec<u32> = tokens
+            .split(' ')
+            .map(|bit| bit.parse().expect("a bit"))
+            .collect();
+        assert_eq!(tokens.len(), 12);
+        let parity = tokens.iter().sum::<u32>() % 2;
+        assert_eq!(answer.trim(), parity.to_string(), "{}", ran.stdout);
+        assert_eq!(
+            answer.len(),
+            "0 ".len() * 11 + 1,
+            "it stands below the last bit"
         );
     }
 }
