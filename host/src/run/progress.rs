@@ -121,7 +121,11 @@ impl Progress {
             Show::Live { multi, overall } => {
                 let bar = multi.insert_before(overall, ProgressBar::new(GRAIN as u64));
                 bar.set_style(style_of("{prefix} {wide_msg} {bar:12.dim} {eta:>4} left"));
-                bar.set_prefix(title.clone());
+                // Short: the numbers beside it must fit into 80 columns.
+                bar.set_prefix(format!(
+                    "{}/{} s{}",
+                    unit.architecture, unit.task, unit.seed
+                ));
                 Some(bar)
             }
             _ => None,
@@ -165,7 +169,7 @@ impl Progress {
             } => {
                 now.done = now.training * (step + 1) as f64 / now.steps.max(1) as f64;
                 let accuracy =
-                    accuracy.map_or(String::new(), |a| format!(", accuracy {:.1} %", 100.0 * a));
+                    accuracy.map_or(String::new(), |a| format!(", accuracy {:.0} %", 100.0 * a));
                 format!("step {}/{}, loss {loss:.3}{accuracy}", step + 1, now.steps)
             }
             Message::Trained { .. } => {
