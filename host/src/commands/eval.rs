@@ -46,7 +46,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             .try_for_each(|&length| check_length(task.as_ref(), length))?;
     }
     let time_s = args.time_limit.unwrap_or(manifest.limits.time_s);
-    let memory = (args.memory_limit.as_deref(), manifest.limits.memory_bytes);
+    let memory = (args.memory_limit.as_deref(), None);
     let resources = Resources::new(&device, args.jobs, args.threads, time_s, memory)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let interrupt = interrupt_flag()?;

@@ -85,6 +85,9 @@ pub struct Unit {
 impl Unit {
     /// The task with its options, as text.
     pub fn task_text(&self) -> String {
+        if self.task_options.is_empty() {
+            return self.task.clone();
+        }
         format!("{}:{}", self.task, self.task_options)
     }
 
