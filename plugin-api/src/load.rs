@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use abi_stable::library::{LibraryError, lib_header_from_path};
+use abi_stable::StableAbi;
+use abi_stable::abi_stability::check_layout_compatibility;
+use abi_stable::library::{LibHeader, LibraryError, lib_header_from_path};
 
 use crate::abi::{
     ABI_GENERATION, API_VERSION, PROBE_MAGIC, PROBE_SYMBOL, PluginModuleRef, Probe, TARGET,
@@ -143,12 +145,14 @@ pub fn open(path: &Path) -> Result<(PluginModuleRef, ProbeReport), LoadError> {
             });
         }
     };
-    match header.init_root_module::<PluginModuleRef>() {
+    match root_module(header) {
         Ok(module) => Ok((module, report)),
-        Err(
-            error @ (LibraryError::AbiInstability(_)
-            | LibraryError::IncompatibleVersionNumber { .. }),
-        ) => Err(LoadError::Layout {
+        Err(LibraryError::AbiInstability(error)) => Err(LoadError::Layout {
+            path,
+            api_version,
+            reason: differences(&error.to_string()),
+        }),
+        Err(error @ LibraryError::IncompatibleVersionNumber { .. }) => Err(LoadError::Layout {
             path,
             api_version,
             reason: first_lines(&error),
@@ -158,6 +162,28 @@ pub fn open(path: &Path) -> Result<(PluginModuleRef, ProbeReport), LoadError> {
             reason: first_lines(&error),
         }),
     }
+}
+
+/// Takes the root module of a library whose types fit this host's in either direction.
+///
+/// abi_stable lets the library's prefix types be larger than the host's, never smaller: it takes the side that
+/// loads for the older one. A plugin built before something was added is the mirror image, so there the check is
+/// made from the plugin's side, with the host's types in the place of the larger ones.
+fn root_module(header: &'static LibHeader) -> Result<PluginModuleRef, LibraryError> {
+    let refused = match header.init_root_module::<PluginModuleRef>() {
+        Err(LibraryError::AbiInstability(refused)) => refused,
+        result => return result,
+    };
+    let fits = header
+        .layout()
+        .is_some_and(|plugin| check_layout_compatibility(plugin, PluginModuleRef::LAYOUT).is_ok());
+    if !fits {
+        return Err(LibraryError::AbiInstability(refused));
+    }
+    // SAFETY: every type that both sides know has just been found to have the same layout, and what the
+    // plugin lacks stands at the end of prefix types, whose values carry the fields they have: the accessors look there
+    // before they read.
+    unsafe { header.init_root_module_with_unchecked_layout::<PluginModuleRef>() }
 }
 
 /// Reads the probe of a library that is then kept open.
@@ -218,4 +244,35 @@ fn first_lines(error: &LibraryError) -> String {
         .take(24)
         .collect();
     lines.join("\n")
+}
+
+/// The differences themselves out of abi_stable's description of whole types, a line each with the path of fields:
+/// `describe.__returns.version: mismatched type Expected: RString Found: u64`.
+fn differences(report: &str) -> String {
+    const MOST: usize = 12;
+    let mut found: Vec<String> = Vec::new();
+    let mut path: Vec<&str> = Vec::new();
+    let (mut in_path, mut in_error) = (false, false);
+    for line in report
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        if line.ends_with("inside:") {
+            (in_path, in_error) = (true, false);
+            path.clear();
+        } else if line.starts_with("Layout of") {
+            in_path = false;
+        } else if let Some(name) = line.strip_prefix("field_name:").filter(|_| in_path) {
+            path.push(name);
+        } else if let Some(what) = line.strip_prefix("Error:") {
+            in_error = true;
+            found.push(format!("{}: {what}", path.join(".")));
+        } else if let Some(last) = found.last_mut().filter(|_| in_error) {
+            last.push(' ');
+            last.push_str(line);
+        }
+    }
+    found.truncate(MOST);
+    found.join("\n")
 }

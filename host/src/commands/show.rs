@@ -38,7 +38,7 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
     sample.write(0, &mut tokens, &mut targets);
     let labels: Vec<String> = sample.labels().iter().map(ToString::to_string).collect();
     let mut text = format!(
-        "{} ({}), {} tokens, vocabulary {}, {} of chance {:.3}\n{}\n\n",
+        "{} ({})\n{} tokens, vocabulary {}, {} of chance {:.3}\n{}\n\n",
         task.spec().name,
         task.options_text(),
         tokens.len(),

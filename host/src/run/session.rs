@@ -139,7 +139,7 @@ pub fn carry_out(
     ));
     if let Some(outside) = outcome.outside_fraction() {
         text.push_str(&format!(
-            "; {:.1} % of the workers' time outside the plugins",
+            ";\n{:.1} % of the workers' time outside the plugins",
             100.0 * outside
         ));
     }
