@@ -98,7 +98,7 @@ pub struct Measurement {
     pub nll: Option<f64>,
     /// Recurrent state of one row at the end, in bytes.
     pub state_bytes: Option<u64>,
-    /// The worker's peak resident memory so far, in bytes.
+    /// Peak resident memory of the worker during this evaluation, in bytes.
     pub peak_memory_bytes: Option<u64>,
     /// Wall clock of this evaluation, in seconds.
     pub seconds: Option<f64>,
