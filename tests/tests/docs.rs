@@ -207,7 +207,7 @@ fn wrong_with_cargo(words: &[&str]) -> Option<String> {
         return wrong_with(&words[1..]);
     }
     const KNOWN: &[&str] = &[
-        "build", "test", "run", "doc", "fmt", "clippy", "bench", "install",
+        "build", "test", "run", "doc", "fmt", "clippy", "bench", "clean", "install",
     ];
     if !KNOWN.contains(&command) {
         return Some(format!("`cargo {command}` is not used in this project"));
