@@ -70,7 +70,7 @@ pub struct PluginRecord {
     pub version: String,
     /// Hash of its file.
     pub sha256: String,
-    /// Where it was.
+    /// Where it was; below the folder the command ran in, from there.
     pub path: PathBuf,
 }
 
@@ -79,12 +79,13 @@ impl Manifest {
     pub fn new(plan: &Plan, jobs: usize, threads: u32, limits: LimitsRecord) -> Self {
         let mut plugins = Vec::<PluginRecord>::new();
         for found in &plan.architectures {
-            if !plugins.iter().any(|plugin| plugin.path == found.library) {
+            let path = below_here(&found.library);
+            if !plugins.iter().any(|plugin| plugin.path == path) {
                 plugins.push(PluginRecord {
                     name: found.plugin.clone(),
                     version: found.plugin_version.clone(),
                     sha256: found.plugin_sha256.clone(),
-                    path: found.library.clone(),
+                    path,
                 });
             }
         }
@@ -229,6 +230,13 @@ fn field_differences(there: &Unit, here: &Unit) -> Vec<(String, String)> {
             (field.clone(), words)
         })
         .collect()
+}
+
+/// `path` as seen from the current folder where it lies below it, so that a published manifest does not
+/// tell of a person's home.
+fn below_here(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).to_owned()
 }
 
 #[cfg(test)]
