@@ -11,13 +11,20 @@ use crate::engine::params::Init;
 use crate::engine::tensor::Tensor;
 use crate::ops::elementwise::Activation;
 use crate::ops::norm::NormKind;
-use crate::options::{Settings, boolean, choice, float};
+use crate::options::{Settings, boolean, choice, float, integer};
 
 /// The part of a block that mixes positions: what an architecture is.
 pub trait Mixer: Send + Sync {
     /// Records the mixer of layer `layer` (from 0): x is normalised, `[B, T, D]`; the result, of the
     /// same shape, is added to the residual stream.
     fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor;
+
+    /// Records the MLP that the architecture brings itself, chosen by the option `mlp` when
+    /// [`Architecture::default_mlp`] names it: x is normalised, `[B, T, D]`; the result, of the same
+    /// shape, is added to the residual stream.
+    fn mlp(&self, _graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+        x
+    }
 
     /// What happens to the embedding before the first block (learned positions).
     fn embed(&self, _graph: &mut Graph, x: Tensor) -> Tensor {
@@ -47,7 +54,8 @@ pub struct Architecture {
     pub options: Vec<OptionSpec>,
     /// State growth at the default options.
     pub state_growth: StateGrowth,
-    /// The backbone's MLP where the user does not choose: `gated`, `gelu` or `none`.
+    /// The MLP where the user does not choose: `gated`, `geglu`, `gelu`, `none`, or another word for
+    /// one of the architecture's own, see [`Mixer::mlp`].
     pub default_mlp: &'static str,
     /// Makes the mixer, or refuses an option.
     pub mixer: fn(&Settings) -> Result<Box<dyn Mixer>>,
@@ -79,6 +87,10 @@ impl Architecture {
 
 /// The options that every architecture on this backbone has.
 fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
+    let mut mlps = vec!["gated", "geglu", "gelu", "none"];
+    if !mlps.contains(&default_mlp) {
+        mlps.push(default_mlp);
+    }
     vec![
         choice(
             "norm",
@@ -90,8 +102,8 @@ fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
         choice(
             "mlp",
             default_mlp,
-            &["gated", "gelu", "none"],
-            "MLP of a block: SwiGLU, GELU, or no MLP",
+            &mlps,
+            "MLP of a block: SwiGLU, GeGLU, GELU, none, or the architecture's own",
         ),
         float(
             "mlp_ratio",
@@ -100,8 +112,23 @@ fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
             64.0,
             "width of the MLP over the model width",
         ),
+        integer(
+            "mlp_hidden",
+            0,
+            0,
+            1 << 20,
+            "width of the MLP; 0 is mlp_ratio times the model width",
+        ),
         boolean("mlp_bias", false, "biases in the MLP"),
         boolean("tied", false, "head shares the embedding's weight"),
+        float("embedding_scale", 1.0, 1e-6, 1e6, "factor on the embedding"),
+        float(
+            "logit_cap",
+            0.0,
+            0.0,
+            1e6,
+            "c of the capped logits c tanh(logit / c); 0 is no cap",
+        ),
     ]
 }
 
@@ -122,6 +149,7 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
     let std = 1.0 / (d_model as f32).sqrt();
     let table = graph.param("embedding.weight", &[vocab, d_model], Init::Normal { std });
     let embedded = graph.embedding(table);
+    let embedded = graph.scale(embedded, settings.float("embedding_scale")? as f32);
     let mut x = graph.mixer(|graph| mixer.embed(graph, embedded));
     for layer in 0..layers {
         x = graph.scope(format!("layers.{layer}"), |graph| {
@@ -129,7 +157,7 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
             let mixed = graph
                 .mixer(|graph| graph.scope("mixer", |graph| mixer.forward(graph, normal, layer)));
             let x = graph.add(x, mixed);
-            mlp.forward(graph, x, norm, epsilon)
+            mlp.forward(graph, x, norm, epsilon, mixer, layer)
         });
     }
     let wanted = graph.select_scored(x);
@@ -139,7 +167,7 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
     } else {
         graph.param("head.weight", &[vocab, d_model], Init::Linear { gain: 1.0 })
     };
-    graph.head(normal, head);
+    graph.head(normal, head, settings.float("logit_cap")? as f32);
     Ok(graph)
 }
 
@@ -151,11 +179,24 @@ pub fn residual_init(layers: usize) -> Init {
     }
 }
 
+/// Width of the MLP by the options `mlp_hidden` and `mlp_ratio`.
+///
+/// # Errors
+/// A missing option.
+pub fn mlp_hidden(settings: &Settings) -> Result<usize> {
+    let by_ratio = (settings.d_model() as f64 * settings.float("mlp_ratio")?).round();
+    Ok(match settings.size("mlp_hidden")? {
+        0 => by_ratio.max(1.0) as usize,
+        hidden => hidden,
+    })
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MlpKind {
-    Gated,
+    Gated(Activation),
     Gelu,
     None,
+    Own,
 }
 
 struct Mlp {
@@ -168,32 +209,44 @@ struct Mlp {
 impl Mlp {
     fn new(settings: &Settings) -> Result<Self> {
         let kind = match settings.text("mlp")? {
-            "gated" => MlpKind::Gated,
+            "gated" => MlpKind::Gated(Activation::Silu),
+            "geglu" => MlpKind::Gated(Activation::Gelu),
             "gelu" => MlpKind::Gelu,
-            _ => MlpKind::None,
+            "none" => MlpKind::None,
+            _ => MlpKind::Own,
         };
-        let hidden = (settings.d_model() as f64 * settings.float("mlp_ratio")?)
-            .round()
-            .max(1.0);
         Ok(Self {
             kind,
-            hidden: hidden as usize,
+            hidden: mlp_hidden(settings)?,
             bias: settings.boolean("mlp_bias")?,
             layers: settings.layers(),
         })
     }
 
     /// `x + mlp(norm(x))`, or x where there is no MLP.
-    fn forward(&self, graph: &mut Graph, x: Tensor, norm: NormKind, epsilon: f32) -> Tensor {
+    fn forward(
+        &self,
+        graph: &mut Graph,
+        x: Tensor,
+        norm: NormKind,
+        epsilon: f32,
+        mixer: &dyn Mixer,
+        layer: usize,
+    ) -> Tensor {
         if self.kind == MlpKind::None {
             return x;
         }
         let normal = graph.norm("norm2", x, norm, epsilon);
+        if self.kind == MlpKind::Own {
+            let own =
+                graph.mixer(|graph| graph.scope("mlp", |graph| mixer.mlp(graph, normal, layer)));
+            return graph.add(x, own);
+        }
         let down = graph.scope("mlp", |graph| {
-            let hidden = if self.kind == MlpKind::Gated {
+            let hidden = if let MlpKind::Gated(activation) = self.kind {
                 let gate = graph.linear("gate", normal, self.hidden, self.bias);
                 let up = graph.linear("up", normal, self.hidden, self.bias);
-                graph.gate(gate, up, Activation::Silu)
+                graph.gate(gate, up, activation)
             } else {
                 let up = graph.linear("up", normal, self.hidden, self.bias);
                 graph.activation(up, Activation::Gelu)

@@ -83,6 +83,16 @@ impl Graph {
         y
     }
 
+    /// `factor * x`; x itself where the factor is 1.
+    pub fn scale(&mut self, x: Tensor, factor: f32) -> Tensor {
+        if factor == 1.0 {
+            return x;
+        }
+        let y = self.tensor_like(x, x.cols());
+        self.push(Scale { x, factor, y });
+        y
+    }
+
     /// `f(x)`.
     pub fn activation(&mut self, x: Tensor, activation: Activation) -> Tensor {
         let y = self.tensor_like(x, x.cols());
@@ -159,6 +169,48 @@ crate::simd! {
     fn sum_rows(a: &[f32], b: &[f32], y: &mut [f32]) {
         for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
             *y = a + b;
+        }
+    }
+}
+
+struct Scale {
+    x: Tensor,
+    factor: f32,
+    y: Tensor,
+}
+
+impl Operation for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let x = x.get();
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        for (row, y) in y.data_mut().chunks_exact_mut(cols).enumerate() {
+            scale_row(x.row(row), self.factor, false, y);
+        }
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad_y = run.grad(self.y);
+        let grad_y = grad_y.get();
+        let mut grad = run.grad_mut(self.x);
+        let accumulate = grad.accumulate();
+        for row in 0..grad.rows() {
+            scale_row(grad_y.row(row), self.factor, accumulate, grad.row_mut(row));
+        }
+        Ok(())
+    }
+}
+
+crate::simd! {
+    fn scale_row(x: &[f32], factor: f32, accumulate: bool, y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = if accumulate { *y } else { 0.0 } + factor * x;
         }
     }
 }

@@ -7,15 +7,16 @@ use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Run};
 use crate::engine::tensor::{Extent, Param, Saved, Tensor};
 use crate::gemm::{Mat, gemm};
-use crate::simd::{exp, max, sum};
+use crate::simd::{exp, max, sum, tanh};
 
 /// Wanted positions whose logits exist at the same time.
 const BLOCK: usize = 64;
 
 impl Graph {
     /// Scores `x Wᵀ` with W `[V, D]` against the targets of the wanted positions; x has their rows
-    /// only, see [`Graph::select_scored`]. The last operation of a program.
-    pub fn head(&mut self, x: Tensor, weight: Param) {
+    /// only, see [`Graph::select_scored`]. With a cap c above 0 the logits are `c tanh(logit / c)`.
+    /// The last operation of a program.
+    pub fn head(&mut self, x: Tensor, weight: Param, cap: f32) {
         let vocab = self.param_shape(weight)[0];
         let grad = self.saved(Extent::Scored(x.cols()));
         let logits = self.saved(Extent::ScoredBlock {
@@ -26,6 +27,7 @@ impl Graph {
             x,
             weight,
             vocab,
+            cap,
             grad,
             logits,
         });
@@ -36,6 +38,8 @@ struct Head {
     x: Tensor,
     weight: Param,
     vocab: usize,
+    /// c of the capped logits; 0 is no cap.
+    cap: f32,
     /// `[S, D]`: gradient of x, made while the logits exist.
     grad: Saved,
     /// `[BLOCK, V]` at most.
@@ -62,6 +66,9 @@ impl Operation for Head {
             let logits = &mut logits[..rows * vocab];
             gemm(logits, vocab, x, weight.t(), 1.0, 0.0);
             for (logits, wanted) in logits.chunks_exact_mut(vocab).zip(wanted) {
+                if self.cap > 0.0 {
+                    cap_logits(logits, self.cap);
+                }
                 if wanted.logits {
                     outputs.logits.extend_from_slice(logits);
                 }
@@ -69,7 +76,7 @@ impl Operation for Head {
                     continue;
                 }
                 let target = wanted.target as usize;
-                let (nll, best) = cross_entropy(logits, target, run.loss_scale);
+                let (nll, best) = cross_entropy(logits, target, run.loss_scale, self.cap);
                 sums.nll += f64::from(nll);
                 sums.scored += 1;
                 sums.correct += u64::from(best == target);
@@ -118,9 +125,18 @@ impl Operation for Head {
 }
 
 crate::simd! {
+    fn cap_logits(logits: &mut [f32], cap: f32) {
+        for logit in logits.iter_mut() {
+            *logit = cap * tanh(*logit / cap);
+        }
+    }
+}
+
+crate::simd! {
     /// Negative log likelihood of the target in nats and the most likely token (the first of
-    /// equals); the logits are replaced by `scale` times their gradient.
-    fn cross_entropy(logits: &mut [f32], target: usize, scale: f32) -> (f32, usize) {
+    /// equals); the logits, capped at `cap` where that is above 0, are replaced by `scale` times the
+    /// gradient of the uncapped ones.
+    fn cross_entropy(logits: &mut [f32], target: usize, scale: f32, cap: f32) -> (f32, usize) {
         let top = max(logits);
         let target_logit = logits[target];
         let best = if target_logit == top {
@@ -129,6 +145,19 @@ crate::simd! {
         } else {
             logits.iter().position(|&logit| logit == top).unwrap_or(0)
         };
+        if cap > 0.0 {
+            let mut total = 0.0;
+            for logit in logits.iter() {
+                total += exp(*logit - top);
+            }
+            let factor = scale / total;
+            for (index, logit) in logits.iter_mut().enumerate() {
+                let hit = if index == target { scale } else { 0.0 };
+                let t = *logit / cap;
+                *logit = (exp(*logit - top) * factor - hit) * (1.0 - t * t);
+            }
+            return (total.ln() - (target_logit - top), best);
+        }
         for logit in logits.iter_mut() {
             *logit = exp(*logit - top);
         }
