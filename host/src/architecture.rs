@@ -304,6 +304,7 @@ mod tests {
             kit: String::new(),
             api_version: String::new(),
             architectures: vec![architecture],
+            model_types: Vec::new(),
         };
         Catalogue {
             plugins: vec![plugin],

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use longhaul_plugin_api::checkpoint::model_types;
 use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_plugin_api::metadata::{LibraryInfo, OptionKind, OptionSpec};
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Plugin {
     pub api_version: String,
     /// The architectures inside.
     pub architectures: Vec<Architecture>,
+    /// The `model_type`s of checkpoints it reads.
+    pub model_types: Vec<String>,
 }
 
 /// An architecture's description.
@@ -363,6 +366,7 @@ fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {
         kit: plugin.probe().kit.clone(),
         api_version: plugin.probe().api_version.clone(),
         architectures: architectures.collect(),
+        model_types: model_types(info).map(str::to_owned).collect(),
     }
 }
 

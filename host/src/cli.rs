@@ -51,6 +51,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Time training, feeding or stepping of a model
     Bench(BenchArgs),
+    /// Read checkpoints of other software (Hugging Face layout)
+    Checkpoint(CheckpointArgs),
     /// A worker process of another command
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -350,6 +352,42 @@ pub struct BenchArgs {
     pub plugins: PluginArgs,
 }
 
+/// `longhaul checkpoint`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul checkpoint inspect models/mamba-130m-hf
+  longhaul checkpoint verify tests/checkpoints/llama")]
+pub struct CheckpointArgs {
+    /// What to do with it
+    #[command(subcommand)]
+    pub command: CheckpointCommand,
+}
+
+/// What to do with a checkpoint.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CheckpointCommand {
+    /// Say what a checkpoint is, and whether every tensor has its place
+    Inspect(FolderArgs),
+    /// Hold a checkpoint's model against the logits, loss and gradients that
+    /// other software computed (expected.safetensors in the same folder)
+    Verify(FolderArgs),
+}
+
+/// A checkpoint's folder.
+#[derive(Debug, Clone, Args)]
+pub struct FolderArgs {
+    /// Folder with config.json and safetensors files
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// CPU threads
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub threads: u32,
+    /// Where plugins are
+    #[command(flatten)]
+    pub plugins: PluginArgs,
+}
+
 /// `longhaul worker`.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
@@ -367,6 +405,8 @@ pub enum WorkerJob {
     Check,
     /// Time a model
     Bench,
+    /// Look at a checkpoint
+    Checkpoint,
     /// A unit of a run
     Train,
 }

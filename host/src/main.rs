@@ -6,6 +6,7 @@
 
 mod architecture;
 mod catalogue;
+mod checkpoint;
 mod cli;
 mod commands;
 mod exit;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Devices(_) => commands::devices::run(),
         Command::Check(args) => commands::check::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Checkpoint(args) => commands::checkpoint::run(args),
         Command::Worker(args) => work(args.job),
     };
     match ended {
@@ -69,6 +71,7 @@ fn work(job: WorkerJob) -> Result<u8, CommandError> {
         }
         WorkerJob::Check => commands::check::work(parse(&line)?)?,
         WorkerJob::Bench => commands::bench::work(&parse(&line)?)?,
+        WorkerJob::Checkpoint => commands::checkpoint::work(&parse(&line)?)?,
         WorkerJob::Train => unreachable!("handled above"),
     };
     use std::io::Write;

@@ -12,6 +12,7 @@ use abi_stable::sabi_types::VersionStrings;
 use abi_stable::std_types::{RBox, RResult, RSlice, RSliceMut, RStr, RString, RVec};
 use abi_stable::{declare_root_module_statics, sabi_trait};
 
+use crate::checkpoint::CheckpointPlan;
 use crate::data::{
     Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
 };
@@ -68,6 +69,9 @@ pub struct PluginModule {
     /// One line on what the plugin sees of a device, or why it cannot use it. Absent in libraries
     /// that were built before it was added.
     pub device_report: extern "C" fn(Device) -> AbiResult<RString>,
+    /// What a checkpoint is, by its `model_type` and the text of its `config.json`. Absent in libraries
+    /// that were built before 1.1.
+    pub checkpoint: extern "C" fn(RStr<'_>, RStr<'_>) -> AbiResult<CheckpointPlan>,
 }
 
 impl RootModule for PluginModuleRef {

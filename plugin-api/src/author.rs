@@ -5,13 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::std_types::{RResult, RSlice, RSliceMut, RString, RVec};
+use abi_stable::std_types::{RResult, RSlice, RSliceMut, RStr, RString, RVec};
 use abi_stable::type_level::downcasting::TD_Opaque;
 
 use crate::abi::{
     AbiResult, HostRef, LogLevel, ModelAbi, ModelAbi_TO, ModelBox, PluginModule, PluginModuleRef,
     SessionAbi, SessionAbi_TO, SessionBox,
 };
+use crate::checkpoint::CheckpointPlan;
 use crate::data::{
     Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
 };
@@ -38,6 +39,17 @@ pub trait Plugin: 'static {
     /// Why it cannot use it.
     fn device_report(device: &Device) -> Result<String> {
         Ok(device.to_string())
+    }
+
+    /// What a checkpoint is, by its `model_type` and the text of its `config.json`. A library that
+    /// reads any declares each `model_type`, see [`crate::checkpoint::MODEL_TYPE`].
+    ///
+    /// # Errors
+    /// A `model_type` it does not read; a config that is not what it should be, by key.
+    fn checkpoint(model_type: &str, _config: &str) -> Result<CheckpointPlan> {
+        Err(PluginError::unsupported(format!(
+            "this plugin reads no checkpoints of model_type `{model_type}`"
+        )))
     }
 }
 
@@ -132,12 +144,14 @@ pub fn root_module(
     describe: extern "C" fn() -> LibraryInfo,
     build: extern "C" fn(ModelConfig) -> AbiResult<ModelBox>,
     device_report: extern "C" fn(Device) -> AbiResult<RString>,
+    checkpoint: extern "C" fn(RStr<'_>, RStr<'_>) -> AbiResult<CheckpointPlan>,
 ) -> PluginModuleRef {
     PluginModule {
         attach,
         describe,
         build,
         device_report,
+        checkpoint,
     }
     .leak_into_prefix()
 }
@@ -326,8 +340,17 @@ macro_rules! export_plugin {
                 })
             }
 
+            extern "C" fn checkpoint(
+                model_type: $crate::abi_stable::std_types::RStr<'_>,
+                config: $crate::abi_stable::std_types::RStr<'_>,
+            ) -> $crate::abi::AbiResult<$crate::checkpoint::CheckpointPlan> {
+                $crate::author::guard("checkpoint", || {
+                    Exported::checkpoint(model_type.as_str(), config.as_str())
+                })
+            }
+
             fn root_module() -> $crate::abi::PluginModuleRef {
-                $crate::author::root_module(attach, describe, build, device_report)
+                $crate::author::root_module(attach, describe, build, device_report, checkpoint)
             }
 
             extern "C" fn erased_root_module() -> $crate::abi_stable::library::RootModuleResult {

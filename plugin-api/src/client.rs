@@ -8,6 +8,7 @@ use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RResult, RSlice, RSliceMut};
 
 use crate::abi::{AbiResult, Host, LogLevel, ModelBox, PluginModuleRef, SessionBox};
+use crate::checkpoint::CheckpointPlan;
 use crate::data::{
     Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
 };
@@ -102,6 +103,14 @@ impl LoadedPlugin {
     pub fn device_report(&self, device: Device) -> Option<Result<String>> {
         let report = self.module.device_report()?;
         Some(unwrap(self.info.name.as_str(), "device_report", report(device)).map(Into::into))
+    }
+
+    /// What a checkpoint is, by its `model_type` and the text of its `config.json`; `None` from a
+    /// library that is older than the question.
+    pub fn checkpoint(&self, model_type: &str, config: &str) -> Option<Result<CheckpointPlan>> {
+        let checkpoint = self.module.checkpoint()?;
+        let plan = checkpoint(model_type.into(), config.into());
+        Some(unwrap(self.info.name.as_str(), "checkpoint", plan))
     }
 
     /// Builds a model.

@@ -2,7 +2,8 @@
 //! and functions only, no compute.
 //!
 //! * [`author`] is what a plugin's author implements: plain Rust traits and one export macro.
-//! * [`metadata`] and [`data`] are the plain data that crosses; [`error`] is the one error type.
+//! * [`metadata`], [`data`] and [`checkpoint`] are the plain data that crosses; [`error`] is the one
+//!   error type.
 //! * [`abi`] is what really crosses: the root module, the model and session objects, the probe.
 //! * `load` (feature `load`) is the host's side: opening a library with a clear error for each way
 //!   in which that can fail.
@@ -31,6 +32,7 @@ pub use abi_stable;
 
 pub mod abi;
 pub mod author;
+pub mod checkpoint;
 #[cfg(feature = "load")]
 pub mod client;
 pub mod data;

@@ -148,7 +148,8 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
     let mut graph = Graph::new(settings.config.seed);
     let std = 1.0 / (d_model as f32).sqrt();
     let table = graph.param("embedding.weight", &[vocab, d_model], Init::Normal { std });
-    let embedded = graph.embedding(table);
+    let padding = u32::try_from(settings.integer("padding_token")?).ok();
+    let embedded = graph.embedding(table, padding);
     let embedded = graph.scale(embedded, settings.float("embedding_scale")? as f32);
     let mut x = graph.mixer(|graph| mixer.embed(graph, embedded));
     for layer in 0..layers {

@@ -3,6 +3,7 @@
 //! [`longhaul_plugin_api::author`] with any other library.
 
 pub mod backbone;
+pub mod checkpoint;
 pub mod engine;
 pub mod gemm;
 pub mod model;

@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, RwLock};
 
+use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::author::{Model, Plugin, Result, Session};
+use longhaul_plugin_api::checkpoint::{CheckpointPlan, MODEL_TYPE};
 use longhaul_plugin_api::data::{
     Batch, DeviceKind, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
 };
@@ -11,6 +13,7 @@ use longhaul_plugin_api::error::{ErrorKind, PluginError};
 use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth};
 
 use crate::backbone::{Architecture, trace};
+use crate::checkpoint::{self, Format};
 use crate::engine::graph::Program;
 use crate::engine::operation::LossSums;
 use crate::engine::optimizer::{AdamW, global_norm};
@@ -28,12 +31,19 @@ pub trait Library: 'static {
 
     /// The architectures inside.
     fn architectures() -> Vec<Architecture>;
+
+    /// The checkpoints it reads.
+    fn formats() -> &'static [Format] {
+        &[]
+    }
 }
 
-/// Exports a [`Library`](crate::model::Library) type as this crate's plugin.
+/// Exports a [`Library`](crate::model::Library) type as this crate's plugin:
+/// `export!(Plugin, architecture())`, or `export!(Plugin, architecture(); FORMATS)` with the
+/// checkpoints it reads, a `&'static [Format]`.
 #[macro_export]
 macro_rules! export {
-    ($name:ident, $($architecture:expr),+ $(,)?) => {
+    ($name:ident, $($architecture:expr),+ $(; $formats:expr)? $(,)?) => {
         /// This crate's plugin.
         pub struct $name;
 
@@ -44,6 +54,12 @@ macro_rules! export {
             fn architectures() -> Vec<$crate::Architecture> {
                 vec![$($architecture),+]
             }
+
+            $(
+                fn formats() -> &'static [$crate::checkpoint::Format] {
+                    $formats
+                }
+            )?
         }
 
         impl $crate::api::author::Plugin for $name {
@@ -55,6 +71,13 @@ macro_rules! export {
                 config: &$crate::api::data::ModelConfig,
             ) -> $crate::Result<Box<dyn $crate::api::author::Model>> {
                 $crate::model::OnKit::<Self>::build(config)
+            }
+
+            fn checkpoint(
+                model_type: &str,
+                config: &str,
+            ) -> $crate::Result<$crate::api::checkpoint::CheckpointPlan> {
+                $crate::model::OnKit::<Self>::checkpoint(model_type, config)
             }
         }
 
@@ -73,8 +96,15 @@ impl<L: Library> Plugin for OnKit<L> {
             licence: "MIT OR Apache-2.0".into(),
             authors: vec!["The Longhaul developers".into()].into(),
             architectures: L::architectures().iter().map(Architecture::info).collect(),
-            extra: Vec::new().into(),
+            extra: L::formats()
+                .iter()
+                .map(|format| Tuple2(MODEL_TYPE.into(), format.model_type.into()))
+                .collect(),
         }
+    }
+
+    fn checkpoint(model_type: &str, config: &str) -> Result<CheckpointPlan> {
+        checkpoint::plan(L::formats(), model_type, config)
     }
 
     fn build(config: &ModelConfig) -> Result<Box<dyn Model>> {

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod checkpoint;
 pub mod devices;
 pub mod eval;
 pub mod list;

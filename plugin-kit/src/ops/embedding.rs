@@ -8,11 +8,12 @@ use crate::engine::tensor::{Param, Tensor};
 use crate::simd::add_into;
 
 impl Graph {
-    /// The rows of a table `[V, D]` that the input tokens name.
-    pub fn embedding(&mut self, table: Param) -> Tensor {
+    /// The rows of a table `[V, D]` that the input tokens name. Reading the padding token leaves no
+    /// gradient in the table.
+    pub fn embedding(&mut self, table: Param, padding: Option<u32>) -> Tensor {
         let cols = self.param_shape(table)[1];
         let y = self.tensor(cols);
-        self.push(Embedding { table, y });
+        self.push(Embedding { table, padding, y });
         y
     }
 
@@ -41,6 +42,7 @@ impl Graph {
 
 struct Embedding {
     table: Param,
+    padding: Option<u32>,
     y: Tensor,
 }
 
@@ -65,6 +67,9 @@ impl Operation for Embedding {
         let cols = grad_y.cols;
         let mut grad_table = run.param_grad(self.table);
         for (row, &token) in grad_y.data.chunks_exact(cols).zip(run.tokens()) {
+            if self.padding == Some(token) {
+                continue;
+            }
             add_into(&mut grad_table[token as usize * cols..][..cols], row);
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! state. `mixer` says what a layer is, `cpu` plans the scan over rows and channels, `scan`
 //! computes one block of channels, [`mod@reference`] is what it is held against.
 
+pub mod checkpoint;
 mod cpu;
 mod mixer;
 pub mod reference;
@@ -9,4 +10,4 @@ mod scan;
 
 pub use mixer::architecture;
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture());
+longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);

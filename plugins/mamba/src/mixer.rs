@@ -27,6 +27,8 @@ pub fn architecture() -> Architecture {
                 16384,
                 "rank of dt's projection; 0 is D / 16, rounded up",
             ),
+            boolean("bias", false, "biases in in_proj and out_proj"),
+            boolean("conv_bias", true, "bias in the convolution"),
             boolean(
                 "negative_eigenvalues",
                 false,
@@ -54,6 +56,8 @@ struct Mamba {
     state: usize,
     d_inner: usize,
     conv: usize,
+    bias: bool,
+    conv_bias: bool,
     dt_rank: usize,
     negative: bool,
     layers: usize,
@@ -69,6 +73,8 @@ impl Mamba {
             state: settings.size("state")?,
             d_inner: settings.size("expand")? * settings.d_model(),
             conv: settings.size("conv")?,
+            bias: settings.boolean("bias")?,
+            conv_bias: settings.boolean("conv_bias")?,
             dt_rank,
             negative: settings.boolean("negative_eigenvalues")?,
             layers: settings.layers(),
@@ -84,9 +90,9 @@ impl Mixer for Mamba {
             dt_rank,
             ..
         } = *self;
-        let both = graph.linear("in_proj", x, 2 * d_inner, false);
+        let both = graph.linear("in_proj", x, 2 * d_inner, self.bias);
         let (u, z) = (both.columns(0, d_inner), both.columns(d_inner, d_inner));
-        let u = graph.short_convolution("conv1d", u, self.conv, true, Activation::Silu);
+        let u = graph.short_convolution("conv1d", u, self.conv, self.conv_bias, Activation::Silu);
         let dbc = graph.linear("x_proj", u, dt_rank + 2 * state, false);
         let dt_weight = graph.param(
             "dt_proj.weight",
@@ -114,7 +120,7 @@ impl Mixer for Mamba {
             "out_proj",
             gated,
             x.cols(),
-            false,
+            self.bias,
             residual_init(self.layers),
         )
     }

@@ -2,6 +2,7 @@
 //! matrix products (SSD). `mixer` says what a layer is, `cpu` plans the operation over rows and
 //! heads, `chunk` computes one chunk, [`mod@reference`] is what it is held against.
 
+pub mod checkpoint;
 mod chunk;
 mod cpu;
 mod mixer;
@@ -9,4 +10,4 @@ pub mod reference;
 
 pub use mixer::architecture;
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture());
+longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);

@@ -5,7 +5,7 @@ use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
 
 use crate::cpu::{SsdInputs, ssd};
@@ -35,6 +35,15 @@ pub fn architecture() -> Architecture {
                 "groups of heads that share B and C; divides the heads",
             ),
             integer("conv", 4, 2, 64, "taps of the short convolution"),
+            integer(
+                "norm_groups",
+                0,
+                0,
+                256,
+                "groups of the gated norm; 0 is as many as groups",
+            ),
+            boolean("bias", false, "biases in the projections"),
+            boolean("conv_bias", true, "bias in the convolution"),
             integer(
                 "chunk",
                 64,
@@ -67,7 +76,10 @@ struct Mamba2 {
     head_dim: usize,
     d_inner: usize,
     groups: usize,
+    norm_groups: usize,
+    bias: bool,
     conv: usize,
+    conv_bias: bool,
     chunk: usize,
     epsilon: f32,
     layers: usize,
@@ -88,7 +100,19 @@ impl Mamba2 {
                 "groups={groups} must divide the {heads} heads (expand times d_model over head_dim)"
             )));
         }
+        let norm_groups = match settings.size("norm_groups")? {
+            0 => groups,
+            norm_groups => norm_groups,
+        };
+        if !d_inner.is_multiple_of(norm_groups) {
+            return Err(PluginError::bad_option(format!(
+                "norm_groups={norm_groups} must divide expand times d_model, {d_inner}"
+            )));
+        }
         Ok(Self {
+            norm_groups,
+            bias: settings.boolean("bias")?,
+            conv_bias: settings.boolean("conv_bias")?,
             state: settings.size("state")?,
             head_dim,
             d_inner,
@@ -109,11 +133,12 @@ impl Mixer for Mamba2 {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         let (d_inner, heads) = (self.d_inner, self.heads());
         let shared = self.groups * self.state;
-        let all = graph.linear("in_proj", x, 2 * d_inner + 2 * shared + heads, false);
+        let all = graph.linear("in_proj", x, 2 * d_inner + 2 * shared + heads, self.bias);
         let z = all.columns(0, d_inner);
         let xbc = all.columns(d_inner, d_inner + 2 * shared);
         let dt = all.columns(2 * d_inner + 2 * shared, heads);
-        let xbc = graph.short_convolution("conv1d", xbc, self.conv, true, Activation::Silu);
+        let xbc =
+            graph.short_convolution("conv1d", xbc, self.conv, self.conv_bias, Activation::Silu);
         let dt_bias = graph.param_without_decay("dt_bias", &[heads], Init::Custom(dt_bias));
         let a_log = graph.param_without_decay("A_log", &[heads], Init::Custom(a_log));
         let d = graph.param_without_decay("D", &[heads], Init::Ones);
@@ -129,12 +154,12 @@ impl Mixer for Mamba2 {
         let y = ssd(graph, inputs, self.groups, self.chunk);
         // The gate comes before the norm (norm_before_gate=False in the official code).
         let gated = graph.gate(z, y, Activation::Silu);
-        let normal = graph.group_norm("norm", gated, NormKind::Rms, self.groups, self.epsilon);
+        let normal = graph.group_norm("norm", gated, NormKind::Rms, self.norm_groups, self.epsilon);
         graph.linear_with(
             "out_proj",
             normal,
             x.cols(),
-            false,
+            self.bias,
             residual_init(self.layers),
         )
     }

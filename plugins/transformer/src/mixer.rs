@@ -35,6 +35,13 @@ pub fn architecture() -> Architecture {
                 "key and value heads; 0 is as many as heads",
             ),
             integer(
+                "head_dim",
+                0,
+                0,
+                1024,
+                "width of a head; 0 is the model width over heads",
+            ),
+            integer(
                 "window",
                 0,
                 0,
@@ -47,6 +54,13 @@ pub fn architecture() -> Architecture {
                 1.0,
                 1e9,
                 "base of the rotary frequencies",
+            ),
+            float(
+                "rope_share",
+                1.0,
+                0.0,
+                1.0,
+                "part of a head that is rotated",
             ),
             integer(
                 "max_positions",
@@ -97,6 +111,8 @@ struct Attention {
     positions: Positions,
     spec: AttentionSpec,
     rope_base: f64,
+    /// Values of a head that are rotated, an even number.
+    rotated: usize,
     bias: bool,
     layers: usize,
 }
@@ -112,13 +128,14 @@ impl Attention {
             0 => heads,
             kv_heads => kv_heads,
         };
-        if !d_model.is_multiple_of(heads) || !heads.is_multiple_of(kv_heads) {
+        let given = settings.size("head_dim")?;
+        if (given == 0 && !d_model.is_multiple_of(heads)) || !heads.is_multiple_of(kv_heads) {
             return Err(PluginError::bad_option(format!(
-                "heads={heads} must divide d_model={d_model}, and kv_heads={kv_heads} must divide \
-                 heads"
+                "heads={heads} must divide d_model={d_model} unless head_dim is given, and \
+                 kv_heads={kv_heads} must divide heads"
             )));
         }
-        let head_dim = d_model / heads;
+        let head_dim = if given == 0 { d_model / heads } else { given };
         let positions = match settings.text("positions")? {
             "alibi" => Positions::Alibi,
             "nope" => Positions::Nope,
@@ -149,6 +166,7 @@ impl Attention {
                 bias,
             },
             rope_base: settings.float("rope_base")?,
+            rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
             bias: settings.boolean("bias")?,
             layers: settings.layers(),
         })
@@ -169,9 +187,8 @@ impl Mixer for Attention {
         let mut k = qkv.columns(q_width, kv_width);
         let v = qkv.columns(q_width + kv_width, kv_width);
         if self.positions == Positions::Rope {
-            let dims = head_dim / 2 * 2;
-            q = graph.rotary(q, heads, dims, self.rope_base);
-            k = graph.rotary(k, kv_heads, dims, self.rope_base);
+            q = graph.rotary(q, heads, self.rotated, self.rope_base);
+            k = graph.rotary(k, kv_heads, self.rotated, self.rope_base);
         }
         let y = graph.attention(q, k, v, self.spec);
         graph.linear_with(

@@ -1,0 +1,254 @@
+//! A checkpoint's model against what other software computed from the same files: logits, loss and
+//! gradients of `expected.safetensors`. Non-finite values are counted before anything is compared.
+
+use longhaul_plugin_api::checkpoint::CheckpointPlan;
+use longhaul_plugin_api::client::LoadedModel;
+use longhaul_plugin_api::data::{Batch, Logits};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::files::Tensors;
+use crate::checkpoint::load::{LoadError, Result, values};
+
+/// Largest error of a logit over the largest logit.
+const LOGITS: f64 = 2e-4;
+/// Largest relative error of the loss.
+const LOSS: f64 = 1e-5;
+/// Largest relative error of a gradient, by its norm.
+const GRADIENT: f64 = 1e-3;
+/// Norm below which a gradient counts as zero, over the norm of all gradients.
+const ZERO: f64 = 1e-7;
+
+/// One comparison.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Row {
+    /// What was compared.
+    pub what: String,
+    /// The error, or nothing where values were not finite.
+    pub error: Option<f64>,
+    /// The limit.
+    pub limit: f64,
+    /// Where the error is, or what is wrong.
+    pub place: String,
+}
+
+impl Row {
+    /// Whether the error is within its limit.
+    pub fn passed(&self) -> bool {
+        self.error.is_some_and(|error| error <= self.limit)
+    }
+}
+
+/// What other software computed.
+struct Expected {
+    rows: usize,
+    length: usize,
+    tokens: Vec<u32>,
+    logits: Vec<f64>,
+    loss: f64,
+}
+
+impl Expected {
+    fn read(tensors: &Tensors, vocab: usize) -> Result<Self> {
+        let get = |name: &str| {
+            tensors.get(name).ok_or_else(|| {
+                LoadError::Words(format!("expected.safetensors has no tensor `{name}`"))
+            })
+        };
+        let (tokens, logits, loss) = (get("tokens")?, get("logits")?, get("loss")?);
+        let [rows, length] = tokens.shape[..] else {
+            return Err(LoadError::Words(format!(
+                "`tokens` is of shape {:?}; expected [B, T]",
+                tokens.shape
+            )));
+        };
+        if logits.shape != [rows, length, vocab] || rows * length == 0 {
+            return Err(LoadError::Words(format!(
+                "`logits` is of shape {:?}; expected {:?}",
+                logits.shape,
+                [rows, length, vocab]
+            )));
+        }
+        let loss = tensors.doubles("loss", loss)?;
+        Ok(Self {
+            rows,
+            length,
+            tokens: tensors.tokens("tokens", tokens)?,
+            logits: tensors.doubles("logits", logits)?,
+            loss: loss.first().copied().unwrap_or(f64::NAN),
+        })
+    }
+}
+
+/// Every comparison, in order: logits of one feed, of uneven chunks and of single steps; loss;
+/// gradients, the worst first.
+///
+/// # Errors
+/// A tensor that is missing or mis-shaped in `expected`; the plugin's.
+pub fn verify(
+    model: &mut LoadedModel,
+    plan: &CheckpointPlan,
+    expected: &Tensors,
+) -> Result<Vec<Row>> {
+    let vocab = plan.vocab as usize;
+    let known = Expected::read(expected, vocab)?;
+    let ways: [(&str, &[usize]); 3] = [
+        ("logits, one feed", &[usize::MAX]),
+        ("logits, uneven chunks", &[7, 1, 17, 2, 64, 3]),
+        ("logits, single steps", &[1]),
+    ];
+    let mut rows = Vec::new();
+    for (what, chunks) in ways {
+        let logits = feed(model, &known, vocab, chunks)?;
+        rows.push(compare_logits(what, &logits, &known, vocab));
+    }
+    let mut targets: Vec<i32> = vec![-1; known.tokens.len()];
+    for (row, targets) in targets.chunks_exact_mut(known.length).enumerate() {
+        for t in 0..known.length - 1 {
+            targets[t] = known.tokens[row * known.length + t + 1] as i32;
+        }
+    }
+    let batch = Batch::new(&known.tokens, &targets, known.rows, known.length);
+    let report = model.loss_and_gradients(batch)?;
+    let error = (report.loss - known.loss).abs() / known.loss.abs().max(f64::MIN_POSITIVE);
+    rows.push(Row {
+        what: "loss".to_owned(),
+        error: error.is_finite().then_some(error),
+        limit: LOSS,
+        place: format!("{} against {}", report.loss, known.loss),
+    });
+    rows.extend(compare_gradients(model, plan, expected)?);
+    Ok(rows)
+}
+
+/// Logits `[B, T, V]` of feeding in chunks of the given lengths, repeated until the end.
+fn feed(model: &LoadedModel, known: &Expected, vocab: usize, chunks: &[usize]) -> Result<Vec<f32>> {
+    let Expected { rows, length, .. } = *known;
+    let mut session = model.new_session(rows)?;
+    let mut all = vec![f32::NAN; rows * length * vocab];
+    let mut start = 0;
+    for &chunk in chunks.iter().cycle() {
+        let count = chunk.min(length - start);
+        let tokens: Vec<u32> = known
+            .tokens
+            .chunks_exact(length)
+            .flat_map(|row| &row[start..start + count])
+            .copied()
+            .collect();
+        let batch = Batch::new(&tokens, &[], rows, count);
+        let output = session.feed(batch, Logits::All, vocab)?;
+        for (row, logits) in output.logits.chunks_exact(count * vocab).enumerate() {
+            let place = (row * length + start) * vocab;
+            all[place..place + count * vocab].copy_from_slice(logits);
+        }
+        start += count;
+        if start == length {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn compare_logits(what: &str, got: &[f32], known: &Expected, vocab: usize) -> Row {
+    let odd = got.iter().filter(|value| !value.is_finite()).count();
+    let largest = known.logits.iter().fold(0.0f64, |top, v| top.max(v.abs()));
+    let (mut worst, mut place) = (0.0, 0);
+    for (index, (&got, exact)) in got.iter().zip(&known.logits).enumerate() {
+        let error = (f64::from(got) - exact).abs() / largest;
+        if error > worst {
+            (worst, place) = (error, index);
+        }
+    }
+    let position = place / vocab;
+    Row {
+        what: what.to_owned(),
+        error: (odd == 0 && largest.is_finite()).then_some(worst),
+        limit: LOGITS,
+        place: if odd > 0 {
+            format!("{odd} of {} are not finite", got.len())
+        } else {
+            format!(
+                "row {}, position {}, token {}",
+                position / known.length,
+                position % known.length,
+                place % vocab
+            )
+        },
+    }
+}
+
+/// A row a gradient in `expected`, the worst first.
+fn compare_gradients(
+    model: &LoadedModel,
+    plan: &CheckpointPlan,
+    expected: &Tensors,
+) -> Result<Vec<Row>> {
+    let mut pairs = Vec::new();
+    for (name, found) in expected.iter() {
+        let Some(tensor) = name.strip_prefix("grad.") else {
+            continue;
+        };
+        let place = plan
+            .tensors
+            .iter()
+            .find(|place| place.tensor == tensor)
+            .ok_or_else(|| {
+                LoadError::Words(format!(
+                    "expected.safetensors has `{name}`, and the checkpoint has no tensor `{tensor}`"
+                ))
+            })?;
+        let exact = expected.doubles(name, found)?;
+        let index = model
+            .parameters()
+            .iter()
+            .position(|parameter| parameter.name == place.parameter)
+            .ok_or_else(|| LoadError::Words(format!("no parameter `{}`", place.parameter)))?;
+        let gradient = model.read_gradient(index)?;
+        let start = place.offset as usize;
+        if exact.len() != values(place) {
+            return Err(LoadError::Words(format!(
+                "`{name}` has {} values; expected {}",
+                exact.len(),
+                values(place)
+            )));
+        }
+        pairs.push((
+            tensor.to_owned(),
+            gradient[start..][..exact.len()].to_vec(),
+            exact,
+        ));
+    }
+    let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let total = norm(
+        &pairs
+            .iter()
+            .map(|(_, _, exact)| norm(exact))
+            .collect::<Vec<_>>(),
+    );
+    let mut rows: Vec<Row> = pairs
+        .iter()
+        .map(|(tensor, got, exact)| {
+            let odd = got.iter().filter(|value| !value.is_finite()).count();
+            let difference: Vec<f64> = got
+                .iter()
+                .zip(exact)
+                .map(|(&g, e)| f64::from(g) - e)
+                .collect();
+            let error = norm(&difference) / norm(exact).max(ZERO * total);
+            Row {
+                what: format!("gradient of {tensor}"),
+                error: (odd == 0 && error.is_finite()).then_some(error),
+                limit: GRADIENT,
+                place: if odd > 0 {
+                    format!("{odd} values are not finite")
+                } else {
+                    String::new()
+                },
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| {
+        let key = |row: &Row| row.error.unwrap_or(f64::INFINITY);
+        key(b).total_cmp(&key(a))
+    });
+    Ok(rows)
+}

@@ -1,0 +1,249 @@
+//! `longhaul checkpoint`: checkpoints in the Hugging Face layout. What touches a plugin or a checkpoint's
+//! values runs in a worker.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use longhaul_plugin_api::data::{Device, DeviceKind};
+use serde::{Deserialize, Serialize};
+
+use crate::architecture::did_you_mean;
+use crate::catalogue::{Catalogue, run_worker};
+use crate::checkpoint::files::{Folder, Tensors};
+use crate::checkpoint::load::{LoadError, Understood};
+use crate::checkpoint::verify::{Row, verify};
+use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, PluginArgs};
+use crate::commands::print;
+use crate::exit::{CommandError, FAILED, OK};
+use crate::table::columns;
+
+/// Longest that a worker may take.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// What a worker is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CheckpointJob {
+    folder: PathBuf,
+    library: PathBuf,
+    verify: bool,
+    threads: u32,
+}
+
+/// What it answers.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    model_type: String,
+    architecture: String,
+    vocab: u32,
+    d_model: u32,
+    layers: u32,
+    max_length: u64,
+    files: usize,
+    tensors: usize,
+    parameters: u64,
+    state_growth: String,
+    /// Bytes of state a row after 1024 tokens.
+    state_bytes: u64,
+    rows: Vec<Row>,
+}
+
+/// Carries out the command.
+///
+/// # Errors
+/// A folder, plugin or file that is not what it should be.
+pub fn run(args: &CheckpointArgs) -> Result<u8, CommandError> {
+    match &args.command {
+        CheckpointCommand::Inspect(args) => inspect(args),
+        CheckpointCommand::Verify(args) => verify_folder(args),
+    }
+}
+
+fn inspect(args: &FolderArgs) -> Result<u8, CommandError> {
+    let answer = ask(args, false)?;
+    print(&described(args, &answer))?;
+    Ok(OK)
+}
+
+fn verify_folder(args: &FolderArgs) -> Result<u8, CommandError> {
+    let answer = ask(args, true)?;
+    print(&described(args, &answer))?;
+    let failed = answer.rows.iter().filter(|row| !row.passed()).count();
+    let (gradients, others): (Vec<&Row>, Vec<&Row>) = answer
+        .rows
+        .iter()
+        .partition(|row| row.what.starts_with("gradient of "));
+    let mut table = vec![row_of("compared", "result", "error", "limit", "where")];
+    table.extend(others.iter().map(|row| verdict(row)));
+    // The worst gradients, and every one that failed.
+    let shown = |index: &usize| *index < 3 || !gradients[*index].passed();
+    table.extend(
+        (0..gradients.len())
+            .filter(shown)
+            .map(|index| verdict(gradients[index])),
+    );
+    print(&columns(&table))?;
+    let worst = gradients.first().and_then(|row| row.error);
+    let worst = worst.map_or_else(|| "not finite".to_owned(), |worst| format!("{worst:.1e}"));
+    print(&format!(
+        "\n{} gradients, the worst {worst}. {}\n",
+        gradients.len(),
+        if failed == 0 {
+            "All within their limits.".to_owned()
+        } else {
+            format!("{failed} comparisons FAILED.")
+        }
+    ))?;
+    Ok(if failed == 0 { OK } else { FAILED })
+}
+
+fn row_of(what: &str, result: &str, error: &str, limit: &str, place: &str) -> Vec<String> {
+    [what, result, error, limit, place]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn verdict(row: &Row) -> Vec<String> {
+    row_of(
+        &row.what,
+        if row.passed() { "ok" } else { "FAILED" },
+        &row.error
+            .map_or_else(|| "-".to_owned(), |error| format!("{error:.1e}")),
+        &format!("{:.0e}", row.limit),
+        &row.place,
+    )
+}
+
+fn described(args: &FolderArgs, answer: &Answer) -> String {
+    let length = match answer.max_length {
+        0 => "not stated".to_owned(),
+        length => format!("{length} tokens"),
+    };
+    let rows = [
+        ("checkpoint", args.folder.display().to_string()),
+        ("model_type", answer.model_type.clone()),
+        ("architecture", answer.architecture.clone()),
+        (
+            "size",
+            format!(
+                "{} parameters: vocabulary {}, width {}, {} layers",
+                answer.parameters, answer.vocab, answer.d_model, answer.layers
+            ),
+        ),
+        (
+            "tensors",
+            format!("{} in {} file(s)", answer.tensors, answer.files),
+        ),
+        ("made for", length),
+        (
+            "state",
+            format!(
+                "{}, {} bytes after 1024 tokens",
+                answer.state_growth, answer.state_bytes
+            ),
+        ),
+    ];
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(name, value)| vec![name.to_owned(), value])
+        .collect();
+    format!("{}\n", columns(&rows))
+}
+
+/// Has a worker look at a checkpoint.
+fn ask(args: &FolderArgs, verify: bool) -> Result<Answer, CommandError> {
+    let folder = Folder::open(&args.folder).map_err(CommandError::usage)?;
+    let library = library_for(&folder, &args.plugins)?;
+    let job = CheckpointJob {
+        folder: args.folder.clone(),
+        library,
+        verify,
+        threads: args.threads.max(1),
+    };
+    let job = serde_json::to_value(job).expect("plain data");
+    let line = run_worker("checkpoint", &job, LIMIT).map_err(CommandError::usage)?;
+    serde_json::from_str(&line).map_err(CommandError::usage)
+}
+
+/// The plugin that reads a checkpoint of this `model_type`.
+///
+/// # Errors
+/// None, with those that can be read; two.
+pub fn library_for(folder: &Folder, args: &PluginArgs) -> Result<PathBuf, CommandError> {
+    let catalogue = Catalogue::scan(args)?;
+    let mut readers = catalogue
+        .plugins
+        .iter()
+        .filter(|plugin| plugin.model_types.contains(&folder.model_type));
+    match (readers.next(), readers.next()) {
+        (Some(plugin), None) => Ok(plugin.path.clone()),
+        (Some(first), Some(second)) => Err(CommandError::usage(format!(
+            "{} and {} both read checkpoints of model_type `{}`; move one away",
+            first.path.display(),
+            second.path.display(),
+            folder.model_type
+        ))),
+        (None, _) => {
+            let mut known: Vec<&str> = catalogue
+                .plugins
+                .iter()
+                .flat_map(|plugin| plugin.model_types.iter().map(String::as_str))
+                .collect();
+            known.sort_unstable();
+            Err(CommandError::usage(format!(
+                "no plugin reads checkpoints of model_type `{}`{}; there are plugins for {}",
+                folder.model_type,
+                did_you_mean(&folder.model_type, known.iter().copied()),
+                known.join(", ")
+            )))
+        }
+    }
+}
+
+/// The worker's side.
+///
+/// # Errors
+/// Whatever does not fit.
+pub fn work(job: &CheckpointJob) -> Result<String, CommandError> {
+    let answer = look(job).map_err(|error| CommandError {
+        code: FAILED,
+        message: error.to_string(),
+    })?;
+    Ok(serde_json::to_string(&answer).expect("plain data"))
+}
+
+fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {
+    let folder = Folder::open(&job.folder)?;
+    let understood = Understood::ask(&folder, &job.library)?;
+    let device = Device {
+        kind: DeviceKind::Cpu,
+        index: 0,
+        threads: job.threads,
+    };
+    let mut model = understood.build(&folder, device)?;
+    let rows = if job.verify {
+        let expected = expected_file(&job.folder);
+        let expected = Tensors::open_files(vec![expected])?;
+        verify(&mut model, &understood.plan, &expected)?
+    } else {
+        Vec::new()
+    };
+    let plan = &understood.plan;
+    Ok(Answer {
+        model_type: folder.model_type.clone(),
+        architecture: understood.spec.text(),
+        vocab: plan.vocab,
+        d_model: plan.d_model,
+        layers: plan.layers,
+        max_length: plan.max_length,
+        files: folder.tensors.files(),
+        tensors: folder.tensors.iter().count(),
+        parameters: model.parameter_values(),
+        state_growth: model.state_growth().name().to_owned(),
+        state_bytes: model.declared_state_bytes(1024),
+        rows,
+    })
+}
+
+fn expected_file(folder: &Path) -> PathBuf {
+    folder.join("expected.safetensors")
+}

@@ -1,0 +1,78 @@
+//! Mamba checkpoints in the Hugging Face layout: names and options only.
+
+use longhaul_plugin_kit::Result;
+use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
+
+/// The checkpoints this plugin reads.
+pub const FORMATS: &[Format] = &[Format {
+    model_type: "mamba",
+    read,
+}];
+
+fn read(config: &Config) -> Result<Plan> {
+    config.expect_word("hidden_act", &["silu"])?;
+    let mut plan = Plan::new("mamba", config)?;
+    let d_model = plan.d_model();
+    let (state, conv) = (
+        config.size("state_size")?,
+        config.size_or("conv_kernel", 4)?,
+    );
+    let expand = config.size_or("expand", 2)?;
+    let inner = expand * d_model;
+    let same = config.size_or("intermediate_size", inner)? == inner;
+    config.expect(
+        "intermediate_size",
+        same,
+        &format!("expand times hidden_size, {inner}"),
+    )?;
+    let automatic = config.expect_word("time_step_rank", &["auto"]).is_ok();
+    let dt_rank = if automatic {
+        d_model.div_ceil(16)
+    } else {
+        config.size("time_step_rank")?
+    };
+    let bias = config.boolean_or("use_bias", false)?;
+    let conv_bias = config.boolean_or("use_conv_bias", true)?;
+    plan.option("state", state);
+    plan.option("expand", expand);
+    plan.option("conv", conv);
+    plan.option("dt_rank", dt_rank);
+    plan.option("bias", bias);
+    plan.option("conv_bias", conv_bias);
+    plan.option("norm", "rmsnorm");
+    plan.option("norm_epsilon", config.float_or("layer_norm_epsilon", 1e-5)?);
+    plan.option("mlp", "none");
+    plan.ends(config, "backbone.embeddings.weight", "lm_head.weight", true)?;
+    plan.whole("backbone.norm_f.weight", &[d_model], "norm.weight");
+    for layer in 0..plan.layers() {
+        let theirs = format!("backbone.layers.{layer}");
+        plan.whole(
+            &format!("{theirs}.norm.weight"),
+            &[d_model],
+            &format!("layers.{layer}.norm1.weight"),
+        );
+        let mut whole = |name: &str, shape: &[usize]| {
+            plan.whole(
+                &format!("{theirs}.mixer.{name}"),
+                shape,
+                &format!("layers.{layer}.mixer.{name}"),
+            );
+        };
+        whole("in_proj.weight", &[2 * inner, d_model]);
+        whole("conv1d.weight", &[inner, 1, conv]);
+        whole("x_proj.weight", &[dt_rank + 2 * state, inner]);
+        whole("dt_proj.weight", &[inner, dt_rank]);
+        whole("dt_proj.bias", &[inner]);
+        whole("A_log", &[inner, state]);
+        whole("D", &[inner]);
+        whole("out_proj.weight", &[d_model, inner]);
+        if conv_bias {
+            whole("conv1d.bias", &[inner]);
+        }
+        if bias {
+            whole("in_proj.bias", &[2 * inner]);
+            whole("out_proj.bias", &[d_model]);
+        }
+    }
+    Ok(plan)
+}
