@@ -121,6 +121,13 @@ fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
         ),
         boolean("mlp_bias", false, "biases in the MLP"),
         boolean("tied", false, "head shares the embedding's weight"),
+        integer(
+            "padding_token",
+            -1,
+            -1,
+            i64::from(u32::MAX),
+            "token whose embedding is not trained by reading it; -1 is none",
+        ),
         float("embedding_scale", 1.0, 1e-6, 1e6, "factor on the embedding"),
         float(
             "logit_cap",
