@@ -9,6 +9,7 @@ pub mod gemm;
 pub mod model;
 pub mod ops;
 pub mod options;
+pub mod pattern;
 pub mod rows;
 pub mod simd;
 pub mod testing;

@@ -18,6 +18,9 @@ const GRADIENT: f64 = 1e-3;
 /// Norm below which a gradient counts as zero, over the norm of all gradients.
 const ZERO: f64 = 1e-7;
 
+/// What a comparison of a gradient is called.
+pub const GRADIENT_OF: &str = "gradient of";
+
 /// One comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
@@ -235,13 +238,13 @@ fn compare_gradients(
                 .collect();
             let error = norm(&difference) / norm(exact).max(ZERO * total);
             Row {
-                what: format!("gradient of {tensor}"),
+                what: GRADIENT_OF.to_owned(),
                 error: (odd == 0 && error.is_finite()).then_some(error),
                 limit: GRADIENT,
                 place: if odd > 0 {
-                    format!("{odd} values are not finite")
+                    format!("{tensor}: {odd} values are not finite")
                 } else {
-                    String::new()
+                    tensor.clone()
                 },
             }
         })

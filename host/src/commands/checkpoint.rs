@@ -11,7 +11,7 @@ use crate::architecture::did_you_mean;
 use crate::catalogue::{Catalogue, run_worker};
 use crate::checkpoint::files::{Folder, Tensors};
 use crate::checkpoint::load::{LoadError, Understood};
-use crate::checkpoint::verify::{Row, verify};
+use crate::checkpoint::verify::{GRADIENT_OF, Row, verify};
 use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, PluginArgs};
 use crate::commands::print;
 use crate::exit::{CommandError, FAILED, OK};
@@ -68,10 +68,8 @@ fn verify_folder(args: &FolderArgs) -> Result<u8, CommandError> {
     let answer = ask(args, true)?;
     print(&described(args, &answer))?;
     let failed = answer.rows.iter().filter(|row| !row.passed()).count();
-    let (gradients, others): (Vec<&Row>, Vec<&Row>) = answer
-        .rows
-        .iter()
-        .partition(|row| row.what.starts_with("gradient of "));
+    let (gradients, others): (Vec<&Row>, Vec<&Row>) =
+        answer.rows.iter().partition(|row| row.what == GRADIENT_OF);
     let mut table = vec![row_of("compared", "result", "error", "limit", "where")];
     table.extend(others.iter().map(|row| verdict(row)));
     // The worst gradients, and every one that failed.

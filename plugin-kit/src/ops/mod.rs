@@ -3,6 +3,7 @@
 
 pub mod attention;
 mod attention_tile;
+mod block_linear;
 mod convolution;
 pub mod elementwise;
 mod embedding;

@@ -1,9 +1,9 @@
 //! Hybrids: a pattern of attention, state-space and recurrent layers in one model, made of the mixers
-//! of the other plugins. [`pattern`] reads the pattern, `mixer` deals the layers out.
+//! of the other plugins. `mixer` deals the layers out, `preset` has published layouts.
 
 mod checkpoint;
 mod mixer;
-pub mod pattern;
+mod preset;
 
 pub use mixer::architecture;
 

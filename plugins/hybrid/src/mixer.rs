@@ -2,9 +2,9 @@
 
 use longhaul_plugin_kit::api::metadata::{Family, OptionSpec, StateGrowth};
 use longhaul_plugin_kit::options::{Settings, choice, text};
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Graph, Mixer, PluginError, Result, Tensor, pattern};
 
-use crate::pattern;
+use crate::preset;
 
 /// The architecture `hybrid`.
 pub fn architecture() -> Architecture {
@@ -56,6 +56,11 @@ fn parts() -> [(&'static str, Architecture); 4] {
     ]
 }
 
+/// The names of the parts.
+fn kinds_of_layer() -> Vec<&'static str> {
+    parts().iter().map(|(kind, _)| *kind).collect()
+}
+
 struct Hybrid {
     /// The kinds in use with their mixers.
     mixers: Vec<(&'static str, Box<dyn Mixer>)>,
@@ -67,8 +72,8 @@ impl Hybrid {
     fn new(settings: &Settings) -> Result<Self> {
         let count = settings.layers();
         let kinds = match settings.text("preset")? {
-            "mamba2attn" => pattern::mamba2attn(count),
-            _ => pattern::parse(settings.text("pattern")?)
+            "mamba2attn" => preset::mamba2attn(count),
+            _ => pattern::parse(settings.text("pattern")?, &kinds_of_layer())
                 .and_then(|pattern| pattern::deal(&pattern, count))
                 .map_err(PluginError::bad_option)?,
         };

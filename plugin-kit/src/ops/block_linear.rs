@@ -1,0 +1,100 @@
+//! Block-diagonal linear layers: every head has a square matrix of its own.
+
+use longhaul_plugin_api::author::Result;
+
+use crate::engine::graph::Graph;
+use crate::engine::operation::{Operation, Run};
+use crate::engine::params::Init;
+use crate::engine::tensor::{Param, Tensor};
+use crate::gemm::{Mat, gemm};
+use crate::rows::{self, column_sums};
+
+impl Graph {
+    /// `y[.., h] = x[.., h] W[h] + b[h]` for every head h, with W `[heads, K, K]` (input, output) under
+    /// `name.weight` and b `[heads, K]` under `name.bias`, K being the columns of x over the heads
+    /// (arXiv 2402.19427, section 2.4). W starts normal with variance 1 / K, b at 0.
+    ///
+    /// # Panics
+    /// If the heads do not divide the columns.
+    pub fn block_linear(&mut self, name: &str, x: Tensor, heads: usize) -> Tensor {
+        assert!(
+            heads > 0 && x.cols().is_multiple_of(heads),
+            "{heads} heads in {} columns",
+            x.cols()
+        );
+        let width = x.cols() / heads;
+        let init = Init::Normal {
+            std: 1.0 / (width as f32).sqrt(),
+        };
+        let weight = self.param(&format!("{name}.weight"), &[heads, width, width], init);
+        let bias = self.param_without_decay(&format!("{name}.bias"), &[heads, width], Init::Zeros);
+        let y = self.tensor_like(x, x.cols());
+        self.push(BlockLinear {
+            x,
+            weight,
+            bias,
+            width,
+            y,
+        });
+        y
+    }
+}
+
+struct BlockLinear {
+    x: Tensor,
+    weight: Param,
+    bias: Param,
+    /// K.
+    width: usize,
+    y: Tensor,
+}
+
+impl Operation for BlockLinear {
+    fn name(&self) -> &'static str {
+        "block_linear"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let mut y = run.value_mut(self.y);
+        let (rows, x) = (x.rows(), x.get());
+        let (cols, width) = (x.cols, self.width);
+        if rows == 0 {
+            return Ok(());
+        }
+        rows::broadcast(y.data_mut(), run.param(self.bias));
+        let weights = run.param(self.weight).chunks_exact(width * width);
+        for (head, weight) in weights.enumerate() {
+            let a = Mat::new(&x.data[head * width..], rows, width, x.stride);
+            let b = Mat::new(weight, width, width, width);
+            gemm(&mut y.data_mut()[head * width..], cols, a, b, 1.0, 1.0);
+        }
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let grad_y = run.grad(self.y);
+        let (rows, x, dy) = (x.rows(), x.get(), grad_y.get());
+        let (cols, width) = (x.cols, self.width);
+        if rows == 0 {
+            return Ok(());
+        }
+        let mut grad_weight = run.param_grad(self.weight);
+        let mut grad_x = run.grad_mut(self.x);
+        let beta = if grad_x.accumulate() { 1.0 } else { 0.0 };
+        let stride = grad_x.stride();
+        let weights = run.param(self.weight).chunks_exact(width * width);
+        let places = grad_weight.chunks_exact_mut(width * width);
+        for (head, (weight, place)) in weights.zip(places).enumerate() {
+            let start = head * width;
+            let slope = Mat::new(&dy.data[start..], rows, width, cols);
+            let a = Mat::new(&x.data[start..], rows, width, x.stride);
+            gemm(place, width, a.t(), slope, 1.0, 1.0);
+            let b = Mat::new(weight, width, width, width).t();
+            gemm(&mut grad_x.data_mut()[start..], stride, slope, b, 1.0, beta);
+        }
+        column_sums(dy.data, &mut run.param_grad(self.bias));
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! Griffin and Hawk (arXiv 2402.19427): the real-gated linear recurrent unit (RG-LRU), in Griffin with
+//! local multi-query attention. `mixer` says what a layer is, `scan` computes the recurrence,
+//! `checkpoint` reads RecurrentGemma, [`mod@reference`] is what the recurrence is held against.
+
+mod checkpoint;
+mod mixer;
+pub mod reference;
+mod scan;
+
+pub use mixer::{griffin, hawk};
+
+longhaul_plugin_kit::export!(Plugin, crate::griffin(), crate::hawk(); crate::checkpoint::FORMATS);

@@ -1,0 +1,264 @@
+//! Options and the layers: the recurrent block with its gate, and local multi-query attention.
+
+use longhaul_plugin_kit::api::metadata::{Family, OptionSpec, StateGrowth};
+use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::options::{Settings, boolean, float, integer, text};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor, pattern};
+
+use crate::scan::rg_lru;
+
+/// The architecture `griffin`.
+pub fn griffin() -> Architecture {
+    let mut options = recurrent_options();
+    options.extend([
+        text(
+            "pattern",
+            "recurrent*2+attention",
+            "kinds of the layers, repeated; the model's end may cut it",
+        ),
+        integer("kv_heads", 1, 1, 1024, "key and value heads"),
+        integer(
+            "head_dim",
+            0,
+            0,
+            1024,
+            "width of an attention head; 0 is the model width over heads",
+        ),
+        integer(
+            "window",
+            1024,
+            1,
+            1 << 20,
+            "tokens a query sees, itself included",
+        ),
+        float(
+            "rope_base",
+            10_000.0,
+            1.0,
+            1e9,
+            "base of the rotary frequencies",
+        ),
+        float(
+            "rope_share",
+            0.5,
+            0.0,
+            1.0,
+            "part of a head that is rotated",
+        ),
+        boolean("qkv_bias", false, "biases of queries, keys and values"),
+    ]);
+    Architecture {
+        name: "griffin",
+        title: "Griffin: RG-LRU and local multi-query attention, 2 to 1",
+        family: Family::Hybrid,
+        citation: CITATION,
+        options,
+        state_growth: StateGrowth::Window,
+        default_mlp: "geglu",
+        mixer: |settings| Ok(Box::new(Griffin::new(settings)?)),
+    }
+}
+
+/// The architecture `hawk`: the recurrence alone.
+pub fn hawk() -> Architecture {
+    Architecture {
+        name: "hawk",
+        title: "Hawk: the real-gated linear recurrent unit alone",
+        family: Family::LinearRnn,
+        citation: CITATION,
+        options: recurrent_options(),
+        state_growth: StateGrowth::Constant,
+        default_mlp: "geglu",
+        mixer: |settings| {
+            Ok(Box::new(Hawk {
+                recurrent: Recurrent::new(settings)?,
+            }))
+        },
+    }
+}
+
+fn recurrent_options() -> Vec<OptionSpec> {
+    vec![
+        integer(
+            "lru_width",
+            0,
+            0,
+            16384,
+            "channels of the recurrence; 0 is the model width",
+        ),
+        integer(
+            "heads",
+            0,
+            0,
+            1024,
+            "blocks of the gates and query heads; 0 is one for every 64 of the model width",
+        ),
+        integer("conv", 4, 2, 64, "taps of the short convolution"),
+    ]
+}
+
+const CITATION: &str = "@article{de2024griffin,
+  title={Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient Language Models},
+  author={De, Soham and Smith, Samuel L. and Fernando, Anushan and Botev, Aleksandar and Cristian-Muraru, George and Gu, Albert and Haroun, Ruba and Berrada, Leonard and Chen, Yutian and Srinivasan, Srivatsan and others},
+  year={2024}, note={arXiv:2402.19427}
+}";
+
+fn heads(settings: &Settings) -> Result<usize> {
+    Ok(match settings.size("heads")? {
+        0 => (settings.d_model() / 64).max(1),
+        heads => heads,
+    })
+}
+
+/// The recurrent block (arXiv 2402.19427, figure 2, with the layer of section 2.4).
+struct Recurrent {
+    width: usize,
+    heads: usize,
+    conv: usize,
+    layers: usize,
+}
+
+impl Recurrent {
+    fn new(settings: &Settings) -> Result<Self> {
+        let width = match settings.size("lru_width")? {
+            0 => settings.d_model(),
+            width => width,
+        };
+        let heads = heads(settings)?;
+        if !width.is_multiple_of(heads) {
+            return Err(PluginError::bad_option(format!(
+                "heads={heads} must divide the width of the recurrence, {width}"
+            )));
+        }
+        Ok(Self {
+            width,
+            heads,
+            conv: settings.size("conv")?,
+            layers: settings.layers(),
+        })
+    }
+
+    fn forward(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        let d_model = x.cols();
+        let gate = graph.linear("linear_y", x, self.width, true);
+        let input = graph.linear("linear_x", x, self.width, true);
+        let u = graph.short_convolution("conv_1d", input, self.conv, true, Activation::Identity);
+        let h = graph.scope("rg_lru", |graph| {
+            let i = graph.block_linear("input_gate", u, self.heads);
+            let r = graph.block_linear("recurrent_gate", u, self.heads);
+            let lambda = graph.param_without_decay("lambda", &[self.width], Init::Custom(lambda));
+            rg_lru(graph, u, r, i, lambda)
+        });
+        let gated = graph.gate(gate, h, Activation::Gelu);
+        graph.linear_with(
+            "linear_out",
+            gated,
+            d_model,
+            true,
+            residual_init(self.layers),
+        )
+    }
+}
+
+/// Lambda for which softplus(lambda) = -ln a, a's square uniform over 0.9^2..0.999^2
+/// (arXiv 2402.19427, section 2.4).
+fn lambda(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
+    let (low, high) = (0.9f32 * 0.9, 0.999f32 * 0.999);
+    let minus_log = -0.5 * (low + (high - low) * draw()).ln();
+    minus_log.exp_m1().ln()
+}
+
+struct Hawk {
+    recurrent: Recurrent,
+}
+
+impl Mixer for Hawk {
+    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+        self.recurrent.forward(graph, x)
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Constant
+    }
+}
+
+struct Griffin {
+    recurrent: Recurrent,
+    attention: AttentionSpec,
+    rope_base: f64,
+    rotated: usize,
+    qkv_bias: bool,
+    /// Whether each layer is attention.
+    layers: Vec<bool>,
+}
+
+impl Griffin {
+    fn new(settings: &Settings) -> Result<Self> {
+        let (heads, kv_heads) = (heads(settings)?, settings.size("kv_heads")?);
+        let head_dim = match settings.size("head_dim")? {
+            0 => (settings.d_model() / heads).max(1),
+            head_dim => head_dim,
+        };
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(PluginError::bad_option(format!(
+                "kv_heads={kv_heads} must divide the {heads} heads"
+            )));
+        }
+        let kinds = pattern::parse(settings.text("pattern")?, &["recurrent", "attention"])
+            .map_err(PluginError::bad_option)?;
+        let layers = kinds.iter().cycle().take(settings.layers());
+        Ok(Self {
+            recurrent: Recurrent::new(settings)?,
+            attention: AttentionSpec {
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                window: Some(settings.size("window")?),
+                bias: PositionBias::None,
+            },
+            rope_base: settings.float("rope_base")?,
+            rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
+            qkv_bias: settings.boolean("qkv_bias")?,
+            layers: layers.map(|kind| *kind == "attention").collect(),
+        })
+    }
+
+    fn attend(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.attention;
+        let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, self.qkv_bias);
+        let q = graph.rotary(qkv.columns(0, q_width), heads, self.rotated, self.rope_base);
+        let k = qkv.columns(q_width, kv_width);
+        let k = graph.rotary(k, kv_heads, self.rotated, self.rope_base);
+        let v = qkv.columns(q_width + kv_width, kv_width);
+        let y = graph.attention(q, k, v, self.attention);
+        let init = residual_init(self.layers.len());
+        graph.linear_with("out_proj", y, x.cols(), true, init)
+    }
+}
+
+impl Mixer for Griffin {
+    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+        if self.layers[layer] {
+            self.attend(graph, x)
+        } else {
+            self.recurrent.forward(graph, x)
+        }
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        if self.layers.contains(&true) {
+            StateGrowth::Window
+        } else {
+            StateGrowth::Constant
+        }
+    }
+}

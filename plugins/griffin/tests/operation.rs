@@ -1,0 +1,109 @@
+//! The recurrent block against a float64 reference: projections, convolution, gates, recurrence.
+
+use longhaul_griffin::reference::recurrence;
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::testing::{Case, config};
+
+fn multiply(weight: &[f64], bias: &[f64], x: &[f64]) -> Vec<f64> {
+    let rows = weight.chunks(x.len()).zip(bias);
+    rows.map(|(row, bias)| bias + row.iter().zip(x).map(|(w, x)| w * x).sum::<f64>())
+        .collect()
+}
+
+/// Every head's own matrix, stored input first.
+fn by_head(weight: &[f64], bias: &[f64], x: &[f64], heads: usize) -> Vec<f64> {
+    let width = x.len() / heads;
+    (0..x.len())
+        .map(|out| {
+            let (head, column) = (out / width, out % width);
+            let sum: f64 = (0..width)
+                .map(|k| x[head * width + k] * weight[(head * width + k) * width + column])
+                .sum();
+            bias[out] + sum
+        })
+        .collect()
+}
+
+fn gelu(x: f64) -> f64 {
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+    0.5 * x * (1.0 + inner.tanh())
+}
+
+fn block(x: &[f64], params: &[Vec<f64>], d_model: usize, length: usize, heads: usize) -> Vec<f64> {
+    let [
+        wy,
+        by,
+        wx,
+        bx,
+        taps,
+        conv_bias,
+        wi,
+        bi,
+        wr,
+        br,
+        lambda,
+        wo,
+        bo,
+    ] = params
+    else {
+        panic!("thirteen parameters")
+    };
+    let width = lambda.len();
+    let inputs: Vec<Vec<f64>> = x.chunks(d_model).map(|x| multiply(wx, bx, x)).collect();
+    let taps_a_channel = taps.len() / width;
+    let (mut u, mut r, mut i) = (Vec::new(), Vec::new(), Vec::new());
+    for at in 0..inputs.len() {
+        let row: Vec<f64> = (0..width)
+            .map(|c| {
+                let mut sum = conv_bias[c];
+                for back in 0..taps_a_channel.min(at % length + 1) {
+                    sum +=
+                        taps[c * taps_a_channel + taps_a_channel - 1 - back] * inputs[at - back][c];
+                }
+                sum
+            })
+            .collect();
+        i.extend(by_head(wi, bi, &row, heads));
+        r.extend(by_head(wr, br, &row, heads));
+        u.extend(row);
+    }
+    let h = recurrence(&u, &r, &i, lambda, length);
+    h.chunks(width)
+        .zip(x.chunks(d_model))
+        .flat_map(|(h, x)| {
+            let gate = multiply(wy, by, x);
+            let gated: Vec<f64> = gate.iter().zip(h).map(|(g, h)| gelu(*g) * h).collect();
+            multiply(wo, bo, &gated)
+        })
+        .collect()
+}
+
+fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
+    let architecture = longhaul_griffin::hawk();
+    let settings = Settings::new(&config(&architecture, options, d_model, 1));
+    let mixer = (architecture.mixer)(&settings).expect("good options");
+    let heads = settings.size("heads").unwrap().max(1);
+    Case {
+        rows,
+        length,
+        inputs: &[d_model],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        reference: &|inputs, params| block(&inputs[0], params, d_model, length, heads),
+    }
+    .check();
+}
+
+#[test]
+fn short_long_and_odd() {
+    for length in [1, 2, 3, 64, 65] {
+        check(2, length, 6, &[("heads", "2")]);
+    }
+}
+
+#[test]
+fn another_width_and_vectors_that_do_not_fill() {
+    check(3, 20, 5, &[("lru_width", "21"), ("heads", "3")]);
+    check(1, 33, 33, &[("conv", "2")]);
+}
