@@ -122,16 +122,16 @@ fn older() -> &'static Path {
             ),
         ];
         let author = [
-            Edit::Replace(
-                "\n    device_report: extern \"C\" fn(Device) -> AbiResult<RString>,\n",
-                "\n",
+            Edit::Cut(
+                "    device_report: extern \"C\" fn(Device) -> AbiResult<RString>,\n    checkpoint:",
+                ") -> PluginModuleRef {\n    PluginModule {",
             ),
             Edit::Replace(
-                "\n        build,\n        device_report,\n",
+                "\n        build,\n        device_report,\n        checkpoint,\n",
                 "\n        build,\n",
             ),
             Edit::Replace(
-                "(attach, describe, build, device_report)",
+                "(attach, describe, build, device_report, checkpoint)",
                 "(attach, describe, build)",
             ),
             Edit::Cut(
@@ -180,8 +180,8 @@ fn newer() -> &'static Path {
         ];
         let author = [
             Edit::Replace(
-                "        device_report,\n    }\n    .leak_into_prefix()",
-                "        device_report,\n        shut_down,\n    }\n    .leak_into_prefix()",
+                "        checkpoint,\n    }\n    .leak_into_prefix()",
+                "        checkpoint,\n        shut_down,\n    }\n    .leak_into_prefix()",
             ),
             Edit::Before(
                 "/// Wraps an author's model for the boundary.",

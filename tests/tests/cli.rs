@@ -4,7 +4,15 @@ use longhaul_tests::build::faulty;
 use longhaul_tests::host::{Folder, Ran, longhaul};
 
 const COMMANDS: &[&str] = &[
-    "run", "eval", "list", "tasks", "show", "devices", "check", "bench",
+    "run",
+    "eval",
+    "list",
+    "tasks",
+    "show",
+    "devices",
+    "check",
+    "bench",
+    "checkpoint",
 ];
 
 fn with_faulty(arguments: &str) -> Ran {

@@ -57,8 +57,6 @@ impl Sizes {
         plan.option(&format!("{prefix}bias"), self.bias);
         plan.option(&format!("{prefix}conv_bias"), self.conv_bias);
         plan.option(&format!("{prefix}norm_gate_epsilon"), self.epsilon);
-        // There the gated norm goes over all channels, whatever the groups.
-        plan.option(&format!("{prefix}norm_groups"), 1);
     }
 
     /// The tensors of a layer's mixer, `theirs` being its name there.

@@ -35,13 +35,6 @@ pub fn architecture() -> Architecture {
                 "groups of heads that share B and C; divides the heads",
             ),
             integer("conv", 4, 2, 64, "taps of the short convolution"),
-            integer(
-                "norm_groups",
-                0,
-                0,
-                256,
-                "groups of the gated norm; 0 is as many as groups",
-            ),
             boolean("bias", false, "biases in the projections"),
             boolean("conv_bias", true, "bias in the convolution"),
             integer(
@@ -76,7 +69,6 @@ struct Mamba2 {
     head_dim: usize,
     d_inner: usize,
     groups: usize,
-    norm_groups: usize,
     bias: bool,
     conv: usize,
     conv_bias: bool,
@@ -100,17 +92,7 @@ impl Mamba2 {
                 "groups={groups} must divide the {heads} heads (expand times d_model over head_dim)"
             )));
         }
-        let norm_groups = match settings.size("norm_groups")? {
-            0 => groups,
-            norm_groups => norm_groups,
-        };
-        if !d_inner.is_multiple_of(norm_groups) {
-            return Err(PluginError::bad_option(format!(
-                "norm_groups={norm_groups} must divide expand times d_model, {d_inner}"
-            )));
-        }
         Ok(Self {
-            norm_groups,
             bias: settings.boolean("bias")?,
             conv_bias: settings.boolean("conv_bias")?,
             state: settings.size("state")?,
@@ -154,7 +136,7 @@ impl Mixer for Mamba2 {
         let y = ssd(graph, inputs, self.groups, self.chunk);
         // The gate comes before the norm (norm_before_gate=False in the official code).
         let gated = graph.gate(z, y, Activation::Silu);
-        let normal = graph.group_norm("norm", gated, NormKind::Rms, self.norm_groups, self.epsilon);
+        let normal = graph.group_norm("norm", gated, NormKind::Rms, self.groups, self.epsilon);
         graph.linear_with(
             "out_proj",
             normal,

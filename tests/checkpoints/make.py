@@ -1,0 +1,64 @@
+"""Makes tiny checkpoints with what the transformers library computes from them in float64 on a CPU.
+
+Usage: make.py OUT [NAME...]      needs: pip install torch transformers safetensors
+
+OUT/NAME/ gets config.json, model.safetensors (float32) and expected.safetensors: tokens [2, T] (i64), logits
+[2, T, V] (f32), loss [1] (f64, mean over predicting token t+1 from t) and grad.<parameter> (f32).
+`longhaul checkpoint verify OUT/NAME` holds a plugin against it."""
+
+import pathlib
+import sys
+
+import torch
+import transformers as tf
+from safetensors.torch import save_file
+
+VOCAB, LENGTH = 40, 44
+COMMON = dict(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2)
+ATTENTION = dict(COMMON, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24)
+MODELS = {
+    "llama": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, attention_bias=True, mlp_bias=True, rope_theta=500.0)),
+    "llama-wide-heads": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, head_dim=6, tie_word_embeddings=True, pad_token_id=3)),
+    "mistral": (tf.MistralForCausalLM, tf.MistralConfig, dict(ATTENTION, num_key_value_heads=1, sliding_window=9)),
+    "mamba": (tf.MambaForCausalLM, tf.MambaConfig, dict(COMMON, state_size=5, use_bias=True, expand=3, conv_kernel=3)),
+    "mamba-untied": (tf.MambaForCausalLM, tf.MambaConfig, dict(COMMON, state_size=16, use_conv_bias=False, tie_word_embeddings=False, hidden_size=24)),
+    "mamba2": (tf.Mamba2ForCausalLM, tf.Mamba2Config, dict(COMMON, state_size=6, head_dim=8, num_heads=4, n_groups=2, chunk_size=8)),
+    "mamba2-tied": (tf.Mamba2ForCausalLM, tf.Mamba2Config, dict(COMMON, state_size=16, head_dim=4, num_heads=12, expand=3, n_groups=4, chunk_size=16, use_bias=True, tie_word_embeddings=True)),
+    "bamba": (tf.BambaForCausalLM, tf.BambaConfig, dict(ATTENTION, attn_layer_indices=[0], mamba_n_heads=4, mamba_d_head=8, mamba_d_state=6, mamba_n_groups=2, mamba_chunk_size=8, tie_word_embeddings=True)),
+    "recurrent_gemma": (tf.RecurrentGemmaForCausalLM, tf.RecurrentGemmaConfig, dict(ATTENTION, num_key_value_heads=2, head_dim=4, lru_width=24, attention_window_size=7, block_types=["recurrent", "attention"])),
+    "rwkv": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, attention_hidden_size=24, intermediate_size=40, context_length=64)),
+    "rwkv-deep": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, num_hidden_layers=7, attention_hidden_size=16, tie_word_embeddings=True)),
+}
+
+
+def make(folder, name, seed):
+    model_class, config_class, options = MODELS[name]
+    torch.manual_seed(seed)
+    model = model_class(config_class(**options)).float()
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            # Away from the all-equal starts of norms, biases and mixes.
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(folder)
+    # RWKV's weights are divided for inference in deeper layers; training mode leaves them as they are.
+    model = model.double().train()
+    tokens = torch.randint(0, VOCAB, (2, LENGTH))
+    logits = model(input_ids=tokens, use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, VOCAB), tokens[:, 1:].reshape(-1))
+    loss.backward()
+    expected = {"tokens": tokens, "logits": logits.detach().float().contiguous(), "loss": loss.detach().reshape(1)}
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            expected["grad." + parameter_name] = parameter.grad.float().contiguous()
+    save_file(expected, folder / "expected.safetensors")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    source = f"tests/checkpoints/make.py, seed {seed}; transformers {tf.__version__}, torch {torch.__version__}"
+    (folder / "SOURCE.txt").write_text(source + "\n")
+
+
+if __name__ == "__main__":
+    out = pathlib.Path(sys.argv[1])
+    for number, name in enumerate(MODELS):
+        if len(sys.argv) == 2 or name in sys.argv[2:]:
+            make(out / name, name, 100 + number)
+            print(out / name)
