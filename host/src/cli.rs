@@ -357,7 +357,9 @@ pub struct BenchArgs {
 #[command(after_help = "\
 Examples:
   longhaul checkpoint inspect models/mamba-130m-hf
-  longhaul checkpoint verify tests/checkpoints/llama")]
+  longhaul checkpoint verify tests/checkpoints/llama
+  longhaul checkpoint eval models/mamba-130m-hf --task induction \\
+      --lengths 256..65536 --samples 100")]
 pub struct CheckpointArgs {
     /// What to do with it
     #[command(subcommand)]
@@ -372,6 +374,66 @@ pub enum CheckpointCommand {
     /// Hold a checkpoint's model against the logits, loss and gradients that
     /// other software computed (expected.safetensors in the same folder)
     Verify(FolderArgs),
+    /// Evaluate a checkpoint on tasks, as `longhaul run` does its models
+    Eval(CheckpointEvalArgs),
+}
+
+/// `longhaul checkpoint eval`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+The checkpoint is not trained on the task: it is read as it is. Tokens of a
+task are ids below its vocabulary.
+
+Examples:
+  longhaul checkpoint eval models/mamba-130m-hf --task induction \\
+      --lengths 256..65536 --samples 100 --out runs/mamba-130m")]
+pub struct CheckpointEvalArgs {
+    /// Folder with config.json and safetensors files; several are compared
+    #[arg(value_name = "DIR", required = true)]
+    pub folders: Vec<PathBuf>,
+    /// Task with options; may be given several times
+    #[arg(long = "task", value_name = "TASK", required = true)]
+    pub tasks: Vec<String>,
+    /// Evaluation lengths in tokens: 64..16384 (doublings) or 64,100,1000
+    #[arg(long, value_name = "LENGTHS")]
+    pub lengths: String,
+    /// Length that the checkpoint was trained at, in tokens
+    /// [default: max_position_embeddings, or else the shortest length]
+    #[arg(long, value_name = "N")]
+    pub train_length: Option<usize>,
+    /// Examples a length
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub samples: u64,
+    /// Number of seeds of the examples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seeds: u64,
+    /// Device: cpu, cuda:0
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Workers at the same time [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Threads a worker [default: cores over jobs]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR", default_value = "runs/checkpoints")]
+    pub out: PathBuf,
+    /// Go on with a run that was stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// With --resume: try again what did not end well
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Seconds that the evaluations of a checkpoint on a task may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub time_limit: u64,
+    /// Memory that a worker may take: 4G, 500M
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
+    /// Where plugins are
+    #[command(flatten)]
+    pub plugins: PluginArgs,
 }
 
 /// A checkpoint's folder.

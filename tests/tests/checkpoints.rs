@@ -211,3 +211,49 @@ fn shards_are_one_checkpoint() {
         .expect(0)
         .prints(&["2 file(s)"]);
 }
+
+#[test]
+fn checkpoints_are_evaluated_like_models_of_a_run() {
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let out = out.path().join("run").to_string_lossy().into_owned();
+    let folder = |name: &str| {
+        let path = workspace().join("tests/checkpoints").join(name);
+        path.to_string_lossy().into_owned()
+    };
+    let (llama, mamba) = (folder("llama"), folder("mamba"));
+    let words = [
+        "checkpoint",
+        "eval",
+        &llama,
+        &mamba,
+        "--task",
+        "induction",
+        "--samples",
+        "20",
+    ];
+    let rest = ["--lengths", "32,64", "--out", &out];
+    let all: Vec<&str> = words.into_iter().chain(rest).collect();
+    longhaul(&all)
+        .expect(0)
+        .prints(&["induction", "4 measurements", "2 read back"]);
+    let records = std::fs::read_to_string(Path::new(&out).join("results.csv")).expect("written");
+    assert!(records.contains("checkpoint=llama") && records.contains("checkpoint=mamba"));
+    longhaul(&all)
+        .expect(2)
+        .complains(&["already holds this run", "--resume"]);
+    let again = all.iter().copied().chain(["--resume"]);
+    longhaul(again).expect(0).prints(&["0 read back"]);
+    let ran = longhaul([
+        "checkpoint",
+        "eval",
+        &llama,
+        "--task",
+        "mqar",
+        "--lengths",
+        "64",
+    ]);
+    ran.expect(2).complains(&["8192 token ids", "only 40"]);
+    longhaul(["eval", &out, "--lengths", "128"])
+        .expect(2)
+        .complains(&["checkpoint eval"]);
+}

@@ -250,6 +250,13 @@ impl Tensors {
         self.places.get(name)
     }
 
+    /// Adds every file's bytes to a hash.
+    pub fn hash(&self, hash: &mut impl sha2::Digest) {
+        for (_, map) in &self.files {
+            hash.update(&map[..]);
+        }
+    }
+
     /// Number of files.
     pub fn files(&self) -> usize {
         self.files.len()

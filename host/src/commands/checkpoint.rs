@@ -12,7 +12,7 @@ use crate::catalogue::{Catalogue, run_worker};
 use crate::checkpoint::files::{Folder, Tensors};
 use crate::checkpoint::load::{LoadError, Understood};
 use crate::checkpoint::verify::{GRADIENT_OF, Row, verify};
-use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, PluginArgs};
+use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs};
 use crate::commands::print;
 use crate::exit::{CommandError, FAILED, OK};
 use crate::table::columns;
@@ -31,13 +31,18 @@ pub struct CheckpointJob {
 
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
-struct Answer {
+pub struct Answer {
     model_type: String,
-    architecture: String,
-    vocab: u32,
-    d_model: u32,
-    layers: u32,
-    max_length: u64,
+    /// The architecture as `--arch` takes it.
+    pub architecture: String,
+    /// V.
+    pub vocab: u32,
+    /// D.
+    pub d_model: u32,
+    /// Number of layers.
+    pub layers: u32,
+    /// Longest sequence it was made for, in tokens; 0 where the config does not say.
+    pub max_length: u64,
     files: usize,
     tensors: usize,
     parameters: u64,
@@ -55,6 +60,7 @@ pub fn run(args: &CheckpointArgs) -> Result<u8, CommandError> {
     match &args.command {
         CheckpointCommand::Inspect(args) => inspect(args),
         CheckpointCommand::Verify(args) => verify_folder(args),
+        CheckpointCommand::Eval(args) => crate::commands::checkpoint_eval::run(args),
     }
 }
 
@@ -150,7 +156,20 @@ fn described(args: &FolderArgs, answer: &Answer) -> String {
 /// Has a worker look at a checkpoint.
 fn ask(args: &FolderArgs, verify: bool) -> Result<Answer, CommandError> {
     let folder = Folder::open(&args.folder).map_err(CommandError::usage)?;
-    let library = library_for(&folder, &args.plugins)?;
+    let catalogue = Catalogue::scan(&args.plugins)?;
+    let library = library_for(&folder, &catalogue)?;
+    ask_library(args, library, verify)
+}
+
+/// Has a worker look at a checkpoint with this library.
+///
+/// # Errors
+/// Whatever does not fit.
+pub fn ask_library(
+    args: &FolderArgs,
+    library: PathBuf,
+    verify: bool,
+) -> Result<Answer, CommandError> {
     let job = CheckpointJob {
         folder: args.folder.clone(),
         library,
@@ -166,8 +185,7 @@ fn ask(args: &FolderArgs, verify: bool) -> Result<Answer, CommandError> {
 ///
 /// # Errors
 /// None, with those that can be read; two.
-pub fn library_for(folder: &Folder, args: &PluginArgs) -> Result<PathBuf, CommandError> {
-    let catalogue = Catalogue::scan(args)?;
+pub fn library_for(folder: &Folder, catalogue: &Catalogue) -> Result<PathBuf, CommandError> {
     let mut readers = catalogue
         .plugins
         .iter()

@@ -38,6 +38,12 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
         )),
         other => other,
     })?;
+    if manifest.units.iter().any(|unit| unit.checkpoint.is_some()) {
+        return Err(RunError::Input(format!(
+            "{} holds evaluations of checkpoints; give `longhaul checkpoint eval` more --lengths",
+            args.run.display()
+        )));
+    }
     let chosen = choose(&manifest.units, args)?;
     for unit in &chosen {
         let task = longhaul_tasks::parse_task(&unit.task_text())?;

@@ -265,6 +265,7 @@ mod tests {
             clip_norm: 1.0,
             samples: 10,
             lengths: vec![40, 80],
+            checkpoint: None,
         }
     }
 

@@ -2,6 +2,8 @@
 //! validated. A plan holds what decides the values that are measured and nothing else, so it has one
 //! hash, the run's id. It opens no library and no device, and does not write.
 
+use std::path::PathBuf;
+
 use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, parse_task};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -80,6 +82,20 @@ pub struct Unit {
     pub samples: u64,
     /// Evaluation lengths in tokens, ascending.
     pub lengths: Vec<usize>,
+    /// The checkpoint that is evaluated instead of a trained model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A checkpoint of other software.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Token ids of its model.
+    pub vocab: u32,
+    /// Hash of its config and weights.
+    pub sha256: String,
 }
 
 impl Unit {
@@ -346,6 +362,7 @@ impl TaskPlan {
                     clip_norm: suite.training.clip_norm,
                     samples: self.samples,
                     lengths: self.lengths.clone(),
+                    checkpoint: None,
                 };
                 let identity = unit.identity();
                 unit.name = format!(
@@ -390,7 +407,7 @@ fn at_least_one(what: &str, value: u64, whose: &str) -> Result<(), RunError> {
 }
 
 /// A name with nothing in it that a file name should not have.
-fn file_word(name: &str) -> String {
+pub fn file_word(name: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
             c

@@ -233,6 +233,7 @@ pub mod tests {
             clip_norm: 1.0,
             samples: 10,
             lengths: vec![40, 80],
+            checkpoint: None,
         }
     }
 

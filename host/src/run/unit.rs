@@ -188,6 +188,7 @@ impl Runner<'_> {
             }),
             model_file: self.settings.folder.join(&unit.model),
             identity: self.work.identity.clone(),
+            checkpoint: unit.checkpoint.clone(),
             evaluations: self
                 .left
                 .iter()

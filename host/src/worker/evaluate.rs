@@ -60,13 +60,14 @@ struct Chunk {
     real_tokens: u64,
 }
 
-/// Evaluates a model at one length, on the same examples for every architecture.
+/// Evaluates a model with `vocab` token ids at one length, on the same examples for every architecture.
 ///
 /// # Errors
 /// The plugin's, with the position; a plugin whose state says it read another number of tokens.
 pub fn evaluate(
     model: &LoadedModel,
     task: &dyn Task,
+    vocab: usize,
     seed: u64,
     evaluation: &Evaluation,
     index: usize,
@@ -88,7 +89,7 @@ pub fn evaluate(
         let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk));
         let (mut done, mut glance) = (0_u64, Instant::now());
         while let Some(mut chunk) = ahead.next() {
-            let answers = feed(&mut session, &chunk, layout.rows, task.vocab(), clock)?;
+            let answers = feed(&mut session, &chunk, layout.rows, vocab, clock)?;
             tally.chunk(&chunk, &answers);
             tokens += chunk.real_tokens;
             if let Some(labels) = chunk.labels.take() {

@@ -8,7 +8,10 @@ use longhaul_plugin_api::error::ErrorKind;
 use longhaul_tasks::{Task, TaskError, parse_task};
 
 use crate::architecture::ModelSize;
+use crate::checkpoint::files::Folder;
+use crate::checkpoint::load::{LoadError, Understood};
 use crate::exit::CommandError;
+use crate::run::plan::Checkpoint;
 use crate::worker::clock::Clock;
 use crate::worker::evaluate::evaluate;
 use crate::worker::models::{self, ModelFileError};
@@ -104,7 +107,14 @@ pub fn work() -> Result<u8, CommandError> {
 fn run(job: &Job) -> Result<(), Failure> {
     let mut clock = Clock::start();
     let task = parse_task(&job.task)?;
-    let mut model = build(job, task.as_ref(), &mut clock)?;
+    let mut model = match &job.checkpoint {
+        Some(checkpoint) => read_checkpoint(job, checkpoint, &mut clock)?,
+        None => build(job, task.as_ref(), &mut clock)?,
+    };
+    let vocab = job
+        .checkpoint
+        .as_ref()
+        .map(|checkpoint| checkpoint.vocab as usize);
     send(&Message::Started {
         parameters: model.parameter_values(),
         notes: model.notes(),
@@ -118,6 +128,7 @@ fn run(job: &Job) -> Result<(), Failure> {
                 seconds: begun.elapsed().as_secs_f64(),
             });
         }
+        None if job.checkpoint.is_some() => {}
         None => models::load(&mut model, &job.model_file, &job.identity)?,
     }
     for (index, evaluation) in job.evaluations.iter().enumerate() {
@@ -128,6 +139,7 @@ fn run(job: &Job) -> Result<(), Failure> {
                 evaluate(
                     &model,
                     task.as_ref(),
+                    vocab.unwrap_or(task.vocab()),
                     job.seed,
                     evaluation,
                     index,
@@ -162,6 +174,21 @@ fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, F
     let device = device(&job.device, job.threads);
     let config = job.architecture.config(size, job.seed, device);
     Ok(clock.inside(|| plugin.build(&config))?)
+}
+
+fn read_checkpoint(
+    job: &Job,
+    checkpoint: &Checkpoint,
+    clock: &mut Clock,
+) -> Result<LoadedModel, Failure> {
+    let folder = Folder::open(&checkpoint.folder).map_err(|e| Failure::error(e.to_string()))?;
+    let device = device(&job.device, job.threads);
+    let model = clock
+        .inside(|| Understood::ask(&folder, &job.architecture.library)?.build(&folder, device));
+    model.map_err(|error| match error {
+        LoadError::Plugin(error) => error.into(),
+        other => Failure::error(other.to_string()),
+    })
 }
 
 /// A checked device's text as the ABI has it.

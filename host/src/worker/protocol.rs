@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::ArchSpec;
+use crate::run::plan::Checkpoint;
 
 /// All that a worker is to do for one unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub struct Job {
     pub model_file: PathBuf,
     /// Identity of the training, kept in the saved model.
     pub identity: String,
+    /// The checkpoint that is read instead of a trained model.
+    pub checkpoint: Option<Checkpoint>,
     /// Evaluations in order.
     pub evaluations: Vec<Evaluation>,
 }
