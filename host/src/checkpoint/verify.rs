@@ -105,9 +105,10 @@ pub fn verify(
         rows.push(compare_logits(what, &logits, &known, vocab));
     }
     let mut targets: Vec<i32> = vec![-1; known.tokens.len()];
-    for (row, targets) in targets.chunks_exact_mut(known.length).enumerate() {
-        for t in 0..known.length - 1 {
-            targets[t] = known.tokens[row * known.length + t + 1] as i32;
+    let rows_of = known.tokens.chunks_exact(known.length);
+    for (targets, tokens) in targets.chunks_exact_mut(known.length).zip(rows_of) {
+        for (target, &next) in targets.iter_mut().zip(&tokens[1..]) {
+            *target = next as i32;
         }
     }
     let batch = Batch::new(&known.tokens, &targets, known.rows, known.length);
