@@ -1,0 +1,111 @@
+//! The family's own MLP: token shift, a squared ReLU (arXiv 2109.08668), and up to RWKV-6 a gate.
+
+use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::rows::for_pieces;
+use longhaul_plugin_kit::{Graph, Init, Operation, Result, Run, Tensor, simd};
+
+use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
+
+/// A layer's channel mix: names and starts of its blends, and sizes.
+pub(crate) struct ChannelMix {
+    /// Width inside.
+    pub hidden: usize,
+    /// Layers of the model.
+    pub layers: usize,
+    /// What the blends' weights weigh.
+    pub weighs: Weighs,
+    /// The key's blend `[D]`.
+    pub key: (&'static str, Init),
+    /// The gate's blend `[D]`; no gate without.
+    pub receptance: Option<(&'static str, Init)>,
+}
+
+impl ChannelMix {
+    /// `sigmoid(Wr xr) Wv relu(Wk xk)^2` (arXiv 2305.13048, eq. 17 and 18), without the gate
+    /// `Wv relu(Wk xk)^2` (arXiv 2503.14456, eq. 24): x `[B, T, D]` to `[B, T, D]`.
+    pub(crate) fn record(self, graph: &mut Graph, x: Tensor) -> Tensor {
+        let d_model = x.cols();
+        let mut mixes = Vec::with_capacity(2);
+        for (name, init) in std::iter::once(self.key).chain(self.receptance) {
+            mixes.push(Mix::Channel(graph.param(name, &[d_model], init)));
+        }
+        let last = Last {
+            state: shift_state(graph, d_model),
+            renew: true,
+        };
+        let blends = token_shift(graph, x, last, self.weighs, &mixes);
+        let key = graph.linear("key", blends[0], self.hidden, false);
+        let key = squared_relu(graph, key);
+        let init = residual_init(self.layers);
+        let value = graph.linear_with("value", key, d_model, false, init);
+        let Some(&blend) = blends.get(1) else {
+            return value;
+        };
+        let receptance = graph.linear("receptance", blend, d_model, false);
+        graph.gate(receptance, value, Activation::Sigmoid)
+    }
+}
+
+/// Records `max(x, 0)^2`.
+fn squared_relu(graph: &mut Graph, x: Tensor) -> Tensor {
+    let y = graph.tensor(x.cols());
+    graph.push(SquaredRelu { x, y });
+    y
+}
+
+struct SquaredRelu {
+    x: Tensor,
+    y: Tensor,
+}
+
+impl Operation for SquaredRelu {
+    fn name(&self) -> &'static str {
+        "squared_relu"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let x = run.value(self.x);
+        let x = x.get();
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        for_pieces(y.data_mut(), cols, |first, piece| {
+            for (offset, y) in piece.chunks_exact_mut(cols).enumerate() {
+                square(x.row(first + offset), y);
+            }
+        });
+        Ok(())
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let (x, grad_y) = (run.value(self.x), run.grad(self.y));
+        let (x, grad_y) = (x.get(), grad_y.get());
+        let mut grad = run.grad_mut(self.x);
+        let (accumulate, stride, cols) = (grad.accumulate(), grad.stride(), grad.cols());
+        for_pieces(grad.data_mut(), stride, |first, piece| {
+            for (offset, grad) in piece.chunks_mut(stride).enumerate() {
+                let at = first + offset;
+                slope(x.row(at), grad_y.row(at), accumulate, &mut grad[..cols]);
+            }
+        });
+        Ok(())
+    }
+}
+
+simd! {
+    fn square(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            let positive = x.max(0.0);
+            *y = positive * positive;
+        }
+    }
+}
+
+simd! {
+    fn slope(x: &[f32], dy: &[f32], accumulate: bool, grad: &mut [f32]) {
+        for ((grad, x), dy) in grad.iter_mut().zip(x).zip(dy) {
+            let old = if accumulate { *grad } else { 0.0 };
+            *grad = (2.0 * dy).mul_add(x.max(0.0), old);
+        }
+    }
+}

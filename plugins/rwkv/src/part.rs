@@ -1,0 +1,79 @@
+//! Views of some columns of a matrix from a row on, and the way back from buffers that hold blocks
+//! of channels one after another. Nothing here computes.
+
+use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
+use longhaul_plugin_kit::simd::add_into;
+
+/// Work of one thread, in values: below it a second thread costs more than it brings.
+const PIECE: usize = 1 << 14;
+
+/// Fewest units of `values` values each that are worth a thread of their own.
+pub(crate) fn units_a_thread(values: usize) -> usize {
+    PIECE.div_ceil(values.max(1))
+}
+
+/// Columns of a matrix from a row on; only the first `count` columns belong to it.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+    pub count: usize,
+}
+
+impl<'a> Part<'a> {
+    /// Columns `column..column + count` from row `row` on.
+    pub(crate) fn new(rows: Rows<'a>, row: usize, column: usize, count: usize) -> Self {
+        let rows = rows.from_row(row);
+        Self {
+            data: &rows.data[column.min(rows.data.len())..],
+            stride: rows.stride,
+            count,
+        }
+    }
+
+    /// The same columns from a later row on.
+    pub(crate) fn from_row(self, row: usize) -> Self {
+        Self {
+            data: &self.data[(row * self.stride).min(self.data.len())..],
+            ..self
+        }
+    }
+
+    /// The values of a row.
+    #[inline(always)]
+    pub(crate) fn row(self, t: usize) -> &'a [f32] {
+        &self.data[t * self.stride..][..self.count]
+    }
+
+    /// The values of a row in an array; values past the last are 0.
+    #[inline(always)]
+    pub(crate) fn load<const W: usize>(self, t: usize) -> [f32; W] {
+        let row = &self.data[t * self.stride..];
+        if self.count == W {
+            return row[..W].try_into().expect("a row of W values");
+        }
+        let mut values = [0.0; W];
+        values[..self.count].copy_from_slice(&row[..self.count]);
+        values
+    }
+}
+
+/// Copies, or adds where the place says so, `[B, units, T, width]` into rows `[B, T, channels]`;
+/// the last unit may hold fewer channels than its width.
+pub(crate) fn scatter(by_unit: &[f32], length: usize, width: usize, mut rows: ViewMut<'_>) {
+    let accumulate = rows.accumulate();
+    let channels = rows.cols();
+    let units = channels.div_ceil(width);
+    for (block, values) in by_unit.chunks_exact(length * width).enumerate() {
+        let (row, unit) = (block / units, block % units);
+        let count = width.min(channels - unit * width);
+        for (t, values) in values.chunks_exact(width).enumerate() {
+            let place = &mut rows.row_mut(row * length + t)[unit * width..][..count];
+            if accumulate {
+                add_into(place, &values[..count]);
+            } else {
+                place.copy_from_slice(&values[..count]);
+            }
+        }
+    }
+}

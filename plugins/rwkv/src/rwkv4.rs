@@ -1,0 +1,135 @@
+//! RWKV-4 (arXiv 2305.13048): options, time mix, channel mix.
+
+use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
+use longhaul_plugin_kit::ops::norm::NormKind;
+use longhaul_plugin_kit::options::{Settings, boolean, integer};
+use longhaul_plugin_kit::{Architecture, Graph, Mixer, Result, Tensor};
+
+use crate::channel_mix::ChannelMix;
+use crate::initial::{Depth, by_place, by_share, zigzag};
+use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
+use crate::wkv4::{Wkv4Inputs, wkv4};
+
+/// The architecture `rwkv4`.
+pub fn architecture() -> Architecture {
+    Architecture {
+        name: "rwkv4",
+        title: "RWKV-4: a decaying weighted mean a channel",
+        family: Family::LinearRnn,
+        citation: CITATION,
+        options: vec![
+            integer(
+                "hidden",
+                0,
+                0,
+                1 << 16,
+                "channels of the recurrence; 0 is the model width",
+            ),
+            boolean(
+                "embedding_norm",
+                true,
+                "LayerNorm between the embedding and the first block (ln0)",
+            ),
+        ],
+        state_growth: StateGrowth::Constant,
+        default_mlp: "channel-mix",
+        mixer: |settings| Ok(Box::new(Rwkv4::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@inproceedings{peng2023rwkv,
+  title={{RWKV}: Reinventing {RNN}s for the Transformer Era},
+  author={Peng, Bo and Alcaide, Eric and Anthony, Quentin and Albalak, Alon and others},
+  booktitle={Findings of the Association for Computational Linguistics: EMNLP}, year={2023},
+  note={arXiv:2305.13048}
+}";
+
+struct Rwkv4 {
+    hidden: usize,
+    mlp_hidden: usize,
+    embedding_norm: bool,
+    epsilon: f32,
+    layers: usize,
+}
+
+impl Rwkv4 {
+    fn new(settings: &Settings) -> Result<Self> {
+        let hidden = match settings.size("hidden")? {
+            0 => settings.d_model(),
+            hidden => hidden,
+        };
+        Ok(Self {
+            hidden,
+            mlp_hidden: mlp_hidden(settings)?,
+            embedding_norm: settings.boolean("embedding_norm")?,
+            epsilon: settings.float("norm_epsilon")? as f32,
+            layers: settings.layers(),
+        })
+    }
+}
+
+impl Mixer for Rwkv4 {
+    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+        let (d_model, hidden) = (x.cols(), self.hidden);
+        let Depth { rising, falling } = Depth::new(layer, self.layers);
+        // Starts of arXiv 2305.13048, appendix E.
+        let decay = by_place(hidden, |_, place| {
+            8.0f32.mul_add(place.powf(0.7 + 1.3 * rising), -5.0)
+        });
+        let first = by_place(hidden, |i, _| 0.5f32.mul_add(zigzag(i), 0.3f32.ln()));
+        let time_decay = graph.param_without_decay("time_decay", &[hidden], decay);
+        let time_first = graph.param_without_decay("time_first", &[hidden], first);
+        let key = by_share(d_model, |share| share.powf(falling));
+        let value = by_share(d_model, |share| share.powf(falling) + 0.3 * rising);
+        let receptance = by_share(d_model, |share| share.powf(0.5 * falling));
+        let mixes = [
+            ("time_mix_key", key),
+            ("time_mix_value", value),
+            ("time_mix_receptance", receptance),
+        ]
+        .map(|(name, init)| Mix::Channel(graph.param(name, &[d_model], init)));
+        let last = Last {
+            state: shift_state(graph, d_model),
+            renew: true,
+        };
+        let blends = token_shift(graph, x, last, Weighs::Current, &mixes);
+        let k = graph.linear("key", blends[0], hidden, false);
+        let v = graph.linear("value", blends[1], hidden, false);
+        let r = graph.linear("receptance", blends[2], hidden, false);
+        let inputs = Wkv4Inputs {
+            r,
+            k,
+            v,
+            time_decay,
+            time_first,
+        };
+        let y = wkv4(graph, inputs);
+        graph.linear_with("output", y, d_model, false, residual_init(self.layers))
+    }
+
+    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+        let Depth { falling, .. } = Depth::new(layer, self.layers);
+        let start = || by_share(x.cols(), |share| share.powf(falling));
+        let mix = ChannelMix {
+            hidden: self.mlp_hidden,
+            layers: self.layers,
+            weighs: Weighs::Current,
+            key: ("time_mix_key", start()),
+            receptance: Some(("time_mix_receptance", start())),
+        };
+        mix.record(graph, x)
+    }
+
+    fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        if self.embedding_norm {
+            graph.norm("pre_ln", x, NormKind::Layer, self.epsilon)
+        } else {
+            x
+        }
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Constant
+    }
+}

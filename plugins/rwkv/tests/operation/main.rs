@@ -1,0 +1,76 @@
+//! Whole mixers and channel mixes against float64 references.
+
+mod rwkv4;
+
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::testing::config;
+use longhaul_plugin_kit::{Architecture, Mixer};
+
+/// A mixer of two layers with some options replaced.
+fn mixer(architecture: &Architecture, d_model: usize, options: &[(&str, &str)]) -> Box<dyn Mixer> {
+    let settings = Settings::new(&config(architecture, options, d_model, 2));
+    (architecture.mixer)(&settings).expect("good options")
+}
+
+/// `W x` for every row of x, W `[out, cols]`.
+fn multiply(weight: &[f64], x: &[f64], cols: usize) -> Vec<f64> {
+    let product = |x: &[f64]| -> Vec<f64> {
+        let rows = weight.chunks(cols);
+        rows.map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum())
+            .collect()
+    };
+    x.chunks(cols).flat_map(product).collect()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Value by value.
+fn zip(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect()
+}
+
+/// Each position's predecessor; 0 before the first of a row.
+fn shifted(x: &[f64], cols: usize, length: usize) -> Vec<f64> {
+    (0..x.len())
+        .map(|index| {
+            if index / cols % length == 0 {
+                0.0
+            } else {
+                x[index - cols]
+            }
+        })
+        .collect()
+}
+
+/// `a + (b - a) m` with m `[cols]`.
+fn lerp(a: &[f64], b: &[f64], m: &[f64]) -> Vec<f64> {
+    let each = a.iter().zip(b).zip(m.iter().cycle());
+    each.map(|((a, b), m)| a + (b - a) * m).collect()
+}
+
+/// The channel mix; `blend(m)` is its input blended by m.
+fn channel_mix(
+    blend: impl Fn(&[f64]) -> Vec<f64>,
+    params: &[Vec<f64>],
+    d_model: usize,
+) -> Vec<f64> {
+    let gated = params.len() == 5;
+    let (key, value) = (
+        &params[params.len() - 2 - usize::from(gated)],
+        &params[params.len() - 1 - usize::from(gated)],
+    );
+    let hidden = key.len() / d_model;
+    let inner: Vec<f64> = multiply(key, &blend(&params[0]), d_model)
+        .iter()
+        .map(|k| k.max(0.0).powi(2))
+        .collect();
+    let value = multiply(value, &inner, hidden);
+    if !gated {
+        return value;
+    }
+    let receptance = multiply(&params[4], &blend(&params[1]), d_model);
+    zip(&receptance, &value, |r, v| sigmoid(r) * v)
+}

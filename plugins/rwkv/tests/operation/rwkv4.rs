@@ -1,0 +1,83 @@
+//! RWKV-4.
+
+use longhaul_plugin_kit::testing::Case;
+use longhaul_rwkv::{reference, rwkv4};
+
+use super::{channel_mix, lerp, mixer, multiply, shifted, sigmoid, zip};
+
+fn time_mix(x: &[f64], params: &[Vec<f64>], d_model: usize, length: usize) -> Vec<f64> {
+    let [
+        decay,
+        first,
+        mix_k,
+        mix_v,
+        mix_r,
+        key,
+        value,
+        receptance,
+        output,
+    ] = params
+    else {
+        panic!("nine parameters")
+    };
+    let before = shifted(x, d_model, length);
+    // The weights are the current position's.
+    let part = |mix: &[f64], weight: &[f64]| multiply(weight, &lerp(&before, x, mix), d_model);
+    let (k, v, r) = (
+        part(mix_k, key),
+        part(mix_v, value),
+        part(mix_r, receptance),
+    );
+    let wkv = reference::wkv4(&k, &v, decay, first, length);
+    let gated = zip(&r, &wkv, |r, wkv| sigmoid(r) * wkv);
+    multiply(output, &gated, decay.len())
+}
+
+fn check(rows: usize, length: usize, d_model: usize, layer: usize, options: &[(&str, &str)]) {
+    let mixer = mixer(&rwkv4(), d_model, options);
+    Case {
+        rows,
+        length,
+        inputs: &[d_model],
+        range: (-3.0, 3.0),
+        recurrent: true,
+        build: &|graph, inputs| mixer.forward(graph, inputs[0], layer),
+        reference: &|inputs, params| time_mix(&inputs[0], params, d_model, length),
+    }
+    .check();
+}
+
+#[test]
+fn lengths_on_both_sides_of_the_chunks() {
+    for length in [1, 2, 31, 32, 33, 65] {
+        check(2, length, 5, 0, &[]);
+    }
+}
+
+#[test]
+fn several_and_partial_blocks_of_channels() {
+    check(2, 20, 37, 1, &[]);
+    check(1, 65, 64, 1, &[]);
+    check(3, 35, 7, 1, &[("hidden", "41")]);
+}
+
+#[test]
+fn channel_mix_agrees() {
+    for (rows, length, d_model) in [(1, 1, 4), (2, 2, 5), (2, 33, 7), (1, 65, 17)] {
+        let mixer = mixer(&rwkv4(), d_model, &[("mlp_hidden", "11")]);
+        Case {
+            rows,
+            length,
+            inputs: &[d_model],
+            range: (-2.0, 2.0),
+            recurrent: true,
+            build: &|graph, inputs| mixer.mlp(graph, inputs[0], 1),
+            reference: &|inputs, params| {
+                let x = &inputs[0];
+                let before = shifted(x, d_model, length);
+                channel_mix(|mix| lerp(&before, x, mix), params, d_model)
+            },
+        }
+        .check();
+    }
+}
