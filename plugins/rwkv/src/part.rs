@@ -58,13 +58,30 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Copies, or adds where the place says so, `[B, units, T, width]` into rows `[B, T, channels]`;
-/// the last unit may hold fewer channels than its width.
-pub(crate) fn scatter(by_unit: &[f32], length: usize, width: usize, mut rows: ViewMut<'_>) {
+/// Which of `count` buffers that lie together in every unit.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    pub index: usize,
+    pub count: usize,
+}
+
+/// The only buffer.
+pub(crate) const ONLY: Slot = Slot { index: 0, count: 1 };
+
+/// Copies, or adds where the place says so, one slot of `[B, units, slots, T, width]` into rows
+/// `[B, T, channels]`; the last unit may hold fewer channels than its width.
+pub(crate) fn scatter(
+    by_unit: &[f32],
+    slot: Slot,
+    length: usize,
+    width: usize,
+    mut rows: ViewMut<'_>,
+) {
     let accumulate = rows.accumulate();
     let channels = rows.cols();
     let units = channels.div_ceil(width);
-    for (block, values) in by_unit.chunks_exact(length * width).enumerate() {
+    let all = by_unit.chunks_exact(length * width);
+    for (block, values) in all.skip(slot.index).step_by(slot.count).enumerate() {
         let (row, unit) = (block / units, block % units);
         let count = width.min(channels - unit * width);
         for (t, values) in values.chunks_exact(width).enumerate() {

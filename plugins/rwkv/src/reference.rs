@@ -30,3 +30,68 @@ pub fn wkv4(
     }
     y
 }
+
+/// The inputs of a matrix-valued recurrence, `[B, T, D]` with the heads side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// r.
+    pub r: &'a [f64],
+    /// k.
+    pub k: &'a [f64],
+    /// v.
+    pub v: &'a [f64],
+    /// The decay before its functions.
+    pub decay: &'a [f64],
+    /// T.
+    pub length: usize,
+    /// D.
+    pub d_model: usize,
+    /// K, and V.
+    pub head_dim: usize,
+}
+
+/// Calls `step(t, s, o)` for every head of every row in turn, t being the index of its first channel
+/// at a token, s its state `[V, K]` and o `[V]` the place for its output.
+fn each_head(
+    values: usize,
+    length: usize,
+    d_model: usize,
+    head_dim: usize,
+    mut step: impl FnMut(usize, &mut [Vec<f64>], &mut [f64]),
+) -> Vec<f64> {
+    let mut o = vec![0.0; values];
+    for row in 0..values / (length * d_model) {
+        for head in 0..d_model / head_dim {
+            let mut s = vec![vec![0.0; head_dim]; head_dim];
+            for t in 0..length {
+                let first = (row * length + t) * d_model + head * head_dim;
+                step(first, &mut s, &mut o[first..first + head_dim]);
+            }
+        }
+    }
+    o
+}
+
+/// RWKV-6 (arXiv 2404.05892, eq. 18 and 19): `wkv = S + diag(u) k v`, `S = diag(w) S + k v`,
+/// `o = r wkv`, w = exp(-exp(decay)); u `[D]`.
+pub fn rwkv6(given: Matrix<'_>, u: &[f64]) -> Vec<f64> {
+    let Matrix {
+        r,
+        k,
+        v,
+        decay,
+        length,
+        d_model,
+        head_dim,
+    } = given;
+    each_head(r.len(), length, d_model, head_dim, |first, s, o| {
+        for j in 0..head_dim {
+            for i in 0..head_dim {
+                let at = first + i;
+                let kv = k[at] * v[first + j];
+                o[j] += r[at] * (s[j][i] + u[at % d_model] * kv);
+                s[j][i] = (-decay[at].exp()).exp() * s[j][i] + kv;
+            }
+        }
+    })
+}

@@ -6,7 +6,7 @@ use longhaul_plugin_kit::{
 };
 use rayon::prelude::*;
 
-use crate::part::{Part, scatter, units_a_thread};
+use crate::part::{ONLY, Part, scatter, units_a_thread};
 use crate::wkv4_scan::{BLOCK, CHUNK, EMPTY, Given, Gradients, STATE, backward, forward};
 
 /// Inputs of the recurrence; H is its number of channels.
@@ -196,7 +196,7 @@ impl Operation for Wkv4 {
                 forward(source.given(0, length), state, y, kept);
             });
         self.end(run, &running);
-        scatter(&by_unit, length, BLOCK, run.value_mut(self.y));
+        scatter(&by_unit, ONLY, length, BLOCK, run.value_mut(self.y));
         Ok(())
     }
 
@@ -254,9 +254,9 @@ impl Operation for Wkv4 {
                     }
                 },
             );
-        scatter(&grad_r, length, BLOCK, run.grad_mut(self.inputs.r));
-        scatter(&grad_k, length, BLOCK, run.grad_mut(self.inputs.k));
-        scatter(&grad_v, length, BLOCK, run.grad_mut(self.inputs.v));
+        scatter(&grad_r, ONLY, length, BLOCK, run.grad_mut(self.inputs.r));
+        scatter(&grad_k, ONLY, length, BLOCK, run.grad_mut(self.inputs.k));
+        scatter(&grad_v, ONLY, length, BLOCK, run.grad_mut(self.inputs.v));
         let mut grad_decay = run.param_grad(self.inputs.time_decay);
         let mut grad_first = run.param_grad(self.inputs.time_first);
         for (index, grads) in grads.chunks_exact(STATE).enumerate() {

@@ -1,6 +1,7 @@
 //! Whole mixers and channel mixes against float64 references.
 
 mod rwkv4;
+mod rwkv6;
 
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::config;
@@ -73,4 +74,21 @@ fn channel_mix(
     }
     let receptance = multiply(&params[4], &blend(&params[1]), d_model);
     zip(&receptance, &value, |r, v| sigmoid(r) * v)
+}
+
+/// LayerNorm within groups of `width` columns; weight and bias `[cols]`.
+fn group_norm(x: &[f64], width: usize, weight: &[f64], bias: &[f64], epsilon: f64) -> Vec<f64> {
+    let groups = x.chunks(width).enumerate();
+    let normal = |(index, values): (usize, &[f64])| -> Vec<f64> {
+        let count = width as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+        let first = index * width % weight.len();
+        let each = values.iter().enumerate();
+        each.map(|(i, v)| {
+            (v - mean) / (variance + epsilon).sqrt() * weight[first + i] + bias[first + i]
+        })
+        .collect()
+    };
+    groups.flat_map(normal).collect()
 }

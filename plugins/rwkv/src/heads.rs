@@ -1,0 +1,101 @@
+//! What RWKV-6 and RWKV-7 share around their recurrence: sizes of heads and low-rank projections.
+
+use longhaul_plugin_kit::api::metadata::OptionSpec;
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor};
+
+use crate::matrix_scan::WIDEST;
+
+/// Head size of the published models.
+const HEAD_DIM: usize = 64;
+
+/// Narrowest head: the norm over a head leaves little of fewer channels.
+const NARROWEST: usize = 4;
+
+/// The options `head_dim` and `head_norm_epsilon`.
+pub(crate) fn head_options() -> [OptionSpec; 2] {
+    [
+        integer(
+            "head_dim",
+            0,
+            0,
+            WIDEST as i64,
+            "K and V of a head; 0 is 64, or the largest divisor of the model width below",
+        ),
+        float(
+            "head_norm_epsilon",
+            64e-5,
+            1e-12,
+            1e-1,
+            "epsilon of the norm over each head",
+        ),
+    ]
+}
+
+/// The size of a head by the option `head_dim`.
+///
+/// # Errors
+/// A size that does not divide the model width or is too narrow.
+pub(crate) fn head_dim(settings: &Settings) -> Result<usize> {
+    let d_model = settings.d_model();
+    let head_dim = match settings.size("head_dim")? {
+        0 => (1..=HEAD_DIM.min(d_model))
+            .rev()
+            .find(|&size| d_model.is_multiple_of(size))
+            .unwrap_or(1),
+        size => size,
+    };
+    if head_dim < NARROWEST || !d_model.is_multiple_of(head_dim) {
+        return Err(PluginError::bad_option(format!(
+            "head_dim={head_dim} must be at least {NARROWEST} and divide d_model, {d_model}; \
+             give another head_dim or a model width with such a divisor"
+        )));
+    }
+    Ok(head_dim)
+}
+
+/// A rank by its option: 0 is the published one, at most half of the model width.
+///
+/// # Errors
+/// A missing option.
+pub(crate) fn rank(settings: &Settings, name: &str, published: usize) -> Result<usize> {
+    Ok(match settings.size(name)? {
+        0 => published.min(settings.d_model() / 2).max(1),
+        rank => rank,
+    })
+}
+
+/// `B f(A x)` by way of `rank` values, plus a bias where a start is given for one: A `[rank, cols]`
+/// under `name.down.weight`, B `[out, rank]` under `name.up.weight`, the bias under `name.bias`.
+pub(crate) fn low_rank(
+    graph: &mut Graph,
+    name: &str,
+    x: Tensor,
+    rank: usize,
+    activation: Activation,
+    bias: Option<Init>,
+) -> Tensor {
+    let out = x.cols();
+    let down = graph.linear(&format!("{name}.down"), x, rank, false);
+    let down = match activation {
+        Activation::Identity => down,
+        other => graph.activation(down, other),
+    };
+    low_rank_up(graph, name, down, out, bias)
+}
+
+/// The second half of [`low_rank`].
+pub(crate) fn low_rank_up(
+    graph: &mut Graph,
+    name: &str,
+    down: Tensor,
+    out: usize,
+    bias: Option<Init>,
+) -> Tensor {
+    // Small, so that at first the bias decides.
+    let init = Init::Linear { gain: 0.1 };
+    let weight = graph.param(&format!("{name}.up.weight"), &[out, down.cols()], init);
+    let bias = bias.map(|init| graph.param(&format!("{name}.bias"), &[out], init));
+    graph.linear_by(down, weight, bias)
+}

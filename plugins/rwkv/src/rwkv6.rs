@@ -1,0 +1,196 @@
+//! RWKV-6, Finch (arXiv 2404.05892): options, time mix, channel mix.
+
+use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::ops::norm::NormKind;
+use longhaul_plugin_kit::options::{Settings, boolean, integer};
+use longhaul_plugin_kit::{Architecture, Graph, Mixer, Result, Tensor};
+
+use crate::bonus::{BonusInputs, bonus};
+use crate::channel_mix::ChannelMix;
+use crate::heads::{head_dim, head_options, low_rank, low_rank_up, rank};
+use crate::initial::{Depth, by_place, by_share, zigzag};
+use crate::matrix_state::{MatrixInputs, matrix_state};
+use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
+
+/// The architecture `rwkv6`.
+pub fn architecture() -> Architecture {
+    let mut options = vec![
+        integer(
+            "mix_rank",
+            0,
+            0,
+            4096,
+            "rank of each blend's projection; 0 is 32, at most half the model width",
+        ),
+        integer(
+            "decay_rank",
+            0,
+            0,
+            4096,
+            "rank of the decay's projection; 0 is 64, at most half the model width",
+        ),
+        boolean(
+            "embedding_norm",
+            true,
+            "LayerNorm between the embedding and the first block (ln0)",
+        ),
+    ];
+    options.extend(head_options());
+    Architecture {
+        name: "rwkv6",
+        title: "RWKV-6 Finch: a matrix state with data-dependent decay a channel",
+        family: Family::LinearRnn,
+        citation: CITATION,
+        options,
+        state_growth: StateGrowth::Constant,
+        default_mlp: "channel-mix",
+        mixer: |settings| Ok(Box::new(Rwkv6::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@article{peng2024eagle,
+  title={Eagle and Finch: {RWKV} with Matrix-Valued States and Dynamic Recurrence},
+  author={Peng, Bo and Goldstein, Daniel and Anthony, Quentin and Albalak, Alon and others},
+  year={2024}, note={arXiv:2404.05892}
+}";
+
+struct Rwkv6 {
+    head_dim: usize,
+    head_norm_epsilon: f32,
+    mix_rank: usize,
+    decay_rank: usize,
+    mlp_hidden: usize,
+    embedding_norm: bool,
+    epsilon: f32,
+    layers: usize,
+}
+
+impl Rwkv6 {
+    fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            head_dim: head_dim(settings)?,
+            head_norm_epsilon: settings.float("head_norm_epsilon")? as f32,
+            mix_rank: rank(settings, "mix_rank", 32)?,
+            decay_rank: rank(settings, "decay_rank", 64)?,
+            mlp_hidden: mlp_hidden(settings)?,
+            embedding_norm: settings.boolean("embedding_norm")?,
+            epsilon: settings.float("norm_epsilon")? as f32,
+            layers: settings.layers(),
+        })
+    }
+
+    /// The blends for w, k, v, r and g, each by weights of its own that depend on the data
+    /// (arXiv 2404.05892, section 4.2.1, "ddlerp").
+    fn blends(&self, graph: &mut Graph, x: Tensor, depth: Depth) -> Vec<Tensor> {
+        let d_model = x.cols();
+        let Depth { rising, falling } = depth;
+        let state = shift_state(graph, d_model);
+        let first = Last {
+            state,
+            renew: false,
+        };
+        let start = by_share(d_model, |share| 1.0 - share.powf(falling));
+        let mix = Mix::Channel(graph.param("time_maa_x", &[d_model], start));
+        let blend = token_shift(graph, x, first, Weighs::Previous, &[mix])[0];
+        let rank = self.mix_rank;
+        let down = graph.linear("time_maa.down", blend, 5 * rank, false);
+        let down = graph.activation(down, Activation::Tanh);
+        let starts = [
+            ("w", 1.0, 0.0),
+            ("k", 1.0, 0.0),
+            ("v", 1.0, 0.3),
+            ("r", 0.5, 0.0),
+            ("g", 0.5, 0.0),
+        ];
+        let mut mixes = Vec::with_capacity(starts.len());
+        for (index, (name, power, lift)) in starts.into_iter().enumerate() {
+            let start = by_share(d_model, |share| {
+                1.0 - share.powf(power * falling) - lift * rising
+            });
+            let name = format!("time_maa_{name}");
+            let part = down.columns(index * rank, rank);
+            mixes.push(Mix::Token(low_rank_up(
+                graph,
+                &name,
+                part,
+                d_model,
+                Some(start),
+            )));
+        }
+        let last = Last { state, renew: true };
+        token_shift(graph, x, last, Weighs::Previous, &mixes)
+    }
+}
+
+impl Mixer for Rwkv6 {
+    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+        let (d_model, head_dim) = (x.cols(), self.head_dim);
+        let depth = Depth::new(layer, self.layers);
+        let rising = depth.rising;
+        let blends = self.blends(graph, x, depth);
+        let [for_w, for_k, for_v, for_r, for_g] = blends[..] else {
+            unreachable!("five blends were recorded")
+        };
+        let start = by_place(d_model, |_, place| {
+            5.0f32.mul_add(place.powf(0.7 + 1.3 * rising), -6.0)
+        });
+        let decay = low_rank(
+            graph,
+            "time_decay",
+            for_w,
+            self.decay_rank,
+            Activation::Tanh,
+            Some(start),
+        );
+        let r = graph.linear("receptance", for_r, d_model, false);
+        let k = graph.linear("key", for_k, d_model, false);
+        let v = graph.linear("value", for_v, d_model, false);
+        let g = graph.linear("gate", for_g, d_model, false);
+        let start = by_place(d_model, |i, place| {
+            0.1f32.mul_add(zigzag(i), rising * (1.0 - place))
+        });
+        let u = graph.param_without_decay("time_faaaa", &[d_model], start);
+        let inputs = MatrixInputs {
+            r,
+            k,
+            v,
+            decay,
+            removal: None,
+        };
+        let base = matrix_state(graph, inputs, head_dim);
+        let y = bonus(graph, BonusInputs { base, r, k, v, u }, head_dim);
+        let groups = d_model / head_dim;
+        let epsilon = self.head_norm_epsilon;
+        let normal = graph.group_norm("ln_x", y, NormKind::Layer, groups, epsilon);
+        let gated = graph.gate(g, normal, Activation::Silu);
+        let init = residual_init(self.layers);
+        graph.linear_with("output", gated, d_model, false, init)
+    }
+
+    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+        let Depth { falling, .. } = Depth::new(layer, self.layers);
+        let start = || by_share(x.cols(), |share| 1.0 - share.powf(falling));
+        let mix = ChannelMix {
+            hidden: self.mlp_hidden,
+            layers: self.layers,
+            weighs: Weighs::Previous,
+            key: ("time_maa_k", start()),
+            receptance: Some(("time_maa_r", start())),
+        };
+        mix.record(graph, x)
+    }
+
+    fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        if self.embedding_norm {
+            graph.norm("pre_ln", x, NormKind::Layer, self.epsilon)
+        } else {
+            x
+        }
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Constant
+    }
+}
