@@ -93,8 +93,9 @@ pub(crate) fn low_rank_up(
     out: usize,
     bias: Option<Init>,
 ) -> Tensor {
-    // Small, so that at first the bias decides.
-    let init = Init::Linear { gain: 0.1 };
+    // Small where there is a bias, so that at first the bias decides.
+    let gain = if bias.is_some() { 0.1 } else { 1.0 };
+    let init = Init::Linear { gain };
     let weight = graph.param(&format!("{name}.up.weight"), &[out, down.cols()], init);
     let bias = bias.map(|init| graph.param(&format!("{name}.bias"), &[out], init));
     graph.linear_by(down, weight, bias)

@@ -95,3 +95,28 @@ pub fn rwkv6(given: Matrix<'_>, u: &[f64]) -> Vec<f64> {
         }
     })
 }
+
+/// RWKV-7 (arXiv 2503.14456, eq. 16 and 17): `S = S (diag(w) - kappa b) + v k`, `o = S r`,
+/// w = exp(-e^-1/2 sigmoid(decay)); kappa and b `[B, T, D]`.
+pub fn rwkv7(given: Matrix<'_>, kappa: &[f64], b: &[f64]) -> Vec<f64> {
+    let Matrix {
+        r,
+        k,
+        v,
+        decay,
+        length,
+        d_model,
+        head_dim,
+    } = given;
+    each_head(r.len(), length, d_model, head_dim, |first, s, o| {
+        for j in 0..head_dim {
+            let removed: f64 = (0..head_dim).map(|i| s[j][i] * kappa[first + i]).sum();
+            for i in 0..head_dim {
+                let at = first + i;
+                let w = (-(-0.5f64).exp() / (1.0 + (-decay[at]).exp())).exp();
+                s[j][i] = s[j][i] * w - removed * b[at] + v[first + j] * k[at];
+                o[j] += s[j][i] * r[at];
+            }
+        }
+    })
+}

@@ -5,7 +5,7 @@ use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::ChannelMix;
@@ -145,7 +145,9 @@ impl Mixer for Rwkv6 {
             Some(start),
         );
         let r = graph.linear("receptance", for_r, d_model, false);
-        let k = graph.linear("key", for_k, d_model, false);
+        // The official gain of the key, 0.1: at first the norm over a head is in its linear part.
+        let small = Init::Linear { gain: 0.1 };
+        let k = graph.linear_with("key", for_k, d_model, false, small);
         let v = graph.linear("value", for_v, d_model, false);
         let g = graph.linear("gate", for_g, d_model, false);
         let start = by_place(d_model, |i, place| {

@@ -2,6 +2,7 @@
 
 mod rwkv4;
 mod rwkv6;
+mod rwkv7;
 
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::config;

@@ -104,8 +104,8 @@ fn lengths_on_both_sides_of_the_chunks() {
 fn several_heads_of_every_width() {
     check(2, 20, 12, 4, 1);
     check(1, 18, 34, 17, 1);
-    check(1, 18, 33, 33, 1);
-    check(1, 18, 68, 68, 0);
+    check(1, 17, 33, 33, 1);
+    check(1, 5, 68, 68, 0);
 }
 
 #[test]
