@@ -7,6 +7,7 @@
 
 mod bonus;
 mod channel_mix;
+mod checkpoint;
 mod heads;
 mod initial;
 mod matrix_scan;
@@ -25,7 +26,8 @@ longhaul_plugin_kit::export!(
     Plugin,
     crate::rwkv4::architecture(),
     crate::rwkv6::architecture(),
-    crate::rwkv7::architecture(),
+    crate::rwkv7::architecture();
+    crate::checkpoint::FORMATS
 );
 
 pub use rwkv4::architecture as rwkv4;
