@@ -18,7 +18,8 @@ mod tasks;
 pub use error::{SuiteError, TaskError};
 pub use options::{OptionSpec, OptionValue};
 pub use suite::{
-    ArchitectureEntry, Evaluation, Limits, ModelSize, Suite, TaskEntry, Training, suites,
+    ArchitectureEntry, Evaluation, Limits, ModelSize, Suite, TargetEntry, TaskEntry, Training,
+    suites,
 };
 pub use task::{
     Coordinates, Label, Metric, Sample, Split, Task, TaskSpec, build, parse_task, registry,

@@ -35,6 +35,30 @@ pub struct Suite {
     /// The tasks.
     #[serde(default, rename = "task")]
     pub tasks: Vec<TaskEntry>,
+    /// What others published, to be held against what is measured.
+    #[serde(default, rename = "target")]
+    pub targets: Vec<TargetEntry>,
+}
+
+/// A published figure. Exactly one of `at_least`, `below` and `above` says what is expected.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TargetEntry {
+    /// What was found, in a sentence.
+    pub claim: String,
+    /// Where it stands: paper, table or figure.
+    pub source: String,
+    /// Architecture with options, as one of the suite's.
+    pub architecture: String,
+    /// Task with options, as one of the suite's.
+    pub task: String,
+    /// Evaluation lengths it speaks of.
+    pub lengths: Vec<usize>,
+    /// Accuracy at every one of these lengths, or more.
+    pub at_least: Option<f64>,
+    /// Less than this accuracy at every one of these lengths.
+    pub below: Option<f64>,
+    /// More than this architecture's accuracy at every one of these lengths.
+    pub above: Option<String>,
 }
 
 /// Settings of training.
@@ -150,6 +174,10 @@ pub struct TaskEntry {
     pub batch: Option<usize>,
     /// Learning rates, instead of the suite's.
     pub learning_rates: Option<Vec<f64>>,
+    /// Decoupled weight decay, instead of the suite's.
+    pub weight_decay: Option<f64>,
+    /// Architectures, instead of the suite's.
+    pub architectures: Option<Vec<String>>,
 }
 
 impl TaskEntry {
@@ -164,6 +192,8 @@ impl TaskEntry {
             steps: None,
             batch: None,
             learning_rates: None,
+            weight_decay: None,
+            architectures: None,
         }
     }
 
@@ -179,7 +209,7 @@ impl TaskEntry {
 }
 
 /// Keys of each table, for messages about others.
-const KEYS: [(&str, &[&str]); 7] = [
+const KEYS: [(&str, &[&str]); 8] = [
     (
         "the top level",
         &[
@@ -191,6 +221,7 @@ const KEYS: [(&str, &[&str]); 7] = [
             "limits",
             "architecture",
             "task",
+            "target",
         ],
     ),
     (
@@ -220,6 +251,21 @@ const KEYS: [(&str, &[&str]); 7] = [
             "steps",
             "batch",
             "learning_rates",
+            "weight_decay",
+            "architectures",
+        ],
+    ),
+    (
+        "target",
+        &[
+            "claim",
+            "source",
+            "architecture",
+            "task",
+            "lengths",
+            "at_least",
+            "below",
+            "above",
         ],
     ),
 ];
@@ -231,6 +277,7 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("smoke", include_str!("../suites/smoke.toml")),
         ("niah", include_str!("../suites/niah.toml")),
         ("mqar", include_str!("../suites/mqar.toml")),
+        ("published", include_str!("../suites/published.toml")),
     ]
 }
 
@@ -287,6 +334,23 @@ impl Suite {
         }
         if self.training.learning_rates.is_empty() {
             return invalid("learning_rates of [training] is empty".to_owned());
+        }
+        for target in &self.targets {
+            let expected = [
+                target.at_least.is_some(),
+                target.below.is_some(),
+                target.above.is_some(),
+            ];
+            if expected.iter().filter(|given| **given).count() != 1 || target.lengths.is_empty() {
+                return invalid(format!(
+                    "target `{}` needs lengths and exactly one of at_least, below and above",
+                    target.claim
+                ));
+            }
+            parse_task(&target.task).map_err(|source| SuiteError::Task {
+                origin: origin.to_owned(),
+                source,
+            })?;
         }
         for entry in &self.tasks {
             let task = parse_task(&entry.name).map_err(|source| SuiteError::Task {

@@ -51,6 +51,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
         device: device.clone(),
         units: Vec::new(),
         architectures: Vec::new(),
+        targets: Vec::new(),
     };
     for folder in &args.folders {
         let known = Known::of(folder, &catalogue, args, resources.threads)?;
@@ -70,7 +71,8 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&args.out, &plan, &manifest, args.resume)?;
     let works = works(&plan, &folder, args.retry_failed);
-    let (id, units) = (plan.run_id.as_str(), plan.units.as_slice());
+    let id = plan.run_id.as_str();
+    let units = (plan.units.as_slice(), plan.targets.as_slice());
     carry_out(
         &mut folder,
         id,

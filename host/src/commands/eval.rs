@@ -61,7 +61,8 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     if works.is_empty() {
         tracing::warn!("nothing to evaluate: these lengths have their records already");
     }
-    let (id, units) = (manifest.run_id.as_str(), manifest.units.as_slice());
+    let id = manifest.run_id.as_str();
+    let units = (manifest.units.as_slice(), manifest.targets.as_slice());
     carry_out(
         &mut folder,
         id,

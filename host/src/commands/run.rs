@@ -58,7 +58,8 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
     let works = works(&plan, &folder, args.retry_failed);
-    let (id, units) = (plan.run_id.as_str(), plan.units.as_slice());
+    let id = plan.run_id.as_str();
+    let units = (plan.units.as_slice(), plan.targets.as_slice());
     carry_out(
         &mut folder,
         id,

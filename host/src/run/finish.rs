@@ -11,6 +11,7 @@ use longhaul_results::{
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::plan::Unit;
+use crate::run::targets::{self, Target};
 
 /// Width of the table where the terminal does not say.
 const WIDTH: usize = 80;
@@ -30,7 +31,7 @@ pub struct Report {
 ///
 /// # Errors
 /// Files that cannot be written; `results.csv` is then as it was or whole.
-pub fn finish(folder: &RunFolder, units: &[Unit]) -> Result<Report, RunError> {
+pub fn finish(folder: &RunFolder, units: &[Unit], targets: &[Target]) -> Result<Report, RunError> {
     let rows = in_order(folder.rows.clone(), units);
     write_csv(&folder.path.join("results.csv"), &rows)?;
     let points = points_in_order(folder.points.clone(), units);
@@ -40,9 +41,12 @@ pub fn finish(folder: &RunFolder, units: &[Unit]) -> Result<Report, RunError> {
     let summary = summarise(&rows);
     write_csv(&folder.path.join("summary.csv"), &summary)?;
     plot_all(&summary, &folder.path.join("plots"))?;
+    let mut table = render_tables(&summary, WIDTH);
+    let verdicts = targets::judge(targets, &summary);
+    table.push_str(&targets::report(&verdicts, &folder.path)?);
     let cells = || rows.iter().filter(|row| row.label.is_empty());
     Ok(Report {
-        table: render_tables(&summary, WIDTH),
+        table,
         not_ok: cells().filter(|row| row.status != Status::Ok).count(),
         all: cells().count(),
     })

@@ -182,6 +182,7 @@ mod tests {
             device: "cpu".into(),
             units,
             architectures: Vec::new(),
+            targets: Vec::new(),
         };
         let limits = LimitsRecord {
             time_s: 60,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
 use crate::run::plan::{Plan, Unit};
+use crate::run::targets::Target;
 
 /// The file's name in a run folder.
 pub const FILE: &str = "run.toml";
@@ -41,6 +42,9 @@ pub struct Manifest {
     /// The trainings.
     #[serde(rename = "unit")]
     pub units: Vec<Unit>,
+    /// Published figures to hold the results against.
+    #[serde(default, rename = "target", skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<Target>,
 }
 
 /// Limits of a unit.
@@ -104,6 +108,7 @@ impl Manifest {
             machine: Machine::here(),
             plugins,
             units: plan.units.clone(),
+            targets: plan.targets.clone(),
         }
     }
 
@@ -276,6 +281,7 @@ mod tests {
             device: "cpu".into(),
             units,
             architectures: Vec::new(),
+            targets: Vec::new(),
         }
     }
 

@@ -17,4 +17,5 @@ mod plan_tests;
 pub mod progress;
 pub mod records;
 pub mod session;
+pub mod targets;
 pub mod unit;

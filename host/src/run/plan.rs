@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::architecture::ArchSpec;
 use crate::run::error::RunError;
 use crate::run::lengths::doublings;
+use crate::run::targets::{self, Target};
 
 /// What the command line says beside or instead of the suite.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +137,8 @@ pub struct Plan {
     pub units: Vec<Unit>,
     /// The architecture of each unit.
     pub architectures: Vec<ArchSpec>,
+    /// Published figures that these units can be held against.
+    pub targets: Vec<Target>,
 }
 
 /// Id of a run that has these units on this device.
@@ -184,41 +187,42 @@ pub fn make(
             .map(|text| TaskEntry::new(text))
             .collect()
     };
-    if texts.is_empty() || entries.is_empty() {
+    let nothing = |texts: &[&str]| texts.is_empty() && overrides.architectures.is_empty();
+    let unserved = |entry: &TaskEntry| entry.architectures.is_none() && nothing(&texts);
+    if entries.is_empty() || entries.iter().any(unserved) {
+        let (what, flag) = if entries.is_empty() {
+            ("task", "task")
+        } else {
+            ("architecture", "arch")
+        };
         return Err(RunError::Input(format!(
-            "suite `{suite_name}` names no {}; add one, or give --{}",
-            if texts.is_empty() {
-                "architecture"
-            } else {
-                "task"
-            },
-            if texts.is_empty() { "arch" } else { "task" },
+            "suite `{suite_name}` names no {what}; add one, or give --{flag}"
         )));
     }
     let kind = device.split(':').next().unwrap_or(device);
-    let architectures = texts
-        .iter()
-        .map(|text| {
-            let architecture = resolve(text)?;
-            if architecture.devices.iter().any(|device| device == kind) {
-                return Ok(architecture);
-            }
-            Err(RunError::Input(format!(
-                "architecture `{}` of {} does not run on {kind}; it runs on {}",
-                architecture.architecture,
-                architecture.plugin,
-                architecture.devices.join(", ")
-            )))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let tasks = entries
-        .iter()
-        .map(|entry| TaskPlan::new(suite, entry, overrides))
-        .collect::<Result<Vec<_>, _>>()?;
+    let resolve = |text: &str| {
+        let architecture = resolve(text)?;
+        if architecture.devices.iter().any(|device| device == kind) {
+            return Ok(architecture);
+        }
+        Err(RunError::Input(format!(
+            "architecture `{}` of {} does not run on {kind}; it runs on {}",
+            architecture.architecture,
+            architecture.plugin,
+            architecture.devices.join(", ")
+        )))
+    };
     let (mut units, mut chosen) = (Vec::<Unit>::new(), Vec::new());
-    for task in &tasks {
-        for architecture in &architectures {
-            for unit in task.units(suite, overrides, architecture)? {
+    for entry in &entries {
+        let task = TaskPlan::new(suite, entry, overrides)?;
+        let own: Option<Vec<&str>> = entry
+            .architectures
+            .as_ref()
+            .filter(|_| overrides.architectures.is_empty())
+            .map(|own| own.iter().map(String::as_str).collect());
+        for text in own.as_ref().unwrap_or(&texts) {
+            let architecture = resolve(text)?;
+            for unit in task.units(suite, overrides, &architecture)? {
                 if !units.iter().any(|other| other.name == unit.name) {
                     units.push(unit);
                     chosen.push(architecture.clone());
@@ -226,13 +230,47 @@ pub fn make(
             }
         }
     }
+    let size = |architecture: &ArchSpec| options_text(suite, overrides, architecture);
+    let targets = targets::resolve(&suite.targets, &units, &|text| {
+        let architecture = resolve(text)?;
+        let options = size(&architecture)?;
+        Ok((architecture.architecture, options))
+    })?;
     Ok(Plan {
         run_id: run_id(device, &units),
         suite: suite_name.to_owned(),
         device: device.to_owned(),
         units,
         architectures: chosen,
+        targets,
     })
+}
+
+/// The column `options` of an architecture: what is not the default, and the model's size.
+fn options_text(
+    suite: &Suite,
+    overrides: &Overrides,
+    architecture: &ArchSpec,
+) -> Result<String, RunError> {
+    let d_model = architecture
+        .d_model
+        .or(overrides.d_model)
+        .unwrap_or(suite.model.d_model);
+    let layers = architecture
+        .layers
+        .or(overrides.layers)
+        .unwrap_or(suite.model.layers);
+    at_least_one("d_model", u64::from(d_model), &architecture.architecture)?;
+    at_least_one("layers", u64::from(layers), &architecture.architecture)?;
+    let mut options = architecture.options.clone();
+    options.push(("d_model".to_owned(), d_model.to_string()));
+    options.push(("layers".to_owned(), layers.to_string()));
+    options.sort();
+    let options: Vec<String> = options
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    Ok(options.join(","))
 }
 
 /// A task with the settings of its trainings, checked.
@@ -244,6 +282,7 @@ struct TaskPlan {
     steps: u64,
     batch: usize,
     learning_rates: Vec<f64>,
+    weight_decay: f64,
     seeds: u64,
 }
 
@@ -303,6 +342,7 @@ impl TaskPlan {
                 .or(entry.batch)
                 .unwrap_or(suite.training.batch),
             learning_rates,
+            weight_decay: entry.weight_decay.unwrap_or(suite.training.weight_decay),
             seeds: overrides.seeds.unwrap_or(suite.training.seeds),
             task,
         };
@@ -320,24 +360,7 @@ impl TaskPlan {
         overrides: &Overrides,
         architecture: &ArchSpec,
     ) -> Result<Vec<Unit>, RunError> {
-        let d_model = architecture
-            .d_model
-            .or(overrides.d_model)
-            .unwrap_or(suite.model.d_model);
-        let layers = architecture
-            .layers
-            .or(overrides.layers)
-            .unwrap_or(suite.model.layers);
-        at_least_one("d_model", u64::from(d_model), &architecture.architecture)?;
-        at_least_one("layers", u64::from(layers), &architecture.architecture)?;
-        let mut options = architecture.options.clone();
-        options.push(("d_model".to_owned(), d_model.to_string()));
-        options.push(("layers".to_owned(), layers.to_string()));
-        options.sort();
-        let options: Vec<String> = options
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let options = options_text(suite, overrides, architecture)?;
         let mut units = Vec::new();
         for seed in 0..self.seeds {
             for &learning_rate in &self.learning_rates {
@@ -348,7 +371,7 @@ impl TaskPlan {
                     plugin_version: architecture.plugin_version.clone(),
                     plugin_sha256: architecture.plugin_sha256.clone(),
                     architecture: architecture.architecture.clone(),
-                    options: options.join(","),
+                    options: options.clone(),
                     task: self.task.spec().name.to_owned(),
                     task_options: self.task.options_text(),
                     train_length_min: self.train_length.0,
@@ -358,7 +381,7 @@ impl TaskPlan {
                     steps: self.steps,
                     batch: self.batch,
                     warmup_steps: suite.training.warmup_steps.min(self.steps),
-                    weight_decay: suite.training.weight_decay,
+                    weight_decay: self.weight_decay,
                     clip_norm: suite.training.clip_norm,
                     samples: self.samples,
                     lengths: self.lengths.clone(),

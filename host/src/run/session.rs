@@ -14,6 +14,7 @@ use crate::run::lengths::parse_size;
 use crate::run::machine;
 use crate::run::plan::Unit;
 use crate::run::progress::Progress;
+use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
 
 /// Workers at a time and what each may use.
@@ -88,7 +89,7 @@ pub fn carry_out(
     folder: &mut RunFolder,
     run_id: &str,
     device: &str,
-    units: &[Unit],
+    (units, targets): (&[Unit], &[Target]),
     works: Vec<Work>,
     resources: Resources,
     interrupt: &AtomicBool,
@@ -123,7 +124,7 @@ pub fn carry_out(
             resume: resume_command(),
         });
     }
-    let report = finish(folder, units)?;
+    let report = finish(folder, units, targets)?;
     let mut text = report.table.trim_end().to_owned();
     let path = folder.path.display();
     text.push_str(&format!("\n\n{} measurements", report.all));
