@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use longhaul_tasks::{Coordinates, Split, Suite, Task, build, parse_task, registry, suites};
+use longhaul_tasks::{
+    Coordinates, Split, Suite, Task, TaskEntry, build, parse_task, registry, suites,
+};
 
 fn at(length: usize, seed: u64, index: u64) -> Coordinates {
     Coordinates {
@@ -476,12 +478,30 @@ fn mistakes_are_named() {
 fn suites_are_whole_and_their_mistakes_have_a_line() {
     for (name, _) in suites() {
         let suite = Suite::load(name).expect(name);
-        assert!(
-            !suite.tasks.is_empty() && !suite.architectures.is_empty(),
-            "{name}"
-        );
+        assert!(!suite.tasks.is_empty(), "{name}");
         for task in &suite.tasks {
             assert!(!task.lengths.is_empty(), "{name} {}", task.name);
+            let own = task.architectures.as_ref().map_or(0, Vec::len);
+            assert!(own + suite.architectures.len() > 0, "{name} {}", task.name);
+        }
+        for target in &suite.targets {
+            let architectures = |task: &TaskEntry| {
+                let shared = suite.architectures.iter().map(|entry| entry.name.clone());
+                let own = task.architectures.clone();
+                own.unwrap_or_else(|| shared.collect())
+            };
+            let planned = |architecture: &String| {
+                suite.tasks.iter().any(|task| {
+                    task.name == target.task
+                        && architectures(task).contains(architecture)
+                        && target
+                            .lengths
+                            .iter()
+                            .all(|length| task.lengths.contains(length))
+                })
+            };
+            assert!(planned(&target.architecture), "{name}: {}", target.claim);
+            assert!(target.above.iter().all(planned), "{name}: {}", target.claim);
         }
     }
     let error = |text: &str| {
