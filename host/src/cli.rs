@@ -51,6 +51,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Time training, feeding or stepping of a model
     Bench(BenchArgs),
+    /// Write a plugin crate to start from
+    New(NewArgs),
     /// Read checkpoints of other software (Hugging Face layout)
     Checkpoint(CheckpointArgs),
     /// A worker process of another command
@@ -350,6 +352,29 @@ pub struct BenchArgs {
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
+}
+
+/// `longhaul new`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul new my-mixer
+  longhaul new my-mixer --simple
+  longhaul new my-mixer --kit ~/src/longhaul --folder plugins/mine")]
+pub struct NewArgs {
+    /// Name of the plugin and its architecture, in lower-case: my-mixer
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// A mixer of the kit's operations alone, in one short file
+    #[arg(long)]
+    pub simple: bool,
+    /// Folder to make [default: NAME]
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Checkout of Longhaul to build against
+    /// [default: the one this program was built from]
+    #[arg(long, value_name = "DIR")]
+    pub kit: Option<PathBuf>,
 }
 
 /// `longhaul checkpoint`.

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Devices(_) => commands::devices::run(),
         Command::Check(args) => commands::check::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::New(args) => commands::new::run(args),
         Command::Checkpoint(args) => commands::checkpoint::run(args),
         Command::Worker(args) => work(args.job),
     };

@@ -7,6 +7,7 @@ pub mod checkpoint_eval;
 pub mod devices;
 pub mod eval;
 pub mod list;
+pub mod new;
 pub mod run;
 pub mod show;
 pub mod tasks;

@@ -1,0 +1,70 @@
+//! {{Name}}: a gated linear recurrence. This file says what a layer is, `cpu` computes the recurrence,
+//! [`mod@reference`] is what it is held against. Put yours in the place of each.
+
+mod cpu;
+pub mod reference;
+
+use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::options::{Settings, integer};
+use longhaul_plugin_kit::{Architecture, Graph, Mixer, PluginError, Result, Tensor};
+
+/// The architecture `{{name}}`.
+pub fn architecture() -> Architecture {
+    Architecture {
+        name: "{{name}}",
+        title: "{{Name}}: a gated linear recurrence",
+        family: Family::LinearRnn,
+        citation: "@misc{{{crate}}, title={{{Name}}}, author={Me}, year={{{year}}}}",
+        options: vec![integer(
+            "expand",
+            1,
+            1,
+            16,
+            "width of the recurrence over the model width",
+        )],
+        state_growth: StateGrowth::Constant,
+        default_mlp: "none",
+        mixer: |settings| Ok(Box::new({{Type}}::new(settings)?)),
+    }
+}
+
+struct {{Type}} {
+    width: usize,
+    layers: usize,
+}
+
+impl {{Type}} {
+    fn new(settings: &Settings) -> Result<Self> {
+        let width = settings.size("expand")? * settings.d_model();
+        if width > 1 << 16 {
+            // An option the limits cannot refuse is refused here, with what to do.
+            return Err(PluginError::bad_option(format!(
+                "a recurrence of {width} channels; use a smaller expand or d_model"
+            )));
+        }
+        Ok(Self {
+            width,
+            layers: settings.layers(),
+        })
+    }
+}
+
+impl Mixer for {{Type}} {
+    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+        let width = self.width;
+        let all = graph.linear("in_proj", x, 3 * width, true);
+        let (input, gate) = (all.columns(0, width), all.columns(width, width));
+        let h = cpu::recurrence(graph, input, gate);
+        let gated = graph.gate(all.columns(2 * width, width), h, Activation::Silu);
+        let init = residual_init(self.layers);
+        graph.linear_with("out_proj", gated, x.cols(), false, init)
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Constant
+    }
+}
+
+longhaul_plugin_kit::export!({{Type}}Plugin, crate::architecture());

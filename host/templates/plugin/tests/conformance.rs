@@ -1,0 +1,3 @@
+//! The suite behind `longhaul check`, in-process.
+
+longhaul_conformance::plugin!({{crate}}::{{Type}}Plugin);
