@@ -3,13 +3,14 @@
 //! `rwkv4`, `rwkv6` and `rwkv7` say what the architectures are; `shift` and `channel_mix` are what the
 //! family shares, `heads`, `bonus` and `removal` what surrounds a matrix state. Each recurrence has a
 //! file that plans it over rows and channels or heads (`wkv4`, `matrix_state`) and one that computes
-//! a unit of it (`wkv4_scan`, `matrix_scan`); [`mod@reference`] is what all is held against.
+//! a unit of it (`wkv4_scan`; `matrix_scan` and `matrix_gradients`); [`mod@reference`] is what all is held against.
 
 mod bonus;
 mod channel_mix;
 mod checkpoint;
 mod heads;
 mod initial;
+mod matrix_gradients;
 mod matrix_scan;
 mod matrix_state;
 mod part;

@@ -5,7 +5,8 @@ use longhaul_plugin_kit::engine::operation::{Rows, View};
 use longhaul_plugin_kit::{Extent, Graph, Operation, Result, Run, Saved, State, StateSpec, Tensor};
 use rayon::prelude::*;
 
-use crate::matrix_scan::{CHUNK, Given, Gradients, backward, forward, padded};
+use crate::matrix_gradients::{Gradients, backward};
+use crate::matrix_scan::{CHUNK, Given, forward, padded};
 use crate::part::{Part, Slot, scatter, units_a_thread};
 
 /// Inputs of the recurrence, each `[B, T, D]` with the heads side by side; see

@@ -31,8 +31,8 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The same columns from a later row on.
-    pub(crate) fn from_row(self, row: usize) -> Self {
+    /// The same columns without the first `row` rows.
+    pub(crate) fn skip_rows(self, row: usize) -> Self {
         Self {
             data: &self.data[(row * self.stride).min(self.data.len())..],
             ..self

@@ -86,11 +86,11 @@ pub fn rwkv6(given: Matrix<'_>, u: &[f64]) -> Vec<f64> {
     } = given;
     each_head(r.len(), length, d_model, head_dim, |first, s, o| {
         for j in 0..head_dim {
-            for i in 0..head_dim {
+            for (i, s) in s[j].iter_mut().enumerate() {
                 let at = first + i;
                 let kv = k[at] * v[first + j];
-                o[j] += r[at] * (s[j][i] + u[at % d_model] * kv);
-                s[j][i] = (-decay[at].exp()).exp() * s[j][i] + kv;
+                o[j] += r[at] * (*s + u[at % d_model] * kv);
+                *s = (-decay[at].exp()).exp() * *s + kv;
             }
         }
     })
@@ -111,11 +111,11 @@ pub fn rwkv7(given: Matrix<'_>, kappa: &[f64], b: &[f64]) -> Vec<f64> {
     each_head(r.len(), length, d_model, head_dim, |first, s, o| {
         for j in 0..head_dim {
             let removed: f64 = (0..head_dim).map(|i| s[j][i] * kappa[first + i]).sum();
-            for i in 0..head_dim {
+            for (i, s) in s[j].iter_mut().enumerate() {
                 let at = first + i;
                 let w = (-(-0.5f64).exp() / (1.0 + (-decay[at]).exp())).exp();
-                s[j][i] = s[j][i] * w - removed * b[at] + v[first + j] * k[at];
-                o[j] += s[j][i] * r[at];
+                *s = *s * w - removed * b[at] + v[first + j] * k[at];
+                o[j] += *s * r[at];
             }
         }
     })

@@ -96,9 +96,9 @@ impl<'a> Source<'a> {
     fn given(self, start: usize, length: usize) -> Given<'a> {
         let (w, u) = self.params.split_at(BLOCK);
         Given {
-            r: self.r.from_row(start),
-            k: self.k.from_row(start),
-            v: self.v.from_row(start),
+            r: self.r.skip_rows(start),
+            k: self.k.skip_rows(start),
+            v: self.v.skip_rows(start),
             w: w.try_into().expect("a block"),
             u: u.try_into().expect("a block"),
             length,
@@ -243,7 +243,7 @@ impl Operation for Wkv4 {
                             v: &mut v_to[place],
                             params: &mut *to,
                         };
-                        let dy = part(grad_y).from_row(start);
+                        let dy = part(grad_y).skip_rows(start);
                         backward(
                             source.given(start, count),
                             state,

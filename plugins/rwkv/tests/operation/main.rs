@@ -38,7 +38,7 @@ fn zip(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
 fn shifted(x: &[f64], cols: usize, length: usize) -> Vec<f64> {
     (0..x.len())
         .map(|index| {
-            if index / cols % length == 0 {
+            if (index / cols).is_multiple_of(length) {
                 0.0
             } else {
                 x[index - cols]
