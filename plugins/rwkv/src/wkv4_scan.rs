@@ -117,14 +117,15 @@ simd! {
         grad_state: &mut [f32],
         grads: &mut Gradients<'_>,
     ) {
-        let (a, l) = halves(state);
+        let (mean, level) = halves(state);
+        let (mut a, mut l) = (*mean, *level);
         // Before each token: a, and the shares of its value in wkv and in the next a.
         let mut means = [[0.0f32; BLOCK]; CHUNK];
         let mut now = [[0.0f32; BLOCK]; CHUNK];
         let mut later = [[0.0f32; BLOCK]; CHUNK];
         for t in 0..given.length {
             let (k, v) = (given.k.load::<BLOCK>(t), given.v.load::<BLOCK>(t));
-            means[t] = *a;
+            means[t] = a;
             let (now, later) = (&mut now[t], &mut later[t]);
             for i in 0..BLOCK {
                 now[i] = sigmoid(given.u[i] + k[i] - l[i]);
@@ -134,16 +135,18 @@ simd! {
                 l[i] = next;
             }
         }
-        let (grad_a, grad_l) = halves(grad_state);
-        let (grad_w, grad_u) = halves(grads.params);
+        // Copies in arrays of their own: the compiler need not ask whether they overlap.
+        let (state_a, state_l) = halves(grad_state);
+        let (params_w, params_u) = halves(grads.params);
+        let (mut grad_a, mut grad_l) = (*state_a, *state_l);
+        let (mut grad_w, mut grad_u) = (*params_w, *params_u);
         for t in (0..given.length).rev() {
             let (r, v) = (given.r.load::<BLOCK>(t), given.v.load::<BLOCK>(t));
             let dy = grad_y.load::<BLOCK>(t);
             let (a, now, later) = (&means[t], &now[t], &later[t]);
-            let place = t * BLOCK..(t + 1) * BLOCK;
-            let grad_r: &mut [f32; BLOCK] = (&mut grads.r[place.clone()]).try_into().expect("a block");
-            let grad_k: &mut [f32; BLOCK] = (&mut grads.k[place.clone()]).try_into().expect("a block");
-            let grad_v: &mut [f32; BLOCK] = (&mut grads.v[place]).try_into().expect("a block");
+            let mut grad_r = [0.0f32; BLOCK];
+            let mut grad_k = [0.0f32; BLOCK];
+            let mut grad_v = [0.0f32; BLOCK];
             for i in 0..BLOCK {
                 let gate = sigmoid(r[i]);
                 let ahead = v[i] - a[i];
@@ -161,6 +164,12 @@ simd! {
                 grad_a[i] = g.mul_add(1.0 - s, grad_a[i] * (1.0 - z));
                 grad_l[i] = faded - by_now;
             }
+            let place = t * BLOCK..(t + 1) * BLOCK;
+            grads.r[place.clone()].copy_from_slice(&grad_r);
+            grads.k[place.clone()].copy_from_slice(&grad_k);
+            grads.v[place].copy_from_slice(&grad_v);
         }
+        (*state_a, *state_l) = (grad_a, grad_l);
+        (*params_w, *params_u) = (grad_w, grad_u);
     }
 }
