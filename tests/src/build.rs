@@ -89,6 +89,28 @@ fn fixtures() -> &'static Path {
     })
 }
 
+/// Builds a crate that lies outside this workspace, with this one's versions of everything, in the test's own profile
+/// and target folder, and with `test` runs its tests. Returns its library.
+///
+/// # Panics
+/// When it does not build or a test fails.
+pub fn build_outside(folder: &Path, library: &str, test: bool) -> PathBuf {
+    let lock = workspace().join("Cargo.lock");
+    std::fs::copy(lock, folder.join("Cargo.lock")).expect("a lock file can be copied");
+    let profile = profile_folder();
+    let target = profile.with_file_name("");
+    let target = target.to_string_lossy();
+    let mut words = vec!["--quiet", "--offline", "--target-dir", &target];
+    if profile.ends_with("release") {
+        words.push("--release");
+    }
+    if test {
+        cargo(folder, &[&["test"], &words[..]].concat());
+    }
+    cargo(folder, &[&["build"], &words[..]].concat());
+    profile.join(library)
+}
+
 /// The host's binary, built, with every plugin of the workspace beside it.
 pub fn longhaul() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

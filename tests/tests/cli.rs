@@ -13,6 +13,7 @@ const COMMANDS: &[&str] = &[
     "check",
     "bench",
     "checkpoint",
+    "new",
 ];
 
 fn with_faulty(arguments: &str) -> Ran {
