@@ -47,6 +47,25 @@ pub fn metadata(subject: &Subject) -> Outcome {
     }
 }
 
+/// A value just past each limit, which the option's own parser must refuse.
+fn past_limits(kind: &OptionKind) -> Vec<String> {
+    match kind {
+        OptionKind::Integer { min, max, .. } => [min.checked_sub(1), max.checked_add(1)]
+            .into_iter()
+            .flatten()
+            .map(|value| value.to_string())
+            .collect(),
+        OptionKind::Float { min, max, .. } => vec![
+            min.next_down().to_string(),
+            max.next_up().to_string(),
+            "NaN".to_owned(),
+        ],
+        OptionKind::Boolean { .. } => vec!["maybe".to_owned()],
+        OptionKind::Choice { .. } => vec!["?!".to_owned()],
+        OptionKind::Text { .. } => Vec::new(),
+    }
+}
+
 /// Every limit that is small enough to try is built, or refused as a bad option; never a crash.
 pub fn options(subject: &Subject) -> Outcome {
     let mut tried = 0;
@@ -68,6 +87,12 @@ pub fn options(subject: &Subject) -> Outcome {
             }
             OptionKind::Text { .. } => vec![OptionValue::Text("?!".into())],
         };
+        for text in past_limits(&option.kind) {
+            if option.parse(&text).is_ok() {
+                let detail = format!("{}={text} is past its limits and taken", option.name);
+                return Outcome::fail(None, detail);
+            }
+        }
         for value in values {
             tried += 1;
             let text = format!("{}={value}", option.name);

@@ -1,9 +1,9 @@
 //! Checks of gradients and training.
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel};
-use longhaul_plugin_api::data::TrainConfig;
+use longhaul_plugin_api::data::{Logits, TrainConfig};
 
-use crate::subject::{Data, Draw, Outcome, Subject};
+use crate::subject::{Data, Draw, Outcome, Subject, VOCAB};
 use crate::tolerance::DIFFERENCES;
 
 /// A constant learning rate without decay.
@@ -17,12 +17,17 @@ pub(crate) fn train_config(steps: u64) -> TrainConfig {
     }
 }
 
-/// Directional derivatives of every parameter against central differences of the loss. The direction
-/// is the gradient itself with random positive weights, so that the derivative is large; the best of
+/// Directional derivatives of every parameter against central differences of the loss, that of the
+/// plugin's reference form where it offers one. The direction is the gradient itself with random positive weights, so that the derivative is large; the best of
 /// several step sizes counts, because a float32 loss has rounding as well as curvature.
 pub fn differences(subject: &Subject) -> Outcome {
     let check = || -> Result<Outcome, ClientError> {
-        let mut model = subject.model(1)?;
+        let config = subject.config(1, 1);
+        let mut model = subject.build(&config)?;
+        let mut other = match subject.reference(&config) {
+            Some(config) => Some(subject.build(&config)?),
+            None => None,
+        };
         // Odd sizes, more than one chunk of any recurrence's.
         let data = Data::new(3, 70, 5);
         model.loss_and_gradients(data.batch())?;
@@ -55,7 +60,11 @@ pub fn differences(subject: &Subject) -> Outcome {
                 .zip(&direction)
                 .map(|(g, d)| f64::from(*g) * d / length)
                 .sum();
-            let error = best_error(&mut model, &data, index, &direction, length, slope)?;
+            let judge = match &mut other {
+                Some(reference) => reference,
+                None => &mut model,
+            };
+            let error = best_error(judge, &data, index, &direction, length, slope)?;
             if error > worst {
                 (worst, place) = (error, name);
             }
@@ -95,7 +104,7 @@ fn best_error(
                 .map(|(value, d)| (f64::from(*value) + sign * size * d / length) as f32)
                 .collect();
             model.write_parameter(index, &moved)?;
-            Ok(model.loss_and_gradients(data.batch())?.loss)
+            fed_loss(model, data)
         };
         let measured = (loss(1.0)? - loss(-1.0)?) / (2.0 * size);
         best = best.min((measured - slope).abs() / slope);
@@ -106,6 +115,14 @@ fn best_error(
     model.write_parameter(index, &values)?;
     // Nothing to measure: the loss hardly depends on this parameter.
     Ok(if best.is_finite() { best } else { 0.0 })
+}
+
+/// Mean negative log likelihood by feeding, which every form can.
+fn fed_loss(model: &LoadedModel, data: &Data) -> Result<f64, ClientError> {
+    let mut session = model.new_session(data.rows)?;
+    let output = session.feed(data.batch(), Logits::None, VOCAB)?;
+    let sum: f64 = output.nll.iter().map(|nll| f64::from(*nll)).sum();
+    Ok(sum / output.nll.len() as f64)
 }
 
 fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {

@@ -4,6 +4,7 @@
 mod behaviour;
 mod gradients;
 mod inference;
+mod reference;
 mod subject;
 pub mod tolerance;
 
@@ -18,7 +19,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "options",
-        what: "takes options at their limits or says why not",
+        what: "takes options at their limits, refuses them past these",
         run: behaviour::options,
     },
     Check {
@@ -27,8 +28,13 @@ pub const CHECKS: &[Check] = &[
         run: behaviour::parameters,
     },
     Check {
+        name: "reference",
+        what: "the fast form gives what the reference form gives",
+        run: reference::logits,
+    },
+    Check {
         name: "gradients",
-        what: "gradients agree with finite differences",
+        what: "gradients agree with differences of the reference form",
         run: gradients::differences,
     },
     Check {
@@ -83,7 +89,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "long",
-        what: "finite after 4096 tokens",
+        what: "finite after 65536 tokens, 4096 where the state grows",
         run: inference::long,
     },
     Check {

@@ -1,11 +1,13 @@
 //! What is checked: an architecture of a plugin, however it is reached, and how a check ends.
 
-use longhaul_plugin_api::abi_stable::std_types::Tuple2;
+use longhaul_plugin_api::abi_stable::std_types::{RString, Tuple2};
 use longhaul_plugin_api::author::{Plugin, guard, model_box};
 use longhaul_plugin_api::client::{ClientError, LoadedModel};
-use longhaul_plugin_api::data::{Batch, Device, DeviceKind, FeedOutput, Logits, ModelConfig};
+use longhaul_plugin_api::data::{
+    Batch, Device, DeviceKind, FeedOutput, Logits, ModelConfig, extra,
+};
 use longhaul_plugin_api::error::PluginError;
-use longhaul_plugin_api::metadata::{ArchitectureInfo, LibraryInfo, OptionValue};
+use longhaul_plugin_api::metadata::{ArchitectureInfo, LibraryInfo, OptionValue, capability};
 
 type Build = Box<dyn Fn(&ModelConfig) -> Result<LoadedModel, ClientError>>;
 
@@ -24,6 +26,8 @@ pub struct Check {
 pub struct Outcome {
     /// Whether it holds.
     pub passed: bool,
+    /// Whether there was nothing to hold: it neither holds nor fails.
+    pub skipped: bool,
     /// Largest error met, where there is one to measure.
     pub worst: Option<f64>,
     /// Where the worst error was, or what was wrong.
@@ -35,8 +39,17 @@ impl Outcome {
     pub fn pass(worst: Option<f64>, detail: impl Into<String>) -> Self {
         Self {
             passed: true,
+            skipped: false,
             worst,
             detail: detail.into(),
+        }
+    }
+
+    /// There is nothing to hold, for this reason.
+    pub fn skip(reason: impl Into<String>) -> Self {
+        Self {
+            skipped: true,
+            ..Self::pass(None, reason)
         }
     }
 
@@ -44,6 +57,7 @@ impl Outcome {
     pub fn fail(worst: Option<f64>, detail: impl Into<String>) -> Self {
         Self {
             passed: false,
+            skipped: false,
             worst,
             detail: detail.into(),
         }
@@ -129,8 +143,19 @@ impl Subject {
                 index: 0,
                 threads,
             },
-            extra: Vec::new().into(),
+            extra: vec![pair(extra::POISONED_BUFFERS)].into(),
         }
+    }
+
+    /// The same configuration in the plugin's reference form; none where it offers none.
+    pub fn reference(&self, config: &ModelConfig) -> Option<ModelConfig> {
+        let words = &self.architecture.capabilities;
+        let offered = words.iter().any(|word| word == capability::REFERENCE);
+        offered.then(|| {
+            let mut config = config.clone();
+            config.extra.push(pair(extra::REFERENCE_FORM));
+            config
+        })
     }
 
     /// Builds a model from a configuration.
@@ -148,6 +173,10 @@ impl Subject {
     pub fn model(&self, seed: u64) -> Result<LoadedModel, ClientError> {
         self.build(&self.config(seed, 1))
     }
+}
+
+fn pair(pair: (&str, &str)) -> Tuple2<RString, RString> {
+    Tuple2(pair.0.into(), pair.1.into())
 }
 
 /// Token sequences with targets, of a fixed pattern.

@@ -4,6 +4,10 @@
 /// The same logits by another way (chunks, steps, other rows): float32 sums in another order.
 pub const SAME_LOGITS: f64 = 2e-5;
 
+/// Logits of a model's fast form against those of its reference form: float32 against float64 inside
+/// the recurrences, float32 around them.
+pub const REFERENCE: f64 = 5e-5;
+
 /// A directional derivative against central differences of a float32 loss.
 pub const DIFFERENCES: f64 = 2e-2;
 

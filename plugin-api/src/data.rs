@@ -60,6 +60,24 @@ pub struct ModelConfig {
     pub extra: Pairs,
 }
 
+/// Pairs that [`ModelConfig::extra`] may have. A plugin that does not know one ignores it.
+pub mod extra {
+    use crate::metadata::{Pairs, pair};
+
+    /// `form` = `reference`: the model computes the same by its naive float64 functions, feeds only. Asked
+    /// of plugins that declare [`REFERENCE`](crate::metadata::capability::REFERENCE).
+    pub const REFERENCE_FORM: (&str, &str) = ("form", "reference");
+
+    /// `buffers` = `poisoned`: every buffer begins each run full of NaN, so that reading what was not
+    /// written shows.
+    pub const POISONED_BUFFERS: (&str, &str) = ("buffers", "poisoned");
+
+    /// Whether a pair is there.
+    pub fn has(pairs: &Pairs, wanted: (&str, &str)) -> bool {
+        pair(pairs, wanted.0) == Some(wanted.1)
+    }
+}
+
 /// The optimiser: AdamW with decay on matrices only, global gradient clipping, linear warm-up and
 /// cosine decay.
 #[repr(C)]

@@ -118,6 +118,9 @@ pub mod capability {
     pub const TRAIN: &str = "train";
     /// Sessions can be forked.
     pub const FORK: &str = "fork";
+    /// The model can be built in a naive reference form to be compared with, see
+    /// [`extra`](crate::data::extra).
+    pub const REFERENCE: &str = "reference";
     /// Session state can be exported and imported.
     pub const EXPORT_STATE: &str = "export-state";
 }

@@ -78,6 +78,7 @@ impl Architecture {
                 capability::TRAIN.into(),
                 capability::FORK.into(),
                 capability::EXPORT_STATE.into(),
+                capability::REFERENCE.into(),
             ]
             .into(),
             extra: Vec::new().into(),
@@ -153,6 +154,9 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
     let epsilon = settings.float("norm_epsilon")? as f32;
     let mlp = Mlp::new(settings)?;
     let mut graph = Graph::new(settings.config.seed);
+    if settings.wants_reference() {
+        graph.want_reference();
+    }
     let std = 1.0 / (d_model as f32).sqrt();
     let table = graph.param("embedding.weight", &[vocab, d_model], Init::Normal { std });
     let padding = u32::try_from(settings.integer("padding_token")?).ok();

@@ -8,6 +8,7 @@ use longhaul_plugin_api::author::{Model, Plugin, Result, Session};
 use longhaul_plugin_api::checkpoint::{CheckpointPlan, MODEL_TYPE};
 use longhaul_plugin_api::data::{
     Batch, DeviceKind, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+    extra,
 };
 use longhaul_plugin_api::error::{ErrorKind, PluginError};
 use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth};
@@ -183,6 +184,9 @@ impl KitModel {
                 config.vocab, config.d_model, config.layers
             )));
         }
+        let poison = poison
+            || extra::has(&config.extra, extra::POISONED_BUFFERS)
+            || std::env::var_os("LONGHAUL_POISON").is_some();
         let settings = Settings::new(config);
         let mixer = (architecture.mixer)(&settings)?;
         let graph = trace(&settings, mixer.as_ref())?;
@@ -196,7 +200,7 @@ impl KitModel {
                 params: RwLock::new(graph.params),
                 pool,
                 vocab: config.vocab,
-                poison: poison || std::env::var_os("LONGHAUL_POISON").is_some(),
+                poison,
             }),
             trainer: Trainer::new(mixer.min_rows(), poison),
             optimizer: None,

@@ -2,7 +2,7 @@
 //! limits before a model is built; free text is the plugin's to parse.
 
 use longhaul_plugin_api::author::Result;
-use longhaul_plugin_api::data::ModelConfig;
+use longhaul_plugin_api::data::{ModelConfig, extra};
 use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::metadata::{OptionKind, OptionSpec, OptionValue};
 
@@ -76,6 +76,11 @@ impl Settings {
             config: self.config.clone(),
             prefix: format!("{}{prefix}.", self.prefix),
         }
+    }
+
+    /// Whether the model is asked for in its reference form.
+    pub fn wants_reference(&self) -> bool {
+        extra::has(&self.config.extra, extra::REFERENCE_FORM)
     }
 
     /// D, the model width.

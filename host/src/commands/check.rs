@@ -34,6 +34,9 @@ struct CheckResult {
     architecture: String,
     check: String,
     passed: bool,
+    /// Whether there was nothing to hold.
+    #[serde(default)]
+    skipped: bool,
     worst: Option<f64>,
     detail: String,
 }
@@ -84,7 +87,12 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
             };
             rows.push(vec![
                 format!("  {}", check.name),
-                if result.passed { "ok" } else { "FAILED" }.to_owned(),
+                match (result.passed, result.skipped) {
+                    (true, false) => "ok",
+                    (true, true) => "skipped",
+                    (false, _) => "FAILED",
+                }
+                .to_owned(),
                 result
                     .worst
                     .map_or_else(String::new, |worst| format!("{worst:.1e}")),
@@ -143,6 +151,7 @@ fn run_one(spec: &ArchSpec, check: &str) -> CheckResult {
         architecture: spec.architecture.clone(),
         check: check.to_owned(),
         passed: false,
+        skipped: false,
         worst: None,
         detail: reason,
     })
@@ -187,6 +196,7 @@ pub fn work(job: CheckJob) -> Result<String, CommandError> {
     );
     let Outcome {
         passed,
+        skipped,
         worst,
         detail,
     } = (check.run)(&subject);
@@ -195,6 +205,7 @@ pub fn work(job: CheckJob) -> Result<String, CommandError> {
         architecture: job.architecture,
         check: job.check,
         passed,
+        skipped,
         worst,
         detail,
     };

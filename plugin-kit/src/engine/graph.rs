@@ -35,6 +35,7 @@ pub struct Graph {
     pub(crate) program: Program,
     pub(crate) params: Params,
     seed: u64,
+    reference_form: bool,
     scope: Vec<String>,
     role: ParameterRole,
 }
@@ -46,9 +47,20 @@ impl Graph {
             program: Program::default(),
             params: Params::default(),
             seed,
+            reference_form: false,
             scope: Vec::new(),
             role: ParameterRole::Backbone,
         }
+    }
+
+    /// Asks for reference forms: recurrences and attention then record their naive float64 functions.
+    pub fn want_reference(&mut self) {
+        self.reference_form = true;
+    }
+
+    /// Whether reference forms are asked for, see [`Graph::reference`].
+    pub fn wants_reference(&self) -> bool {
+        self.reference_form
     }
 
     /// Runs a part of `forward` with a prefix on its parameters' names.

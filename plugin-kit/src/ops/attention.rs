@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Extent, Saved, State, StateSpec, Tensor};
+use crate::ops::attention_reference;
 use crate::ops::attention_tile::{Given, accumulate_gradients, attend};
 use crate::simd::add_into;
 
@@ -93,6 +94,11 @@ impl Graph {
             (kv_heads * head_dim, kv_heads * head_dim),
             "k and v"
         );
+        if self.wants_reference() {
+            return self.reference(&[q, k, v], &[], heads * head_dim, move |given| {
+                attention_reference::attention(given, spec)
+            });
+        }
         let y = self.tensor(heads * head_dim);
         let operation = Attention {
             q,

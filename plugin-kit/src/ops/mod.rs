@@ -2,6 +2,7 @@
 //! holds forward and backward beside each other.
 
 pub mod attention;
+mod attention_reference;
 mod attention_tile;
 mod block_linear;
 mod convolution;
@@ -10,4 +11,5 @@ mod embedding;
 mod head;
 mod linear;
 pub mod norm;
+pub mod reference;
 mod rotary;

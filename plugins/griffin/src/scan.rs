@@ -19,6 +19,14 @@ const STEEPEST: f32 = 1000.0;
 /// sigmoids, `[B, T, W]`; `lambda` is `[W]`.
 pub(crate) fn rg_lru(graph: &mut Graph, x: Tensor, r: Tensor, i: Tensor, lambda: Param) -> Tensor {
     let width = x.cols();
+    if graph.wants_reference() {
+        return graph.reference(&[x, r, i], &[lambda], width, |given| {
+            let [x, r, i] = &given.inputs[..] else {
+                unreachable!("three inputs are recorded")
+            };
+            crate::reference::recurrence(x, r, i, &given.params[0], given.length)
+        });
+    }
     let h = graph.tensor(width);
     let operation = RgLru {
         x,

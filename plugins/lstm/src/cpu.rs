@@ -12,6 +12,13 @@ use longhaul_plugin_kit::{
 /// o), `weight_hh` is `[4H, H]`, `bias_hh` `[4H]`; the result is h, `[B, T, H]`.
 pub(crate) fn lstm(graph: &mut Graph, gates: Tensor, weight_hh: Param, bias_hh: Param) -> Tensor {
     let hidden = gates.cols() / 4;
+    if graph.wants_reference() {
+        return graph.reference(&[gates], &[weight_hh, bias_hh], hidden, move |given| {
+            let (gates, params) = (&given.inputs[0], &given.params);
+            let (rows, length) = (given.rows, given.length);
+            crate::reference::recurrence(gates, &params[0], &params[1], rows, length, hidden)
+        });
+    }
     let h = graph.tensor(hidden);
     let operation = Lstm {
         gates,

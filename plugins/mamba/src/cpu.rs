@@ -36,6 +36,29 @@ pub(crate) struct ScanInputs {
 /// Records the scan; the result is y, `[B, T, d_inner]`.
 pub(crate) fn selective_scan(graph: &mut Graph, inputs: ScanInputs, negative: bool) -> Tensor {
     let (channels, states) = (inputs.u.cols(), inputs.b.cols());
+    if graph.wants_reference() {
+        let ScanInputs {
+            u,
+            delta,
+            b,
+            c,
+            a_log,
+            d,
+        } = inputs;
+        return graph.reference(&[u, delta, b, c], &[a_log, d], channels, move |given| {
+            let sizes = crate::reference::Sizes {
+                rows: given.rows,
+                length: given.length,
+                channels,
+                state: states,
+                negative,
+            };
+            let ([u, delta, b, c], [a_log, d]) = (&given.inputs[..], &given.params[..]) else {
+                unreachable!("four inputs and two parameters are recorded")
+            };
+            crate::reference::recurrence(u, delta, b, c, a_log, d, sizes)
+        });
+    }
     let units = channels.div_ceil(BLOCK);
     let padded = units * BLOCK;
     let y = graph.tensor(channels);

@@ -44,6 +44,32 @@ pub(crate) fn ssd(graph: &mut Graph, inputs: SsdInputs, groups: usize, chunk: us
     let d_inner = inputs.x.cols();
     let heads = inputs.dt.cols();
     let (state, head_dim) = (inputs.b.cols() / groups, d_inner / heads);
+    if graph.wants_reference() {
+        let SsdInputs {
+            x,
+            b,
+            c,
+            dt,
+            a_log,
+            d,
+            dt_bias,
+        } = inputs;
+        let params = [a_log, d, dt_bias];
+        return graph.reference(&[x, b, c, dt], &params, d_inner, move |given| {
+            let sizes = crate::reference::Sizes {
+                rows: given.rows,
+                length: given.length,
+                heads,
+                head_dim,
+                groups,
+                state,
+            };
+            let ([x, b, c, dt], [a, d, bias]) = (&given.inputs[..], &given.params[..]) else {
+                unreachable!("four inputs and three parameters are recorded")
+            };
+            crate::reference::recurrence(x, b, c, dt, a, d, bias, sizes)
+        });
+    }
     let in_group = heads / groups;
     let most = (BLOCK_COLS / head_dim).max(1);
     let block_heads = (1..=in_group.min(most))

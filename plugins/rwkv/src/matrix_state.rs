@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::matrix_gradients::{Gradients, backward};
 use crate::matrix_scan::{CHUNK, Given, forward, padded};
 use crate::part::{Part, Slot, scatter, units_a_thread};
+use crate::reference::{Matrix, rwkv6, rwkv7};
 
 /// Inputs of the recurrence, each `[B, T, D]` with the heads side by side; see
 /// [`Given`](crate::matrix_scan::Given) for what they do.
@@ -28,6 +29,9 @@ pub(crate) struct MatrixInputs {
 pub(crate) fn matrix_state(graph: &mut Graph, inputs: MatrixInputs, head_dim: usize) -> Tensor {
     let channels = inputs.k.cols();
     assert!(channels.is_multiple_of(head_dim), "heads of {head_dim}");
+    if graph.wants_reference() {
+        return reference_state(graph, inputs, head_dim);
+    }
     let heads = channels / head_dim;
     let slots = if inputs.removal.is_some() { 6 } else { 4 };
     let values = heads * head_dim * padded(head_dim);
@@ -51,6 +55,30 @@ pub(crate) fn matrix_state(graph: &mut Graph, inputs: MatrixInputs, head_dim: us
     };
     graph.push(operation);
     o
+}
+
+/// The same by the naive functions.
+fn reference_state(graph: &mut Graph, inputs: MatrixInputs, head_dim: usize) -> Tensor {
+    let d_model = inputs.k.cols();
+    let mut recorded = vec![inputs.r, inputs.k, inputs.v, inputs.decay];
+    recorded.extend(inputs.removal.into_iter().flatten());
+    graph.reference(&recorded, &[], d_model, move |given| {
+        let all = &given.inputs;
+        let matrix = Matrix {
+            r: &all[0],
+            k: &all[1],
+            v: &all[2],
+            decay: &all[3],
+            length: given.length,
+            d_model,
+            head_dim,
+        };
+        match &all[4..] {
+            [kappa, b] => rwkv7(matrix, kappa, b),
+            // Its bonus is an operation of its own.
+            _ => rwkv6(matrix, &vec![0.0; d_model]),
+        }
+    })
 }
 
 struct MatrixState {

@@ -26,6 +26,25 @@ pub(crate) struct Wkv4Inputs {
 /// Records `sigmoid(r) wkv`, `[B, T, H]`.
 pub(crate) fn wkv4(graph: &mut Graph, inputs: Wkv4Inputs) -> Tensor {
     let channels = inputs.k.cols();
+    if graph.wants_reference() {
+        let Wkv4Inputs {
+            r,
+            k,
+            v,
+            time_decay,
+            time_first,
+        } = inputs;
+        return graph.reference(&[r, k, v], &[time_decay, time_first], channels, |given| {
+            let ([r, k, v], [decay, first]) = (&given.inputs[..], &given.params[..]) else {
+                unreachable!("three inputs and two parameters are recorded")
+            };
+            let wkv = crate::reference::wkv4(k, v, decay, first, given.length);
+            wkv.iter()
+                .zip(r)
+                .map(|(y, r)| y / (1.0 + (-r).exp()))
+                .collect()
+        });
+    }
     let units = channels.div_ceil(BLOCK);
     let padded = units * BLOCK;
     let y = graph.tensor(channels);
