@@ -72,6 +72,9 @@ pub struct Verdict {
     pub verdict: String,
 }
 
+/// An architecture's name and options.
+type Named = Result<(String, String), RunError>;
+
 /// The targets whose units are there. `options` gives an architecture's name and options by its text.
 ///
 /// # Errors
@@ -79,7 +82,7 @@ pub struct Verdict {
 pub fn resolve(
     entries: &[TargetEntry],
     units: &[Unit],
-    options: &dyn Fn(&str) -> Result<(String, String), RunError>,
+    options: &dyn Fn(&str) -> Named,
 ) -> Result<Vec<Target>, RunError> {
     let mut targets = Vec::new();
     for entry in entries {

@@ -20,6 +20,9 @@ pub struct Sequences {
     pub length: usize,
 }
 
+/// A naive function of whole sequences.
+type Function = Box<dyn Fn(&Sequences) -> Vec<f64> + Send + Sync>;
+
 impl Graph {
     /// Records a float64 function over whole sequences with result `[B, T, cols]`. Its state is all it
     /// has read, and every feed computes it anew from position 0.
@@ -51,7 +54,7 @@ impl Graph {
 struct Reference {
     inputs: Vec<Tensor>,
     params: Vec<Param>,
-    function: Box<dyn Fn(&Sequences) -> Vec<f64> + Send + Sync>,
+    function: Function,
     /// A row's tokens in order, each with the values of all inputs.
     state: State,
     per_token: usize,
