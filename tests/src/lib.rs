@@ -4,4 +4,5 @@
 pub mod build;
 pub mod host;
 pub mod in_process;
+pub mod mutants;
 pub mod versions;

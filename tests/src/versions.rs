@@ -20,7 +20,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    fn apply(&self, text: &str, file: &str) -> String {
+    pub(crate) fn apply(&self, text: &str, file: &str) -> String {
         let only = |marker: &str| {
             let mut places = text.match_indices(marker);
             let (Some((place, _)), None) = (places.next(), places.next()) else {
@@ -132,13 +132,13 @@ impl Version {
     }
 }
 
-fn change(path: &Path, edit: impl FnOnce(&str) -> String) {
+pub(crate) fn change(path: &Path, edit: impl FnOnce(&str) -> String) {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     fs::write(path, edit(&text)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
 /// Copies a manifest and the sources below `src`.
-fn copy_crate(from: &Path, to: &Path) {
+pub(crate) fn copy_crate(from: &Path, to: &Path) {
     copy_file(&from.join("Cargo.toml"), &to.join("Cargo.toml"));
     copy_folder(&from.join("src"), &to.join("src"));
 }

@@ -1,0 +1,218 @@
+//! `longhaul check` finds bugs: plugins with one deliberate bug each, and which checks catch which. The table stands in
+//! `conformance/README.md`; LONGHAUL_WRITE_TABLE=1 writes it anew.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use longhaul_tests::build::workspace;
+use longhaul_tests::host::longhaul;
+use longhaul_tests::mutants::{Mutant, build};
+use longhaul_tests::versions::Edit;
+
+const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "kept-state",
+        bug: "chunk boundary off by one: the state kept for the gradients is a token late",
+        plugin: "mamba",
+        architecture: "mamba",
+        file: "src/scan.rs",
+        edit: Edit::Replace("if t % CHUNK == 0 && !kept", "if t % CHUNK == 1 && !kept"),
+        caught_by: &["gradients"],
+    },
+    Mutant {
+        name: "chunk-diagonal",
+        bug: "a chunk leaves out each token's own input",
+        plugin: "mamba2",
+        architecture: "mamba2",
+        file: "src/chunk.rs",
+        edit: Edit::Replace("row.split_at_mut(i + 1)", "row.split_at_mut(i)"),
+        caught_by: &["reference"],
+    },
+    Mutant {
+        name: "lost-term",
+        bug: "a term of a gradient is lost",
+        plugin: "mamba",
+        architecture: "mamba",
+        file: "src/scan.rs",
+        edit: Edit::Replace(
+            "let whole = grad_input[i].mul_add(u[i], grad_step[i]);",
+            "let whole = grad_input[i] * u[i];",
+        ),
+        caught_by: &["gradients"],
+    },
+    Mutant {
+        name: "leaking-rows",
+        bug: "rows of a batch take each other's state",
+        plugin: "griffin",
+        architecture: "hawk",
+        file: "src/scan.rs",
+        edit: Edit::Replace(
+            "running.chunks_exact_mut(width).zip(state.iter()) {",
+            "running.chunks_exact_mut(width).zip(state.iter().rev()) {",
+        ),
+        caught_by: &["chunks"],
+    },
+    Mutant {
+        name: "future",
+        bug: "a query sees the next key",
+        plugin: "transformer",
+        architecture: "transformer",
+        file: "plugin-kit/src/ops/attention_tile.rs",
+        edit: Edit::Replace("let to = (at + 1).clamp(", "let to = (at + 2).clamp("),
+        caught_by: &["causality", "reference"],
+    },
+    Mutant {
+        name: "late-decay",
+        bug: "the state is halved in every feed past 1024 tokens",
+        plugin: "griffin",
+        architecture: "hawk",
+        file: "src/scan.rs",
+        edit: Edit::Before(
+            "        let mut h = run.value_mut(self.h);",
+            "        if run.position() + length as u64 > 1024 {\n            running.iter_mut().for_each(|value| *value *= 0.5);\n        }\n",
+        ),
+        caught_by: &["reference"],
+    },
+    Mutant {
+        name: "stale-state",
+        bug: "a training sequence starts from what the buffer held",
+        plugin: "griffin",
+        architecture: "hawk",
+        file: "src/scan.rs",
+        edit: Edit::Replace("None => running.fill(0.0),", "None => {}"),
+        caught_by: &["training-feed"],
+    },
+    Mutant {
+        name: "lanes-by-threads",
+        bug: "the order of a sum depends on the number of threads",
+        plugin: "lstm",
+        architecture: "lstm",
+        file: "plugin-kit/src/engine/train.rs",
+        edit: Edit::Replace(
+            "let count = micros.min(MAX_LANES)",
+            "let count = micros.min(rayon::current_num_threads()).min(MAX_LANES)",
+        ),
+        caught_by: &["same-bytes"],
+    },
+    Mutant {
+        name: "idle-parameter",
+        bug: "a parameter has no gradient",
+        plugin: "mamba",
+        architecture: "mamba",
+        file: "src/cpu.rs",
+        edit: Edit::Replace(
+            "grad_skip[channel] += grad_d[channel];",
+            "let _ = (&mut grad_skip, grad_d[channel]);",
+        ),
+        caught_by: &["gradients-reach"],
+    },
+    Mutant {
+        name: "state-bytes",
+        bug: "declares a value of state that is not there",
+        plugin: "lstm",
+        architecture: "lstm",
+        file: "plugin-kit/src/engine/tensor.rs",
+        edit: Edit::Replace(
+            "Self::Fixed { values, .. } => values as u64,",
+            "Self::Fixed { values, .. } => values as u64 + 1,",
+        ),
+        caught_by: &["state-bytes"],
+    },
+    Mutant {
+        name: "short-window",
+        bug: "the cache keeps too few tokens for the window",
+        plugin: "transformer",
+        architecture: "transformer:heads=2,window=8",
+        file: "plugin-kit/src/ops/attention.rs",
+        edit: Edit::Replace(
+            "saturating_sub(window * per_token)",
+            "saturating_sub((window - 2) * per_token)",
+        ),
+        caught_by: &["chunks"],
+    },
+    Mutant {
+        name: "import-position",
+        bug: "an imported state forgets its position",
+        plugin: "transformer",
+        architecture: "transformer",
+        file: "plugin-kit/src/engine/session.rs",
+        edit: Edit::Replace(
+            "        self.position = position;\n        self.slots = slots;",
+            "        self.slots = slots;",
+        ),
+        caught_by: &["export"],
+    },
+    Mutant {
+        name: "unwritten-buffer",
+        bug: "a sum starts from what the buffer held",
+        plugin: "griffin",
+        architecture: "hawk",
+        file: "src/scan.rs",
+        edit: Edit::Replace("        grad_rates.fill(0.0);\n", ""),
+        caught_by: &["gradients"],
+    },
+    Mutant {
+        name: "late-position",
+        bug: "positions are off by one after the first feed",
+        plugin: "transformer",
+        architecture: "transformer",
+        file: "plugin-kit/src/ops/rotary.rs",
+        edit: Edit::Replace(
+            "let position = (run.position() + t as u64) as f64;",
+            "let position = (run.position() + t as u64 + u64::from(run.position() > 0)) as f64;",
+        ),
+        caught_by: &["chunks"],
+    },
+];
+
+/// Names of the checks that fail on a mutant.
+fn failures(mutant: &Mutant) -> BTreeSet<String> {
+    let library = mutant.library().to_string_lossy().into_owned();
+    let ran = longhaul(["check", &mutant.text(), "--plugin", &library, "--json"]).expect(1);
+    let results = ran.stdout.lines().map(|line| {
+        let result: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+        (
+            result["check"].as_str().expect("a name").to_owned(),
+            result["passed"] == true,
+        )
+    });
+    results
+        .filter(|(_, passed)| !passed)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    build(MUTANTS);
+    let all: Vec<(&Mutant, BTreeSet<String>)> = MUTANTS
+        .iter()
+        .map(|mutant| (mutant, failures(mutant)))
+        .collect();
+    let mut table = String::from("| mutant | bug | caught by |\n|---|---|---|\n");
+    for (mutant, failed) in &all {
+        let names: Vec<&str> = failed.iter().map(String::as_str).collect();
+        table.push_str(&format!(
+            "| {} ({}) | {} | {} |\n",
+            mutant.name,
+            mutant.architecture,
+            mutant.bug,
+            names.join(", ")
+        ));
+    }
+    println!("{table}");
+    let path = workspace().join("conformance/README.md");
+    let text = fs::read_to_string(&path).expect("the table's document");
+    let heading = "## Which check catches which bug\n\n";
+    let (before, old) = text.split_once(heading).expect("the table's heading");
+    if std::env::var_os("LONGHAUL_WRITE_TABLE").is_some() {
+        fs::write(&path, format!("{before}{heading}{table}")).expect("writable");
+    } else {
+        assert_eq!(old, table, "LONGHAUL_WRITE_TABLE=1 writes the table anew");
+    }
+    for (mutant, failed) in &all {
+        for check in mutant.caught_by {
+            assert!(failed.contains(*check), "{}: {check} passed", mutant.name);
+        }
+    }
+}
