@@ -121,6 +121,10 @@ pub fn build(mutants: &[Mutant]) {
     if profile.ends_with("release") {
         words.push("--release");
     }
-    words.push("--workspace");
+    // The kits are not asked for: copies of one library name would be put in one place.
+    let packages: Vec<String> = mutants.iter().map(Mutant::package).collect();
+    for package in &packages {
+        words.extend(["--package", package]);
+    }
     cargo(&root, &words);
 }
