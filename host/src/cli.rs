@@ -81,6 +81,7 @@ Examples:
   longhaul run --arch mamba2:state=128 --arch transformer --task mqar:pairs=8 \\
       --train-length 128 --lengths 128..8192 --seeds 3 --lr 1e-3 --out runs/mine
   longhaul run quick --resume
+  longhaul run published --task parity --out runs/parity
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
     /// A built-in suite (quick, smoke, niah, mqar) or a TOML file
@@ -89,7 +90,8 @@ pub struct RunArgs {
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4
     #[arg(long = "arch", value_name = "ARCH")]
     pub architectures: Vec<String>,
-    /// Task with options, instead of the suite's: mqar:pairs=8
+    /// Task with options, instead of the suite's: mqar:pairs=8. One that the
+    /// suite has keeps the suite's settings
     #[arg(long = "task", value_name = "TASK")]
     pub tasks: Vec<String>,
     /// Evaluation lengths in tokens: 64..16384 (doublings) or 64,100,1000

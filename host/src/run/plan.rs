@@ -184,7 +184,7 @@ pub fn make(
         overrides
             .tasks
             .iter()
-            .map(|text| TaskEntry::new(text))
+            .flat_map(|text| entries_of(suite, text))
             .collect()
     };
     let nothing = |texts: &[&str]| texts.is_empty() && overrides.architectures.is_empty();
@@ -244,6 +244,17 @@ pub fn make(
         architectures: chosen,
         targets,
     })
+}
+
+/// The suite's own entries of a task, with their settings; one with none where it has no such task.
+fn entries_of(suite: &Suite, text: &str) -> Vec<TaskEntry> {
+    let own = suite.tasks.iter().filter(|entry| entry.name == text);
+    let own: Vec<TaskEntry> = own.cloned().collect();
+    if own.is_empty() {
+        vec![TaskEntry::new(text)]
+    } else {
+        own
+    }
 }
 
 /// The column `options` of an architecture: what is not the default, and the model's size.
