@@ -67,12 +67,12 @@ impl Mutant {
                         "longhaul-plugin-kit = {{ package = \"{kit}\", path = \"../{kit}\" }}"
                     );
                     Edit::Replace("longhaul-plugin-kit.workspace = true", own.leak())
-                        .apply(&text, "Cargo.toml")
+                        .apply(text, "Cargo.toml")
                 });
                 (folder, file)
             }
         };
-        change(&place.join(file), |text| self.edit.apply(&text, file));
+        change(&place.join(file), |text| self.edit.apply(text, file));
     }
 }
 
