@@ -1,7 +1,7 @@
 // Gated exponential averages: forward, hand-written backward, AdamW. One thread, float32, no allocation,
 // no exception; every buffer is the caller's. src/native.rs declares the same functions and checks sizes.
 //
-// A block, for a row of tokens t and channels c (averages as in arXiv 2209.10655, eq. 1, one a channel):
+// A block, for a row of tokens t and channels c (the undamped average that arXiv 2209.10655 starts from):
 //
 //     v = W_in x,   g = W_gate x,   a = sigmoid(decay)
 //     s_t = a s_{t-1} + (1 - a) v_t
