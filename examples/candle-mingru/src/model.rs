@@ -67,68 +67,131 @@ impl Trainable {
     /// The mean loss over the scored positions, and its gradients.
     fn differentiate(&mut self, batch: &Batch<'_>) -> Result<(StepReport, GradStore)> {
         check_tokens(batch, self.settings.vocab)?;
-        let scored = batch.targets.iter().enumerate();
-        let (positions, targets): (Vec<u32>, Vec<u32>) = scored
-            .filter(|(_, target)| **target >= 0)
-            .map(|(position, &target)| (position as u32, target as u32))
-            .unzip();
-        if positions.is_empty() {
+        let scored = batch.targets.iter().filter(|&&target| target >= 0).count();
+        if scored == 0 {
             return Err(PluginError::bad_option(
                 "no position of the batch is scored: every target is -1",
             ));
         }
         let pool = Arc::clone(&self.pool);
-        let (nll, best, grads) = pool
-            .install(|| self.backward(batch, &positions, &targets))
+        let sums = pool
+            .install(|| self.backward(batch, scored))
             .map_err(refused)?;
         self.gradients = self
             .parameters
             .iter()
-            .map(|parameter| match grads.get(&parameter.var) {
+            .map(|parameter| match sums.grads.get(&parameter.var) {
                 Some(grad) => Ok(grad.clone()),
                 None => parameter.var.zeros_like(),
             })
             .collect::<candle_core::Result<_>>()
             .map_err(refused)?;
-        let sum: f64 = nll.iter().map(|&nll| f64::from(nll)).sum();
-        let right = best.iter().zip(&targets).filter(|(b, t)| b == t).count();
         let report = StepReport {
-            loss: sum / nll.len() as f64,
+            loss: sums.nll / scored as f64,
             gradient_norm: 0.0,
             learning_rate: 0.0,
-            scored: nll.len() as u64,
-            correct: right as u64,
+            scored: scored as u64,
+            correct: sums.correct,
         };
-        Ok((report, grads))
+        Ok((report, sums.grads))
     }
 
-    /// Loss and most likely token of each scored position, and the gradients of the mean.
-    fn backward(
-        &self,
-        batch: &Batch<'_>,
-        positions: &[u32],
-        targets: &[u32],
-    ) -> candle_core::Result<(Vec<f32>, Vec<u32>, GradStore)> {
-        let cpu = &Device::Cpu;
+    /// Losses, and gradients of their mean over `scored` positions, summed over micro-batches of whole
+    /// rows: small enough that the many tensors of the scan come from memory in use already.
+    fn backward(&self, batch: &Batch<'_>, scored: usize) -> candle_core::Result<Sums> {
+        let length = batch.length as usize;
         let values: Vec<Tensor> = self
             .parameters
             .iter()
             .map(|parameter| parameter.var.as_tensor().clone())
             .collect();
         let network = Network { values: &values };
-        let shape = (batch.rows as usize, batch.length as usize);
-        let tokens = Tensor::from_slice(batch.tokens.as_slice(), shape, cpu)?;
-        let (hidden, _) = network.read(&tokens, None)?;
-        let positions = Tensor::from_slice(positions, positions.len(), cpu)?;
-        let logits = network.logits(&hidden.index_select(&positions, 0)?)?;
-        let targets = Tensor::from_slice(targets, (targets.len(), 1), cpu)?;
-        let nll = candle_nn::ops::log_softmax(&logits, D::Minus1)?
-            .gather(&targets, 1)?
-            .neg()?;
-        let grads = nll.mean_all()?.backward()?;
-        let best = logits.argmax(D::Minus1)?.to_vec1()?;
-        Ok((nll.flatten_all()?.to_vec1()?, best, grads))
+        let tokens = (MICRO_BATCH / length).max(1) * length;
+        let parts = batch.tokens.as_slice().chunks(tokens);
+        let mut sums: Option<Sums> = None;
+        for (tokens, targets) in parts.zip(batch.targets.as_slice().chunks(tokens)) {
+            let Some(part) = part(&network, tokens, targets, length, scored)? else {
+                continue; // nothing of it is scored
+            };
+            sums = Some(match sums {
+                None => part,
+                Some(sums) => sums.add(part, &self.parameters)?,
+            });
+        }
+        sums.ok_or_else(|| candle_core::Error::Msg("no position is scored".to_owned()))
     }
+}
+
+/// Tokens of a micro-batch, about.
+const MICRO_BATCH: usize = 256;
+
+/// What micro-batches add up to.
+struct Sums {
+    /// Of negative log likelihoods, in nats.
+    nll: f64,
+    /// Scored positions whose most likely token was the target.
+    correct: u64,
+    grads: GradStore,
+}
+
+impl Sums {
+    fn add(mut self, other: Self, parameters: &[Parameter]) -> candle_core::Result<Self> {
+        for parameter in parameters {
+            if let Some(more) = other.grads.get(&parameter.var) {
+                let sum = match self.grads.get(&parameter.var) {
+                    Some(grad) => (grad + more)?,
+                    None => more.clone(),
+                };
+                self.grads.insert(&parameter.var, sum);
+            }
+        }
+        Ok(Self {
+            nll: self.nll + other.nll,
+            correct: self.correct + other.correct,
+            grads: self.grads,
+        })
+    }
+}
+
+/// One micro-batch of rows of `length` tokens, or nothing where none of it is scored.
+fn part(
+    network: &Network<'_>,
+    tokens: &[u32],
+    targets: &[i32],
+    length: usize,
+    scored: usize,
+) -> candle_core::Result<Option<Sums>> {
+    let cpu = &Device::Cpu;
+    let (positions, targets): (Vec<u32>, Vec<u32>) = targets
+        .iter()
+        .enumerate()
+        .filter(|(_, target)| **target >= 0)
+        .map(|(position, &target)| (position as u32, target as u32))
+        .unzip();
+    if positions.is_empty() {
+        return Ok(None);
+    }
+    let count = positions.len();
+    let tokens = Tensor::from_slice(tokens, (tokens.len() / length, length), cpu)?;
+    let (hidden, _) = network.read(&tokens, None)?;
+    let positions = Tensor::from_vec(positions, count, cpu)?;
+    let logits = network.logits(&hidden.index_select(&positions, 0)?)?;
+    let wanted = Tensor::from_slice(&targets, (count, 1), cpu)?;
+    let nll = candle_nn::ops::log_softmax(&logits, D::Minus1)?
+        .gather(&wanted, 1)?
+        .neg()?;
+    let grads = (nll.sum_all()? / scored as f64)?.backward()?;
+    let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+    let right = best
+        .iter()
+        .zip(&targets)
+        .filter(|(best, target)| best == target);
+    let nll = nll.flatten_all()?.to_vec1::<f32>()?;
+    Ok(Some(Sums {
+        nll: nll.iter().map(|&nll| f64::from(nll)).sum(),
+        correct: right.count() as u64,
+        grads,
+    }))
 }
 
 /// Refuses tokens and targets outside the vocabulary.
