@@ -352,10 +352,16 @@ crate::simd! {
         grad: &mut [f32],
     ) {
         for_activation!(activation, F => {
-            for c in 0..grad.len().min(gate.len()).min(dy.len()) {
-                let scale = if x.is_empty() { dy[c] } else { dy[c] * x[c] };
-                let old = if accumulate { grad[c] } else { 0.0 };
-                grad[c] = old + scale * F.slope(gate[c]);
+            if x.is_empty() {
+                for ((grad, gate), dy) in grad.iter_mut().zip(gate).zip(dy) {
+                    let old = if accumulate { *grad } else { 0.0 };
+                    *grad = old + dy * F.slope(*gate);
+                }
+            } else {
+                for (((grad, gate), dy), x) in grad.iter_mut().zip(gate).zip(dy).zip(x) {
+                    let old = if accumulate { *grad } else { 0.0 };
+                    *grad = old + dy * x * F.slope(*gate);
+                }
             }
         });
     }
