@@ -2,7 +2,8 @@
 //! every call checks its sizes first. Large products are cut into fixed panels, so that the result
 //! does not depend on the number of threads.
 
-use rayon::prelude::*;
+use crate::gemv::{Lines, combine, dots, outer};
+use crate::units::{cut, for_each_unit};
 
 /// A matrix in a slice: element (i, j) is at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy)]
@@ -45,6 +46,14 @@ impl<'a> Mat<'a> {
         }
     }
 
+    fn columns(self, start: usize, cols: usize) -> Self {
+        Self {
+            data: &self.data[start * self.col_stride..],
+            cols,
+            ..self
+        }
+    }
+
     fn row_range(self, start: usize, rows: usize) -> Self {
         Self {
             data: &self.data[start * self.row_stride..],
@@ -56,6 +65,9 @@ impl<'a> Mat<'a> {
 
 /// Multiplications in a panel: large enough to make packing and dispatch negligible.
 const PANEL_MULTIPLICATIONS: usize = 1 << 22;
+
+/// Outputs of one row that a thread computes at a time, where the product has one row only.
+const OUTPUTS: usize = 64;
 
 /// `c = beta c + alpha a b`, c being `[a.rows, b.cols]` with rows `stride` apart. With `beta` 0 the
 /// old content of c is not read.
@@ -72,6 +84,13 @@ pub fn gemm(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, be
         stride >= n && (m - 1) * stride + n <= c.len(),
         "the product does not fit its place"
     );
+    if m == 1 && b.row_stride == 1 && n >= 2 * OUTPUTS {
+        for_each_unit(OUTPUTS * k, cut(&mut c[..n], OUTPUTS), |index, c| {
+            let start = index * OUTPUTS;
+            single(c, c.len(), a, b.columns(start, c.len()), alpha, beta);
+        });
+        return;
+    }
     let panel = (PANEL_MULTIPLICATIONS / (n * k).max(1))
         .clamp(32, 4096)
         .next_multiple_of(32);
@@ -79,15 +98,14 @@ pub fn gemm(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, be
         single(c, stride, a, b, alpha, beta);
         return;
     }
-    c.par_chunks_mut(panel * stride)
-        .enumerate()
-        .for_each(|(index, c)| {
-            let start = index * panel;
-            if start < m {
-                let rows = panel.min(m - start);
-                single(c, stride, a.row_range(start, rows), b, alpha, beta);
-            }
-        });
+    let cost = panel * n * k;
+    for_each_unit(cost, cut(c, panel * stride), |index, c| {
+        let start = index * panel;
+        if start < m {
+            let rows = panel.min(m - start);
+            single(c, stride, a.row_range(start, rows), b, alpha, beta);
+        }
+    });
 }
 
 /// [`gemm()`] on the calling thread only: for products inside work that is already parallel, and above
@@ -110,6 +128,24 @@ fn single(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, beta
         (m - 1) * stride + n <= c.len(),
         "the product does not fit its place"
     );
+    if m == 1 && a.col_stride == 1 {
+        let (x, c) = (&a.data[..k], &mut c[..n]);
+        let lines = |length, stride| Lines {
+            data: b.data,
+            length,
+            stride,
+        };
+        if b.row_stride == 1 {
+            return dots(lines(k, b.col_stride), x, alpha, beta, c);
+        }
+        if b.col_stride == 1 {
+            return combine(lines(n, b.row_stride), x, alpha, beta, c);
+        }
+    }
+    if k == 1 && b.col_stride == 1 {
+        let c = &mut c[..(m - 1) * stride + n];
+        return outer(a.data, a.row_stride, &b.data[..n], alpha, beta, c, stride);
+    }
     // SAFETY: all three matrices lie inside their slices: c by the assertion above, a and b because
     // `Mat::new` checked them and `t` and `row_range` only name elements of the same set. c is
     // borrowed exclusively, so nothing aliases it.
@@ -135,5 +171,73 @@ fn single(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, beta
             false,
             ::gemm::Parallelism::None,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count)
+            .map(|i| ((i * 37 + seed * 11) % 23) as f32 / 8.0 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn products_of_every_form_are_the_sums_of_products() {
+        let shapes = [
+            (1, 5, 3),
+            (1, 130, 128),
+            (1, 67, 70),
+            (7, 9, 1),
+            (5, 1, 4),
+            (1, 1, 1),
+            (1, 4, 0),
+            (70, 33, 20),
+        ];
+        for (m, n, k) in shapes {
+            for (turn_a, turn_b, beta) in [
+                (false, false, 0.0),
+                (false, true, 1.0),
+                (true, false, 2.0),
+                (true, true, 0.0),
+            ] {
+                let (a, b) = (values(m * k, 1), values(k * n, 2));
+                let a_mat = if turn_a {
+                    Mat::new(&a, k, m, m).t()
+                } else {
+                    Mat::new(&a, m, k, k)
+                };
+                let b_mat = if turn_b {
+                    Mat::new(&b, n, k, k).t()
+                } else {
+                    Mat::new(&b, k, n, n)
+                };
+                let stride = n + 2;
+                let old = values(m * stride, 3);
+                let mut c = old.clone();
+                if beta == 0.0 {
+                    c.fill(f32::NAN);
+                }
+                gemm(&mut c, stride, a_mat, b_mat, 0.5, beta);
+                for i in 0..m {
+                    for j in 0..n {
+                        let at = |l: usize| {
+                            let a = if turn_a { a[l * m + i] } else { a[i * k + l] };
+                            let b = if turn_b { b[j * k + l] } else { b[l * n + j] };
+                            f64::from(a) * f64::from(b)
+                        };
+                        let old = f64::from(old[i * stride + j]) * f64::from(beta);
+                        let want = 0.5 * (0..k).map(at).sum::<f64>() + old;
+                        let got = f64::from(c[i * stride + j]);
+                        assert!(
+                            (got - want).abs() < 1e-4,
+                            "{m} x {n} x {k} at ({i}, {j}): {got}, not {want}"
+                        );
+                    }
+                }
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod backbone;
 pub mod checkpoint;
 pub mod engine;
 pub mod gemm;
+mod gemv;
 pub mod model;
 pub mod ops;
 pub mod options;
@@ -13,6 +14,7 @@ pub mod pattern;
 pub mod rows;
 pub mod simd;
 pub mod testing;
+pub mod units;
 
 pub use longhaul_plugin_api as api;
 

@@ -353,6 +353,10 @@ fn no_parameter(index: usize) -> PluginError {
     PluginError::new(ErrorKind::BadOption, format!("no parameter {index}"))
 }
 
+/// Parameters and state values read, over a feed's tokens, from which on it runs in the pool. A smaller
+/// feed, such as one token through a small model, is done before other threads have woken.
+const WORTH_A_POOL: usize = 1 << 21;
+
 struct KitSession {
     shared: Arc<Shared>,
     state: SessionState,
@@ -364,9 +368,13 @@ impl Session for KitSession {
         let Self { shared, state } = self;
         let guard = shared.params.read().map_err(|_| poisoned())?;
         let params: &Params = &guard;
-        shared
-            .pool
-            .install(|| state.feed(&shared.program, params, batch, logits))
+        let work = batch.tokens.len() * (params.total() + state.values());
+        let mut feed = || state.feed(&shared.program, params, batch, logits);
+        if work < WORTH_A_POOL {
+            feed()
+        } else {
+            shared.pool.install(feed)
+        }
     }
 
     fn position(&self) -> u64 {

@@ -1,8 +1,8 @@
 //! Helpers over row-major matrices that several operations share. They hold no state.
 
-use rayon::prelude::*;
+use crate::units::{cut, for_each_unit};
 
-/// Values of a piece of row-wise work: below it, one thread.
+/// Values of a piece of row-wise work.
 pub const PIECE: usize = 1 << 15;
 
 /// Rows of `stride` values that make up a piece.
@@ -28,11 +28,7 @@ pub fn column_sums(matrix: &[f32], sums: &mut [f32]) {
 /// The last row of `data` may be shorter than `stride`.
 pub fn for_pieces(data: &mut [f32], stride: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = rows_of_piece(stride);
-    if data.len() <= rows * stride {
-        work(0, data);
-        return;
-    }
-    data.par_chunks_mut(rows * stride)
-        .enumerate()
-        .for_each(|(index, piece)| work(index * rows, piece));
+    for_each_unit(PIECE, cut(data, rows * stride), |index, piece| {
+        work(index * rows, piece);
+    });
 }

@@ -170,7 +170,8 @@ pub fn softplus(x: f32) -> f32 {
     x.max(0.0) + log
 }
 
-const LANES: usize = 16;
+/// Partial sums of a reduction.
+pub const LANES: usize = 16;
 
 /// Sum of a function over pairs, in 16 interleaved partial sums: a fixed order for every level.
 #[inline(always)]
@@ -186,6 +187,12 @@ pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     for (lane, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
         sums[lane] += f(a, b);
     }
+    fold(sums)
+}
+
+/// Sum of the lanes, pair by pair.
+#[inline(always)]
+pub fn fold(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -232,6 +239,15 @@ simd! {
     pub fn add_into(to: &mut [f32], from: &[f32]) {
         for (to, from) in to.iter_mut().zip(from) {
             *to += from;
+        }
+    }
+}
+
+simd! {
+    /// `x = -e^x`, value by value: rates of decay from their logarithms.
+    pub fn negative_exp(values: &mut [f32]) {
+        for value in values {
+            *value = -exp(*value);
         }
     }
 }

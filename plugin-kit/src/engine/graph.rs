@@ -38,6 +38,8 @@ pub struct Graph {
     reference_form: bool,
     scope: Vec<String>,
     role: ParameterRole,
+    /// Tables of rotary angles made so far, by rotated values and base.
+    pub(crate) rotary_tables: Vec<((usize, f64), Saved)>,
 }
 
 impl Graph {
@@ -50,6 +52,7 @@ impl Graph {
             reference_form: false,
             scope: Vec::new(),
             role: ParameterRole::Backbone,
+            rotary_tables: Vec::new(),
         }
     }
 

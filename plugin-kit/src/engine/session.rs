@@ -89,12 +89,15 @@ impl SessionState {
 
     /// Bytes of recurrent state over all rows.
     pub fn state_bytes(&self) -> u64 {
-        let values: usize = self
-            .slots
+        (self.values() * size_of::<f32>()) as u64
+    }
+
+    /// Values of recurrent state over all rows.
+    pub fn values(&self) -> usize {
+        self.slots
             .iter()
             .map(|slot| slot.borrow().iter().map(Vec::len).sum::<usize>())
-            .sum();
-        (values * size_of::<f32>()) as u64
+            .sum()
     }
 
     /// Advances every row by the batch's tokens.

@@ -2,8 +2,8 @@
 //! backward pass): a tile of queries meets tiles of keys, with running maxima and sums. No `[T, T]`
 //! matrix exists. Grouped-query heads, windows, and linear position biases.
 
+use crate::units::{cut, for_each_unit};
 use longhaul_plugin_api::author::Result;
-use rayon::prelude::*;
 
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Rows, Run, ViewMut};
@@ -202,37 +202,39 @@ impl Operation for Attention {
             }
         }
         let caches = state.as_deref().map(Vec::as_slice);
-        by_head
-            .par_chunks_mut(length * head_dim)
-            .zip(log_sums.par_chunks_mut(length))
-            .enumerate()
-            .for_each(|(unit, (out, sums))| {
-                let (row, head) = (unit / heads, unit % heads);
-                let kv_head = head / (heads / kv_heads);
-                let q = self.head(q, row * length, head);
-                let (k, v, first) = match caches {
-                    None => (
-                        self.head(k, row * length, kv_head),
-                        self.head(v, row * length, kv_head),
-                        0,
-                    ),
-                    Some(caches) => {
-                        let cache = caches[row].as_slice();
-                        let all = Rows {
-                            data: cache,
-                            cols: per_token,
-                            stride: per_token,
-                        };
-                        let before = cache.len() / per_token - length;
-                        (
-                            self.head(all, 0, kv_head),
-                            self.head(all, 0, kv_heads + kv_head),
-                            before,
-                        )
-                    }
-                };
-                attend(spec.head(head), q, k, v, first, out, sums);
-            });
+        let past = state.as_deref().map_or(0, |rows| rows[0].len() / per_token);
+        let cost = length * head_dim * past.max(length);
+        let cuts = (
+            cut(&mut by_head, length * head_dim),
+            cut(&mut log_sums, length),
+        );
+        for_each_unit(cost, cuts, |unit, (out, sums)| {
+            let (row, head) = (unit / heads, unit % heads);
+            let kv_head = head / (heads / kv_heads);
+            let q = self.head(q, row * length, head);
+            let (k, v, first) = match caches {
+                None => (
+                    self.head(k, row * length, kv_head),
+                    self.head(v, row * length, kv_head),
+                    0,
+                ),
+                Some(caches) => {
+                    let cache = caches[row].as_slice();
+                    let all = Rows {
+                        data: cache,
+                        cols: per_token,
+                        stride: per_token,
+                    };
+                    let before = cache.len() / per_token - length;
+                    (
+                        self.head(all, 0, kv_head),
+                        self.head(all, 0, kv_heads + kv_head),
+                        before,
+                    )
+                }
+            };
+            attend(spec.head(head), q, k, v, first, out, sums);
+        });
         self.scatter(&by_head, length, run.value_mut(self.y));
         if let (Some(state), Some(window)) = (&mut state, spec.window) {
             for cache in state.iter_mut() {
@@ -261,31 +263,32 @@ impl Operation for Attention {
         let mut grad_q = run.saved_mut(self.grad_q);
         let mut grad_k = run.saved_mut(self.grad_k);
         let mut grad_v = run.saved_mut(self.grad_v);
-        grad_q
-            .par_chunks_mut(group * length * head_dim)
-            .zip(grad_k.par_chunks_mut(length * head_dim))
-            .zip(grad_v.par_chunks_mut(length * head_dim))
-            .enumerate()
-            .for_each(|(unit, ((grad_q, grad_k), grad_v))| {
-                let (row, kv_head) = (unit / kv_heads, unit % kv_heads);
-                grad_k.fill(0.0);
-                grad_v.fill(0.0);
-                let keys = self.head(k, row * length, kv_head);
-                let values = self.head(v, row * length, kv_head);
-                for (member, grad_q) in grad_q.chunks_exact_mut(length * head_dim).enumerate() {
-                    let head = kv_head * group + member;
-                    let sums = &log_sums[(row * heads + head) * length..][..length];
-                    let given = Given {
-                        q: self.head(q, row * length, head),
-                        k: keys,
-                        v: values,
-                        y: self.head(y, row * length, head),
-                        grad_y: self.head(grad_y, row * length, head),
-                        log_sums: sums,
-                    };
-                    accumulate_gradients(spec.head(head), given, grad_q, grad_k, grad_v);
-                }
-            });
+        let tokens = length * head_dim;
+        let cuts = (
+            cut(&mut grad_q, group * tokens),
+            cut(&mut grad_k, tokens),
+            cut(&mut grad_v, tokens),
+        );
+        for_each_unit(tokens * length, cuts, |unit, (grad_q, grad_k, grad_v)| {
+            let (row, kv_head) = (unit / kv_heads, unit % kv_heads);
+            grad_k.fill(0.0);
+            grad_v.fill(0.0);
+            let keys = self.head(k, row * length, kv_head);
+            let values = self.head(v, row * length, kv_head);
+            for (member, grad_q) in grad_q.chunks_exact_mut(length * head_dim).enumerate() {
+                let head = kv_head * group + member;
+                let sums = &log_sums[(row * heads + head) * length..][..length];
+                let given = Given {
+                    q: self.head(q, row * length, head),
+                    k: keys,
+                    v: values,
+                    y: self.head(y, row * length, head),
+                    grad_y: self.head(grad_y, row * length, head),
+                    log_sums: sums,
+                };
+                accumulate_gradients(spec.head(head), given, grad_q, grad_k, grad_v);
+            }
+        });
         self.scatter(&grad_q, length, run.grad_mut(self.q));
         self.scatter(&grad_k, length, run.grad_mut(self.k));
         self.scatter(&grad_v, length, run.grad_mut(self.v));

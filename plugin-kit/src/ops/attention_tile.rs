@@ -7,6 +7,7 @@ use crate::engine::operation::Rows;
 use crate::gemm::{Mat, gemm_serial};
 use crate::ops::attention::HeadSpec;
 use crate::simd::{dot, exp, max, sum};
+use crate::units::{cut, for_each_unit};
 
 /// Queries of a tile.
 const QUERIES: usize = 64;
@@ -59,29 +60,27 @@ pub(crate) fn attend(
     out: &mut [f32],
     log_sums: &mut [f32],
 ) {
-    use rayon::prelude::*;
     let width = q.cols;
-    out.par_chunks_mut(QUERIES * width)
-        .zip(log_sums.par_chunks_mut(QUERIES))
-        .enumerate()
-        .for_each(|(tile, (out, sums))| {
-            let start = tile * QUERIES;
-            let tile = start..start + sums.len();
-            SCRATCH.with_borrow_mut(|scratch| {
-                scratch.prepare();
-                attend_tile(
-                    spec,
-                    q.from_row(start),
-                    k,
-                    v,
-                    first,
-                    tile,
-                    scratch,
-                    out,
-                    sums,
-                );
-            });
+    let cost = QUERIES * width * (first + QUERIES);
+    let cuts = (cut(out, QUERIES * width), cut(log_sums, QUERIES));
+    for_each_unit(cost, cuts, |tile, (out, sums)| {
+        let start = tile * QUERIES;
+        let tile = start..start + sums.len();
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.prepare();
+            attend_tile(
+                spec,
+                q.from_row(start),
+                k,
+                v,
+                first,
+                tile,
+                scratch,
+                out,
+                sums,
+            );
         });
+    });
 }
 
 #[allow(clippy::too_many_arguments)] // plain matrices and sizes of one inner call

@@ -1,8 +1,8 @@
 //! Short causal convolution over time, one filter a channel, with its activation: the local part of
 //! state-space blocks (arXiv 2212.14052, section 3; width 4 with SiLU in Mamba).
 
+use crate::units::{cut, for_each_unit};
 use longhaul_plugin_api::author::Result;
-use rayon::prelude::*;
 
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Rows, Run};
@@ -95,15 +95,13 @@ impl Operation for ShortConvolution {
         let mut before = run.saved_mut(self.before);
         let mut state = run.state(self.state);
         let history = state.as_deref().map(Vec::as_slice);
-        y.data_mut()
-            .par_chunks_mut(length * cols)
-            .zip(before.par_chunks_mut(length * cols))
-            .enumerate()
-            .for_each(|(row, (y, before))| {
-                let history = history.map_or(&[][..], |rows| rows[row].as_slice());
-                convolve(x.from_row(row * length), taps, bias, history, before);
-                gate_row(before, &[], self.activation, y);
-            });
+        let tokens = length * cols;
+        let cuts = (cut(y.data_mut(), tokens), cut(&mut before, tokens));
+        for_each_unit(tokens * width, cuts, |row, (y, before)| {
+            let history = history.map_or(&[][..], |rows| rows[row].as_slice());
+            convolve(x.from_row(row * length), taps, bias, history, before);
+            gate_row(before, &[], self.activation, y);
+        });
         if let Some(state) = &mut state {
             for (row, history) in state.iter_mut().enumerate() {
                 // The last width - 1 of what was there and what came.

@@ -22,20 +22,76 @@ impl Graph {
             return x;
         }
         let y = self.tensor(x.cols());
-        let frequencies = (0..dims / 2)
-            .map(|n| base.powf(-2.0 * n as f64 / dims as f64))
-            .collect();
-        // Cosines and sines of a position; a row's share of the tokens is enough room for all.
-        let table = self.saved(Extent::Tokens(dims));
+        let table = self.rotary_table(dims, base);
         self.push(Rotary {
             x,
             head_dim,
             dims,
-            frequencies,
             table,
             y,
         });
         y
+    }
+
+    /// Cosines and sines of every position; all rotations of a model share one table.
+    fn rotary_table(&mut self, dims: usize, base: f64) -> Saved {
+        let key = (dims, base);
+        if let Some((_, table)) = self.rotary_tables.iter().find(|(known, _)| *known == key) {
+            return *table;
+        }
+        // A row's share of the tokens is enough room for all.
+        let table = self.saved(Extent::Tokens(dims));
+        let frequencies = (0..dims / 2)
+            .map(|n| base.powf(-2.0 * n as f64 / dims as f64))
+            .collect();
+        self.push(RotaryTable { frequencies, table });
+        self.rotary_tables.push((key, table));
+        table
+    }
+}
+
+struct RotaryTable {
+    /// Radians a position, in float64: exact to float32 at a million tokens.
+    frequencies: Vec<f64>,
+    /// `[T, 2, dims / 2]`: cosines, then sines.
+    table: Saved,
+}
+
+/// Positions from one exact angle to the next; between them angles are added by rotation in float64.
+const EXACT_EVERY: usize = 64;
+
+impl Operation for RotaryTable {
+    fn name(&self) -> &'static str {
+        "rotary_table"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let half = self.frequencies.len();
+        let mut table = run.saved_mut(self.table);
+        let table = &mut table[..run.length() * 2 * half];
+        for (block, angles) in table.chunks_mut(EXACT_EVERY * 2 * half).enumerate() {
+            let position = (run.position() + (block * EXACT_EVERY) as u64) as f64;
+            let rows = angles.len() / (2 * half);
+            for (n, frequency) in self.frequencies.iter().enumerate() {
+                let (mut sine, mut cosine) = (position * frequency).sin_cos();
+                angles[n] = cosine as f32;
+                angles[half + n] = sine as f32;
+                if rows == 1 {
+                    continue;
+                }
+                let (s, c) = frequency.sin_cos();
+                for angles in angles[2 * half..].chunks_exact_mut(2 * half) {
+                    (cosine, sine) = (cosine * c - sine * s, sine * c + cosine * s);
+                    angles[n] = cosine as f32;
+                    angles[half + n] = sine as f32;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn backward(&self, _run: &Run<'_>) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -43,32 +99,12 @@ struct Rotary {
     x: Tensor,
     head_dim: usize,
     dims: usize,
-    /// Radians a position, in float64: exact to float32 at a million tokens.
-    frequencies: Vec<f64>,
-    /// `[T, 2, dims / 2]`: cosines, then sines.
+    /// Of a [`RotaryTable`].
     table: Saved,
     y: Tensor,
 }
 
 impl Rotary {
-    fn fill_table(&self, run: &Run<'_>) {
-        let half = self.dims / 2;
-        let mut table = run.saved_mut(self.table);
-        for (t, angles) in table
-            .chunks_exact_mut(self.dims)
-            .take(run.length())
-            .enumerate()
-        {
-            let position = (run.position() + t as u64) as f64;
-            let (cosines, sines) = angles.split_at_mut(half);
-            for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(&self.frequencies)
-            {
-                let (s, c) = (position * frequency).sin_cos();
-                (*cosine, *sine) = (c as f32, s as f32);
-            }
-        }
-    }
-
     /// Rotates forwards, or backwards for gradients.
     fn rotate(&self, run: &Run<'_>, x: Rows<'_>, mut y: ViewMut<'_>, sign: f32) {
         let (length, rows) = (run.length(), run.rows() * run.length());
@@ -94,7 +130,6 @@ impl Operation for Rotary {
     }
 
     fn forward(&self, run: &Run<'_>) -> Result<()> {
-        self.fill_table(run);
         let x = run.value(self.x);
         self.rotate(run, x.get(), run.value_mut(self.y), 1.0);
         Ok(())

@@ -4,16 +4,19 @@
 
 use longhaul_plugin_kit::engine::operation::Rows;
 use longhaul_plugin_kit::simd::{add_into, exp, sigmoid, softplus};
+use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor, simd,
 };
-use rayon::prelude::*;
 
 /// Exponent c of the gate (arXiv 2402.19427, eq. 3).
 const C: f32 = 8.0;
 
 /// Bound of the square root's slope, as in the official code, where 1 - a^2 is nearly 0.
 const STEEPEST: f32 = 1000.0;
+
+/// Multiply-adds a token and channel, roughly.
+const WORK: usize = 32;
 
 /// Records the recurrence; the result is h, `[B, T, W]`. `r` and `i` are the gates before their
 /// sigmoids, `[B, T, W]`; `lambda` is `[W]`.
@@ -119,19 +122,17 @@ impl Operation for RgLru {
             }
         }
         let mut h = run.value_mut(self.h);
-        h.data_mut()
-            .par_chunks_mut(length * width)
-            .zip(running.par_chunks_mut(width))
-            .enumerate()
-            .for_each(|(row, (h, running))| {
-                let given = Given {
-                    x: given.x.from_row(row * length),
-                    r: given.r.from_row(row * length),
-                    i: given.i.from_row(row * length),
-                    ..given
-                };
-                advance(given, running, h);
-            });
+        let tokens = length * width;
+        let cuts = (cut(h.data_mut(), tokens), cut(&mut running, width));
+        for_each_unit(tokens * WORK, cuts, |row, (h, running)| {
+            let given = Given {
+                x: given.x.from_row(row * length),
+                r: given.r.from_row(row * length),
+                i: given.i.from_row(row * length),
+                ..given
+            };
+            advance(given, running, h);
+        });
         if let Some(state) = &mut state {
             for (running, state) in running.chunks_exact(width).zip(state.iter_mut()) {
                 state.copy_from_slice(running);
@@ -160,23 +161,23 @@ impl Operation for RgLru {
         running.fill(0.0);
         grad_rates.fill(0.0);
         let tokens = length * width;
-        grad_x
-            .par_chunks_mut(tokens)
-            .zip(grad_r.par_chunks_mut(tokens))
-            .zip(grad_i.par_chunks_mut(tokens))
-            .zip(running.par_chunks_mut(width))
-            .zip(grad_rates.par_chunks_mut(width))
-            .enumerate()
-            .for_each(|(row, ((((x, r), i), running), rates))| {
-                let given = Given {
-                    x: given.x.from_row(row * length),
-                    r: given.r.from_row(row * length),
-                    i: given.i.from_row(row * length),
-                    ..given
-                };
-                let (h, grad_h) = (h.from_row(row * length), grad_h.from_row(row * length));
-                retreat(given, h, grad_h, running, x, r, i, rates);
-            });
+        let cuts = (
+            cut(&mut grad_x, tokens),
+            cut(&mut grad_r, tokens),
+            cut(&mut grad_i, tokens),
+            cut(&mut running, width),
+            cut(&mut grad_rates, width),
+        );
+        for_each_unit(tokens * WORK, cuts, |row, (x, r, i, running, rates)| {
+            let given = Given {
+                x: given.x.from_row(row * length),
+                r: given.r.from_row(row * length),
+                i: given.i.from_row(row * length),
+                ..given
+            };
+            let (h, grad_h) = (h.from_row(row * length), grad_h.from_row(row * length));
+            retreat(given, h, grad_h, running, x, r, i, rates);
+        });
         for (tensor, values) in [(self.x, &grad_x), (self.r, &grad_r), (self.i, &grad_i)] {
             let mut place = run.grad_mut(tensor);
             let accumulate = place.accumulate();

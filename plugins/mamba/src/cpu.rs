@@ -5,11 +5,11 @@
 use std::cell::RefCell;
 
 use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
-use longhaul_plugin_kit::simd::add_into;
+use longhaul_plugin_kit::simd::{add_into, negative_exp};
+use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
-use rayon::prelude::*;
 
 use crate::scan::{BLOCK, CHUNK, Given, Gradients, Part, Scratch, backward, forward};
 
@@ -168,15 +168,16 @@ impl SelectiveScan {
     fn fill_blocks(&self, run: &Run<'_>) {
         let (mut a, mut d) = (run.saved_mut(self.a), run.saved_mut(self.d));
         let a_log = run.param(self.inputs.a_log);
-        a.fill(0.0);
+        a.fill(f32::NEG_INFINITY);
         d.fill(0.0);
         d[..self.channels].copy_from_slice(run.param(self.inputs.d));
         for channel in 0..self.channels {
             for n in 0..self.states {
                 let place = (channel / BLOCK * self.states + n) * BLOCK + channel % BLOCK;
-                a[place] = -a_log[channel * self.states + n].exp();
+                a[place] = a_log[channel * self.states + n];
             }
         }
+        negative_exp(&mut a);
     }
 
     /// Copies `[B, units, T, BLOCK]` into rows `[B, T, d_inner]`.
@@ -287,17 +288,17 @@ impl Operation for SelectiveScan {
         }
         let training = run.is_training();
         let chunks = length.div_ceil(CHUNK);
-        running
-            .par_chunks_mut(values)
-            .zip(by_unit.par_chunks_mut(length * BLOCK))
-            .zip(kept.par_chunks_mut(chunks * values))
-            .enumerate()
-            .for_each(|(index, ((h, y), kept))| {
-                let (row, unit) = (index / units, index % units);
-                let given = self.given(from, unit, row * length, length);
-                let kept = if training { kept } else { &mut [] };
-                forward(given, h, y, kept);
-            });
+        let cuts = (
+            cut(&mut running, values),
+            cut(&mut by_unit, length * BLOCK),
+            cut(&mut kept, chunks * values),
+        );
+        for_each_unit(length * values, cuts, |index, (h, y, kept)| {
+            let (row, unit) = (index / units, index % units);
+            let given = self.given(from, unit, row * length, length);
+            let kept = if training { kept } else { &mut [] };
+            forward(given, h, y, kept);
+        });
         if let Some(state) = &mut state {
             for (blocks, state) in running
                 .chunks_exact_mut(units * values)
@@ -336,40 +337,41 @@ impl Operation for SelectiveScan {
         grad_d.fill(0.0);
         let (states, values) = (self.states, self.states * BLOCK);
         let chunks = length.div_ceil(CHUNK);
-        running
-            .par_chunks_mut(values)
-            .zip(kept.par_chunks_mut(chunks * values))
-            .zip(grad_u.par_chunks_mut(length * BLOCK))
-            .zip(grad_delta.par_chunks_mut(length * BLOCK))
-            .zip(grad_b.par_chunks_mut(length * states))
-            .zip(grad_c.par_chunks_mut(length * states))
-            .zip(grad_a.par_chunks_mut(values))
-            .zip(grad_d.par_chunks_mut(BLOCK))
-            .enumerate()
-            .for_each(
-                |(index, (((((((grad_h, kept), u), delta), b), c), a), d))| {
-                    let (row, unit) = (index / units, index % units);
-                    SCRATCH.with_borrow_mut(|scratch| {
-                        for chunk in (0..chunks).rev() {
-                            let start = chunk * CHUNK;
-                            let count = CHUNK.min(length - start);
-                            let given = self.given(from, unit, row * length + start, count);
-                            let h = &mut kept[chunk * values..][..values];
-                            let dy =
-                                part(grad_y, row * length + start, unit * BLOCK, self.count(unit));
-                            let mut grads = Gradients {
-                                u: &mut u[start * BLOCK..][..count * BLOCK],
-                                delta: &mut delta[start * BLOCK..][..count * BLOCK],
-                                b: &mut b[start * states..][..count * states],
-                                c: &mut c[start * states..][..count * states],
-                                a: &mut *a,
-                                d: &mut *d,
-                            };
-                            backward(given, h, dy, grad_h, &mut grads, scratch);
-                        }
-                    });
-                },
-            );
+        let cuts = (
+            cut(&mut running, values),
+            cut(&mut kept, chunks * values),
+            cut(&mut grad_u, length * BLOCK),
+            cut(&mut grad_delta, length * BLOCK),
+            cut(&mut grad_b, length * states),
+            cut(&mut grad_c, length * states),
+            cut(&mut grad_a, values),
+            cut(&mut grad_d, BLOCK),
+        );
+        for_each_unit(
+            length * values,
+            cuts,
+            |index, (grad_h, kept, u, delta, b, c, a, d)| {
+                let (row, unit) = (index / units, index % units);
+                SCRATCH.with_borrow_mut(|scratch| {
+                    for chunk in (0..chunks).rev() {
+                        let start = chunk * CHUNK;
+                        let count = CHUNK.min(length - start);
+                        let given = self.given(from, unit, row * length + start, count);
+                        let h = &mut kept[chunk * values..][..values];
+                        let dy = part(grad_y, row * length + start, unit * BLOCK, self.count(unit));
+                        let mut grads = Gradients {
+                            u: &mut u[start * BLOCK..][..count * BLOCK],
+                            delta: &mut delta[start * BLOCK..][..count * BLOCK],
+                            b: &mut b[start * states..][..count * states],
+                            c: &mut c[start * states..][..count * states],
+                            a: &mut *a,
+                            d: &mut *d,
+                        };
+                        backward(given, h, dy, grad_h, &mut grads, scratch);
+                    }
+                });
+            },
+        );
         self.scatter(&grad_u, length, run.grad_mut(self.inputs.u));
         self.scatter(&grad_delta, length, run.grad_mut(self.inputs.delta));
         self.gather(&grad_b, length, run.grad_mut(self.inputs.b));

@@ -36,6 +36,7 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
+    #[inline(always)]
     fn row(self, t: usize, cols: usize) -> &'a [f32] {
         &self.data[t * self.stride..][..cols]
     }
@@ -117,14 +118,28 @@ impl Scratch {
 
     /// dt and its running sums for every head.
     fn steps(&mut self, block: Block, given: Given<'_>) {
+        let count = block.heads * given.length;
+        steps(block, given, &mut self.dt[..count], &mut self.sums[..count]);
+    }
+}
+
+simd! {
+    fn steps(block: Block, given: Given<'_>, dt: &mut [f32], sums: &mut [f32]) {
         let length = given.length;
+        for t in 0..length {
+            let raw = given.dt.row(t, block.heads);
+            for head in 0..block.heads {
+                dt[head * length + t] = raw[head] + given.dt_bias[head];
+            }
+        }
+        for dt in dt.iter_mut() {
+            *dt = softplus(*dt);
+        }
         for head in 0..block.heads {
             let mut total = 0.0;
-            for t in 0..length {
-                let step = softplus(given.dt.row(t, block.heads)[head] + given.dt_bias[head]);
-                total += step * given.a[head];
-                self.dt[head * length + t] = step;
-                self.sums[head * length + t] = total;
+            for at in head * length..(head + 1) * length {
+                total += dt[at] * given.a[head];
+                sums[at] = total;
             }
         }
     }
@@ -501,20 +516,31 @@ simd! {
     }
 }
 
-/// From the gradients of sums and dt to those of A and of dt before bias and softplus.
-fn step_gradients(block: Block, given: Given<'_>, grads: &mut Gradients<'_>, scratch: &Scratch) {
-    let length = given.length;
-    for head in 0..block.heads {
-        let mut later = 0.0;
-        for t in (0..length).rev() {
-            let at = head * length + t;
-            later += scratch.grad_sums[at];
-            grads.a[head] += later * scratch.dt[at];
-            let grad = scratch.grad_dt[at] + later * given.a[head];
-            let raw = given.dt.row(t, block.heads)[head] + given.dt_bias[head];
-            let grad = grad * sigmoid(raw);
-            grads.dt[t * block.heads + head] = grad;
-            grads.dt_bias[head] += grad;
+simd! {
+    /// From the gradients of sums and dt to those of A and of dt before bias and softplus.
+    fn step_gradients(block: Block, given: Given<'_>, grads: &mut Gradients<'_>, scratch: &Scratch) {
+        let (length, heads) = (given.length, block.heads);
+        // The slope of softplus, in the place of what it is a factor of.
+        for (t, slopes) in grads.dt.chunks_exact_mut(heads).enumerate() {
+            let raw = given.dt.row(t, heads);
+            for head in 0..heads {
+                slopes[head] = raw[head] + given.dt_bias[head];
+            }
+        }
+        for slope in grads.dt.iter_mut() {
+            *slope = sigmoid(*slope);
+        }
+        for head in 0..heads {
+            let mut later = 0.0;
+            for t in (0..length).rev() {
+                let at = head * length + t;
+                later += scratch.grad_sums[at];
+                grads.a[head] += later * scratch.dt[at];
+                let grad = scratch.grad_dt[at] + later * given.a[head];
+                let grad = grad * grads.dt[t * heads + head];
+                grads.dt[t * heads + head] = grad;
+                grads.dt_bias[head] += grad;
+            }
         }
     }
 }

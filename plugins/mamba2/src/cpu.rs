@@ -5,11 +5,11 @@
 use std::cell::RefCell;
 
 use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
-use longhaul_plugin_kit::simd::add_into;
+use longhaul_plugin_kit::simd::{add_into, negative_exp};
+use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
-use rayon::prelude::*;
 
 use crate::chunk::{Block, Given, Gradients, Part, Scratch, backward, forward};
 
@@ -207,9 +207,8 @@ impl Ssd {
 
     fn fill_decay(&self, run: &Run<'_>) {
         let mut decay = run.saved_mut(self.decay);
-        for (decay, a_log) in decay.iter_mut().zip(run.param(self.inputs.a_log)) {
-            *decay = -a_log.exp();
-        }
+        decay.copy_from_slice(run.param(self.inputs.a_log));
+        negative_exp(&mut decay);
     }
 }
 
@@ -248,25 +247,25 @@ impl Operation for Ssd {
         }
         let chunks = length.div_ceil(self.chunk);
         let training = run.is_training();
-        running
-            .par_chunks_mut(values)
-            .zip(by_unit.par_chunks_mut(length * block.cols()))
-            .zip(before.par_chunks_mut(chunks * values))
-            .enumerate()
-            .for_each(|(index, ((running, y), before))| {
-                let (row, unit) = (index / units, index % units);
-                SCRATCH.with_borrow_mut(|scratch| {
-                    for (chunk, start) in (0..length).step_by(self.chunk).enumerate() {
-                        let count = self.chunk.min(length - start);
-                        if training {
-                            before[chunk * values..][..values].copy_from_slice(running);
-                        }
-                        let given = self.given(sources, unit, row * length + start, count);
-                        let y = &mut y[start * block.cols()..];
-                        forward(block, given, running, y, scratch);
+        let cuts = (
+            cut(&mut running, values),
+            cut(&mut by_unit, length * block.cols()),
+            cut(&mut before, chunks * values),
+        );
+        for_each_unit(length * values, cuts, |index, (running, y, before)| {
+            let (row, unit) = (index / units, index % units);
+            SCRATCH.with_borrow_mut(|scratch| {
+                for (chunk, start) in (0..length).step_by(self.chunk).enumerate() {
+                    let count = self.chunk.min(length - start);
+                    if training {
+                        before[chunk * values..][..values].copy_from_slice(running);
                     }
-                });
+                    let given = self.given(sources, unit, row * length + start, count);
+                    let y = &mut y[start * block.cols()..];
+                    forward(block, given, running, y, scratch);
+                }
             });
+        });
         if let Some(state) = &mut state {
             for (running, state) in running.chunks_exact(units * values).zip(state.iter_mut()) {
                 state.copy_from_slice(running);
@@ -303,15 +302,18 @@ impl Operation for Ssd {
         let (cols, values, heads, n) =
             (block.cols(), block.state_values(), block.heads, block.state);
         let chunks = length.div_ceil(self.chunk);
-        running
-            .par_chunks_mut(values)
-            .zip(grad_x.par_chunks_mut(length * cols))
-            .zip(grad_b.par_chunks_mut(length * n))
-            .zip(grad_c.par_chunks_mut(length * n))
-            .zip(grad_dt.par_chunks_mut(length * heads))
-            .zip(grad_params.par_chunks_mut(3 * heads))
-            .enumerate()
-            .for_each(|(index, (((((running, x), b), c), dt), params))| {
+        let cuts = (
+            cut(&mut running, values),
+            cut(&mut grad_x, length * cols),
+            cut(&mut grad_b, length * n),
+            cut(&mut grad_c, length * n),
+            cut(&mut grad_dt, length * heads),
+            cut(&mut grad_params, 3 * heads),
+        );
+        for_each_unit(
+            length * values,
+            cuts,
+            |index, (running, x, b, c, dt, params)| {
                 let (row, unit) = (index / units, index % units);
                 let (a, rest) = params.split_at_mut(heads);
                 let (d, dt_bias) = rest.split_at_mut(heads);
@@ -334,7 +336,8 @@ impl Operation for Ssd {
                         backward(block, given, state, dy, running, &mut grads, scratch);
                     }
                 });
-            });
+            },
+        );
         self.scatter(&grad_x, length, cols, run.grad_mut(self.inputs.x));
         self.scatter(&grad_b, length, n, run.grad_mut(self.inputs.b));
         self.scatter(&grad_c, length, n, run.grad_mut(self.inputs.c));

@@ -2,12 +2,12 @@
 //! parallel. States are kept every few tokens only and computed again for the gradients.
 
 use longhaul_plugin_kit::engine::operation::{Rows, View};
+use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{Extent, Graph, Operation, Result, Run, Saved, State, StateSpec, Tensor};
-use rayon::prelude::*;
 
 use crate::matrix_gradients::{Gradients, backward};
 use crate::matrix_scan::{CHUNK, Given, forward, padded};
-use crate::part::{Part, Slot, scatter, units_a_thread};
+use crate::part::{Part, Slot, scatter};
 use crate::reference::{Matrix, rwkv6, rwkv7};
 
 /// Inputs of the recurrence, each `[B, T, D]` with the heads side by side; see
@@ -198,18 +198,17 @@ impl Operation for MatrixState {
         }
         let training = run.is_training();
         let chunks = length.div_ceil(CHUNK);
-        running
-            .par_chunks_mut(values)
-            .zip(by_head.par_chunks_mut(self.slots * length * self.head_dim))
-            .zip(kept.par_chunks_mut(chunks * values))
-            .enumerate()
-            .with_min_len(units_a_thread(length * values))
-            .for_each(|(index, ((state, o), kept))| {
-                let (row, head) = (index / heads, index % heads);
-                let given = sources.given(head, row * length, length);
-                let kept = if training { kept } else { &mut [] };
-                forward(given, state, &mut o[..length * self.head_dim], kept);
-            });
+        let cuts = (
+            cut(&mut running, values),
+            cut(&mut by_head, self.slots * length * self.head_dim),
+            cut(&mut kept, chunks * values),
+        );
+        for_each_unit(length * values, cuts, |index, (state, o, kept)| {
+            let (row, head) = (index / heads, index % heads);
+            let given = sources.given(head, row * length, length);
+            let kept = if training { kept } else { &mut [] };
+            forward(given, state, &mut o[..length * self.head_dim], kept);
+        });
         if let Some(state) = &mut state {
             let rows = running.chunks_exact_mut(heads * values);
             for (wide, state) in rows.zip(state.iter_mut()) {
@@ -232,40 +231,40 @@ impl Operation for MatrixState {
         let grad_o = run.grad(self.o);
         let grad_o = grad_o.get();
         let kept = run.saved(self.kept);
+        let kept: &[f32] = &kept;
         let mut running = run.saved_mut(self.running);
         let mut by_head = run.saved_mut(self.by_head);
         running.fill(0.0);
         let chunks = length.div_ceil(CHUNK);
-        running
-            .par_chunks_mut(values)
-            .zip(by_head.par_chunks_mut(self.slots * length * head_dim))
-            .zip(kept.par_chunks(chunks * values))
-            .enumerate()
-            .with_min_len(units_a_thread(length * values))
-            .for_each(|(index, ((grad_state, grads), kept))| {
-                let (row, head) = (index / heads, index % heads);
-                for (chunk, state) in kept.chunks_exact(values).enumerate().rev() {
-                    let start = chunk * CHUNK;
-                    let count = CHUNK.min(length - start);
-                    let place = start * head_dim..(start + count) * head_dim;
-                    let mut slots = grads
-                        .chunks_exact_mut(length * head_dim)
-                        .map(|slot| &mut slot[place.clone()]);
-                    let mut next = || slots.next().unwrap_or_default();
-                    let mut grads = Gradients {
-                        r: next(),
-                        k: next(),
-                        v: next(),
-                        decay: next(),
-                        kappa: next(),
-                        b: next(),
-                    };
-                    let start = row * length + start;
-                    let given = sources.given(head, start, count);
-                    let grad_o = Part::new(grad_o, start, head * head_dim, head_dim);
-                    backward(given, state, grad_o, grad_state, &mut grads);
-                }
-            });
+        let cuts = (
+            cut(&mut running, values),
+            cut(&mut by_head, self.slots * length * head_dim),
+        );
+        for_each_unit(length * values, cuts, |index, (grad_state, grads)| {
+            let kept = &kept[index * chunks * values..][..chunks * values];
+            let (row, head) = (index / heads, index % heads);
+            for (chunk, state) in kept.chunks_exact(values).enumerate().rev() {
+                let start = chunk * CHUNK;
+                let count = CHUNK.min(length - start);
+                let place = start * head_dim..(start + count) * head_dim;
+                let mut slots = grads
+                    .chunks_exact_mut(length * head_dim)
+                    .map(|slot| &mut slot[place.clone()]);
+                let mut next = || slots.next().unwrap_or_default();
+                let mut grads = Gradients {
+                    r: next(),
+                    k: next(),
+                    v: next(),
+                    decay: next(),
+                    kappa: next(),
+                    b: next(),
+                };
+                let start = row * length + start;
+                let given = sources.given(head, start, count);
+                let grad_o = Part::new(grad_o, start, head * head_dim, head_dim);
+                backward(given, state, grad_o, grad_state, &mut grads);
+            }
+        });
         drop(views);
         let MatrixInputs {
             r,

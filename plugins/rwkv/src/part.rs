@@ -4,14 +4,6 @@
 use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
 use longhaul_plugin_kit::simd::add_into;
 
-/// Work of one thread, in values: below it a second thread costs more than it brings.
-const PIECE: usize = 1 << 14;
-
-/// Fewest units of `values` values each that are worth a thread of their own.
-pub(crate) fn units_a_thread(values: usize) -> usize {
-    PIECE.div_ceil(values.max(1))
-}
-
 /// Columns of a matrix from a row on; only the first `count` columns belong to it.
 #[derive(Clone, Copy)]
 pub(crate) struct Part<'a> {

@@ -1,15 +1,19 @@
 //! RWKV-4's recurrence as one operation: rows of the batch and blocks of channels in parallel. States
 //! are kept every few tokens only and computed again for the gradients.
 
+use longhaul_plugin_kit::simd::negative_exp;
+use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
-use rayon::prelude::*;
 
-use crate::part::{ONLY, Part, scatter, units_a_thread};
+use crate::part::{ONLY, Part, scatter};
 use crate::wkv4_scan::{BLOCK, CHUNK, EMPTY, Given, Gradients, STATE, backward, forward};
 
 /// Inputs of the recurrence; H is its number of channels.
+/// Multiply-adds a token and channel, roughly.
+const WORK: usize = 32;
+
 pub(crate) struct Wkv4Inputs {
     /// `[B, T, H]`, before its sigmoid.
     pub r: Tensor,
@@ -139,9 +143,10 @@ impl Wkv4 {
         params.fill(0.0);
         for (unit, params) in params.chunks_exact_mut(STATE).enumerate() {
             for i in 0..self.count(unit) {
-                params[i] = -decay[unit * BLOCK + i].exp();
+                params[i] = decay[unit * BLOCK + i];
                 params[BLOCK + i] = first[unit * BLOCK + i];
             }
+            negative_exp(&mut params[..self.count(unit)]);
         }
     }
 
@@ -196,24 +201,23 @@ impl Operation for Wkv4 {
         self.begin(run, &mut running);
         let training = run.is_training();
         let chunks = length.div_ceil(CHUNK);
-        running
-            .par_chunks_mut(STATE)
-            .zip(by_unit.par_chunks_mut(length * BLOCK))
-            .zip(kept.par_chunks_mut(chunks * STATE))
-            .enumerate()
-            .with_min_len(units_a_thread(length * BLOCK))
-            .for_each(|(index, ((state, y), kept))| {
-                let (row, unit) = (index / units, index % units);
-                let part = |rows| Part::new(rows, row * length, unit * BLOCK, self.count(unit));
-                let source = Source {
-                    r: part(r),
-                    k: part(k),
-                    v: part(v),
-                    params: &params[unit * STATE..][..STATE],
-                };
-                let kept = if training { kept } else { &mut [] };
-                forward(source.given(0, length), state, y, kept);
-            });
+        let cuts = (
+            cut(&mut running, STATE),
+            cut(&mut by_unit, length * BLOCK),
+            cut(&mut kept, chunks * STATE),
+        );
+        for_each_unit(length * BLOCK * WORK, cuts, |index, (state, y, kept)| {
+            let (row, unit) = (index / units, index % units);
+            let part = |rows| Part::new(rows, row * length, unit * BLOCK, self.count(unit));
+            let source = Source {
+                r: part(r),
+                k: part(k),
+                v: part(v),
+                params: &params[unit * STATE..][..STATE],
+            };
+            let kept = if training { kept } else { &mut [] };
+            forward(source.given(0, length), state, y, kept);
+        });
         self.end(run, &running);
         scatter(&by_unit, ONLY, length, BLOCK, run.value_mut(self.y));
         Ok(())
@@ -233,46 +237,47 @@ impl Operation for Wkv4 {
         running.fill(0.0);
         grads.fill(0.0);
         let chunks = length.div_ceil(CHUNK);
-        running
-            .par_chunks_mut(STATE)
-            .zip(kept.par_chunks_mut(chunks * STATE))
-            .zip(grad_r.par_chunks_mut(length * BLOCK))
-            .zip(grad_k.par_chunks_mut(length * BLOCK))
-            .zip(grad_v.par_chunks_mut(length * BLOCK))
-            .zip(grads.par_chunks_mut(STATE))
-            .enumerate()
-            .with_min_len(units_a_thread(length * BLOCK))
-            .for_each(
-                |(index, (((((grad_state, kept), r_to), k_to), v_to), to))| {
-                    let (row, unit) = (index / units, index % units);
-                    let part = |rows| Part::new(rows, row * length, unit * BLOCK, self.count(unit));
-                    let source = Source {
-                        r: part(r),
-                        k: part(k),
-                        v: part(v),
-                        params: &params[unit * STATE..][..STATE],
+        let cuts = (
+            cut(&mut running, STATE),
+            cut(&mut kept, chunks * STATE),
+            cut(&mut grad_r, length * BLOCK),
+            cut(&mut grad_k, length * BLOCK),
+            cut(&mut grad_v, length * BLOCK),
+            cut(&mut grads, STATE),
+        );
+        for_each_unit(
+            length * BLOCK * WORK,
+            cuts,
+            |index, (grad_state, kept, r_to, k_to, v_to, to)| {
+                let (row, unit) = (index / units, index % units);
+                let part = |rows| Part::new(rows, row * length, unit * BLOCK, self.count(unit));
+                let source = Source {
+                    r: part(r),
+                    k: part(k),
+                    v: part(v),
+                    params: &params[unit * STATE..][..STATE],
+                };
+                for (chunk, state) in kept.chunks_exact_mut(STATE).enumerate().rev() {
+                    let start = chunk * CHUNK;
+                    let count = CHUNK.min(length - start);
+                    let place = start * BLOCK..(start + count) * BLOCK;
+                    let mut grads = Gradients {
+                        r: &mut r_to[place.clone()],
+                        k: &mut k_to[place.clone()],
+                        v: &mut v_to[place],
+                        params: &mut *to,
                     };
-                    for (chunk, state) in kept.chunks_exact_mut(STATE).enumerate().rev() {
-                        let start = chunk * CHUNK;
-                        let count = CHUNK.min(length - start);
-                        let place = start * BLOCK..(start + count) * BLOCK;
-                        let mut grads = Gradients {
-                            r: &mut r_to[place.clone()],
-                            k: &mut k_to[place.clone()],
-                            v: &mut v_to[place],
-                            params: &mut *to,
-                        };
-                        let dy = part(grad_y).skip_rows(start);
-                        backward(
-                            source.given(start, count),
-                            state,
-                            dy,
-                            grad_state,
-                            &mut grads,
-                        );
-                    }
-                },
-            );
+                    let dy = part(grad_y).skip_rows(start);
+                    backward(
+                        source.given(start, count),
+                        state,
+                        dy,
+                        grad_state,
+                        &mut grads,
+                    );
+                }
+            },
+        );
         scatter(&grad_r, ONLY, length, BLOCK, run.grad_mut(self.inputs.r));
         scatter(&grad_k, ONLY, length, BLOCK, run.grad_mut(self.inputs.k));
         scatter(&grad_v, ONLY, length, BLOCK, run.grad_mut(self.inputs.v));
