@@ -12,15 +12,6 @@ pub(crate) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// The matrix from a line on.
-    #[inline(always)]
-    pub(crate) fn skip(self, lines: usize) -> Self {
-        Self {
-            data: &self.data[(lines * self.stride).min(self.data.len())..],
-            ..self
-        }
-    }
-
     #[inline(always)]
     fn line(self, index: usize) -> &'a [f32] {
         &self.data[index * self.stride..][..self.length]
@@ -30,50 +21,32 @@ impl<'a> Lines<'a> {
 crate::simd! {
     /// `c[i] = beta c[i] + alpha x line(i)`. With `beta` 0 the old content of c is not read.
     pub(crate) fn dots(lines: Lines<'_>, x: &[f32], alpha: f32, beta: f32, c: &mut [f32]) {
-        let (groups, rest) = c.as_chunks_mut::<4>();
-        let mut ahead = lines;
-        for c in groups {
-            let sums = four_dots(ahead, x);
-            for i in 0..4 {
-                let old = if beta == 0.0 { 0.0 } else { beta * c[i] };
-                c[i] = alpha.mul_add(sums[i], old);
-            }
-            ahead = ahead.skip(4);
-        }
-        for (index, c) in rest.iter_mut().enumerate() {
-            let old = if beta == 0.0 { 0.0 } else { beta * *c };
-            *c = alpha.mul_add(dot(ahead.line(index), x), old);
+        for (index, c) in c.iter_mut().enumerate() {
+            *c = mix(*c, beta, alpha * wide_dot(lines.line(index), x));
         }
     }
 }
 
-/// Products of the first four lines with x.
+/// [`dot`] with four sums in flight.
 #[inline(always)]
-fn four_dots(lines: Lines<'_>, x: &[f32]) -> [f32; 4] {
-    let (a, a_rest) = lines.line(0).as_chunks::<LANES>();
-    let (b, b_rest) = lines.line(1).as_chunks::<LANES>();
-    let (c, c_rest) = lines.line(2).as_chunks::<LANES>();
-    let (d, d_rest) = lines.line(3).as_chunks::<LANES>();
-    let (x, x_rest) = x.as_chunks::<LANES>();
+fn wide_dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_blocks, a_rest) = a.as_chunks::<{ 4 * LANES }>();
+    let (b_blocks, b_rest) = b.as_chunks::<{ 4 * LANES }>();
     // Four variables, not an array of four, so that they stay in registers.
-    let (mut a_sums, mut b_sums) = ([0.0f32; LANES], [0.0f32; LANES]);
-    let (mut c_sums, mut d_sums) = ([0.0f32; LANES], [0.0f32; LANES]);
-    for ((((x, a), b), c), d) in x.iter().zip(a).zip(b).zip(c).zip(d) {
+    let (mut first, mut second) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let (mut third, mut fourth) = ([0.0f32; LANES], [0.0f32; LANES]);
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
         for lane in 0..LANES {
-            a_sums[lane] += a[lane] * x[lane];
-            b_sums[lane] += b[lane] * x[lane];
-            c_sums[lane] += c[lane] * x[lane];
-            d_sums[lane] += d[lane] * x[lane];
+            first[lane] += a[lane] * b[lane];
+            second[lane] += a[LANES + lane] * b[LANES + lane];
+            third[lane] += a[2 * LANES + lane] * b[2 * LANES + lane];
+            fourth[lane] += a[3 * LANES + lane] * b[3 * LANES + lane];
         }
     }
-    let mut sums = [fold(a_sums), fold(b_sums), fold(c_sums), fold(d_sums)];
-    for (index, x) in x_rest.iter().enumerate() {
-        sums[0] += a_rest[index] * x;
-        sums[1] += b_rest[index] * x;
-        sums[2] += c_rest[index] * x;
-        sums[3] += d_rest[index] * x;
+    for lane in 0..LANES {
+        first[lane] = (first[lane] + second[lane]) + (third[lane] + fourth[lane]);
     }
-    sums
+    fold(first) + dot(a_rest, b_rest)
 }
 
 crate::simd! {
