@@ -100,6 +100,13 @@ fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
             "norm before every part of a block",
         ),
         float("norm_epsilon", 1e-5, 1e-12, 1e-1, "epsilon of the norms"),
+        float(
+            "final_norm_epsilon",
+            0.0,
+            0.0,
+            1e-1,
+            "epsilon of the norm before the head; 0 is norm_epsilon",
+        ),
         choice(
             "mlp",
             default_mlp,
@@ -173,7 +180,11 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
         });
     }
     let wanted = graph.select_scored(x);
-    let normal = graph.norm("norm", wanted, norm, epsilon);
+    let last_epsilon = match settings.float("final_norm_epsilon")? as f32 {
+        0.0 => epsilon,
+        own => own,
+    };
+    let normal = graph.norm("norm", wanted, norm, last_epsilon);
     let head = if settings.boolean("tied")? {
         table
     } else {

@@ -27,7 +27,7 @@ MODELS = {
     "bamba": (tf.BambaForCausalLM, tf.BambaConfig, dict(ATTENTION, attn_layer_indices=[0], mamba_n_heads=4, mamba_d_head=8, mamba_d_state=6, mamba_n_groups=2, mamba_chunk_size=8, tie_word_embeddings=True)),
     "recurrent_gemma": (tf.RecurrentGemmaForCausalLM, tf.RecurrentGemmaConfig, dict(ATTENTION, num_key_value_heads=2, head_dim=4, lru_width=24, attention_window_size=7, block_types=["recurrent", "attention"])),
     "rwkv": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, attention_hidden_size=24, intermediate_size=40, context_length=64)),
-    "rwkv-deep": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, num_hidden_layers=7, attention_hidden_size=16, tie_word_embeddings=True)),
+    "rwkv-deep": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, num_hidden_layers=7, attention_hidden_size=16, tie_word_embeddings=True, layer_norm_epsilon=1e-3)),
 }
 
 

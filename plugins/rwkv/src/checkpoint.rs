@@ -18,6 +18,8 @@ fn read(config: &Config) -> Result<Plan> {
     plan.option("embedding_norm", true);
     plan.option("norm", "layernorm");
     plan.option("norm_epsilon", config.float_or("layer_norm_epsilon", 1e-5)?);
+    // The norm before the head has PyTorch's default, whatever the others have.
+    plan.option("final_norm_epsilon", 1e-5);
     plan.option("mlp", "channel-mix");
     plan.option("mlp_hidden", mlp_hidden);
     plan.ends(config, "rwkv.embeddings.weight", "head.weight", false)?;
