@@ -1,0 +1,60 @@
+//! `longhaul check` passes on every plugin that is built here, on the variants whose recurrences or caches
+//! differ, and on processors without AVX-512.
+
+use longhaul_tests::build::profile_folder;
+use longhaul_tests::host::{command, finish, longhaul};
+
+#[test]
+fn every_plugin_passes() {
+    longhaul(["list"]).expect(0);
+    for name in [
+        "griffin",
+        "hybrid",
+        "lstm",
+        "mamba",
+        "mamba2",
+        "rwkv",
+        "transformer",
+    ] {
+        let library = profile_folder().join(format!("liblonghaul_{name}.so"));
+        longhaul(["check".as_ref(), library.as_os_str()]).expect(0);
+    }
+}
+
+#[test]
+fn every_variant_passes() {
+    for variant in [
+        "griffin:pattern=recurrent+attention,window=16",
+        "hybrid:pattern=lstm+mamba",
+        "hybrid:pattern=attention,attention.window=8",
+        "mamba:negative_eigenvalues=true",
+        "mamba2:groups=2,chunk=16",
+        "rwkv4:mlp=gated,embedding_norm=false",
+        "transformer:positions=alibi",
+        "transformer:positions=hard-alibi",
+        "transformer:positions=learned",
+        "transformer:positions=nope,window=16,kv_heads=1",
+    ] {
+        longhaul(["check", variant]).expect(0);
+    }
+}
+
+#[test]
+fn every_recurrence_passes_at_lower_vector_levels() {
+    for level in ["v3", "baseline"] {
+        for architecture in [
+            "griffin",
+            "lstm",
+            "mamba",
+            "mamba2",
+            "rwkv4",
+            "rwkv7",
+            "transformer",
+        ] {
+            let mut check = command(["check", architecture]);
+            check.env("LONGHAUL_SIMD", level);
+            let child = check.spawn().expect("the program starts");
+            finish(child).expect(0);
+        }
+    }
+}
