@@ -1,14 +1,23 @@
 //! Figures that the project promises and that hold with room to spare on any machine: size of a
-//! plugin, time to load one, memory over length. The others are commands in `bench/README.md`.
+//! plugin, time to load one, time of a call into one. The others are commands in `bench/README.md`.
 
 use std::time::Instant;
 
 use longhaul_plugin_api::abi::LogLevel;
-use longhaul_plugin_api::abi_stable::std_types::RStr;
+use longhaul_plugin_api::abi_stable::std_types::{RStr, Tuple2};
 use longhaul_plugin_api::client::LoadedPlugin;
+use longhaul_plugin_api::data::{Device, DeviceKind, ModelConfig};
 use longhaul_tests::build::{longhaul, profile_folder};
 
-const PLUGINS: [&str; 5] = ["hybrid", "lstm", "mamba", "mamba2", "transformer"];
+const PLUGINS: [&str; 7] = [
+    "griffin",
+    "hybrid",
+    "lstm",
+    "mamba",
+    "mamba2",
+    "rwkv",
+    "transformer",
+];
 
 extern "C" fn no_log(_: LogLevel, _: RStr<'_>) {}
 
@@ -51,5 +60,47 @@ fn a_library_loads_and_describes_itself_in_a_few_milliseconds() {
         if profile_folder().ends_with("release") {
             assert!(times[4] < 5.0, "{name} takes {:.2} ms", times[4]);
         }
+    }
+}
+
+#[test]
+fn a_call_that_does_nothing_costs_nanoseconds() {
+    const CALLS: u32 = 1_000_000;
+    let plugin = LoadedPlugin::open(&library("lstm"), no_log).expect("a plugin");
+    let described = &plugin.info().architectures[0];
+    let options = described.options.iter();
+    let model = plugin
+        .build(&ModelConfig {
+            architecture: described.name.clone(),
+            options: options
+                .map(|option| Tuple2(option.name.clone(), option.kind.default_value()))
+                .collect(),
+            vocab: 8,
+            d_model: 8,
+            layers: 1,
+            max_train_length: 8,
+            seed: 0,
+            device: Device {
+                kind: DeviceKind::Cpu,
+                index: 0,
+                threads: 1,
+            },
+            extra: Vec::new().into(),
+        })
+        .expect("a model");
+    let session = model.new_session(1).expect("a session");
+    let mut times: Vec<f64> = (0..9)
+        .map(|_| {
+            let begin = Instant::now();
+            for _ in 0..CALLS {
+                assert_eq!(std::hint::black_box(&session).position(), 0);
+            }
+            begin.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("a call that does nothing: {:.1} ns", times[4]);
+    if profile_folder().ends_with("release") {
+        assert!(times[4] < 20.0, "a call takes {:.1} ns", times[4]);
     }
 }
