@@ -9,7 +9,8 @@ use crate::engine::operation::{Operation, Rows, Run};
 use crate::engine::params::Init;
 use crate::engine::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
 use crate::ops::elementwise::{Activation, gate_gradient, gate_row};
-use crate::rows::column_sums;
+use crate::rows::{column_sums, rows_of_piece};
+use crate::simd::LANES;
 
 impl Graph {
     /// `y[t, c] = f(b[c] + sum_j w[c, j] x[t - width + 1 + j, c])` with w `[cols, width]` under
@@ -95,11 +96,16 @@ impl Operation for ShortConvolution {
         let mut before = run.saved_mut(self.before);
         let mut state = run.state(self.state);
         let history = state.as_deref().map(Vec::as_slice);
-        let tokens = length * cols;
-        let cuts = (cut(y.data_mut(), tokens), cut(&mut before, tokens));
-        for_each_unit(tokens * width, cuts, |row, (y, before)| {
-            let history = history.map_or(&[][..], |rows| rows[row].as_slice());
-            convolve(x.from_row(row * length), taps, bias, history, before);
+        // Pieces of tokens, so that one long row keeps several threads busy.
+        let piece = rows_of_piece(cols) * cols;
+        let cuts = (cut(y.data_mut(), piece), cut(&mut before, piece));
+        for_each_unit(piece * width, cuts, |index, (y, before)| {
+            let first = index * rows_of_piece(cols);
+            for (token, out) in (first..).zip(before.chunks_exact_mut(cols)) {
+                let (row, t) = (token / length, token % length);
+                let history = history.map_or(&[][..], |rows| rows[row].as_slice());
+                convolve(x.from_row(row * length), t, taps, bias, history, out);
+            }
             gate_row(before, &[], self.activation, y);
         });
         if let Some(state) = &mut state {
@@ -179,21 +185,55 @@ crate::simd! {
     }
 }
 
-/// One row's outputs before the activation; `history` is `[width - 1, cols]` or empty for zeros.
-fn convolve(x: Rows<'_>, taps: &[f32], bias: Option<&[f32]>, history: &[f32], before: &mut [f32]) {
+/// The output at token t before the activation; x begins at the row's first token, `history` is
+/// `[width - 1, cols]` or empty for zeros.
+fn convolve(
+    x: Rows<'_>,
+    t: usize,
+    taps: &[f32],
+    bias: Option<&[f32]>,
+    history: &[f32],
+    out: &mut [f32],
+) {
     let cols = x.cols;
-    let width = taps.len() / cols;
-    for (t, out) in before.chunks_exact_mut(cols).enumerate() {
-        match bias {
-            Some(bias) => out.copy_from_slice(bias),
-            None => out.fill(0.0),
+    let past = taps.len() / cols - 1;
+    match bias {
+        Some(bias) => out.copy_from_slice(bias),
+        None => out.fill(0.0),
+    }
+    if t >= past {
+        add_taps(x.from_row(t - past).data, x.stride, taps, out);
+        return;
+    }
+    for (at, tap) in (t..).zip(taps.chunks_exact(cols)) {
+        if at >= past {
+            add_scaled(out, x.row(at - past), tap);
+        } else if !history.is_empty() {
+            add_scaled(out, &history[at * cols..][..cols], tap);
+        }
+    }
+}
+
+crate::simd! {
+    /// `out += sum over j of row j of x times tap j`, tap by tap, in one pass over the columns.
+    fn add_taps(x: &[f32], stride: usize, taps: &[f32], out: &mut [f32]) {
+        let cols = out.len();
+        let (blocks, rest) = out.as_chunks_mut::<LANES>();
+        let whole = blocks.len() * LANES;
+        for (index, out) in blocks.iter_mut().enumerate() {
+            let mut sums = *out;
+            for (j, tap) in taps.chunks_exact(cols).enumerate() {
+                let at = index * LANES;
+                let (x, tap) = (&x[j * stride + at..][..LANES], &tap[at..][..LANES]);
+                for lane in 0..LANES {
+                    sums[lane] = x[lane].mul_add(tap[lane], sums[lane]);
+                }
+            }
+            *out = sums;
         }
         for (j, tap) in taps.chunks_exact(cols).enumerate() {
-            let at = t + j;
-            if at >= width - 1 {
-                add_scaled(out, x.row(at - (width - 1)), tap);
-            } else if !history.is_empty() {
-                add_scaled(out, &history[at * cols..][..cols], tap);
+            for ((out, x), tap) in rest.iter_mut().zip(&x[j * stride + whole..]).zip(&tap[whole..]) {
+                *out = x.mul_add(*tap, *out);
             }
         }
     }

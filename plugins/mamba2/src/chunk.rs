@@ -346,10 +346,10 @@ simd! {
 simd! {
     /// Multiplies every head's share of a state by exp(s_L).
     fn decay_state(block: Block, sums: &[f32], length: usize, state: &mut [f32]) {
-        for row in state.chunks_exact_mut(block.cols()) {
-            for (head, values) in row.chunks_exact_mut(block.head_dim).enumerate() {
-                let factor = exp(sums[head * length + length - 1]);
-                for value in values {
+        for head in 0..block.heads {
+            let factor = exp(sums[head * length + length - 1]);
+            for row in state.chunks_exact_mut(block.cols()) {
+                for value in &mut row[head * block.head_dim..][..block.head_dim] {
                     *value *= factor;
                 }
             }
