@@ -84,7 +84,7 @@ Examples:
   longhaul run published --task parity --out runs/parity
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
-    /// A built-in suite (quick, smoke, niah, mqar) or a TOML file
+    /// A built-in suite (quick, smoke, niah, mqar, published) or a TOML file
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4
