@@ -64,6 +64,11 @@ impl PluginError {
         Self::new(ErrorKind::Unsupported, message)
     }
 
+    /// What a device or its driver refused.
+    pub fn device(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Device, message)
+    }
+
     /// A bug in the plugin.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)

@@ -4,6 +4,7 @@
 
 pub mod backbone;
 pub mod checkpoint;
+pub mod cuda;
 pub mod engine;
 pub mod gemm;
 mod gemv;

@@ -2,14 +2,20 @@
 //! strided inputs, with accumulated gradients, with every buffer full of NaN first. For tests only.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::cuda::device::Device;
+use crate::cuda::memory::{DeviceArena, Memory, ParamBlock, download, to_bytes};
+use crate::cuda::model::{DeviceStates, load_kernels};
+use crate::cuda::run::{Buffers, Control, CudaRun, DeviceRows, DeviceState, Ports};
 use crate::engine::arena::Arena;
-use crate::engine::graph::Graph;
+use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};
+use crate::engine::params::Params;
 use crate::engine::tensor::{Shape, StateSpec, Tensor};
 
 /// Largest accepted error of a forward value, relative to the largest value.
@@ -98,6 +104,17 @@ impl Case<'_> {
             );
         }
         self.check_variants(&inputs, &plain);
+    }
+
+    /// [`Case::check`], and [`Case::check_on`] each of these devices.
+    ///
+    /// # Panics
+    /// With what differs, where and by how much.
+    pub fn check_with(&self, devices: &[Arc<dyn Device>]) {
+        self.check();
+        for device in devices {
+            self.check_on(device);
+        }
     }
 
     fn check_variants(&self, inputs: &[Vec<f32>], plain: &Trained) {
@@ -289,6 +306,249 @@ impl Case<'_> {
     }
 }
 
+impl Case<'_> {
+    /// Runs the operation's form for a device against its form for the CPU: forward and backward over
+    /// poisoned buffers, strided inputs and accumulated gradients, one feed, chunks and steps.
+    ///
+    /// # Panics
+    /// With what differs, where and by how much.
+    pub fn check_on(&self, device: &Arc<dyn Device>) {
+        let mut draw = draws(17);
+        let inputs: Vec<Vec<f32>> = self
+            .inputs
+            .iter()
+            .map(|cols| {
+                let (low, high) = self.range;
+                let count = self.rows * self.length * cols;
+                (0..count).map(|_| low + (high - low) * draw()).collect()
+            })
+            .collect();
+        for (padding, initial) in [(0, 0.0), (3, 0.0), (0, 1.0), (3, 1.0)] {
+            let exact = self.train(&inputs, padding, initial);
+            let wide = |values: &Vec<f32>| widen(values);
+            let params: Vec<Vec<f64>> = exact.params.iter().map(wide).collect();
+            let inputs_wide: Vec<Vec<f64>> = inputs.iter().map(wide).collect();
+            let reference = (self.reference)(&inputs_wide, &params);
+            let got = self.train_on(device, &inputs, padding, initial, &exact.grad_y);
+            let what = format!("padding {padding}, gradients from {initial}");
+            let forward = |name: &str, got: &[f32], exact: &[f32]| {
+                compare(
+                    &format!("{name} ({what})"),
+                    got,
+                    &widen(exact),
+                    FORWARD_TOLERANCE,
+                );
+            };
+            forward("forward", &got.y, &exact.y);
+            compare(
+                "forward against the reference",
+                &got.y,
+                &reference,
+                FORWARD_TOLERANCE,
+            );
+            let backward = |name: &str, got: &[f32], exact: &[f32]| {
+                compare(
+                    &format!("{name} ({what})"),
+                    got,
+                    &widen(exact),
+                    BACKWARD_TOLERANCE,
+                );
+            };
+            for (index, exact) in exact.grad_inputs.iter().enumerate() {
+                let name = format!("gradient of input {index}");
+                backward(&name, &got.grad_inputs[index], exact);
+            }
+            for (index, exact) in exact.grad_params.iter().enumerate() {
+                let name = format!("gradient of parameter {index}");
+                backward(&name, &got.grad_params[index], exact);
+            }
+        }
+        let feeds: &[&[usize]] = if self.recurrent {
+            &[&[self.length], &[1], &[3, 1, 7, 64, 2]]
+        } else {
+            &[&[self.length]]
+        };
+        for chunks in feeds {
+            let exact = self.feed(&inputs, chunks);
+            let got = self.feed_on(device, &inputs, chunks);
+            compare(
+                &format!("feed in {chunks:?}"),
+                &got,
+                &widen(&exact),
+                FORWARD_TOLERANCE,
+            );
+        }
+    }
+
+    fn train_on(
+        &self,
+        device: &Arc<dyn Device>,
+        inputs: &[Vec<f32>],
+        padding: usize,
+        initial: f32,
+        grad_y: &[f32],
+    ) -> Trained {
+        let mut graph = Graph::new(5);
+        let tensors = record_inputs(&mut graph, inputs, self.inputs, padding, self.length);
+        let y = (self.build)(&mut graph, &tensors);
+        let (program, params) = (graph.program, graph.params);
+        let shape = Shape {
+            rows: self.rows,
+            length: self.length,
+            scored: 0,
+        };
+        let bench = Bench::new(device, &program, &params);
+        let mut arena = DeviceArena::new(device).expect("memory");
+        arena.prepare(&program, shape, true, true).expect("memory");
+        let run = bench.run(&program, shape, &arena, None);
+        for operation in &program.operations {
+            operation.cuda_forward(&run).expect("forward");
+        }
+        let values = download_rows(device, run.value(y));
+        let (place, _) = run.grad_mut(y).expect("a gradient");
+        upload_rows(device, place, grad_y);
+        if initial != 0.0 {
+            for &tensor in &tensors {
+                let (place, _) = run.grad_mut(tensor).expect("a gradient");
+                upload_rows(device, place, &vec![initial; place.rows * place.cols]);
+            }
+        }
+        for operation in program.operations.iter().rev() {
+            operation.cuda_backward(&run).expect("backward");
+        }
+        let read = |tensor: &Tensor| download_rows(device, run.grad(*tensor).expect("a gradient"));
+        Trained {
+            y: values,
+            grad_y: grad_y.to_vec(),
+            grad_inputs: tensors.iter().map(read).collect(),
+            grad_params: (0..params.entries.len())
+                .map(|index| bench.grads.read(index).expect("a gradient"))
+                .collect(),
+            params: Vec::new(),
+        }
+    }
+
+    fn feed_on(&self, device: &Arc<dyn Device>, inputs: &[Vec<f32>], chunks: &[usize]) -> Vec<f32> {
+        let mut graph = Graph::new(5);
+        let tensors = record_inputs(&mut graph, inputs, self.inputs, 0, self.length);
+        let y = (self.build)(&mut graph, &tensors);
+        let (program, params) = (graph.program, graph.params);
+        let bench = Bench::new(device, &program, &params);
+        let states = DeviceStates::new(device, &program, self.rows, self.length).expect("memory");
+        let mut arena = DeviceArena::new(device).expect("memory");
+        let cols = y.cols();
+        let mut output = vec![f32::NAN; self.rows * self.length * cols];
+        let mut start = 0;
+        for &chunk in chunks.iter().cycle() {
+            let count = chunk.min(self.length - start);
+            let shape = Shape {
+                rows: self.rows,
+                length: count,
+                scored: 0,
+            };
+            arena.prepare(&program, shape, false, true).expect("memory");
+            let control = Control {
+                position: start as u64,
+                ..Control::default()
+            };
+            device
+                .upload(bench.ports.control, &control.bytes())
+                .expect("an upload");
+            let run = bench.run(&program, shape, &arena, Some(&states.slots));
+            for operation in &program.operations {
+                operation.cuda_forward(&run).expect("forward");
+            }
+            let values = download_rows(device, run.value(y));
+            for (index, value) in values.chunks_exact(cols).enumerate() {
+                let (row, offset) = (index / count, index % count);
+                let place = (row * self.length + start + offset) * cols;
+                output[place..place + cols].copy_from_slice(value);
+            }
+            start += count;
+            if start == self.length {
+                break;
+            }
+        }
+        output
+    }
+}
+
+/// Parameters, gradients and ports of a program on a device.
+struct Bench {
+    device: Arc<dyn Device>,
+    params: ParamBlock,
+    grads: ParamBlock,
+    ports: Ports,
+    _control: Memory,
+}
+
+impl Bench {
+    fn new(device: &Arc<dyn Device>, program: &Program, params: &Params) -> Self {
+        load_kernels(device.as_ref(), program).expect("kernels that compile");
+        let block = ParamBlock::zeros(device, params).expect("memory");
+        for (index, entry) in params.entries.iter().enumerate() {
+            block.write(index, &entry.values).expect("an upload");
+        }
+        let control = Memory::new(device, 4).expect("memory");
+        device
+            .upload(control.ptr(), &Control::default().bytes())
+            .expect("an upload");
+        Self {
+            device: Arc::clone(device),
+            params: block,
+            grads: ParamBlock::zeros(device, params).expect("memory"),
+            ports: Ports {
+                control: control.ptr(),
+                ..Ports::default()
+            },
+            _control: control,
+        }
+    }
+
+    fn run<'a>(
+        &'a self,
+        program: &'a Program,
+        shape: Shape,
+        arena: &'a DeviceArena,
+        states: Option<&'a [DeviceState]>,
+    ) -> CudaRun<'a> {
+        CudaRun {
+            device: self.device.as_ref(),
+            shape,
+            extents: &program.buffers,
+            buffers: Buffers {
+                values: &arena.values,
+                grads: &arena.grads,
+                params: &self.params.ptrs,
+                param_grads: &self.grads.ptrs,
+                states,
+            },
+            ports: self.ports,
+            touched: &arena.touched,
+        }
+    }
+}
+
+fn download_rows(device: &Arc<dyn Device>, rows: DeviceRows) -> Vec<f32> {
+    let row = |row: usize| {
+        download(
+            device.as_ref(),
+            rows.data.value(row * rows.stride),
+            rows.cols,
+        )
+    };
+    (0..rows.rows)
+        .flat_map(|index| row(index).expect("a download"))
+        .collect()
+}
+
+fn upload_rows(device: &Arc<dyn Device>, rows: DeviceRows, values: &[f32]) {
+    for (index, values) in values.chunks_exact(rows.cols).enumerate() {
+        let place = rows.data.value(index * rows.stride);
+        device.upload(place, &to_bytes(values)).expect("an upload");
+    }
+}
+
 struct Trained {
     y: Vec<f32>,
     grad_y: Vec<f32>,
@@ -418,6 +678,25 @@ impl Operation for Input {
     }
 
     fn backward(&self, _run: &Run<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        // Tests look at results as they go: nothing here is recorded.
+        let mut control = [0; 16];
+        run.device.download(run.ports.control, &mut control)?;
+        let position = u64::from_le_bytes(control[..8].try_into().expect("eight bytes")) as usize;
+        let (target, length) = (run.value(self.tensor), run.length());
+        for row in 0..target.rows {
+            let index = (row / length * self.length + position + row % length) * target.cols;
+            let place = target.data.value(row * target.stride);
+            run.device
+                .upload(place, &to_bytes(&self.values[index..index + target.cols]))?;
+        }
+        Ok(())
+    }
+
+    fn cuda_backward(&self, _run: &CudaRun<'_>) -> Result<()> {
         Ok(())
     }
 }

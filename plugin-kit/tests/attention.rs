@@ -90,7 +90,7 @@ fn check(sizes: Sizes, window: Option<usize>, bias: PositionBias) {
         build: &|graph, inputs| graph.attention(inputs[0], inputs[1], inputs[2], spec),
         reference: &|inputs, _| reference(inputs, &sizes, window, bias),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn columns_of_one_projection() {
             reference(&parts, &sizes, None, PositionBias::None)
         },
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]
@@ -197,6 +197,6 @@ fn rotary_turns_pairs_by_position() {
                 y
             },
         }
-        .check();
+        .check_with(&longhaul_emulator::devices());
     }
 }

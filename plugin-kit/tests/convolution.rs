@@ -33,7 +33,7 @@ fn check(rows: usize, length: usize, cols: usize, width: usize, bias: bool) {
             y
         },
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn linear_with_bias() {
         },
         ..case(&[7])
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 fn normalise(x: &[f64], weight: &[f64], bias: Option<&[f64]>, epsilon: f64) -> Vec<f64> {
@@ -74,7 +74,7 @@ fn norms_whole_and_by_group() {
             },
             ..case(&[33])
         }
-        .check();
+        .check_with(&longhaul_emulator::devices());
     }
 }
 
@@ -103,7 +103,7 @@ fn activations_gates_and_sums() {
             reference: &|inputs, _| inputs[0].iter().map(|&x| exact(activation, x)).collect(),
             ..case(&[19])
         }
-        .check();
+        .check_with(&longhaul_emulator::devices());
         Case {
             build: &|graph, inputs| graph.gate(inputs[0], inputs[1], activation),
             reference: &|inputs, _| {
@@ -115,7 +115,7 @@ fn activations_gates_and_sums() {
             },
             ..case(&[19, 19])
         }
-        .check();
+        .check_with(&longhaul_emulator::devices());
     }
     Case {
         build: &|graph, inputs| graph.add(inputs[0], inputs[1]),
@@ -128,7 +128,7 @@ fn activations_gates_and_sums() {
         },
         ..case(&[19, 19])
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 /// Gate and input as columns of one tensor: two partial writes of one gradient.
@@ -147,5 +147,5 @@ fn columns_of_one_tensor() {
         },
         ..case(&[13])
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }

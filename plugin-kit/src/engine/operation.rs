@@ -11,15 +11,8 @@ use longhaul_plugin_api::error::PluginError;
 use super::arena::Arena;
 use super::params::Params;
 use super::tensor::{Param, Saved, Shape, State, Tensor};
-
-/// CUDA C++ of an operation, owned by whoever owns the operation.
-#[derive(Debug, Clone, Copy)]
-pub struct KernelSource {
-    /// File name for compile errors.
-    pub file: &'static str,
-    /// The source text, by `include_str!`.
-    pub text: &'static str,
-}
+pub use crate::cuda::device::KernelSource;
+pub use crate::cuda::run::CudaRun;
 
 /// One step of a program. It holds handles and sizes, never values.
 pub trait Operation: Send + Sync {
@@ -39,11 +32,30 @@ pub trait Operation: Send + Sync {
     /// Only what `forward` could not know.
     fn backward(&self, run: &Run<'_>) -> Result<()>;
 
-    /// CUDA C++ for this operation; empty while it has none, and then a model that uses it cannot
-    /// be built for a CUDA device.
-    fn kernels(&self) -> &'static [KernelSource] {
-        &[]
+    /// CUDA C++ that its forms for a device launch.
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        Vec::new()
     }
+
+    /// [`Operation::forward`] on a device. It is recorded once for a shape and replayed.
+    ///
+    /// # Errors
+    /// What this length does not allow; that there is no such form.
+    fn cuda_forward(&self, _run: &CudaRun<'_>) -> Result<()> {
+        Err(no_device_form(self.name()))
+    }
+
+    /// [`Operation::backward`] on a device.
+    ///
+    /// # Errors
+    /// As [`Operation::cuda_forward`].
+    fn cuda_backward(&self, _run: &CudaRun<'_>) -> Result<()> {
+        Err(no_device_form(self.name()))
+    }
+}
+
+fn no_device_form(name: &str) -> PluginError {
+    PluginError::unsupported(format!("`{name}` has no CUDA kernels; use --device cpu"))
 }
 
 /// Content of a state slot: one vector a row of the batch.

@@ -2,9 +2,12 @@
 
 use longhaul_plugin_api::author::Result;
 
+use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::rows::{ROWS, copy_rows};
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Rows, Run, View};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View};
 use crate::engine::tensor::Tensor;
+use crate::kernel_params;
 use crate::rows::for_pieces;
 use crate::simd::{add_into, sigmoid, silu, softplus, tanh};
 
@@ -163,6 +166,25 @@ impl Operation for Add {
         }
         Ok(())
     }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let y = run.value(self.y);
+        copy_rows(run, run.value(self.a), y, 1.0, false)?;
+        copy_rows(run, run.value(self.b), y, 1.0, true)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let dy = run.grad(self.y)?;
+        for input in [self.a, self.b] {
+            let (grad, accumulate) = run.grad_mut(input)?;
+            copy_rows(run, dy, grad, 1.0, accumulate)?;
+        }
+        Ok(())
+    }
 }
 
 crate::simd! {
@@ -205,6 +227,26 @@ impl Operation for Scale {
         }
         Ok(())
     }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        copy_rows(
+            run,
+            run.value(self.x),
+            run.value(self.y),
+            self.factor,
+            false,
+        )
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let dy = run.grad(self.y)?;
+        let (grad, accumulate) = run.grad_mut(self.x)?;
+        copy_rows(run, dy, grad, self.factor, accumulate)
+    }
 }
 
 crate::simd! {
@@ -212,6 +254,22 @@ crate::simd! {
         for (y, x) in y.iter_mut().zip(x) {
             *y = if accumulate { *y } else { 0.0 } + factor * x;
         }
+    }
+}
+
+static GATE: KernelSource = KernelSource {
+    file: "gate.cu",
+    text: include_str!("../../kernels/gate.cu"),
+};
+
+kernel_params! {
+    struct GateForward { gate: Ptr, x: Ptr, y: Ptr, gate_stride: u64, x_stride: u64, rows: u64, cols: u32, activation: u32 }
+}
+
+kernel_params! {
+    struct GateBackward {
+        gate: Ptr, x: Ptr, dy: Ptr, grad: Ptr, gate_stride: u64, x_stride: u64, dy_stride: u64, grad_stride: u64, rows: u64,
+        cols: u32, activation: u32, accumulate: u32, unused: u32,
     }
 }
 
@@ -280,6 +338,69 @@ impl Operation for Gate {
                 gated_gradient(gate, dy, self.activation, accumulate, &mut grad[..cols]);
             }
         });
+        Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&GATE]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (gate, y) = (run.value(self.gate), run.value(self.y));
+        let x = self.x.map(|x| run.value(x));
+        let params = GateForward {
+            gate: gate.data,
+            x: x.map_or(Ptr::default(), |x| x.data),
+            y: y.data,
+            gate_stride: gate.stride as u64,
+            x_stride: x.map_or(0, |x| x.stride as u64),
+            rows: y.rows as u64,
+            cols: y.cols as u32,
+            activation: self.activation as u32,
+        };
+        run.launch(
+            &GATE,
+            "gate_forward",
+            Launch::for_each(y.rows * y.cols),
+            &params,
+        )
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (gate, dy) = (run.value(self.gate), run.grad(self.y)?);
+        let x = self.x.map(|x| run.value(x));
+        let mut params = GateBackward {
+            gate: gate.data,
+            x: x.map_or(Ptr::default(), |x| x.data),
+            dy: dy.data,
+            grad: Ptr::default(),
+            gate_stride: gate.stride as u64,
+            x_stride: x.map_or(0, |x| x.stride as u64),
+            dy_stride: dy.stride as u64,
+            grad_stride: 0,
+            rows: dy.rows as u64,
+            cols: dy.cols as u32,
+            activation: self.activation as u32,
+            accumulate: 0,
+            unused: 0,
+        };
+        // One place after the other: gate and x may be one tensor.
+        let places = [
+            Some((self.gate, "gate_backward")),
+            self.x.map(|x| (x, "gated_backward")),
+        ];
+        for (place, kernel) in places.into_iter().flatten() {
+            let (grad, accumulate) = run.grad_mut(place)?;
+            params.grad = grad.data;
+            params.grad_stride = grad.stride as u64;
+            params.accumulate = accumulate.into();
+            run.launch(
+                &GATE,
+                kernel,
+                Launch::for_each(grad.rows * grad.cols),
+                &params,
+            )?;
+        }
         Ok(())
     }
 }

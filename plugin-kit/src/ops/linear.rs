@@ -2,10 +2,12 @@
 
 use longhaul_plugin_api::author::Result;
 
+use crate::cuda::device::{DeviceMat, Product};
+use crate::cuda::rows::{self as device_rows, ROWS, parts};
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Run};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::params::Init;
-use crate::engine::tensor::{Param, Tensor};
+use crate::engine::tensor::{Param, Saved, Tensor};
 use crate::gemm::{Mat, gemm};
 use crate::rows::{self, column_sums};
 
@@ -34,7 +36,14 @@ impl Graph {
     pub fn linear_by(&mut self, x: Tensor, weight: Param, bias: Option<Param>) -> Tensor {
         let out = self.param_shape(weight)[0];
         let y = self.tensor_like(x, out);
-        self.push(Linear { x, weight, bias, y });
+        let parts = bias.map(|_| parts(self, out));
+        self.push(Linear {
+            x,
+            weight,
+            bias,
+            parts,
+            y,
+        });
         y
     }
 }
@@ -43,6 +52,8 @@ struct Linear {
     x: Tensor,
     weight: Param,
     bias: Option<Param>,
+    /// Sums of the bias's gradient, on a device.
+    parts: Option<Saved>,
     y: Tensor,
 }
 
@@ -92,5 +103,39 @@ impl Operation for Linear {
             column_sums(grad_y.data, &mut run.param_grad(bias));
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, y) = (run.value(self.x), run.value(self.y));
+        let beta = match self.bias {
+            Some(bias) => {
+                device_rows::broadcast(run, run.param(bias), y)?;
+                1.0
+            }
+            None => 0.0,
+        };
+        let weight = DeviceMat::new(run.param(self.weight), y.cols, x.cols, x.cols);
+        run.product(Product::one(x.mat(), weight.t(), y.mat(), 1.0, beta))
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, dy) = (run.value(self.x), run.grad(self.y)?);
+        let (dx, accumulate) = run.grad_mut(self.x)?;
+        let beta = if accumulate { 1.0 } else { 0.0 };
+        let shaped = |data| DeviceMat::new(data, dy.cols, x.cols, x.cols);
+        let weight = shaped(run.param(self.weight));
+        run.product(Product::one(dy.mat(), weight, dx.mat(), 1.0, beta))?;
+        let grad_weight = shaped(run.param_grad(self.weight));
+        run.product(Product::one(dy.mat().t(), x.mat(), grad_weight, 1.0, 1.0))?;
+        match (self.bias, self.parts) {
+            (Some(bias), Some(parts)) => {
+                device_rows::column_sums(run, dy, parts, run.param_grad(bias))
+            }
+            _ => Ok(()),
+        }
     }
 }

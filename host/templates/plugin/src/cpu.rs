@@ -28,6 +28,11 @@ pub(crate) fn recurrence(graph: &mut Graph, x: Tensor, gate: Tensor) -> Tensor {
     h
 }
 
+static KERNELS: KernelSource = KernelSource {
+    file: "{{crate}}.cu",
+    text: include_str!("../kernels/{{crate}}.cu"),
+};
+
 struct Recurrence {
     x: Tensor,
     gate: Tensor,
@@ -116,11 +121,8 @@ impl Operation for Recurrence {
         Ok(())
     }
 
-    fn kernels(&self) -> &'static [KernelSource] {
-        &[KernelSource {
-            file: "{{crate}}.cu",
-            text: include_str!("../kernels/{{crate}}.cu"),
-        }]
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&KERNELS]
     }
 }
 

@@ -1,0 +1,108 @@
+// What every kernel of Longhaul starts from. A kernel has one parameter, a plain struct whose fields are
+// those of the Rust struct of the same name. Shared memory is dynamic: SHARED(name) names it.
+//
+// KERNEL(threads, name, Params) { .. uses p .. } defines a kernel launched with at most that many threads.
+
+#ifndef KERNEL
+#define KERNEL(threads, name, Params) extern "C" __global__ void __launch_bounds__(threads) name(const Params p)
+#define SHARED(name) extern __shared__ float name[]
+#endif
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define WARP 32
+#define ALL_LANES 0xffffffffu
+#define NOT_A_NUMBER __int_as_float(0x7fffffff)
+#define MINUS_INFINITY __int_as_float(0xff800000)
+
+// What changes from one replay to the next.
+struct Control {
+    u64 position;
+    u32 wanted;
+    float loss_scale;
+};
+
+// Rows of a matrix, `stride` values apart.
+struct Rows {
+    float* data;
+    u64 stride;
+};
+
+__device__ inline float* row_of(Rows rows, u64 row) { return rows.data + row * rows.stride; }
+
+// The value that every lane of the warp has together.
+__device__ inline float warp_sum(float value) {
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2) value += __shfl_xor_sync(ALL_LANES, value, lanes);
+    return value;
+}
+
+__device__ inline float warp_max(float value) {
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, lanes));
+    return value;
+}
+
+// The sum over a block of whole warps, for every thread; `scratch` [32] is shared and free again when
+// the call returns.
+__device__ inline float block_sum(float value, float* scratch) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    value = warp_sum(value);
+    if (lane == 0) scratch[warp] = value;
+    __syncthreads();
+    value = warp_sum(lane < warps ? scratch[lane] : 0.0f);
+    __syncthreads();
+    return value;
+}
+
+__device__ inline float block_max(float value, float* scratch) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    value = warp_max(value);
+    if (lane == 0) scratch[warp] = value;
+    __syncthreads();
+    value = warp_max(lane < warps ? scratch[lane] : MINUS_INFINITY);
+    __syncthreads();
+    return value;
+}
+
+__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+__device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+
+// Activations by the number of the Rust enum's variant.
+enum { SILU, GELU, RELU, SIGMOID, TANH, SOFTPLUS, IDENTITY };
+
+__device__ inline float activate(u32 kind, float x) {
+    switch (kind) {
+        case SILU: return x * sigmoid(x);
+        case GELU: return 0.5f * x * (1.0f + tanhf(0.7978846f * (x + 0.044715f * x * x * x)));
+        case RELU: return fmaxf(x, 0.0f);
+        case SIGMOID: return sigmoid(x);
+        case TANH: return tanhf(x);
+        case SOFTPLUS: return softplus(x);
+        default: return x;
+    }
+}
+
+__device__ inline float activation_slope(u32 kind, float x) {
+    switch (kind) {
+        case SILU: {
+            const float s = sigmoid(x);
+            return s * (1.0f + x * (1.0f - s));
+        }
+        case GELU: {
+            const float t = tanhf(0.7978846f * (x + 0.044715f * x * x * x));
+            return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978846f * (1.0f + 0.134145f * x * x);
+        }
+        case RELU: return x > 0.0f ? 1.0f : 0.0f;
+        case SIGMOID: {
+            const float s = sigmoid(x);
+            return s * (1.0f - s);
+        }
+        case TANH: {
+            const float t = tanhf(x);
+            return 1.0f - t * t;
+        }
+        case SOFTPLUS: return sigmoid(x);
+        default: return 1.0f;
+    }
+}

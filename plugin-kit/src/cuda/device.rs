@@ -1,0 +1,295 @@
+//! What the engine asks of a device: memory, launches, matrix products and recordings. The driver's
+//! form is [`super::driver`]; the tests bring one that executes the same kernels on the CPU. Nothing
+//! here knows an operation.
+
+use std::any::Any;
+
+use longhaul_plugin_api::author::Result;
+
+/// An address in device memory; 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Ptr(pub u64);
+
+impl Ptr {
+    /// The address of value `index` of float32 values (or of any four-byte type) from here on.
+    pub fn value(self, index: usize) -> Self {
+        Self(self.0 + 4 * index as u64)
+    }
+}
+
+/// CUDA C++ of an operation, owned by whoever owns the operation. `common.cuh` of the kit is in front
+/// of it when it is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelSource {
+    /// File name for compile errors.
+    pub file: &'static str,
+    /// The source text, by `include_str!`.
+    pub text: &'static str,
+}
+
+/// A kernel by name in its source.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel {
+    /// Where it stands.
+    pub source: &'static KernelSource,
+    /// Its name there.
+    pub name: &'static str,
+}
+
+/// Grid, block and dynamic shared memory of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads in x, y, z.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+}
+
+impl Launch {
+    /// Blocks and threads in one dimension.
+    pub fn flat(blocks: usize, threads: u32) -> Self {
+        Self::of([blocks, 1, 1], threads)
+    }
+
+    /// A grid of blocks of `threads` in one dimension.
+    ///
+    /// # Panics
+    /// If a grid's size does not fit 32 bits, which no buffer that fits a card leads to.
+    pub fn of(grid: [usize; 3], threads: u32) -> Self {
+        Self {
+            grid: grid.map(|blocks| u32::try_from(blocks).expect("a grid fits 32 bits")),
+            block: [threads, 1, 1],
+            shared_bytes: 0,
+        }
+    }
+
+    /// One thread for each of `count` values, in blocks of 256.
+    pub fn for_each(count: usize) -> Self {
+        Self::flat(count.div_ceil(256), 256)
+    }
+
+    /// The same with dynamic shared memory for `values` float32 values.
+    pub fn with_shared(self, values: usize) -> Self {
+        Self {
+            shared_bytes: 4 * values as u32,
+            ..self
+        }
+    }
+}
+
+/// A kernel's one parameter: plain data, laid out as the struct of the same name in its source.
+/// [`kernel_params!`](crate::kernel_params!) makes such types.
+pub trait KernelParams: Copy + 'static {
+    /// The bytes that the kernel reads.
+    fn bytes(&self) -> &[u8];
+}
+
+/// A struct of [`Ptr`], `u32`, `i32`, `f32` and `u64` fields, laid out as C does it, as a kernel's one
+/// parameter. Fields of eight bytes come first and those of four in an even number, so that there is no
+/// padding; a struct with padding does not compile.
+///
+/// ```
+/// use longhaul_plugin_kit::cuda::device::{KernelParams, Ptr};
+/// longhaul_plugin_kit::kernel_params! {
+///     /// y = a x.
+///     struct Scaling { x: Ptr, y: Ptr, count: u32, a: f32 }
+/// }
+/// let params = Scaling { x: Ptr(1), y: Ptr(2), count: 3, a: 0.5 };
+/// assert_eq!(params.bytes().len(), 24);
+/// ```
+#[macro_export]
+macro_rules! kernel_params {
+    ($(#[$meta:meta])* $visibility:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        #[repr(C)]
+        $visibility struct $name { $($(#[$field_meta])* pub $field: $kind),+ }
+
+        const _: () = assert!(
+            size_of::<$name>() == 0 $(+ size_of::<$kind>())+,
+            "a kernel's parameters have padding: put fields of eight bytes first, then an even number of four"
+        );
+
+        impl $crate::cuda::device::KernelParams for $name {
+            fn bytes(&self) -> &[u8] {
+                $crate::cuda::device::plain_bytes(self)
+            }
+        }
+    };
+}
+
+/// The bytes of a struct made by [`kernel_params!`](crate::kernel_params!).
+#[doc(hidden)]
+pub fn plain_bytes<P: Copy + 'static>(params: &P) -> &[u8] {
+    // SAFETY: the struct is repr(C), Copy and without padding (the macro asserts it), so every byte is
+    // initialised; it is borrowed for as long as the slice lives.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast::<u8>(), size_of::<P>()) }
+}
+
+/// A matrix in device memory: element (i, j) is value `i * row_stride + j`, or `j * row_stride + i`
+/// where it is turned.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceMat {
+    /// First value.
+    pub data: Ptr,
+    /// Rows as it is stored.
+    pub rows: usize,
+    /// Columns as it is stored.
+    pub cols: usize,
+    /// Distance from stored row to stored row, in values.
+    pub row_stride: usize,
+    /// Whether the transpose is meant.
+    pub turned: bool,
+}
+
+impl DeviceMat {
+    /// Rows of `cols` contiguous values, `row_stride` apart.
+    pub fn new(data: Ptr, rows: usize, cols: usize, row_stride: usize) -> Self {
+        Self {
+            data,
+            rows,
+            cols,
+            row_stride,
+            turned: false,
+        }
+    }
+
+    /// The transpose, without a copy.
+    pub fn t(self) -> Self {
+        Self {
+            turned: !self.turned,
+            ..self
+        }
+    }
+
+    /// Rows as it is meant.
+    pub fn height(self) -> usize {
+        if self.turned { self.cols } else { self.rows }
+    }
+
+    /// Columns as it is meant.
+    pub fn width(self) -> usize {
+        if self.turned { self.rows } else { self.cols }
+    }
+}
+
+/// A batch of products of the same sizes: `c = alpha a b + beta c` for each of `count`, with the
+/// matrices' first values `a_step`, `b_step` and `c_step` values apart from one to the next. With
+/// `beta` 0 the old content of c is not read.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// Left factor of the first product.
+    pub a: DeviceMat,
+    /// Right factor.
+    pub b: DeviceMat,
+    /// Place of the result, never turned.
+    pub c: DeviceMat,
+    /// Factor on the product.
+    pub alpha: f32,
+    /// Factor on what is there.
+    pub beta: f32,
+    /// Products.
+    pub count: usize,
+    /// Values from a to the next a.
+    pub a_step: usize,
+    /// Values from b to the next b.
+    pub b_step: usize,
+    /// Values from c to the next c.
+    pub c_step: usize,
+}
+
+impl Product {
+    /// One product, `c = alpha a b + beta c`.
+    pub fn one(a: DeviceMat, b: DeviceMat, c: DeviceMat, alpha: f32, beta: f32) -> Self {
+        Self {
+            a,
+            b,
+            c,
+            alpha,
+            beta,
+            count: 1,
+            a_step: 0,
+            b_step: 0,
+            c_step: 0,
+        }
+    }
+}
+
+/// What was recorded: a list of launches, products and copies that [`Device::replay`] runs as one.
+pub trait Recording: Any + Send {}
+
+/// A device. Work is in order: everything is on one stream, and only [`Device::download`] and
+/// [`Device::synchronize`] wait for it.
+pub trait Device: Send + Sync {
+    /// Memory for `bytes`, its content arbitrary.
+    ///
+    /// # Errors
+    /// Memory is exhausted.
+    fn allocate(&self, bytes: usize) -> Result<Ptr>;
+
+    /// Gives back what [`Device::allocate`] gave.
+    fn free(&self, memory: Ptr);
+
+    /// Copies bytes to the device.
+    ///
+    /// # Errors
+    /// The device's.
+    fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()>;
+
+    /// Waits for all work, then copies bytes from the device.
+    ///
+    /// # Errors
+    /// The device's, also of earlier work.
+    fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()>;
+
+    /// Copies inside the device.
+    ///
+    /// # Errors
+    /// The device's.
+    fn copy(&self, to: Ptr, from: Ptr, bytes: usize) -> Result<()>;
+
+    /// Writes a four-byte word over and over.
+    ///
+    /// # Errors
+    /// The device's.
+    fn fill(&self, to: Ptr, word: u32, count: usize) -> Result<()>;
+
+    /// Compiles sources, so that launches of their kernels find them.
+    ///
+    /// # Errors
+    /// The compiler's log, with file and line.
+    fn load(&self, sources: &[&'static KernelSource]) -> Result<()>;
+
+    /// Runs a kernel with one parameter of these bytes.
+    ///
+    /// # Errors
+    /// A limit that the launch passes; an unknown kernel.
+    fn launch(&self, kernel: Kernel, launch: Launch, params: &[u8]) -> Result<()>;
+
+    /// Matrix products in float32.
+    ///
+    /// # Errors
+    /// The library's.
+    fn product(&self, product: Product) -> Result<()>;
+
+    /// Calls `work` once and keeps what it does for [`Device::replay`]. Nothing of it has run yet.
+    ///
+    /// # Errors
+    /// Those of `work`; the device's.
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Recording>>;
+
+    /// Runs what was recorded.
+    ///
+    /// # Errors
+    /// The device's.
+    fn replay(&self, recording: &dyn Recording) -> Result<()>;
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// The device's, also of earlier work.
+    fn synchronize(&self) -> Result<()>;
+}

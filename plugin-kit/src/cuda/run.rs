@@ -1,0 +1,247 @@
+//! One forward or backward pass on a device, as an operation sees it: addresses in place of slices,
+//! launches in place of loops. What an operation does here is recorded once for a shape and replayed,
+//! so it may depend on the shape but on nothing that changes from step to step: the position, the
+//! tokens and the number of wanted positions are read from device memory, see [`Control`].
+
+use std::cell::Cell;
+
+use longhaul_plugin_api::author::Result;
+
+use super::device::{Device, Kernel, KernelParams, KernelSource, Launch, Product, Ptr};
+use crate::engine::tensor::{Extent, Param, Saved, Shape, State, Tensor};
+
+/// What changes from one replay to the next, at [`CudaRun::control`]; `struct Control` of common.cuh.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[repr(C)]
+pub struct Control {
+    /// Tokens read before this run.
+    pub position: u64,
+    /// Wanted positions; the places after them, up to the shape's number, are unused.
+    pub wanted: u32,
+    /// Factor on each position's loss.
+    pub loss_scale: f32,
+}
+
+impl Control {
+    /// The bytes that kernels read.
+    pub fn bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.position.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.wanted.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.loss_scale.to_le_bytes());
+        bytes
+    }
+}
+
+/// Rows of an activation or a gradient in device memory.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceRows {
+    /// The first row's first column.
+    pub data: Ptr,
+    /// Number of rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Distance from row to row, in values.
+    pub stride: usize,
+}
+
+impl DeviceRows {
+    /// As a factor of a product.
+    pub fn mat(self) -> super::device::DeviceMat {
+        super::device::DeviceMat::new(self.data, self.rows, self.cols, self.stride)
+    }
+}
+
+/// A state slot in device memory.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceState {
+    /// `[B, values]`, or `[B, capacity, per_token]` of a cache, in which the token at position p is at
+    /// place p modulo the capacity.
+    pub data: Ptr,
+    /// Values a row, or tokens a row that a cache has room for.
+    pub capacity: usize,
+}
+
+/// The addresses of a run's buffers.
+pub struct Buffers<'a> {
+    /// Activations and saved buffers by id.
+    pub values: &'a [Ptr],
+    /// Gradients by id; empty in a feed.
+    pub grads: &'a [Ptr],
+    /// Parameters by id.
+    pub params: &'a [Ptr],
+    /// Gradient sums by parameter; empty in a feed.
+    pub param_grads: &'a [Ptr],
+    /// State slots; `None` in training.
+    pub states: Option<&'a [DeviceState]>,
+}
+
+/// Where a run's inputs stand in device memory and its results go.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ports {
+    /// A [`Control`].
+    pub control: Ptr,
+    /// Input tokens, u32 `[B, T]`.
+    pub tokens: Ptr,
+    /// Row of each wanted position, u32 `[S]`.
+    pub wanted: Ptr,
+    /// Target at each wanted position or -1, i32 `[S]`.
+    pub targets: Ptr,
+    /// Negative log likelihood at each wanted position, `[S]`; 0 where there is no target.
+    pub nll: Ptr,
+    /// Most likely token at each wanted position, u32 `[S]`.
+    pub best: Ptr,
+    /// Logits at each wanted position, `[S, V]`, or [`Ptr::default`] where nobody wants them.
+    pub logits: Ptr,
+}
+
+/// One pass over one batch, on a device.
+pub struct CudaRun<'a> {
+    pub(crate) device: &'a dyn Device,
+    pub(crate) shape: Shape,
+    pub(crate) extents: &'a [Extent],
+    pub(crate) buffers: Buffers<'a>,
+    pub(crate) ports: Ports,
+    pub(crate) touched: &'a [Cell<bool>],
+}
+
+impl<'a> CudaRun<'a> {
+    /// B, the sequences of this run.
+    pub fn rows(&self) -> usize {
+        self.shape.rows
+    }
+
+    /// T, the tokens a sequence of this run.
+    pub fn length(&self) -> usize {
+        self.shape.length
+    }
+
+    /// Places for wanted positions; how many are used is in the [`Control`].
+    pub fn scored(&self) -> usize {
+        self.shape.scored
+    }
+
+    /// Inputs and results.
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// Whether gradients follow.
+    pub fn is_training(&self) -> bool {
+        self.buffers.states.is_none()
+    }
+
+    /// A parameter's values.
+    pub fn param(&self, param: Param) -> Ptr {
+        self.buffers.params[param.id]
+    }
+
+    /// Gradient sums of a parameter; an operation adds to them.
+    pub fn param_grad(&self, param: Param) -> Ptr {
+        self.buffers.param_grads[param.id]
+    }
+
+    /// A saved buffer.
+    pub fn saved(&self, saved: Saved) -> Ptr {
+        self.buffers.values[saved.id]
+    }
+
+    /// A state slot, or `None` in training.
+    pub fn state(&self, state: State) -> Option<DeviceState> {
+        self.buffers.states.map(|states| states[state.id])
+    }
+
+    /// An activation, for reading or writing.
+    pub fn value(&self, tensor: Tensor) -> DeviceRows {
+        self.rows_of(self.buffers.values[tensor.id], tensor)
+    }
+
+    /// The gradient of an output; zeros where nothing used that output.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn grad(&self, tensor: Tensor) -> Result<DeviceRows> {
+        let data = self.buffers.grads[tensor.id];
+        if !self.touched[tensor.id].replace(true) {
+            let count = self.extents[tensor.id].len(self.shape);
+            self.device.fill(data, 0, count)?;
+        }
+        Ok(self.rows_of(data, tensor))
+    }
+
+    /// The gradient of an input, and whether it is a sum to add to; else its content is arbitrary and
+    /// must be overwritten.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn grad_mut(&self, tensor: Tensor) -> Result<(DeviceRows, bool)> {
+        let data = self.buffers.grads[tensor.id];
+        let first = !self.touched[tensor.id].replace(true);
+        let partial = first && !tensor.is_whole();
+        if partial {
+            let count = self.extents[tensor.id].len(self.shape);
+            self.device.fill(data, 0, count)?;
+        }
+        Ok((self.rows_of(data, tensor), !first || partial))
+    }
+
+    fn rows_of(&self, data: Ptr, tensor: Tensor) -> DeviceRows {
+        DeviceRows {
+            data: data.value(tensor.start),
+            rows: self.extents[tensor.id].len(self.shape) / tensor.stride,
+            cols: tensor.cols,
+            stride: tensor.stride,
+        }
+    }
+
+    /// Launches a kernel; nothing where the grid is empty.
+    ///
+    /// # Errors
+    /// A limit that the launch passes.
+    pub fn launch<P: KernelParams>(
+        &self,
+        source: &'static KernelSource,
+        name: &'static str,
+        launch: Launch,
+        params: &P,
+    ) -> Result<()> {
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        self.device
+            .launch(Kernel { source, name }, launch, params.bytes())
+    }
+
+    /// Matrix products; nothing where the result is empty.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// If the sizes do not fit.
+    pub fn product(&self, product: Product) -> Result<()> {
+        let Product { a, b, c, .. } = product;
+        assert_eq!(a.width(), b.height(), "inner sizes differ");
+        assert_eq!(
+            (a.height(), b.width()),
+            (c.rows, c.cols),
+            "the product does not fit its place"
+        );
+        if c.rows == 0 || c.cols == 0 || product.count == 0 {
+            return Ok(());
+        }
+        self.device.product(product)
+    }
+
+    /// Fills float32 values with a number.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn fill(&self, to: Ptr, value: f32, count: usize) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.device.fill(to, value.to_bits(), count)
+    }
+}

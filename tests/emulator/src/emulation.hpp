@@ -1,0 +1,255 @@
+// The CUDA execution model on one CPU thread: the blocks of a launch one after the other, the threads of
+// a block as fibers that give way at barriers and shuffles. Kernels are compiled against this in place of
+// the CUDA headers. Shared memory is full of NaN when a block begins, and of exactly the size that the
+// launch gave. A barrier that only some threads reach is an error, as is a shuffle in a partial warp.
+// What is racy between barriers shows as a difference between the two orders of the threads.
+
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <ucontext.h>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define SWITCH_BEGINS(save, stack, size) __sanitizer_start_switch_fiber(save, stack, size)
+#define SWITCH_ENDS(save, stack, size) __sanitizer_finish_switch_fiber(save, stack, size)
+#else
+#define SWITCH_BEGINS(save, stack, size) (void)0
+#define SWITCH_ENDS(save, stack, size) (void)0
+#endif
+
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__ __restrict
+
+struct Dim3 { unsigned x, y, z; };
+
+namespace emulation {
+
+struct Launch {
+    unsigned grid[3];
+    unsigned block[3];
+    unsigned shared_bytes;
+    unsigned reversed;  // the last thread of a block first
+};
+
+enum State { READY, AT_BLOCK, AT_WARP, DONE };
+
+constexpr size_t STACK = 128 * 1024;
+
+struct Fiber {
+    ucontext_t context;
+    Dim3 thread;
+    State state;
+    unsigned warp, lane, shuffles;
+    void* fake_stack;
+    char* stack;
+};
+
+struct Block {
+    std::vector<Fiber> fibers;
+    std::vector<uint64_t> slots;  // [warps, 2, 32]
+    ucontext_t scheduler;
+    const void* scheduler_stack;
+    size_t scheduler_stack_size;
+    Dim3 index, size, grid;
+    float* shared;
+    void (*kernel)(const void*);
+    const void* params;
+    std::string error;
+};
+
+inline Block* block = nullptr;
+inline Fiber* current = nullptr;
+
+// Back to the scheduler until it lets this thread go on.
+inline void give_way(State state) {
+    Fiber* self = current;
+    self->state = state;
+    SWITCH_BEGINS(state == DONE ? nullptr : &self->fake_stack, block->scheduler_stack, block->scheduler_stack_size);
+    swapcontext(&self->context, &block->scheduler);
+    SWITCH_ENDS(self->fake_stack, &block->scheduler_stack, &block->scheduler_stack_size);
+}
+
+inline void enter() {
+    SWITCH_ENDS(nullptr, &block->scheduler_stack, &block->scheduler_stack_size);
+    block->kernel(block->params);
+    give_way(DONE);
+}
+
+inline void resume(Fiber& fiber) {
+    current = &fiber;
+    void* save = nullptr;
+    (void)save;
+    SWITCH_BEGINS(&save, fiber.stack, STACK);
+    swapcontext(&block->scheduler, &fiber.context);
+    SWITCH_ENDS(save, nullptr, nullptr);
+}
+
+// Lets every thread that waits at a full barrier go on; whether there was one.
+inline bool release() {
+    bool any = false;
+    const unsigned warps = block->fibers.size() / 32;
+    unsigned at_block = 0, alive = 0;
+    for (unsigned warp = 0; warp < warps; warp++) {
+        unsigned waiting = 0, living = 0;
+        for (unsigned lane = 0; lane < 32; lane++) {
+            const State state = block->fibers[warp * 32 + lane].state;
+            waiting += state == AT_WARP;
+            living += state != DONE;
+            at_block += state == AT_BLOCK;
+        }
+        alive += living;
+        if (waiting > 0 && waiting == living) {
+            for (unsigned lane = 0; lane < 32; lane++) {
+                Fiber& fiber = block->fibers[warp * 32 + lane];
+                if (fiber.state == AT_WARP) fiber.state = READY;
+            }
+            any = true;
+        }
+    }
+    if (at_block > 0 && at_block == alive) {
+        for (Fiber& fiber : block->fibers)
+            if (fiber.state == AT_BLOCK) fiber.state = READY;
+        any = true;
+    }
+    return any;
+}
+
+inline void run_block(bool reversed) {
+    const size_t count = block->fibers.size();
+    for (size_t i = 0; i < count; i++) {
+        Fiber& fiber = block->fibers[i];
+        fiber.state = READY;
+        fiber.shuffles = 0;
+        fiber.fake_stack = nullptr;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack;
+        fiber.context.uc_stack.ss_size = STACK;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, enter, 0);
+    }
+    for (;;) {
+        size_t done = 0;
+        for (size_t i = 0; i < count; i++) {
+            Fiber& fiber = block->fibers[reversed ? count - 1 - i : i];
+            if (fiber.state == READY) resume(fiber);
+            if (!block->error.empty()) return;
+            done += fiber.state == DONE;
+        }
+        if (done == count) return;
+        if (!release()) {
+            block->error = "a barrier or shuffle that only some of the threads reach";
+            return;
+        }
+    }
+}
+
+// Runs a kernel over a grid; an empty text, or what went wrong.
+inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const void*), const void* params) {
+    static std::string answer;
+    static std::vector<char*> stacks;
+    const unsigned threads = launch.block[0] * launch.block[1] * launch.block[2];
+    answer.clear();
+    if (threads == 0 || threads > most || threads > 1024) {
+        answer = std::to_string(threads) + " threads a block, and the kernel takes " + std::to_string(most);
+        return answer.c_str();
+    }
+    if (launch.grid[1] > 65535 || launch.grid[2] > 65535) return "a grid of more than 65535 in y or z";
+    Block here;
+    block = &here;
+    const unsigned lanes = (threads + 31) / 32 * 32;
+    while (stacks.size() < lanes) stacks.push_back(static_cast<char*>(malloc(STACK)));
+    here.fibers.resize(threads == lanes ? threads : lanes);
+    here.slots.resize(lanes / 32 * 64);
+    here.size = {launch.block[0], launch.block[1], launch.block[2]};
+    here.grid = {launch.grid[0], launch.grid[1], launch.grid[2]};
+    here.kernel = kernel;
+    here.params = params;
+    if (threads != lanes) {
+        answer = "blocks of whole warps only, not of " + std::to_string(threads) + " threads";
+        return answer.c_str();
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        here.fibers[i].stack = stacks[i];
+        here.fibers[i].warp = i / 32;
+        here.fibers[i].lane = i % 32;
+        here.fibers[i].thread = {i % launch.block[0], i / launch.block[0] % launch.block[1], i / launch.block[0] / launch.block[1]};
+    }
+    for (unsigned z = 0; z < launch.grid[2]; z++)
+        for (unsigned y = 0; y < launch.grid[1]; y++)
+            for (unsigned x = 0; x < launch.grid[0]; x++) {
+                here.index = {x, y, z};
+                here.shared = static_cast<float*>(malloc(launch.shared_bytes + 1));
+                memset(here.shared, 0xff, launch.shared_bytes);
+                run_block(launch.reversed != 0);
+                free(here.shared);
+                if (!here.error.empty()) {
+                    answer = here.error + " (block " + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
+                    return answer.c_str();
+                }
+            }
+    return answer.c_str();
+}
+
+template <class T>
+T shuffle(T value, unsigned source) {
+    static_assert(sizeof(T) <= 8);
+    uint64_t* slots = &block->slots[(current->warp * 2 + current->shuffles % 2) * 32];
+    current->shuffles++;
+    memcpy(&slots[current->lane], &value, sizeof(T));
+    give_way(AT_WARP);
+    T result;
+    memcpy(&result, &slots[source % 32], sizeof(T));
+    return result;
+}
+
+}  // namespace emulation
+
+#define threadIdx (emulation::current->thread)
+#define blockIdx (emulation::block->index)
+#define blockDim (emulation::block->size)
+#define gridDim (emulation::block->grid)
+
+inline void __syncthreads() { emulation::give_way(emulation::AT_BLOCK); }
+inline void __syncwarp(unsigned = ~0u) { emulation::give_way(emulation::AT_WARP); }
+template <class T> T __shfl_sync(unsigned, T value, int lane) { return emulation::shuffle(value, lane); }
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask) { return emulation::shuffle(value, emulation::current->lane ^ mask); }
+template <class T> T __shfl_up_sync(unsigned, T value, unsigned delta) {
+    const unsigned lane = emulation::current->lane;
+    return emulation::shuffle(value, lane < delta ? lane : lane - delta);
+}
+template <class T> T __shfl_down_sync(unsigned, T value, unsigned delta) {
+    const unsigned lane = emulation::current->lane;
+    return emulation::shuffle(value, lane + delta > 31 ? lane : lane + delta);
+}
+
+inline float __int_as_float(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+template <class T> T min(T a, T b) { return b < a ? b : a; }
+template <class T> T max(T a, T b) { return a < b ? b : a; }
+inline void sincospi(double x, double* s, double* c) {
+    *s = sin(x * M_PI);
+    *c = cos(x * M_PI);
+}
+
+#define KERNEL(threads, name, Params)                                                                          \
+    static void name(const Params p);                                                                          \
+    extern "C" const char* emulate_##name(const emulation::Launch* launch, const void* bytes, size_t size) {   \
+        if (size != sizeof(Params)) return "the parameters' size is not that of " #Params;                     \
+        Params params;                                                                                         \
+        memcpy(&params, bytes, size);                                                                          \
+        return emulation::run(*launch, threads, [](const void* p) { name(*static_cast<const Params*>(p)); }, &params); \
+    }                                                                                                          \
+    static void name(const Params p)
+#define SHARED(name) float* const name = emulation::block->shared

@@ -1,0 +1,338 @@
+//! A [`Device`] without a card: memory is the host's, and a launch runs the same `.cu` text, compiled by
+//! the system's C++ compiler against `emulation.hpp`, which stands in for CUDA's execution model. For
+//! tests only; no plugin contains any of it.
+//!
+//! `LONGHAUL_EMULATOR_SANITIZE=1` compiles with the address and undefined-behaviour sanitizers; the process
+//! then needs libasan in `LD_PRELOAD`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use longhaul_plugin_kit::cuda::COMMON;
+use longhaul_plugin_kit::cuda::device::{
+    Device, DeviceMat, Kernel, KernelSource, Launch, Product, Ptr, Recording,
+};
+use longhaul_plugin_kit::{PluginError, Result};
+use sha2::{Digest, Sha256};
+
+const HEADER: &str = include_str!("emulation.hpp");
+
+/// The launch as `emulation::Launch` has it.
+#[repr(C)]
+struct CLaunch {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    reversed: u32,
+}
+
+type Entry = unsafe extern "C" fn(*const CLaunch, *const u8, usize) -> *const std::ffi::c_char;
+
+/// What a device has been asked to do.
+#[derive(Clone)]
+enum Work {
+    Copy(Ptr, Ptr, usize),
+    Fill(Ptr, u32, usize),
+    Launch(Kernel, Launch, Vec<u8>),
+    Product(Product),
+}
+
+/// A list of work.
+struct Recorded(Vec<Work>);
+
+impl Recording for Recorded {}
+
+/// The emulated device.
+pub struct Emulator {
+    folder: PathBuf,
+    sanitize: bool,
+    reversed: bool,
+    libraries: Mutex<HashMap<(usize, usize), libloading::Library>>,
+    memory: Mutex<HashMap<u64, Vec<u64>>>,
+    recording: Mutex<Option<Vec<Work>>>,
+    /// Only one block runs at a time in this process: its place is a global of the compiled code.
+    running: Mutex<()>,
+}
+
+static RUNNING: Mutex<()> = Mutex::new(());
+
+impl Emulator {
+    /// A device that keeps compiled kernels under `folder`. With `reversed` the threads of a block run
+    /// from the last to the first.
+    pub fn new(folder: impl Into<PathBuf>, reversed: bool) -> Self {
+        Self {
+            folder: folder.into(),
+            sanitize: std::env::var_os("LONGHAUL_EMULATOR_SANITIZE").is_some(),
+            reversed,
+            libraries: Mutex::default(),
+            memory: Mutex::default(),
+            recording: Mutex::default(),
+            running: Mutex::default(),
+        }
+    }
+
+    /// A device that keeps compiled kernels beside this test's other build products.
+    pub fn beside_target(reversed: bool) -> Self {
+        let program = std::env::current_exe().expect("a test has a file");
+        let folder = program.ancestors().nth(2).expect("in target/PROFILE/deps");
+        Self::new(folder.join("emulated-kernels"), reversed)
+    }
+
+    fn compile(&self, source: &KernelSource) -> Result<libloading::Library> {
+        let text = format!("{COMMON}\n#line 1 \"{}\"\n{}", source.file, source.text);
+        let mut hash = Sha256::new();
+        for part in [
+            HEADER,
+            &text,
+            if self.sanitize { "sanitized" } else { "plain" },
+        ] {
+            hash.update(part);
+        }
+        let name: String = hash
+            .finalize()
+            .iter()
+            .take(12)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let library = self.folder.join(format!("{name}.so"));
+        if !library.exists() {
+            self.run_compiler(source.file, &text, &library)?;
+        }
+        // SAFETY: the library was just compiled from our own text and has no initialisers with effects.
+        unsafe { libloading::Library::new(&library) }
+            .map_err(|error| PluginError::device(format!("{}: {error}", source.file)))
+    }
+
+    fn run_compiler(&self, file: &str, text: &str, library: &Path) -> Result<()> {
+        let failed =
+            |error: std::io::Error| PluginError::device(format!("compiling {file}: {error}"));
+        std::fs::create_dir_all(&self.folder).map_err(failed)?;
+        let work = tempfile::tempdir_in(&self.folder).map_err(failed)?;
+        let (header, input) = (
+            work.path().join("emulation.hpp"),
+            work.path().join("kernel.cpp"),
+        );
+        std::fs::write(&header, HEADER).map_err(failed)?;
+        std::fs::write(&input, text).map_err(failed)?;
+        let output = work.path().join("kernel.so");
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
+        let mut command = Command::new(compiler);
+        command.args([
+            "-std=c++20",
+            "-O1",
+            "-g1",
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+        ]);
+        command.args(["-Wno-unused-function", "-Wno-unknown-pragmas", "-include"]);
+        command.arg(&header).arg(&input).arg("-o").arg(&output);
+        if self.sanitize {
+            command.args([
+                "-fsanitize=address,undefined",
+                "-fno-sanitize-recover=undefined",
+            ]);
+        }
+        let result = command.output().map_err(failed)?;
+        if !result.status.success() {
+            let log = String::from_utf8_lossy(&result.stderr).into_owned();
+            return Err(PluginError::device(format!(
+                "{file} does not compile:\n{log}"
+            )));
+        }
+        std::fs::rename(&output, library).map_err(failed)
+    }
+
+    fn perform(&self, work: &Work) -> Result<()> {
+        if let Some(list) = self.recording.lock().expect("no panic holds it").as_mut() {
+            list.push(work.clone());
+            return Ok(());
+        }
+        match work {
+            Work::Copy(to, from, bytes) => {
+                // SAFETY: both are addresses of this process that `allocate` gave; a wrong size is what
+                // the address sanitizer is for.
+                unsafe { std::ptr::copy(from.0 as *const u8, to.0 as *mut u8, *bytes) };
+                Ok(())
+            }
+            Work::Fill(to, word, count) => {
+                // SAFETY: as above.
+                unsafe { std::slice::from_raw_parts_mut(to.0 as *mut u32, *count) }.fill(*word);
+                Ok(())
+            }
+            Work::Launch(kernel, launch, params) => self.run_kernel(*kernel, *launch, params),
+            Work::Product(product) => {
+                multiply(product);
+                Ok(())
+            }
+        }
+    }
+
+    fn run_kernel(&self, kernel: Kernel, launch: Launch, params: &[u8]) -> Result<()> {
+        let fail = |what: String| {
+            PluginError::device(format!("{}, {}: {what}", kernel.source.file, kernel.name))
+        };
+        let libraries = self.libraries.lock().expect("no panic holds it");
+        let library = libraries
+            .get(&identity(kernel.source))
+            .ok_or_else(|| fail("its source was not loaded".into()))?;
+        // SAFETY: KERNEL defines the symbol with this type.
+        let entry = unsafe { library.get::<Entry>(format!("emulate_{}", kernel.name).as_bytes()) }
+            .map_err(|_| fail("no kernel of this name".into()))?;
+        let launch = CLaunch {
+            grid: launch.grid,
+            block: launch.block,
+            shared_bytes: launch.shared_bytes,
+            reversed: u32::from(self.reversed),
+        };
+        let _one = RUNNING.lock().expect("no panic holds it");
+        let _here = self.running.lock().expect("no panic holds it");
+        // SAFETY: both pointers are to locals; the text that comes back is NUL-terminated and lives until
+        // the next call, which the lock keeps away.
+        let answer = unsafe {
+            let text = entry(&raw const launch, params.as_ptr(), params.len());
+            std::ffi::CStr::from_ptr(text)
+                .to_string_lossy()
+                .into_owned()
+        };
+        if answer.is_empty() {
+            Ok(())
+        } else {
+            Err(fail(answer))
+        }
+    }
+}
+
+fn identity(source: &'static KernelSource) -> (usize, usize) {
+    (source.text.as_ptr() as usize, source.text.len())
+}
+
+/// A product in plain loops in float64: sizes here are small, and nothing else is to be trusted.
+fn multiply(product: &Product) {
+    let Product {
+        a,
+        b,
+        c,
+        alpha,
+        beta,
+        count,
+        a_step,
+        b_step,
+        c_step,
+    } = *product;
+    let at = |mat: DeviceMat, step: usize, index: usize, i: usize, j: usize| {
+        let (i, j) = if mat.turned { (j, i) } else { (i, j) };
+        (mat.data.0 as *mut f32).wrapping_add(index * step + i * mat.row_stride + j)
+    };
+    for index in 0..count {
+        for i in 0..c.rows {
+            for j in 0..c.cols {
+                // SAFETY: the engine's sizes; the address sanitizer watches what they are wrong about.
+                unsafe {
+                    let sum: f64 = (0..a.width())
+                        .map(|k| {
+                            f64::from(*at(a, a_step, index, i, k))
+                                * f64::from(*at(b, b_step, index, k, j))
+                        })
+                        .sum();
+                    let place = at(c, c_step, index, i, j);
+                    let old = if beta == 0.0 {
+                        0.0
+                    } else {
+                        f64::from(beta) * f64::from(*place)
+                    };
+                    *place = (f64::from(alpha) * sum + old) as f32;
+                }
+            }
+        }
+    }
+}
+
+impl Device for Emulator {
+    fn allocate(&self, bytes: usize) -> Result<Ptr> {
+        // NaN all over, and never empty, so that every allocation has an address of its own.
+        let memory = vec![u64::MAX; bytes.div_ceil(8).max(1)];
+        let address = memory.as_ptr() as u64;
+        self.memory
+            .lock()
+            .expect("no panic holds it")
+            .insert(address, memory);
+        Ok(Ptr(address))
+    }
+
+    fn free(&self, memory: Ptr) {
+        self.memory
+            .lock()
+            .expect("no panic holds it")
+            .remove(&memory.0);
+    }
+
+    fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
+        // SAFETY: an address that `allocate` gave.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.0 as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
+        // SAFETY: an address that `allocate` gave.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len())
+        };
+        Ok(())
+    }
+
+    fn copy(&self, to: Ptr, from: Ptr, bytes: usize) -> Result<()> {
+        self.perform(&Work::Copy(to, from, bytes))
+    }
+
+    fn fill(&self, to: Ptr, word: u32, count: usize) -> Result<()> {
+        self.perform(&Work::Fill(to, word, count))
+    }
+
+    fn load(&self, sources: &[&'static KernelSource]) -> Result<()> {
+        for source in sources {
+            let mut libraries = self.libraries.lock().expect("no panic holds it");
+            if !libraries.contains_key(&identity(source)) {
+                libraries.insert(identity(source), self.compile(source)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&self, kernel: Kernel, launch: Launch, params: &[u8]) -> Result<()> {
+        self.perform(&Work::Launch(kernel, launch, params.to_vec()))
+    }
+
+    fn product(&self, product: Product) -> Result<()> {
+        self.perform(&Work::Product(product))
+    }
+
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Recording>> {
+        *self.recording.lock().expect("no panic holds it") = Some(Vec::new());
+        let result = work();
+        let list = self.recording.lock().expect("no panic holds it").take();
+        result?;
+        Ok(Box::new(Recorded(list.unwrap_or_default())))
+    }
+
+    fn replay(&self, recording: &dyn Recording) -> Result<()> {
+        let recording: &dyn std::any::Any = recording;
+        let Recorded(list) = recording
+            .downcast_ref()
+            .ok_or_else(|| PluginError::internal("a recording of another device"))?;
+        list.iter().try_for_each(|work| self.perform(work))
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Two devices, one for each order of the threads: what is racy differs between them.
+pub fn devices() -> [std::sync::Arc<dyn Device>; 2] {
+    [false, true].map(|reversed| std::sync::Arc::new(Emulator::beside_target(reversed)) as _)
+}
