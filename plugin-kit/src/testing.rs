@@ -389,6 +389,7 @@ impl Case<'_> {
         grad_y: &[f32],
     ) -> Trained {
         let mut graph = Graph::new(5);
+        graph.want_device();
         let tensors = record_inputs(&mut graph, inputs, self.inputs, padding, self.length);
         let y = (self.build)(&mut graph, &tensors);
         let (program, params) = (graph.program, graph.params);
@@ -430,6 +431,7 @@ impl Case<'_> {
 
     fn feed_on(&self, device: &Arc<dyn Device>, inputs: &[Vec<f32>], chunks: &[usize]) -> Vec<f32> {
         let mut graph = Graph::new(5);
+        graph.want_device();
         let tensors = record_inputs(&mut graph, inputs, self.inputs, 0, self.length);
         let y = (self.build)(&mut graph, &tensors);
         let (program, params) = (graph.program, graph.params);

@@ -36,6 +36,7 @@ pub struct Graph {
     pub(crate) params: Params,
     seed: u64,
     reference_form: bool,
+    device_form: bool,
     scope: Vec<String>,
     role: ParameterRole,
     /// Tables of rotary angles made so far, by rotated values and base.
@@ -50,6 +51,7 @@ impl Graph {
             params: Params::default(),
             seed,
             reference_form: false,
+            device_form: false,
             scope: Vec::new(),
             role: ParameterRole::Backbone,
             rotary_tables: Vec::new(),
@@ -64,6 +66,16 @@ impl Graph {
     /// Whether reference forms are asked for, see [`Graph::reference`].
     pub fn wants_reference(&self) -> bool {
         self.reference_form
+    }
+
+    /// Asks for the buffers that only forms for a device need.
+    pub fn want_device(&mut self) {
+        self.device_form = true;
+    }
+
+    /// Whether the program will run on a device.
+    pub fn wants_device(&self) -> bool {
+        self.device_form
     }
 
     /// Runs a part of `forward` with a prefix on its parameters' names.

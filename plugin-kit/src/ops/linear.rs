@@ -36,7 +36,7 @@ impl Graph {
     pub fn linear_by(&mut self, x: Tensor, weight: Param, bias: Option<Param>) -> Tensor {
         let out = self.param_shape(weight)[0];
         let y = self.tensor_like(x, out);
-        let parts = bias.map(|_| parts(self, out));
+        let parts = (bias.is_some() && self.wants_device()).then(|| parts(self, out));
         self.push(Linear {
             x,
             weight,
