@@ -10,8 +10,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::cuda::device::Device;
 use crate::cuda::memory::{DeviceArena, Memory, ParamBlock, download, to_bytes};
-use crate::cuda::model::{DeviceStates, load_kernels};
+use crate::cuda::model::load_kernels;
 use crate::cuda::run::{Buffers, Control, CudaRun, DeviceRows, DeviceState, Ports};
+use crate::cuda::session::DeviceStates;
 use crate::engine::arena::Arena;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};

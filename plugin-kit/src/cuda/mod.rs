@@ -1,12 +1,14 @@
 //! Running a traced program on a CUDA device. [`device`] is what is asked of one; [`run`] is what an
-//! operation sees; [`memory`] lays out buffers; [`model`] trains and feeds. A program is recorded
+//! operation sees; [`memory`] lays out buffers; [`model`] and [`optimizer`] train, [`session`] feeds. A program is recorded
 //! once for a shape and replayed. Kernels stand in `kernels/` of the kit and of each plugin.
 
 pub mod device;
 pub mod memory;
 pub mod model;
+pub mod optimizer;
 pub mod rows;
 pub mod run;
+pub mod session;
 
 /// What is in front of every kernel source.
 pub const COMMON: &str = include_str!("../../kernels/common.cuh");

@@ -143,31 +143,14 @@ impl SessionState {
         count: usize,
         logits: Logits,
     ) -> Result<Outputs> {
-        let length = batch.length as usize;
-        let (tokens, targets) = (batch.tokens.as_slice(), batch.targets.as_slice());
-        self.tokens.clear();
-        self.wanted.clear();
-        for row in 0..self.rows {
-            self.tokens
-                .extend_from_slice(&tokens[row * length + start..][..count]);
-            for offset in 0..count {
-                let index = row * length + start + offset;
-                let target = targets.get(index).copied().unwrap_or(-1);
-                let logits = match logits {
-                    Logits::None => false,
-                    Logits::Last => start + offset + 1 == length,
-                    Logits::All => true,
-                };
-                if target >= 0 || logits {
-                    let position = (row * count + offset) as u32;
-                    self.wanted.push(Wanted {
-                        position,
-                        target,
-                        logits,
-                    });
-                }
-            }
-        }
+        list_wanted(
+            batch,
+            start,
+            count,
+            logits,
+            &mut self.tokens,
+            &mut self.wanted,
+        );
         let shape = Shape {
             rows: self.rows,
             length: count,
@@ -197,15 +180,12 @@ impl SessionState {
 
     /// The state as bytes: position, then for each slot and row its length and values, little-endian.
     pub fn export(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.state_bytes() as usize + 64);
-        bytes.extend_from_slice(&self.position.to_le_bytes());
-        for slot in &self.slots {
-            for row in slot.borrow().iter() {
-                bytes.extend_from_slice(&(row.len() as u64).to_le_bytes());
-                bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
-            }
-        }
-        bytes
+        let slots: Vec<StateRows> = self
+            .slots
+            .iter()
+            .map(|slot| slot.borrow().clone())
+            .collect();
+        write_state(self.position, &slots)
     }
 
     /// Replaces the state by an exported one.
@@ -213,50 +193,114 @@ impl SessionState {
     /// # Errors
     /// Bytes that are not a state of this model and number of rows; the session is then unchanged.
     pub fn import(&mut self, program: &Program, bytes: &[u8]) -> Result<()> {
-        let refuse = || {
-            PluginError::bad_option(format!(
-                "{} bytes are not a state of this model with {} rows",
-                bytes.len(),
-                self.rows
-            ))
-        };
-        let mut rest = bytes;
-        let mut word = |count: usize| -> Option<&[u8]> {
-            let (head, tail) = rest.split_at_checked(count)?;
-            rest = tail;
-            Some(head)
-        };
-        let take_u64 = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-        let position = take_u64(word(8).ok_or_else(refuse)?);
-        let mut slots = Vec::with_capacity(self.slots.len());
-        for spec in &program.states {
-            let mut slot = Vec::with_capacity(self.rows);
-            for _ in 0..self.rows {
-                let count = take_u64(word(8).ok_or_else(refuse)?);
-                if count.checked_mul(4) != Some(spec.bytes(position)) {
-                    return Err(refuse());
-                }
-                let values = word(count as usize * 4).ok_or_else(refuse)?;
-                let floats = values.chunks_exact(4);
-                slot.push(
-                    floats
-                        .map(|value| f32::from_le_bytes(value.try_into().expect("four bytes")))
-                        .collect(),
-                );
-            }
-            slots.push(RefCell::new(slot));
-        }
-        if !rest.is_empty() {
-            return Err(refuse());
-        }
+        let (position, slots) = read_state(&program.states, self.rows, bytes)?;
         self.position = position;
-        self.slots = slots;
+        self.slots = slots.into_iter().map(RefCell::new).collect();
         Ok(())
     }
 }
 
+/// Takes tokens `start..start + count` of every row of a feed, and lists the positions among them whose
+/// output is wanted.
+pub(crate) fn list_wanted(
+    batch: &Batch<'_>,
+    start: usize,
+    count: usize,
+    logits: Logits,
+    taken: &mut Vec<u32>,
+    wanted: &mut Vec<Wanted>,
+) {
+    let length = batch.length as usize;
+    let (tokens, targets) = (batch.tokens.as_slice(), batch.targets.as_slice());
+    taken.clear();
+    wanted.clear();
+    for row in 0..batch.rows as usize {
+        taken.extend_from_slice(&tokens[row * length + start..][..count]);
+        for offset in 0..count {
+            let index = row * length + start + offset;
+            let target = targets.get(index).copied().unwrap_or(-1);
+            let logits = match logits {
+                Logits::None => false,
+                Logits::Last => start + offset + 1 == length,
+                Logits::All => true,
+            };
+            if target >= 0 || logits {
+                let position = (row * count + offset) as u32;
+                wanted.push(Wanted {
+                    position,
+                    target,
+                    logits,
+                });
+            }
+        }
+    }
+}
+
+/// A state as bytes: position, then for each slot and row its length and values, little-endian.
+pub(crate) fn write_state(position: u64, slots: &[StateRows]) -> Vec<u8> {
+    let mut bytes = position.to_le_bytes().to_vec();
+    for row in slots.iter().flatten() {
+        bytes.extend_from_slice(&(row.len() as u64).to_le_bytes());
+        bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    bytes
+}
+
+/// Position and slots of [`write_state`]'s bytes.
+///
+/// # Errors
+/// Bytes that are not a state of these slots and number of rows.
+pub(crate) fn read_state(
+    specs: &[StateSpec],
+    rows: usize,
+    bytes: &[u8],
+) -> Result<(u64, Vec<StateRows>)> {
+    let refuse = || {
+        PluginError::bad_option(format!(
+            "{} bytes are not a state of this model with {rows} rows",
+            bytes.len()
+        ))
+    };
+    let mut rest = bytes;
+    let mut word = |count: usize| -> Option<&[u8]> {
+        let (head, tail) = rest.split_at_checked(count)?;
+        rest = tail;
+        Some(head)
+    };
+    let take_u64 = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let position = take_u64(word(8).ok_or_else(refuse)?);
+    let mut slots = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let mut slot = Vec::with_capacity(rows);
+        for _ in 0..rows {
+            let count = take_u64(word(8).ok_or_else(refuse)?);
+            if count.checked_mul(4) != Some(spec.bytes(position)) {
+                return Err(refuse());
+            }
+            let values = word(count as usize * 4).ok_or_else(refuse)?;
+            let floats = values.as_chunks::<4>().0;
+            slot.push(
+                floats
+                    .iter()
+                    .map(|value| f32::from_le_bytes(*value))
+                    .collect(),
+            );
+        }
+        slots.push(slot);
+    }
+    if rest.is_empty() {
+        Ok((position, slots))
+    } else {
+        Err(refuse())
+    }
+}
+
 /// Puts the pieces' outputs, each row-major over its own tokens, into row-major order of the feed.
-fn assemble(parts: Vec<(usize, Outputs)>, batch: &Batch<'_>, logits: Logits) -> FeedOutput {
+pub(crate) fn assemble(
+    parts: Vec<(usize, Outputs)>,
+    batch: &Batch<'_>,
+    logits: Logits,
+) -> FeedOutput {
     if parts.len() == 1 {
         let (_, outputs) = parts.into_iter().next().expect("one part");
         return FeedOutput {

@@ -44,7 +44,7 @@ impl Extent {
 }
 
 /// The shape of one run of a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Shape {
     /// B, sequences.
     pub rows: usize,
