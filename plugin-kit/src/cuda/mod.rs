@@ -1,8 +1,12 @@
-//! Running a traced program on a CUDA device. [`device`] is what is asked of one; [`run`] is what an
+//! Running a traced program on a CUDA device. [`device`] is what is asked of one,
+//! [`driver`] a real one and [`compiler`] what makes its machine code; [`run`] is what an
 //! operation sees; [`memory`] lays out buffers; [`model`] and [`optimizer`] train, [`session`] feeds. A program is recorded
 //! once for a shape and replayed. Kernels stand in `kernels/` of the kit and of each plugin.
 
+mod blas;
+pub mod compiler;
 pub mod device;
+pub mod driver;
 pub mod memory;
 pub mod model;
 pub mod optimizer;

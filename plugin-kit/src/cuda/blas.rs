@@ -1,0 +1,246 @@
+//! Matrix products on a card by cuBLASLt. The library thinks in columns: a row-major product
+//! `C = A B` is the column-major `Cᵀ = Bᵀ Aᵀ`, which needs no copies.
+
+use std::ffi::c_void;
+
+use cudarc::cublaslt::{result, sys};
+use cudarc::driver::sys::CUstream;
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
+
+use super::device::{DeviceMat, Product};
+
+/// Memory that the library may work in: its recommendation for Hopper.
+const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// The library's handle on the current context.
+pub struct Blas {
+    index: u32,
+    handle: sys::cublasLtHandle_t,
+    workspace: u64,
+    compute: sys::cublasComputeType_t,
+}
+
+/// How products are computed: `LONGHAUL_PRODUCTS` is `float32` (the default, strict), `tf32` or `bf16`
+/// (factors rounded, sums in float32).
+fn compute_type() -> Result<sys::cublasComputeType_t> {
+    use sys::cublasComputeType_t as Compute;
+    match std::env::var("LONGHAUL_PRODUCTS").as_deref() {
+        Err(_) | Ok("float32") => Ok(Compute::CUBLAS_COMPUTE_32F),
+        Ok("tf32") => Ok(Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
+        Ok("bf16") => Ok(Compute::CUBLAS_COMPUTE_32F_FAST_16BF),
+        Ok(other) => Err(PluginError::bad_option(format!(
+            "LONGHAUL_PRODUCTS={other} is unknown; write float32, tf32 or bf16"
+        ))),
+    }
+}
+
+impl Blas {
+    /// A handle for the context that is current.
+    ///
+    /// # Errors
+    /// The library is not there, or has no memory.
+    pub fn new(index: u32) -> Result<Self> {
+        // SAFETY: looks for the library, which runs its initialisers.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(PluginError::device(
+                "no cuBLASLt (libcublasLt.so) was found; put CUDA's libraries on LD_LIBRARY_PATH",
+            ));
+        }
+        let compute = compute_type()?;
+        let handle =
+            result::create_handle().map_err(|error| failed(index, "cublasLtCreate", &error))?;
+        // SAFETY: used by products on one stream only, freed when this is dropped.
+        let workspace =
+            unsafe { cudarc::driver::result::malloc_sync(WORKSPACE_BYTES) }.map_err(|error| {
+                PluginError::device(format!("cuda:{index}, a workspace of 32 MiB: {error}"))
+            })?;
+        Ok(Self {
+            index,
+            handle,
+            workspace,
+            compute,
+        })
+    }
+
+    /// Runs products on a stream.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn product(&self, product: &Product, stream: CUstream) -> Result<()> {
+        let fail = |what: &str, error: &result::CublasError| failed(self.index, what, error);
+        let matmul = Matmul::new(product, self.compute)
+            .map_err(|error| fail("a product's description", &error))?;
+        let preference =
+            Preference::new().map_err(|error| fail("a product's preference", &error))?;
+        let [b, a, c] = &matmul.layouts;
+        let (alpha, beta) = (product.alpha, product.beta);
+        let pointer = |mat: DeviceMat| mat.data.0 as *const c_void;
+        // SAFETY: the description and layouts are alive and say the sizes that the engine checked; the
+        // workspace is ours and as large as said.
+        unsafe {
+            let heuristic = result::get_matmul_algo_heuristic(
+                self.handle,
+                matmul.description,
+                b.0,
+                a.0,
+                c.0,
+                c.0,
+                preference.0,
+            )
+            .map_err(|error| fail("choosing how to multiply", &error))?;
+            result::matmul(
+                self.handle,
+                matmul.description,
+                (&raw const alpha).cast(),
+                (&raw const beta).cast(),
+                pointer(product.b),
+                b.0,
+                pointer(product.a),
+                a.0,
+                pointer(product.c),
+                c.0,
+                pointer(product.c).cast_mut(),
+                c.0,
+                &raw const heuristic.algo,
+                self.workspace as *mut c_void,
+                WORKSPACE_BYTES,
+                stream.cast(),
+            )
+            .map_err(|error| fail("a product", &error))
+        }
+    }
+}
+
+impl Drop for Blas {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, given back once.
+        unsafe {
+            let _ = result::destroy_handle(self.handle);
+            let _ = cudarc::driver::result::free_sync(self.workspace);
+        }
+    }
+}
+
+fn failed(index: u32, what: &str, error: &result::CublasError) -> PluginError {
+    PluginError::device(format!("cuda:{index}, {what}: {:?}", error.0))
+}
+
+/// A matrix's layout, given back at the end.
+struct Layout(sys::cublasLtMatrixLayout_t);
+
+impl Layout {
+    fn new(
+        mat: DeviceMat,
+        count: usize,
+        step: usize,
+    ) -> std::result::Result<Self, result::CublasError> {
+        use sys::cublasLtMatrixLayoutAttribute_t as Attribute;
+        let float = sys::cudaDataType::CUDA_R_32F;
+        // A stored row is a column there.
+        let layout = Self(result::create_matrix_layout(
+            float,
+            mat.cols as u64,
+            mat.rows as u64,
+            mat.row_stride.max(mat.cols) as i64,
+        )?);
+        if count > 1 {
+            let (count, step) = (count as i32, step as i64);
+            // SAFETY: the attributes have these types.
+            unsafe {
+                let batch = Attribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT;
+                result::set_matrix_layout_attribute(layout.0, batch, (&raw const count).cast(), 4)?;
+                let offset = Attribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+                result::set_matrix_layout_attribute(layout.0, offset, (&raw const step).cast(), 8)?;
+            }
+        }
+        Ok(layout)
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, given back once.
+        let _ = unsafe { result::destroy_matrix_layout(self.0) };
+    }
+}
+
+/// What a product is, given back at the end.
+struct Matmul {
+    description: sys::cublasLtMatmulDesc_t,
+    /// Of b, a and c.
+    layouts: [Layout; 3],
+}
+
+impl Matmul {
+    fn new(
+        product: &Product,
+        compute: sys::cublasComputeType_t,
+    ) -> std::result::Result<Self, result::CublasError> {
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        let Product { a, b, c, count, .. } = *product;
+        let layouts = [
+            Layout::new(b, count, product.b_step)?,
+            Layout::new(a, count, product.a_step)?,
+            Layout::new(c, count, product.c_step)?,
+        ];
+        let matmul = Self {
+            description: result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F)?,
+            layouts,
+        };
+        let sides = [
+            (Attribute::CUBLASLT_MATMUL_DESC_TRANSA, b.turned),
+            (Attribute::CUBLASLT_MATMUL_DESC_TRANSB, a.turned),
+        ];
+        for (side, turned) in sides {
+            // CUBLAS_OP_N is 0 and CUBLAS_OP_T is 1.
+            let operation = i32::from(turned);
+            // SAFETY: the attribute has this type.
+            unsafe {
+                result::set_matmul_desc_attribute(
+                    matmul.description,
+                    side,
+                    (&raw const operation).cast(),
+                    4,
+                )?
+            };
+        }
+        Ok(matmul)
+    }
+}
+
+impl Drop for Matmul {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, given back once.
+        let _ = unsafe { result::destroy_matmul_desc(self.description) };
+    }
+}
+
+/// How the library is to choose, given back at the end.
+struct Preference(sys::cublasLtMatmulPreference_t);
+
+impl Preference {
+    fn new() -> std::result::Result<Self, result::CublasError> {
+        let preference = Self(result::create_matmul_pref()?);
+        let bytes = WORKSPACE_BYTES;
+        let which =
+            sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        // SAFETY: the attribute has this type.
+        unsafe {
+            result::set_matmul_pref_attribute(
+                preference.0,
+                which,
+                (&raw const bytes).cast(),
+                size_of_val(&bytes),
+            )?
+        };
+        Ok(preference)
+    }
+}
+
+impl Drop for Preference {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, given back once.
+        let _ = unsafe { result::destroy_matmul_pref(self.0) };
+    }
+}

@@ -1,0 +1,143 @@
+//! CUDA C++ to machine code at first use, by NVRTC, for one architecture of cards; kept on disk under a
+//! hash of everything that went in. A file appears under its name when it is whole, so several workers
+//! may compile the same source at the same time. No card is needed.
+
+use std::ffi::{CStr, CString};
+use std::path::PathBuf;
+
+use cudarc::nvrtc::{result, sys};
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
+use sha2::{Digest, Sha256};
+
+use super::COMMON;
+use super::device::KernelSource;
+
+/// Options of every compilation. Fused multiply-adds stay on, approximate functions off.
+const OPTIONS: [&str; 3] = ["--std=c++17", "--default-device", "--restrict"];
+
+/// The version of the NVRTC that this process finds, such as 13.0.
+///
+/// # Errors
+/// There is none.
+pub fn version() -> Result<String> {
+    // SAFETY: looks for the library, which runs its initialisers.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(PluginError::device(
+            "no NVRTC (libnvrtc.so) was found; install CUDA's runtime compiler and put its folder on LD_LIBRARY_PATH",
+        ));
+    }
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both pointers are to locals.
+    let code = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    match code {
+        sys::nvrtcResult::NVRTC_SUCCESS => Ok(format!("{major}.{minor}")),
+        other => Err(PluginError::device(format!(
+            "nvrtcVersion failed: {other:?}"
+        ))),
+    }
+}
+
+/// Where compiled kernels are kept: `LONGHAUL_KERNEL_CACHE`, or `longhaul/kernels` in the user's folder
+/// for caches; `None` where neither is known.
+pub fn cache_folder() -> Option<PathBuf> {
+    let own = std::env::var_os("LONGHAUL_KERNEL_CACHE").map(PathBuf::from);
+    let user = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    own.or_else(|| Some(user().or_else(home)?.join("longhaul").join("kernels")))
+}
+
+/// Machine code of a source for cards of compute capability `architecture`, such as 90.
+///
+/// # Errors
+/// The compiler's log, with the kernel's file and line; no compiler.
+pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
+    let version = version()?;
+    let text = format!("{COMMON}\n#line 1 \"{}\"\n{}", source.file, source.text);
+    let mut hash = Sha256::new();
+    for part in [
+        &text,
+        &version,
+        &architecture.to_string(),
+        &OPTIONS.join(" "),
+    ] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let name: String = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let file = cache_folder().map(|folder| folder.join(format!("{name}.cubin")));
+    if let Some(kept) = file.as_ref().and_then(|file| std::fs::read(file).ok()) {
+        return Ok(kept);
+    }
+    let code = compile(source.file, &text, architecture)?;
+    // A cache that cannot be written costs time, not the run.
+    if let Some(file) = file {
+        let _ = keep(&file, &code);
+    }
+    Ok(code)
+}
+
+fn keep(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(std::path::Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut part = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut part, code)?;
+    part.persist(file)?;
+    Ok(())
+}
+
+fn compile(file: &str, text: &str, architecture: u32) -> Result<Vec<u8>> {
+    let fail = |what: String| PluginError::device(format!("{file}: {what}"));
+    let plain = |error: result::NvrtcError| fail(format!("NVRTC failed: {:?}", error.0));
+    let text = CString::new(text).map_err(|_| fail("a NUL in the source".into()))?;
+    let name = CString::new(file).map_err(|_| fail("a NUL in the file's name".into()))?;
+    let program = Program(result::create_program(&text, Some(&name)).map_err(plain)?);
+    let mut options: Vec<String> = OPTIONS.iter().map(|&option| option.to_owned()).collect();
+    options.push(format!("--gpu-architecture=sm_{architecture}"));
+    // SAFETY: the program was just made and lives until the end of this function.
+    if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
+        // SAFETY: as above.
+        let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
+        let bytes: Vec<u8> = log
+            .iter()
+            .map(|&c| c as u8)
+            .take_while(|&c| c != 0)
+            .collect();
+        let log = String::from_utf8_lossy(&bytes).into_owned();
+        return Err(fail(format!(
+            "does not compile for sm_{architecture} ({:?}):\n{log}",
+            error.0
+        )));
+    }
+    let mut size = 0;
+    // SAFETY: the program is compiled; the pointers are to a local and to a buffer of the size asked for.
+    unsafe {
+        sys::nvrtcGetCUBINSize(program.0, &raw mut size)
+            .result()
+            .map_err(plain)?;
+        let mut code = vec![0u8; size];
+        sys::nvrtcGetCUBIN(program.0, code.as_mut_ptr().cast())
+            .result()
+            .map_err(plain)?;
+        Ok(code)
+    }
+}
+
+/// A program of NVRTC's, given back at the end.
+struct Program(sys::nvrtcProgram);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: made by `create_program` and not destroyed before.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+/// A name of the driver's or the compiler's as text.
+pub(crate) fn text(name: &CStr) -> String {
+    name.to_string_lossy().into_owned()
+}
