@@ -14,7 +14,7 @@ use super::COMMON;
 use super::device::KernelSource;
 
 /// Options of every compilation. Fused multiply-adds stay on, approximate functions off.
-const OPTIONS: [&str; 3] = ["--std=c++17", "--default-device", "--restrict"];
+const OPTIONS: [&str; 2] = ["--std=c++17", "--restrict"];
 
 /// The version of the NVRTC that this process finds, such as 13.0.
 ///
@@ -53,7 +53,7 @@ pub fn cache_folder() -> Option<PathBuf> {
 /// The compiler's log, with the kernel's file and line; no compiler.
 pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
     let version = version()?;
-    let text = format!("{COMMON}\n#line 1 \"{}\"\n{}", source.file, source.text);
+    let text = whole_text(source);
     let mut hash = Sha256::new();
     for part in [
         &text,
@@ -73,12 +73,32 @@ pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
     if let Some(kept) = file.as_ref().and_then(|file| std::fs::read(file).ok()) {
         return Ok(kept);
     }
-    let code = compile(source.file, &text, architecture)?;
+    let (code, _) = compile(source.file, &text, architecture, &[])?;
     // A cache that cannot be written costs time, not the run.
     if let Some(file) = file {
         let _ = keep(&file, &code);
     }
     Ok(code)
+}
+
+/// What the assembler says of a source's kernels for an architecture: registers, spills, shared memory.
+///
+/// # Errors
+/// As [`cubin`].
+pub fn report(source: &KernelSource, architecture: u32) -> Result<String> {
+    version()?;
+    compile(
+        source.file,
+        &whole_text(source),
+        architecture,
+        &["--ptxas-options=-v"],
+    )
+    .map(|(_, log)| log)
+}
+
+/// A source as it is compiled.
+fn whole_text(source: &KernelSource) -> String {
+    format!("{COMMON}\n#line 1 \"{}\"\n{}", source.file, source.text)
 }
 
 fn keep(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
@@ -90,24 +110,30 @@ fn keep(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn compile(file: &str, text: &str, architecture: u32) -> Result<Vec<u8>> {
+/// Machine code, and the log.
+fn compile(file: &str, text: &str, architecture: u32, more: &[&str]) -> Result<(Vec<u8>, String)> {
     let fail = |what: String| PluginError::device(format!("{file}: {what}"));
     let plain = |error: result::NvrtcError| fail(format!("NVRTC failed: {:?}", error.0));
     let text = CString::new(text).map_err(|_| fail("a NUL in the source".into()))?;
     let name = CString::new(file).map_err(|_| fail("a NUL in the file's name".into()))?;
     let program = Program(result::create_program(&text, Some(&name)).map_err(plain)?);
-    let mut options: Vec<String> = OPTIONS.iter().map(|&option| option.to_owned()).collect();
+    let mut options: Vec<String> = OPTIONS
+        .iter()
+        .chain(more)
+        .map(|&option| option.to_owned())
+        .collect();
     options.push(format!("--gpu-architecture=sm_{architecture}"));
     // SAFETY: the program was just made and lives until the end of this function.
-    if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
-        // SAFETY: as above.
-        let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
-        let bytes: Vec<u8> = log
-            .iter()
-            .map(|&c| c as u8)
-            .take_while(|&c| c != 0)
-            .collect();
-        let log = String::from_utf8_lossy(&bytes).into_owned();
+    let compiled = unsafe { result::compile_program(program.0, &options) };
+    // SAFETY: as above.
+    let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
+    let bytes: Vec<u8> = log
+        .iter()
+        .map(|&c| c as u8)
+        .take_while(|&c| c != 0)
+        .collect();
+    let log = String::from_utf8_lossy(&bytes).into_owned();
+    if let Err(error) = compiled {
         return Err(fail(format!(
             "does not compile for sm_{architecture} ({:?}):\n{log}",
             error.0
@@ -123,7 +149,7 @@ fn compile(file: &str, text: &str, architecture: u32) -> Result<Vec<u8>> {
         sys::nvrtcGetCUBIN(program.0, code.as_mut_ptr().cast())
             .result()
             .map_err(plain)?;
-        Ok(code)
+        Ok((code, log))
     }
 }
 

@@ -1,0 +1,126 @@
+//! Compiles CUDA sources for cards that need not be here, and says how many registers each kernel takes
+//! and what it spills; fails where one does not compile, or spills more than its file allows by a line
+//! `// spills: KERNEL BYTES`.
+//!
+//! `cargo run --release -p longhaul-plugin-kit --example kernels -- plugin-kit/kernels/*.cu plugins/*/kernels/*.cu`
+//!
+//! Needs NVRTC (libnvrtc.so) on LD_LIBRARY_PATH, and no card.
+
+use std::process::ExitCode;
+
+use longhaul_plugin_kit::cuda::compiler;
+use longhaul_plugin_kit::cuda::device::KernelSource;
+
+/// Compute capabilities of the cards compiled for: A100, H100, B200.
+const ARCHITECTURES: [u32; 3] = [80, 90, 100];
+
+/// One kernel as the assembler sees it.
+struct Found {
+    kernel: String,
+    registers: u32,
+    spills: u32,
+}
+
+fn main() -> ExitCode {
+    match compiler::version() {
+        Ok(version) => println!("NVRTC {version}"),
+        Err(error) => {
+            eprintln!("kernels: {error}");
+            return ExitCode::from(2);
+        }
+    }
+    println!(
+        "{:<20} {:<28} {:>6} {:>9} {:>7}",
+        "file", "kernel", "card", "registers", "spills"
+    );
+    let (mut count, mut bad) = (0, 0);
+    for path in std::env::args().skip(1) {
+        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                eprintln!("kernels: {path}: {error}");
+                return ExitCode::from(2);
+            }
+        };
+        // The program ends soon: what a source's lifetime wants may stay.
+        let source = KernelSource {
+            file: name.leak(),
+            text: text.leak(),
+        };
+        if source.file == "common.cuh" {
+            continue;
+        }
+        for architecture in ARCHITECTURES {
+            match compiler::report(&source, architecture) {
+                Ok(log) => {
+                    for found in kernels_of(&log) {
+                        let allowed = allowance(source.text, &found.kernel);
+                        let mark = if found.spills > allowed {
+                            "  not listed"
+                        } else {
+                            ""
+                        };
+                        bad += usize::from(found.spills > allowed);
+                        count += 1;
+                        println!(
+                            "{:<20} {:<28} {:>6} {:>9} {:>7}{mark}",
+                            source.file,
+                            found.kernel,
+                            format!("sm_{architecture}"),
+                            found.registers,
+                            found.spills
+                        );
+                    }
+                }
+                Err(error) => {
+                    bad += 1;
+                    println!("{}", error.message);
+                }
+            }
+        }
+    }
+    println!("{count} kernels compiled, {bad} with errors or unlisted spills");
+    if bad == 0 && count > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Bytes of spills that a file lists for a kernel.
+fn allowance(text: &str, kernel: &str) -> u32 {
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("// spills: "));
+    let mut words = lines.map(|line| line.split_whitespace());
+    words
+        .find_map(|mut words| (words.next() == Some(kernel)).then(|| words.next()?.parse().ok())?)
+        .unwrap_or(0)
+}
+
+/// Reads the assembler's log: a line names the function, a later one its spills, a later one its registers.
+fn kernels_of(log: &str) -> Vec<Found> {
+    let number_before = |line: &str, what: &str| -> Option<u32> {
+        let before = &line[..line.find(what)?];
+        before.split_whitespace().last()?.parse().ok()
+    };
+    let (mut found, mut kernel, mut spills) = (Vec::new(), String::new(), 0);
+    for line in log.lines() {
+        if let Some(at) = line.find("Compiling entry function '") {
+            kernel = line[at..].split('\'').nth(1).unwrap_or_default().to_owned();
+            spills = 0;
+        } else if let Some(stores) = number_before(line, " bytes spill stores") {
+            spills = stores + number_before(line, " bytes spill loads").unwrap_or(0);
+        } else if let Some(registers) = number_before(line, " registers")
+            && !kernel.is_empty()
+        {
+            found.push(Found {
+                kernel: std::mem::take(&mut kernel),
+                registers,
+                spills,
+            });
+        }
+    }
+    found
+}
