@@ -73,7 +73,7 @@ impl Architecture {
             citation: self.citation.into(),
             options: options.into(),
             state_growth: self.state_growth,
-            devices: vec!["cpu".into()].into(),
+            devices: vec!["cpu".into(), "cuda".into()].into(),
             capabilities: vec![
                 capability::TRAIN.into(),
                 capability::FORK.into(),
@@ -152,6 +152,20 @@ fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
 /// # Errors
 /// A missing option.
 pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
+    record(settings, mixer, Graph::new(settings.config.seed))
+}
+
+/// [`trace`] with the buffers that only forms for a device need.
+///
+/// # Errors
+/// A missing option.
+pub fn trace_on_device(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
+    let mut graph = Graph::new(settings.config.seed);
+    graph.want_device();
+    record(settings, mixer, graph)
+}
+
+fn record(settings: &Settings, mixer: &dyn Mixer, mut graph: Graph) -> Result<Graph> {
     let (d_model, layers) = (settings.d_model(), settings.layers());
     let vocab = settings.config.vocab as usize;
     let norm = match settings.text("norm")? {
@@ -160,7 +174,6 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
     };
     let epsilon = settings.float("norm_epsilon")? as f32;
     let mlp = Mlp::new(settings)?;
-    let mut graph = Graph::new(settings.config.seed);
     if settings.wants_reference() {
         graph.want_reference();
     }

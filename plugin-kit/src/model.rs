@@ -15,6 +15,9 @@ use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth};
 
 use crate::backbone::{Architecture, trace};
 use crate::checkpoint::{self, Format};
+use crate::cuda::device::Device;
+use crate::cuda::driver::Driver;
+use crate::cuda::plugin::DeviceKitModel;
 use crate::engine::graph::Program;
 use crate::engine::operation::LossSums;
 use crate::engine::optimizer::{AdamW, global_norm};
@@ -120,7 +123,17 @@ impl<L: Library> Plugin for OnKit<L> {
                     config.architecture
                 ))
             })?;
-        Ok(Box::new(KitModel::new(architecture, config, false)?))
+        match config.device.kind {
+            DeviceKind::Cpu => Ok(Box::new(KitModel::new(architecture, config, false)?)),
+            DeviceKind::Cuda => {
+                let device: Arc<dyn Device> = Arc::new(Driver::open(config.device.index)?);
+                Ok(Box::new(DeviceKitModel::new(
+                    architecture,
+                    config,
+                    &device,
+                )?))
+            }
+        }
     }
 }
 
@@ -133,29 +146,44 @@ struct Shared {
     poison: bool,
 }
 
-impl Shared {
-    fn check_tokens(&self, batch: &Batch<'_>) -> Result<()> {
-        let vocab = self.vocab;
-        let check = |what: &str, index: usize, id: i64| {
-            Err(PluginError::bad_option(format!(
-                "{what} {id} at row {}, position {} is not below the vocabulary of {vocab}",
-                index / batch.length as usize,
-                index % batch.length as usize
-            )))
-        };
-        if let Some(index) = batch.tokens.iter().position(|&token| token >= vocab) {
-            return check("token", index, i64::from(batch.tokens[index]));
-        }
-        let limit = vocab as i32;
-        if let Some(index) = batch
-            .targets
-            .iter()
-            .position(|&target| target >= limit || target < -1)
-        {
-            return check("target", index, i64::from(batch.targets[index]));
-        }
-        Ok(())
+/// Refuses tokens and targets outside the vocabulary, with their place.
+pub(crate) fn check_tokens(vocab: u32, batch: &Batch<'_>) -> Result<()> {
+    let check = |what: &str, index: usize, id: i64| {
+        Err(PluginError::bad_option(format!(
+            "{what} {id} at row {}, position {} is not below the vocabulary of {vocab}",
+            index / batch.length as usize,
+            index % batch.length as usize
+        )))
+    };
+    if let Some(index) = batch.tokens.iter().position(|&token| token >= vocab) {
+        return check("token", index, i64::from(batch.tokens[index]));
     }
+    let limit = vocab as i32;
+    if let Some(index) = batch
+        .targets
+        .iter()
+        .position(|&target| target >= limit || target < -1)
+    {
+        return check("target", index, i64::from(batch.targets[index]));
+    }
+    Ok(())
+}
+
+/// Refuses a model without vocabulary, width or layers.
+pub(crate) fn check_size(config: &ModelConfig) -> Result<()> {
+    if config.vocab == 0 || config.d_model == 0 || config.layers == 0 {
+        return Err(PluginError::bad_option(format!(
+            "vocab {}, d_model {} and layers {} must all be at least 1",
+            config.vocab, config.d_model, config.layers
+        )));
+    }
+    Ok(())
+}
+
+/// Whether every buffer is to start each run full of NaN.
+pub(crate) fn poison_wanted(config: &ModelConfig) -> bool {
+    extra::has(&config.extra, extra::POISONED_BUFFERS)
+        || std::env::var_os("LONGHAUL_POISON").is_some()
 }
 
 /// A model on the kit.
@@ -167,26 +195,13 @@ pub struct KitModel {
 }
 
 impl KitModel {
-    /// Traces and initialises a model. With `poison`, every buffer starts each run full of NaN.
+    /// Traces and initialises a model on the CPU. With `poison`, every buffer starts each run full of NaN.
     ///
     /// # Errors
-    /// A refused option; a device other than the CPU.
+    /// A refused option.
     pub fn new(architecture: &Architecture, config: &ModelConfig, poison: bool) -> Result<Self> {
-        if config.device.kind != DeviceKind::Cpu {
-            return Err(PluginError::unsupported(format!(
-                "`{}` runs on the CPU only, not on {}; use --device cpu",
-                architecture.name, config.device
-            )));
-        }
-        if config.vocab == 0 || config.d_model == 0 || config.layers == 0 {
-            return Err(PluginError::bad_option(format!(
-                "vocab {}, d_model {} and layers {} must all be at least 1",
-                config.vocab, config.d_model, config.layers
-            )));
-        }
-        let poison = poison
-            || extra::has(&config.extra, extra::POISONED_BUFFERS)
-            || std::env::var_os("LONGHAUL_POISON").is_some();
+        check_size(config)?;
+        let poison = poison || poison_wanted(config);
         let settings = Settings::new(config);
         let mixer = (architecture.mixer)(&settings)?;
         let graph = trace(&settings, mixer.as_ref())?;
@@ -209,7 +224,7 @@ impl KitModel {
     }
 
     fn gradients(&mut self, batch: &Batch<'_>) -> Result<LossSums> {
-        self.shared.check_tokens(batch)?;
+        check_tokens(self.shared.vocab, batch)?;
         let Self {
             shared, trainer, ..
         } = self;
@@ -225,7 +240,7 @@ fn poisoned() -> PluginError {
     PluginError::internal("an earlier call panicked while it changed the parameters")
 }
 
-fn report(sums: LossSums, gradient_norm: f64, learning_rate: f64) -> StepReport {
+pub(crate) fn report(sums: LossSums, gradient_norm: f64, learning_rate: f64) -> StepReport {
     StepReport {
         loss: sums.nll / sums.scored as f64,
         gradient_norm,
@@ -235,7 +250,7 @@ fn report(sums: LossSums, gradient_norm: f64, learning_rate: f64) -> StepReport 
     }
 }
 
-fn check_length(name: &str, expected: usize, got: usize) -> Result<()> {
+pub(crate) fn check_length(name: &str, expected: usize, got: usize) -> Result<()> {
     if expected == got {
         return Ok(());
     }
@@ -349,7 +364,7 @@ impl Model for KitModel {
     }
 }
 
-fn no_parameter(index: usize) -> PluginError {
+pub(crate) fn no_parameter(index: usize) -> PluginError {
     PluginError::new(ErrorKind::BadOption, format!("no parameter {index}"))
 }
 
@@ -364,7 +379,7 @@ struct KitSession {
 
 impl Session for KitSession {
     fn feed(&mut self, batch: &Batch<'_>, logits: Logits) -> Result<FeedOutput> {
-        self.shared.check_tokens(batch)?;
+        check_tokens(self.shared.vocab, batch)?;
         let Self { shared, state } = self;
         let guard = shared.params.read().map_err(|_| poisoned())?;
         let params: &Params = &guard;

@@ -1,6 +1,7 @@
 //! Running a traced program on a CUDA device. [`device`] is what is asked of one,
 //! [`driver`] a real one and [`compiler`] what makes its machine code; [`run`] is what an
-//! operation sees; [`memory`] lays out buffers; [`model`] and [`optimizer`] train, [`session`] feeds. A program is recorded
+//! operation sees; [`memory`] lays out buffers; [`model`] and [`optimizer`] train, [`session`] feeds, [`plugin`] is
+//! all of it behind the author's traits. A program is recorded
 //! once for a shape and replayed. Kernels stand in `kernels/` of the kit and of each plugin.
 
 mod blas;
@@ -10,6 +11,7 @@ pub mod driver;
 pub mod memory;
 pub mod model;
 pub mod optimizer;
+pub mod plugin;
 pub mod rows;
 pub mod run;
 pub mod session;
