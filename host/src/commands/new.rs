@@ -33,6 +33,10 @@ const WHOLE: &[(&str, &str)] = &[
         include_str!("../../templates/plugin/src/cpu.rs"),
     ),
     (
+        "src/cuda.rs",
+        include_str!("../../templates/plugin/src/cuda.rs"),
+    ),
+    (
         "kernels/{{crate}}.cu",
         include_str!("../../templates/plugin/kernels/kernel.cu"),
     ),

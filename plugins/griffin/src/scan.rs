@@ -2,12 +2,16 @@
 //! the tokens, channels in vectors, rows of the batch in parallel. The result is the state, so nothing
 //! is kept for the gradients.
 
-use longhaul_plugin_kit::engine::operation::Rows;
+use longhaul_plugin_kit::cuda::rows::ROWS;
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows};
 use longhaul_plugin_kit::simd::{add_into, exp, sigmoid, softplus};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
-    Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor, simd,
+    Extent, Graph, Operation, Param, PluginError, Result, Run, Saved, State, StateSpec, Tensor,
+    simd,
 };
+
+use crate::cuda::{self, Chunks};
 
 /// Exponent c of the gate (arXiv 2402.19427, eq. 3).
 const C: f32 = 8.0;
@@ -42,6 +46,7 @@ pub(crate) fn rg_lru(graph: &mut Graph, x: Tensor, r: Tensor, i: Tensor, lambda:
         grad_i: graph.saved(Extent::Tokens(width)),
         grad_rates: graph.saved(Extent::Rows(width)),
         running: graph.saved(Extent::Rows(width)),
+        chunks: graph.wants_device().then(|| Chunks::new(graph, width)),
         state: graph.state(StateSpec::Fixed {
             values: width,
             initial: 0.0,
@@ -52,11 +57,11 @@ pub(crate) fn rg_lru(graph: &mut Graph, x: Tensor, r: Tensor, i: Tensor, lambda:
     h
 }
 
-struct RgLru {
-    x: Tensor,
-    r: Tensor,
-    i: Tensor,
-    lambda: Param,
+pub(crate) struct RgLru {
+    pub(crate) x: Tensor,
+    pub(crate) r: Tensor,
+    pub(crate) i: Tensor,
+    pub(crate) lambda: Param,
     /// `[W]`: -c softplus(lambda).
     rates: Saved,
     /// `[B, T, W]` each.
@@ -67,9 +72,11 @@ struct RgLru {
     grad_rates: Saved,
     /// `[B, W]`: the state on its way, or its gradient.
     running: Saved,
+    /// What only a device needs.
+    chunks: Option<Chunks>,
     /// `[W]` a row: h.
-    state: State,
-    h: Tensor,
+    pub(crate) state: State,
+    pub(crate) h: Tensor,
 }
 
 /// What a row's tokens are computed from.
@@ -198,6 +205,24 @@ impl Operation for RgLru {
         }
         Ok(())
     }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&cuda::RG_LRU, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let chunks = self.chunks.as_ref().ok_or_else(not_for_a_device)?;
+        cuda::forward(self, chunks, run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let chunks = self.chunks.as_ref().ok_or_else(not_for_a_device)?;
+        cuda::backward(self, chunks, run)
+    }
+}
+
+fn not_for_a_device() -> PluginError {
+    PluginError::internal("the recurrence was recorded for the CPU and runs on a device")
 }
 
 /// 1 - e^x for x at most 0, exact to float32 also near 0.

@@ -1,12 +1,17 @@
 //! The recurrence on the CPU: at each step one small product with the recurrent weights for all rows
 //! together, then the cell, fused. Sequential in time; rows are what it is wide in.
 
+use longhaul_plugin_kit::cuda::rows::{ROWS, parts};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::gemm::{Mat, gemm};
 use longhaul_plugin_kit::rows::column_sums;
 use longhaul_plugin_kit::simd::{add_into, dot, sigmoid, tanh};
 use longhaul_plugin_kit::{
-    Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor, simd,
+    Extent, Graph, Operation, Param, PluginError, Result, Run, Saved, State, StateSpec, Tensor,
+    simd,
 };
+
+use crate::cuda;
 
 /// Records the recurrence: `gates` `[B, T, 4H]` is the input's share of the gates (order i, f, g,
 /// o), `weight_hh` is `[4H, H]`, `bias_hh` `[4H]`; the result is h, `[B, T, H]`.
@@ -31,6 +36,7 @@ pub(crate) fn lstm(graph: &mut Graph, gates: Tensor, weight_hh: Param, bias_hh: 
         carry: graph.saved(Extent::Rows(2 * hidden)),
         transposed: graph.saved(Extent::Fixed(4 * hidden * hidden)),
         none: graph.saved(Extent::Fixed(hidden)),
+        parts: graph.wants_device().then(|| parts(graph, 4 * hidden)),
         state: graph.state(StateSpec::Fixed {
             values: 2 * hidden,
             initial: 0.0,
@@ -41,26 +47,28 @@ pub(crate) fn lstm(graph: &mut Graph, gates: Tensor, weight_hh: Param, bias_hh: 
     h
 }
 
-struct Lstm {
-    gates: Tensor,
-    weight_hh: Param,
-    bias_hh: Param,
-    hidden: usize,
+pub(crate) struct Lstm {
+    pub(crate) gates: Tensor,
+    pub(crate) weight_hh: Param,
+    pub(crate) bias_hh: Param,
+    pub(crate) hidden: usize,
     /// `[B, T, 4H]`: the gates after their activations.
-    activated: Saved,
+    pub(crate) activated: Saved,
     /// `[B, T, H]`: c.
-    cells: Saved,
+    pub(crate) cells: Saved,
     /// `[B, T, 4H]`: gradient of the gates before their activations.
-    grad_gates: Saved,
+    pub(crate) grad_gates: Saved,
     /// `[B, 2, H]`: h and c of the step before, or their gradients in the backward pass.
-    carry: Saved,
+    pub(crate) carry: Saved,
     /// `[H, 4H]`: the recurrent weights, transposed for the steps.
-    transposed: Saved,
+    pub(crate) transposed: Saved,
     /// `[H]`: zeros, the cell before the first step.
     none: Saved,
+    /// Sums of the bias's gradient, on a device.
+    parts: Option<Saved>,
     /// Per row h, then c.
-    state: State,
-    h: Tensor,
+    pub(crate) state: State,
+    pub(crate) h: Tensor,
 }
 
 /// Steps times rows from which transposing the weights once pays.
@@ -199,6 +207,21 @@ impl Operation for Lstm {
         }
         column_sums(&grad_gates, &mut run.param_grad(self.bias_hh));
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&cuda::LSTM, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        cuda::forward(self, run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let parts = self.parts.ok_or_else(|| {
+            PluginError::internal("the recurrence was recorded for the CPU and runs on a device")
+        })?;
+        cuda::backward(self, parts, run)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The long short-term memory network (Hochreiter and Schmidhuber 1997, with the forget gate of Gers
-//! et al. 2000): the classic recurrent baseline. `mixer` says what a layer is, `cpu` computes the
-//! recurrence, [`mod@reference`] is what it is held against.
+//! et al. 2000): the classic recurrent baseline. `mixer` says what a layer is, `cpu` and `cuda`
+//! compute the recurrence, [`mod@reference`] is what it is held against.
 
 mod cpu;
+mod cuda;
 mod mixer;
 pub mod reference;
 

@@ -32,7 +32,7 @@ fn check(rows: usize, length: usize, width: usize) {
             longhaul_lstm::reference::recurrence(&gates, weight_hh, bias_hh, rows, length, width)
         },
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

@@ -1,41 +1,66 @@
-// h = a h + (1 - a) x with a = sigmoid(gate), one thread a row and channel.
-// x, gate, h: [rows, length, width]; state: [rows, width], read and left.
+// A gated linear recurrence, channel by channel:
+//
+//   a = sigmoid(gate)        h = a h + (1 - a) x
+//
+// Grid: one thread a row and channel, 256 a block, which goes through the tokens; neighbouring threads
+// read neighbouring channels. No shared memory; any width, any length. `common.cuh` of the kit is in front
+// of this file: KERNEL, u32, u64, sigmoid and more are from there.
+//
+// A kernel's one parameter is a plain struct, `p` in its body. src/cuda.rs has its mirror: the same name and
+// order of fields, those of eight bytes first, then an even number of four-byte ones.
+//
+// With few rows of few channels most of a card idles; kernels/rg_lru.cu of the griffin plugin shows how
+// chunks of tokens run beside each other.
 
-extern "C" __global__ void {{crate}}_forward(
-    const float *x, const float *gate, float *h, float *state, int rows, int length, int width)
-{
-    int index = blockIdx.x * blockDim.x + threadIdx.x;
-    if (index >= rows * width) {
-        return;
+struct RecurrenceForward {
+    const float *x, *gate;  // [B, T, W], rows of tokens x_stride and gate_stride values apart
+    float* h;               // [B, T, W], contiguous
+    float* state;           // [B, W], read and left; null in training, which starts from 0
+    u64 x_stride, gate_stride, rows;
+    u32 length, width;
+};
+
+KERNEL(256, {{crate}}_forward, RecurrenceForward) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.width, channel = index % p.width;
+    if (row >= p.rows) return;
+    float h = p.state ? p.state[index] : 0.0f;
+#pragma unroll 4
+    for (u32 t = 0; t < p.length; t++) {
+        const u64 token = row * p.length + t;
+        const float a = sigmoid(p.gate[token * p.gate_stride + channel]);
+        const float x = p.x[token * p.x_stride + channel];
+        h = fmaf(a, h - x, x);
+        p.h[token * p.width + channel] = h;
     }
-    int row = index / width, channel = index % width;
-    float value = state[index];
-    for (int t = 0; t < length; ++t) {
-        long long at = ((long long)row * length + t) * width + channel;
-        float a = 1.0f / (1.0f + expf(-gate[at]));
-        value = a * value + (1.0f - a) * x[at];
-        h[at] = value;
-    }
-    state[index] = value;
+    if (p.state) p.state[index] = h;
 }
 
-extern "C" __global__ void {{crate}}_backward(
-    const float *x, const float *gate, const float *h, const float *grad_h, float *grad_x,
-    float *grad_gate, int rows, int length, int width)
-{
-    int index = blockIdx.x * blockDim.x + threadIdx.x;
-    if (index >= rows * width) {
-        return;
-    }
-    int row = index / width, channel = index % width;
+struct RecurrenceBackward {
+    const float *x, *gate;      // [B, T, W]
+    const float *h, *grad_h;    // [B, T, W], contiguous
+    float *grad_x, *grad_gate;  // [B, T, W]
+    u64 x_stride, gate_stride, grad_x_stride, grad_gate_stride, rows;
+    u32 length, width;
+    u32 add_x, add_gate;  // whether a gradient is a sum to add to; else its old content is arbitrary
+};
+
+__device__ inline void put(float* place, float value, u32 add) { *place = add ? *place + value : value; }
+
+// The last token first; `carried` is the gradient of the state that comes from the tokens after.
+KERNEL(256, {{crate}}_backward, RecurrenceBackward) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.width, channel = index % p.width;
+    if (row >= p.rows) return;
     float carried = 0.0f;
-    for (int t = length - 1; t >= 0; --t) {
-        long long at = ((long long)row * length + t) * width + channel;
-        float a = 1.0f / (1.0f + expf(-gate[at]));
-        float before = t == 0 ? 0.0f : h[at - width];
-        float g = grad_h[at] + carried;
+    for (u32 t = p.length; t-- > 0;) {
+        const u64 token = row * p.length + t;
+        const float a = sigmoid(p.gate[token * p.gate_stride + channel]);
+        const float x = p.x[token * p.x_stride + channel];
+        const float before = t > 0 ? p.h[(token - 1) * p.width + channel] : 0.0f;
+        const float g = p.grad_h[token * p.width + channel] + carried;
         carried = g * a;
-        grad_x[at] = g * (1.0f - a);
-        grad_gate[at] = g * (before - x[at]) * a * (1.0f - a);
+        put(&p.grad_x[token * p.grad_x_stride + channel], g * (1.0f - a), p.add_x);
+        put(&p.grad_gate[token * p.grad_gate_stride + channel], g * (before - x) * a * (1.0f - a), p.add_gate);
     }
 }

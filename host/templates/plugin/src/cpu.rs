@@ -1,12 +1,14 @@
 //! The recurrence on the CPU: one pass over the tokens, channels in vectors, rows of the batch in
 //! parallel. Its result is the state, so nothing more is kept for the gradients.
 
-use longhaul_plugin_kit::engine::operation::{KernelSource, Rows};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows};
 use longhaul_plugin_kit::simd::{add_into, sigmoid};
 use longhaul_plugin_kit::{
     Extent, Graph, Operation, Result, Run, Saved, State, StateSpec, Tensor, simd,
 };
 use rayon::prelude::*;
+
+use crate::cuda;
 
 /// Records the recurrence; the result is h, `[B, T, W]`, like x and the gate before its sigmoid.
 pub(crate) fn recurrence(graph: &mut Graph, x: Tensor, gate: Tensor) -> Tensor {
@@ -28,22 +30,17 @@ pub(crate) fn recurrence(graph: &mut Graph, x: Tensor, gate: Tensor) -> Tensor {
     h
 }
 
-static KERNELS: KernelSource = KernelSource {
-    file: "{{crate}}.cu",
-    text: include_str!("../kernels/{{crate}}.cu"),
-};
-
-struct Recurrence {
-    x: Tensor,
-    gate: Tensor,
+pub(crate) struct Recurrence {
+    pub(crate) x: Tensor,
+    pub(crate) gate: Tensor,
     /// `[B, T, W]` each.
     grad_x: Saved,
     grad_gate: Saved,
     /// `[B, W]`: the state on its way, or its gradient.
     running: Saved,
     /// `[W]` a row: h. A session goes on from it; training starts from 0.
-    state: State,
-    h: Tensor,
+    pub(crate) state: State,
+    pub(crate) h: Tensor,
 }
 
 impl Operation for Recurrence {
@@ -122,7 +119,15 @@ impl Operation for Recurrence {
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&KERNELS]
+        vec![&cuda::KERNELS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        cuda::forward(self, run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        cuda::backward(self, run)
     }
 }
 

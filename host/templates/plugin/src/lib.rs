@@ -1,7 +1,9 @@
-//! {{Name}}: a gated linear recurrence. This file says what a layer is, `cpu` computes the recurrence,
-//! [`mod@reference`] is what it is held against. Put yours in the place of each.
+//! {{Name}}: a gated linear recurrence. This file says what a layer is, `cpu` computes the recurrence and
+//! `cuda` does so on a device, [`mod@reference`] is what both are held against. Put yours in the place of
+//! each.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};

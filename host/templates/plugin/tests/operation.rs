@@ -1,5 +1,6 @@
 //! The recurrence with its gates against the float64 reference: forward and backward, in one feed, in
-//! chunks and in single steps, over buffers full of NaN.
+//! chunks and in single steps, over buffers full of NaN; on the CPU, and its kernels on an emulated device
+//! that needs a C++ compiler and no card.
 
 use {{crate}}::{architecture, reference::recurrence};
 use longhaul_plugin_kit::options::Settings;
@@ -54,7 +55,7 @@ fn check(rows: usize, length: usize, d_model: usize, expand: &str) {
         build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
         reference: &|inputs, params| layer(&inputs[0], params, d_model, length),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]
