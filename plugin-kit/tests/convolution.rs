@@ -44,3 +44,11 @@ fn agrees_with_float64() {
     check(2, 20, 33, 2, false);
     check(1, 5, 7, 8, true);
 }
+
+#[test]
+fn on_both_sides_of_tiles() {
+    for length in [63, 64, 257] {
+        check(1, length, 33, 4, true);
+    }
+    check(3, 66, 5, 64, true);
+}

@@ -5,9 +5,10 @@ use crate::units::{cut, for_each_unit};
 use longhaul_plugin_api::author::Result;
 
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Rows, Run};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
 use crate::engine::params::Init;
 use crate::engine::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
+use crate::ops::convolution_cuda::{self, CONVOLUTION, PARTS};
 use crate::ops::elementwise::{Activation, gate_gradient, gate_row};
 use crate::rows::{column_sums, rows_of_piece};
 use crate::simd::LANES;
@@ -43,6 +44,9 @@ impl Graph {
             grad_taps: self.saved(Extent::Fixed(width * cols)),
             before: self.saved(Extent::Tokens(cols)),
             grad_before: self.saved(Extent::Tokens(cols)),
+            parts: self
+                .wants_device()
+                .then(|| self.saved(Extent::Fixed(PARTS * (width + 1) * cols))),
             state: self.state(StateSpec::Fixed {
                 values: (width - 1) * cols,
                 initial: 0.0,
@@ -54,23 +58,25 @@ impl Graph {
     }
 }
 
-struct ShortConvolution {
-    x: Tensor,
-    weight: Param,
-    bias: Option<Param>,
-    width: usize,
-    activation: Activation,
+pub(super) struct ShortConvolution {
+    pub(super) x: Tensor,
+    pub(super) weight: Param,
+    pub(super) bias: Option<Param>,
+    pub(super) width: usize,
+    pub(super) activation: Activation,
     /// `[width, cols]`: the weight with channels contiguous.
     taps: Saved,
     /// `[width, cols]`.
     grad_taps: Saved,
     /// `[B, T, cols]`: before the activation.
-    before: Saved,
+    pub(super) before: Saved,
     /// `[B, T, cols]`.
     grad_before: Saved,
+    /// `[PARTS, width + 1, cols]`: sums of the gradients of the taps and the bias, on a device.
+    parts: Option<Saved>,
     /// `[width - 1, cols]` a row: the last inputs, oldest first.
-    state: State,
-    y: Tensor,
+    pub(super) state: State,
+    pub(super) y: Tensor,
 }
 
 impl Operation for ShortConvolution {
@@ -174,6 +180,19 @@ impl Operation for ShortConvolution {
             }
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&CONVOLUTION]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        convolution_cuda::forward(self, run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let parts = self.parts.expect("recorded for a device");
+        convolution_cuda::backward(self, parts, run)
     }
 }
 

@@ -6,6 +6,7 @@ mod attention_reference;
 mod attention_tile;
 mod block_linear;
 mod convolution;
+mod convolution_cuda;
 pub mod elementwise;
 mod embedding;
 mod head;

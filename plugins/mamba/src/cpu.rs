@@ -4,13 +4,14 @@
 
 use std::cell::RefCell;
 
-use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, ViewMut};
 use longhaul_plugin_kit::simd::{add_into, negative_exp};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
 
+use crate::cuda::{self, DeviceBuffers};
 use crate::scan::{BLOCK, CHUNK, Given, Gradients, Part, Scratch, backward, forward};
 
 thread_local! {
@@ -80,6 +81,9 @@ pub(crate) fn selective_scan(graph: &mut Graph, inputs: ScanInputs, negative: bo
         grad_c: graph.saved(Extent::Tokens(units * states)),
         grad_a: graph.saved(Extent::Rows(states * padded)),
         grad_d: graph.saved(Extent::Rows(padded)),
+        device: graph
+            .wants_device()
+            .then(|| DeviceBuffers::new(graph, channels, states)),
         state: graph.state(StateSpec::Fixed {
             values: states * channels,
             initial: 0.0,
@@ -91,36 +95,38 @@ pub(crate) fn selective_scan(graph: &mut Graph, inputs: ScanInputs, negative: bo
     y
 }
 
-struct SelectiveScan {
-    inputs: ScanInputs,
-    channels: usize,
-    states: usize,
+pub(crate) struct SelectiveScan {
+    pub(crate) inputs: ScanInputs,
+    pub(crate) channels: usize,
+    pub(crate) states: usize,
     /// Blocks of channels; the last may be padded.
-    units: usize,
-    negative: bool,
+    pub(crate) units: usize,
+    pub(crate) negative: bool,
     /// `[units, N, BLOCK]`: A = -exp(A_log); 0 where padded.
     a: Saved,
     /// `[units, BLOCK]`: D.
     d: Saved,
     /// `[B, units, T, BLOCK]`: the result by block, or the gradient of u.
     by_unit: Saved,
-    /// `[B, units, chunks, N, BLOCK]`: the state before each chunk.
-    kept: Saved,
+    /// `[B, units, chunks, N, BLOCK]`: the state before each chunk;
+    /// `[B, chunks, N, d_inner]` on a device.
+    pub(crate) kept: Saved,
     /// `[B, units, N, BLOCK]`: the state on its way, or its gradient.
     running: Saved,
     /// `[B, units, T, BLOCK]`.
     grad_delta: Saved,
-    /// `[B, units, T, N]`.
-    grad_b: Saved,
-    /// `[B, units, T, N]`.
-    grad_c: Saved,
+    /// `[B, units, T, N]`; `[units, B, T, N]` on a device.
+    pub(crate) grad_b: Saved,
+    /// As `grad_b`.
+    pub(crate) grad_c: Saved,
     /// `[B, units, N, BLOCK]`.
     grad_a: Saved,
     /// `[B, units, BLOCK]`.
     grad_d: Saved,
+    device: Option<DeviceBuffers>,
     /// `[N, d_inner]` a row.
-    state: State,
-    y: Tensor,
+    pub(crate) state: State,
+    pub(crate) y: Tensor,
 }
 
 /// The inputs of a run.
@@ -144,6 +150,10 @@ fn part(rows: Rows<'_>, row: usize, column: usize, count: usize) -> Part<'_> {
 }
 
 impl SelectiveScan {
+    fn device_buffers(&self) -> &DeviceBuffers {
+        self.device.as_ref().expect("recorded for a device")
+    }
+
     /// Channels of a unit.
     fn count(&self, unit: usize) -> usize {
         BLOCK.min(self.channels - unit * BLOCK)
@@ -378,5 +388,17 @@ impl Operation for SelectiveScan {
         self.gather(&grad_c, length, run.grad_mut(self.inputs.c));
         self.add_param_gradients(run, &grad_a, &grad_d, &a);
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        cuda::kernels()
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        cuda::forward(self, self.device_buffers(), run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        cuda::backward(self, self.device_buffers(), run)
     }
 }

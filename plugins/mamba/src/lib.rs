@@ -1,9 +1,10 @@
 //! Mamba (arXiv 2312.00752): a selective state-space model with its own decay for every channel and
 //! state. `mixer` says what a layer is, `cpu` plans the scan over rows and channels, `scan`
-//! computes one block of channels, [`mod@reference`] is what it is held against.
+//! computes one block of channels, `cuda` does both on a device, [`mod@reference`] is what it is held against.
 
 pub mod checkpoint;
 mod cpu;
+mod cuda;
 mod mixer;
 pub mod reference;
 mod scan;

@@ -91,11 +91,12 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
         length,
         inputs: &[d_model],
         range: (-2.0, 2.0),
-        recurrent: true,
+        // Single steps through long sequences are slow where kernels are emulated.
+        recurrent: length < 1000,
         build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
         reference: &|inputs, params| layer(&inputs[0], params, d_model, sizes),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]
@@ -120,4 +121,24 @@ fn negative_eigenvalues() {
         6,
         &[("negative_eigenvalues", "true"), ("state", "4")],
     );
+}
+
+#[test]
+fn one_and_more_groups_of_states() {
+    for (state, length) in [("1", 5), ("16", 64), ("17", 66), ("40", 9)] {
+        check(1, length, 3, &[("state", state)]);
+    }
+}
+
+#[test]
+fn chunks_of_a_device() {
+    check(1, 128, 4, &[("state", "3")]);
+    check(
+        3,
+        129,
+        2,
+        &[("state", "5"), ("negative_eigenvalues", "true")],
+    );
+    check(1, 257, 17, &[("state", "18")]);
+    check(1, 1160, 1, &[("state", "2")]);
 }

@@ -129,7 +129,15 @@ impl Emulator {
             "-Wextra",
             "-Werror",
         ]);
-        command.args(["-Wno-unused-function", "-Wno-unknown-pragmas", "-include"]);
+        // A static of an inline function is a library's own: else unloading the first one frees what the
+        // others use.
+        command.arg("-fno-gnu-unique");
+        command.args([
+            "-Wno-unused-function",
+            "-Wno-unknown-pragmas",
+            "-Wno-clobbered",
+            "-include",
+        ]);
         command.arg(&header).arg(&input).arg("-o").arg(&output);
         if self.sanitize {
             command.args([

@@ -1,0 +1,118 @@
+// The selective scan of Mamba (arXiv 2312.00752, eq. 2 and algorithm 2, with the Euler step for B as in the
+// official code) and its gradients. Per channel c and state n, with A = -exp(a_log) and
+// dt = softplus(delta):
+//
+//     h[t] = decay[t] h[t-1] + dt[t] u[t, c] B[t, n],  decay = exp(dt A), or 2 exp(dt A) - 1 (arXiv 2411.12537),
+//     y[t, c] = sum_n C[t, n] h[t] + D[c] u[t, c].
+//
+// The recurrence is affine in h, so a sequence is cut into chunks of 128 tokens: `scan_ends` finds the state
+// that each chunk reaches from 0 and the product of its decays, `scan_carry` goes over the chunks and leaves
+// the state that each starts from, and `scan_outputs` goes through the chunks again from there. One chunk needs
+// `scan_outputs` only. In training the state before every 32 tokens is kept. Backward is the same in reverse,
+// `scan_grad_ends` and `scan_grad_carry`, and then `scan_gradients` finds the states inside 32 tokens again
+// from the kept ones. Nothing of size [B, T, d, N] is ever in memory.
+//
+// Blocks are 4 warps over one chunk of 32 channels. Lanes are neighbouring channels, so that activations are
+// read in whole lines; warps share the states, 4 of 16 at a time each, which stay in registers; tokens go by
+// in tiles of 8, also in registers. B and C of a tile are in shared memory, transposed, and read four tokens
+// at a time. More than 16 states take turns, their sums meeting in y or the gradients; the ends of chunks have
+// them beside each other in grid y. Tokens past the end have dt = 0, u = 0 and dy = 0, which leave h and its
+// gradient as they are. Sums over channels are butterflies in a warp, parts of 32 channels each, which
+// `scan_sum_units` adds up in order. Shared values: at most 9104,
+// which is 36 KiB, for any number of states and channels; fours in it are aligned because it begins at 16 bytes.
+
+#define WARPS 4
+#define THREADS (WARPS * WARP)
+#define CHUNK 128
+#define PIECE 32
+#define TILE 8
+#define GROUP 16
+#define OWN (GROUP / WARPS)
+// Chunks whose ends are read together, since each store may be to what the next read is of.
+#define AHEAD 8
+// Values from a state's tokens to the next state's: some banks further, and still whole fours.
+#define TILE_ROOM (TILE + 4)
+#define PIECE_ROOM (PIECE + 4)
+#define A_ROOM (WARP + 1)
+#define LOG2_E 1.44269504f
+#define LN_2 0.69314718f
+
+struct alignas(16) Four {
+    float of[4];
+};
+
+__device__ inline Four four(const float* from) { return *reinterpret_cast<const Four*>(from); }
+
+// What a block works on. Its channels are unit * 32 and on, its tokens chunk * 128 and on.
+struct Place {
+    u64 row, base;  // base: the chunk's first token in [B, T]
+    u32 unit, chunk, chunks, units, count, lane, warp, channel;
+};
+
+__device__ inline Place place_of(u32 length, u32 channels, u32 first_chunk, u32 run_chunks) {
+    Place at;
+    at.units = (channels + WARP - 1) / WARP;
+    at.chunks = (length + CHUNK - 1) / CHUNK;
+    at.unit = blockIdx.x % at.units;
+    at.chunk = first_chunk + blockIdx.x / at.units % run_chunks;
+    at.row = blockIdx.x / at.units / run_chunks;
+    at.base = at.row * length + (u64)at.chunk * CHUNK;
+    at.count = min(length - at.chunk * CHUNK, (u32)CHUNK);
+    at.lane = threadIdx.x % WARP;
+    at.warp = threadIdx.x / WARP;
+    at.channel = at.unit * WARP + at.lane;
+    return at;
+}
+
+// Tokens start.. of the block's channels as [tokens, 32]; 0 past the last token and channel. A thread writes
+// what it alone reads in loops over `warp, warp + WARPS, ..`.
+__device__ inline void stage_channels(float* to, const float* from, u64 stride, Place at, u32 start, u32 tokens, u32 channels) {
+    for (u32 t = at.warp; t < tokens; t += WARPS) {
+        const bool there = start + t < at.count && at.channel < channels;
+        to[t * WARP + at.lane] = there ? from[(at.base + start + t) * stride + at.channel] : 0.0f;
+    }
+}
+
+// The same of delta, through softplus; the step of a token that is not there is 0.
+__device__ inline void stage_steps(float* to, const float* from, u64 stride, Place at, u32 start, u32 tokens, u32 channels) {
+    for (u32 t = at.warp; t < tokens; t += WARPS) {
+        const bool there = start + t < at.count && at.channel < channels;
+        to[t * WARP + at.lane] = there ? softplus(from[(at.base + start + t) * stride + at.channel]) : 0.0f;
+    }
+}
+
+// Tokens start.. of a group's columns of B or C, [GROUP, room]; 0 where there is no such token or state.
+__device__ inline void stage_states(float* to, u32 room, const float* from, u64 stride, Place at, u32 start, u32 tokens, u32 first, u32 states) {
+    for (u32 i = threadIdx.x; i < tokens * GROUP; i += THREADS) {
+        const u32 t = i / GROUP, n = i % GROUP;
+        const bool there = start + t < at.count && first + n < states;
+        to[n * room + t] = there ? from[(at.base + start + t) * stride + first + n] : 0.0f;
+    }
+}
+
+// log2(e) A of a group and the block's channels, [GROUP, A_ROOM], so that exp(dt A) is one exp2.
+__device__ inline void stage_a(float* to, const float* a_log, Place at, u32 first, u32 states, u32 channels) {
+    for (u32 i = threadIdx.x; i < WARP * GROUP; i += THREADS) {
+        const u32 c = i / GROUP, n = i % GROUP, channel = at.unit * WARP + c;
+        const bool there = channel < channels && first + n < states;
+        to[n * A_ROOM + c] = there ? -LOG2_E * expf(a_log[(u64)channel * states + first + n]) : 0.0f;
+    }
+}
+
+// A thread's values of a group of states, from or to [N, d]; 0 where there is no such state or channel, or
+// nothing to read from.
+__device__ inline void load_own(float (&own)[OWN], const float* from, Place at, u32 first, u32 states, u32 channels) {
+#pragma unroll
+    for (int k = 0; k < OWN; k++) {
+        const u32 n = first + k * WARPS + at.warp;
+        own[k] = from && n < states && at.channel < channels ? from[(u64)n * channels + at.channel] : 0.0f;
+    }
+}
+
+__device__ inline void store_own(float* to, const float (&own)[OWN], Place at, u32 first, u32 states, u32 channels) {
+#pragma unroll
+    for (int k = 0; k < OWN; k++) {
+        const u32 n = first + k * WARPS + at.warp;
+        if (n < states && at.channel < channels) to[(u64)n * channels + at.channel] = own[k];
+    }
+}
