@@ -22,6 +22,11 @@
 #define STEP_TOKENS 8
 #define SLICES 8
 
+// Every value of a slab or tile, in a number of turns that the compiler knows: the reads of several turns then
+// go out together.
+#define FOR_EACH(index, count, threads) \
+    _Pragma("unroll 8") for (u32 turn = 0, index = threadIdx.x; turn < (count) / (threads); turn++, index += (threads))
+
 struct Ssd {
     const float* x;                        // [B, T, H P]
     const float *b, *c;                    // [B, T, G N]
@@ -29,6 +34,7 @@ struct Ssd {
     const float *a_log, *d, *dt_bias;      // [H]
     float* y;                              // [B, T, H P]
     float *steps, *sums;                   // [B, chunks, H, 64]: dt after softplus, s; 0 and s_L past the end
+    float *decays, *shares;                // [B, chunks, H, 64]: exp(s), exp(s_L - s) dt
     float* products;                       // [B, chunks, G, 64, 64]: C B^T
     float* states;                         // [B, chunks, N, H P]: the state before each chunk
     float* carried;                        // [B, units, N, unit_cols]: a session's state, null in training
@@ -59,11 +65,6 @@ __device__ __forceinline__ Place place_of(const Ssd& p, u32 index) {
 // Where the 64 steps and sums of a head begin.
 __device__ __forceinline__ u64 steps_of(const Ssd& p, const Place& place, u32 head) {
     return (place.index * p.heads + head) * CHUNK;
-}
-
-// A token's share in the state after the chunk.
-__device__ __forceinline__ float share_of(const Ssd& p, u64 at, u32 t) {
-    return expf(p.sums[at + CHUNK - 1] - p.sums[at + t]) * p.steps[at + t];
 }
 
 struct Tile {
@@ -132,7 +133,9 @@ KERNEL(256, ssd_steps, Ssd) {
     const Place place = place_of(p, blockIdx.x);
     const u32 lane = threadIdx.x % WARP, line = threadIdx.x / WARP, first = blockIdx.y * WARP, head = first + lane;
     const bool inside = head < p.heads;
-    for (u32 t = line; t < CHUNK; t += blockDim.x / WARP) {
+#pragma unroll
+    for (u32 turn = 0; turn < CHUNK / 8; turn++) {
+        const u32 t = turn * 8 + line;
         const bool there = inside && t < place.count;
         steps[t * 33 + lane] = there ? softplus(p.dt[(place.token + t) * p.dt_stride + head] + p.dt_bias[head]) : 0.0f;
     }
@@ -146,12 +149,15 @@ KERNEL(256, ssd_steps, Ssd) {
         }
     }
     __syncthreads();
-    for (u32 index = threadIdx.x; index < WARP * CHUNK; index += blockDim.x) {
+    FOR_EACH(index, WARP * CHUNK, 256) {
         const u32 other = index / CHUNK, t = index % CHUNK;
         if (first + other >= p.heads) continue;
         const u64 at = steps_of(p, place, first + other) + t;
-        p.steps[at] = steps[t * 33 + other];
-        p.sums[at] = sums[t * 33 + other];
+        const float step = steps[t * 33 + other], sum = sums[t * 33 + other];
+        p.steps[at] = step;
+        p.sums[at] = sum;
+        p.decays[at] = expf(sum);
+        p.shares[at] = expf(sums[(CHUNK - 1) * 33 + other] - sum) * step;
     }
 }
 
@@ -164,7 +170,7 @@ KERNEL(128, ssd_products, Ssd) {
     Tile tile = {};
     for (u32 first = 0; first < p.state; first += SLAB) {
         __syncthreads();
-        for (u32 index = threadIdx.x; index < SLAB * CHUNK; index += blockDim.x) {
+        FOR_EACH(index, SLAB * CHUNK, 128) {
             const Turned e = turned(index);
             const bool there = e.row < place.count && first + e.inner < p.state;
             const u64 token = place.token + e.row, col = (u64)group * p.state + first + e.inner;
@@ -176,7 +182,7 @@ KERNEL(128, ssd_products, Ssd) {
     }
     lay_out<64>(tile, a);
     float* products = p.products + (u64)blockIdx.x * CHUNK * CHUNK;
-    for (u32 index = threadIdx.x; index < CHUNK * CHUNK; index += blockDim.x)
+    FOR_EACH(index, CHUNK * CHUNK, 128)
         products[index] = a[index / CHUNK * STRIDE + index % CHUNK];
 }
 
@@ -194,13 +200,13 @@ __device__ __forceinline__ void chunk_states(const Ssd& p, float* a) {
     Tile tile = {};
     for (u32 start = 0; start < place.count; start += SLAB) {
         __syncthreads();
-        for (u32 index = threadIdx.x; index < SLAB * 64; index += blockDim.x) {
+        FOR_EACH(index, SLAB * 64, 128) {
             const u32 t = start + index / 64, n = first_n + index % 64, col = first + index % 64;
             const u32 at = index / 64 * STRIDE + index % 64;
             float value = 0.0f;
             if (t < place.count && col < cols) {
                 const u64 head = steps_of(p, place, group * in_group + col / p.width);
-                const float weight = REVERSE ? expf(p.sums[head + t]) : share_of(p, head, t);
+                const float weight = (REVERSE ? p.decays : p.shares)[head + t];
                 value = weight * values[(place.token + t) * value_stride + col];
             }
             a[at] = t < place.count && n < p.state ? keys[(place.token + t) * key_stride + n] : 0.0f;
@@ -211,7 +217,7 @@ __device__ __forceinline__ void chunk_states(const Ssd& p, float* a) {
     }
     lay_out<64>(tile, a);
     float* states = REVERSE ? p.grad_states : p.states;
-    for (u32 index = threadIdx.x; index < 64 * 64; index += blockDim.x) {
+    FOR_EACH(index, 64 * 64, 128) {
         const u32 n = first_n + index / 64, col = first + index % 64;
         if (n < p.state && col < cols)
             states[(place.index * p.state + n) * p.heads * p.width + group * cols + col] = a[index / 64 * STRIDE + index % 64];
@@ -252,14 +258,14 @@ __device__ __forceinline__ void pass(const Ssd& p, float* states) {
             if (first + i >= p.chunks) continue;
             const u64 place = row * p.chunks + (REVERSE ? p.chunks - 1 - first - i : first + i);
             added[i] = states[place * values + cell];
-            decay[i] = p.sums[(place * p.heads + head) * CHUNK + CHUNK - 1];
+            decay[i] = p.decays[(place * p.heads + head) * CHUNK + CHUNK - 1];
         }
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
             if (first + i >= p.chunks) continue;
             const u64 place = row * p.chunks + (REVERSE ? p.chunks - 1 - first - i : first + i);
             states[place * values + cell] = running;
-            running = expf(decay[i]) * running + added[i];
+            running = decay[i] * running + added[i];
         }
     }
     if (carried) *carried = running;
@@ -269,25 +275,27 @@ KERNEL(256, ssd_pass, Ssd) { pass<false>(p, p.states); }
 
 KERNEL(256, ssd_grad_pass, Ssd) { pass<true>(p, p.grad_states); }
 
-// y. Grid: chunks and heads; tiles of a head's columns.
+// y. Grid: chunks and heads; tiles of a head's columns. Shared: slabs, steps and sums [64 each].
 template <u32 COLS>
 __device__ __forceinline__ void output(const Ssd& p, float* a) {
-    float* b = a + SLAB * STRIDE;
+    float *b = a + SLAB * STRIDE, *steps = b + SLAB * STRIDE, *sums = steps + CHUNK;
     const u32 head = blockIdx.x % p.heads, group = head / (p.heads / p.groups), first = blockIdx.y * COLS;
     const Place place = place_of(p, blockIdx.x / p.heads);
     const u64 channels = (u64)p.heads * p.width, column = (u64)head * p.width + first;
-    const float* steps = p.steps + steps_of(p, place, head);
-    const float* sums = p.sums + steps_of(p, place, head);
+    for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
+        steps[t] = p.steps[steps_of(p, place, head) + t];
+        sums[t] = p.sums[steps_of(p, place, head) + t];
+    }
     const u32 row = first_row<COLS>(), cols = p.width - first;
     Tile tile = {};
     for (u32 start = 0; start < p.state; start += SLAB) {
         __syncthreads();
-        for (u32 index = threadIdx.x; index < SLAB * CHUNK; index += blockDim.x) {
+        FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
             const Turned e = turned(index);
             const bool there = e.row < place.count && start + e.inner < p.state;
             a[e.at] = there ? p.c[(place.token + e.row) * p.c_stride + (u64)group * p.state + start + e.inner] : 0.0f;
         }
-        for (u32 index = threadIdx.x; index < SLAB * COLS; index += blockDim.x) {
+        FOR_EACH(index, SLAB * COLS, 2 * COLS) {
             const u32 n = start + index / COLS, col = index % COLS;
             const bool there = n < p.state && col < cols;
             b[index / COLS * STRIDE + col] = there ? p.states[(place.index * p.state + n) * channels + column + col] : 0.0f;
@@ -304,13 +312,13 @@ __device__ __forceinline__ void output(const Ssd& p, float* a) {
     const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
     for (u32 start = 0; start < place.count; start += SLAB) {
         __syncthreads();
-        for (u32 index = threadIdx.x; index < SLAB * CHUNK; index += blockDim.x) {
+        FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
             const Turned e = turned(index);
             const u32 j = start + e.inner;
             const bool seen = j <= e.row && e.row < place.count;
             a[e.at] = seen ? products[e.row * CHUNK + j] * expf(sums[e.row] - sums[j]) * steps[j] : 0.0f;
         }
-        for (u32 index = threadIdx.x; index < SLAB * COLS; index += blockDim.x) {
+        FOR_EACH(index, SLAB * COLS, 2 * COLS) {
             const u32 t = start + index / COLS, col = index % COLS;
             const bool there = t < place.count && col < cols;
             b[index / COLS * STRIDE + col] = there ? p.x[(place.token + t) * p.x_stride + column + col] : 0.0f;
@@ -320,11 +328,22 @@ __device__ __forceinline__ void output(const Ssd& p, float* a) {
         if (row + 7 >= start) multiply<COLS>(a, b, tile);
     }
     lay_out<COLS>(tile, a);
-    for (u32 index = threadIdx.x; index < CHUNK * COLS; index += blockDim.x) {
-        const u32 t = index / COLS, col = index % COLS;
-        if (t >= place.count || col >= cols) continue;
-        const float skip = p.d[head] * p.x[(place.token + t) * p.x_stride + column + col];
-        p.y[(place.token + t) * p.y_stride + column + col] = a[t * STRIDE + col] + skip;
+    const float skip = p.d[head];
+    // Eight rows are read before the first is written, as the compiler cannot know that y is not x.
+    const u32 line = threadIdx.x / COLS, col = threadIdx.x % COLS;
+    for (u32 start = line; start < place.count; start += 16) {
+        float x[8];
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            const u32 t = start + 2 * i;
+            x[i] = t < place.count && col < cols ? p.x[(place.token + t) * p.x_stride + column + col] : 0.0f;
+        }
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            const u32 t = start + 2 * i;
+            if (t >= place.count || col >= cols) continue;
+            p.y[(place.token + t) * p.y_stride + column + col] = a[t * STRIDE + col] + skip * x[i];
+        }
     }
 }
 
@@ -358,16 +377,30 @@ KERNEL(256, ssd_step, Ssd) {
             decay[t] = expf(step * a);
             share[t] = step * p.x[(token + t) * p.x_stride + channel];
         }
-        for (u32 n = slice; n < p.state; n += SLICES) {
-            float* cell = carried_value(p, row, n, channel);
-            float value = *cell;
+        // Four values are read before the first is written.
+        for (u32 first = slice; first < p.state; first += 4 * SLICES) {
+            float value[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                const u32 n = first + i * SLICES;
+                value[i] = n < p.state ? *carried_value(p, row, n, channel) : 0.0f;
+            }
 #pragma unroll
             for (u32 t = 0; t < STEP_TOKENS; t++) {
                 if (t >= p.length) continue;
-                value = decay[t] * value + share[t] * p.b[(token + t) * p.b_stride + shared + n];
-                result[t] += value * p.c[(token + t) * p.c_stride + shared + n];
+                const float *b = &p.b[(token + t) * p.b_stride + shared], *c = &p.c[(token + t) * p.c_stride + shared];
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    const u32 n = first + i * SLICES;
+                    value[i] = decay[t] * value[i] + share[t] * (n < p.state ? b[n] : 0.0f);
+                    result[t] += value[i] * (n < p.state ? c[n] : 0.0f);
+                }
             }
-            *cell = value;
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                const u32 n = first + i * SLICES;
+                if (n < p.state) *carried_value(p, row, n, channel) = value[i];
+            }
         }
     }
 #pragma unroll

@@ -21,7 +21,7 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
     const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
     const float* grad_after = p.grad_states + place.index * values;
     const float* after = p.states + (place.index + 1) * values;  // past the end for the last chunk, not read
-    for (u32 t = threadIdx.x; t < CHUNK; t += blockDim.x) {
+    for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
         steps[t] = p.steps[steps_of(p, place, head) + t];
         sums[t] = p.sums[steps_of(p, place, head) + t];
         grad_steps[t] = grad_sums[t] = 0.0f;
@@ -35,12 +35,12 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
         // The gradient of the state after the last chunk is 0.
         for (u32 start = 0; start < p.state && !last_chunk; start += SLAB) {
             __syncthreads();
-            for (u32 index = threadIdx.x; index < SLAB * CHUNK; index += blockDim.x) {
+            FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
                 const Turned e = turned(index);
                 const bool there = e.row < place.count && start + e.inner < p.state;
                 a[e.at] = there ? p.b[(place.token + e.row) * p.b_stride + (u64)group * p.state + start + e.inner] : 0.0f;
             }
-            for (u32 index = threadIdx.x; index < SLAB * COLS; index += blockDim.x) {
+            FOR_EACH(index, SLAB * COLS, 2 * COLS) {
                 const u32 n = start + index / COLS, col = index % COLS;
                 float grad = 0.0f;
                 if (n < p.state && col < cols) {
@@ -61,12 +61,12 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
         }
         for (u32 start = 0; start < place.count; start += SLAB) {
             __syncthreads();
-            for (u32 index = threadIdx.x; index < SLAB * CHUNK; index += blockDim.x) {
+            FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
                 const u32 i = start + index / CHUNK, j = index % CHUNK;
                 const bool seen = j <= i && i < place.count;
                 a[index / CHUNK * STRIDE + j] = seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) : 0.0f;
             }
-            for (u32 index = threadIdx.x; index < SLAB * COLS; index += blockDim.x) {
+            FOR_EACH(index, SLAB * COLS, 2 * COLS) {
                 const u32 t = start + index / COLS, col = index % COLS;
                 const bool there = t < place.count && col < cols;
                 b[index / COLS * STRIDE + col] = there ? p.dy[(place.token + t) * p.dy_stride + column + col] : 0.0f;
@@ -76,23 +76,40 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
             if (row < start + SLAB) multiply<COLS>(a, b, tile);
         }
         lay_out<COLS>(tile, a);
-        for (u32 t = warp; t < place.count; t += blockDim.x / WARP) {
-            float grad_step = 0.0f, grad_sum = 0.0f;
-            for (u32 col = lane; col < COLS && col < cols; col += WARP) {
-                const u64 token = place.token + t, at = column + col;
-                const float u = a[t * STRIDE + col], dy = p.dy[token * p.dy_stride + at], x = p.x[token * p.x_stride + at];
-                float* place_x = &p.dx[token * p.dx_stride + at];
-                const float grad = steps[t] * u + skip * dy;
-                *place_x = p.dx_accumulate ? *place_x + grad : grad;
-                grad_step += x * u;
-                grad_sum += dy * (p.y[token * p.y_stride + at] - skip * x);
-                grad_skip += dy * x;
+        // Four rows are read before the first is written, as the compiler cannot know that dx is not x.
+        for (u32 start = 4 * warp; start < place.count; start += 4 * (2 * COLS / WARP)) {
+            float grad_step[4] = {}, grad_sum[4] = {};
+#pragma unroll
+            for (u32 col = lane; col < COLS; col += WARP) {
+                float x[4], dy[4], y[4], old[4];
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    const bool there = start + i < place.count && col < cols;
+                    const u64 token = place.token + start + i, at = column + col;
+                    x[i] = there ? p.x[token * p.x_stride + at] : 0.0f;
+                    dy[i] = there ? p.dy[token * p.dy_stride + at] : 0.0f;
+                    y[i] = there ? p.y[token * p.y_stride + at] : 0.0f;
+                    old[i] = there && p.dx_accumulate ? p.dx[token * p.dx_stride + at] : 0.0f;
+                }
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    const u64 token = place.token + start + i;
+                    const float u = a[(start + i) * STRIDE + col];
+                    if (start + i < place.count && col < cols)
+                        p.dx[token * p.dx_stride + column + col] = old[i] + steps[start + i] * u + skip * dy[i];
+                    grad_step[i] += x[i] * u;
+                    grad_sum[i] += dy[i] * (y[i] - skip * x[i]);
+                    grad_skip += dy[i] * x[i];
+                }
             }
-            grad_step = warp_sum(grad_step);
-            grad_sum = warp_sum(grad_sum);
-            if (lane == 0) {
-                grad_steps[t] += grad_step;
-                grad_sums[t] += grad_sum;
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                grad_step[i] = warp_sum(grad_step[i]);
+                grad_sum[i] = warp_sum(grad_sum[i]);
+                if (lane == 0) {
+                    grad_steps[start + i] += grad_step[i];
+                    grad_sums[start + i] += grad_sum[i];
+                }
             }
         }
     }
@@ -155,7 +172,7 @@ __device__ __forceinline__ Tile grad_products(const Ssd& p, const Place& place, 
         Tile grad = {};
         for (u32 first = 0; first < p.width; first += SLAB) {
             __syncthreads();
-            for (u32 index = threadIdx.x; index < SLAB * CHUNK; index += blockDim.x) {
+            FOR_EACH(index, SLAB * CHUNK, 128) {
                 const Turned e = turned(index);
                 const bool there = e.row < place.count && first + e.inner < p.width;
                 const u64 token = place.token + e.row, column = (u64)head * p.width + first + e.inner;
@@ -188,13 +205,13 @@ __device__ __forceinline__ void grad_shared(const Ssd& p, const Place& place, co
     Tile tile = {};
     for (u32 first = 0; first < cols; first += SLAB) {
         __syncthreads();
-        for (u32 index = threadIdx.x; index < SLAB * 64; index += blockDim.x) {
+        FOR_EACH(index, SLAB * 64, 128) {
             const Turned e = turned(index);
             const u32 col = first + e.inner, n = first_n + e.row;
             float value = 0.0f;
             if (e.row < place.count && col < cols) {
                 const u64 at = steps_of(p, place, part.head + col / p.width);
-                const float weight = OF_C ? expf(p.sums[at + e.row]) : share_of(p, at, e.row);
+                const float weight = (OF_C ? p.decays : p.shares)[at + e.row];
                 value = weight * values[(place.token + e.row) * value_stride + column + col];
             }
             a[e.at] = value;
@@ -205,7 +222,7 @@ __device__ __forceinline__ void grad_shared(const Ssd& p, const Place& place, co
     }
     for (u32 start = 0; start < place.count; start += SLAB) {
         __syncthreads();
-        for (u32 index = threadIdx.x; index < SLAB * 64; index += blockDim.x) {
+        FOR_EACH(index, SLAB * 64, 128) {
             const Turned e = turned(index);
             const u32 inner = index / 64, col = index % 64, t = start + inner;
             if (OF_C) a[e.at] = mixed[e.row * STRIDE + start + e.inner];
@@ -219,7 +236,7 @@ __device__ __forceinline__ void grad_shared(const Ssd& p, const Place& place, co
     }
     lay_out<64>(tile, a);
     float* parts = OF_C ? p.c_parts : p.b_parts;
-    for (u32 index = threadIdx.x; index < CHUNK * 64; index += blockDim.x) {
+    FOR_EACH(index, CHUNK * 64, 128) {
         const u32 t = index / 64, n = first_n + index % 64;
         if (t < place.count && n < p.state)
             parts[((place.token + t) * p.groups * p.parts + part.index) * p.state + n] = a[t * STRIDE + index % 64];

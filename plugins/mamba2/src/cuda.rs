@@ -39,7 +39,7 @@ static SSD: KernelSource = KernelSource {
 kernel_params! {
     struct Params {
         x: Ptr, b: Ptr, c: Ptr, dt: Ptr, a_log: Ptr, d: Ptr, dt_bias: Ptr, y: Ptr, steps: Ptr, sums: Ptr,
-        products: Ptr, states: Ptr, carried: Ptr, dy: Ptr, grad_states: Ptr, dx: Ptr, ddt: Ptr, b_parts: Ptr,
+        decays: Ptr, shares: Ptr, products: Ptr, states: Ptr, carried: Ptr, dy: Ptr, grad_states: Ptr, dx: Ptr, ddt: Ptr, b_parts: Ptr,
         c_parts: Ptr, db: Ptr, dc: Ptr, param_parts: Ptr,
         x_stride: u64, b_stride: u64, c_stride: u64, dt_stride: u64, y_stride: u64, dy_stride: u64, dx_stride: u64,
         ddt_stride: u64, db_stride: u64, dc_stride: u64,
@@ -54,6 +54,10 @@ pub(crate) struct DeviceBuffers {
     steps: Saved,
     /// `[B, chunks, H, 64]`: sums of dt a from each chunk's start.
     sums: Saved,
+    /// `[B, chunks, H, 64]`: what is left of the state before the chunk.
+    decays: Saved,
+    /// `[B, chunks, H, 64]`: each token's share in the state after the chunk.
+    shares: Saved,
     /// `[B, chunks, G, 64, 64]`: C Bᵀ.
     products: Saved,
     /// `[B, chunks, N, H V]`: gradient of the state after each chunk.
@@ -70,6 +74,8 @@ impl DeviceBuffers {
         Self {
             steps: chunks(heads * CHUNK),
             sums: chunks(heads * CHUNK),
+            decays: chunks(heads * CHUNK),
+            shares: chunks(heads * CHUNK),
             products: chunks(groups * CHUNK * CHUNK),
             grad_states: chunks(state_values),
             param_parts: chunks(3 * heads),
@@ -113,6 +119,8 @@ impl Ssd {
             y: y.data,
             steps: run.saved(buffers.steps),
             sums: run.saved(buffers.sums),
+            decays: run.saved(buffers.decays),
+            shares: run.saved(buffers.shares),
             products: run.saved(buffers.products),
             states: run.saved(self.before),
             carried: run
@@ -208,7 +216,12 @@ impl Ssd {
         self.launch_states(run, "ssd_states", &params)?;
         let each = Launch::for_each(grids.state_values);
         run.launch(&SSD, "ssd_pass", each, &params)?;
-        self.launch_heads(run, ["ssd_output_32", "ssd_output_64"], SLABS, &params)
+        self.launch_heads(
+            run,
+            ["ssd_output_32", "ssd_output_64"],
+            SLABS + 2 * CHUNK,
+            &params,
+        )
     }
 
     fn launch_states(&self, run: &CudaRun<'_>, name: &'static str, params: &Params) -> Result<()> {
