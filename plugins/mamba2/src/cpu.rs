@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, ViewMut};
 use longhaul_plugin_kit::simd::{add_into, negative_exp};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
@@ -12,6 +12,7 @@ use longhaul_plugin_kit::{
 };
 
 use crate::chunk::{Block, Given, Gradients, Part, Scratch, backward, forward};
+use crate::cuda::{self, DeviceBuffers};
 
 /// Most channels of a block of heads: enough for the matrix products, few enough that one row of a
 /// feed keeps several threads busy.
@@ -22,7 +23,8 @@ thread_local! {
 }
 
 /// Inputs of the operation.
-pub(crate) struct SsdInputs {
+#[doc(hidden)]
+pub struct SsdInputs {
     /// `[B, T, H V]`.
     pub x: Tensor,
     /// `[B, T, G N]`.
@@ -40,7 +42,8 @@ pub(crate) struct SsdInputs {
 }
 
 /// Records the operation; the result is y, `[B, T, H V]`.
-pub(crate) fn ssd(graph: &mut Graph, inputs: SsdInputs, groups: usize, chunk: usize) -> Tensor {
+#[doc(hidden)]
+pub fn ssd(graph: &mut Graph, inputs: SsdInputs, groups: usize, chunk: usize) -> Tensor {
     let d_inner = inputs.x.cols();
     let heads = inputs.dt.cols();
     let (state, head_dim) = (inputs.b.cols() / groups, d_inner / heads);
@@ -80,55 +83,31 @@ pub(crate) fn ssd(graph: &mut Graph, inputs: SsdInputs, groups: usize, chunk: us
         head_dim,
         state,
     };
-    let units = heads / block.heads;
     let y = graph.tensor(d_inner);
-    let operation = Ssd {
-        block,
-        units,
-        groups,
-        chunk,
-        by_unit: graph.saved(Extent::Tokens(d_inner)),
-        before: graph.saved(Extent::Chunks {
-            chunk,
-            cols: state * d_inner,
-        }),
-        running: graph.saved(Extent::Rows(state * d_inner)),
-        grad_x: graph.saved(Extent::Tokens(d_inner)),
-        grad_b: graph.saved(Extent::Tokens(units * state)),
-        grad_c: graph.saved(Extent::Tokens(units * state)),
-        grad_dt: graph.saved(Extent::Tokens(heads)),
-        grad_params: graph.saved(Extent::Rows(3 * heads)),
-        decay: graph.saved(Extent::Fixed(heads)),
-        state: graph.state(StateSpec::Fixed {
-            values: state * d_inner,
-            initial: 0.0,
-        }),
-        y,
-        inputs,
-    };
+    let operation = Ssd::new(graph, inputs, y, block, groups, chunk);
     graph.push(operation);
     y
 }
 
-struct Ssd {
-    inputs: SsdInputs,
-    block: Block,
+pub(crate) struct Ssd {
+    pub inputs: SsdInputs,
+    pub block: Block,
     /// Blocks of heads of a row.
-    units: usize,
-    groups: usize,
+    pub units: usize,
+    pub groups: usize,
     chunk: usize,
     /// `[B, units, T, cols]`: the result by block.
     by_unit: Saved,
-    /// `[B, units, chunks, N, cols]`: the state before each chunk.
-    before: Saved,
+    /// `[B, units, chunks, N, cols]`: the state before each chunk; `[B, chunks, N, H V]` on a device.
+    pub before: Saved,
     /// `[B, units, N, cols]`: the state on its way, or its gradient.
     running: Saved,
     /// `[B, units, T, cols]`.
     grad_x: Saved,
-    /// `[B, units, T, N]`.
-    grad_b: Saved,
-    /// `[B, units, T, N]`.
-    grad_c: Saved,
+    /// `[B, units, T, N]`; `[B, T, parts, N]` on a device, with no more parts than units.
+    pub grad_b: Saved,
+    /// Like `grad_b`.
+    pub grad_c: Saved,
     /// `[B, units, T, heads]`.
     grad_dt: Saved,
     /// `[B, units, 3, heads]`: of A, D and dt_bias.
@@ -136,8 +115,9 @@ struct Ssd {
     /// `[H]`: A = -exp(A_log).
     decay: Saved,
     /// `[units, N, cols]` a row.
-    state: State,
-    y: Tensor,
+    pub state: State,
+    pub y: Tensor,
+    pub device: Option<DeviceBuffers>,
 }
 
 /// The inputs of a run.
@@ -161,6 +141,47 @@ fn part(rows: Rows<'_>, row: usize, column: usize) -> Part<'_> {
 }
 
 impl Ssd {
+    fn new(
+        graph: &mut Graph,
+        inputs: SsdInputs,
+        y: Tensor,
+        block: Block,
+        groups: usize,
+        chunk: usize,
+    ) -> Self {
+        let (d_inner, heads, state) = (inputs.x.cols(), inputs.dt.cols(), block.state);
+        let units = heads / block.heads;
+        let on_device = graph.wants_device();
+        let chunk = if on_device { cuda::CHUNK } else { chunk };
+        // A program for a device has no room for what only the CPU's form writes.
+        let host = |extent| if on_device { Extent::Fixed(0) } else { extent };
+        Self {
+            block,
+            units,
+            groups,
+            chunk,
+            by_unit: graph.saved(host(Extent::Tokens(d_inner))),
+            before: graph.saved(Extent::Chunks {
+                chunk,
+                cols: state * d_inner,
+            }),
+            running: graph.saved(host(Extent::Rows(state * d_inner))),
+            grad_x: graph.saved(host(Extent::Tokens(d_inner))),
+            grad_b: graph.saved(Extent::Tokens(units * state)),
+            grad_c: graph.saved(Extent::Tokens(units * state)),
+            grad_dt: graph.saved(host(Extent::Tokens(heads))),
+            grad_params: graph.saved(host(Extent::Rows(3 * heads))),
+            decay: graph.saved(host(Extent::Fixed(heads))),
+            state: graph.state(StateSpec::Fixed {
+                values: state * d_inner,
+                initial: 0.0,
+            }),
+            device: on_device.then(|| DeviceBuffers::new(graph, heads, groups, state * d_inner)),
+            y,
+            inputs,
+        }
+    }
+
     /// What chunk tokens `start..start + length` of a unit read; `start` counts over all rows.
     fn given<'a>(
         &self,
@@ -344,6 +365,18 @@ impl Operation for Ssd {
         self.scatter(&grad_dt, length, heads, run.grad_mut(self.inputs.dt));
         self.add_param_gradients(run, &grad_params, &decay);
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        cuda::kernels()
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_forward(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_backward(run)
     }
 }
 

@@ -1,6 +1,9 @@
-//! The whole mixer against a float64 reference: projection, convolution, recurrence, gated norm.
+//! The operation alone against its float64 reference, on the CPU and on emulated devices; and the whole
+//! mixer: projection, convolution, recurrence, gated norm.
 
 use longhaul_mamba2::reference::{Sizes, recurrence};
+use longhaul_mamba2::{SsdInputs, ssd};
+use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 
@@ -162,4 +165,88 @@ fn sizes_that_do_not_divide_are_refused_by_name() {
     };
     assert!(refuse(&[("head_dim", "48")]).contains("head_dim=48 must divide"));
     assert!(refuse(&[("groups", "3")]).contains("groups=3 must divide the 4 heads"));
+}
+
+/// The operation alone, on every device. `chunk` is the CPU's; a device has one of its own.
+fn check_operation(sizes: Sizes, chunk: usize) {
+    let Sizes {
+        heads,
+        head_dim,
+        groups,
+        state,
+        ..
+    } = sizes;
+    let shared = groups * state;
+    Case {
+        rows: sizes.rows,
+        length: sizes.length,
+        inputs: &[heads * head_dim, shared, shared, heads],
+        range: (-1.0, 1.5),
+        recurrent: true,
+        build: &|graph, inputs| {
+            // A in 0.3..2.7, so that a state outlives a chunk of some heads and not of others.
+            let a_log = Init::Custom(|_, draw| 2.2 * draw() - 1.2);
+            let inputs = SsdInputs {
+                x: inputs[0],
+                b: inputs[1],
+                c: inputs[2],
+                dt: inputs[3],
+                a_log: graph.param("A_log", &[heads], a_log),
+                d: graph.param("D", &[heads], Init::Custom(|_, draw| draw() - 0.3)),
+                // Steps of about 0.05 to 0.6.
+                dt_bias: graph.param("dt_bias", &[heads], Init::Custom(|_, draw| draw() - 2.5)),
+            };
+            ssd(graph, inputs, groups, chunk)
+        },
+        reference: &|inputs, params| {
+            let ([x, b, c, dt], [a, d, bias]) = (inputs, params) else {
+                panic!("four inputs and three parameters")
+            };
+            recurrence(x, b, c, dt, a, d, bias, sizes)
+        },
+    }
+    .check_with(&longhaul_emulator::devices());
+}
+
+fn sizes(
+    [rows, length]: [usize; 2],
+    [heads, head_dim]: [usize; 2],
+    [groups, state]: [usize; 2],
+) -> Sizes {
+    Sizes {
+        rows,
+        length,
+        heads,
+        head_dim,
+        groups,
+        state,
+    }
+}
+
+#[test]
+fn lengths_on_both_sides_of_a_devices_chunks() {
+    for length in [1, 2, 8, 9, 63, 64, 65, 257] {
+        check_operation(sizes([1, length], [2, 5], [1, 7]), 16);
+    }
+    check_operation(sizes([3, 130], [3, 6], [1, 5]), 32);
+}
+
+#[test]
+fn heads_and_states_that_are_no_multiple_of_a_tile() {
+    // Narrow and wide tiles, one and several of them, and several slabs of N.
+    check_operation(sizes([1, 66], [3, 33], [1, 33]), 64);
+    check_operation(sizes([1, 70], [2, 65], [1, 64]), 64);
+    check_operation(sizes([2, 67], [1, 31], [1, 129]), 64);
+    check_operation(sizes([1, 65], [1, 160], [1, 3]), 64);
+    check_operation(sizes([1, 3], [1, 256], [1, 256]), 64);
+}
+
+#[test]
+fn groups_and_parts_of_their_heads() {
+    check_operation(sizes([3, 65], [4, 3], [2, 5]), 64);
+    check_operation(sizes([1, 66], [6, 20], [3, 9]), 8);
+    // Several blocks of heads of a group share B and C, the last part of them smaller than the others.
+    check_operation(sizes([1, 65], [10, 64], [2, 6]), 64);
+    // More heads than a warp has lanes.
+    check_operation(sizes([1, 65], [35, 2], [1, 4]), 64);
 }

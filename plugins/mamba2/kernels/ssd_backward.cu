@@ -1,0 +1,276 @@
+// The gradients of ssd.cu, which stands in front of this file. With S' the state after a chunk, dS' its
+// gradient and U_j the gradient of dt_j x_j,
+//
+//   U_j = exp(s_L - s_j) B_j dS' + sum over i >= j of C_i B_j exp(s_i - s_j) dy_i,
+//   dx_j = dt_j U_j + D dy_j, and that of dt_j is x_j U_j,
+//   that of s_i is dy_i (y_i - D x_i) - dt_i x_i U_i, and for the last token also <S', dS'>,
+//
+// as s_i scales all of y_i but the skip, 1 / s_j all that comes of token j, and s_L all of S'.
+
+// A chunk's gradients of x and dt, and parts of those of the parameters. Block: a chunk of a head, the head's
+// columns in tiles. Shared: slabs, steps, sums, gradients of steps and sums [64 each], scratch [32].
+template <u32 COLS>
+__device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
+    float *b = a + SLAB * STRIDE, *steps = b + SLAB * STRIDE, *sums = steps + CHUNK;
+    float *grad_steps = sums + CHUNK, *grad_sums = grad_steps + CHUNK, *scratch = grad_sums + CHUNK;
+    const u32 head = blockIdx.x % p.heads, group = head / (p.heads / p.groups);
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = first_row<COLS>();
+    const Place place = place_of(p, blockIdx.x / p.heads);
+    const bool last_chunk = place.chunk + 1 == p.chunks;
+    const u64 channels = (u64)p.heads * p.width, values = p.state * channels;
+    const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
+    const float* grad_after = p.grad_states + place.index * values;
+    const float* after = p.states + (place.index + 1) * values;  // past the end for the last chunk, not read
+    for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
+        steps[t] = p.steps[steps_of(p, place, head) + t];
+        sums[t] = p.sums[steps_of(p, place, head) + t];
+        grad_steps[t] = grad_sums[t] = 0.0f;
+    }
+    const float skip = p.d[head];
+    float grad_skip = 0.0f, grad_last = 0.0f;
+    for (u32 first = 0; first < p.width; first += COLS) {
+        const u64 column = (u64)head * p.width + first;
+        const u32 cols = p.width - first;
+        Tile tile = {};
+        // The gradient of the state after the last chunk is 0.
+        for (u32 start = 0; start < p.state && !last_chunk; start += SLAB) {
+            __syncthreads();
+            FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
+                const Turned e = turned(index);
+                const bool there = e.row < place.count && start + e.inner < p.state;
+                a[e.at] = there ? p.b[(place.token + e.row) * p.b_stride + (u64)group * p.state + start + e.inner] : 0.0f;
+            }
+            FOR_EACH(index, SLAB * COLS, 2 * COLS) {
+                const u32 n = start + index / COLS, col = index % COLS;
+                float grad = 0.0f;
+                if (n < p.state && col < cols) {
+                    grad = grad_after[n * channels + column + col];
+                    grad_last += grad * after[n * channels + column + col];
+                }
+                b[index / COLS * STRIDE + col] = grad;
+            }
+            __syncthreads();
+            multiply<COLS>(a, b, tile);
+        }
+        __syncthreads();
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            const float decay = expf(sums[CHUNK - 1] - sums[row + i]);
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) tile.v[i][j] *= decay;
+        }
+        for (u32 start = 0; start < place.count; start += SLAB) {
+            __syncthreads();
+            FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
+                const u32 i = start + index / CHUNK, j = index % CHUNK;
+                const bool seen = j <= i && i < place.count;
+                a[index / CHUNK * STRIDE + j] = seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) : 0.0f;
+            }
+            FOR_EACH(index, SLAB * COLS, 2 * COLS) {
+                const u32 t = start + index / COLS, col = index % COLS;
+                const bool there = t < place.count && col < cols;
+                b[index / COLS * STRIDE + col] = there ? p.dy[(place.token + t) * p.dy_stride + column + col] : 0.0f;
+            }
+            __syncthreads();
+            // Rows after the slab's last token are seen by none of it.
+            if (row < start + SLAB) multiply<COLS>(a, b, tile);
+        }
+        lay_out<COLS>(tile, a);
+        // Four rows are read before the first is written, as the compiler cannot know that dx is not x.
+        for (u32 start = 4 * warp; start < place.count; start += 4 * (2 * COLS / WARP)) {
+            float grad_step[4] = {}, grad_sum[4] = {};
+#pragma unroll
+            for (u32 col = lane; col < COLS; col += WARP) {
+                float x[4], dy[4], y[4], old[4];
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    const bool there = start + i < place.count && col < cols;
+                    const u64 token = place.token + start + i, at = column + col;
+                    x[i] = there ? p.x[token * p.x_stride + at] : 0.0f;
+                    dy[i] = there ? p.dy[token * p.dy_stride + at] : 0.0f;
+                    y[i] = there ? p.y[token * p.y_stride + at] : 0.0f;
+                    old[i] = there && p.dx_accumulate ? p.dx[token * p.dx_stride + at] : 0.0f;
+                }
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    const u64 token = place.token + start + i;
+                    const float u = a[(start + i) * STRIDE + col];
+                    if (start + i < place.count && col < cols)
+                        p.dx[token * p.dx_stride + column + col] = old[i] + steps[start + i] * u + skip * dy[i];
+                    grad_step[i] += x[i] * u;
+                    grad_sum[i] += dy[i] * (y[i] - skip * x[i]);
+                    grad_skip += dy[i] * x[i];
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                grad_step[i] = warp_sum(grad_step[i]);
+                grad_sum[i] = warp_sum(grad_sum[i]);
+                if (lane == 0) {
+                    grad_steps[start + i] += grad_step[i];
+                    grad_sums[start + i] += grad_sum[i];
+                }
+            }
+        }
+    }
+    // Also makes the sums of all warps visible.
+    grad_skip = block_sum(grad_skip, scratch);
+    grad_last = block_sum(grad_last, scratch);
+    if (warp != 0) return;
+    // A lane has tokens t and t + 1; s of a token is in that of all later ones.
+    const u32 t = 2 * lane;
+    const float second = grad_sums[t + 1] - steps[t + 1] * grad_steps[t + 1] + (lane == WARP - 1 ? grad_last : 0.0f);
+    float later = grad_sums[t] - steps[t] * grad_steps[t] + second;
+    const float both = later;
+    for (u32 lanes = 1; lanes < WARP; lanes *= 2) {
+        const float other = __shfl_down_sync(ALL_LANES, later, lanes);
+        if (lane + lanes < WARP) later += other;
+    }
+    const float from[2] = {later, later - both + second};
+    const float decay = -expf(p.a_log[head]);
+    float grad_decay = 0.0f, grad_bias = 0.0f;
+    for (u32 i = 0; i < 2; i++) {
+        if (t + i >= place.count) continue;
+        const u64 token = place.token + t + i;
+        const float slope = sigmoid(p.dt[token * p.dt_stride + head] + p.dt_bias[head]);
+        const float grad = (grad_steps[t + i] + from[i] * decay) * slope;
+        float* place_dt = &p.ddt[token * p.ddt_stride + head];
+        *place_dt = p.ddt_accumulate ? *place_dt + grad : grad;
+        grad_decay += from[i] * steps[t + i];
+        grad_bias += grad;
+    }
+    grad_decay = warp_sum(grad_decay);
+    grad_bias = warp_sum(grad_bias);
+    if (lane != 0) return;
+    float* part = p.param_parts + place.index * 3 * p.heads + head;
+    // a = -exp(A_log), so da / dA_log = a.
+    part[0] = grad_decay * decay;
+    part[p.heads] = grad_skip;
+    part[2 * p.heads] = grad_bias;
+}
+
+KERNEL(64, ssd_grad_x_32, Ssd) {
+    SHARED(shared);
+    grad_x<32>(p, shared);
+}
+
+KERNEL(128, ssd_grad_x_64, Ssd) {
+    SHARED(shared);
+    grad_x<64>(p, shared);
+}
+
+// A block of the heads of a group.
+struct Part {
+    u32 group, head, heads, index;  // index over [G, parts]
+};
+
+// The gradient of C B^T, [i, j]: over the heads, in order, (dy_i x_j) exp(s_i - s_j) dt_j where j <= i.
+__device__ __forceinline__ Tile grad_products(const Ssd& p, const Place& place, const Part& part, float* a, float* b) {
+    const u32 row = first_row<64>(), col = first_col<64>();
+    Tile sum = {};
+    for (u32 head = part.head; head < part.head + part.heads; head++) {
+        Tile grad = {};
+        for (u32 first = 0; first < p.width; first += SLAB) {
+            __syncthreads();
+            FOR_EACH(index, SLAB * CHUNK, 128) {
+                const Turned e = turned(index);
+                const bool there = e.row < place.count && first + e.inner < p.width;
+                const u64 token = place.token + e.row, column = (u64)head * p.width + first + e.inner;
+                a[e.at] = there ? p.dy[token * p.dy_stride + column] : 0.0f;
+                b[e.at] = there ? p.x[token * p.x_stride + column] : 0.0f;
+            }
+            __syncthreads();
+            multiply<64>(a, b, grad);
+        }
+        const float* steps = p.steps + steps_of(p, place, head);
+        const float* sums = p.sums + steps_of(p, place, head);
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+#pragma unroll
+            for (u32 j = 0; j < 4; j++)
+                if (col + j <= row + i) sum.v[i][j] += grad.v[i][j] * expf(sums[row + i] - sums[col + j]) * steps[col + j];
+        }
+    }
+    return sum;
+}
+
+// 64 columns of a part of the gradient of C, exp(s) dy S^T + M B with M that of C B^T; or of B,
+// (share x) dS'^T + M^T C.
+template <bool OF_C>
+__device__ __forceinline__ void grad_shared(const Ssd& p, const Place& place, const Part& part, u32 first_n, float* a, float* b, const float* mixed) {
+    const float *values = OF_C ? p.dy : p.x, *states = OF_C ? p.states : p.grad_states, *other = OF_C ? p.b : p.c;
+    const u64 value_stride = OF_C ? p.dy_stride : p.x_stride, other_stride = OF_C ? p.b_stride : p.c_stride;
+    const u64 channels = (u64)p.heads * p.width, column = (u64)part.head * p.width;
+    const u32 cols = part.heads * p.width;
+    Tile tile = {};
+    for (u32 first = 0; first < cols; first += SLAB) {
+        __syncthreads();
+        FOR_EACH(index, SLAB * 64, 128) {
+            const Turned e = turned(index);
+            const u32 col = first + e.inner, n = first_n + e.row;
+            float value = 0.0f;
+            if (e.row < place.count && col < cols) {
+                const u64 at = steps_of(p, place, part.head + col / p.width);
+                const float weight = (OF_C ? p.decays : p.shares)[at + e.row];
+                value = weight * values[(place.token + e.row) * value_stride + column + col];
+            }
+            a[e.at] = value;
+            b[e.at] = n < p.state && col < cols ? states[(place.index * p.state + n) * channels + column + col] : 0.0f;
+        }
+        __syncthreads();
+        multiply<64>(a, b, tile);
+    }
+    for (u32 start = 0; start < place.count; start += SLAB) {
+        __syncthreads();
+        FOR_EACH(index, SLAB * 64, 128) {
+            const Turned e = turned(index);
+            const u32 inner = index / 64, col = index % 64, t = start + inner;
+            if (OF_C) a[e.at] = mixed[e.row * STRIDE + start + e.inner];
+            else a[inner * STRIDE + col] = mixed[t * STRIDE + col];
+            const bool there = t < place.count && first_n + col < p.state;
+            const u64 at = (place.token + t) * other_stride + (u64)part.group * p.state + first_n + col;
+            b[inner * STRIDE + col] = there ? other[at] : 0.0f;
+        }
+        __syncthreads();
+        multiply<64>(a, b, tile);
+    }
+    lay_out<64>(tile, a);
+    float* parts = OF_C ? p.c_parts : p.b_parts;
+    FOR_EACH(index, CHUNK * 64, 128) {
+        const u32 t = index / 64, n = first_n + index % 64;
+        if (t < place.count && n < p.state)
+            parts[((place.token + t) * p.groups * p.parts + part.index) * p.state + n] = a[t * STRIDE + index % 64];
+    }
+}
+
+// Parts of the gradients of B and C. Grid: chunks, groups and parts. Shared: slabs, the gradient of C B^T
+// [64, 68].
+KERNEL(128, ssd_grad_shared, Ssd) {
+    SHARED(a);
+    float *b = a + SLAB * STRIDE, *mixed = b + SLAB * STRIDE;
+    const u32 index = blockIdx.x % (p.groups * p.parts), group = index / p.parts, in_group = p.heads / p.groups;
+    const u32 first = index % p.parts * p.part_heads, left = in_group - first;
+    const Part part = {group, group * in_group + first, left < p.part_heads ? left : p.part_heads, index};
+    const Place place = place_of(p, blockIdx.x / (p.groups * p.parts));
+    lay_out<64>(grad_products(p, place, part, a, b), mixed);
+    for (u32 first_n = 0; first_n < p.state; first_n += 64) {
+        grad_shared<true>(p, place, part, first_n, a, b, mixed);
+        grad_shared<false>(p, place, part, first_n, a, b, mixed);
+    }
+}
+
+// The gradients of B and C from their parts, in order. One thread a value of B and of C.
+KERNEL(256, ssd_add_parts, Ssd) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, cols = (u64)p.groups * p.state;
+    const u64 token = index / cols, col = index % cols, group = col / p.state, n = col % p.state;
+    if (token >= (u64)p.batch * p.length) return;
+    const u64 first = (token * p.groups + group) * p.parts * p.state + n;
+    float *db = &p.db[token * p.db_stride + col], *dc = &p.dc[token * p.dc_stride + col];
+    float sum_b = p.db_accumulate ? *db : 0.0f, sum_c = p.dc_accumulate ? *dc : 0.0f;
+    for (u32 part = 0; part < p.parts; part++) {
+        sum_b += p.b_parts[first + (u64)part * p.state];
+        sum_c += p.c_parts[first + (u64)part * p.state];
+    }
+    *db = sum_b;
+    *dc = sum_c;
+}

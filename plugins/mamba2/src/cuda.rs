@@ -1,0 +1,307 @@
+//! The state-space operation on a device: chunks of tokens beside each other, then a pass over their
+//! states. `kernels/ssd.cu` and `kernels/ssd_backward.cu` say what is computed.
+
+use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::rows::{self, ROWS, column_sums};
+use longhaul_plugin_kit::cuda::run::{CudaRun, DeviceRows};
+use longhaul_plugin_kit::{Extent, Graph, PluginError, Result, Saved, kernel_params};
+
+use crate::cpu::Ssd;
+
+/// Tokens of a chunk on a device; what the option says is for the CPU.
+pub(crate) const CHUNK: usize = 64;
+
+/// Rows of a tile and columns of the wider kind.
+const TILE: usize = 64;
+
+/// Columns of the narrow kind of tile, for narrow heads.
+const NARROW: usize = 32;
+
+/// Values of two slabs of shared memory.
+const SLABS: usize = 2 * 32 * 68;
+
+/// Most tokens of a feed that goes token by token.
+const STEP_TOKENS: usize = 8;
+
+/// Channels of a block of heads whose part of the gradients of B and C is summed in one place. Wide
+/// enough that what a part costs beside its channels is small.
+const PART_COLS: usize = 256;
+
+static SSD: KernelSource = KernelSource {
+    file: "ssd.cu",
+    text: concat!(
+        include_str!("../kernels/ssd.cu"),
+        "\n#line 1 \"ssd_backward.cu\"\n",
+        include_str!("../kernels/ssd_backward.cu")
+    ),
+};
+
+kernel_params! {
+    struct Params {
+        x: Ptr, b: Ptr, c: Ptr, dt: Ptr, a_log: Ptr, d: Ptr, dt_bias: Ptr, y: Ptr, steps: Ptr, sums: Ptr,
+        decays: Ptr, shares: Ptr, products: Ptr, states: Ptr, carried: Ptr, dy: Ptr, grad_states: Ptr, dx: Ptr, ddt: Ptr, b_parts: Ptr,
+        c_parts: Ptr, db: Ptr, dc: Ptr, param_parts: Ptr,
+        x_stride: u64, b_stride: u64, c_stride: u64, dt_stride: u64, y_stride: u64, dy_stride: u64, dx_stride: u64,
+        ddt_stride: u64, db_stride: u64, dc_stride: u64,
+        batch: u32, length: u32, chunks: u32, heads: u32, width: u32, groups: u32, state: u32, unit_cols: u32,
+        parts: u32, part_heads: u32, dx_accumulate: u32, ddt_accumulate: u32, db_accumulate: u32, dc_accumulate: u32,
+    }
+}
+
+/// Buffers that only a device needs.
+pub(crate) struct DeviceBuffers {
+    /// `[B, chunks, H, 64]`: dt after softplus.
+    steps: Saved,
+    /// `[B, chunks, H, 64]`: sums of dt a from each chunk's start.
+    sums: Saved,
+    /// `[B, chunks, H, 64]`: what is left of the state before the chunk.
+    decays: Saved,
+    /// `[B, chunks, H, 64]`: each token's share in the state after the chunk.
+    shares: Saved,
+    /// `[B, chunks, G, 64, 64]`: C Bᵀ.
+    products: Saved,
+    /// `[B, chunks, N, H V]`: gradient of the state after each chunk.
+    grad_states: Saved,
+    /// `[B, chunks, 3, H]`: gradients of A_log, D and dt_bias.
+    param_parts: Saved,
+    /// Their sums on the way.
+    sum_parts: Saved,
+}
+
+impl DeviceBuffers {
+    pub(crate) fn new(graph: &mut Graph, heads: usize, groups: usize, state_values: usize) -> Self {
+        let mut chunks = |cols| graph.saved(Extent::Chunks { chunk: CHUNK, cols });
+        Self {
+            steps: chunks(heads * CHUNK),
+            sums: chunks(heads * CHUNK),
+            decays: chunks(heads * CHUNK),
+            shares: chunks(heads * CHUNK),
+            products: chunks(groups * CHUNK * CHUNK),
+            grad_states: chunks(state_values),
+            param_parts: chunks(3 * heads),
+            sum_parts: rows::parts(graph, heads),
+        }
+    }
+}
+
+pub(crate) fn kernels() -> Vec<&'static KernelSource> {
+    vec![&SSD, &ROWS]
+}
+
+impl Ssd {
+    fn device_buffers(&self) -> Result<&DeviceBuffers> {
+        self.device.as_ref().ok_or_else(|| {
+            PluginError::internal("`ssd` was recorded without the buffers of its CUDA kernels")
+        })
+    }
+
+    /// Blocks of heads of a group for the gradients of B and C, and the heads of each but the last.
+    fn parts(&self) -> (usize, usize) {
+        let in_group = self.units / self.groups;
+        let units = (PART_COLS / self.block.cols()).clamp(1, in_group);
+        (in_group.div_ceil(units), units * self.block.heads)
+    }
+
+    /// What both passes read, and where the forward pass writes.
+    fn params(&self, run: &CudaRun<'_>, buffers: &DeviceBuffers) -> Params {
+        let (x, dt) = (run.value(self.inputs.x), run.value(self.inputs.dt));
+        let (b, c) = (run.value(self.inputs.b), run.value(self.inputs.c));
+        let y = run.value(self.y);
+        let (parts, part_heads) = self.parts();
+        Params {
+            x: x.data,
+            b: b.data,
+            c: c.data,
+            dt: dt.data,
+            a_log: run.param(self.inputs.a_log),
+            d: run.param(self.inputs.d),
+            dt_bias: run.param(self.inputs.dt_bias),
+            y: y.data,
+            steps: run.saved(buffers.steps),
+            sums: run.saved(buffers.sums),
+            decays: run.saved(buffers.decays),
+            shares: run.saved(buffers.shares),
+            products: run.saved(buffers.products),
+            states: run.saved(self.before),
+            carried: run
+                .state(self.state)
+                .map_or(Ptr::default(), |state| state.data),
+            dy: Ptr::default(),
+            grad_states: run.saved(buffers.grad_states),
+            dx: Ptr::default(),
+            ddt: Ptr::default(),
+            b_parts: run.saved(self.grad_b),
+            c_parts: run.saved(self.grad_c),
+            db: Ptr::default(),
+            dc: Ptr::default(),
+            param_parts: run.saved(buffers.param_parts),
+            x_stride: x.stride as u64,
+            b_stride: b.stride as u64,
+            c_stride: c.stride as u64,
+            dt_stride: dt.stride as u64,
+            y_stride: y.stride as u64,
+            dy_stride: 0,
+            dx_stride: 0,
+            ddt_stride: 0,
+            db_stride: 0,
+            dc_stride: 0,
+            batch: run.rows() as u32,
+            length: run.length() as u32,
+            chunks: run.length().div_ceil(CHUNK) as u32,
+            heads: dt.cols as u32,
+            width: self.block.head_dim as u32,
+            groups: self.groups as u32,
+            state: self.block.state as u32,
+            unit_cols: self.block.cols() as u32,
+            parts: parts as u32,
+            part_heads: part_heads as u32,
+            dx_accumulate: 0,
+            ddt_accumulate: 0,
+            db_accumulate: 0,
+            dc_accumulate: 0,
+        }
+    }
+
+    /// Sizes of grids.
+    fn grids(&self, run: &CudaRun<'_>) -> Grids {
+        let (heads, width) = (self.units * self.block.heads, self.block.head_dim);
+        Grids {
+            chunks: run.rows() * run.length().div_ceil(CHUNK),
+            heads,
+            group_tiles: (heads / self.groups * width).div_ceil(TILE),
+            state_tiles: self.block.state.div_ceil(TILE),
+            state_values: run.rows() * self.block.state * heads * width,
+        }
+    }
+
+    /// Launches a kernel whose blocks take a chunk of a head, with narrow tiles for narrow heads.
+    fn launch_heads(
+        &self,
+        run: &CudaRun<'_>,
+        [narrow, wide]: [&'static str; 2],
+        shared: usize,
+        params: &Params,
+    ) -> Result<()> {
+        let width = self.block.head_dim;
+        let (name, cols) = if width <= NARROW {
+            (narrow, NARROW)
+        } else {
+            (wide, TILE)
+        };
+        // A block of x and dt's gradients goes over all tiles of its head, as it sums over them.
+        let tiles = if params.dy == Ptr::default() {
+            width.div_ceil(cols)
+        } else {
+            1
+        };
+        let grids = self.grids(run);
+        let launch = Launch::of([grids.chunks * grids.heads, tiles, 1], 2 * cols as u32);
+        run.launch(&SSD, name, launch.with_shared(shared), params)
+    }
+
+    pub(crate) fn device_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let params = self.params(run, self.device_buffers()?);
+        let grids = self.grids(run);
+        if !run.is_training() && run.length() <= STEP_TOKENS {
+            let channels = grids.heads * self.block.head_dim;
+            let launch = Launch::flat(run.rows() * channels.div_ceil(32), 256);
+            let launch = launch.with_shared(8 * STEP_TOKENS * 32);
+            return run.launch(&SSD, "ssd_step", launch, &params);
+        }
+        let launch = Launch::of([grids.chunks, grids.heads.div_ceil(32), 1], 256);
+        let launch = launch.with_shared(2 * CHUNK * 33);
+        run.launch(&SSD, "ssd_steps", launch, &params)?;
+        let launch = Launch::flat(grids.chunks * self.groups, 128).with_shared(SLABS);
+        run.launch(&SSD, "ssd_products", launch, &params)?;
+        self.launch_states(run, "ssd_states", &params)?;
+        let each = Launch::for_each(grids.state_values);
+        run.launch(&SSD, "ssd_pass", each, &params)?;
+        self.launch_heads(
+            run,
+            ["ssd_output_32", "ssd_output_64"],
+            SLABS + 2 * CHUNK,
+            &params,
+        )
+    }
+
+    fn launch_states(&self, run: &CudaRun<'_>, name: &'static str, params: &Params) -> Result<()> {
+        let grids = self.grids(run);
+        let blocks = grids.chunks * self.groups * grids.group_tiles;
+        let launch = Launch::of([blocks, grids.state_tiles, 1], 128).with_shared(SLABS);
+        run.launch(&SSD, name, launch, params)
+    }
+
+    pub(crate) fn device_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let buffers = self.device_buffers()?;
+        let dy = run.grad(self.y)?;
+        let (dx, dx_accumulate) = run.grad_mut(self.inputs.x)?;
+        let (ddt, ddt_accumulate) = run.grad_mut(self.inputs.dt)?;
+        let (db, db_accumulate) = run.grad_mut(self.inputs.b)?;
+        let (dc, dc_accumulate) = run.grad_mut(self.inputs.c)?;
+        let params = Params {
+            dy: dy.data,
+            dx: dx.data,
+            ddt: ddt.data,
+            db: db.data,
+            dc: dc.data,
+            dy_stride: dy.stride as u64,
+            dx_stride: dx.stride as u64,
+            ddt_stride: ddt.stride as u64,
+            db_stride: db.stride as u64,
+            dc_stride: dc.stride as u64,
+            dx_accumulate: dx_accumulate.into(),
+            ddt_accumulate: ddt_accumulate.into(),
+            db_accumulate: db_accumulate.into(),
+            dc_accumulate: dc_accumulate.into(),
+            ..self.params(run, buffers)
+        };
+        let grids = self.grids(run);
+        self.launch_states(run, "ssd_grad_states", &params)?;
+        let each = Launch::for_each(grids.state_values);
+        run.launch(&SSD, "ssd_grad_pass", each, &params)?;
+        let shared = SLABS + 4 * CHUNK + 32;
+        self.launch_heads(run, ["ssd_grad_x_32", "ssd_grad_x_64"], shared, &params)?;
+        let blocks = grids.chunks * self.groups * params.parts as usize;
+        let launch = Launch::flat(blocks, 128).with_shared(SLABS + TILE * 68);
+        run.launch(&SSD, "ssd_grad_shared", launch, &params)?;
+        let each = Launch::for_each(db.rows * db.cols);
+        run.launch(&SSD, "ssd_add_parts", each, &params)?;
+        self.add_device_param_gradients(run, buffers, grids)
+    }
+
+    fn add_device_param_gradients(
+        &self,
+        run: &CudaRun<'_>,
+        buffers: &DeviceBuffers,
+        grids: Grids,
+    ) -> Result<()> {
+        let inputs = &self.inputs;
+        for (index, param) in [inputs.a_log, inputs.d, inputs.dt_bias]
+            .into_iter()
+            .enumerate()
+        {
+            let parts = DeviceRows {
+                data: run.saved(buffers.param_parts).value(index * grids.heads),
+                rows: grids.chunks,
+                cols: grids.heads,
+                stride: 3 * grids.heads,
+            };
+            column_sums(run, parts, buffers.sum_parts, run.param_grad(param))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Grids {
+    /// Chunks of all sequences.
+    chunks: usize,
+    /// H.
+    heads: usize,
+    /// Tiles of the columns of a group.
+    group_tiles: usize,
+    /// Tiles of N.
+    state_tiles: usize,
+    /// Values of the states of all sequences.
+    state_values: usize,
+}
