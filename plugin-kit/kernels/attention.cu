@@ -9,7 +9,8 @@
 // tile of 64 keys for one query head, and goes over the tiles of the other kind that it can see; no other
 // tile is read. Operands pass through shared memory 32 columns at a time, so a head may be of any width up to
 // 256 and tiles stay square for all of them; what a block sums up stays in registers. That fixes the number
-// of 32-column chunks when it is compiled: there is a kernel for heads of up to 32, 64, 128 and 256 values.
+// of 32-column chunks when it is compiled: the host puts a definition of WIDTH, 32, 64, 128 or 256, in front
+// of this text and takes the narrowest that a head fits.
 // Everything is in grid x. Shared memory: two chunks and one tile of weights, 8960 values.
 //
 // Keys and values come from rows (training) or from a ring of `capacity` tokens (a feed): the token at
@@ -18,6 +19,10 @@
 // A feed of few tokens after many has few tiles of queries. Its keys are cut into `parts`, each with a result
 // of its own, and attention_parts adds those up by their sums of exponentials (arXiv 2311.01282, section 3).
 
+#ifndef WIDTH
+#define WIDTH 64
+#endif
+#define CHUNKS (WIDTH / 32)
 #define SIDE 16
 #define KEYS 64
 #define CHUNK 32
@@ -119,7 +124,7 @@ __device__ __forceinline__ void multiply(const HeadRows& a, const HeadRows& b, u
 }
 
 // sums[i] += sum over k of weights[R ty + i][k] b[k], columns 32 chunk + 2 tx and the next of each chunk.
-template <u32 R, u32 CHUNKS>
+template <u32 R>
 __device__ __forceinline__ void add_weighted(const float* weights, const HeadRows& b, u32 head_dim, float* b_chunk,
                                              float (&sums)[R][2 * CHUNKS]) {
     const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
@@ -145,7 +150,6 @@ __device__ __forceinline__ void add_weighted(const float* weights, const HeadRow
 }
 
 // sums[i] += sum over q of weights[q][4 ty + i] b[q]: the same with the weights turned.
-template <u32 CHUNKS>
 __device__ __forceinline__ void add_turned(const float* weights, const HeadRows& b, u32 head_dim, float* b_chunk,
                                            float (&sums)[4][2 * CHUNKS]) {
     const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
@@ -172,7 +176,7 @@ __device__ __forceinline__ void add_turned(const float* weights, const HeadRows&
 }
 
 // Row R ty + i of the first `count` rows becomes `factors[i] values[i]`, or grows by it.
-template <u32 R, u32 CHUNKS>
+template <u32 R>
 __device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS], const float (&factors)[R], float* to, u64 stride,
                                            u32 count, u32 head_dim, u32 accumulate) {
     const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
@@ -207,8 +211,8 @@ __device__ __forceinline__ u64 first_seen(u64 position, u32 window) {
     return position + 1 > window ? position + 1 - window : 0;
 }
 
-template <u32 R, u32 CHUNKS>
-__device__ __forceinline__ void attention_forward(const AttentionTiles& p) {
+template <u32 R>
+__device__ __forceinline__ void forward_tile(const AttentionTiles& p) {
     SHARED(shared);
     float *a_chunk = shared, *b_chunk = shared + SIDE * R * CHUNK_STRIDE;  // [16 R, 36], [64, 36]
     float* weights = b_chunk + KEYS * CHUNK_STRIDE;                        // [16 R, 68]
@@ -264,7 +268,7 @@ __device__ __forceinline__ void attention_forward(const AttentionTiles& p) {
             }
             tops[i] = top;
         }
-        add_weighted<R, CHUNKS>(weights, v, p.head_dim, b_chunk, sums);
+        add_weighted<R>(weights, v, p.head_dim, b_chunk, sums);
     }
     const u64 slice = (u64)row * p.parts + part;
     float factors[R];
@@ -277,7 +281,7 @@ __device__ __forceinline__ void attention_forward(const AttentionTiles& p) {
         if (tx == 0 && query < count) p.log_sums[(slice * p.heads + head) * p.length + first + query] = tops[i] + logf(total);
     }
     float* y = p.y + (slice * p.length + first) * p.y_stride + head * (u64)p.head_dim;
-    store_rows<R, CHUNKS>(sums, factors, y, p.y_stride, count, p.head_dim, 0);
+    store_rows<R>(sums, factors, y, p.y_stride, count, p.head_dim, 0);
 }
 
 // A tile of queries against a tile of keys in the backward pass: probabilities, and the gradient of
@@ -342,8 +346,7 @@ __device__ __forceinline__ TilePair pair_of(const AttentionTiles& p, u32 row, u3
 }
 
 // grad_a = dq of a tile of queries.
-template <u32 CHUNKS>
-__device__ __forceinline__ void attention_grad_q(const AttentionTiles& p) {
+KERNEL(256, attention_grad_q, AttentionTiles) {
     SHARED(shared);
     float *a_chunk = shared, *b_chunk = shared + KEYS * CHUNK_STRIDE, *weights = b_chunk + KEYS * CHUNK_STRIDE;
     const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows;
@@ -359,16 +362,15 @@ __device__ __forceinline__ void attention_grad_q(const AttentionTiles& p) {
         float probabilities[4][4], slopes[4][4];
         differentiate(t, p.head_dim, a_chunk, b_chunk, probabilities, slopes);
         share_weights(slopes, weights);
-        add_weighted<4, CHUNKS>(weights, t.k, p.head_dim, b_chunk, sums);
+        add_weighted<4>(weights, t.k, p.head_dim, b_chunk, sums);
     }
     const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
     float* grad = p.grad_a + ((u64)row * p.length + query) * p.a_stride + head * (u64)p.head_dim;
-    store_rows<4, CHUNKS>(sums, ones, grad, p.a_stride, end - query, p.head_dim, p.a_accumulate);
+    store_rows<4>(sums, ones, grad, p.a_stride, end - query, p.head_dim, p.a_accumulate);
 }
 
 // grad_a = dk and grad_b = dv of a tile of keys, as far as they come from one query head.
-template <u32 CHUNKS>
-__device__ __forceinline__ void attention_grad_kv(const AttentionTiles& p) {
+KERNEL(256, attention_grad_kv, AttentionTiles) {
     SHARED(shared);
     float *a_chunk = shared, *b_chunk = shared + KEYS * CHUNK_STRIDE, *weights = b_chunk + KEYS * CHUNK_STRIDE;
     const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows;
@@ -386,37 +388,22 @@ __device__ __forceinline__ void attention_grad_kv(const AttentionTiles& p) {
         float probabilities[4][4], slopes[4][4];
         differentiate(t, p.head_dim, a_chunk, b_chunk, probabilities, slopes);
         share_weights(probabilities, weights);
-        add_turned<CHUNKS>(weights, t.dy, p.head_dim, b_chunk, sums_v);
+        add_turned(weights, t.dy, p.head_dim, b_chunk, sums_v);
         // Everyone has read the probabilities before the slopes take their place.
         __syncthreads();
         share_weights(slopes, weights);
-        add_turned<CHUNKS>(weights, t.q, p.head_dim, b_chunk, sums_k);
+        add_turned(weights, t.q, p.head_dim, b_chunk, sums_k);
     }
     const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
     const u64 first = (u64)row * p.length + key, start = head * (u64)p.head_dim;
-    store_rows<4, CHUNKS>(sums_k, ones, p.grad_a + first * p.a_stride + start, p.a_stride, keys, p.head_dim, p.a_accumulate);
-    store_rows<4, CHUNKS>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
+    store_rows<4>(sums_k, ones, p.grad_a + first * p.a_stride + start, p.a_stride, keys, p.head_dim, p.a_accumulate);
+    store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
 }
 
-KERNEL(256, attention_forward_32, AttentionTiles) { attention_forward<4, 1>(p); }
-KERNEL(256, attention_forward_64, AttentionTiles) { attention_forward<4, 2>(p); }
-KERNEL(256, attention_forward_128, AttentionTiles) { attention_forward<4, 4>(p); }
-KERNEL(256, attention_forward_256, AttentionTiles) { attention_forward<4, 8>(p); }
+KERNEL(256, attention_forward, AttentionTiles) { forward_tile<4>(p); }
 
-KERNEL(256, attention_few_32, AttentionTiles) { attention_forward<1, 1>(p); }
-KERNEL(256, attention_few_64, AttentionTiles) { attention_forward<1, 2>(p); }
-KERNEL(256, attention_few_128, AttentionTiles) { attention_forward<1, 4>(p); }
-KERNEL(256, attention_few_256, AttentionTiles) { attention_forward<1, 8>(p); }
-
-KERNEL(256, attention_grad_q_32, AttentionTiles) { attention_grad_q<1>(p); }
-KERNEL(256, attention_grad_q_64, AttentionTiles) { attention_grad_q<2>(p); }
-KERNEL(256, attention_grad_q_128, AttentionTiles) { attention_grad_q<4>(p); }
-KERNEL(256, attention_grad_q_256, AttentionTiles) { attention_grad_q<8>(p); }
-
-KERNEL(256, attention_grad_kv_32, AttentionTiles) { attention_grad_kv<1>(p); }
-KERNEL(256, attention_grad_kv_64, AttentionTiles) { attention_grad_kv<2>(p); }
-KERNEL(256, attention_grad_kv_128, AttentionTiles) { attention_grad_kv<4>(p); }
-KERNEL(256, attention_grad_kv_256, AttentionTiles) { attention_grad_kv<8>(p); }
+// The same for tiles of 16 queries.
+KERNEL(256, attention_few, AttentionTiles) { forward_tile<1>(p); }
 
 struct AttentionParts {
     const float* values;    // [B, parts, T, H K]

@@ -18,8 +18,10 @@ KERNEL(256, rotary_table, RotaryTableParams) {
     if (t >= p.length) return;
     const u64 position = (p.control ? p.control->position : 0) + t;
     const double angle = (double)position * pow(p.base, -2.0 * (double)n / (double)p.dims);
-    p.table[t * p.dims + n] = (float)cos(angle);
-    p.table[t * p.dims + half + n] = (float)sin(angle);
+    double sine, cosine;
+    sincos(angle, &sine, &cosine);
+    p.table[t * p.dims + n] = (float)cosine;
+    p.table[t * p.dims + half + n] = (float)sine;
 }
 
 struct RotaryParams {

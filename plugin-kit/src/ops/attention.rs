@@ -8,7 +8,7 @@ use longhaul_plugin_api::author::Result;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Extent, Saved, State, StateSpec, Tensor};
-use crate::ops::attention_cuda::{DeviceBuffers, SOURCE};
+use crate::ops::attention_cuda::DeviceBuffers;
 use crate::ops::attention_reference;
 use crate::ops::attention_tile::{Given, accumulate_gradients, attend};
 use crate::simd::add_into;
@@ -300,7 +300,7 @@ impl Operation for Attention {
         Ok(())
     }
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&SOURCE]
+        self.source().into_iter().collect()
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {

@@ -11,43 +11,32 @@ use crate::engine::tensor::{Extent, Saved, Tensor};
 use crate::kernel_params;
 use crate::ops::attention::{Attention, AttentionSpec, PositionBias};
 
-pub(super) static SOURCE: KernelSource = KernelSource {
-    file: "attention.cu",
-    text: include_str!("../../kernels/attention.cu"),
-};
+/// The kernels for heads of up to so many values, so that a model compiles those of its width only.
+macro_rules! sources {
+    ($($width:literal)+) => {
+        static SOURCES: &[(usize, KernelSource)] = &[$((
+            $width,
+            KernelSource {
+                file: "attention.cu",
+                text: concat!(
+                    "#define WIDTH ", $width, "\n#line 1 \"attention.cu\"\n",
+                    include_str!("../../kernels/attention.cu"),
+                ),
+            },
+        )),+];
+    };
+}
 
-/// Widths of a head that there are kernels for; a narrower head goes through the next one.
-const WIDTHS: [usize; 4] = [32, 64, 128, 256];
-const FORWARD: [&str; 4] = [
-    "attention_forward_32",
-    "attention_forward_64",
-    "attention_forward_128",
-    "attention_forward_256",
-];
-const FEW: [&str; 4] = [
-    "attention_few_32",
-    "attention_few_64",
-    "attention_few_128",
-    "attention_few_256",
-];
-const GRAD_Q: [&str; 4] = [
-    "attention_grad_q_32",
-    "attention_grad_q_64",
-    "attention_grad_q_128",
-    "attention_grad_q_256",
-];
-const GRAD_KV: [&str; 4] = [
-    "attention_grad_kv_32",
-    "attention_grad_kv_64",
-    "attention_grad_kv_128",
-    "attention_grad_kv_256",
-];
+sources! { 32 64 128 256 }
 
 /// Queries of a tile, and keys.
 const TILE: usize = 64;
 
 /// Queries of a tile in runs of at most so many tokens.
 const FEW_TOKENS: usize = 16;
+
+/// The kernel with tiles of [`FEW_TOKENS`] queries.
+const FEW: &str = "attention_few";
 
 /// Threads of a block; `THREADS` of the source.
 const THREADS: u32 = 256;
@@ -125,14 +114,18 @@ kernel_params! {
 }
 
 impl Attention {
-    /// Which of the kernels takes this head.
-    fn width(&self) -> Result<usize> {
-        let head_dim = self.spec.head_dim;
-        let fits = |width: &usize| head_dim <= *width;
-        WIDTHS.iter().position(fits).ok_or_else(|| {
+    /// The kernels that take this head; none where it is too wide.
+    pub(super) fn source(&self) -> Option<&'static KernelSource> {
+        let fits = |(width, _): &&(usize, KernelSource)| self.spec.head_dim <= *width;
+        SOURCES.iter().find(fits).map(|(_, source)| source)
+    }
+
+    fn checked_source(&self) -> Result<&'static KernelSource> {
+        self.source().ok_or_else(|| {
             PluginError::unsupported(format!(
-                "attention over heads of {head_dim} values: its CUDA kernels take up to {}; use more heads or --device cpu",
-                WIDTHS[WIDTHS.len() - 1]
+                "attention over heads of {} values: its CUDA kernels take up to {}; use more heads or --device cpu",
+                self.spec.head_dim,
+                SOURCES.last().map_or(0, |(width, _)| *width)
             ))
         })
     }
@@ -187,15 +180,11 @@ impl Attention {
 
     /// A launch over all tiles of all heads of all rows.
     fn launch(&self, run: &CudaRun<'_>, name: &'static str, tiles: &AttentionTiles) -> Result<()> {
-        let queries = if FEW.contains(&name) {
-            FEW_TOKENS
-        } else {
-            TILE
-        };
+        let queries = if name == FEW { FEW_TOKENS } else { TILE };
         let blocks =
             run.rows() * self.spec.heads * run.length().div_ceil(queries) * tiles.parts as usize;
         let launch = Launch::flat(blocks, THREADS).with_shared(shared_values(queries));
-        run.launch(&SOURCE, name, launch, tiles)
+        run.launch(self.checked_source()?, name, launch, tiles)
     }
 
     /// Parts that a feed's keys are cut into, from sizes alone: what is recorded for a shape serves every
@@ -212,7 +201,6 @@ impl Attention {
     }
 
     pub(super) fn forward_on(&self, run: &CudaRun<'_>) -> Result<()> {
-        let width = self.width()?;
         let mut tiles = self.tiles(run);
         if let Some(state) = run.state(self.state) {
             self.append(run, state)?;
@@ -226,7 +214,7 @@ impl Attention {
             tiles.parts = self.parts(run, state.capacity) as u32;
         }
         let few = run.length() <= FEW_TOKENS;
-        let name = if few { FEW[width] } else { FORWARD[width] };
+        let name = if few { FEW } else { "attention_forward" };
         if tiles.parts == 1 {
             return self.launch(run, name, &tiles);
         }
@@ -250,7 +238,7 @@ impl Attention {
             cols: k.cols as u32,
         };
         run.launch(
-            &SOURCE,
+            self.checked_source()?,
             "attention_append",
             Launch::for_each(count),
             &params,
@@ -280,11 +268,15 @@ impl Attention {
             head_dim: tiles.head_dim,
             parts: tiles.parts,
         };
-        run.launch(&SOURCE, "attention_parts", Launch::for_each(count), &params)
+        run.launch(
+            self.checked_source()?,
+            "attention_parts",
+            Launch::for_each(count),
+            &params,
+        )
     }
 
     pub(super) fn backward_on(&self, run: &CudaRun<'_>) -> Result<()> {
-        let width = self.width()?;
         let dy = run.grad(self.y)?;
         let mut tiles = self.tiles(run);
         tiles.dy = dy.data;
@@ -295,7 +287,7 @@ impl Attention {
         tiles.grad_a = grad.data;
         tiles.a_stride = grad.stride as u64;
         tiles.a_accumulate = accumulate.into();
-        self.launch(run, GRAD_Q[width], &tiles)?;
+        self.launch(run, "attention_grad_q", &tiles)?;
         if tiles.group == 1 && !overlap(self.k, self.v) {
             let (grad_k, add_k) = run.grad_mut(self.k)?;
             let (grad_v, add_v) = run.grad_mut(self.v)?;
@@ -305,7 +297,7 @@ impl Attention {
             tiles.grad_b = grad_v.data;
             tiles.b_stride = grad_v.stride as u64;
             tiles.b_accumulate = add_v.into();
-            return self.launch(run, GRAD_KV[width], &tiles);
+            return self.launch(run, "attention_grad_kv", &tiles);
         }
         // Each query head leaves its share, so that there are as many blocks with few key heads as with
         // many; the CPU form's buffers are of the right size.
@@ -315,7 +307,7 @@ impl Attention {
         tiles.b_stride = dy.cols as u64;
         tiles.a_accumulate = 0;
         tiles.b_accumulate = 0;
-        self.launch(run, GRAD_KV[width], &tiles)?;
+        self.launch(run, "attention_grad_kv", &tiles)?;
         self.add_group(run, tiles.grad_a, self.k)?;
         self.add_group(run, tiles.grad_b, self.v)
     }
@@ -337,7 +329,7 @@ impl Attention {
         };
         let warps = THREADS as usize / 32;
         let launch = Launch::flat(count.div_ceil(warps), THREADS);
-        run.launch(&SOURCE, "attention_delta", launch, &params)
+        run.launch(self.checked_source()?, "attention_delta", launch, &params)
     }
 
     /// The gradient of k or v from the shares of its query heads.
@@ -355,7 +347,7 @@ impl Attention {
             accumulate: accumulate.into(),
         };
         run.launch(
-            &SOURCE,
+            self.checked_source()?,
             "attention_groups",
             Launch::for_each(count),
             &params,
