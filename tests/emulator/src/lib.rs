@@ -129,7 +129,9 @@ impl Emulator {
             "-Wextra",
             "-Werror",
         ]);
-        command.args(["-Wno-unused-function", "-Wno-unknown-pragmas", "-include"]);
+        command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
+        // The sanitizers take getcontext for setjmp.
+        command.args(["-Wno-clobbered", "-include"]);
         command.arg(&header).arg(&input).arg("-o").arg(&output);
         if self.sanitize {
             command.args([
