@@ -2,7 +2,11 @@
 //! and what it spills; fails where one does not compile, or spills more than its file allows by a line
 //! `// spills: KERNEL BYTES`.
 //!
-//! `cargo run --release -p longhaul-plugin-kit --example kernels -- plugin-kit/kernels/*.cu plugins/*/kernels/*.cu`
+//! `LONGHAUL_KERNEL_SOURCES=target/kernel-sources cargo test --release --workspace`
+//! `cargo run --release -p longhaul-plugin-kit --example kernels -- target/kernel-sources/*.cu`
+//!
+//! The first leaves the sources as they are launched: some are put together of several files, or made for
+//! several widths.
 //!
 //! Needs NVRTC (libnvrtc.so) on LD_LIBRARY_PATH, and no card.
 

@@ -1,5 +1,8 @@
 //! Attention and rotary embedding against float64, over heads, groups, windows and biases.
 
+use std::sync::Arc;
+
+use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::testing::Case;
 
@@ -65,112 +68,158 @@ fn reference(
     y
 }
 
-fn check(sizes: Sizes, window: Option<usize>, bias: PositionBias) {
-    let Sizes {
-        rows,
-        length,
-        heads,
-        kv_heads,
-        head_dim,
-    } = sizes;
-    let spec = AttentionSpec {
-        heads,
-        kv_heads,
-        head_dim,
-        scale: 1.0 / (head_dim as f32).sqrt(),
+fn spec(sizes: &Sizes, window: Option<usize>, bias: PositionBias) -> AttentionSpec {
+    AttentionSpec {
+        heads: sizes.heads,
+        kv_heads: sizes.kv_heads,
+        head_dim: sizes.head_dim,
+        scale: 1.0 / (sizes.head_dim as f32).sqrt(),
         window,
         bias,
-    };
+    }
+}
+
+fn check_on(devices: &[Arc<dyn Device>], sizes: Sizes, window: Option<usize>, bias: PositionBias) {
+    let spec = spec(&sizes, window, bias);
+    let kv_cols = sizes.kv_heads * sizes.head_dim;
     Case {
-        rows,
-        length,
-        inputs: &[heads * head_dim, kv_heads * head_dim, kv_heads * head_dim],
+        rows: sizes.rows,
+        length: sizes.length,
+        inputs: &[sizes.heads * sizes.head_dim, kv_cols, kv_cols],
         range: (-2.0, 2.0),
         recurrent: true,
         build: &|graph, inputs| graph.attention(inputs[0], inputs[1], inputs[2], spec),
         reference: &|inputs, _| reference(inputs, &sizes, window, bias),
     }
-    .check_with(&longhaul_emulator::devices());
+    .check_with(devices);
+}
+
+fn check(sizes: Sizes, window: Option<usize>, bias: PositionBias) {
+    check_on(&longhaul_emulator::devices(), sizes, window, bias);
+}
+
+/// Rows, tokens, query heads, key heads and the width of a head.
+fn sizes(rows: usize, length: usize, heads: usize, kv_heads: usize, head_dim: usize) -> Sizes {
+    Sizes {
+        rows,
+        length,
+        heads,
+        kv_heads,
+        head_dim,
+    }
 }
 
 #[test]
 fn lengths_on_both_sides_of_the_tiles() {
     for length in [1, 2, 63, 64, 65, 257, 330] {
-        let sizes = Sizes {
-            rows: 2,
-            length,
-            heads: 2,
-            kv_heads: 2,
-            head_dim: 8,
-        };
-        check(sizes, None, PositionBias::None);
+        check_on(&[], sizes(2, length, 2, 2, 8), None, PositionBias::None);
     }
+}
+
+/// The tiles of a device are of 64 queries and keys, or of 16 queries.
+#[test]
+fn lengths_on_both_sides_of_a_devices_tiles() {
+    for (rows, length) in [(3, 1), (2, 2), (1, 16), (1, 17), (2, 63), (1, 64), (1, 65)] {
+        check(sizes(rows, length, 2, 2, 8), None, PositionBias::None);
+    }
+    check(sizes(1, 130, 1, 1, 5), None, PositionBias::None);
 }
 
 #[test]
 fn groups_windows_and_biases() {
-    let sizes = |heads, kv_heads| Sizes {
-        rows: 2,
-        length: 130,
-        heads,
-        kv_heads,
-        head_dim: 7,
-    };
-    check(sizes(4, 2), None, PositionBias::Alibi);
-    check(sizes(4, 1), Some(1), PositionBias::None);
-    check(sizes(3, 3), Some(17), PositionBias::Alibi);
-    check(sizes(4, 4), None, PositionBias::HardAlibi);
-    check(sizes(2, 1), Some(64), PositionBias::None);
-    let long = Sizes {
+    check(sizes(1, 70, 4, 2, 7), None, PositionBias::Alibi);
+    check(sizes(2, 66, 4, 1, 7), Some(1), PositionBias::None);
+    check(sizes(1, 70, 3, 3, 7), Some(17), PositionBias::Alibi);
+    check(sizes(1, 66, 4, 4, 7), None, PositionBias::HardAlibi);
+    check(sizes(1, 66, 6, 2, 4), Some(2), PositionBias::HardAlibi);
+    check(sizes(1, 130, 2, 1, 7), Some(64), PositionBias::None);
+    check(sizes(1, 20, 2, 1, 3), Some(1000), PositionBias::None);
+}
+
+/// Each width has a kernel of its own, and none need be a multiple of anything.
+#[test]
+fn widths_of_a_head() {
+    for head_dim in [1, 32, 33, 64, 100, 256] {
+        check(sizes(1, 21, 2, 1, head_dim), None, PositionBias::Alibi);
+        let one = sizes(1, 67, 1, 1, head_dim);
+        check_on(
+            &longhaul_emulator::devices()[..1],
+            one,
+            Some(65),
+            PositionBias::None,
+        );
+    }
+}
+
+/// A feed of few tokens after many cuts the keys into parts.
+#[test]
+fn long_caches() {
+    check(sizes(1, 262, 1, 1, 5), None, PositionBias::None);
+    check(sizes(1, 300, 1, 1, 5), Some(260), PositionBias::None);
+}
+
+/// A head that no kernel takes is refused before anything is launched.
+#[test]
+fn a_head_that_is_too_wide_is_refused() {
+    let wide = sizes(1, 3, 1, 1, 257);
+    let panic = std::panic::catch_unwind(|| check(wide, None, PositionBias::None));
+    let message = panic.expect_err("no kernel takes 257 values");
+    let message = message.downcast_ref::<String>().expect("a message");
+    assert!(message.contains("take up to 256"), "{message}");
+}
+
+/// One tensor as q, k and v: all three gradients go to the same columns.
+#[test]
+fn one_tensor_three_times() {
+    let sizes = sizes(1, 67, 2, 2, 6);
+    let spec = spec(&sizes, None, PositionBias::None);
+    Case {
         rows: 1,
-        length: 400,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 5,
-    };
-    check(long, Some(300), PositionBias::None);
+        length: 67,
+        inputs: &[12],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &|graph, inputs| graph.attention(inputs[0], inputs[0], inputs[0], spec),
+        reference: &|inputs, _| {
+            let three = [inputs[0].clone(), inputs[0].clone(), inputs[0].clone()];
+            reference(&three, &sizes, None, PositionBias::None)
+        },
+    }
+    .check_with(&longhaul_emulator::devices());
 }
 
 /// q, k and v as columns of one tensor, as a joint projection gives them.
 #[test]
 fn columns_of_one_projection() {
-    let sizes = Sizes {
-        rows: 2,
-        length: 70,
-        heads: 2,
-        kv_heads: 1,
-        head_dim: 6,
-    };
-    let spec = AttentionSpec {
-        heads: 2,
-        kv_heads: 1,
-        head_dim: 6,
-        scale: 1.0 / 6f32.sqrt(),
-        window: None,
-        bias: PositionBias::None,
-    };
-    Case {
-        rows: 2,
-        length: 70,
-        inputs: &[24],
-        range: (-2.0, 2.0),
-        recurrent: true,
-        build: &|graph, inputs| {
-            let x = inputs[0];
-            graph.attention(x.columns(0, 12), x.columns(12, 6), x.columns(18, 6), spec)
-        },
-        reference: &|inputs, _| {
-            let cut = |start: usize, cols: usize| -> Vec<f64> {
-                inputs[0]
-                    .chunks(24)
-                    .flat_map(|row| row[start..start + cols].to_vec())
-                    .collect()
-            };
-            let parts = [cut(0, 12), cut(12, 6), cut(18, 6)];
-            reference(&parts, &sizes, None, PositionBias::None)
-        },
+    for kv_heads in [1, 2] {
+        let sizes = sizes(2, 70, 2, kv_heads, 6);
+        let spec = spec(&sizes, None, PositionBias::None);
+        let kv_cols = 6 * kv_heads;
+        let all = 12 + 2 * kv_cols;
+        Case {
+            rows: 2,
+            length: 70,
+            inputs: &[all],
+            range: (-2.0, 2.0),
+            recurrent: true,
+            build: &|graph, inputs| {
+                let x = inputs[0];
+                let (k, v) = (x.columns(12, kv_cols), x.columns(12 + kv_cols, kv_cols));
+                graph.attention(x.columns(0, 12), k, v, spec)
+            },
+            reference: &|inputs, _| {
+                let cut = |start: usize, cols: usize| -> Vec<f64> {
+                    inputs[0]
+                        .chunks(all)
+                        .flat_map(|row| row[start..start + cols].to_vec())
+                        .collect()
+                };
+                let parts = [cut(0, 12), cut(12, kv_cols), cut(12 + kv_cols, kv_cols)];
+                reference(&parts, &sizes, None, PositionBias::None)
+            },
+        }
+        .check_with(&longhaul_emulator::devices());
     }
-    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

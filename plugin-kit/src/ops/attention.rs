@@ -6,8 +6,9 @@ use crate::units::{cut, for_each_unit};
 use longhaul_plugin_api::author::Result;
 
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Rows, Run, ViewMut};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Extent, Saved, State, StateSpec, Tensor};
+use crate::ops::attention_cuda::DeviceBuffers;
 use crate::ops::attention_reference;
 use crate::ops::attention_tile::{Given, accumulate_gradients, attend};
 use crate::simd::add_into;
@@ -100,6 +101,7 @@ impl Graph {
             });
         }
         let y = self.tensor(heads * head_dim);
+        let device = self.wants_device().then(|| DeviceBuffers::new(self, spec));
         let operation = Attention {
             q,
             k,
@@ -114,6 +116,7 @@ impl Graph {
                 per_token: 2 * kv_heads * head_dim,
                 window: spec.window,
             }),
+            device,
             y,
         };
         self.push(operation);
@@ -121,24 +124,26 @@ impl Graph {
     }
 }
 
-struct Attention {
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    spec: AttentionSpec,
+/// The operation; its form for a device is in [`super::attention_cuda`].
+pub(super) struct Attention {
+    pub(super) q: Tensor,
+    pub(super) k: Tensor,
+    pub(super) v: Tensor,
+    pub(super) spec: AttentionSpec,
     /// `[B, H, T, K]`: the result, and in the backward pass its gradient, head by head.
-    by_head: Saved,
+    pub(super) by_head: Saved,
     /// `[B, H, T]`: logarithm of each query's sum of exponentials.
-    log_sums: Saved,
+    pub(super) log_sums: Saved,
     /// `[B, H, T, K]`.
-    grad_q: Saved,
+    pub(super) grad_q: Saved,
     /// `[B, kv_heads, T, K]`.
-    grad_k: Saved,
+    pub(super) grad_k: Saved,
     /// `[B, kv_heads, T, K]`.
-    grad_v: Saved,
+    pub(super) grad_v: Saved,
     /// A row's tokens in order, each its keys, then its values.
-    state: State,
-    y: Tensor,
+    pub(super) state: State,
+    pub(super) device: Option<DeviceBuffers>,
+    pub(super) y: Tensor,
 }
 
 impl Attention {
@@ -293,5 +298,16 @@ impl Operation for Attention {
         self.scatter(&grad_k, length, run.grad_mut(self.k));
         self.scatter(&grad_v, length, run.grad_mut(self.v));
         Ok(())
+    }
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        self.source().into_iter().collect()
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.backward_on(run)
     }
 }

@@ -2,6 +2,7 @@
 //! holds forward and backward beside each other.
 
 pub mod attention;
+mod attention_cuda;
 mod attention_reference;
 mod attention_tile;
 mod block_linear;

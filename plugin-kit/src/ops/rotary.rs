@@ -3,9 +3,28 @@
 
 use longhaul_plugin_api::author::Result;
 
+use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Rows, Run, ViewMut};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Extent, Saved, Tensor};
+use crate::kernel_params;
+
+static SOURCE: KernelSource = KernelSource {
+    file: "rotary.cu",
+    text: include_str!("../../kernels/rotary.cu"),
+};
+
+kernel_params! {
+    struct RotaryTableParams { table: Ptr, control: Ptr, base: f64, length: u32, dims: u32 }
+}
+
+kernel_params! {
+    struct RotaryParams {
+        x: Ptr, table: Ptr, y: Ptr, x_stride: u64, y_stride: u64, rows: u64,
+        length: u32, cols: u32, head_dim: u32, dims: u32, accumulate: u32, sign: f32,
+    }
+}
 
 impl Graph {
     /// Rotates the first `dims` values of every head of x `[B, T, heads * head_dim]` by position.
@@ -44,13 +63,18 @@ impl Graph {
         let frequencies = (0..dims / 2)
             .map(|n| base.powf(-2.0 * n as f64 / dims as f64))
             .collect();
-        self.push(RotaryTable { frequencies, table });
+        self.push(RotaryTable {
+            base,
+            frequencies,
+            table,
+        });
         self.rotary_tables.push((key, table));
         table
     }
 }
 
 struct RotaryTable {
+    base: f64,
     /// Radians a position, in float64: exact to float32 at a million tokens.
     frequencies: Vec<f64>,
     /// `[T, 2, dims / 2]`: cosines, then sines.
@@ -93,6 +117,31 @@ impl Operation for RotaryTable {
     fn backward(&self, _run: &Run<'_>) -> Result<()> {
         Ok(())
     }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&SOURCE]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let half = self.frequencies.len();
+        let params = RotaryTableParams {
+            table: run.saved(self.table),
+            control: if run.is_training() {
+                Ptr::default()
+            } else {
+                run.ports().control
+            },
+            base: self.base,
+            length: run.length() as u32,
+            dims: 2 * half as u32,
+        };
+        let launch = Launch::for_each(run.length() * half);
+        run.launch(&SOURCE, "rotary_table", launch, &params)
+    }
+
+    fn cuda_backward(&self, _run: &CudaRun<'_>) -> Result<()> {
+        Ok(())
+    }
 }
 
 struct Rotary {
@@ -122,6 +171,33 @@ impl Rotary {
             );
         }
     }
+
+    /// The same on a device; adds to y where `accumulate` is set.
+    fn rotate_on(
+        &self,
+        run: &CudaRun<'_>,
+        x: DeviceRows,
+        y: DeviceRows,
+        sign: f32,
+        accumulate: bool,
+    ) -> Result<()> {
+        let params = RotaryParams {
+            x: x.data,
+            table: run.saved(self.table),
+            y: y.data,
+            x_stride: x.stride as u64,
+            y_stride: y.stride as u64,
+            rows: y.rows as u64,
+            length: run.length() as u32,
+            cols: y.cols as u32,
+            head_dim: self.head_dim as u32,
+            dims: self.dims as u32,
+            accumulate: accumulate.into(),
+            sign,
+        };
+        let launch = Launch::for_each(y.rows * y.cols);
+        run.launch(&SOURCE, "rotary", launch, &params)
+    }
 }
 
 impl Operation for Rotary {
@@ -139,6 +215,20 @@ impl Operation for Rotary {
         let grad_y = run.grad(self.y);
         self.rotate(run, grad_y.get(), run.grad_mut(self.x), -1.0);
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&SOURCE]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.rotate_on(run, run.value(self.x), run.value(self.y), 1.0, false)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let dy = run.grad(self.y)?;
+        let (grad, accumulate) = run.grad_mut(self.x)?;
+        self.rotate_on(run, dy, grad, -1.0, accumulate)
     }
 }
 

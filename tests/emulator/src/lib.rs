@@ -3,7 +3,8 @@
 //! tests only; no plugin contains any of it.
 //!
 //! `LONGHAUL_EMULATOR_SANITIZE=1` compiles with the address and undefined-behaviour sanitizers; the process
-//! then needs libasan in `LD_PRELOAD`.
+//! then needs libasan in `LD_PRELOAD`. `LONGHAUL_KERNEL_SOURCES=DIR` leaves the text of every source that is
+//! loaded in DIR, for the kit's example `kernels`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -96,6 +97,9 @@ impl Emulator {
             .take(12)
             .map(|byte| format!("{byte:02x}"))
             .collect();
+        if let Some(folder) = std::env::var_os("LONGHAUL_KERNEL_SOURCES") {
+            leave_source(Path::new(&folder), source, &name)?;
+        }
         let library = self.folder.join(format!("{name}.so"));
         if !library.exists() {
             self.run_compiler(source.file, &text, &library)?;
@@ -132,12 +136,9 @@ impl Emulator {
         // A static of an inline function is a library's own: else unloading the first one frees what the
         // others use.
         command.arg("-fno-gnu-unique");
-        command.args([
-            "-Wno-unused-function",
-            "-Wno-unknown-pragmas",
-            "-Wno-clobbered",
-            "-include",
-        ]);
+        command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
+        // The sanitizers take getcontext for setjmp.
+        command.args(["-Wno-clobbered", "-include"]);
         command.arg(&header).arg(&input).arg("-o").arg(&output);
         if self.sanitize {
             command.args([
@@ -213,6 +214,15 @@ impl Emulator {
             Err(fail(answer))
         }
     }
+}
+
+/// Leaves a source where other compilers find it; the name tells texts of one file apart.
+fn leave_source(folder: &Path, source: &KernelSource, name: &str) -> Result<()> {
+    let stem = source.file.trim_end_matches(".cu");
+    let file = folder.join(format!("{stem}.{}.cu", &name[..6]));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&file, source.text))
+        .map_err(|error| PluginError::device(format!("{}: {error}", file.display())))
 }
 
 fn identity(source: &'static KernelSource) -> (usize, usize) {

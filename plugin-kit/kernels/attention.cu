@@ -1,0 +1,490 @@
+// Causal softmax attention without a [T, T] matrix: FlashAttention-2 (arXiv 2307.08691), algorithm 1 for the
+// result and algorithm 2 for the gradients, with grouped heads, windows and linear position biases.
+//
+//   s_ij = scale q_i.k_j - slope (i - j),  p_ij = exp(s_ij - L_i),  y_i = sum_j p_ij v_j,  L_i = ln sum_j exp(s_ij)
+//   ds_ij = scale p_ij (dy_i.v_j - delta_i) with delta_i = dy_i.y_i
+//   dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dv_j = sum_i p_ij dy_i
+//
+// A block of 256 threads, 16 x 16, takes a tile of 64 queries (16 in a feed of few tokens) of one head, or a
+// tile of 64 keys for one query head, and goes over the tiles of the other kind that it can see; no other
+// tile is read. Operands pass through shared memory 32 columns at a time, so a head may be of any width up to
+// 256 and tiles stay square for all of them; what a block sums up stays in registers. That fixes the number
+// of 32-column chunks when it is compiled: the host puts a definition of WIDTH, 32, 64, 128 or 256, in front
+// of this text and takes the narrowest that a head fits.
+// Everything is in grid x. Shared memory: two chunks and one tile of weights, 8960 values.
+//
+// Keys and values come from rows (training) or from a ring of `capacity` tokens (a feed): the token at
+// position p is at place p modulo the capacity. In training the capacity is T.
+//
+// A feed of few tokens after many has few tiles of queries. Its keys are cut into `parts`, each with a result
+// of its own, and attention_parts adds those up by their sums of exponentials (arXiv 2311.01282, section 3).
+
+#ifndef WIDTH
+#define WIDTH 64
+#endif
+#define CHUNKS (WIDTH / 32)
+#define SIDE 16
+#define KEYS 64
+#define CHUNK 32
+#define THREADS 256
+// Rows of shared memory are four values longer than they need to be: 16 bytes of neighbouring rows then
+// lie in different banks.
+#define CHUNK_STRIDE 36
+#define WEIGHT_STRIDE 68
+
+// Four and two neighbouring values, read from shared memory at once.
+struct alignas(16) Quad {
+    float x, y, z, w;
+};
+
+struct alignas(8) Pair {
+    float x, y;
+};
+
+struct AttentionTiles {
+    const float *q, *dy;      // [B, T, H K]
+    const float *k, *v;       // [B, capacity, kv_heads K]
+    float* y;                 // [B, parts, T, H K]
+    float* log_sums;          // [B, parts, H, T]
+    float* delta;             // [B, H, T]
+    float *grad_a, *grad_b;   // [B, T, H K]: of q, or of k and v
+    const Control* control;   // null where every sequence starts at position 0
+    u64 q_stride, dy_stride, k_stride, v_stride, y_stride, a_stride, b_stride;
+    u64 capacity;
+    u32 rows, length, heads, group, head_dim, parts;
+    u32 window;               // keys a query sees, at most 2^32 - 1
+    u32 narrow_heads;         // the first heads, which see 1, 2, 3, .. tokens
+    u32 alibi;                // whether logits fall with the distance
+    u32 a_accumulate, b_accumulate;
+    float scale;
+};
+
+// A head's own window and slope.
+__device__ __forceinline__ u32 window_of(const AttentionTiles& p, u32 head) {
+    return head < p.narrow_heads ? min(p.window, head + 1) : p.window;
+}
+
+__device__ __forceinline__ float slope_of(const AttentionTiles& p, u32 head) {
+    return p.alibi ? exp2f(-8.0f * (float)(head + 1) / (float)p.heads) : 0.0f;
+}
+
+// Rows of one head: row r is at place `place + r`, around the end of a ring.
+struct HeadRows {
+    const float* data;
+    u64 stride, place, capacity;
+    u32 count;  // rows after these count as zeros
+};
+
+__device__ __forceinline__ HeadRows plain_rows(const float* data, u64 stride, u32 count) {
+    return {data, stride, 0, ~0ull, count};
+}
+
+// Columns 32 chunk .. of ROWS rows, zeros outside: what shared memory held before must not reach a product.
+template <u32 ROWS>
+__device__ __forceinline__ void load_chunk(float* to, const HeadRows& from, u32 chunk, u32 head_dim) {
+    const u32 lane = threadIdx.x % WARP, col = chunk * CHUNK + lane;
+    for (u32 row = threadIdx.x / WARP; row < ROWS; row += THREADS / WARP) {
+        u64 place = from.place + row;
+        if (place >= from.capacity) place -= from.capacity;
+        to[row * CHUNK_STRIDE + lane] = row < from.count && col < head_dim ? from.data[place * from.stride + col] : 0.0f;
+    }
+}
+
+__device__ __forceinline__ Quad quad_at(const float* place) { return *(const Quad*)place; }
+
+__device__ __forceinline__ Pair pair_at(const float* place) { return *(const Pair*)place; }
+
+// products[i][j] = a_row . b_row for rows R ty + i of a and tx + 16 j of b. Like the two functions after it, it
+// puts a barrier before it writes a chunk and none after it has read the last one.
+template <u32 R>
+__device__ __forceinline__ void multiply(const HeadRows& a, const HeadRows& b, u32 head_dim, float* a_chunk, float* b_chunk,
+                                         float (&products)[R][4]) {
+    const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
+    for (u32 i = 0; i < R; i++)
+        for (u32 j = 0; j < 4; j++) products[i][j] = 0.0f;
+    for (u32 chunk = 0; chunk * CHUNK < head_dim; chunk++) {
+        __syncthreads();
+        load_chunk<SIDE * R>(a_chunk, a, chunk, head_dim);
+        load_chunk<KEYS>(b_chunk, b, chunk, head_dim);
+        __syncthreads();
+#pragma unroll 2
+        for (u32 n = 0; n < CHUNK; n += 4) {
+            Quad left[R], right[4];
+#pragma unroll
+            for (u32 i = 0; i < R; i++) left[i] = quad_at(&a_chunk[(R * ty + i) * CHUNK_STRIDE + n]);
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) right[j] = quad_at(&b_chunk[(tx + SIDE * j) * CHUNK_STRIDE + n]);
+#pragma unroll
+            for (u32 i = 0; i < R; i++)
+#pragma unroll
+                for (u32 j = 0; j < 4; j++)
+                    products[i][j] += left[i].x * right[j].x + left[i].y * right[j].y + left[i].z * right[j].z + left[i].w * right[j].w;
+        }
+    }
+}
+
+// sums[i] += sum over k of weights[R ty + i][k] b[k], columns 32 chunk + 2 tx and the next of each chunk.
+template <u32 R>
+__device__ __forceinline__ void add_weighted(const float* weights, const HeadRows& b, u32 head_dim, float* b_chunk,
+                                             float (&sums)[R][2 * CHUNKS]) {
+    const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
+#pragma unroll
+    for (u32 chunk = 0; chunk < CHUNKS; chunk++) {
+        if (chunk * CHUNK >= head_dim) continue;
+        __syncthreads();
+        load_chunk<KEYS>(b_chunk, b, chunk, head_dim);
+        __syncthreads();
+#pragma unroll 2
+        for (u32 k = 0; k < KEYS; k += 4) {
+            Pair values[4];
+#pragma unroll
+            for (u32 n = 0; n < 4; n++) values[n] = pair_at(&b_chunk[(k + n) * CHUNK_STRIDE + 2 * tx]);
+#pragma unroll
+            for (u32 i = 0; i < R; i++) {
+                const Quad w = quad_at(&weights[(R * ty + i) * WEIGHT_STRIDE + k]);
+                sums[i][2 * chunk] += w.x * values[0].x + w.y * values[1].x + w.z * values[2].x + w.w * values[3].x;
+                sums[i][2 * chunk + 1] += w.x * values[0].y + w.y * values[1].y + w.z * values[2].y + w.w * values[3].y;
+            }
+        }
+    }
+}
+
+// sums[i] += sum over q of weights[q][4 ty + i] b[q]: the same with the weights turned.
+__device__ __forceinline__ void add_turned(const float* weights, const HeadRows& b, u32 head_dim, float* b_chunk,
+                                           float (&sums)[4][2 * CHUNKS]) {
+    const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
+#pragma unroll
+    for (u32 chunk = 0; chunk < CHUNKS; chunk++) {
+        if (chunk * CHUNK >= head_dim) continue;
+        __syncthreads();
+        load_chunk<KEYS>(b_chunk, b, chunk, head_dim);
+        __syncthreads();
+#pragma unroll 4
+        for (u32 q = 0; q < KEYS; q++) {
+            const Pair value = pair_at(&b_chunk[q * CHUNK_STRIDE + 2 * tx]);
+            const Quad w = quad_at(&weights[q * WEIGHT_STRIDE + 4 * ty]);
+            sums[0][2 * chunk] += w.x * value.x;
+            sums[0][2 * chunk + 1] += w.x * value.y;
+            sums[1][2 * chunk] += w.y * value.x;
+            sums[1][2 * chunk + 1] += w.y * value.y;
+            sums[2][2 * chunk] += w.z * value.x;
+            sums[2][2 * chunk + 1] += w.z * value.y;
+            sums[3][2 * chunk] += w.w * value.x;
+            sums[3][2 * chunk + 1] += w.w * value.y;
+        }
+    }
+}
+
+// Row R ty + i of the first `count` rows becomes `factors[i] values[i]`, or grows by it.
+template <u32 R>
+__device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS], const float (&factors)[R], float* to, u64 stride,
+                                           u32 count, u32 head_dim, u32 accumulate) {
+    const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
+#pragma unroll
+    for (u32 i = 0; i < R; i++) {
+        const u32 row = R * ty + i;
+        if (row >= count) continue;
+#pragma unroll
+        for (u32 n = 0; n < 2 * CHUNKS; n++) {
+            const u32 col = n / 2 * CHUNK + 2 * tx + n % 2;
+            if (col >= head_dim) continue;
+            float* place = &to[row * stride + col];
+            const float value = factors[i] * values[i][n];
+            *place = accumulate ? *place + value : value;
+        }
+    }
+}
+
+// The sum and the largest value of the 16 threads that share a query's row.
+__device__ __forceinline__ float side_sum(float value) {
+    for (int lanes = SIDE / 2; lanes > 0; lanes /= 2) value += __shfl_xor_sync(ALL_LANES, value, lanes);
+    return value;
+}
+
+__device__ __forceinline__ float side_max(float value) {
+    for (int lanes = SIDE / 2; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, lanes));
+    return value;
+}
+
+// Position of the first key that the query at a position sees.
+__device__ __forceinline__ u64 first_seen(u64 position, u32 window) {
+    return position + 1 > window ? position + 1 - window : 0;
+}
+
+template <u32 R>
+__device__ __forceinline__ void forward_tile(const AttentionTiles& p) {
+    SHARED(shared);
+    float *a_chunk = shared, *b_chunk = shared + SIDE * R * CHUNK_STRIDE;  // [16 R, 36], [64, 36]
+    float* weights = b_chunk + KEYS * CHUNK_STRIDE;                        // [16 R, 68]
+    const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE, queries = SIDE * R;
+    // The last tiles see the most keys and go first.
+    const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows, rest = blockIdx.x / p.heads / p.rows;
+    const u32 part = rest % p.parts, tile = (p.length + queries - 1) / queries - 1 - rest / p.parts;
+    const u32 first = tile * queries, count = min(queries, p.length - first), window = window_of(p, head);
+    const u64 at = (p.control ? p.control->position : 0) + first, start = first_seen(at, window);
+    const u64 tiles = (at + count - start + KEYS - 1) / KEYS, share = (tiles + p.parts - 1) / p.parts * KEYS;
+    const u64 end = min(at + count, start + (part + 1) * share);
+    const float slope = slope_of(p, head);
+    const u64 first_row = (u64)row * p.length + first, kv_start = head / p.group * (u64)p.head_dim;
+    const HeadRows q = plain_rows(p.q + first_row * p.q_stride + head * (u64)p.head_dim, p.q_stride, count);
+    HeadRows k = {p.k + row * p.capacity * p.k_stride + kv_start, p.k_stride, 0, p.capacity, 0};
+    HeadRows v = {p.v + row * p.capacity * p.v_stride + kv_start, p.v_stride, 0, p.capacity, 0};
+    float sums[R][2 * CHUNKS], tops[R], totals[R];
+#pragma unroll
+    for (u32 i = 0; i < R; i++) {
+        tops[i] = MINUS_INFINITY;
+        totals[i] = 0.0f;
+#pragma unroll
+        for (u32 n = 0; n < 2 * CHUNKS; n++) sums[i][n] = 0.0f;
+    }
+    for (u64 key = start + part * share; key < end; key += KEYS) {
+        k.place = v.place = key % p.capacity;
+        k.count = v.count = (u32)min((u64)KEYS, end - key);
+        float logits[R][4];
+        multiply<R>(q, k, p.head_dim, a_chunk, b_chunk, logits);
+#pragma unroll
+        for (u32 i = 0; i < R; i++) {
+            const u32 query = R * ty + i;
+            float top = tops[i];
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                const u32 col = tx + SIDE * j;
+                const int distance = (int)(at - key) + (int)query - (int)col;
+                const bool seen = query < count && col < k.count && distance >= 0 && (u32)distance < window;
+                logits[i][j] = seen ? p.scale * logits[i][j] - slope * (float)distance : MINUS_INFINITY;
+                top = fmaxf(top, logits[i][j]);
+            }
+            top = side_max(top);
+            // A query that has seen no key yet has nothing to bring to the new maximum.
+            const float factor = tops[i] == MINUS_INFINITY ? 0.0f : expf(tops[i] - top);
+            totals[i] *= factor;
+#pragma unroll
+            for (u32 n = 0; n < 2 * CHUNKS; n++) sums[i][n] *= factor;
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                const float weight = logits[i][j] == MINUS_INFINITY ? 0.0f : expf(logits[i][j] - top);
+                weights[query * WEIGHT_STRIDE + tx + SIDE * j] = weight;
+                totals[i] += weight;
+            }
+            tops[i] = top;
+        }
+        add_weighted<R>(weights, v, p.head_dim, b_chunk, sums);
+    }
+    const u64 slice = (u64)row * p.parts + part;
+    float factors[R];
+#pragma unroll
+    for (u32 i = 0; i < R; i++) {
+        const float total = side_sum(totals[i]);
+        // A part without keys counts as zeros of weight 0.
+        factors[i] = total == 0.0f ? 0.0f : 1.0f / total;
+        const u32 query = R * ty + i;
+        if (tx == 0 && query < count) p.log_sums[(slice * p.heads + head) * p.length + first + query] = tops[i] + logf(total);
+    }
+    float* y = p.y + (slice * p.length + first) * p.y_stride + head * (u64)p.head_dim;
+    store_rows<R>(sums, factors, y, p.y_stride, count, p.head_dim, 0);
+}
+
+// A tile of queries against a tile of keys in the backward pass: probabilities, and the gradient of
+// the products q.k. The query of row 0 is `offset` positions after the key of column 0.
+struct TilePair {
+    HeadRows q, dy, k, v;
+    const float *log_sums, *delta;  // [64], of the tile's queries
+    int offset;
+    u32 window;
+    float slope, scale;
+};
+
+__device__ __forceinline__ void differentiate(const TilePair& t, u32 head_dim, float* a_chunk, float* b_chunk,
+                                              float (&probabilities)[4][4], float (&slopes)[4][4]) {
+    const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
+    multiply<4>(t.q, t.k, head_dim, a_chunk, b_chunk, probabilities);
+    multiply<4>(t.dy, t.v, head_dim, a_chunk, b_chunk, slopes);
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        const u32 query = 4 * ty + i;
+        const bool any = query < t.q.count;
+        const float log_sum = any ? t.log_sums[query] : 0.0f, delta = any ? t.delta[query] : 0.0f;
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            const u32 col = tx + SIDE * j;
+            const int distance = t.offset + (int)query - (int)col;
+            const bool seen = any && col < t.k.count && distance >= 0 && (u32)distance < t.window;
+            const float logit = t.scale * probabilities[i][j] - t.slope * (float)distance;
+            const float probability = seen ? expf(logit - log_sum) : 0.0f;
+            probabilities[i][j] = probability;
+            slopes[i][j] = seen ? probability * (slopes[i][j] - delta) * t.scale : 0.0f;
+        }
+    }
+}
+
+// Leaves a tile of weights in shared memory for the other threads; a barrier must follow.
+__device__ __forceinline__ void share_weights(const float (&values)[4][4], float* weights) {
+    const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) weights[(4 * ty + i) * WEIGHT_STRIDE + tx + SIDE * j] = values[i][j];
+}
+
+// What both backward kernels read of a head; the tiles' own rows are still to be set.
+__device__ __forceinline__ TilePair pair_of(const AttentionTiles& p, u32 row, u32 head, u32 query, u32 key) {
+    TilePair t;
+    const u64 first = (u64)row * p.length, start = head * (u64)p.head_dim, kv_start = head / p.group * (u64)p.head_dim;
+    const u64 sums = ((u64)row * p.heads + head) * p.length + query;
+    const u32 queries = min((u32)KEYS, p.length - query), keys = min((u32)KEYS, p.length - key);
+    t.q = plain_rows(p.q + (first + query) * p.q_stride + start, p.q_stride, queries);
+    t.dy = plain_rows(p.dy + (first + query) * p.dy_stride + start, p.dy_stride, queries);
+    t.k = plain_rows(p.k + (first + key) * p.k_stride + kv_start, p.k_stride, keys);
+    t.v = plain_rows(p.v + (first + key) * p.v_stride + kv_start, p.v_stride, keys);
+    t.log_sums = p.log_sums + sums;
+    t.delta = p.delta + sums;
+    t.offset = (int)query - (int)key;
+    t.window = window_of(p, head);
+    t.slope = slope_of(p, head);
+    t.scale = p.scale;
+    return t;
+}
+
+// grad_a = dq of a tile of queries.
+KERNEL(256, attention_grad_q, AttentionTiles) {
+    SHARED(shared);
+    float *a_chunk = shared, *b_chunk = shared + KEYS * CHUNK_STRIDE, *weights = b_chunk + KEYS * CHUNK_STRIDE;
+    const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows;
+    const u32 tile = (p.length + KEYS - 1) / KEYS - 1 - blockIdx.x / p.heads / p.rows;
+    const u32 query = tile * KEYS, end = min(query + KEYS, p.length);
+    float sums[4][2 * CHUNKS];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+#pragma unroll
+        for (u32 n = 0; n < 2 * CHUNKS; n++) sums[i][n] = 0.0f;
+    for (u32 key = (u32)first_seen(query, window_of(p, head)); key < end; key += KEYS) {
+        const TilePair t = pair_of(p, row, head, query, key);
+        float probabilities[4][4], slopes[4][4];
+        differentiate(t, p.head_dim, a_chunk, b_chunk, probabilities, slopes);
+        share_weights(slopes, weights);
+        add_weighted<4>(weights, t.k, p.head_dim, b_chunk, sums);
+    }
+    const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    float* grad = p.grad_a + ((u64)row * p.length + query) * p.a_stride + head * (u64)p.head_dim;
+    store_rows<4>(sums, ones, grad, p.a_stride, end - query, p.head_dim, p.a_accumulate);
+}
+
+// grad_a = dk and grad_b = dv of a tile of keys, as far as they come from one query head.
+KERNEL(256, attention_grad_kv, AttentionTiles) {
+    SHARED(shared);
+    float *a_chunk = shared, *b_chunk = shared + KEYS * CHUNK_STRIDE, *weights = b_chunk + KEYS * CHUNK_STRIDE;
+    const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows;
+    const u32 key = blockIdx.x / p.heads / p.rows * KEYS, keys = min((u32)KEYS, p.length - key);
+    // The last key's last query is window - 1 positions after it.
+    const u64 last = (u64)key + keys - 1 + window_of(p, head);
+    const u32 end = (u32)min((u64)p.length, last);
+    float sums_k[4][2 * CHUNKS], sums_v[4][2 * CHUNKS];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+#pragma unroll
+        for (u32 n = 0; n < 2 * CHUNKS; n++) sums_k[i][n] = sums_v[i][n] = 0.0f;
+    for (u32 query = key; query < end; query += KEYS) {
+        const TilePair t = pair_of(p, row, head, query, key);
+        float probabilities[4][4], slopes[4][4];
+        differentiate(t, p.head_dim, a_chunk, b_chunk, probabilities, slopes);
+        share_weights(probabilities, weights);
+        add_turned(weights, t.dy, p.head_dim, b_chunk, sums_v);
+        // Everyone has read the probabilities before the slopes take their place.
+        __syncthreads();
+        share_weights(slopes, weights);
+        add_turned(weights, t.q, p.head_dim, b_chunk, sums_k);
+    }
+    const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    const u64 first = (u64)row * p.length + key, start = head * (u64)p.head_dim;
+    store_rows<4>(sums_k, ones, p.grad_a + first * p.a_stride + start, p.a_stride, keys, p.head_dim, p.a_accumulate);
+    store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
+}
+
+KERNEL(256, attention_forward, AttentionTiles) { forward_tile<4>(p); }
+
+// The same for tiles of 16 queries.
+KERNEL(256, attention_few, AttentionTiles) { forward_tile<1>(p); }
+
+struct AttentionParts {
+    const float* values;    // [B, parts, T, H K]
+    const float* log_sums;  // [B, parts, H, T]
+    float* y;               // [B, T, H K]
+    u64 y_stride, count;    // count: B T H K
+    u32 length, heads, head_dim, parts;
+};
+
+// One value of y from those of its parts, in their order.
+KERNEL(256, attention_parts, AttentionParts) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (index >= p.count) return;
+    const u64 cols = p.heads * (u64)p.head_dim, at = index / cols, col = index % cols;
+    const u64 row = at / p.length, t = at % p.length, head = col / p.head_dim;
+    const float* log_sums = p.log_sums + (row * p.parts * p.heads + head) * p.length + t;
+    const float* values = p.values + (row * p.parts * p.length + t) * cols + col;
+    float top = MINUS_INFINITY, total = 0.0f, sum = 0.0f;
+    for (u32 part = 0; part < p.parts; part++) top = fmaxf(top, log_sums[part * (u64)p.heads * p.length]);
+    for (u32 part = 0; part < p.parts; part++) {
+        const float weight = expf(log_sums[part * (u64)p.heads * p.length] - top);
+        total += weight;
+        sum += weight * values[part * p.length * cols];
+    }
+    p.y[at * p.y_stride + col] = sum / total;
+}
+
+struct AttentionAppend {
+    const float *k, *v;                    // [B, T, kv_heads K]
+    float* cache;                          // [B, capacity, 2 kv_heads K]
+    const Control* control;
+    u64 k_stride, v_stride, capacity, count;  // count: B T 2 kv_heads K
+    u32 length, cols;                      // cols: kv_heads K
+};
+
+// Keys and values of this feed to their places in the ring, a thread a value.
+KERNEL(256, attention_append, AttentionAppend) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (index >= p.count) return;
+    const u64 cols = 2 * (u64)p.cols, at = index / cols, col = index % cols;
+    const u64 row = at / p.length, place = (p.control->position + at % p.length) % p.capacity;
+    const float value = col < p.cols ? p.k[at * p.k_stride + col] : p.v[at * p.v_stride + col - p.cols];
+    p.cache[(row * p.capacity + place) * cols + col] = value;
+}
+
+struct AttentionDelta {
+    const float *y, *dy;              // [B, T, H K]
+    float* delta;                     // [B, H, T]
+    u64 y_stride, dy_stride, count;   // count: B T H
+    u32 length, heads, head_dim, unused;
+};
+
+// delta = dy . y of one head of one position, a warp each.
+KERNEL(256, attention_delta, AttentionDelta) {
+    const u32 lane = threadIdx.x % WARP;
+    const u64 index = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP;
+    if (index >= p.count) return;
+    const u64 at = index / p.heads, head = index % p.heads;
+    const float* y = p.y + at * p.y_stride + head * p.head_dim;
+    const float* dy = p.dy + at * p.dy_stride + head * p.head_dim;
+    float sum = 0.0f;
+    for (u32 n = lane; n < p.head_dim; n += WARP) sum += y[n] * dy[n];
+    sum = warp_sum(sum);
+    if (lane == 0) p.delta[(at / p.length * p.heads + head) * p.length + at % p.length] = sum;
+}
+
+struct AttentionGroups {
+    const float* heads;      // [B T, kv_heads, group, K]
+    float* grad;             // [B T, kv_heads K]
+    u64 grad_stride, count;  // count: B T kv_heads K
+    u32 cols, group, head_dim, accumulate;
+};
+
+// The gradient of a key or value head from those of its query heads, in their order; a thread a value.
+KERNEL(256, attention_groups, AttentionGroups) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (index >= p.count) return;
+    const u64 row = index / p.cols, col = index % p.cols;
+    const float* from = p.heads + (index / p.head_dim * p.group) * p.head_dim + col % p.head_dim;
+    float sum = 0.0f;
+    for (u32 member = 0; member < p.group; member++) sum += from[member * (u64)p.head_dim];
+    float* place = &p.grad[row * p.grad_stride + col];
+    *place = p.accumulate ? *place + sum : sum;
+}

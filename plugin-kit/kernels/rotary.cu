@@ -1,0 +1,49 @@
+// Rotary position embedding (RoPE, arXiv 2104.09864, eq. 34) in the half-split form: value n of a head
+// pairs with value n + dims / 2, and the pair turns by position * base^(-2n / dims). One thread an angle or a
+// value, no shared memory, no limits.
+
+struct RotaryTableParams {
+    float* table;            // [T, 2, dims / 2]: cosines, then sines
+    const Control* control;  // null where every sequence starts at position 0
+    double base;
+    u32 length, dims;
+};
+
+// In float64, so that angles are exact to float32 at a million tokens. `base` and `dims` come from the host and
+// no frequencies do, because an operation keeps no memory on a device.
+KERNEL(256, rotary_table, RotaryTableParams) {
+    const u32 half = p.dims / 2;
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, t = index / half;
+    const u32 n = (u32)(index % half);
+    if (t >= p.length) return;
+    const u64 position = (p.control ? p.control->position : 0) + t;
+    const double angle = (double)position * pow(p.base, -2.0 * (double)n / (double)p.dims);
+    double sine, cosine;
+    sincos(angle, &sine, &cosine);
+    p.table[t * p.dims + n] = (float)cosine;
+    p.table[t * p.dims + half + n] = (float)sine;
+}
+
+struct RotaryParams {
+    const float *x, *table;          // [B, T, cols], [T, 2, dims / 2]
+    float* y;                        // [B, T, cols]
+    u64 x_stride, y_stride, rows;    // rows: B T
+    u32 length, cols, head_dim, dims, accumulate;
+    float sign;                      // 1, or -1 to turn a gradient back
+};
+
+KERNEL(256, rotary, RotaryParams) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.cols;
+    if (row >= p.rows) return;
+    const u32 col = (u32)(index % p.cols), n = col % p.head_dim, half = p.dims / 2;
+    const float* x = p.x + row * p.x_stride + col;
+    float value = *x;
+    if (n < p.dims) {
+        const float* angles = p.table + row % p.length * p.dims + n % half;
+        const float c = angles[0], s = p.sign * angles[half];
+        value = n < half ? value * c - x[half] * s : value * c + *(x - half) * s;
+    }
+    float* place = &p.y[row * p.y_stride + col];
+    *place = p.accumulate ? *place + value : value;
+}

@@ -1,0 +1,361 @@
+//! Attention on a device; `kernels/attention.cu` has the algorithm.
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
+
+use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::run::{CudaRun, DeviceRows, DeviceState};
+use crate::engine::graph::Graph;
+use crate::engine::operation::KernelSource;
+use crate::engine::tensor::{Extent, Saved, Tensor};
+use crate::kernel_params;
+use crate::ops::attention::{Attention, AttentionSpec, PositionBias};
+
+/// The kernels for heads of up to so many values, so that a model compiles those of its width only.
+macro_rules! sources {
+    ($($width:literal)+) => {
+        static SOURCES: &[(usize, KernelSource)] = &[$((
+            $width,
+            KernelSource {
+                file: "attention.cu",
+                text: concat!(
+                    "#define WIDTH ", $width, "\n#line 1 \"attention.cu\"\n",
+                    include_str!("../../kernels/attention.cu"),
+                ),
+            },
+        )),+];
+    };
+}
+
+sources! { 32 64 128 256 }
+
+/// Queries of a tile, and keys.
+const TILE: usize = 64;
+
+/// Queries of a tile in runs of at most so many tokens.
+const FEW_TOKENS: usize = 16;
+
+/// The kernel with tiles of [`FEW_TOKENS`] queries.
+const FEW: &str = "attention_few";
+
+/// Threads of a block; `THREADS` of the source.
+const THREADS: u32 = 256;
+
+/// Blocks that keep a large card busy, two for each of an H100's 132 multiprocessors: keys are cut into
+/// parts up to here.
+const BUSY_BLOCKS: usize = 264;
+
+/// Fewest keys that a part is worth.
+const PART_KEYS: usize = 128;
+
+/// Most results of parts a head and row: parts times tokens.
+const PART_RESULTS: usize = 64;
+
+/// Values of shared memory: two chunks of 32 columns, in rows of 36, and a tile of weights in rows
+/// of 68.
+fn shared_values(queries: usize) -> usize {
+    (queries + TILE) * 36 + queries * 68
+}
+
+/// What only a device needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DeviceBuffers {
+    /// `[B, H, T]`: `grad_y . y` of each head.
+    delta: Saved,
+    /// Results of parts of the keys, `[B, parts, T, H K]`, then the logarithms of their sums,
+    /// `[B, parts, H, T]`.
+    parts: Saved,
+}
+
+impl DeviceBuffers {
+    pub(super) fn new(graph: &mut Graph, spec: AttentionSpec) -> Self {
+        let values = PART_RESULTS * spec.heads * (spec.head_dim + 1);
+        Self {
+            delta: graph.saved(Extent::Tokens(spec.heads)),
+            parts: graph.saved(Extent::Rows(values)),
+        }
+    }
+}
+
+kernel_params! {
+    struct AttentionTiles {
+        q: Ptr, dy: Ptr, k: Ptr, v: Ptr, y: Ptr, log_sums: Ptr, delta: Ptr, grad_a: Ptr, grad_b: Ptr, control: Ptr,
+        q_stride: u64, dy_stride: u64, k_stride: u64, v_stride: u64, y_stride: u64, a_stride: u64, b_stride: u64, capacity: u64,
+        rows: u32, length: u32, heads: u32, group: u32, head_dim: u32, parts: u32, window: u32, narrow_heads: u32,
+        alibi: u32, a_accumulate: u32, b_accumulate: u32, scale: f32,
+    }
+}
+
+kernel_params! {
+    struct AttentionParts {
+        values: Ptr, log_sums: Ptr, y: Ptr, y_stride: u64, count: u64,
+        length: u32, heads: u32, head_dim: u32, parts: u32,
+    }
+}
+
+kernel_params! {
+    struct AttentionAppend {
+        k: Ptr, v: Ptr, cache: Ptr, control: Ptr, k_stride: u64, v_stride: u64, capacity: u64, count: u64,
+        length: u32, cols: u32,
+    }
+}
+
+kernel_params! {
+    struct AttentionDelta {
+        y: Ptr, dy: Ptr, delta: Ptr, y_stride: u64, dy_stride: u64, count: u64,
+        length: u32, heads: u32, head_dim: u32, unused: u32,
+    }
+}
+
+kernel_params! {
+    struct AttentionGroups {
+        heads: Ptr, grad: Ptr, grad_stride: u64, count: u64, cols: u32, group: u32, head_dim: u32, accumulate: u32,
+    }
+}
+
+impl Attention {
+    /// The kernels that take this head; none where it is too wide.
+    pub(super) fn source(&self) -> Option<&'static KernelSource> {
+        let fits = |(width, _): &&(usize, KernelSource)| self.spec.head_dim <= *width;
+        SOURCES.iter().find(fits).map(|(_, source)| source)
+    }
+
+    fn checked_source(&self) -> Result<&'static KernelSource> {
+        self.source().ok_or_else(|| {
+            PluginError::unsupported(format!(
+                "attention over heads of {} values: its CUDA kernels take up to {}; use more heads or --device cpu",
+                self.spec.head_dim,
+                SOURCES.last().map_or(0, |(width, _)| *width)
+            ))
+        })
+    }
+
+    fn buffers(&self) -> Result<DeviceBuffers> {
+        self.device.ok_or_else(|| {
+            PluginError::internal("attention was recorded without the buffers of a device")
+        })
+    }
+
+    /// What all kernels over tiles read: keys and values of this run's rows, positions from 0.
+    fn tiles(&self, run: &CudaRun<'_>) -> AttentionTiles {
+        let spec = self.spec;
+        let (q, k, v) = (run.value(self.q), run.value(self.k), run.value(self.v));
+        let y = run.value(self.y);
+        let narrow = spec.bias == PositionBias::HardAlibi;
+        AttentionTiles {
+            q: q.data,
+            dy: Ptr::default(),
+            k: k.data,
+            v: v.data,
+            y: y.data,
+            log_sums: run.saved(self.log_sums),
+            delta: Ptr::default(),
+            grad_a: Ptr::default(),
+            grad_b: Ptr::default(),
+            control: Ptr::default(),
+            q_stride: q.stride as u64,
+            dy_stride: 0,
+            k_stride: k.stride as u64,
+            v_stride: v.stride as u64,
+            y_stride: y.stride as u64,
+            a_stride: 0,
+            b_stride: 0,
+            capacity: run.length() as u64,
+            rows: run.rows() as u32,
+            length: run.length() as u32,
+            heads: spec.heads as u32,
+            group: (spec.heads / spec.kv_heads) as u32,
+            head_dim: spec.head_dim as u32,
+            parts: 1,
+            window: spec
+                .window
+                .map_or(u32::MAX, |window| u32::try_from(window).unwrap_or(u32::MAX)),
+            narrow_heads: if narrow { spec.heads as u32 / 2 } else { 0 },
+            alibi: (spec.bias == PositionBias::Alibi).into(),
+            a_accumulate: 0,
+            b_accumulate: 0,
+            scale: spec.scale,
+        }
+    }
+
+    /// A launch over all tiles of all heads of all rows.
+    fn launch(&self, run: &CudaRun<'_>, name: &'static str, tiles: &AttentionTiles) -> Result<()> {
+        let queries = if name == FEW { FEW_TOKENS } else { TILE };
+        let blocks =
+            run.rows() * self.spec.heads * run.length().div_ceil(queries) * tiles.parts as usize;
+        let launch = Launch::flat(blocks, THREADS).with_shared(shared_values(queries));
+        run.launch(self.checked_source()?, name, launch, tiles)
+    }
+
+    /// Parts that a feed's keys are cut into, from sizes alone: what is recorded for a shape serves every
+    /// position.
+    fn parts(&self, run: &CudaRun<'_>, capacity: usize) -> usize {
+        let length = run.length().max(1);
+        let blocks = (run.rows() * self.spec.heads).max(1);
+        let keys = match self.spec.window {
+            Some(window) => capacity.min(window + length),
+            None => capacity,
+        };
+        let most = (PART_RESULTS / length).min(keys / PART_KEYS);
+        BUSY_BLOCKS.div_ceil(blocks).min(most).max(1)
+    }
+
+    pub(super) fn forward_on(&self, run: &CudaRun<'_>) -> Result<()> {
+        let mut tiles = self.tiles(run);
+        if let Some(state) = run.state(self.state) {
+            self.append(run, state)?;
+            let kv_cols = self.spec.kv_heads * self.spec.head_dim;
+            tiles.control = run.ports().control;
+            tiles.capacity = state.capacity as u64;
+            tiles.k = state.data;
+            tiles.v = state.data.value(kv_cols);
+            tiles.k_stride = 2 * kv_cols as u64;
+            tiles.v_stride = tiles.k_stride;
+            tiles.parts = self.parts(run, state.capacity) as u32;
+        }
+        let few = run.length() <= FEW_TOKENS;
+        let name = if few { FEW } else { "attention_forward" };
+        if tiles.parts == 1 {
+            return self.launch(run, name, &tiles);
+        }
+        self.forward_in_parts(run, name, tiles)
+    }
+
+    /// Keys and values of this feed to their places in the cache.
+    fn append(&self, run: &CudaRun<'_>, state: DeviceState) -> Result<()> {
+        let (k, v) = (run.value(self.k), run.value(self.v));
+        let count = k.rows * 2 * k.cols;
+        let params = AttentionAppend {
+            k: k.data,
+            v: v.data,
+            cache: state.data,
+            control: run.ports().control,
+            k_stride: k.stride as u64,
+            v_stride: v.stride as u64,
+            capacity: state.capacity as u64,
+            count: count as u64,
+            length: run.length() as u32,
+            cols: k.cols as u32,
+        };
+        run.launch(
+            self.checked_source()?,
+            "attention_append",
+            Launch::for_each(count),
+            &params,
+        )
+    }
+
+    fn forward_in_parts(
+        &self,
+        run: &CudaRun<'_>,
+        name: &'static str,
+        mut tiles: AttentionTiles,
+    ) -> Result<()> {
+        let y = run.value(self.y);
+        let count = y.rows * y.cols;
+        tiles.y = run.saved(self.buffers()?.parts);
+        tiles.y_stride = y.cols as u64;
+        tiles.log_sums = tiles.y.value(tiles.parts as usize * count);
+        self.launch(run, name, &tiles)?;
+        let params = AttentionParts {
+            values: tiles.y,
+            log_sums: tiles.log_sums,
+            y: y.data,
+            y_stride: y.stride as u64,
+            count: count as u64,
+            length: tiles.length,
+            heads: tiles.heads,
+            head_dim: tiles.head_dim,
+            parts: tiles.parts,
+        };
+        run.launch(
+            self.checked_source()?,
+            "attention_parts",
+            Launch::for_each(count),
+            &params,
+        )
+    }
+
+    pub(super) fn backward_on(&self, run: &CudaRun<'_>) -> Result<()> {
+        let dy = run.grad(self.y)?;
+        let mut tiles = self.tiles(run);
+        tiles.dy = dy.data;
+        tiles.dy_stride = dy.stride as u64;
+        tiles.delta = run.saved(self.buffers()?.delta);
+        self.delta(run, dy, tiles.delta)?;
+        let (grad, accumulate) = run.grad_mut(self.q)?;
+        tiles.grad_a = grad.data;
+        tiles.a_stride = grad.stride as u64;
+        tiles.a_accumulate = accumulate.into();
+        self.launch(run, "attention_grad_q", &tiles)?;
+        if tiles.group == 1 && !overlap(self.k, self.v) {
+            let (grad_k, add_k) = run.grad_mut(self.k)?;
+            let (grad_v, add_v) = run.grad_mut(self.v)?;
+            tiles.grad_a = grad_k.data;
+            tiles.a_stride = grad_k.stride as u64;
+            tiles.a_accumulate = add_k.into();
+            tiles.grad_b = grad_v.data;
+            tiles.b_stride = grad_v.stride as u64;
+            tiles.b_accumulate = add_v.into();
+            return self.launch(run, "attention_grad_kv", &tiles);
+        }
+        // Each query head leaves its share, so that there are as many blocks with few key heads as with
+        // many; the CPU form's buffers are of the right size.
+        tiles.grad_a = run.saved(self.grad_q);
+        tiles.grad_b = run.saved(self.by_head);
+        tiles.a_stride = dy.cols as u64;
+        tiles.b_stride = dy.cols as u64;
+        tiles.a_accumulate = 0;
+        tiles.b_accumulate = 0;
+        self.launch(run, "attention_grad_kv", &tiles)?;
+        self.add_group(run, tiles.grad_a, self.k)?;
+        self.add_group(run, tiles.grad_b, self.v)
+    }
+
+    fn delta(&self, run: &CudaRun<'_>, dy: DeviceRows, delta: Ptr) -> Result<()> {
+        let y = run.value(self.y);
+        let count = y.rows * self.spec.heads;
+        let params = AttentionDelta {
+            y: y.data,
+            dy: dy.data,
+            delta,
+            y_stride: y.stride as u64,
+            dy_stride: dy.stride as u64,
+            count: count as u64,
+            length: run.length() as u32,
+            heads: self.spec.heads as u32,
+            head_dim: self.spec.head_dim as u32,
+            unused: 0,
+        };
+        let warps = THREADS as usize / 32;
+        let launch = Launch::flat(count.div_ceil(warps), THREADS);
+        run.launch(self.checked_source()?, "attention_delta", launch, &params)
+    }
+
+    /// The gradient of k or v from the shares of its query heads.
+    fn add_group(&self, run: &CudaRun<'_>, heads: Ptr, input: Tensor) -> Result<()> {
+        let (grad, accumulate) = run.grad_mut(input)?;
+        let count = grad.rows * grad.cols;
+        let params = AttentionGroups {
+            heads,
+            grad: grad.data,
+            grad_stride: grad.stride as u64,
+            count: count as u64,
+            cols: grad.cols as u32,
+            group: (self.spec.heads / self.spec.kv_heads) as u32,
+            head_dim: self.spec.head_dim as u32,
+            accumulate: accumulate.into(),
+        };
+        run.launch(
+            self.checked_source()?,
+            "attention_groups",
+            Launch::for_each(count),
+            &params,
+        )
+    }
+}
+
+/// Whether two inputs share columns, so that their gradients may not be added to by one launch.
+fn overlap(a: Tensor, b: Tensor) -> bool {
+    a.id == b.id && a.start < b.start + b.cols && b.start < a.start + a.cols
+}
