@@ -11,5 +11,6 @@ mod embedding;
 mod head;
 mod linear;
 pub mod norm;
+mod norm_cuda;
 pub mod reference;
 mod rotary;
