@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod rows;
 pub mod simd;
 pub mod testing;
+pub mod testing_ends;
 pub mod units;
 
 pub use longhaul_plugin_api as api;

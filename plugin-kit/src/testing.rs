@@ -485,16 +485,16 @@ impl Case<'_> {
 }
 
 /// Parameters, gradients and ports of a program on a device.
-struct Bench {
+pub(crate) struct Bench {
     device: Arc<dyn Device>,
     params: ParamBlock,
-    grads: ParamBlock,
-    ports: Ports,
+    pub(crate) grads: ParamBlock,
+    pub(crate) ports: Ports,
     _control: Memory,
 }
 
 impl Bench {
-    fn new(device: &Arc<dyn Device>, program: &Program, params: &Params) -> Self {
+    pub(crate) fn new(device: &Arc<dyn Device>, program: &Program, params: &Params) -> Self {
         load_kernels(device.as_ref(), program).expect("kernels that compile");
         let block = ParamBlock::zeros(device, params).expect("memory");
         for (index, entry) in params.entries.iter().enumerate() {
@@ -516,7 +516,7 @@ impl Bench {
         }
     }
 
-    fn run<'a>(
+    pub(crate) fn run<'a>(
         &'a self,
         program: &'a Program,
         shape: Shape,
@@ -606,12 +606,12 @@ fn draws(seed: u64) -> impl FnMut() -> f32 {
     move || (rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32
 }
 
-fn widen(values: &[f32]) -> Vec<f64> {
+pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
 /// Non-finite values first, then the largest error relative to the largest value.
-fn compare(name: &str, got: &[f32], exact: &[f64], tolerance: f64) {
+pub(crate) fn compare(name: &str, got: &[f32], exact: &[f64], tolerance: f64) {
     assert_eq!(got.len(), exact.len(), "{name}: another number of values");
     let odd = got.iter().filter(|value| !value.is_finite()).count();
     assert_eq!(

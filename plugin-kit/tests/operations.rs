@@ -78,6 +78,66 @@ fn norms_whole_and_by_group() {
     }
 }
 
+/// Groups that a warp and that a block of threads takes, and lengths around a device's parts of rows.
+#[test]
+fn norms_of_other_sizes() {
+    for (rows, length, cols, groups) in [
+        (1, 1, 7, 1),
+        (1, 2, 32, 1),
+        (1, 257, 33, 3),
+        (3, 1, 1024, 1),
+        (1, 3, 2060, 2),
+    ] {
+        for kind in [NormKind::Rms, NormKind::Layer] {
+            Case {
+                rows,
+                length,
+                build: &|graph, inputs| graph.group_norm("n", inputs[0], kind, groups, 1e-5),
+                reference: &|inputs, params| {
+                    let width = cols / groups;
+                    inputs[0]
+                        .chunks(width)
+                        .enumerate()
+                        .flat_map(|(index, x)| {
+                            let at = index % groups * width;
+                            let bias = params.get(1).map(|bias| &bias[at..at + width]);
+                            normalise(x, &params[0][at..at + width], bias, 1e-5)
+                        })
+                        .collect()
+                },
+                ..case(&[cols])
+            }
+            .check_with(&longhaul_emulator::devices());
+        }
+    }
+}
+
+#[test]
+fn block_diagonal_linear() {
+    for (rows, length, cols, heads) in [(3, 65, 12, 3), (1, 1, 5, 1), (1, 64, 8, 8)] {
+        Case {
+            rows,
+            length,
+            build: &|graph, inputs| graph.block_linear("proj", inputs[0], heads),
+            reference: &|inputs, params| {
+                let (weight, bias, width) = (&params[0], &params[1], cols / heads);
+                inputs[0]
+                    .chunks(cols)
+                    .flat_map(|x| {
+                        (0..cols).map(move |o| {
+                            let start = o / width * width;
+                            let column = |i: usize| weight[(start + i) * width + o % width];
+                            bias[o] + (0..width).map(|i| x[start + i] * column(i)).sum::<f64>()
+                        })
+                    })
+                    .collect()
+            },
+            ..case(&[cols])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
 fn exact(activation: Activation, x: f64) -> f64 {
     let sigmoid = 1.0 / (1.0 + (-x).exp());
     match activation {

@@ -1,11 +1,15 @@
 //! Block-diagonal linear layers: every head has a square matrix of its own.
 
 use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
 
+use crate::cuda::device::{DeviceMat, Product, Ptr};
+use crate::cuda::rows::{self as device_rows, ROWS, parts};
+use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Run};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::params::Init;
-use crate::engine::tensor::{Param, Tensor};
+use crate::engine::tensor::{Param, Saved, Tensor};
 use crate::gemm::{Mat, gemm};
 use crate::rows::{self, column_sums};
 
@@ -29,11 +33,13 @@ impl Graph {
         let weight = self.param(&format!("{name}.weight"), &[heads, width, width], init);
         let bias = self.param_without_decay(&format!("{name}.bias"), &[heads, width], Init::Zeros);
         let y = self.tensor_like(x, x.cols());
+        let parts = self.wants_device().then(|| parts(self, x.cols()));
         self.push(BlockLinear {
             x,
             weight,
             bias,
             width,
+            parts,
             y,
         });
         y
@@ -46,6 +52,8 @@ struct BlockLinear {
     bias: Param,
     /// K.
     width: usize,
+    /// Sums of the bias's gradient, on a device.
+    parts: Option<Saved>,
     y: Tensor,
 }
 
@@ -96,5 +104,62 @@ impl Operation for BlockLinear {
         }
         column_sums(dy.data, &mut run.param_grad(self.bias));
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, y) = (run.value(self.x), run.value(self.y));
+        device_rows::broadcast(run, run.param(self.bias), y)?;
+        let weight = self.square(run.param(self.weight));
+        run.product(Product {
+            count: x.cols / self.width,
+            a_step: self.width,
+            b_step: self.width * self.width,
+            c_step: self.width,
+            ..Product::one(self.first_head(x), weight, self.first_head(y), 1.0, 1.0)
+        })
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, dy) = (run.value(self.x), run.grad(self.y)?);
+        let (dx, accumulate) = run.grad_mut(self.x)?;
+        let beta = if accumulate { 1.0 } else { 0.0 };
+        let (heads, values) = (x.cols / self.width, self.width * self.width);
+        let slope = self.first_head(dy);
+        let weight = self.square(run.param(self.weight)).t();
+        run.product(Product {
+            count: heads,
+            a_step: self.width,
+            b_step: values,
+            c_step: self.width,
+            ..Product::one(slope, weight, self.first_head(dx), 1.0, beta)
+        })?;
+        let grad_weight = self.square(run.param_grad(self.weight));
+        run.product(Product {
+            count: heads,
+            a_step: self.width,
+            b_step: self.width,
+            c_step: values,
+            ..Product::one(self.first_head(x).t(), slope, grad_weight, 1.0, 1.0)
+        })?;
+        let parts = self.parts.ok_or_else(|| {
+            PluginError::internal("a block-diagonal layer was recorded without Graph::want_device")
+        })?;
+        device_rows::column_sums(run, dy, parts, run.param_grad(self.bias))
+    }
+}
+
+impl BlockLinear {
+    /// The first head's columns.
+    fn first_head(&self, rows: DeviceRows) -> DeviceMat {
+        DeviceMat::new(rows.data, rows.rows, self.width, rows.stride)
+    }
+
+    /// The first head's matrix.
+    fn square(&self, data: Ptr) -> DeviceMat {
+        DeviceMat::new(data, self.width, self.width, self.width)
     }
 }

@@ -1,19 +1,29 @@
 //! Token embedding, learned absolute positions and the choice of scored positions.
 
 use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
 
+use super::embedding_cuda::EMBEDDING;
+use crate::cuda::rows::ROWS;
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Run};
-use crate::engine::tensor::{Param, Tensor};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
+use crate::engine::tensor::{Extent, Param, Saved, Tensor};
 use crate::simd::add_into;
 
 impl Graph {
     /// The rows of a table `[V, D]` that the input tokens name. Reading the padding token leaves no
     /// gradient in the table.
     pub fn embedding(&mut self, table: Param, padding: Option<u32>) -> Tensor {
-        let cols = self.param_shape(table)[1];
+        let (vocab, cols) = (self.param_shape(table)[0], self.param_shape(table)[1]);
         let y = self.tensor(cols);
-        self.push(Embedding { table, padding, y });
+        let order = self.wants_device().then(|| self.saved(Extent::Tokens(1)));
+        self.push(Embedding {
+            table,
+            vocab,
+            padding,
+            order,
+            y,
+        });
         y
     }
 
@@ -40,10 +50,14 @@ impl Graph {
     }
 }
 
-struct Embedding {
-    table: Param,
-    padding: Option<u32>,
-    y: Tensor,
+pub(super) struct Embedding {
+    pub(super) table: Param,
+    /// Rows of the table.
+    pub(super) vocab: usize,
+    pub(super) padding: Option<u32>,
+    /// Positions in the order of their tokens, u32 `[B T]`, on a device.
+    pub(super) order: Option<Saved>,
+    pub(super) y: Tensor,
 }
 
 impl Operation for Embedding {
@@ -74,13 +88,36 @@ impl Operation for Embedding {
         }
         Ok(())
     }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&EMBEDDING]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_forward(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_backward(run)
+    }
 }
 
-struct AddPositions {
-    x: Tensor,
-    table: Param,
-    positions: usize,
-    y: Tensor,
+pub(super) struct AddPositions {
+    pub(super) x: Tensor,
+    pub(super) table: Param,
+    pub(super) positions: usize,
+    pub(super) y: Tensor,
+}
+
+impl AddPositions {
+    /// The error of a run whose last position is past the table.
+    pub(super) fn too_long(&self, end: usize) -> PluginError {
+        PluginError::unsupported(format!(
+            "learned positions end at {}, and position {end} was asked for; a model with learned \
+             absolute positions cannot read further",
+            self.positions
+        ))
+    }
 }
 
 impl Operation for AddPositions {
@@ -92,12 +129,7 @@ impl Operation for AddPositions {
         let table = run.param(self.table);
         let (length, first) = (run.length(), run.position() as usize);
         if first + length > self.positions {
-            return Err(run.unsupported(format!(
-                "learned positions end at {}, and position {} was asked for; a model with learned \
-                 absolute positions cannot read further",
-                self.positions,
-                first + length
-            )));
+            return Err(self.too_long(first + length));
         }
         let x = run.value(self.x);
         let (rows, x) = (x.rows(), x.get());
@@ -132,11 +164,23 @@ impl Operation for AddPositions {
         }
         Ok(())
     }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&EMBEDDING, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_forward(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_backward(run)
+    }
 }
 
-struct SelectScored {
-    x: Tensor,
-    y: Tensor,
+pub(super) struct SelectScored {
+    pub(super) x: Tensor,
+    pub(super) y: Tensor,
 }
 
 impl Operation for SelectScored {
@@ -167,5 +211,17 @@ impl Operation for SelectScored {
             );
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&EMBEDDING]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_forward(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_backward(run)
     }
 }

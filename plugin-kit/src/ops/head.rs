@@ -3,13 +3,15 @@
 
 use longhaul_plugin_api::author::Result;
 
+use super::head_cuda::{self, HEAD};
+use crate::cuda::rows::ROWS;
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Run};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Extent, Param, Saved, Tensor};
 use crate::gemm::{Mat, gemm};
 use crate::simd::{exp, max, sum, tanh};
 
-/// Wanted positions whose logits exist at the same time.
+/// Wanted positions whose logits exist at the same time, on the CPU.
 const BLOCK: usize = 64;
 
 impl Graph {
@@ -17,16 +19,28 @@ impl Graph {
     /// only, see [`Graph::select_scored`]. With a cap c above 0 the logits are `c tanh(logit / c)`.
     /// The last operation of a program.
     pub fn head(&mut self, x: Tensor, weight: Param, cap: f32) {
+        let block = if self.wants_device() {
+            head_cuda::places(self.param_shape(weight)[0])
+        } else {
+            BLOCK
+        };
+        self.head_in_blocks(x, weight, cap, block);
+    }
+
+    /// [`Graph::head`] with the logits of at most `block` wanted positions at the same time.
+    ///
+    /// # Panics
+    /// If `block` is 0.
+    pub fn head_in_blocks(&mut self, x: Tensor, weight: Param, cap: f32, block: usize) {
+        assert!(block > 0, "a head with room for no logits");
         let vocab = self.param_shape(weight)[0];
         let grad = self.saved(Extent::Scored(x.cols()));
-        let logits = self.saved(Extent::ScoredBlock {
-            block: BLOCK,
-            cols: vocab,
-        });
+        let logits = self.saved(Extent::ScoredBlock { block, cols: vocab });
         self.push(Head {
             x,
             weight,
             vocab,
+            block,
             cap,
             grad,
             logits,
@@ -34,16 +48,18 @@ impl Graph {
     }
 }
 
-struct Head {
-    x: Tensor,
-    weight: Param,
-    vocab: usize,
+pub(super) struct Head {
+    pub(super) x: Tensor,
+    pub(super) weight: Param,
+    pub(super) vocab: usize,
+    /// Wanted positions whose logits exist at the same time.
+    pub(super) block: usize,
     /// c of the capped logits; 0 is no cap.
-    cap: f32,
+    pub(super) cap: f32,
     /// `[S, D]`: gradient of x, made while the logits exist.
-    grad: Saved,
-    /// `[BLOCK, V]` at most.
-    logits: Saved,
+    pub(super) grad: Saved,
+    /// `[block, V]` at most.
+    pub(super) logits: Saved,
 }
 
 impl Operation for Head {
@@ -60,8 +76,8 @@ impl Operation for Head {
         let mut sums = run.loss.get();
         let mut outputs = run.outputs.borrow_mut();
         let mut grad = run.saved_mut(self.grad);
-        for (block, wanted) in run.wanted().chunks(BLOCK).enumerate() {
-            let (first, rows) = (block * BLOCK, wanted.len());
+        for (block, wanted) in run.wanted().chunks(self.block).enumerate() {
+            let (first, rows) = (block * self.block, wanted.len());
             let x = Mat::new(x.from_row(first).data, rows, width, x.stride);
             let logits = &mut logits[..rows * vocab];
             gemm(logits, vocab, x, weight.t(), 1.0, 0.0);
@@ -121,6 +137,18 @@ impl Operation for Head {
             }
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&HEAD, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_forward(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_backward(run)
     }
 }
 

@@ -3,8 +3,10 @@
 
 use longhaul_plugin_api::author::Result;
 
+use super::norm_cuda::{NORM, NormParts};
+use crate::cuda::rows::{ROWS, parts};
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Run};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::params::Init;
 use crate::engine::tensor::{Extent, Param, Saved, Tensor};
 use crate::rows::for_pieces;
@@ -47,8 +49,16 @@ impl Graph {
         let bias = (kind == NormKind::Layer)
             .then(|| self.param(&format!("{name}.bias"), &[x.cols()], Init::Zeros));
         let y = self.tensor_like(x, x.cols());
-        // Mean and reciprocal deviation of each group; scored rows are at most the tokens.
-        let statistics = self.saved(Extent::Tokens(2 * groups));
+        // Mean and reciprocal deviation of each group, for as many rows as x has.
+        let statistics = match self.program.buffers[x.id] {
+            Extent::Scored(_) => Extent::Scored(2 * groups),
+            _ => Extent::Tokens(2 * groups),
+        };
+        let statistics = self.saved(statistics);
+        let parts = self.wants_device().then(|| NormParts {
+            weight: parts(self, x.cols()),
+            bias: bias.map(|_| parts(self, x.cols())),
+        });
         self.push(Norm {
             x,
             weight,
@@ -56,21 +66,24 @@ impl Graph {
             groups,
             epsilon,
             statistics,
+            parts,
             y,
         });
         y
     }
 }
 
-struct Norm {
-    x: Tensor,
-    weight: Param,
-    bias: Option<Param>,
-    groups: usize,
-    epsilon: f32,
+pub(super) struct Norm {
+    pub(super) x: Tensor,
+    pub(super) weight: Param,
+    pub(super) bias: Option<Param>,
+    pub(super) groups: usize,
+    pub(super) epsilon: f32,
     /// `[rows, groups, 2]`: mean (0 for RMSNorm) and reciprocal deviation.
-    statistics: Saved,
-    y: Tensor,
+    pub(super) statistics: Saved,
+    /// Sums of the parameters' gradients, on a device.
+    pub(super) parts: Option<NormParts>,
+    pub(super) y: Tensor,
 }
 
 impl Operation for Norm {
@@ -145,6 +158,18 @@ impl Operation for Norm {
             crate::rows::column_sums(dy, &mut run.param_grad(bias));
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&NORM, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_forward(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.device_backward(run)
     }
 }
 

@@ -1,0 +1,134 @@
+//! The norms on a device.
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
+
+use super::norm::Norm;
+use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::rows::{add_parts, part_count};
+use crate::cuda::run::{CudaRun, DeviceRows};
+use crate::engine::tensor::Saved;
+use crate::kernel_params;
+
+pub(super) static NORM: KernelSource = KernelSource {
+    file: "norm.cu",
+    text: include_str!("../../kernels/norm.cu"),
+};
+
+/// Threads of a block.
+const THREADS: usize = 256;
+
+/// Widest group that one warp takes; a lane then has 32 values of it.
+const WARP_WIDTH: usize = 1024;
+
+kernel_params! {
+    struct NormForward {
+        x: Ptr, weight: Ptr, bias: Ptr, y: Ptr, statistics: Ptr, x_stride: u64, rows: u64,
+        width: u32, groups: u32, team: u32, epsilon: f32,
+    }
+}
+
+kernel_params! {
+    struct NormBackward {
+        x: Ptr, weight: Ptr, dy: Ptr, statistics: Ptr, dx: Ptr, x_stride: u64, dy_stride: u64, dx_stride: u64, rows: u64,
+        width: u32, groups: u32, team: u32, centred: u32, accumulate: u32, unused: u32,
+    }
+}
+
+kernel_params! {
+    struct NormWeightBackward {
+        x: Ptr, dy: Ptr, statistics: Ptr, weight_parts: Ptr, bias_parts: Ptr, x_stride: u64, dy_stride: u64, rows: u64,
+        cols: u32, width: u32, part_count: u32, unused: u32,
+    }
+}
+
+/// Sums of the parameters' gradients over parts of the rows.
+#[derive(Clone, Copy)]
+pub(super) struct NormParts {
+    pub(super) weight: Saved,
+    pub(super) bias: Option<Saved>,
+}
+
+/// Threads that take one group of one row, and the launch for all of them.
+fn teams(rows: usize, groups: usize, width: usize) -> (usize, Launch) {
+    let team = if width <= WARP_WIDTH { 32 } else { THREADS };
+    let blocks = (rows * groups).div_ceil(THREADS / team);
+    (team, Launch::flat(blocks, THREADS as u32).with_shared(32))
+}
+
+impl Norm {
+    pub(super) fn device_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, y) = (run.value(self.x), run.value(self.y));
+        let width = x.cols / self.groups;
+        let (team, launch) = teams(x.rows, self.groups, width);
+        let params = NormForward {
+            x: x.data,
+            weight: run.param(self.weight),
+            bias: self.bias.map_or(Ptr::default(), |bias| run.param(bias)),
+            y: y.data,
+            statistics: run.saved(self.statistics),
+            x_stride: x.stride as u64,
+            rows: x.rows as u64,
+            width: width as u32,
+            groups: self.groups as u32,
+            team: team as u32,
+            epsilon: self.epsilon,
+        };
+        run.launch(&NORM, "norm_forward", launch, &params)
+    }
+
+    pub(super) fn device_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, dy) = (run.value(self.x), run.grad(self.y)?);
+        let (dx, accumulate) = run.grad_mut(self.x)?;
+        let width = x.cols / self.groups;
+        let (team, launch) = teams(x.rows, self.groups, width);
+        let params = NormBackward {
+            x: x.data,
+            weight: run.param(self.weight),
+            dy: dy.data,
+            statistics: run.saved(self.statistics),
+            dx: dx.data,
+            x_stride: x.stride as u64,
+            dy_stride: dy.stride as u64,
+            dx_stride: dx.stride as u64,
+            rows: x.rows as u64,
+            width: width as u32,
+            groups: self.groups as u32,
+            team: team as u32,
+            centred: self.bias.is_some().into(),
+            accumulate: accumulate.into(),
+            unused: 0,
+        };
+        run.launch(&NORM, "norm_backward", launch, &params)?;
+        self.param_gradients(run, x, dy)
+    }
+
+    fn param_gradients(&self, run: &CudaRun<'_>, x: DeviceRows, dy: DeviceRows) -> Result<()> {
+        let parts = self.parts.ok_or_else(|| {
+            PluginError::internal("a norm was recorded without Graph::want_device")
+        })?;
+        let count = part_count(x.rows);
+        let params = NormWeightBackward {
+            x: x.data,
+            dy: dy.data,
+            statistics: run.saved(self.statistics),
+            weight_parts: run.saved(parts.weight),
+            bias_parts: parts.bias.map_or(Ptr::default(), |bias| run.saved(bias)),
+            x_stride: x.stride as u64,
+            dy_stride: dy.stride as u64,
+            rows: x.rows as u64,
+            cols: x.cols as u32,
+            width: (x.cols / self.groups) as u32,
+            part_count: count as u32,
+            unused: 0,
+        };
+        let launch = Launch::of([x.cols.div_ceil(32), count, 1], 256).with_shared(512);
+        run.launch(&NORM, "norm_weight_backward", launch, &params)?;
+        let weight = run.param_grad(self.weight);
+        add_parts(run, parts.weight, count, x.cols, weight)?;
+        match (self.bias, parts.bias) {
+            (Some(bias), Some(sums)) => add_parts(run, sums, count, x.cols, run.param_grad(bias)),
+            _ => Ok(()),
+        }
+    }
+}
