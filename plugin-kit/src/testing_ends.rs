@@ -10,8 +10,8 @@ use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Device, Ptr};
 use crate::cuda::memory::{DeviceArena, Memory, download};
-use crate::cuda::model::DeviceStates;
 use crate::cuda::run::{Control, CudaRun, Ports};
+use crate::cuda::session::DeviceStates;
 use crate::engine::arena::Arena;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Outputs, Run, StateRows, Wanted};
