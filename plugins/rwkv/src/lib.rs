@@ -20,6 +20,8 @@ mod rwkv4;
 mod rwkv6;
 mod rwkv7;
 mod shift;
+#[cfg(test)]
+mod tests;
 mod wkv4;
 mod wkv4_scan;
 

@@ -1,0 +1,90 @@
+//! The operations by themselves, on the CPU and on emulated devices, against float64 references.
+
+use longhaul_emulator::devices;
+use longhaul_plugin_kit::testing::Case;
+use longhaul_plugin_kit::{Graph, Tensor};
+
+use crate::channel_mix::squared_relu;
+use crate::initial::by_share;
+use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
+
+/// Blends with weights of both kinds; each counts differently in the result.
+fn shift_case(rows: usize, length: usize, cols: usize, weighs: Weighs) {
+    let build = |graph: &mut Graph, inputs: &[Tensor]| {
+        let mut mixes: Vec<Mix> = ["a", "b", "c"]
+            .iter()
+            .zip([0.3f32, 0.9, 2.0])
+            .map(|(name, power)| {
+                let start = by_share(cols, |share| share.powf(power));
+                Mix::Channel(graph.param(name, &[cols], start))
+            })
+            .collect();
+        mixes.insert(1, Mix::Token(inputs[1]));
+        mixes.push(Mix::Token(inputs[2]));
+        let last = Last {
+            state: shift_state(graph, cols),
+            renew: true,
+        };
+        let blends = token_shift(graph, inputs[0], last, weighs, &mixes);
+        let each = blends.iter().enumerate();
+        each.fold(None, |sum, (index, &blend)| {
+            let part = graph.scale(blend, 0.5 + index as f32);
+            Some(sum.map_or(part, |sum| graph.add(sum, part)))
+        })
+        .expect("five blends")
+    };
+    let reference = |inputs: &[Vec<f64>], params: &[Vec<f64>]| -> Vec<f64> {
+        let x = &inputs[0];
+        let blend = |at: usize, weight: f64| {
+            let first = (at / cols).is_multiple_of(length);
+            let previous = if first { 0.0 } else { x[at - cols] };
+            match weighs {
+                Weighs::Current => weight * x[at] + (1.0 - weight) * previous,
+                Weighs::Previous => (1.0 - weight) * x[at] + weight * previous,
+            }
+        };
+        (0..x.len())
+            .map(|at| {
+                0.5 * blend(at, params[0][at % cols])
+                    + 1.5 * blend(at, inputs[1][at])
+                    + 2.5 * blend(at, params[1][at % cols])
+                    + 3.5 * blend(at, params[2][at % cols])
+                    + 4.5 * blend(at, inputs[2][at])
+            })
+            .collect()
+    };
+    Case {
+        rows,
+        length,
+        inputs: &[cols, cols, cols],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &build,
+        reference: &reference,
+    }
+    .check_with(&devices());
+}
+
+#[test]
+fn token_shift_agrees() {
+    for (rows, length, cols) in [(3, 1, 5), (1, 2, 33), (3, 65, 7), (1, 257, 40)] {
+        shift_case(rows, length, cols, Weighs::Current);
+        shift_case(rows, length, cols, Weighs::Previous);
+    }
+}
+
+#[test]
+fn squared_relu_agrees() {
+    for (rows, length, cols) in [(1, 1, 3), (3, 65, 33)] {
+        Case {
+            rows,
+            length,
+            inputs: &[cols],
+            range: (-2.0, 2.0),
+            recurrent: true,
+            build: &|graph, inputs| squared_relu(graph, inputs[0]),
+            reference: &|inputs, _| inputs[0].iter().map(|x| x.max(0.0).powi(2)).collect(),
+        }
+        .check_with(&devices());
+    }
+}
