@@ -4,6 +4,7 @@ use longhaul_emulator::devices;
 use longhaul_plugin_kit::testing::Case;
 use longhaul_plugin_kit::{Graph, Tensor};
 
+use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::squared_relu;
 use crate::initial::by_share;
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
@@ -84,6 +85,39 @@ fn squared_relu_agrees() {
             recurrent: true,
             build: &|graph, inputs| squared_relu(graph, inputs[0]),
             reference: &|inputs, _| inputs[0].iter().map(|x| x.max(0.0).powi(2)).collect(),
+        }
+        .check_with(&devices());
+    }
+}
+
+#[test]
+fn bonus_agrees() {
+    for (rows, length, heads, head_dim) in [(1, 1, 1, 4), (3, 65, 2, 5), (1, 33, 2, 68)] {
+        let cols = heads * head_dim;
+        Case {
+            rows,
+            length,
+            inputs: &[cols; 4],
+            range: (-1.0, 1.0),
+            recurrent: true,
+            build: &|graph, inputs| {
+                let u = graph.param("u", &[cols], by_share(cols, |share| 1.0 - 2.0 * share));
+                let [base, r, k, v] = inputs[..] else {
+                    panic!("four inputs")
+                };
+                bonus(graph, BonusInputs { base, r, k, v, u }, head_dim)
+            },
+            reference: &|inputs, params| {
+                let (r, k, v) = (&inputs[1], &inputs[2], &inputs[3]);
+                let mut y = inputs[0].clone();
+                for at in 0..y.len() {
+                    let first = at / head_dim * head_dim;
+                    let each = first..first + head_dim;
+                    let weight: f64 = each.map(|i| r[i] * k[i] * params[0][i % cols]).sum();
+                    y[at] += weight * v[at];
+                }
+                y
+            },
         }
         .check_with(&devices());
     }
