@@ -7,6 +7,8 @@ use longhaul_plugin_kit::{Graph, Tensor};
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::squared_relu;
 use crate::initial::by_share;
+use crate::matrix_state::{MatrixInputs, matrix_state};
+use crate::reference::{Matrix, rwkv6, rwkv7};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
 /// Blends with weights of both kinds; each counts differently in the result.
@@ -121,4 +123,70 @@ fn bonus_agrees() {
         }
         .check_with(&devices());
     }
+}
+
+/// RWKV-6 with four inputs, RWKV-7 with six.
+fn matrix_case(rows: usize, length: usize, heads: usize, head_dim: usize, removes: bool) {
+    let cols = heads * head_dim;
+    let slots = if removes { 6 } else { 4 };
+    let reference = |inputs: &[Vec<f64>]| {
+        let matrix = Matrix {
+            r: &inputs[0],
+            k: &inputs[1],
+            v: &inputs[2],
+            decay: &inputs[3],
+            length,
+            d_model: cols,
+            head_dim,
+        };
+        match &inputs[4..] {
+            [kappa, b] => rwkv7(matrix, kappa, b),
+            _ => rwkv6(matrix, &vec![0.0; cols]),
+        }
+    };
+    // With removal as long as the head is wide the state would grow beyond all bounds.
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    Case {
+        rows,
+        length,
+        inputs: &[cols; 6][..slots],
+        range: (-1.0, 1.0),
+        recurrent: true,
+        build: &|graph, inputs| {
+            let inputs = MatrixInputs {
+                r: inputs[0],
+                k: inputs[1],
+                v: inputs[2],
+                decay: inputs[3],
+                removal: removes.then(|| [4, 5].map(|slot| graph.scale(inputs[slot], scale))),
+            };
+            matrix_state(graph, inputs, head_dim)
+        },
+        reference: &|inputs, _| {
+            let mut inputs = inputs.to_vec();
+            for input in inputs.iter_mut().skip(4) {
+                input.iter_mut().for_each(|x| *x *= f64::from(scale));
+            }
+            reference(&inputs)
+        },
+    }
+    .check_with(&devices());
+}
+
+#[test]
+fn matrix_states_agree_at_every_length() {
+    for length in [1, 2, 7, 8, 9, 63, 64, 65] {
+        matrix_case(1, length, 1, 5, false);
+        matrix_case(1, length, 1, 5, true);
+    }
+}
+
+#[test]
+fn matrix_states_agree_at_every_width() {
+    for (rows, length, heads, head_dim) in [(3, 9, 2, 4), (1, 70, 1, 17), (1, 10, 1, 64)] {
+        matrix_case(rows, length, heads, head_dim, false);
+        matrix_case(rows, length, heads, head_dim, true);
+    }
+    matrix_case(1, 3, 1, 128, false);
+    matrix_case(1, 3, 1, 68, true);
 }
