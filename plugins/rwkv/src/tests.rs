@@ -9,6 +9,7 @@ use crate::channel_mix::squared_relu;
 use crate::initial::by_share;
 use crate::matrix_state::{MatrixInputs, matrix_state};
 use crate::reference::{Matrix, rwkv6, rwkv7};
+use crate::removal::{RemovalInputs, removal};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
 /// Blends with weights of both kinds; each counts differently in the result.
@@ -189,4 +190,46 @@ fn matrix_states_agree_at_every_width() {
     }
     matrix_case(1, 3, 1, 128, false);
     matrix_case(1, 3, 1, 68, true);
+}
+
+/// The three results, each counted differently.
+#[test]
+fn removal_agrees() {
+    for (rows, length, heads, head_dim) in [(1, 1, 1, 4), (3, 65, 2, 5), (1, 33, 2, 68)] {
+        let cols = heads * head_dim;
+        Case {
+            rows,
+            length,
+            inputs: &[cols; 2],
+            range: (-1.0, 1.0),
+            recurrent: true,
+            build: &|graph, inputs| {
+                let start = |low: f32| by_share(cols, |share| low + share);
+                let inputs = RemovalInputs {
+                    k: inputs[0],
+                    rate: inputs[1],
+                    removal_key: graph.param("xi", &[cols], start(0.5)),
+                    replacement: graph.param("alpha", &[cols], start(0.2)),
+                };
+                let removed = removal(graph, inputs, head_dim);
+                let (b, k) = (graph.scale(removed.b, 2.0), graph.scale(removed.k, 0.5));
+                let sum = graph.add(removed.kappa, b);
+                graph.add(sum, k)
+            },
+            reference: &|inputs, params| {
+                let (k, rate, xi, alpha) = (&inputs[0], &inputs[1], &params[0], &params[1]);
+                let kappa: Vec<f64> = (0..k.len()).map(|at| k[at] * xi[at % cols]).collect();
+                (0..k.len())
+                    .map(|at| {
+                        let head = &kappa[at / head_dim * head_dim..][..head_dim];
+                        let length = head.iter().map(|x| x * x).sum::<f64>().sqrt();
+                        let a = 1.0 / (1.0 + (-rate[at]).exp());
+                        let key = k[at] * (1.0 + (a - 1.0) * alpha[at % cols]);
+                        kappa[at] / length * (1.0 + 2.0 * a) + 0.5 * key
+                    })
+                    .collect()
+            },
+        }
+        .check_with(&devices());
+    }
 }
