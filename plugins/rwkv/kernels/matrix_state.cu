@@ -48,7 +48,7 @@ struct alignas(16) Four {
 
 // This thread's columns of a row in shared memory.
 template <int N>
-__device__ inline void take(const float* row, float (&x)[N]) {
+__device__ __forceinline__ void take(const float* row, float (&x)[N]) {
 #pragma unroll
     for (int j = 0; j < N / 4; j++) {
         const Four four = *reinterpret_cast<const Four*>(row + 16 * j + 4 * (threadIdx.x % 4));
@@ -58,10 +58,10 @@ __device__ inline void take(const float* row, float (&x)[N]) {
 }
 
 // The column of value i of a thread.
-__device__ inline u32 column_of(u32 i) { return i / 4 * 16 + threadIdx.x % 4 * 4 + i % 4; }
+__device__ __forceinline__ u32 column_of(u32 i) { return i / 4 * 16 + threadIdx.x % 4 * 4 + i % 4; }
 
 template <int N>
-__device__ inline float dot(const float (&a)[N], const float (&b)[N]) {
+__device__ __forceinline__ float dot(const float (&a)[N], const float (&b)[N]) {
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < N; i++) sum += a[i] * b[i];
@@ -71,7 +71,7 @@ __device__ inline float dot(const float (&a)[N], const float (&b)[N]) {
 
 // Tokens first .. first + count of [B, T] into shared memory, [count, step, W], with w in place of decay.
 template <int N, bool DELTA, class Params>
-__device__ inline void load_tokens(const Params& p, u64 first, u32 count, u32 step, float* tokens) {
+__device__ __forceinline__ void load_tokens(const Params& p, u64 first, u32 count, u32 step, float* tokens) {
     const u32 from = blockIdx.x % p.heads * p.head_dim;
     for (u32 index = threadIdx.x; index < count * 4 * N; index += blockDim.x) {
         const u32 t = index / (4 * N), c = index % (4 * N);
@@ -88,20 +88,20 @@ __device__ inline void load_tokens(const Params& p, u64 first, u32 count, u32 st
 }
 
 template <int N>
-__device__ inline void load_state(const float* from, float (&s)[N]) {
+__device__ __forceinline__ void load_state(const float* from, float (&s)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) s[i] = from[i * blockDim.x + threadIdx.x];
 }
 
 template <int N>
-__device__ inline void store_state(const float (&s)[N], float* to) {
+__device__ __forceinline__ void store_state(const float (&s)[N], float* to) {
 #pragma unroll
     for (int i = 0; i < N; i++) to[i * blockDim.x + threadIdx.x] = s[i];
 }
 
 // -S kappa of this thread's row, 0 without removal.
 template <int N, bool DELTA>
-__device__ inline float removal(const float (&s)[N], const float* token) {
+__device__ __forceinline__ float removal(const float (&s)[N], const float* token) {
     if (!DELTA) return 0.0f;
     float kappa[N];
     take(token + KAPPA * 4 * N, kappa);
@@ -109,7 +109,7 @@ __device__ inline float removal(const float (&s)[N], const float* token) {
 }
 
 template <int N, bool DELTA>
-__device__ inline void step(float (&s)[N], const float* token, float v, float removed) {
+__device__ __forceinline__ void step(float (&s)[N], const float* token, float v, float removed) {
     float k[N], w[N];
     take(token + KEY * 4 * N, k);
     take(token + DECAY * 4 * N, w);
@@ -123,7 +123,7 @@ __device__ inline void step(float (&s)[N], const float* token, float v, float re
 }
 
 template <int N, bool DELTA>
-__device__ inline void forward(const MatrixForward& p, float* shared) {
+__device__ __forceinline__ void forward(const MatrixForward& p, float* shared) {
     const u32 W = 4 * N, slots = DELTA ? MOST : KAPPA;
     float* tokens = shared;                  // [TILE, slots, W]
     float* out = shared + TILE * slots * W;  // [TILE, W]
@@ -168,7 +168,7 @@ __device__ inline void forward(const MatrixForward& p, float* shared) {
 
 // Lanes whose numbers differ by `mask` share 2 HALF values each: each keeps the sums of one half.
 template <int HALF, int N>
-__device__ inline void halve(float (&x)[N], u32 mask) {
+__device__ __forceinline__ void halve(float (&x)[N], u32 mask) {
     const bool upper = threadIdx.x & mask;
 #pragma unroll
     for (int i = 0; i < HALF; i++) {
@@ -179,7 +179,7 @@ __device__ inline void halve(float (&x)[N], u32 mask) {
 
 // Writes the sums over the eight rows of a warp to `sums` [W].
 template <int N>
-__device__ inline void sum_rows(float (&x)[N], float* sums) {
+__device__ __forceinline__ void sum_rows(float (&x)[N], float* sums) {
     halve<N / 2>(x, 16);
     halve<N / 4>(x, 8);
     u32 first = (threadIdx.x & 16 ? N / 2 : 0) + (threadIdx.x & 8 ? N / 4 : 0);
@@ -200,7 +200,7 @@ enum { SUM_R, SUM_K, SUM_W, SUM_KAPPA, SUM_B };
 // One token back: `grad`, the gradient of S after it, becomes that of S before it, which is `s`. `sums`
 // [warps, counted, W] and `grad_v` [W] are what this leaves for finish_token.
 template <int N, bool DELTA>
-__device__ inline void token_back(const float (&s)[N], float (&grad)[N], float removed, const float* token, float* sums, float* grad_v) {
+__device__ __forceinline__ void token_back(const float (&s)[N], float (&grad)[N], float removed, const float* token, float* sums, float* grad_v) {
     const u32 W = 4 * N, row = threadIdx.x / 4, counted = DELTA ? 5 : 3;
     const float v = token[VALUE * W + row], grad_o = token[(DELTA ? MOST : KAPPA) * W + row];
     sums += threadIdx.x / WARP * counted * W;
@@ -246,7 +246,7 @@ __device__ inline void token_back(const float (&s)[N], float (&grad)[N], float r
 
 // Writes a token's gradients, `at` being its index in [B, T].
 template <int N, bool DELTA>
-__device__ inline void finish_token(const MatrixBackward& p, u64 at, const float* token, const float* sums, const float* grad_v) {
+__device__ __forceinline__ void finish_token(const MatrixBackward& p, u64 at, const float* token, const float* sums, const float* grad_v) {
     const u32 W = 4 * N, counted = DELTA ? 5 : 3, from = blockIdx.x % p.heads * p.head_dim;
     for (u32 index = threadIdx.x; index < (counted + 1) * p.head_dim; index += blockDim.x) {
         const u32 what = index / p.head_dim, c = index % p.head_dim;
@@ -277,7 +277,7 @@ struct Sub {
 
 // The gradients of `count` tokens, at most SUB, from token `at` of [B, T] on, `s` being S before them.
 template <int N, bool DELTA>
-__device__ inline void some_back(const MatrixBackward& p, u64 at, u32 count, const float* from, float (&grad)[N], float* shared) {
+__device__ __forceinline__ void some_back(const MatrixBackward& p, u64 at, u32 count, const float* from, float (&grad)[N], float* shared) {
     constexpr u32 W = 4 * N, slots = DELTA ? MOST : KAPPA, SUB = Sub<N>::TOKENS;
     float *tokens = shared, *grad_v = tokens + SUB * (slots + 1) * W, *sums = grad_v + W;
     __syncthreads();
@@ -315,7 +315,7 @@ __device__ inline void some_back(const MatrixBackward& p, u64 at, u32 count, con
 }
 
 template <int N, bool DELTA>
-__device__ inline void backward(const MatrixBackward& p, float* shared) {
+__device__ __forceinline__ void backward(const MatrixBackward& p, float* shared) {
     constexpr u32 W = 4 * N, slots = DELTA ? MOST : KAPPA, SUB = Sub<N>::TOKENS;
     const u64 pair = blockIdx.x, size = N * blockDim.x;
     float* scratch = p.scratch + pair * (CHUNK / SUB) * size;
