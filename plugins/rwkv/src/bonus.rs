@@ -1,10 +1,13 @@
 //! What a position gives itself in RWKV-6 and RWKV-7, past the state: `y = base + (r . u k) v` in
 //! every head.
 
-use longhaul_plugin_kit::engine::operation::ViewMut;
+pub(crate) mod cuda;
+
+use longhaul_plugin_kit::cuda::rows::{ROWS, parts};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, ViewMut};
 use longhaul_plugin_kit::rows::for_pieces;
 use longhaul_plugin_kit::simd::{add_into, dot, sum};
-use longhaul_plugin_kit::{Graph, Operation, Param, Result, Run, Tensor, simd};
+use longhaul_plugin_kit::{Graph, Operation, Param, Result, Run, Saved, Tensor, simd};
 
 /// Inputs of the bonus, each `[B, T, D]` with the heads side by side.
 pub(crate) struct BonusInputs {
@@ -18,10 +21,13 @@ pub(crate) struct BonusInputs {
 
 /// Records the sum of base and bonus, `[B, T, D]`, over heads of `head_dim`.
 pub(crate) fn bonus(graph: &mut Graph, inputs: BonusInputs, head_dim: usize) -> Tensor {
-    let y = graph.tensor(inputs.base.cols());
+    let cols = inputs.base.cols();
+    let y = graph.tensor(cols);
+    let parts = graph.wants_device().then(|| parts(graph, cols));
     graph.push(Bonus {
         inputs,
         head_dim,
+        parts,
         y,
     });
     y
@@ -30,6 +36,8 @@ pub(crate) fn bonus(graph: &mut Graph, inputs: BonusInputs, head_dim: usize) -> 
 struct Bonus {
     inputs: BonusInputs,
     head_dim: usize,
+    /// Sums of the gradient of u, on a device.
+    parts: Option<Saved>,
     y: Tensor,
 }
 
@@ -94,6 +102,18 @@ impl Operation for Bonus {
             add_gradients(given, self.head_dim, &mut grads);
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&cuda::BONUS, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.backward_on(run)
     }
 }
 

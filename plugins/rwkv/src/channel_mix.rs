@@ -1,9 +1,11 @@
 //! The family's own MLP: token shift, a squared ReLU (arXiv 2109.08668), and up to RWKV-6 a gate.
 
 use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::cuda::device::{Launch, Ptr};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::rows::for_pieces;
-use longhaul_plugin_kit::{Graph, Init, Operation, Result, Run, Tensor, simd};
+use longhaul_plugin_kit::{Graph, Init, Operation, Result, Run, Tensor, kernel_params, simd};
 
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
@@ -48,10 +50,25 @@ impl ChannelMix {
 }
 
 /// Records `max(x, 0)^2`.
-fn squared_relu(graph: &mut Graph, x: Tensor) -> Tensor {
+pub(crate) fn squared_relu(graph: &mut Graph, x: Tensor) -> Tensor {
     let y = graph.tensor(x.cols());
     graph.push(SquaredRelu { x, y });
     y
+}
+
+static SQUARED_RELU: KernelSource = KernelSource {
+    file: "squared_relu.cu",
+    text: include_str!("../kernels/squared_relu.cu"),
+};
+
+kernel_params! {
+    struct SquaredReluForward { x: Ptr, y: Ptr, x_stride: u64, rows: u64, cols: u32, unused: u32 }
+}
+
+kernel_params! {
+    struct SquaredReluBackward {
+        x: Ptr, dy: Ptr, grad: Ptr, x_stride: u64, grad_stride: u64, rows: u64, cols: u32, accumulate: u32,
+    }
 }
 
 struct SquaredRelu {
@@ -89,6 +106,41 @@ impl Operation for SquaredRelu {
             }
         });
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&SQUARED_RELU]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, y) = (run.value(self.x), run.value(self.y));
+        let params = SquaredReluForward {
+            x: x.data,
+            y: y.data,
+            x_stride: x.stride as u64,
+            rows: x.rows as u64,
+            cols: x.cols as u32,
+            unused: 0,
+        };
+        let launch = Launch::for_each(x.rows * x.cols);
+        run.launch(&SQUARED_RELU, "squared_relu_forward", launch, &params)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let (x, dy) = (run.value(self.x), run.grad(self.y)?);
+        let (grad, accumulate) = run.grad_mut(self.x)?;
+        let params = SquaredReluBackward {
+            x: x.data,
+            dy: dy.data,
+            grad: grad.data,
+            x_stride: x.stride as u64,
+            grad_stride: grad.stride as u64,
+            rows: x.rows as u64,
+            cols: x.cols as u32,
+            accumulate: accumulate.into(),
+        };
+        let launch = Launch::for_each(x.rows * x.cols);
+        run.launch(&SQUARED_RELU, "squared_relu_backward", launch, &params)
     }
 }
 

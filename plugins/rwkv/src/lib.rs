@@ -4,6 +4,7 @@
 //! family shares, `heads`, `bonus` and `removal` what surrounds a matrix state. Each recurrence has a
 //! file that plans it over rows and channels or heads (`wkv4`, `matrix_state`) and one that computes
 //! a unit of it (`wkv4_scan`; `matrix_scan` and `matrix_gradients`); [`mod@reference`] is what all is held against.
+//! An operation's form for a device is its child `cuda`, with kernels in `kernels/`.
 
 mod bonus;
 mod channel_mix;
@@ -20,6 +21,8 @@ mod rwkv4;
 mod rwkv6;
 mod rwkv7;
 mod shift;
+#[cfg(test)]
+mod tests;
 mod wkv4;
 mod wkv4_scan;
 

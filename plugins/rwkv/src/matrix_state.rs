@@ -1,13 +1,15 @@
 //! The matrix-valued recurrences of RWKV-6 and RWKV-7 as one operation: rows of the batch and heads in
 //! parallel. States are kept every few tokens only and computed again for the gradients.
 
-use longhaul_plugin_kit::engine::operation::{Rows, View};
+mod cuda;
+
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, View};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{Extent, Graph, Operation, Result, Run, Saved, State, StateSpec, Tensor};
 
 use crate::matrix_gradients::{Gradients, backward};
 use crate::matrix_scan::{CHUNK, Given, forward, padded};
-use crate::part::{Part, Slot, scatter};
+use crate::part::{Part, Slot, not_for_a_device, saved_on_cpu, scatter};
 use crate::reference::{Matrix, rwkv6, rwkv7};
 
 /// Inputs of the recurrence, each `[B, T, D]` with the heads side by side; see
@@ -40,12 +42,16 @@ pub(crate) fn matrix_state(graph: &mut Graph, inputs: MatrixInputs, head_dim: us
         heads,
         head_dim,
         slots,
-        by_head: graph.saved(Extent::Tokens(slots * channels)),
-        kept: graph.saved(Extent::Chunks {
-            chunk: CHUNK,
-            cols: values,
-        }),
-        running: graph.saved(Extent::Rows(values)),
+        by_head: saved_on_cpu(graph, Extent::Tokens(slots * channels)),
+        kept: saved_on_cpu(
+            graph,
+            Extent::Chunks {
+                chunk: CHUNK,
+                cols: values,
+            },
+        ),
+        running: saved_on_cpu(graph, Extent::Rows(values)),
+        room: cuda::Room::new(graph, heads, head_dim),
         state: graph.state(StateSpec::Fixed {
             values: channels * head_dim,
             initial: 0.0,
@@ -93,6 +99,8 @@ struct MatrixState {
     kept: Saved,
     /// `[B, H, V, W]`: the state on its way, or its gradient.
     running: Saved,
+    /// What a device needs in place of them.
+    room: Option<cuda::Room>,
     /// `[H, V, K]` a row.
     state: State,
     o: Tensor,
@@ -282,5 +290,18 @@ impl Operation for MatrixState {
             scatter(&by_head, slot, length, head_dim, run.grad_mut(input));
         }
         Ok(())
+    }
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&cuda::MATRIX_STATE]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let room = self.room.as_ref().ok_or_else(not_for_a_device)?;
+        self.forward_on(run, room)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let room = self.room.as_ref().ok_or_else(not_for_a_device)?;
+        self.backward_on(run, room)
     }
 }

@@ -3,6 +3,7 @@
 
 use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
 use longhaul_plugin_kit::simd::add_into;
+use longhaul_plugin_kit::{Extent, Graph, PluginError, Saved};
 
 /// Columns of a matrix from a row on; only the first `count` columns belong to it.
 #[derive(Clone, Copy)]
@@ -48,6 +49,21 @@ impl<'a> Part<'a> {
         values[..self.count].copy_from_slice(&row[..self.count]);
         values
     }
+}
+
+/// A saved buffer that only the form for the CPU uses: empty in a program for a device.
+pub(crate) fn saved_on_cpu(graph: &mut Graph, extent: Extent) -> Saved {
+    let extent = if graph.wants_device() {
+        Extent::Fixed(0)
+    } else {
+        extent
+    };
+    graph.saved(extent)
+}
+
+/// The error of a program that was recorded without a device's buffers.
+pub(crate) fn not_for_a_device() -> PluginError {
+    PluginError::internal("the program was not recorded for a device")
 }
 
 /// Which of `count` buffers that lie together in every unit.

@@ -5,6 +5,10 @@
 //! kappa / |kappa|     b = a kappa / |kappa|     k (1 + (a - 1) alpha)
 //! ```
 
+mod cuda;
+
+use longhaul_plugin_kit::cuda::rows::{ROWS, parts};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::rows::for_pieces;
 use longhaul_plugin_kit::simd::{dot, sigmoid};
 use longhaul_plugin_kit::{Extent, Graph, Operation, Param, Result, Run, Saved, Tensor, simd};
@@ -41,10 +45,13 @@ pub(crate) fn removal(graph: &mut Graph, inputs: RemovalInputs, head_dim: usize)
         k: graph.tensor(cols),
     };
     let lengths = graph.saved(Extent::Tokens(cols / head_dim));
+    let both = graph.wants_device();
+    let both = both.then(|| [parts(graph, cols), parts(graph, cols)]);
     graph.push(RemovalOperation {
         inputs,
         head_dim,
         lengths,
+        parts: both,
         outputs,
     });
     outputs
@@ -55,6 +62,8 @@ struct RemovalOperation {
     head_dim: usize,
     /// `[B, T, H]`: 1 / |k xi|.
     lengths: Saved,
+    /// Sums of the gradients of xi and alpha, on a device.
+    parts: Option<[Saved; 2]>,
     outputs: Removal,
 }
 
@@ -135,6 +144,18 @@ impl Operation for RemovalOperation {
             add_gradients(given, &mut grads);
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&cuda::REMOVAL, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.backward_on(run)
     }
 }
 

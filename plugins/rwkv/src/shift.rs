@@ -1,11 +1,16 @@
 //! Token shift: blends of each position with the one before, several from one input. Its state is
 //! the last input. The position before the first is 0.
 
+mod cuda;
+
 use std::array::from_fn;
 
-use longhaul_plugin_kit::engine::operation::{Rows, View};
+use longhaul_plugin_kit::cuda::rows::{ROWS, parts};
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, View};
 use longhaul_plugin_kit::rows::for_pieces;
-use longhaul_plugin_kit::{Graph, Operation, Param, Result, Run, State, StateSpec, Tensor, simd};
+use longhaul_plugin_kit::{
+    Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor, simd,
+};
 
 /// Most blends of one input.
 const MOST: usize = 8;
@@ -58,11 +63,15 @@ pub(crate) fn token_shift(
         .map(|&mix| (mix, graph.tensor(x.cols())))
         .collect();
     let results = outputs.iter().map(|output| output.1).collect();
+    let summed = mixes.iter().filter(|mix| matches!(mix, Mix::Channel(_)));
+    let summed = summed.count() * x.cols();
+    let parts = (summed > 0 && graph.wants_device()).then(|| parts(graph, summed));
     graph.push(TokenShift {
         x,
         outputs,
         current: weighs == Weighs::Current,
         last,
+        parts,
     });
     results
 }
@@ -73,6 +82,8 @@ struct TokenShift {
     current: bool,
     /// `[D]` a row: the last input.
     last: Last,
+    /// Sums of the gradients of weights that are parameters, on a device.
+    parts: Option<Saved>,
 }
 
 /// Weights as rows.
@@ -209,6 +220,18 @@ impl Operation for TokenShift {
             }
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&cuda::SHIFT, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.backward_on(run)
     }
 }
 

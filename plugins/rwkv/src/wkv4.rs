@@ -1,19 +1,23 @@
 //! RWKV-4's recurrence as one operation: rows of the batch and blocks of channels in parallel. States
 //! are kept every few tokens only and computed again for the gradients.
 
+mod cuda;
+
+use longhaul_plugin_kit::cuda::rows::ROWS;
+use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::simd::negative_exp;
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
 
-use crate::part::{ONLY, Part, scatter};
+use crate::part::{ONLY, Part, not_for_a_device, saved_on_cpu, scatter};
 use crate::wkv4_scan::{BLOCK, CHUNK, EMPTY, Given, Gradients, STATE, backward, forward};
 
-/// Inputs of the recurrence; H is its number of channels.
 /// Multiply-adds a token and channel, roughly.
 const WORK: usize = 32;
 
+/// Inputs of the recurrence; H is its number of channels.
 pub(crate) struct Wkv4Inputs {
     /// `[B, T, H]`, before its sigmoid.
     pub r: Tensor,
@@ -55,16 +59,16 @@ pub(crate) fn wkv4(graph: &mut Graph, inputs: Wkv4Inputs) -> Tensor {
     let operation = Wkv4 {
         channels,
         units,
-        params: graph.saved(Extent::Fixed(2 * padded)),
-        by_unit: graph.saved(Extent::Tokens(padded)),
+        params: saved_on_cpu(graph, Extent::Fixed(2 * padded)),
+        by_unit: saved_on_cpu(graph, Extent::Tokens(padded)),
         kept: graph.saved(Extent::Chunks {
             chunk: CHUNK,
             cols: 2 * padded,
         }),
-        running: graph.saved(Extent::Rows(2 * padded)),
-        grad_k: graph.saved(Extent::Tokens(padded)),
-        grad_v: graph.saved(Extent::Tokens(padded)),
-        grad_params: graph.saved(Extent::Rows(2 * padded)),
+        running: saved_on_cpu(graph, Extent::Rows(2 * padded)),
+        grad_k: saved_on_cpu(graph, Extent::Tokens(padded)),
+        grad_v: saved_on_cpu(graph, Extent::Tokens(padded)),
+        grad_params: saved_on_cpu(graph, Extent::Rows(2 * padded)),
         mean: graph.state(StateSpec::Fixed {
             values: channels,
             initial: 0.0,
@@ -73,6 +77,7 @@ pub(crate) fn wkv4(graph: &mut Graph, inputs: Wkv4Inputs) -> Tensor {
             values: channels,
             initial: EMPTY,
         }),
+        room: cuda::Room::new(graph, channels),
         y,
         inputs,
     };
@@ -103,6 +108,8 @@ struct Wkv4 {
     mean: State,
     /// `[H]` a row: L.
     level: State,
+    /// What a device needs beside them.
+    room: Option<cuda::Room>,
     y: Tensor,
 }
 
@@ -292,5 +299,18 @@ impl Operation for Wkv4 {
             }
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&cuda::WKV4, &ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let room = self.room.as_ref().ok_or_else(not_for_a_device)?;
+        self.backward_on(run, room)
     }
 }

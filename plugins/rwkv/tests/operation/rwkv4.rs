@@ -44,12 +44,12 @@ fn check(rows: usize, length: usize, d_model: usize, layer: usize, options: &[(&
         build: &|graph, inputs| mixer.forward(graph, inputs[0], layer),
         reference: &|inputs, params| time_mix(&inputs[0], params, d_model, length),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]
 fn lengths_on_both_sides_of_the_chunks() {
-    for length in [1, 2, 31, 32, 33, 65] {
+    for length in [1, 2, 31, 32, 33, 63, 64, 65] {
         check(2, length, 5, 0, &[]);
     }
 }
@@ -59,6 +59,7 @@ fn several_and_partial_blocks_of_channels() {
     check(2, 20, 37, 1, &[]);
     check(1, 65, 64, 1, &[]);
     check(3, 35, 7, 1, &[("hidden", "41")]);
+    check(1, 257, 4, 1, &[]);
 }
 
 #[test]
@@ -78,6 +79,6 @@ fn channel_mix_agrees() {
                 channel_mix(|mix| lerp(&before, x, mix), params, d_model)
             },
         }
-        .check();
+        .check_with(&longhaul_emulator::devices());
     }
 }

@@ -164,6 +164,6 @@ fn channel_mix_agrees() {
                 channel_mix(|mix| lerp(x, &before, mix), params, d_model)
             },
         }
-        .check();
+        .check_with(&longhaul_emulator::devices());
     }
 }
