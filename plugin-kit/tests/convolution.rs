@@ -51,4 +51,6 @@ fn on_both_sides_of_tiles() {
         check(1, length, 33, 4, true);
     }
     check(3, 66, 5, 64, true);
+    // More tiles than parts of the sums.
+    check(70, 3, 3, 4, true);
 }
