@@ -17,7 +17,7 @@
 // position p is at place p modulo the capacity. In training the capacity is T.
 //
 // A feed of few tokens after many has few tiles of queries. Its keys are cut into `parts`, each with a result
-// of its own, and attention_parts adds those up by their sums of exponentials (arXiv 2311.01282, section 3).
+// of its own, and attention_parts (attention_rows.cu) adds those up by their sums of exponentials.
 
 #ifndef WIDTH
 #define WIDTH 64
@@ -212,8 +212,7 @@ __device__ __forceinline__ u64 first_seen(u64 position, u32 window) {
 }
 
 template <u32 R>
-__device__ __forceinline__ void forward_tile(const AttentionTiles& p) {
-    SHARED(shared);
+__device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* shared) {
     float *a_chunk = shared, *b_chunk = shared + SIDE * R * CHUNK_STRIDE;  // [16 R, 36], [64, 36]
     float* weights = b_chunk + KEYS * CHUNK_STRIDE;                        // [16 R, 68]
     const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE, queries = SIDE * R;
@@ -400,91 +399,13 @@ KERNEL(256, attention_grad_kv, AttentionTiles) {
     store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
 }
 
-KERNEL(256, attention_forward, AttentionTiles) { forward_tile<4>(p); }
+KERNEL(256, attention_forward, AttentionTiles) {
+    SHARED(shared);
+    forward_tile<4>(p, shared);
+}
 
 // The same for tiles of 16 queries.
-KERNEL(256, attention_few, AttentionTiles) { forward_tile<1>(p); }
-
-struct AttentionParts {
-    const float* values;    // [B, parts, T, H K]
-    const float* log_sums;  // [B, parts, H, T]
-    float* y;               // [B, T, H K]
-    u64 y_stride, count;    // count: B T H K
-    u32 length, heads, head_dim, parts;
-};
-
-// One value of y from those of its parts, in their order.
-KERNEL(256, attention_parts, AttentionParts) {
-    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
-    if (index >= p.count) return;
-    const u64 cols = p.heads * (u64)p.head_dim, at = index / cols, col = index % cols;
-    const u64 row = at / p.length, t = at % p.length, head = col / p.head_dim;
-    const float* log_sums = p.log_sums + (row * p.parts * p.heads + head) * p.length + t;
-    const float* values = p.values + (row * p.parts * p.length + t) * cols + col;
-    float top = MINUS_INFINITY, total = 0.0f, sum = 0.0f;
-    for (u32 part = 0; part < p.parts; part++) top = fmaxf(top, log_sums[part * (u64)p.heads * p.length]);
-    for (u32 part = 0; part < p.parts; part++) {
-        const float weight = expf(log_sums[part * (u64)p.heads * p.length] - top);
-        total += weight;
-        sum += weight * values[part * p.length * cols];
-    }
-    p.y[at * p.y_stride + col] = sum / total;
-}
-
-struct AttentionAppend {
-    const float *k, *v;                    // [B, T, kv_heads K]
-    float* cache;                          // [B, capacity, 2 kv_heads K]
-    const Control* control;
-    u64 k_stride, v_stride, capacity, count;  // count: B T 2 kv_heads K
-    u32 length, cols;                      // cols: kv_heads K
-};
-
-// Keys and values of this feed to their places in the ring, a thread a value.
-KERNEL(256, attention_append, AttentionAppend) {
-    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
-    if (index >= p.count) return;
-    const u64 cols = 2 * (u64)p.cols, at = index / cols, col = index % cols;
-    const u64 row = at / p.length, place = (p.control->position + at % p.length) % p.capacity;
-    const float value = col < p.cols ? p.k[at * p.k_stride + col] : p.v[at * p.v_stride + col - p.cols];
-    p.cache[(row * p.capacity + place) * cols + col] = value;
-}
-
-struct AttentionDelta {
-    const float *y, *dy;              // [B, T, H K]
-    float* delta;                     // [B, H, T]
-    u64 y_stride, dy_stride, count;   // count: B T H
-    u32 length, heads, head_dim, unused;
-};
-
-// delta = dy . y of one head of one position, a warp each.
-KERNEL(256, attention_delta, AttentionDelta) {
-    const u32 lane = threadIdx.x % WARP;
-    const u64 index = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP;
-    if (index >= p.count) return;
-    const u64 at = index / p.heads, head = index % p.heads;
-    const float* y = p.y + at * p.y_stride + head * p.head_dim;
-    const float* dy = p.dy + at * p.dy_stride + head * p.head_dim;
-    float sum = 0.0f;
-    for (u32 n = lane; n < p.head_dim; n += WARP) sum += y[n] * dy[n];
-    sum = warp_sum(sum);
-    if (lane == 0) p.delta[(at / p.length * p.heads + head) * p.length + at % p.length] = sum;
-}
-
-struct AttentionGroups {
-    const float* heads;      // [B T, kv_heads, group, K]
-    float* grad;             // [B T, kv_heads K]
-    u64 grad_stride, count;  // count: B T kv_heads K
-    u32 cols, group, head_dim, accumulate;
-};
-
-// The gradient of a key or value head from those of its query heads, in their order; a thread a value.
-KERNEL(256, attention_groups, AttentionGroups) {
-    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
-    if (index >= p.count) return;
-    const u64 row = index / p.cols, col = index % p.cols;
-    const float* from = p.heads + (index / p.head_dim * p.group) * p.head_dim + col % p.head_dim;
-    float sum = 0.0f;
-    for (u32 member = 0; member < p.group; member++) sum += from[member * (u64)p.head_dim];
-    float* place = &p.grad[row * p.grad_stride + col];
-    *place = p.accumulate ? *place + sum : sum;
+KERNEL(256, attention_few, AttentionTiles) {
+    SHARED(shared);
+    forward_tile<1>(p, shared);
 }

@@ -300,7 +300,7 @@ impl Operation for Attention {
         Ok(())
     }
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        self.source().into_iter().collect()
+        self.sources()
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {

@@ -29,6 +29,11 @@ macro_rules! sources {
 
 sources! { 32 64 128 256 }
 
+static ROWS: KernelSource = KernelSource {
+    file: "attention_rows.cu",
+    text: include_str!("../../kernels/attention_rows.cu"),
+};
+
 /// Queries of a tile, and keys.
 const TILE: usize = 64;
 
@@ -114,18 +119,20 @@ kernel_params! {
 }
 
 impl Attention {
-    /// The kernels that take this head; none where it is too wide.
-    pub(super) fn source(&self) -> Option<&'static KernelSource> {
-        let fits = |(width, _): &&(usize, KernelSource)| self.spec.head_dim <= *width;
-        SOURCES.iter().find(fits).map(|(_, source)| source)
+    /// What this head is compiled from.
+    pub(super) fn sources(&self) -> Vec<&'static KernelSource> {
+        self.source().into_iter().chain([&ROWS]).collect()
     }
 
-    fn checked_source(&self) -> Result<&'static KernelSource> {
-        self.source().ok_or_else(|| {
+    /// The kernels over tiles that take this head.
+    fn source(&self) -> Result<&'static KernelSource> {
+        let head_dim = self.spec.head_dim;
+        let fits = |(width, _): &&(usize, KernelSource)| head_dim <= *width;
+        let source = SOURCES.iter().find(fits).map(|(_, source)| source);
+        source.ok_or_else(|| {
+            let most = SOURCES.last().map_or(0, |(width, _)| *width);
             PluginError::unsupported(format!(
-                "attention over heads of {} values: its CUDA kernels take up to {}; use more heads or --device cpu",
-                self.spec.head_dim,
-                SOURCES.last().map_or(0, |(width, _)| *width)
+                "attention over heads of {head_dim} values: its CUDA kernels take up to {most}; use more heads or --device cpu",
             ))
         })
     }
@@ -184,7 +191,7 @@ impl Attention {
         let blocks =
             run.rows() * self.spec.heads * run.length().div_ceil(queries) * tiles.parts as usize;
         let launch = Launch::flat(blocks, THREADS).with_shared(shared_values(queries));
-        run.launch(self.checked_source()?, name, launch, tiles)
+        run.launch(self.source()?, name, launch, tiles)
     }
 
     /// Parts that a feed's keys are cut into, from sizes alone: what is recorded for a shape serves every
@@ -201,6 +208,8 @@ impl Attention {
     }
 
     pub(super) fn forward_on(&self, run: &CudaRun<'_>) -> Result<()> {
+        // Before the cache changes.
+        self.source()?;
         let mut tiles = self.tiles(run);
         if let Some(state) = run.state(self.state) {
             self.append(run, state)?;
@@ -237,12 +246,7 @@ impl Attention {
             length: run.length() as u32,
             cols: k.cols as u32,
         };
-        run.launch(
-            self.checked_source()?,
-            "attention_append",
-            Launch::for_each(count),
-            &params,
-        )
+        run.launch(&ROWS, "attention_append", Launch::for_each(count), &params)
     }
 
     fn forward_in_parts(
@@ -268,12 +272,7 @@ impl Attention {
             head_dim: tiles.head_dim,
             parts: tiles.parts,
         };
-        run.launch(
-            self.checked_source()?,
-            "attention_parts",
-            Launch::for_each(count),
-            &params,
-        )
+        run.launch(&ROWS, "attention_parts", Launch::for_each(count), &params)
     }
 
     pub(super) fn backward_on(&self, run: &CudaRun<'_>) -> Result<()> {
@@ -329,7 +328,7 @@ impl Attention {
         };
         let warps = THREADS as usize / 32;
         let launch = Launch::flat(count.div_ceil(warps), THREADS);
-        run.launch(self.checked_source()?, "attention_delta", launch, &params)
+        run.launch(&ROWS, "attention_delta", launch, &params)
     }
 
     /// The gradient of k or v from the shares of its query heads.
@@ -346,12 +345,7 @@ impl Attention {
             head_dim: self.spec.head_dim as u32,
             accumulate: accumulate.into(),
         };
-        run.launch(
-            self.checked_source()?,
-            "attention_groups",
-            Launch::for_each(count),
-            &params,
-        )
+        run.launch(&ROWS, "attention_groups", Launch::for_each(count), &params)
     }
 }
 

@@ -155,8 +155,9 @@ inline void run_block(bool reversed) {
 
 // Runs a kernel over a grid; an empty text, or what went wrong.
 inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const void*), const void* params) {
-    static std::string answer;
-    static std::vector<char*> stacks;
+    // All libraries of a process share these, and one that is closed must not destroy them.
+    static std::string& answer = *new std::string;
+    static std::vector<char*>& stacks = *new std::vector<char*>;
     const unsigned threads = launch.block[0] * launch.block[1] * launch.block[2];
     answer.clear();
     if (threads == 0 || threads > most || threads > 1024) {

@@ -1,0 +1,87 @@
+// What attention does value by value around its tiles (attention.cu): the cache, the parts of a feed's keys,
+// delta = dy . y, and the gradients of key heads that several query heads share. One thread a value, in
+// attention_delta one warp a head and position; no shared memory, no limits.
+
+struct AttentionParts {
+    const float* values;    // [B, parts, T, H K]
+    const float* log_sums;  // [B, parts, H, T]
+    float* y;               // [B, T, H K]
+    u64 y_stride, count;    // count: B T H K
+    u32 length, heads, head_dim, parts;
+};
+
+// One value of y from those of its parts, in their order.
+KERNEL(256, attention_parts, AttentionParts) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (index >= p.count) return;
+    const u64 cols = p.heads * (u64)p.head_dim, at = index / cols, col = index % cols;
+    const u64 row = at / p.length, t = at % p.length, head = col / p.head_dim;
+    const float* log_sums = p.log_sums + (row * p.parts * p.heads + head) * p.length + t;
+    const float* values = p.values + (row * p.parts * p.length + t) * cols + col;
+    float top = MINUS_INFINITY, total = 0.0f, sum = 0.0f;
+    for (u32 part = 0; part < p.parts; part++) top = fmaxf(top, log_sums[part * (u64)p.heads * p.length]);
+    for (u32 part = 0; part < p.parts; part++) {
+        const float weight = expf(log_sums[part * (u64)p.heads * p.length] - top);
+        total += weight;
+        sum += weight * values[part * p.length * cols];
+    }
+    p.y[at * p.y_stride + col] = sum / total;
+}
+
+struct AttentionAppend {
+    const float *k, *v;                    // [B, T, kv_heads K]
+    float* cache;                          // [B, capacity, 2 kv_heads K]
+    const Control* control;
+    u64 k_stride, v_stride, capacity, count;  // count: B T 2 kv_heads K
+    u32 length, cols;                      // cols: kv_heads K
+};
+
+// Keys and values of this feed to their places in the ring, a thread a value.
+KERNEL(256, attention_append, AttentionAppend) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (index >= p.count) return;
+    const u64 cols = 2 * (u64)p.cols, at = index / cols, col = index % cols;
+    const u64 row = at / p.length, place = (p.control->position + at % p.length) % p.capacity;
+    const float value = col < p.cols ? p.k[at * p.k_stride + col] : p.v[at * p.v_stride + col - p.cols];
+    p.cache[(row * p.capacity + place) * cols + col] = value;
+}
+
+struct AttentionDelta {
+    const float *y, *dy;              // [B, T, H K]
+    float* delta;                     // [B, H, T]
+    u64 y_stride, dy_stride, count;   // count: B T H
+    u32 length, heads, head_dim, unused;
+};
+
+// delta = dy . y of one head of one position, a warp each.
+KERNEL(256, attention_delta, AttentionDelta) {
+    const u32 lane = threadIdx.x % WARP;
+    const u64 index = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP;
+    if (index >= p.count) return;
+    const u64 at = index / p.heads, head = index % p.heads;
+    const float* y = p.y + at * p.y_stride + head * p.head_dim;
+    const float* dy = p.dy + at * p.dy_stride + head * p.head_dim;
+    float sum = 0.0f;
+    for (u32 n = lane; n < p.head_dim; n += WARP) sum += y[n] * dy[n];
+    sum = warp_sum(sum);
+    if (lane == 0) p.delta[(at / p.length * p.heads + head) * p.length + at % p.length] = sum;
+}
+
+struct AttentionGroups {
+    const float* heads;      // [B T, kv_heads, group, K]
+    float* grad;             // [B T, kv_heads K]
+    u64 grad_stride, count;  // count: B T kv_heads K
+    u32 cols, group, head_dim, accumulate;
+};
+
+// The gradient of a key or value head from those of its query heads, in their order; a thread a value.
+KERNEL(256, attention_groups, AttentionGroups) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (index >= p.count) return;
+    const u64 row = index / p.cols, col = index % p.cols;
+    const float* from = p.heads + (index / p.head_dim * p.group) * p.head_dim + col % p.head_dim;
+    float sum = 0.0f;
+    for (u32 member = 0; member < p.group; member++) sum += from[member * (u64)p.head_dim];
+    float* place = &p.grad[row * p.grad_stride + col];
+    *place = p.accumulate ? *place + sum : sum;
+}
