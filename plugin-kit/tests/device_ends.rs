@@ -39,6 +39,10 @@ fn build(graph: &mut Graph, model: Model) {
     let x = graph.scale(x, 1.5);
     let x = graph.select_scored(x);
     let x = graph.norm("norm", x, NormKind::Layer, 1e-5);
+    // With this bias unused places have logits too, which must not count.
+    let square = graph.param("square", &[width, width], Init::Normal { std: 0.5 });
+    let bias = graph.param("bias", &[width], Init::Constant(0.7));
+    let x = graph.linear_by(x, square, Some(bias));
     let weight = if model.tied {
         table
     } else {
@@ -157,7 +161,7 @@ fn sizes_beyond_one_block() {
 fn the_first_of_equals_is_the_most_likely() {
     let vocab = 5000;
     let values: Vec<f32> = (0..vocab)
-        .map(|token| if token % 1500 == 700 { 1.0 } else { 0.0 })
+        .map(|token| f32::from(token % 1500 == 700 || token % 1024 == 700))
         .collect();
     let ends = Ends {
         rows: 1,
