@@ -246,8 +246,10 @@ impl Device for Driver {
             .lock()
             .map_err(|_| PluginError::internal("an earlier launch panicked"))?;
         for source in sources {
-            if !modules.contains_key(&identity(source)) {
-                modules.insert(identity(source), self.module(source)?);
+            if let std::collections::hash_map::Entry::Vacant(place) =
+                modules.entry(identity(source))
+            {
+                place.insert(self.module(source)?);
             }
         }
         Ok(())

@@ -212,14 +212,13 @@ impl DeviceArena {
         training: bool,
         poison: bool,
     ) -> Result<bool> {
-        let lengths: Vec<usize> = program
-            .buffers
-            .iter()
-            .map(|extent| extent.len(shape))
-            .collect();
+        let extents = program.buffers.iter();
+        let lengths: Vec<usize> = extents.map(|extent| extent.len(shape)).collect();
         let count = lengths.len();
-        let twice = if training { 2 } else { 1 };
-        let layout = Layout::new(lengths.iter().cycle().take(twice * count).copied());
+        let gradients = lengths.iter().zip(&program.has_gradient);
+        let gradients = gradients.map(|(length, has)| if *has { *length } else { 0 });
+        let gradients = gradients.take(if training { count } else { 0 });
+        let layout = Layout::new(lengths.iter().copied().chain(gradients));
         let moved = self.memory.grow(layout.total)?;
         if poison {
             let memory = &self.memory;

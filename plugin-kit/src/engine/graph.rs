@@ -12,6 +12,8 @@ use super::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
 pub struct Program {
     pub(crate) operations: Vec<Box<dyn Operation>>,
     pub(crate) buffers: Vec<Extent>,
+    /// Which buffers are activations and so have a gradient.
+    pub(crate) has_gradient: Vec<bool>,
     pub(crate) states: Vec<StateSpec>,
 }
 
@@ -163,6 +165,7 @@ impl Graph {
 
     fn tensor_of(&mut self, extent: Extent, cols: usize) -> Tensor {
         self.program.buffers.push(extent);
+        self.program.has_gradient.push(true);
         Tensor {
             id: self.program.buffers.len() - 1,
             start: 0,
@@ -174,6 +177,7 @@ impl Graph {
     /// A buffer kept from forward to backward, without a gradient.
     pub fn saved(&mut self, extent: Extent) -> Saved {
         self.program.buffers.push(extent);
+        self.program.has_gradient.push(false);
         Saved {
             id: self.program.buffers.len() - 1,
         }

@@ -92,7 +92,7 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
         build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
         reference: &|inputs, params| block(&inputs[0], params, d_model, length, heads),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

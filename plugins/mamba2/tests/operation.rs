@@ -104,7 +104,7 @@ fn check(rows: usize, length: usize, d_model: usize, groups: usize, options: &[(
         build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
         reference: &|inputs, params| layer(&inputs[0], params, d_model, 4, sizes),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn check(rows: usize, d_model: usize, options: &[(&str, &str)], exact: Layer) {
         build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
         reference: &|inputs, params| layer(&inputs[0], &params[0], &params[1], exact),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

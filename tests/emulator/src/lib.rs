@@ -6,6 +6,8 @@
 //! then needs libasan in `LD_PRELOAD`. `LONGHAUL_KERNEL_SOURCES=DIR` leaves the text of every source that is
 //! loaded in DIR, for the kit's example `kernels`.
 
+pub mod plugin;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -314,8 +316,10 @@ impl Device for Emulator {
     fn load(&self, sources: &[&'static KernelSource]) -> Result<()> {
         for source in sources {
             let mut libraries = self.libraries.lock().expect("no panic holds it");
-            if !libraries.contains_key(&identity(source)) {
-                libraries.insert(identity(source), self.compile(source)?);
+            if let std::collections::hash_map::Entry::Vacant(place) =
+                libraries.entry(identity(source))
+            {
+                place.insert(self.compile(source)?);
             }
         }
         Ok(())
