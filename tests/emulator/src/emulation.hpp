@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <csetjmp>
 #include <ucontext.h>
 #include <vector>
 
@@ -47,6 +48,8 @@ struct Fiber {
     ucontext_t context;
     Dim3 thread;
     State state;
+    jmp_buf jump;
+    bool entered;
     unsigned warp, lane, shuffles;
     void* fake_stack;
     char* stack;
@@ -56,6 +59,7 @@ struct Block {
     std::vector<Fiber> fibers;
     std::vector<uint64_t> slots;  // [warps, 2, 32]
     ucontext_t scheduler;
+    jmp_buf scheduler_jump;
     const void* scheduler_stack;
     size_t scheduler_stack_size;
     Dim3 index, size, grid;
@@ -68,12 +72,29 @@ struct Block {
 inline Block* block = nullptr;
 inline Fiber* current = nullptr;
 
+#if defined(__SANITIZE_ADDRESS__)
+// The sanitizer follows contexts, not jumps.
+inline void leave(Fiber& fiber) { swapcontext(&fiber.context, &block->scheduler); }
+inline void enter_or_return(Fiber& fiber) { swapcontext(&block->scheduler, &fiber.context); }
+#else
+// A context is entered once; afterwards jumps, which ask the kernel for nothing, go to and fro.
+__attribute__((noinline)) inline void leave(Fiber& fiber) {
+    if (_setjmp(fiber.jump) == 0) _longjmp(block->scheduler_jump, 1);
+}
+__attribute__((noinline)) inline void enter_or_return(Fiber& fiber) {
+    if (_setjmp(block->scheduler_jump) != 0) return;
+    if (fiber.entered) _longjmp(fiber.jump, 1);
+    fiber.entered = true;
+    setcontext(&fiber.context);
+}
+#endif
+
 // Back to the scheduler until it lets this thread go on.
 inline void give_way(State state) {
     Fiber* self = current;
     self->state = state;
     SWITCH_BEGINS(state == DONE ? nullptr : &self->fake_stack, block->scheduler_stack, block->scheduler_stack_size);
-    swapcontext(&self->context, &block->scheduler);
+    leave(*self);
     SWITCH_ENDS(self->fake_stack, &block->scheduler_stack, &block->scheduler_stack_size);
 }
 
@@ -88,7 +109,7 @@ inline void resume(Fiber& fiber) {
     void* save = nullptr;
     (void)save;
     SWITCH_BEGINS(&save, fiber.stack, STACK);
-    swapcontext(&block->scheduler, &fiber.context);
+    enter_or_return(fiber);
     SWITCH_ENDS(save, nullptr, nullptr);
 }
 
@@ -126,6 +147,7 @@ inline bool release() {
 __attribute__((noinline)) inline void begin(Fiber& fiber) {
     fiber.state = READY;
     fiber.shuffles = 0;
+    fiber.entered = false;
     fiber.fake_stack = nullptr;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack;
