@@ -21,6 +21,26 @@ pub fn run() -> Result<u8, CommandError> {
     print(&columns(&rows)).map(|()| 0)
 }
 
+/// Refuses a device that this machine does not have, in one sentence.
+///
+/// # Errors
+/// What is missing.
+pub fn require(device: &str) -> Result<(), String> {
+    if device == "cpu" {
+        return Ok(());
+    }
+    match cuda() {
+        Ok(devices) if devices.iter().any(|(name, _)| name == device) => Ok(()),
+        Ok(devices) => Err(format!(
+            "{device} was asked for, and this machine has {} cards; `longhaul devices` lists them",
+            devices.len()
+        )),
+        Err(reason) => Err(format!(
+            "{device} was asked for, and CUDA is not available: {reason}; use --device cpu"
+        )),
+    }
+}
+
 fn processor() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -137,4 +157,16 @@ fn cuda() -> Result<Vec<(String, String)>, String> {
         found.push((format!("cuda:{index}"), what));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::require;
+
+    #[test]
+    fn a_card_that_is_not_there_is_refused_by_name() {
+        assert_eq!(require("cpu"), Ok(()));
+        let refusal = require("cuda:99").unwrap_err();
+        assert!(refusal.contains("cuda:99 was asked for"), "{refusal}");
+    }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::commands::devices;
 use crate::exit;
 use crate::run::command::resume_command;
 use crate::run::error::RunError;
@@ -35,7 +36,7 @@ impl Resources {
     /// one at a time; nine tenths of the memory.
     ///
     /// # Errors
-    /// A size that is none; a number that is 0.
+    /// A size that is none; a number that is 0; a card that is not there.
     pub fn new(
         device: &str,
         jobs: Option<usize>,
@@ -43,6 +44,7 @@ impl Resources {
         time_s: u64,
         memory: (Option<&str>, Option<u64>),
     ) -> Result<Self, RunError> {
+        devices::require(device).map_err(RunError::Input)?;
         let cores = machine::cores();
         let jobs = jobs.unwrap_or(if device == "cpu" { cores } else { 1 });
         let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
