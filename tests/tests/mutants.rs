@@ -137,8 +137,8 @@ const MUTANTS: &[Mutant] = &[
         architecture: "transformer",
         file: "plugin-kit/src/engine/session.rs",
         edit: Edit::Replace(
-            "        self.position = position;\n        self.slots = slots;",
-            "        self.slots = slots;",
+            "let (position, slots) = read_state(&program.states, self.rows, bytes)?;\n        self.position = position;",
+            "let (_, slots) = read_state(&program.states, self.rows, bytes)?;",
         ),
         caught_by: &["export"],
     },
