@@ -1,12 +1,14 @@
 //! Matrix products on a card by cuBLASLt. The library thinks in columns: a row-major product
 //! `C = A B` is the column-major `Cᵀ = Bᵀ Aᵀ`, which needs no copies.
 
+use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::Mutex;
 
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::CUstream;
 use longhaul_plugin_api::author::Result;
-use longhaul_plugin_api::error::PluginError;
+use longhaul_plugin_api::error::{ErrorKind, PluginError};
 
 use super::device::{DeviceMat, Product};
 
@@ -19,6 +21,7 @@ pub struct Blas {
     handle: sys::cublasLtHandle_t,
     workspace: u64,
     compute: sys::cublasComputeType_t,
+    chosen: Mutex<HashMap<Kind, sys::cublasLtMatmulAlgo_t>>,
 }
 
 /// How products are computed: `LONGHAUL_PRODUCTS` is `float32` (the default, strict), `tf32` or `bf16`
@@ -51,35 +54,41 @@ impl Blas {
         let handle =
             result::create_handle().map_err(|error| failed(index, "cublasLtCreate", &error))?;
         // SAFETY: used by products on one stream only, freed when this is dropped.
-        let workspace =
-            unsafe { cudarc::driver::result::malloc_sync(WORKSPACE_BYTES) }.map_err(|error| {
-                PluginError::device(format!("cuda:{index}, a workspace of 32 MiB: {error}"))
-            })?;
+        let workspace = unsafe { cudarc::driver::result::malloc_sync(WORKSPACE_BYTES) };
+        let workspace = workspace.map_err(|error| {
+            // SAFETY: made above, given back once.
+            let _ = unsafe { result::destroy_handle(handle) };
+            let what = format!("cuda:{index}, a workspace of 32 MiB: {error}");
+            PluginError::new(ErrorKind::OutOfMemory, what)
+        })?;
         Ok(Self {
             index,
             handle,
             workspace,
             compute,
+            chosen: Mutex::default(),
         })
     }
 
-    /// Runs products on a stream.
+    /// Chooses how to multiply, once for each kind of product.
     ///
     /// # Errors
     /// The library's.
-    pub fn product(&self, product: &Product, stream: CUstream) -> Result<()> {
+    pub fn choose(&self, product: &Product) -> Result<sys::cublasLtMatmulAlgo_t> {
         let fail = |what: &str, error: &result::CublasError| failed(self.index, what, error);
+        let kind = Kind::of(product);
+        let poisoned = |_| PluginError::internal("an earlier product panicked");
+        if let Some(known) = self.chosen.lock().map_err(poisoned)?.get(&kind) {
+            return Ok(*known);
+        }
         let matmul = Matmul::new(product, self.compute)
             .map_err(|error| fail("a product's description", &error))?;
         let preference =
-            Preference::new().map_err(|error| fail("a product's preference", &error))?;
+            Preference::new(product).map_err(|error| fail("a product's preference", &error))?;
         let [b, a, c] = &matmul.layouts;
-        let (alpha, beta) = (product.alpha, product.beta);
-        let pointer = |mat: DeviceMat| mat.data.0 as *const c_void;
-        // SAFETY: the description and layouts are alive and say the sizes that the engine checked; the
-        // workspace is ours and as large as said.
-        unsafe {
-            let heuristic = result::get_matmul_algo_heuristic(
+        // SAFETY: the description and layouts are alive and say the sizes that the engine checked.
+        let heuristic = unsafe {
+            result::get_matmul_algo_heuristic(
                 self.handle,
                 matmul.description,
                 b.0,
@@ -88,7 +97,30 @@ impl Blas {
                 c.0,
                 preference.0,
             )
-            .map_err(|error| fail("choosing how to multiply", &error))?;
+        }
+        .map_err(|error| fail("choosing how to multiply", &error))?;
+        self.chosen
+            .lock()
+            .map_err(poisoned)?
+            .insert(kind, heuristic.algo);
+        Ok(heuristic.algo)
+    }
+
+    /// Runs products on a stream.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn product(&self, product: &Product, stream: CUstream) -> Result<()> {
+        let fail = |what: &str, error: &result::CublasError| failed(self.index, what, error);
+        let algorithm = self.choose(product)?;
+        let matmul = Matmul::new(product, self.compute)
+            .map_err(|error| fail("a product's description", &error))?;
+        let [b, a, c] = &matmul.layouts;
+        let (alpha, beta) = (product.alpha, product.beta);
+        let pointer = |mat: DeviceMat| mat.data.0 as *const c_void;
+        // SAFETY: the description and layouts are alive and say the sizes that the engine checked; the
+        // workspace is ours and as large as said.
+        unsafe {
             result::matmul(
                 self.handle,
                 matmul.description,
@@ -102,7 +134,7 @@ impl Blas {
                 c.0,
                 pointer(product.c).cast_mut(),
                 c.0,
-                &raw const heuristic.algo,
+                &raw const algorithm,
                 self.workspace as *mut c_void,
                 WORKSPACE_BYTES,
                 stream.cast(),
@@ -110,6 +142,43 @@ impl Blas {
             .map_err(|error| fail("a product", &error))
         }
     }
+}
+
+/// What the choice of an algorithm depends on.
+#[derive(PartialEq, Eq, Hash)]
+struct Kind {
+    /// Rows, columns, distance of rows, turned, distance of the products, alignment; of a, b and c.
+    sides: [(usize, usize, usize, bool, usize, u32); 3],
+    count: usize,
+}
+
+impl Kind {
+    fn of(product: &Product) -> Self {
+        let side = |mat: DeviceMat, step| {
+            (
+                mat.rows,
+                mat.cols,
+                mat.row_stride,
+                mat.turned,
+                step,
+                alignment(mat, step),
+            )
+        };
+        Self {
+            sides: [
+                side(product.a, product.a_step),
+                side(product.b, product.b_step),
+                side(product.c, product.c_step),
+            ],
+            count: product.count,
+        }
+    }
+}
+
+/// Bytes, a power of two up to 256, of which every matrix of a batch begins at a multiple.
+fn alignment(mat: DeviceMat, step: usize) -> u32 {
+    let places = mat.data.0 | (4 * step as u64);
+    1 << places.trailing_zeros().min(8)
 }
 
 impl Drop for Blas {
@@ -123,7 +192,11 @@ impl Drop for Blas {
 }
 
 fn failed(index: u32, what: &str, error: &result::CublasError) -> PluginError {
-    PluginError::device(format!("cuda:{index}, {what}: {:?}", error.0))
+    let kind = match error.0 {
+        sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => ErrorKind::OutOfMemory,
+        _ => ErrorKind::Device,
+    };
+    PluginError::new(kind, format!("cuda:{index}, {what}: {:?}", error.0))
 }
 
 /// A matrix's layout, given back at the end.
@@ -220,11 +293,11 @@ impl Drop for Matmul {
 struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Preference {
-    fn new() -> std::result::Result<Self, result::CublasError> {
+    fn new(product: &Product) -> std::result::Result<Self, result::CublasError> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         let preference = Self(result::create_matmul_pref()?);
         let bytes = WORKSPACE_BYTES;
-        let which =
-            sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        let which = Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
         // SAFETY: the attribute has this type.
         unsafe {
             result::set_matmul_pref_attribute(
@@ -232,8 +305,31 @@ impl Preference {
                 which,
                 (&raw const bytes).cast(),
                 size_of_val(&bytes),
-            )?
-        };
+            )?;
+        }
+        let c = alignment(product.c, product.c_step);
+        for (which, bytes) in [
+            (
+                Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                alignment(product.b, product.b_step),
+            ),
+            (
+                Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                alignment(product.a, product.a_step),
+            ),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c),
+        ] {
+            // SAFETY: the attribute has this type.
+            unsafe {
+                result::set_matmul_pref_attribute(
+                    preference.0,
+                    which,
+                    (&raw const bytes).cast(),
+                    size_of_val(&bytes),
+                )?;
+            }
+        }
         Ok(preference)
     }
 }

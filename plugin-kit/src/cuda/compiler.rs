@@ -70,7 +70,9 @@ pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let file = cache_folder().map(|folder| folder.join(format!("{name}.cubin")));
-    if let Some(kept) = file.as_ref().and_then(|file| std::fs::read(file).ok()) {
+    let kept = file.as_ref().and_then(|file| std::fs::read(file).ok());
+    // What is not the beginning of an ELF file is made again.
+    if let Some(kept) = kept.filter(|kept| kept.starts_with(b"\x7fELF")) {
         return Ok(kept);
     }
     let (code, _) = compile(source.file, &text, architecture, &[])?;
@@ -106,6 +108,7 @@ fn keep(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut part = tempfile::NamedTempFile::new_in(folder)?;
     std::io::Write::write_all(&mut part, code)?;
+    part.as_file().sync_all()?;
     part.persist(file)?;
     Ok(())
 }

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
@@ -24,14 +26,18 @@ pub struct Driver {
     context: sys::CUcontext,
     stream: sys::CUstream,
     architecture: u32,
-    blas: Blas,
+    /// Given back before the context is; there until then.
+    blas: Option<Blas>,
+    /// Whether work is only being looked at, see [`Driver::record`].
+    rehearsing: AtomicBool,
     modules: Mutex<HashMap<(usize, usize), Module>>,
 }
 
 /// A compiled source on the card.
 struct Module {
     handle: sys::CUmodule,
-    functions: HashMap<&'static str, sys::CUfunction>,
+    /// Functions by name, with the dynamic shared memory each may have.
+    functions: HashMap<&'static str, (sys::CUfunction, u32)>,
 }
 
 // SAFETY: the driver's handles may be used from any thread once the context is current there, which
@@ -99,7 +105,8 @@ impl Driver {
             context,
             stream,
             architecture: (10 * major + minor) as u32,
-            blas: Blas::new(index)?,
+            blas: Some(Blas::new(index)?),
+            rehearsing: AtomicBool::new(false),
             modules: Mutex::default(),
         })
     }
@@ -138,8 +145,8 @@ impl Driver {
                 place.insert(self.module(kernel.source)?)
             }
         };
-        if let Some(known) = module.functions.get(kernel.name)
-            && launch.shared_bytes <= PLAIN_SHARED_BYTES
+        if let Some((known, shared_bytes)) = module.functions.get(kernel.name)
+            && launch.shared_bytes <= *shared_bytes
         {
             return Ok(*known);
         }
@@ -167,7 +174,10 @@ impl Driver {
                 )
             })?;
         }
-        module.functions.insert(kernel.name, function);
+        let shared_bytes = launch.shared_bytes.max(PLAIN_SHARED_BYTES);
+        module
+            .functions
+            .insert(kernel.name, (function, shared_bytes));
         Ok(function)
     }
 }
@@ -176,8 +186,21 @@ fn identity(source: &'static KernelSource) -> (usize, usize) {
     (source.text.as_ptr() as usize, source.text.len())
 }
 
+/// A captured graph, given back when it is instantiated or not needed.
+struct Captured(sys::CUgraph);
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        // SAFETY: ended by `end_capture`, destroyed once.
+        let _ = unsafe { result::graph::destroy(self.0) };
+    }
+}
+
 /// A CUDA graph, ready to run.
-struct CudaGraph(sys::CUgraphExec);
+struct CudaGraph {
+    graph: sys::CUgraphExec,
+    context: sys::CUcontext,
+}
 
 // SAFETY: a graph's handle may be used from any thread.
 unsafe impl Send for CudaGraph {}
@@ -186,8 +209,11 @@ impl Recording for CudaGraph {}
 
 impl Drop for CudaGraph {
     fn drop(&mut self) {
-        // SAFETY: instantiated by `record`, destroyed once.
-        let _ = unsafe { result::graph::exec_destroy(self.0) };
+        // SAFETY: instantiated by `record`, destroyed once, before the driver that retains its context.
+        unsafe {
+            let _ = result::ctx::set_current(self.context);
+            let _ = result::graph::exec_destroy(self.graph);
+        }
     }
 }
 
@@ -225,6 +251,9 @@ impl Device for Driver {
     }
 
     fn copy(&self, to: Ptr, from: Ptr, bytes: usize) -> Result<()> {
+        if self.rehearsing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.enter()?;
         // SAFETY: the engine's sizes.
         unsafe { result::memcpy_dtod_async(to.0, from.0, bytes, self.stream) }
@@ -232,6 +261,9 @@ impl Device for Driver {
     }
 
     fn fill(&self, to: Ptr, word: u32, count: usize) -> Result<()> {
+        if self.rehearsing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.enter()?;
         // SAFETY: the engine's sizes.
         unsafe { sys::cuMemsetD32Async(to.0, word, count, self.stream) }
@@ -258,6 +290,9 @@ impl Device for Driver {
     fn launch(&self, kernel: Kernel, launch: Launch, params: &[u8]) -> Result<()> {
         self.enter()?;
         let function = self.function(kernel, launch)?;
+        if self.rehearsing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // The driver copies the parameter from here, aligned for its eight-byte fields.
         let mut words = [0u64; 64];
         if params.len() > size_of_val(&words) {
@@ -296,28 +331,41 @@ impl Device for Driver {
 
     fn product(&self, product: Product) -> Result<()> {
         self.enter()?;
-        self.blas.product(&product, self.stream)
+        let rehearsing = self.rehearsing.load(Ordering::Relaxed);
+        match &self.blas {
+            Some(blas) if rehearsing => blas.choose(&product).map(|_| ()),
+            Some(blas) => blas.product(&product, self.stream),
+            None => Err(PluginError::internal("the driver is being closed")),
+        }
     }
 
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Recording>> {
         self.enter()?;
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // A rehearsal chooses how to multiply: the library may refuse to be asked while a stream captures.
+        self.rehearsing.store(true, Ordering::Relaxed);
+        let rehearsed = catch_unwind(AssertUnwindSafe(&mut *work));
+        self.rehearsing.store(false, Ordering::Relaxed);
+        rehearsed.unwrap_or_else(|panic| resume_unwind(panic))?;
+        // Relaxed: first uses of kernels may load code, and nothing here depends on another stream.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is ours.
         unsafe { result::stream::begin_capture(self.stream, mode) }
             .map_err(|error| self.failed("cuStreamBeginCapture", error))?;
-        let worked = work();
+        let worked = catch_unwind(AssertUnwindSafe(work));
         // SAFETY: a capture was begun above; it must end, whatever `work` did.
         let graph = unsafe { result::stream::end_capture(self.stream) };
-        worked?;
-        let graph = graph.map_err(|error| self.failed("cuStreamEndCapture", error))?;
-        // SAFETY: the graph was just captured, and is not needed once it is instantiated.
-        unsafe {
-            let ready = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
-            let _ = result::graph::destroy(graph);
-            Ok(Box::new(CudaGraph(ready.map_err(|error| {
-                self.failed("cuGraphInstantiate", error)
-            })?)))
-        }
+        let graph = graph
+            .map(Captured)
+            .map_err(|error| self.failed("cuStreamEndCapture", error));
+        worked.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let graph = graph?;
+        // SAFETY: the graph was just captured.
+        let ready =
+            unsafe { result::graph::instantiate(graph.0, sys::CUgraphInstantiate_flags(0)) };
+        Ok(Box::new(CudaGraph {
+            graph: ready.map_err(|error| self.failed("cuGraphInstantiate", error))?,
+            context: self.context,
+        }))
     }
 
     fn replay(&self, recording: &dyn Recording) -> Result<()> {
@@ -327,7 +375,7 @@ impl Device for Driver {
             .downcast_ref::<CudaGraph>()
             .ok_or_else(|| PluginError::internal("a recording of another device"))?;
         // SAFETY: instantiated by `record`; the memory it works on is alive, or it would have been dropped.
-        unsafe { result::graph::launch(graph.0, self.stream) }
+        unsafe { result::graph::launch(graph.graph, self.stream) }
             .map_err(|error| self.failed("cuGraphLaunch", error))
     }
 
@@ -344,6 +392,7 @@ impl Drop for Driver {
         if self.enter().is_err() {
             return;
         }
+        self.blas = None;
         // SAFETY: everything was made by this and is given back once; errors of a lost card are ignored.
         unsafe {
             let _ = result::stream::synchronize(self.stream);

@@ -56,6 +56,9 @@ impl Memory {
         if values <= self.values() {
             return Ok(false);
         }
+        // The content is not wanted any more: what is too small goes first, so that both are never there.
+        self.device.free(self.data);
+        (self.data, self.bytes) = (Ptr::default(), 0);
         *self = Self::new(&self.device, values)?;
         Ok(true)
     }
@@ -63,7 +66,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.device.free(self.data);
+        if self.data != Ptr::default() {
+            self.device.free(self.data);
+        }
     }
 }
 

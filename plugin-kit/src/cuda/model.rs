@@ -124,13 +124,14 @@ pub(crate) fn upload_words<T: Copy>(
 
 /// Gradients on a device, with the buffers for computing them.
 pub struct DeviceTrainer {
+    // First, so that it goes before the memory and the device that it names.
+    recordings: HashMap<Shape, Box<dyn Recording>>,
     /// Gradient sums of the last batch.
     pub grads: ParamBlock,
     /// Their norm.
     pub norm: GradientNorm,
     arena: DeviceArena,
     ports: PortMemory,
-    recordings: HashMap<Shape, Box<dyn Recording>>,
     poison: bool,
     wanted: Vec<u32>,
     targets: Vec<i32>,
@@ -178,10 +179,13 @@ impl DeviceTrainer {
         };
         let device = model.device.as_ref();
         // Buffers are laid out anew for each shape in memory that all shapes share.
-        let moved = self.arena.prepare(program, shape, true, self.poison)?;
-        if self.ports.prepare(shape, 0)? || moved || self.recordings.len() >= RECORDINGS {
+        let arena = self.arena.prepare(program, shape, true, self.poison);
+        let moved = arena.and_then(|moved| Ok(self.ports.prepare(shape, 0)? || moved));
+        // What was recorded names addresses: also an error may have given some of them back.
+        if !matches!(moved, Ok(false)) || self.recordings.len() >= RECORDINGS {
             self.recordings.clear();
         }
+        moved?;
         self.upload(device, batch)?;
         if !self.recordings.contains_key(&shape) {
             let recording = device.record(&mut || self.pass(program, model, shape))?;
@@ -236,6 +240,10 @@ impl DeviceTrainer {
             ports: self.ports.ports,
             touched: &self.arena.touched,
         };
+        self.arena
+            .touched
+            .iter()
+            .for_each(|touched| touched.set(false));
         run.fill(self.grads.ptr(), 0.0, self.grads.total())?;
         for operation in &program.operations {
             operation.cuda_forward(&run)?;

@@ -141,6 +141,9 @@ impl DeviceStates {
 
 /// State and buffers of one session.
 pub struct DeviceSession {
+    /// The shape last recorded, whether it made logits, and its recording; first, so that it goes before
+    /// the memory and the device that it names.
+    recorded: Option<(Shape, bool, Box<dyn Recording>)>,
     device: Arc<dyn Device>,
     rows: usize,
     position: u64,
@@ -151,8 +154,6 @@ pub struct DeviceSession {
     ports: PortMemory,
     wanted: Vec<Wanted>,
     tokens: Vec<u32>,
-    /// The shape last recorded, whether it made logits, and its recording.
-    recorded: Option<(Shape, bool, Box<dyn Recording>)>,
     poison: bool,
     vocab: usize,
 }
@@ -283,18 +284,22 @@ impl DeviceSession {
             scored: self.wanted.len(),
         };
         self.make_room(program, count)?;
-        let moved = self.arena.prepare(program, shape, false, self.poison)?;
         let values = if with_logits {
             shape.scored * self.vocab
         } else {
             0
         };
-        let moved = self.ports.prepare(shape, values)? || moved;
-        let known = self
-            .recorded
-            .as_ref()
-            .is_some_and(|(known, had_logits, _)| (*known, *had_logits) == (shape, with_logits));
-        if moved || !known {
+        let arena = self.arena.prepare(program, shape, false, self.poison);
+        let moved = arena.and_then(|moved| Ok(self.ports.prepare(shape, values)? || moved));
+        let known = |(known, had_logits, _): &(Shape, bool, _)| {
+            (*known, *had_logits) == (shape, with_logits)
+        };
+        // What was recorded names addresses: also an error may have given some of them back.
+        if !matches!(moved, Ok(false)) || !self.recorded.as_ref().is_some_and(known) {
+            self.recorded = None;
+        }
+        moved?;
+        if self.recorded.is_none() {
             let device = Arc::clone(&self.device);
             let recording = device.record(&mut || self.pass(program, model, shape))?;
             self.recorded = Some((shape, with_logits, recording));
@@ -365,6 +370,10 @@ impl DeviceSession {
             ports: self.ports.ports,
             touched: &self.arena.touched,
         };
+        self.arena
+            .touched
+            .iter()
+            .for_each(|touched| touched.set(false));
         program
             .operations
             .iter()
@@ -413,7 +422,13 @@ impl DeviceSession {
     /// Bytes that are not a state of this model and number of rows; the session is then unchanged.
     pub fn import(&mut self, program: &Program, bytes: &[u8]) -> Result<()> {
         let (position, slots) = read_state(&program.states, self.rows, bytes)?;
-        let tokens = self.room.max(position as usize).next_multiple_of(64);
+        let grows = |spec: &StateSpec| matches!(spec, StateSpec::Cache { window: None, .. });
+        let needed = if program.states.iter().any(grows) {
+            position as usize
+        } else {
+            0
+        };
+        let tokens = self.room.max(needed).next_multiple_of(64);
         let states = DeviceStates::new(&self.device, program, self.rows, tokens)?;
         for (slot, rows) in slots.iter().enumerate() {
             states.write(slot, position, rows)?;
