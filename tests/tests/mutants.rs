@@ -158,8 +158,8 @@ const MUTANTS: &[Mutant] = &[
         architecture: "transformer",
         file: "plugin-kit/src/ops/rotary.rs",
         edit: Edit::Replace(
-            "let position = (run.position() + t as u64) as f64;",
-            "let position = (run.position() + t as u64 + u64::from(run.position() > 0)) as f64;",
+            "let position = (run.position() + (block * EXACT_EVERY) as u64) as f64;",
+            "let position = (run.position() + (block * EXACT_EVERY) as u64 + u64::from(run.position() > 0)) as f64;",
         ),
         caught_by: &["chunks"],
     },

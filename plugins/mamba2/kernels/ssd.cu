@@ -15,6 +15,9 @@
 // of 32 of the inner size, [inner, row] and [inner, column], with rows 68 apart so that neither turned
 // writes nor reads of four values collide. The tile goes out through the same room, row by row. Shared:
 // 4352 values for the slabs, and what each kernel says. Any N, P, H, G and T: tiles are padded with 0.
+//
+// Bytes that ptxas spills at most, over the widths and cards that are compiled for:
+// spills: ssd_step 16
 
 #define CHUNK 64u
 #define SLAB 32u

@@ -14,6 +14,11 @@
 // eight rows of a warp by shuffles that halve what each lane holds, over the warps in shared memory.
 //
 // Shared values: forward TILE (slots + 1) W; backward SUB (slots + 1) W + warps sums W + W, at most 12160.
+//
+// Bytes that ptxas spills at most, over the widths and cards that are compiled for:
+// spills: rwkv6_backward_128 756
+// spills: rwkv7_backward_128 2320
+// spills: rwkv7_backward_32 48
 
 #define CHUNK 64
 #define TILE 8
