@@ -140,7 +140,11 @@ pub(crate) fn change(path: &Path, edit: impl FnOnce(&str) -> String) {
 /// Copies a manifest and the sources below `src`.
 pub(crate) fn copy_crate(from: &Path, to: &Path) {
     copy_file(&from.join("Cargo.toml"), &to.join("Cargo.toml"));
-    copy_folder(&from.join("src"), &to.join("src"));
+    for folder in ["src", "kernels"] {
+        if from.join(folder).exists() {
+            copy_folder(&from.join(folder), &to.join(folder));
+        }
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {
