@@ -10,7 +10,7 @@ use longhaul_plugin_api::author::Result;
 use super::device::{Device, Kernel, KernelParams, KernelSource, Launch, Product, Ptr};
 use crate::engine::tensor::{Extent, Param, Saved, Shape, State, Tensor};
 
-/// What changes from one replay to the next, at [`CudaRun::control`]; `struct Control` of common.cuh.
+/// What changes from one replay to the next, at [`Ports::control`]; `struct Control` of common.cuh.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[repr(C)]
 pub struct Control {
