@@ -54,16 +54,7 @@ impl Case<'_> {
     /// # Panics
     /// With what differs, where and by how much.
     pub fn check(&self) {
-        let mut draw = draws(17);
-        let inputs: Vec<Vec<f32>> = self
-            .inputs
-            .iter()
-            .map(|cols| {
-                let (low, high) = self.range;
-                let count = self.rows * self.length * cols;
-                (0..count).map(|_| low + (high - low) * draw()).collect()
-            })
-            .collect();
+        let inputs = self.random_inputs();
         let plain = self.train(&inputs, 0, 0.0);
         let grad_y: Vec<f64> = plain.grad_y.iter().map(|&value| f64::from(value)).collect();
         let mut exact_inputs: Vec<Vec<f64>> = inputs.iter().map(|input| widen(input)).collect();
@@ -116,6 +107,17 @@ impl Case<'_> {
         for device in devices {
             self.check_on(device);
         }
+    }
+
+    /// Inputs `[B, T, cols]` within the range, the same at every call.
+    fn random_inputs(&self) -> Vec<Vec<f32>> {
+        let mut draw = draws(17);
+        let (low, high) = self.range;
+        let input = |cols: &usize| {
+            let count = self.rows * self.length * cols;
+            (0..count).map(|_| low + (high - low) * draw()).collect()
+        };
+        self.inputs.iter().map(input).collect()
     }
 
     fn check_variants(&self, inputs: &[Vec<f32>], plain: &Trained) {
@@ -314,16 +316,7 @@ impl Case<'_> {
     /// # Panics
     /// With what differs, where and by how much.
     pub fn check_on(&self, device: &Arc<dyn Device>) {
-        let mut draw = draws(17);
-        let inputs: Vec<Vec<f32>> = self
-            .inputs
-            .iter()
-            .map(|cols| {
-                let (low, high) = self.range;
-                let count = self.rows * self.length * cols;
-                (0..count).map(|_| low + (high - low) * draw()).collect()
-            })
-            .collect();
+        let inputs = self.random_inputs();
         for (padding, initial) in [(0, 0.0), (3, 0.0), (0, 1.0), (3, 1.0)] {
             let exact = self.train(&inputs, padding, initial);
             let wide = |values: &Vec<f32>| widen(values);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
-use longhaul_plugin_api::error::PluginError;
 
 use super::device::{Device, Recording};
 use super::memory::{DeviceArena, Memory, download};
@@ -14,7 +13,7 @@ use super::model::{DeviceModel, PortMemory, upload_rows, upload_words};
 use super::run::{Buffers, Control, CudaRun, DeviceState};
 use crate::engine::graph::Program;
 use crate::engine::operation::{Outputs, Wanted};
-use crate::engine::session::{assemble, list_wanted, read_state, write_state};
+use crate::engine::session::{feed_in_pieces, list_wanted, read_state, write_state};
 use crate::engine::tensor::{Shape, StateSpec};
 
 /// Tokens of a piece over all rows; bounds the activations of a feed.
@@ -239,25 +238,10 @@ impl DeviceSession {
         batch: &Batch<'_>,
         logits: Logits,
     ) -> Result<FeedOutput> {
-        let (rows, length) = (batch.rows as usize, batch.length as usize);
-        if rows != self.rows {
-            return Err(PluginError::bad_option(format!(
-                "a feed of {rows} rows into a session of {}",
-                self.rows
-            )));
-        }
-        let piece = (PIECE_TOKENS / rows).clamp(1, PIECE_LENGTH);
-        let mut parts = Vec::with_capacity(length.div_ceil(piece));
-        let mut start = 0;
-        while start < length {
-            let count = piece.min(length - start);
-            parts.push((
-                start,
-                self.feed_piece(program, model, batch, start, count, logits)?,
-            ));
-            start += count;
-        }
-        Ok(assemble(parts, batch, logits))
+        let limits = (PIECE_TOKENS, PIECE_LENGTH);
+        feed_in_pieces(batch, self.rows, limits, logits, |start, count| {
+            self.feed_piece(program, model, batch, start, count, logits)
+        })
     }
 
     fn feed_piece(

@@ -112,26 +112,10 @@ impl SessionState {
         batch: &Batch<'_>,
         logits: Logits,
     ) -> Result<FeedOutput> {
-        let (rows, length) = (batch.rows as usize, batch.length as usize);
-        if rows != self.rows {
-            return Err(PluginError::bad_option(format!(
-                "a feed of {rows} rows into a session of {}",
-                self.rows
-            )));
-        }
-        let piece = (PIECE_TOKENS / rows).clamp(1, PIECE_LENGTH);
-        let piece = if piece >= 64 { piece / 64 * 64 } else { piece };
-        let mut parts = Vec::with_capacity(length.div_ceil(piece));
-        let mut start = 0;
-        while start < length {
-            let count = piece.min(length - start);
-            parts.push((
-                start,
-                self.feed_piece(program, params, batch, start, count, logits)?,
-            ));
-            start += count;
-        }
-        Ok(assemble(parts, batch, logits))
+        let limits = (PIECE_TOKENS, PIECE_LENGTH);
+        feed_in_pieces(batch, self.rows, limits, logits, |start, count| {
+            self.feed_piece(program, params, batch, start, count, logits)
+        })
     }
 
     fn feed_piece(
@@ -198,6 +182,36 @@ impl SessionState {
         self.slots = slots.into_iter().map(RefCell::new).collect();
         Ok(())
     }
+}
+
+/// Feeds a batch piece by piece: `feed_piece(start, count)` takes tokens `start..start + count` of every
+/// row. The limits are of a piece's tokens over all rows and of one row's.
+///
+/// # Errors
+/// A number of rows that is not the session's; those of `feed_piece`.
+pub(crate) fn feed_in_pieces(
+    batch: &Batch<'_>,
+    session_rows: usize,
+    (most_tokens, most_length): (usize, usize),
+    logits: Logits,
+    mut feed_piece: impl FnMut(usize, usize) -> Result<Outputs>,
+) -> Result<FeedOutput> {
+    let (rows, length) = (batch.rows as usize, batch.length as usize);
+    if rows != session_rows {
+        return Err(PluginError::bad_option(format!(
+            "a feed of {rows} rows into a session of {session_rows}"
+        )));
+    }
+    let piece = (most_tokens / rows).clamp(1, most_length);
+    let piece = if piece >= 64 { piece / 64 * 64 } else { piece };
+    let mut parts = Vec::with_capacity(length.div_ceil(piece));
+    let mut start = 0;
+    while start < length {
+        let count = piece.min(length - start);
+        parts.push((start, feed_piece(start, count)?));
+        start += count;
+    }
+    Ok(assemble(parts, batch, logits))
 }
 
 /// Takes tokens `start..start + count` of every row of a feed, and lists the positions among them whose
@@ -296,11 +310,7 @@ pub(crate) fn read_state(
 }
 
 /// Puts the pieces' outputs, each row-major over its own tokens, into row-major order of the feed.
-pub(crate) fn assemble(
-    parts: Vec<(usize, Outputs)>,
-    batch: &Batch<'_>,
-    logits: Logits,
-) -> FeedOutput {
+fn assemble(parts: Vec<(usize, Outputs)>, batch: &Batch<'_>, logits: Logits) -> FeedOutput {
     if parts.len() == 1 {
         let (_, outputs) = parts.into_iter().next().expect("one part");
         return FeedOutput {

@@ -55,10 +55,9 @@ pub struct Emulator {
     libraries: Mutex<HashMap<(usize, usize), libloading::Library>>,
     memory: Mutex<HashMap<u64, Vec<u64>>>,
     recording: Mutex<Option<Vec<Work>>>,
-    /// Only one block runs at a time in this process: its place is a global of the compiled code.
-    running: Mutex<()>,
 }
 
+/// Only one block runs at a time in this process: its place is a global of the compiled code.
 static RUNNING: Mutex<()> = Mutex::new(());
 
 impl Emulator {
@@ -72,7 +71,6 @@ impl Emulator {
             libraries: Mutex::default(),
             memory: Mutex::default(),
             recording: Mutex::default(),
-            running: Mutex::default(),
         }
     }
 
@@ -201,7 +199,6 @@ impl Emulator {
             reversed: u32::from(self.reversed),
         };
         let _one = RUNNING.lock().expect("no panic holds it");
-        let _here = self.running.lock().expect("no panic holds it");
         // SAFETY: both pointers are to locals; the text that comes back is NUL-terminated and lives until
         // the next call, which the lock keeps away.
         let answer = unsafe {
