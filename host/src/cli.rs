@@ -121,10 +121,10 @@ pub struct RunArgs {
     /// Examples a length
     #[arg(long, value_name = "N")]
     pub samples: Option<u64>,
-    /// Device: cpu, cuda:0
+    /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core]
+    /// Workers at the same time [default: one a core, or one a card]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
@@ -172,10 +172,10 @@ pub struct EvalArgs {
     /// Examples a length
     #[arg(long, value_name = "N")]
     pub samples: Option<u64>,
-    /// Device: cpu, cuda:0
+    /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core]
+    /// Workers at the same time [default: one a core, or one a card]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
@@ -278,6 +278,7 @@ Examples:
   longhaul check transformer
   longhaul check target/release/liblonghaul_mamba2.so
   longhaul check mamba:negative_eigenvalues=true
+  longhaul check lstm --device cuda:0
   longhaul check ./libmine.so --only gradients")]
 pub struct CheckArgs {
     /// A plugin's file, or an architecture with options
@@ -286,6 +287,10 @@ pub struct CheckArgs {
     /// Only checks whose name contains this; may be given several times
     #[arg(long, value_name = "WORD")]
     pub only: Vec<String>,
+    /// Device: cpu, cuda:0; the reference form, which it is held against, stays
+    /// on the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
     /// As JSON lines
     #[arg(long)]
     pub json: bool,
@@ -434,10 +439,10 @@ pub struct CheckpointEvalArgs {
     /// Number of seeds of the examples
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u64,
-    /// Device: cpu, cuda:0
+    /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core]
+    /// Workers at the same time [default: one a core, or one a card]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
