@@ -390,6 +390,7 @@ pub struct NewArgs {
 Examples:
   longhaul checkpoint inspect models/mamba-130m-hf
   longhaul checkpoint verify tests/checkpoints/llama
+  longhaul checkpoint verify tests/checkpoints/mamba2 --device cuda:0
   longhaul checkpoint eval models/mamba-130m-hf --task induction \\
       --lengths 256..65536 --samples 100")]
 pub struct CheckpointArgs {
@@ -405,7 +406,7 @@ pub enum CheckpointCommand {
     Inspect(FolderArgs),
     /// Hold a checkpoint's model against the logits, loss and gradients that
     /// other software computed (expected.safetensors in the same folder)
-    Verify(FolderArgs),
+    Verify(VerifyArgs),
     /// Evaluate a checkpoint on tasks, as `longhaul run` does its models
     Eval(CheckpointEvalArgs),
 }
@@ -480,6 +481,17 @@ pub struct FolderArgs {
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
+}
+
+/// `longhaul checkpoint verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The checkpoint
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Device: cpu, cuda:0
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
 }
 
 /// `longhaul worker`.

@@ -103,7 +103,7 @@ impl Known {
             threads,
             plugins: args.plugins.clone(),
         };
-        let answer = ask_library(&asked, library.clone(), false).map_err(RunError::Command)?;
+        let answer = ask_library(&asked, library.clone(), None).map_err(RunError::Command)?;
         let own = Catalogue {
             plugins: catalogue
                 .plugins
