@@ -1,20 +1,41 @@
 #!/usr/bin/env bash
-# Runs a crate's tests with kernels compiled under the address and undefined-behaviour sanitizers.
-# Usage: tests/emulator/sanitize.sh CRATE [TEST-NAME-PART]...
+# Runs tests with kernels compiled under the address and undefined-behaviour sanitizers, two programs at a
+# time. Usage: tests/emulator/sanitize.sh [CRATE [TEST-ARGUMENT]...]
+# Without a crate: every crate that has kernels, but for the conformance suite, which launches the same ones.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-crate=${1:?a crate, such as longhaul-mamba2}
-shift
-export LONGHAUL_EMULATOR_SANITIZE=1
-# The sanitizers go to the tests only: cargo and rustc do not start with them.
-programs=$(cargo test --release --package "$crate" --no-run --message-format=json 2>/dev/null \
-  | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-folder=$(cargo metadata --no-deps --format-version 1 | tr ',' '\n' | sed -n "s|.*\"manifest_path\":\"\(.*/\)Cargo.toml\".*|\1|p" | while read -r path; do
-  if grep -q "^name = \"$crate\"" "$path/Cargo.toml"; then echo "$path"; fi
-done)
+root=$PWD
+if [ $# -gt 0 ]; then
+  crates=("$1")
+  shift
+  arguments=("$@")
+else
+  mapfile -t crates < <(grep -l '^longhaul-emulator\.workspace' plugin-kit/Cargo.toml plugins/*/Cargo.toml \
+    | xargs sed -n 's/^name = "\(longhaul-.*\)"/\1/p')
+  arguments=(--skip conformance)
+fi
+export LONGHAUL_EMULATOR_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0
 preload="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
-cd "$folder"
-for program in $programs; do
-  echo "== $program"
-  ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$preload" "$program" "$@"
-done
+
+# "folder program" of each test program. Only these start with the sanitizers, not cargo and rustc.
+programs() {
+  cargo test --release "${crates[@]/#/--package=}" --no-run --message-format=json 2>/dev/null \
+    | sed -n 's/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"executable":"\([^"]*\)".*/\1 \2/p' \
+    | grep -v /examples/
+}
+run() {
+  local folder=$1 program=$2
+  shift 2
+  cd "$folder"
+  local output
+  if output=$(LD_PRELOAD="$preload" "$program" "$@" 2>&1); then
+    printf '%s: %s\n' "$(basename "$program")" "$(grep -o 'ok\. [0-9]* passed.*' <<<"$output")"
+  else
+    printf '%s\n%s FAILED\n' "$output" "$program"
+    return 1
+  fi
+}
+export -f run
+export preload
+listed=$(programs)
+xargs -P 2 -I{} bash -c 'run {} "$@"' run "${arguments[@]}" <<<"$listed"
