@@ -19,41 +19,9 @@ KERNEL(256, embedding_forward, EmbeddingForward) {
     p.y[index] = token < p.vocab ? p.table[(u64)token * p.cols + col] : NOT_A_NUMBER;
 }
 
-struct EmbeddingOrder {
-    const u32* tokens;  // [count]
-    u32* order;         // [count]
-    u64 count;
-};
-
-// Positions ordered by token and, where tokens are equal, by position: a position's place is the number of
-// those before it in this order, counted. That is count^2 comparisons over all threads, 2^28 for 16384 tokens:
-// little beside a model's products, and without a sort's many passes. One thread a position; shared: 256 tokens.
-KERNEL(256, embedding_order, EmbeddingOrder) {
-    SHARED(shared);
-    u32* const tile = (u32*)shared;  // [256]
-    const u64 own_first = blockIdx.x * (u64)blockDim.x, own = own_first + threadIdx.x;
-    const u32 token = own < p.count ? p.tokens[own] : 0;
-    u32 place = 0;
-    for (u64 first = 0; first < p.count; first += blockDim.x) {
-        const u64 other = first + threadIdx.x;
-        __syncthreads();
-        // What fills up the last tile comes after every token.
-        tile[threadIdx.x] = other < p.count ? p.tokens[other] : 0xffffffffu;
-        __syncthreads();
-        if (first < own_first) {
-            for (u32 i = 0; i < blockDim.x; i++) place += tile[i] <= token;
-        } else if (first > own_first) {
-            for (u32 i = 0; i < blockDim.x; i++) place += tile[i] < token;
-        } else {
-            for (u32 i = 0; i < blockDim.x; i++) place += tile[i] < token || (tile[i] == token && i < threadIdx.x);
-        }
-    }
-    if (own < p.count) p.order[place] = (u32)own;
-}
-
 struct EmbeddingBackward {
     const u32* tokens;  // [count]
-    const u32* order;   // [count], of embedding_order
+    const u32* order;   // [count], of token_order.cu
     const float* dy;    // [count, cols]
     float* grad;        // [vocab, cols], added to
     u64 dy_stride, count;

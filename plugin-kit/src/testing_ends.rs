@@ -17,6 +17,7 @@ use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Outputs, Run, StateRows, Wanted};
 use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
+use crate::ops::token_order::{TOKEN_ORDER, TokenOrder};
 use crate::testing::{BACKWARD_TOLERANCE, Bench, FORWARD_TOLERANCE, compare, widen};
 
 /// What parameters' gradients start from on a device, where an operation adds to them.
@@ -293,6 +294,39 @@ impl Ends<'_> {
             scored,
         }
     }
+}
+
+/// The positions of `tokens` in the order of their tokens, as an embedding's backward pass has them sorted.
+///
+/// # Panics
+/// If the device fails.
+pub fn token_order_on(device: &Arc<dyn Device>, vocab: usize, tokens: &[u32]) -> Vec<u32> {
+    let mut graph = Graph::new(5);
+    graph.want_device();
+    let order = TokenOrder::new(&mut graph, vocab);
+    let (program, params) = (graph.program, graph.params);
+    let shape = Shape {
+        rows: 1,
+        length: tokens.len(),
+        scored: 0,
+    };
+    let mut bench = Bench::new(device, &program, &params);
+    device
+        .load(&[&TOKEN_ORDER])
+        .expect("a kernel that compiles");
+    let mut arena = DeviceArena::new(device).expect("memory");
+    arena.prepare(&program, shape, true, true).expect("memory");
+    let memory = Memory::new(device, tokens.len()).expect("memory");
+    let bytes: Vec<u8> = tokens
+        .iter()
+        .flat_map(|token| token.to_le_bytes())
+        .collect();
+    device.upload(memory.ptr(), &bytes).expect("an upload");
+    bench.ports.tokens = memory.ptr();
+    let run = bench.run(&program, shape, &arena, None);
+    let order = order.sort(&run).expect("a sort");
+    let words = download(device.as_ref(), order, tokens.len()).expect("a download");
+    words.iter().map(|word| word.to_bits()).collect()
 }
 
 /// Inputs and results of a program on a device, beside its parameters and gradients.

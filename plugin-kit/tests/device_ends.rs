@@ -3,7 +3,7 @@
 
 use longhaul_plugin_kit::engine::operation::Wanted;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::testing_ends::{Ends, EndsBatch};
+use longhaul_plugin_kit::testing_ends::{Ends, EndsBatch, token_order_on};
 use longhaul_plugin_kit::{Graph, Init};
 
 /// Rows of the table of positions.
@@ -133,8 +133,7 @@ fn logits_of_some_places_at_a_time() {
     }
 }
 
-/// Rows of the logits longer than the block of threads, a width of several blocks of columns, more
-/// tokens than one tile of the order.
+/// Rows of the logits longer than the block of threads, a width of several blocks of columns.
 #[test]
 fn sizes_beyond_one_block() {
     for (vocab, width, rows, length, every) in [
@@ -152,6 +151,39 @@ fn sizes_beyond_one_block() {
                 ..PLAIN
             };
             check(model, rows, length, &[batch(rows, length, vocab, every, 1)]);
+        }
+    }
+}
+
+/// Vocabularies of one to three digits and at their edges; positions of one block, of several tiles, and of
+/// tiles of several steps; tokens all equal, all different, from last to first and mixed.
+#[test]
+fn positions_in_the_order_of_their_tokens() {
+    let sizes = [1, 31, 257, 4095, 4096, 4097, 9000];
+    for (vocab, count) in [2, 256, 257, 65_536, 65_537, 256_000]
+        .into_iter()
+        .flat_map(|vocab| sizes.map(|count| (vocab, count)))
+        .chain([(1, 77), (3, 4097), (300, 270_001)])
+    {
+        let kinds: [&dyn Fn(usize) -> usize; 5] = [
+            &|_| vocab - 1,
+            &|i| i % vocab,
+            &|i| (count - 1 - i) % vocab,
+            &|i| i * 7919 % vocab,
+            &|i| (i * i / 3 + i / 5) % vocab,
+        ];
+        // A large one takes a while here.
+        let kinds = &kinds[if count > 10_000 { 4 } else { 0 }..];
+        for (kind, token) in kinds.iter().enumerate() {
+            let tokens: Vec<u32> = (0..count).map(|i| token(i) as u32).collect();
+            let mut expected: Vec<u32> = (0..count as u32).collect();
+            expected.sort_by_key(|&position| tokens[position as usize]);
+            for device in &longhaul_emulator::devices() {
+                assert!(
+                    token_order_on(device, vocab, &tokens) == expected,
+                    "vocabulary {vocab}, {count} tokens of kind {kind}"
+                );
+            }
         }
     }
 }

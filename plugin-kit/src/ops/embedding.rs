@@ -4,10 +4,11 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
 use super::embedding_cuda::EMBEDDING;
+use super::token_order::{TOKEN_ORDER, TokenOrder};
 use crate::cuda::rows::ROWS;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
-use crate::engine::tensor::{Extent, Param, Saved, Tensor};
+use crate::engine::tensor::{Param, Tensor};
 use crate::simd::add_into;
 
 impl Graph {
@@ -16,7 +17,7 @@ impl Graph {
     pub fn embedding(&mut self, table: Param, padding: Option<u32>) -> Tensor {
         let (vocab, cols) = (self.param_shape(table)[0], self.param_shape(table)[1]);
         let y = self.tensor(cols);
-        let order = self.wants_device().then(|| self.saved(Extent::Tokens(1)));
+        let order = self.wants_device().then(|| TokenOrder::new(self, vocab));
         self.push(Embedding {
             table,
             vocab,
@@ -55,8 +56,8 @@ pub(super) struct Embedding {
     /// Rows of the table.
     pub(super) vocab: usize,
     pub(super) padding: Option<u32>,
-    /// Positions in the order of their tokens, u32 `[B T]`, on a device.
-    pub(super) order: Option<Saved>,
+    /// The positions' order for the backward pass on a device.
+    pub(super) order: Option<TokenOrder>,
     pub(super) y: Tensor,
 }
 
@@ -90,7 +91,7 @@ impl Operation for Embedding {
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&EMBEDDING]
+        vec![&EMBEDDING, &TOKEN_ORDER]
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {

@@ -19,10 +19,6 @@ kernel_params! {
 }
 
 kernel_params! {
-    struct EmbeddingOrder { tokens: Ptr, order: Ptr, count: u64 }
-}
-
-kernel_params! {
     struct EmbeddingBackward {
         tokens: Ptr, order: Ptr, dy: Ptr, grad: Ptr, dy_stride: u64, count: u64,
         cols: u32, vocab: u32, padding: u32, unused: u32,
@@ -67,20 +63,12 @@ impl Embedding {
 
     pub(super) fn device_backward(&self, run: &CudaRun<'_>) -> Result<()> {
         let dy = run.grad(self.y)?;
-        let order = self.order.ok_or_else(|| {
+        let order = self.order.as_ref().ok_or_else(|| {
             PluginError::internal("an embedding was recorded without Graph::want_device")
         })?;
-        let (tokens, order) = (run.ports().tokens, run.saved(order));
-        let sorting = EmbeddingOrder {
-            tokens,
-            order,
-            count: dy.rows as u64,
-        };
-        let launch = Launch::for_each(dy.rows).with_shared(256);
-        run.launch(&EMBEDDING, "embedding_order", launch, &sorting)?;
         let params = EmbeddingBackward {
-            tokens,
-            order,
+            tokens: run.ports().tokens,
+            order: order.sort(run)?,
             dy: dy.data,
             grad: run.param_grad(self.table),
             dy_stride: dy.stride as u64,

@@ -18,3 +18,4 @@ pub mod norm;
 mod norm_cuda;
 pub mod reference;
 mod rotary;
+pub(crate) mod token_order;

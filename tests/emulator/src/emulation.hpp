@@ -269,6 +269,16 @@ template <class T> T __shfl_down_sync(unsigned, T value, unsigned delta) {
     return emulation::shuffle(value, lane + delta > 31 ? lane : lane + delta);
 }
 
+// For each lane the lanes that have its value.
+inline unsigned __match_any_sync(unsigned, unsigned value) {
+    unsigned equal = 0;
+    const uint64_t* slots = &emulation::work->block.slots[(emulation::work->current->warp * 2 + emulation::work->current->shuffles % 2) * 32];
+    emulation::shuffle(value, 0);
+    for (unsigned lane = 0; lane < 32; lane++) equal |= unsigned((unsigned)slots[lane] == value) << lane;
+    return equal;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 inline float __int_as_float(unsigned bits) {
     float value;
     memcpy(&value, &bits, 4);
