@@ -152,7 +152,9 @@ fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
 /// # Errors
 /// A missing option.
 pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
-    record(settings, mixer, Graph::new(settings.config.seed))
+    let mut graph = Graph::new(settings.config.seed);
+    record(settings, mixer, &mut graph)?;
+    Ok(graph)
 }
 
 /// [`trace`] with the buffers that only forms for a device need.
@@ -162,10 +164,12 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
 pub fn trace_on_device(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
     let mut graph = Graph::new(settings.config.seed);
     graph.want_device();
-    record(settings, mixer, graph)
+    record(settings, mixer, &mut graph)?;
+    Ok(graph)
 }
 
-fn record(settings: &Settings, mixer: &dyn Mixer, mut graph: Graph) -> Result<Graph> {
+/// Records a whole model into a graph.
+pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) -> Result<()> {
     let (d_model, layers) = (settings.d_model(), settings.layers());
     let vocab = settings.config.vocab as usize;
     let norm = match settings.text("norm")? {
@@ -204,7 +208,7 @@ fn record(settings: &Settings, mixer: &dyn Mixer, mut graph: Graph) -> Result<Gr
         graph.param("head.weight", &[vocab, d_model], Init::Linear { gain: 1.0 })
     };
     graph.head(normal, head, settings.float("logit_cap")? as f32);
-    Ok(graph)
+    Ok(())
 }
 
 /// Start of a projection into the residual stream: smaller the more of them there are

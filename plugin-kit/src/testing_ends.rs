@@ -220,8 +220,8 @@ impl Ends<'_> {
         batches: &[EndsBatch],
     ) -> Result<Vec<EndsResult>> {
         let (program, params) = self.record(true);
-        let bench = EndsBench::new(device, self, &program, &params)?;
         let shape = self.shape(self.places);
+        let bench = EndsBench::new(device, shape, self.length, self.vocab, &program, &params)?;
         let mut arena = DeviceArena::new(device)?;
         arena.prepare(&program, shape, true, true)?;
         let run = bench.run(&program, shape, &arena, true, false);
@@ -266,8 +266,8 @@ impl Ends<'_> {
         with_logits: bool,
     ) -> Result<EndsResult> {
         let (program, params) = self.record(true);
-        let bench = EndsBench::new(device, self, &program, &params)?;
         let shape = self.shape(self.places);
+        let bench = EndsBench::new(device, shape, self.length, self.vocab, &program, &params)?;
         let mut arena = DeviceArena::new(device)?;
         arena.prepare(&program, shape, false, true)?;
         bench.upload(batch)?;
@@ -330,7 +330,7 @@ pub fn token_order_on(device: &Arc<dyn Device>, vocab: usize, tokens: &[u32]) ->
 }
 
 /// Inputs and results of a program on a device, beside its parameters and gradients.
-struct EndsBench {
+pub(crate) struct EndsBench {
     device: Arc<dyn Device>,
     bench: Bench,
     states: DeviceStates,
@@ -339,15 +339,18 @@ struct EndsBench {
 }
 
 impl EndsBench {
-    fn new(
+    /// Room for the inputs and results of a shape, and for `room` tokens in caches.
+    pub(crate) fn new(
         device: &Arc<dyn Device>,
-        ends: &Ends<'_>,
+        shape: Shape,
+        room: usize,
+        vocab: usize,
         program: &Program,
         params: &Params,
     ) -> Result<Self> {
         let mut bench = Bench::new(device, program, params);
-        let (tokens, places) = (ends.rows * ends.length, ends.places);
-        let sizes = [tokens, places, places, places, places, places * ends.vocab];
+        let (tokens, places) = (shape.rows * shape.length, shape.scored);
+        let sizes = [tokens, places, places, places, places, places * vocab];
         let memory = sizes.map(|values| Memory::new(device, values));
         let memory = memory.into_iter().collect::<Result<Vec<_>>>()?;
         let [tokens, wanted, targets, nll, best, logits] =
@@ -364,13 +367,13 @@ impl EndsBench {
         Ok(Self {
             device: Arc::clone(device),
             bench,
-            states: DeviceStates::new(device, program, ends.rows, ends.length)?,
+            states: DeviceStates::new(device, program, shape.rows, room)?,
             places,
             _memory: memory,
         })
     }
 
-    fn run<'a>(
+    pub(crate) fn run<'a>(
         &'a self,
         program: &'a Program,
         shape: Shape,
@@ -387,7 +390,7 @@ impl EndsBench {
     }
 
     /// Writes a batch; unused places get what would show if it were read.
-    fn upload(&self, batch: &EndsBatch) -> Result<()> {
+    pub(crate) fn upload(&self, batch: &EndsBatch) -> Result<()> {
         assert!(batch.wanted.len() <= self.places, "more wanted than places");
         let control = Control {
             position: batch.position,

@@ -15,7 +15,7 @@ use crate::engine::tensor::Shape;
 const ALIGNMENT: usize = 64;
 
 /// NaN, for buffers whose content must not matter.
-const POISON: u32 = 0x7fc0_0000;
+pub(crate) const POISON: u32 = 0x7fc0_0000;
 
 /// An allocation.
 pub struct Memory {

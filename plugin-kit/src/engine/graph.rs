@@ -183,6 +183,15 @@ impl Graph {
         }
     }
 
+    /// A saved buffer that only the form for the CPU uses: empty in a program for a device.
+    pub fn saved_on_cpu(&mut self, extent: Extent) -> Saved {
+        self.saved(if self.device_form {
+            Extent::Fixed(0)
+        } else {
+            extent
+        })
+    }
+
     /// A slot of recurrent state.
     pub fn state(&mut self, spec: StateSpec) -> State {
         self.program.states.push(spec);

@@ -8,7 +8,7 @@ use longhaul_plugin_api::author::Result;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Extent, Saved, State, StateSpec, Tensor};
-use crate::ops::attention_cuda::DeviceBuffers;
+use crate::ops::attention_cuda::{DeviceBuffers, adds_up_heads};
 use crate::ops::attention_reference;
 use crate::ops::attention_tile::{Given, accumulate_gradients, attend};
 use crate::simd::add_into;
@@ -102,16 +102,21 @@ impl Graph {
         }
         let y = self.tensor(heads * head_dim);
         let device = self.wants_device().then(|| DeviceBuffers::new(self, spec));
+        // On a device they hold shares of gradients that are added up over heads, if any are.
+        let shares = |graph: &mut Self, extent| match adds_up_heads(k, v, spec) {
+            true => graph.saved(extent),
+            false => graph.saved_on_cpu(extent),
+        };
         let operation = Attention {
             q,
             k,
             v,
             spec,
-            by_head: self.saved(Extent::Tokens(heads * head_dim)),
+            by_head: shares(self, Extent::Tokens(heads * head_dim)),
             log_sums: self.saved(Extent::Tokens(heads)),
-            grad_q: self.saved(Extent::Tokens(heads * head_dim)),
-            grad_k: self.saved(Extent::Tokens(kv_heads * head_dim)),
-            grad_v: self.saved(Extent::Tokens(kv_heads * head_dim)),
+            grad_q: shares(self, Extent::Tokens(heads * head_dim)),
+            grad_k: self.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
+            grad_v: self.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
             state: self.state(StateSpec::Cache {
                 per_token: 2 * kv_heads * head_dim,
                 window: spec.window,
@@ -130,16 +135,17 @@ pub(super) struct Attention {
     pub(super) k: Tensor,
     pub(super) v: Tensor,
     pub(super) spec: AttentionSpec,
-    /// `[B, H, T, K]`: the result, and in the backward pass its gradient, head by head.
+    /// `[B, H, T, K]`: the result, and in the backward pass its gradient, head by head; on a device
+    /// `[B, T, H K]`, each query head's share of the gradient of v.
     pub(super) by_head: Saved,
     /// `[B, H, T]`: logarithm of each query's sum of exponentials.
     pub(super) log_sums: Saved,
-    /// `[B, H, T, K]`.
+    /// `[B, H, T, K]`; on a device `[B, T, H K]`, each query head's share of the gradient of k.
     pub(super) grad_q: Saved,
     /// `[B, kv_heads, T, K]`.
-    pub(super) grad_k: Saved,
+    grad_k: Saved,
     /// `[B, kv_heads, T, K]`.
-    pub(super) grad_v: Saved,
+    grad_v: Saved,
     /// A row's tokens in order, each its keys, then its values.
     pub(super) state: State,
     pub(super) device: Option<DeviceBuffers>,

@@ -287,7 +287,7 @@ impl Attention {
         tiles.a_stride = grad.stride as u64;
         tiles.a_accumulate = accumulate.into();
         self.launch(run, "attention_grad_q", &tiles)?;
-        if tiles.group == 1 && !overlap(self.k, self.v) {
+        if !adds_up_heads(self.k, self.v, self.spec) {
             let (grad_k, add_k) = run.grad_mut(self.k)?;
             let (grad_v, add_v) = run.grad_mut(self.v)?;
             tiles.grad_a = grad_k.data;
@@ -299,7 +299,7 @@ impl Attention {
             return self.launch(run, "attention_grad_kv", &tiles);
         }
         // Each query head leaves its share, so that there are as many blocks with few key heads as with
-        // many; the CPU form's buffers are of the right size.
+        // many; two of the CPU form's buffers are of the right size.
         tiles.grad_a = run.saved(self.grad_q);
         tiles.grad_b = run.saved(self.by_head);
         tiles.a_stride = dy.cols as u64;
@@ -347,6 +347,11 @@ impl Attention {
         };
         run.launch(&ROWS, "attention_groups", Launch::for_each(count), &params)
     }
+}
+
+/// Whether the gradients of k and v are added up from shares of their query heads.
+pub(super) fn adds_up_heads(k: Tensor, v: Tensor, spec: AttentionSpec) -> bool {
+    spec.heads != spec.kv_heads || overlap(k, v)
 }
 
 /// Whether two inputs share columns, so that their gradients may not be added to by one launch.

@@ -40,10 +40,10 @@ impl Graph {
             bias,
             width,
             activation,
-            taps: self.saved(Extent::Fixed(width * cols)),
-            grad_taps: self.saved(Extent::Fixed(width * cols)),
+            taps: self.saved_on_cpu(Extent::Fixed(width * cols)),
+            grad_taps: self.saved_on_cpu(Extent::Fixed(width * cols)),
             before: self.saved(Extent::Tokens(cols)),
-            grad_before: self.saved(Extent::Tokens(cols)),
+            grad_before: self.saved_on_cpu(Extent::Tokens(cols)),
             parts: self
                 .wants_device()
                 .then(|| self.saved(Extent::Fixed(PARTS * (width + 1) * cols))),

@@ -3,6 +3,7 @@
 use longhaul_griffin::reference::recurrence;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_plugin_kit::testing_memory::idle_buffers;
 
 fn multiply(weight: &[f64], bias: &[f64], x: &[f64]) -> Vec<f64> {
     let rows = weight.chunks(x.len()).zip(bias);
@@ -106,4 +107,27 @@ fn short_long_and_odd() {
 fn another_width_and_vectors_that_do_not_fill() {
     check(3, 20, 5, &[("lru_width", "21"), ("heads", "3")]);
     check(1, 33, 33, &[("conv", "2")]);
+}
+
+/// Memory that only the CPU's form needs is not there on a device. Shapes of a few and many tokens a sequence, and
+/// of so many in all that their order takes several blocks.
+#[test]
+fn a_device_has_no_buffer_that_nothing_writes() {
+    let device = &longhaul_emulator::devices()[0];
+    for (architecture, options) in [
+        (longhaul_griffin::hawk(), &[][..]),
+        (
+            longhaul_griffin::griffin(),
+            &[("heads", "2"), ("pattern", "recurrent+attention")][..],
+        ),
+    ] {
+        let config = config(&architecture, options, 16, 2);
+        let idle = idle_buffers(
+            device,
+            &architecture,
+            &config,
+            &[(2, 1), (2, 300), (590, 7)],
+        );
+        assert!(idle.is_empty(), "{}: {idle:?}", architecture.name);
+    }
 }

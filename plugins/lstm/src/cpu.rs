@@ -25,6 +25,7 @@ pub(crate) fn lstm(graph: &mut Graph, gates: Tensor, weight_hh: Param, bias_hh: 
         });
     }
     let h = graph.tensor(hidden);
+    let transposed = Extent::Fixed(4 * hidden * hidden);
     let operation = Lstm {
         gates,
         weight_hh,
@@ -34,8 +35,12 @@ pub(crate) fn lstm(graph: &mut Graph, gates: Tensor, weight_hh: Param, bias_hh: 
         cells: graph.saved(Extent::Tokens(hidden)),
         grad_gates: graph.saved(Extent::Tokens(4 * hidden)),
         carry: graph.saved(Extent::Rows(2 * hidden)),
-        transposed: graph.saved(Extent::Fixed(4 * hidden * hidden)),
-        none: graph.saved(Extent::Fixed(hidden)),
+        transposed: if cuda::is_wide(hidden) {
+            graph.saved_on_cpu(transposed)
+        } else {
+            graph.saved(transposed)
+        },
+        none: graph.saved_on_cpu(Extent::Fixed(hidden)),
         parts: graph.wants_device().then(|| parts(graph, 4 * hidden)),
         state: graph.state(StateSpec::Fixed {
             values: 2 * hidden,
@@ -60,7 +65,7 @@ pub(crate) struct Lstm {
     pub(crate) grad_gates: Saved,
     /// `[B, 2, H]`: h and c of the step before, or their gradients in the backward pass.
     pub(crate) carry: Saved,
-    /// `[H, 4H]`: the recurrent weights, transposed for the steps.
+    /// `[H, 4H]`: the recurrent weights, transposed for the steps; empty for a wide layer on a device.
     pub(crate) transposed: Saved,
     /// `[H]`: zeros, the cell before the first step.
     none: Saved,

@@ -73,8 +73,13 @@ fn one_launch(rows: usize, hidden: usize, shared: usize) -> (usize, Launch) {
     (sequences, launch.with_shared(sequences * shared))
 }
 
+/// Whether a layer goes token by token at any length.
+pub(crate) fn is_wide(hidden: usize) -> bool {
+    hidden > NARROW
+}
+
 fn token_by_token(length: usize, hidden: usize) -> bool {
-    hidden > NARROW || length <= FEW
+    is_wide(hidden) || length <= FEW
 }
 
 pub(crate) fn forward(operation: &Lstm, run: &CudaRun<'_>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_plugin_kit::testing_memory::idle_buffers;
 
 /// The whole mixer without the input's weights is the recurrence; here the mixer itself is tested,
 /// with its linear part written out in the reference.
@@ -43,4 +44,33 @@ fn agrees_with_the_reference() {
     check(1, 257, 7);
     check(13, 9, 32);
     check(2, 17, 45);
+}
+
+/// Memory that only the CPU's form needs is not there on a device. Shapes of a few and many tokens a sequence, and
+/// of so many in all that their order takes several blocks.
+#[test]
+fn a_device_has_no_buffer_that_nothing_writes() {
+    let device = &longhaul_emulator::devices()[0];
+    for (architecture, options) in [(longhaul_lstm::architecture(), &[][..])] {
+        let config = config(&architecture, options, 8, 2);
+        let idle = idle_buffers(
+            device,
+            &architecture,
+            &config,
+            &[(2, 1), (2, 300), (590, 7)],
+        );
+        assert!(idle.is_empty(), "{}: {idle:?}", architecture.name);
+    }
+}
+
+/// A wide layer's weights are not transposed.
+#[test]
+fn a_device_has_no_buffer_for_the_other_form() {
+    let device = &longhaul_emulator::devices()[0];
+    let architecture = longhaul_lstm::architecture();
+    let config = config(&architecture, &[("mlp", "none")], 260, 1);
+    let idle = idle_buffers(device, &architecture, &config, &[(2, 6)]);
+    // So few tokens are ordered by one block, and no tile's are counted.
+    let counts = |buffer: &String| buffer.ends_with("Fixed(32768)");
+    assert!(idle.iter().all(counts), "{idle:?}");
 }

@@ -3,6 +3,7 @@
 use longhaul_mamba::reference::{Sizes, recurrence};
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_plugin_kit::testing_memory::idle_buffers;
 
 fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
     weight
@@ -141,4 +142,21 @@ fn chunks_of_a_device() {
     );
     check(1, 257, 17, &[("state", "18")]);
     check(1, 1160, 1, &[("state", "2")]);
+}
+
+/// Memory that only the CPU's form needs is not there on a device. Shapes of a few and many tokens a sequence, and
+/// of so many in all that their order takes several blocks.
+#[test]
+fn a_device_has_no_buffer_that_nothing_writes() {
+    let device = &longhaul_emulator::devices()[0];
+    for (architecture, options) in [(longhaul_mamba::architecture(), &[][..])] {
+        let config = config(&architecture, options, 8, 2);
+        let idle = idle_buffers(
+            device,
+            &architecture,
+            &config,
+            &[(2, 1), (2, 300), (590, 7)],
+        );
+        assert!(idle.is_empty(), "{}: {idle:?}", architecture.name);
+    }
 }

@@ -153,25 +153,23 @@ impl Ssd {
         let units = heads / block.heads;
         let on_device = graph.wants_device();
         let chunk = if on_device { cuda::CHUNK } else { chunk };
-        // A program for a device has no room for what only the CPU's form writes.
-        let host = |extent| if on_device { Extent::Fixed(0) } else { extent };
         Self {
             block,
             units,
             groups,
             chunk,
-            by_unit: graph.saved(host(Extent::Tokens(d_inner))),
+            by_unit: graph.saved_on_cpu(Extent::Tokens(d_inner)),
             before: graph.saved(Extent::Chunks {
                 chunk,
                 cols: state * d_inner,
             }),
-            running: graph.saved(host(Extent::Rows(state * d_inner))),
-            grad_x: graph.saved(host(Extent::Tokens(d_inner))),
+            running: graph.saved_on_cpu(Extent::Rows(state * d_inner)),
+            grad_x: graph.saved_on_cpu(Extent::Tokens(d_inner)),
             grad_b: graph.saved(Extent::Tokens(units * state)),
             grad_c: graph.saved(Extent::Tokens(units * state)),
-            grad_dt: graph.saved(host(Extent::Tokens(heads))),
-            grad_params: graph.saved(host(Extent::Rows(3 * heads))),
-            decay: graph.saved(host(Extent::Fixed(heads))),
+            grad_dt: graph.saved_on_cpu(Extent::Tokens(heads)),
+            grad_params: graph.saved_on_cpu(Extent::Rows(3 * heads)),
+            decay: graph.saved_on_cpu(Extent::Fixed(heads)),
             state: graph.state(StateSpec::Fixed {
                 values: state * d_inner,
                 initial: 0.0,

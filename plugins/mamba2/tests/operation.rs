@@ -6,6 +6,7 @@ use longhaul_mamba2::{SsdInputs, ssd};
 use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_plugin_kit::testing_memory::idle_buffers;
 
 fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
     weight
@@ -249,4 +250,24 @@ fn groups_and_parts_of_their_heads() {
     check_operation(sizes([1, 65], [10, 64], [2, 6]), 64);
     // More heads than a warp has lanes.
     check_operation(sizes([1, 65], [35, 2], [1, 4]), 64);
+}
+
+/// Memory that only the CPU's form needs is not there on a device. Shapes of a few and many tokens a sequence, and
+/// of so many in all that their order takes several blocks.
+#[test]
+fn a_device_has_no_buffer_that_nothing_writes() {
+    let device = &longhaul_emulator::devices()[0];
+    for (architecture, options) in [(
+        longhaul_mamba2::architecture(),
+        &[("head_dim", "8"), ("state", "8")][..],
+    )] {
+        let config = config(&architecture, options, 8, 2);
+        let idle = idle_buffers(
+            device,
+            &architecture,
+            &config,
+            &[(2, 1), (2, 300), (590, 7)],
+        );
+        assert!(idle.is_empty(), "{}: {idle:?}", architecture.name);
+    }
 }

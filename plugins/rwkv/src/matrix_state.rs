@@ -9,7 +9,7 @@ use longhaul_plugin_kit::{Extent, Graph, Operation, Result, Run, Saved, State, S
 
 use crate::matrix_gradients::{Gradients, backward};
 use crate::matrix_scan::{CHUNK, Given, forward, padded};
-use crate::part::{Part, Slot, not_for_a_device, saved_on_cpu, scatter};
+use crate::part::{Part, Slot, not_for_a_device, scatter};
 use crate::reference::{Matrix, rwkv6, rwkv7};
 
 /// Inputs of the recurrence, each `[B, T, D]` with the heads side by side; see
@@ -42,15 +42,12 @@ pub(crate) fn matrix_state(graph: &mut Graph, inputs: MatrixInputs, head_dim: us
         heads,
         head_dim,
         slots,
-        by_head: saved_on_cpu(graph, Extent::Tokens(slots * channels)),
-        kept: saved_on_cpu(
-            graph,
-            Extent::Chunks {
-                chunk: CHUNK,
-                cols: values,
-            },
-        ),
-        running: saved_on_cpu(graph, Extent::Rows(values)),
+        by_head: graph.saved_on_cpu(Extent::Tokens(slots * channels)),
+        kept: graph.saved_on_cpu(Extent::Chunks {
+            chunk: CHUNK,
+            cols: values,
+        }),
+        running: graph.saved_on_cpu(Extent::Rows(values)),
         room: cuda::Room::new(graph, heads, head_dim),
         state: graph.state(StateSpec::Fixed {
             values: channels * head_dim,

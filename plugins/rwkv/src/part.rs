@@ -1,9 +1,9 @@
 //! Views of some columns of a matrix from a row on, and the way back from buffers that hold blocks
 //! of channels one after another. Nothing here computes.
 
+use longhaul_plugin_kit::PluginError;
 use longhaul_plugin_kit::engine::operation::{Rows, ViewMut};
 use longhaul_plugin_kit::simd::add_into;
-use longhaul_plugin_kit::{Extent, Graph, PluginError, Saved};
 
 /// Columns of a matrix from a row on; only the first `count` columns belong to it.
 #[derive(Clone, Copy)]
@@ -49,16 +49,6 @@ impl<'a> Part<'a> {
         values[..self.count].copy_from_slice(&row[..self.count]);
         values
     }
-}
-
-/// A saved buffer that only the form for the CPU uses: empty in a program for a device.
-pub(crate) fn saved_on_cpu(graph: &mut Graph, extent: Extent) -> Saved {
-    let extent = if graph.wants_device() {
-        Extent::Fixed(0)
-    } else {
-        extent
-    };
-    graph.saved(extent)
 }
 
 /// The error of a program that was recorded without a device's buffers.

@@ -11,7 +11,7 @@ use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
 
-use crate::part::{ONLY, Part, not_for_a_device, saved_on_cpu, scatter};
+use crate::part::{ONLY, Part, not_for_a_device, scatter};
 use crate::wkv4_scan::{BLOCK, CHUNK, EMPTY, Given, Gradients, STATE, backward, forward};
 
 /// Multiply-adds a token and channel, roughly.
@@ -59,16 +59,16 @@ pub(crate) fn wkv4(graph: &mut Graph, inputs: Wkv4Inputs) -> Tensor {
     let operation = Wkv4 {
         channels,
         units,
-        params: saved_on_cpu(graph, Extent::Fixed(2 * padded)),
-        by_unit: saved_on_cpu(graph, Extent::Tokens(padded)),
+        params: graph.saved_on_cpu(Extent::Fixed(2 * padded)),
+        by_unit: graph.saved_on_cpu(Extent::Tokens(padded)),
         kept: graph.saved(Extent::Chunks {
             chunk: CHUNK,
             cols: 2 * padded,
         }),
-        running: saved_on_cpu(graph, Extent::Rows(2 * padded)),
-        grad_k: saved_on_cpu(graph, Extent::Tokens(padded)),
-        grad_v: saved_on_cpu(graph, Extent::Tokens(padded)),
-        grad_params: saved_on_cpu(graph, Extent::Rows(2 * padded)),
+        running: graph.saved_on_cpu(Extent::Rows(2 * padded)),
+        grad_k: graph.saved_on_cpu(Extent::Tokens(padded)),
+        grad_v: graph.saved_on_cpu(Extent::Tokens(padded)),
+        grad_params: graph.saved_on_cpu(Extent::Rows(2 * padded)),
         mean: graph.state(StateSpec::Fixed {
             values: channels,
             initial: 0.0,

@@ -2,6 +2,7 @@
 
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_plugin_kit::testing_memory::idle_buffers;
 use longhaul_transformer::reference::{Layer, layer};
 
 fn check(rows: usize, d_model: usize, options: &[(&str, &str)], exact: Layer) {
@@ -74,4 +75,30 @@ fn sizes_that_do_not_divide_are_refused_by_name() {
         .expect("refused")
         .message;
     assert!(error.contains("heads=5 must divide d_model=64"), "{error}");
+}
+
+/// Memory that only the CPU's form needs is not there on a device. Shapes of a few and many tokens a sequence, and
+/// of so many in all that their order takes several blocks.
+#[test]
+fn a_device_has_no_buffer_that_nothing_writes() {
+    let device = &longhaul_emulator::devices()[0];
+    for (architecture, options) in [
+        (
+            longhaul_transformer::architecture(),
+            &[("heads", "2"), ("positions", "rope"), ("kv_heads", "2")][..],
+        ),
+        (
+            longhaul_transformer::architecture(),
+            &[("heads", "2"), ("positions", "alibi"), ("kv_heads", "1")][..],
+        ),
+    ] {
+        let config = config(&architecture, options, 8, 2);
+        let idle = idle_buffers(
+            device,
+            &architecture,
+            &config,
+            &[(2, 1), (2, 300), (590, 7)],
+        );
+        assert!(idle.is_empty(), "{}: {idle:?}", architecture.name);
+    }
 }

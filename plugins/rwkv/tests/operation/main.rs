@@ -6,6 +6,7 @@ mod rwkv7;
 
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::config;
+use longhaul_plugin_kit::testing_memory::idle_buffers;
 use longhaul_plugin_kit::{Architecture, Mixer};
 
 /// A mixer of two layers with some options replaced.
@@ -92,4 +93,25 @@ fn group_norm(x: &[f64], width: usize, weight: &[f64], bias: &[f64], epsilon: f6
         .collect()
     };
     groups.flat_map(normal).collect()
+}
+
+/// Memory that only the CPU's form needs is not there on a device. Shapes of a few and many tokens a sequence, and
+/// of so many in all that their order takes several blocks.
+#[test]
+fn a_device_has_no_buffer_that_nothing_writes() {
+    let device = &longhaul_emulator::devices()[0];
+    for (architecture, options) in [
+        (longhaul_rwkv::rwkv4(), &[][..]),
+        (longhaul_rwkv::rwkv6(), &[][..]),
+        (longhaul_rwkv::rwkv7(), &[][..]),
+    ] {
+        let config = config(&architecture, options, 8, 2);
+        let idle = idle_buffers(
+            device,
+            &architecture,
+            &config,
+            &[(2, 1), (2, 130), (590, 7)],
+        );
+        assert!(idle.is_empty(), "{}: {idle:?}", architecture.name);
+    }
 }
