@@ -12,7 +12,7 @@ use crate::worker::job::Failure;
 use crate::worker::pipe::send;
 use crate::worker::protocol::{Job, Message, Training};
 
-/// Steps that go into `training.csv`, beside the first and the last; at least as many are read from a card.
+/// Steps that go into `training.csv`, beside the first and the last.
 const POINTS: u64 = 64;
 /// How often a step is reported for the eye.
 const GLANCE: Duration = Duration::from_millis(250);
