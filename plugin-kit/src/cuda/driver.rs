@@ -15,6 +15,7 @@ use longhaul_plugin_api::error::{ErrorKind, PluginError};
 use super::blas::Blas;
 use super::compiler;
 use super::device::{Device, Kernel, KernelSource, Launch, Product, Ptr, Recording};
+use super::uploads::Uploads;
 
 /// Dynamic shared memory that a kernel may have without being asked for more.
 const PLAIN_SHARED_BYTES: u32 = 48 * 1024;
@@ -31,6 +32,7 @@ pub struct Driver {
     /// Whether work is only being looked at, see [`Driver::record`].
     rehearsing: AtomicBool,
     modules: Mutex<HashMap<(usize, usize), Module>>,
+    uploads: Mutex<Uploads>,
 }
 
 /// A compiled source on the card.
@@ -108,6 +110,7 @@ impl Driver {
             blas: Some(Blas::new(index)?),
             rehearsing: AtomicBool::new(false),
             modules: Mutex::default(),
+            uploads: Mutex::default(),
         })
     }
 
@@ -236,10 +239,13 @@ impl Device for Driver {
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
         self.enter()?;
-        // SAFETY: the engine's sizes; the driver has taken the bytes, which are not pinned, when the call
-        // returns.
-        unsafe { result::memcpy_htod_async(to.0, bytes, self.stream) }
-            .map_err(|error| self.failed("an upload", error))
+        let mut uploads = self
+            .uploads
+            .lock()
+            .map_err(|_| PluginError::internal("an earlier upload panicked"))?;
+        uploads
+            .upload(to.0, bytes, self.stream)
+            .map_err(|(what, error)| self.failed(what, error))
     }
 
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
@@ -393,6 +399,9 @@ impl Drop for Driver {
             return;
         }
         self.blas = None;
+        if let Ok(uploads) = self.uploads.get_mut() {
+            uploads.release();
+        }
         // SAFETY: everything was made by this and is given back once; errors of a lost card are ignored.
         unsafe {
             let _ = result::stream::synchronize(self.stream);

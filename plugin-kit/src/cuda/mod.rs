@@ -19,6 +19,7 @@ pub mod rows;
 pub mod run;
 pub mod session;
 mod totals;
+mod uploads;
 
 /// What is in front of every kernel source.
 pub const COMMON: &str = include_str!("../../kernels/common.cuh");
