@@ -278,6 +278,25 @@ fn a_training_is_that_on_the_cpu() {
     }
 }
 
+/// More scored positions and more parameters than one block adds up.
+#[test]
+fn sums_of_several_blocks_are_those_on_the_cpu() {
+    let config = config(&architecture(), &[], 80, 1);
+    let data = Data::new(13, 320, 1, 2);
+    assert!(data.scored() > 4096);
+    let mut cpu = KitModel::new(&architecture(), &config, true).expect("a model");
+    assert!(parameters(&cpu).iter().flatten().count() > 2 * 4096);
+    let exact = cpu.loss_and_gradients(&data.batch()).expect("gradients");
+    for device in longhaul_emulator::devices() {
+        let mut model = DeviceKitModel::new(&architecture(), &config, &device).expect("a model");
+        let got = model.loss_and_gradients(&data.batch()).expect("gradients");
+        assert_close(got.loss, exact.loss, 1e-6);
+        assert_close(got.gradient_norm, exact.gradient_norm, 1e-5);
+        assert_eq!((got.scored, got.correct), (exact.scored, exact.correct));
+        assert!(got.correct > 0);
+    }
+}
+
 #[test]
 fn a_known_shape_asks_for_one_upload_and_one_replay() {
     for (mut model, device) in models() {

@@ -221,7 +221,13 @@ fn steps_that_nobody_records_need_not_be_read() {
         let folder = Folder::default();
         longhaul(folder.run(&[options], "16", &["--steps", "300"])).expect(0);
         let (training, results) = (rows(&folder.file("training.csv")), folder.results());
-        let columns = ["step", "loss", "accuracy", "gradient_norm", "step_learning_rate"];
+        let columns = [
+            "step",
+            "loss",
+            "accuracy",
+            "gradient_norm",
+            "step_learning_rate",
+        ];
         let point = |row: &Row| columns.map(|column| row[column].clone());
         let points: Vec<_> = training.iter().map(point).collect();
         (

@@ -1,5 +1,5 @@
 //! AdamW on a device: one launch over all parameters at once. It owns the moments and nothing else; how far
-//! the training is, and whether this step updates at all, stands in device memory, see [`super::totals`].
+//! the training is, and whether this step updates at all, stands in device memory, see `totals.rs`.
 
 use std::sync::Arc;
 
