@@ -8,6 +8,7 @@ mod blas;
 pub mod compiler;
 pub mod device;
 pub mod driver;
+mod limits;
 pub mod memory;
 pub mod model;
 pub mod optimizer;
@@ -15,6 +16,7 @@ pub mod plugin;
 pub mod rows;
 pub mod run;
 pub mod session;
+mod turn;
 
 /// What is in front of every kernel source.
 pub const COMMON: &str = include_str!("../../kernels/common.cuh");
