@@ -32,8 +32,9 @@ pub fn require(device: &str) -> Result<(), String> {
     match cuda() {
         Ok(devices) if devices.iter().any(|(name, _)| name == device) => Ok(()),
         Ok(devices) => Err(format!(
-            "{device} was asked for, and this machine has {} cards; `longhaul devices` lists them",
-            devices.len()
+            "{device} was asked for, and this machine has {} card{}; `longhaul devices` lists what is here",
+            devices.len(),
+            if devices.len() == 1 { "" } else { "s" }
         )),
         Err(reason) => Err(format!(
             "{device} was asked for, and CUDA is not available: {reason}; use --device cpu"

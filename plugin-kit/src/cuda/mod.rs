@@ -9,6 +9,7 @@ mod blas;
 pub mod compiler;
 pub mod device;
 pub mod driver;
+mod limits;
 pub mod memory;
 pub mod model;
 pub mod optimizer;
@@ -19,6 +20,7 @@ pub mod rows;
 pub mod run;
 pub mod session;
 mod totals;
+mod turn;
 mod uploads;
 
 /// What is in front of every kernel source.

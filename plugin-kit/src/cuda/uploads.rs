@@ -22,7 +22,7 @@ impl Buffer {
     fn new(bytes: usize) -> Result<Self, Refused> {
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
         let copied = result::event::create(flags).map_err(|error| ("cuEventCreate", error))?;
-        // SAFETY: the memory is only used by the buffer, and given back once, by `release`.
+        // SAFETY: the memory is only used by the buffer, and given back once, when that is dropped.
         match unsafe { result::malloc_host(bytes, 0) } {
             Ok(data) => Ok(Self {
                 data: data.cast(),
@@ -39,13 +39,14 @@ impl Buffer {
 
     /// Waits for its last copy, if that is still under way.
     fn wait(&self) -> Result<(), Refused> {
-        // SAFETY: the event lives until `release`; one that was never recorded is over.
+        // SAFETY: the event lives as long as this; one that was never recorded is over.
         unsafe { result::event::synchronize(self.copied) }
             .map_err(|error| ("waiting for an upload", error))
     }
+}
 
-    /// Gives everything back, after its last copy.
-    fn release(self) {
+impl Drop for Buffer {
+    fn drop(&mut self) {
         let _ = self.wait();
         // SAFETY: both were made by `new`; no copy is under way, and nobody else has them.
         unsafe {
@@ -55,7 +56,7 @@ impl Buffer {
     }
 }
 
-/// Two buffers in turns, made when they are first needed. It must be released while its context is there.
+/// Two buffers in turns, made when they are first needed. They go, as they came, with the context current.
 #[derive(Default)]
 pub(super) struct Uploads {
     buffers: [Option<Buffer>; 2],
@@ -103,21 +104,10 @@ impl Uploads {
     fn turn(&mut self, bytes: usize) -> Result<&Buffer, Refused> {
         let place = &mut self.buffers[self.next];
         self.next = (self.next + 1) % 2;
-        if place.as_ref().is_some_and(|buffer| buffer.bytes < bytes)
-            && let Some(small) = place.take()
-        {
-            small.release();
-        }
+        place.take_if(|buffer| buffer.bytes < bytes);
         match place {
             Some(buffer) => Ok(buffer),
             None => Ok(place.insert(Buffer::new(bytes.next_power_of_two())?)),
-        }
-    }
-
-    /// Gives the buffers back.
-    pub fn release(&mut self) {
-        for buffer in self.buffers.iter_mut().filter_map(Option::take) {
-            buffer.release();
         }
     }
 }
