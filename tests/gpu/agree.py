@@ -7,7 +7,6 @@ training.csv and the parameters in models/; `longhaul show` prints the batch. Ex
 
 import argparse
 import csv
-import os
 import pathlib
 import re
 import subprocess
@@ -34,14 +33,21 @@ def token(symbol):
 def example(index):
     """Tokens and targets of training example `index`; -1 is not scored."""
     arguments = [common.longhaul(), "show", TASK, "--length", str(LENGTH), "--split", "train", "--index", str(index)]
-    environment = dict(os.environ, COLUMNS="100000")
-    text = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment).stdout
-    upper, lower = text.split("\n\n")[1].splitlines()[:2]
+    text = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
     tokens, targets = [], []
-    for found in re.finditer(r"\S+", upper):
-        said = re.match(r"\S+", lower[found.start() :])
-        tokens.append(token(found.group()))
-        targets.append(token(said.group()) if said else -1)
+    lines = text.split("\n\n")[1].splitlines()
+    # What is to be said is a value, so a line of values alone belongs to the tokens above it.
+    said_in = [bool(line.split()) and all(word[0] == "v" for word in line.split()) for line in lines]
+    for at, upper in enumerate(lines):
+        if said_in[at]:
+            continue
+        lower = lines[at + 1] if at + 1 < len(lines) and said_in[at + 1] else ""
+        for found in re.finditer(r"\S+", upper):
+            said = re.match(r"\S+", lower[found.start() :])
+            tokens.append(token(found.group()))
+            targets.append(token(said.group()) if said else -1)
+    if len(tokens) != LENGTH:
+        raise RuntimeError(f"`longhaul show` gave {len(tokens)} of {LENGTH} tokens")
     return tokens, targets
 
 

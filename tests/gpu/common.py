@@ -1,10 +1,12 @@
 """What the scripts share: calling Longhaul, saying where a figure was measured, and writing rows as they come."""
 
+import contextlib
 import csv
 import datetime
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import time
@@ -117,6 +119,22 @@ def seconds_of(once, seconds, synchronize, least=3):
         synchronize()
         rounds.append((time.perf_counter() - begin) / calls)
     return statistics.median(rounds)
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """TimeoutError where the block takes longer."""
+
+    def late(*_):
+        raise TimeoutError(f"took more than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def synchronizer(device):
