@@ -78,6 +78,7 @@ pub struct Subject {
     pub architecture: ArchitectureInfo,
     /// A value for every option.
     pub options: Vec<(String, OptionValue)>,
+    device: Device,
     build: Build,
 }
 
@@ -105,8 +106,18 @@ impl Subject {
             library: library.clone(),
             architecture: architecture.clone(),
             options: options.collect(),
+            device: Device {
+                kind: DeviceKind::Cpu,
+                index: 0,
+                threads: 1,
+            },
             build,
         }
+    }
+
+    /// The same on another device, with the reference form on the CPU as before.
+    pub fn on(self, device: Device) -> Self {
+        Self { device, ..self }
     }
 
     /// An architecture of a plugin type of this process, at default options.
@@ -139,9 +150,8 @@ impl Subject {
             max_train_length: 256,
             seed,
             device: Device {
-                kind: DeviceKind::Cpu,
-                index: 0,
                 threads,
+                ..self.device
             },
             extra: vec![pair(extra::POISONED_BUFFERS)].into(),
         }
@@ -153,6 +163,7 @@ impl Subject {
         let offered = words.iter().any(|word| word == capability::REFERENCE);
         offered.then(|| {
             let mut config = config.clone();
+            config.device.kind = DeviceKind::Cpu;
             config.extra.push(pair(extra::REFERENCE_FORM));
             config
         })

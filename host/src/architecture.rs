@@ -156,6 +156,22 @@ impl ArchSpec {
         }
     }
 
+    /// Refuses a kind of device that it does not run on.
+    ///
+    /// # Errors
+    /// What it runs on.
+    pub fn runs_on(&self, kind: &str) -> Result<(), String> {
+        if self.devices.iter().any(|device| device == kind) {
+            return Ok(());
+        }
+        Err(format!(
+            "architecture `{}` of {} does not run on {kind}; it runs on {}",
+            self.architecture,
+            self.plugin,
+            self.devices.join(", ")
+        ))
+    }
+
     /// The configuration that crosses the boundary.
     pub fn config(&self, size: ModelSize, seed: u64, device: Device) -> ModelConfig {
         let options = self.values.iter().map(|(name, value)| {

@@ -121,10 +121,10 @@ pub struct RunArgs {
     /// Examples a length
     #[arg(long, value_name = "N")]
     pub samples: Option<u64>,
-    /// Device: cpu, cuda:0
+    /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core]
+    /// Workers at the same time [default: one a core, or one a card]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
@@ -172,10 +172,10 @@ pub struct EvalArgs {
     /// Examples a length
     #[arg(long, value_name = "N")]
     pub samples: Option<u64>,
-    /// Device: cpu, cuda:0
+    /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core]
+    /// Workers at the same time [default: one a core, or one a card]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
@@ -278,6 +278,7 @@ Examples:
   longhaul check transformer
   longhaul check target/release/liblonghaul_mamba2.so
   longhaul check mamba:negative_eigenvalues=true
+  longhaul check lstm --device cuda:0
   longhaul check ./libmine.so --only gradients")]
 pub struct CheckArgs {
     /// A plugin's file, or an architecture with options
@@ -286,6 +287,10 @@ pub struct CheckArgs {
     /// Only checks whose name contains this; may be given several times
     #[arg(long, value_name = "WORD")]
     pub only: Vec<String>,
+    /// Device: cpu, cuda:0; the reference form, which it is held against, stays
+    /// on the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
     /// As JSON lines
     #[arg(long)]
     pub json: bool,
@@ -385,6 +390,7 @@ pub struct NewArgs {
 Examples:
   longhaul checkpoint inspect models/mamba-130m-hf
   longhaul checkpoint verify tests/checkpoints/llama
+  longhaul checkpoint verify tests/checkpoints/mamba2 --device cuda:0
   longhaul checkpoint eval models/mamba-130m-hf --task induction \\
       --lengths 256..65536 --samples 100")]
 pub struct CheckpointArgs {
@@ -400,7 +406,7 @@ pub enum CheckpointCommand {
     Inspect(FolderArgs),
     /// Hold a checkpoint's model against the logits, loss and gradients that
     /// other software computed (expected.safetensors in the same folder)
-    Verify(FolderArgs),
+    Verify(VerifyArgs),
     /// Evaluate a checkpoint on tasks, as `longhaul run` does its models
     Eval(CheckpointEvalArgs),
 }
@@ -434,10 +440,10 @@ pub struct CheckpointEvalArgs {
     /// Number of seeds of the examples
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u64,
-    /// Device: cpu, cuda:0
+    /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core]
+    /// Workers at the same time [default: one a core, or one a card]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
@@ -475,6 +481,17 @@ pub struct FolderArgs {
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
+}
+
+/// `longhaul checkpoint verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The checkpoint
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Device: cpu, cuda:0
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
 }
 
 /// `longhaul worker`.

@@ -9,6 +9,8 @@ mod catalogue;
 mod checkpoint;
 mod cli;
 mod commands;
+mod cuda;
+mod device;
 mod exit;
 mod logging;
 mod machine;

@@ -37,6 +37,7 @@ pub mod checkpoint;
 pub mod client;
 pub mod data;
 pub mod error;
+pub mod kernels;
 #[cfg(feature = "load")]
 pub mod load;
 pub mod metadata;

@@ -79,6 +79,12 @@ const TABLE: &[Expectation] = &[
         ["ok", "ok", "out-of-memory"],
         &["1 TiB"],
     ),
+    // The rest is done by a fresh worker: in the first one the device stays lost.
+    expect(
+        "fault=device-in-feed,after=20",
+        ["ok", "failed", "ok"],
+        &["illegal access"],
+    ),
     expect("fault=nan-in-feed", ["failed"; 3], &["finite"]),
     expect("fault=short-answers", ["failed"; 3], &["asked for"]),
     expect("fault=extra-answers", ["failed"; 3], &["asked for"]),

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
-use longhaul_plugin_api::data::{Batch, Device, DeviceKind, Logits, TrainConfig};
+use longhaul_plugin_api::data::{Batch, Logits, TrainConfig};
 use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::{Catalogue, run_worker};
 use crate::cli::{BenchArgs, BenchMode};
-use crate::commands::{parse_device, print};
+use crate::commands::{devices, print};
+use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED};
 
 /// Tokens read before single steps are timed.
@@ -28,7 +29,7 @@ pub struct BenchJob {
     length: usize,
     size: ModelSize,
     threads: u32,
-    cuda: Option<u32>,
+    device: String,
     task: Option<String>,
     seconds: f64,
 }
@@ -60,7 +61,7 @@ struct BenchResult {
 /// # Errors
 /// An unknown architecture or task; a model that cannot be built or run.
 pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
-    let device = parse_device(&args.device, args.threads)?;
+    let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
     if args.batch == 0 || args.length == 0 || args.threads == 0 || args.vocab == 0 {
         return Err(CommandError::usage(
             "--batch, --length, --threads and --vocab are at least 1",
@@ -80,6 +81,9 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
     }
     let catalogue = Catalogue::scan(&args.plugins)?;
     let spec = ArchSpec::parse(&args.architecture, &catalogue)?;
+    devices::require_one(&device)
+        .and_then(|()| spec.runs_on(device::kind(&device)))
+        .map_err(CommandError::usage)?;
     let size = ModelSize {
         vocab,
         d_model: args.d_model,
@@ -93,7 +97,7 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         length: args.length,
         size,
         threads: args.threads,
-        cuda: (device.kind == DeviceKind::Cuda).then_some(device.index),
+        device,
         task: args.task.clone(),
         seconds: args.seconds,
     };
@@ -117,15 +121,7 @@ pub fn work(job: &BenchJob) -> Result<String, CommandError> {
     };
     let plugin =
         LoadedPlugin::open(&job.spec.library, crate::logging::plugin_log).map_err(failed)?;
-    let device = Device {
-        kind: if job.cuda.is_some() {
-            DeviceKind::Cuda
-        } else {
-            DeviceKind::Cpu
-        },
-        index: job.cuda.unwrap_or(0),
-        threads: job.threads,
-    };
+    let device = device::named(&job.device, job.threads);
     let config = job.spec.config(job.size, 0, device);
     let mut model = plugin.build(&config).map_err(failed)?;
     let parameters = model.parameter_values();

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::architecture::{ArchSpec, Value};
 use crate::catalogue::{Catalogue, Plugin, run_worker};
 use crate::cli::CheckArgs;
-use crate::commands::print;
+use crate::commands::{devices, print};
+use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED, OK};
 use crate::table::columns;
 
@@ -26,6 +27,7 @@ pub struct CheckJob {
     architecture: String,
     values: Vec<(String, Value)>,
     check: String,
+    device: String,
 }
 
 /// What it answers.
@@ -46,9 +48,13 @@ struct CheckResult {
 /// # Errors
 /// A library or architecture that cannot be found or opened.
 pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
+    let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
+    devices::require_one(&device).map_err(CommandError::usage)?;
     let specs = subjects(args)?;
     let mut failed = 0;
     for spec in &specs {
+        let kind = device::kind(&device);
+        spec.runs_on(kind).map_err(CommandError::usage)?;
         if !args.json {
             print(&format!(
                 "{} ({} {}, {})\n",
@@ -66,7 +72,7 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         let wanted =
             |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
         for check in CHECKS.iter().filter(|check| wanted(check.name)) {
-            let result = run_one(spec, check.name);
+            let result = run_one(spec, check.name, &device);
             failed += usize::from(!result.passed);
             if args.json {
                 print(&format!(
@@ -137,12 +143,13 @@ fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
         .collect()
 }
 
-fn run_one(spec: &ArchSpec, check: &str) -> CheckResult {
+fn run_one(spec: &ArchSpec, check: &str, device: &str) -> CheckResult {
     let job = CheckJob {
         library: spec.library.clone(),
         architecture: spec.architecture.clone(),
         values: spec.values.clone(),
         check: check.to_owned(),
+        device: device.to_owned(),
     };
     let job = serde_json::to_value(job).expect("plain data");
     let answer = run_worker("check", &job, LIMIT)
@@ -193,7 +200,8 @@ pub fn work(job: CheckJob) -> Result<String, CommandError> {
         architecture,
         &options,
         Box::new(move |config| plugin.build(config)),
-    );
+    )
+    .on(device::named(&job.device, 1));
     let Outcome {
         passed,
         skipped,

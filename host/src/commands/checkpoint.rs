@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longhaul_plugin_api::data::{Device, DeviceKind};
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::did_you_mean;
@@ -12,8 +11,9 @@ use crate::catalogue::{Catalogue, run_worker};
 use crate::checkpoint::files::{Folder, Tensors};
 use crate::checkpoint::load::{LoadError, Understood};
 use crate::checkpoint::verify::{GRADIENT_OF, Row, verify};
-use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs};
-use crate::commands::print;
+use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, VerifyArgs};
+use crate::commands::{devices, print};
+use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED, OK};
 use crate::table::columns;
 
@@ -25,7 +25,8 @@ const LIMIT: Duration = Duration::from_secs(3600);
 pub struct CheckpointJob {
     folder: PathBuf,
     library: PathBuf,
-    verify: bool,
+    /// Device to verify it on, if it is to be verified.
+    verify_on: Option<String>,
     threads: u32,
 }
 
@@ -65,14 +66,16 @@ pub fn run(args: &CheckpointArgs) -> Result<u8, CommandError> {
 }
 
 fn inspect(args: &FolderArgs) -> Result<u8, CommandError> {
-    let answer = ask(args, false)?;
+    let answer = ask(args, None)?;
     print(&described(args, &answer))?;
     Ok(OK)
 }
 
-fn verify_folder(args: &FolderArgs) -> Result<u8, CommandError> {
-    let answer = ask(args, true)?;
-    print(&described(args, &answer))?;
+fn verify_folder(args: &VerifyArgs) -> Result<u8, CommandError> {
+    let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
+    devices::require_one(&device).map_err(CommandError::usage)?;
+    let answer = ask(&args.folder, Some(device))?;
+    print(&described(&args.folder, &answer))?;
     let failed = answer.rows.iter().filter(|row| !row.passed()).count();
     let (gradients, others): (Vec<&Row>, Vec<&Row>) =
         answer.rows.iter().partition(|row| row.what == GRADIENT_OF);
@@ -154,11 +157,11 @@ fn described(args: &FolderArgs, answer: &Answer) -> String {
 }
 
 /// Has a worker look at a checkpoint.
-fn ask(args: &FolderArgs, verify: bool) -> Result<Answer, CommandError> {
+fn ask(args: &FolderArgs, verify_on: Option<String>) -> Result<Answer, CommandError> {
     let folder = Folder::open(&args.folder).map_err(CommandError::usage)?;
     let catalogue = Catalogue::scan(&args.plugins)?;
     let library = library_for(&folder, &catalogue)?;
-    ask_library(args, library, verify)
+    ask_library(args, library, verify_on)
 }
 
 /// Has a worker look at a checkpoint with this library.
@@ -168,12 +171,12 @@ fn ask(args: &FolderArgs, verify: bool) -> Result<Answer, CommandError> {
 pub fn ask_library(
     args: &FolderArgs,
     library: PathBuf,
-    verify: bool,
+    verify_on: Option<String>,
 ) -> Result<Answer, CommandError> {
     let job = CheckpointJob {
         folder: args.folder.clone(),
         library,
-        verify,
+        verify_on,
         threads: args.threads.max(1),
     };
     let job = serde_json::to_value(job).expect("plain data");
@@ -230,13 +233,9 @@ pub fn work(job: &CheckpointJob) -> Result<String, CommandError> {
 fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {
     let folder = Folder::open(&job.folder)?;
     let understood = Understood::ask(&folder, &job.library)?;
-    let device = Device {
-        kind: DeviceKind::Cpu,
-        index: 0,
-        threads: job.threads,
-    };
+    let device = device::named(job.verify_on.as_deref().unwrap_or("cpu"), job.threads);
     let mut model = understood.build(&folder, device)?;
-    let rows = if job.verify {
+    let rows = if job.verify_on.is_some() {
         let expected = expected_file(&job.folder);
         let expected = Tensors::open_files(vec![expected])?;
         verify(&mut model, &understood.plan, &expected)?

@@ -17,7 +17,7 @@ use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::plan::{Checkpoint, Plan, Unit, check_length, file_word, parse_device, run_id};
+use crate::run::plan::{Checkpoint, Plan, Unit, check_length, file_word, run_id};
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
 
@@ -40,15 +40,20 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
             "--retry-failed goes with --resume".to_owned(),
         ));
     }
-    let device = parse_device(&args.device)?;
     let memory = (args.memory_limit.as_deref(), None);
-    let resources = Resources::new(&device, args.jobs, args.threads, args.time_limit, memory)?;
+    let resources = Resources::new(
+        &args.device,
+        args.jobs,
+        args.threads,
+        args.time_limit,
+        memory,
+    )?;
     let lengths = parse_lengths(&args.lengths)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let mut plan = Plan {
         run_id: String::new(),
         suite: "checkpoints".to_owned(),
-        device: device.clone(),
+        device: resources.devices.text(),
         units: Vec::new(),
         architectures: Vec::new(),
         targets: Vec::new(),
@@ -62,7 +67,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
             }
         }
     }
-    plan.run_id = run_id(&device, &plan.units);
+    plan.run_id = run_id(resources.devices.kind(), &plan.units);
     let limits = LimitsRecord {
         time_s: resources.time_s,
         memory_bytes: resources.memory_bytes,
@@ -73,15 +78,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
     let works = works(&plan, &folder, args.retry_failed);
     let id = plan.run_id.as_str();
     let units = (plan.units.as_slice(), plan.targets.as_slice());
-    carry_out(
-        &mut folder,
-        id,
-        &device,
-        units,
-        works,
-        resources,
-        &interrupt,
-    )
+    carry_out(&mut folder, id, units, works, resources, &interrupt)
 }
 
 /// A checkpoint that a plugin has understood.
@@ -106,7 +103,7 @@ impl Known {
             threads,
             plugins: args.plugins.clone(),
         };
-        let answer = ask_library(&asked, library.clone(), false).map_err(RunError::Command)?;
+        let answer = ask_library(&asked, library.clone(), None).map_err(RunError::Command)?;
         let own = Catalogue {
             plugins: catalogue
                 .plugins

@@ -1,44 +1,112 @@
-//! `longhaul devices`: what plugins could use on this machine. CUDA is only asked for after its
-//! libraries were found; nothing is linked.
+//! `longhaul devices`: what plugins could use on this machine; and the refusal, in one sentence, of what
+//! it does not have.
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
+use longhaul_plugin_api::kernels;
 
 use crate::commands::print;
+use crate::cuda::Cuda;
+use crate::device::Devices;
 use crate::exit::CommandError;
 use crate::table::columns;
 
-/// Prints processor and CUDA devices.
+/// Prints the processor, CUDA's parts, the cards, and where compiled kernels are kept.
 ///
 /// # Errors
 /// Standard output's.
 pub fn run() -> Result<u8, CommandError> {
     let row = |name: &str, what: String| vec![name.to_owned(), what];
     let mut rows = vec![row("cpu", processor())];
-    match cuda() {
-        Ok(devices) => rows.extend(devices.into_iter().map(|(name, what)| row(&name, what))),
+    match Cuda::probe() {
+        Ok(cuda) => {
+            rows.push(row(
+                "driver",
+                format!("NVIDIA's, for CUDA up to {}", cuda.driver),
+            ));
+            let part = |part: &Result<String, String>| match part {
+                Ok(version) => version.clone(),
+                Err(reason) => format!("not available: {reason}"),
+            };
+            rows.push(row("nvrtc", part(&cuda.compiler)));
+            rows.push(row("cublaslt", part(&cuda.products)));
+            for (index, card) in cuda.cards.iter().enumerate() {
+                let (major, minor) = card.capability;
+                let memory = gib(card.memory_bytes as f64);
+                let what = format!("{}, {memory}, compute {major}.{minor}", card.name);
+                rows.push(row(&format!("cuda:{index}"), what));
+            }
+            if cuda.cards.is_empty() {
+                rows.push(row(
+                    "cuda",
+                    "not available: the NVIDIA driver sees no card".into(),
+                ));
+            }
+        }
         Err(reason) => rows.push(row("cuda", format!("not available: {reason}"))),
     }
+    rows.push(row("kernels", cache()));
     print(&columns(&rows)).map(|()| 0)
+}
+
+/// Refuses devices that this machine does not have, in one sentence.
+///
+/// # Errors
+/// What is missing.
+pub fn require(devices: &Devices) -> Result<(), String> {
+    devices
+        .names()
+        .iter()
+        .try_for_each(|name| require_one(name))
 }
 
 /// Refuses a device that this machine does not have, in one sentence.
 ///
 /// # Errors
 /// What is missing.
-pub fn require(device: &str) -> Result<(), String> {
-    if device == "cpu" {
+pub fn require_one(device: &str) -> Result<(), String> {
+    let Some(index) = device.strip_prefix("cuda:") else {
+        return Ok(());
+    };
+    let unusable = |reason: String| {
+        format!("{device} was asked for, and CUDA is not available: {reason}; use --device cpu")
+    };
+    let cuda = Cuda::probe().map_err(unusable)?;
+    if let Some(missing) = cuda.missing() {
+        return Err(unusable(missing));
+    }
+    let count = cuda.cards.len();
+    if index.parse().is_ok_and(|index: usize| index < count) {
         return Ok(());
     }
-    match cuda() {
-        Ok(devices) if devices.iter().any(|(name, _)| name == device) => Ok(()),
-        Ok(devices) => Err(format!(
-            "{device} was asked for, and this machine has {} cards; `longhaul devices` lists them",
-            devices.len()
-        )),
-        Err(reason) => Err(format!(
-            "{device} was asked for, and CUDA is not available: {reason}; use --device cpu"
-        )),
-    }
+    let cards = if count == 1 {
+        "1 card"
+    } else {
+        &format!("{count} cards")
+    };
+    Err(format!(
+        "{device} was asked for, and this machine has {cards}; `longhaul devices` lists what is here"
+    ))
+}
+
+fn gib(bytes: f64) -> String {
+    format!("{:.1} GiB", bytes / f64::from(1u32 << 30))
+}
+
+/// Where compiled kernels are kept, and how many there are.
+fn cache() -> String {
+    let Some(folder) = kernels::cache_folder() else {
+        return format!(
+            "not kept: neither {} nor HOME is set",
+            kernels::CACHE_VARIABLE
+        );
+    };
+    let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let sizes: Vec<u64> = files
+        .filter(|file| file.path().extension().is_some_and(|end| end == "cubin"))
+        .filter_map(|file| Some(file.metadata().ok()?.len()))
+        .collect();
+    let mib = sizes.iter().sum::<u64>() as f64 / f64::from(1u32 << 20);
+    let (count, folder) = (sizes.len(), folder.display());
+    format!("{folder}: {count} compiled, {mib:.1} MiB")
 }
 
 fn processor() -> String {
@@ -55,9 +123,7 @@ fn processor() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"));
     let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    let memory = memory.map_or_else(String::new, |kib| {
-        format!(", {:.1} GiB memory", kib / 1048576.0)
-    });
+    let memory = memory.map_or_else(String::new, |kib| format!(", {} memory", gib(1024.0 * kib)));
     format!("{model}, {cores} cores{memory}, vectors {}", vectors())
 }
 
@@ -77,94 +143,14 @@ fn vectors() -> &'static str {
     "baseline"
 }
 
-type Init = unsafe extern "C" fn(c_uint) -> c_int;
-type Count = unsafe extern "C" fn(*mut c_int) -> c_int;
-type Version = unsafe extern "C" fn(*mut c_int) -> c_int;
-type Get = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
-type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
-type Memory = unsafe extern "C" fn(*mut usize, c_int) -> c_int;
-
-/// Name and description of every CUDA device, or why there is none.
-fn cuda() -> Result<Vec<(String, String)>, String> {
-    // SAFETY: opening the driver runs its initialisers, which is what using it means.
-    let driver = unsafe { libloading::Library::new("libcuda.so.1") }
-        .map_err(|_| "no NVIDIA driver (libcuda.so.1 was not found)".to_owned())?;
-    let symbol = |name: &str| format!("the NVIDIA driver has no {name}");
-    // SAFETY (here and below): names and types are those of the CUDA driver API, and every pointer
-    // is to a local of the right size.
-    let call = |what: &str, code: c_int| {
-        if code == 0 {
-            Ok(())
-        } else {
-            Err(format!("{what} failed with CUDA error {code}"))
-        }
-    };
-    // SAFETY: as above.
-    let (init, count, version, get, name, memory) = unsafe {
-        (
-            driver.get::<Init>("cuInit").map_err(|_| symbol("cuInit"))?,
-            driver
-                .get::<Count>("cuDeviceGetCount")
-                .map_err(|_| symbol("cuDeviceGetCount"))?,
-            driver
-                .get::<Version>("cuDriverGetVersion")
-                .map_err(|_| symbol("cuDriverGetVersion"))?,
-            driver
-                .get::<Get>("cuDeviceGet")
-                .map_err(|_| symbol("cuDeviceGet"))?,
-            driver
-                .get::<Name>("cuDeviceGetName")
-                .map_err(|_| symbol("cuDeviceGetName"))?,
-            driver
-                .get::<Memory>("cuDeviceTotalMem_v2")
-                .map_err(|_| symbol("cuDeviceTotalMem_v2"))?,
-        )
-    };
-    let (mut devices, mut driver_version) = (0, 0);
-    // SAFETY: as above.
-    unsafe {
-        call("cuInit", init(0))?;
-        call("cuDeviceGetCount", count(&mut devices))?;
-        call("cuDriverGetVersion", version(&mut driver_version))?;
-    }
-    if devices == 0 {
-        return Err("the NVIDIA driver sees no card".to_owned());
-    }
-    // SAFETY: as above.
-    let compiler = unsafe { libloading::Library::new("libnvrtc.so.13") }
-        .or_else(|_| unsafe { libloading::Library::new("libnvrtc.so.12") });
-    let compiler = if compiler.is_ok() {
-        "NVRTC found"
-    } else {
-        "no NVRTC (libnvrtc.so)"
-    };
-    let mut found = Vec::new();
-    for index in 0..devices {
-        let (mut device, mut bytes, mut text) = (0, 0usize, [0 as c_char; 128]);
-        // SAFETY: as above; the name is NUL-terminated within 128 bytes.
-        let card = unsafe {
-            call("cuDeviceGet", get(&mut device, index))?;
-            call("cuDeviceGetName", name(text.as_mut_ptr(), 128, device))?;
-            call("cuDeviceTotalMem", memory(&mut bytes, device))?;
-            CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned()
-        };
-        let what = format!(
-            "{card}, {:.1} GiB, driver for CUDA {}.{}, {compiler}",
-            bytes as f64 / (1u64 << 30) as f64,
-            driver_version / 1000,
-            driver_version % 1000 / 10
-        );
-        found.push((format!("cuda:{index}"), what));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::require;
+    use crate::device::Devices;
 
     #[test]
     fn a_card_that_is_not_there_is_refused_by_name() {
+        let require = |text: &str| require(&Devices::parse(text).unwrap());
         assert_eq!(require("cpu"), Ok(()));
         let refusal = require("cuda:99").unwrap_err();
         assert!(refusal.contains("cuda:99 was asked for"), "{refusal}");

@@ -10,7 +10,7 @@ use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::Manifest;
-use crate::run::plan::{Unit, check_length, parse_device};
+use crate::run::plan::{Unit, check_length};
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
 use crate::worker::models::is_saved;
@@ -30,7 +30,6 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             "--samples is 0; it is at least 1".to_owned(),
         ));
     }
-    let device = parse_device(&args.device)?;
     let manifest = Manifest::read(&args.run).map_err(|error| match error {
         RunError::Io { .. } => RunError::Input(format!(
             "{} is not the folder of a run ({error}); give the --out folder of a `longhaul run`",
@@ -53,7 +52,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     }
     let time_s = args.time_limit.unwrap_or(manifest.limits.time_s);
     let memory = (args.memory_limit.as_deref(), None);
-    let resources = Resources::new(&device, args.jobs, args.threads, time_s, memory)?;
+    let resources = Resources::new(&args.device, args.jobs, args.threads, time_s, memory)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let interrupt = interrupt_flag()?;
     let (mut folder, manifest) = RunFolder::existing(&args.run)?;
@@ -63,15 +62,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     }
     let id = manifest.run_id.as_str();
     let units = (manifest.units.as_slice(), manifest.targets.as_slice());
-    carry_out(
-        &mut folder,
-        id,
-        &device,
-        units,
-        works,
-        resources,
-        &interrupt,
-    )
+    carry_out(&mut folder, id, units, works, resources, &interrupt)
 }
 
 /// The units that `--task` and `--arch` name; all without them.

@@ -31,31 +31,3 @@ pub fn print(text: &str) -> Result<(), CommandError> {
         ))),
     }
 }
-
-/// A device by name: `cpu` or `cuda:N`.
-///
-/// # Errors
-/// Another name.
-pub fn parse_device(
-    text: &str,
-    threads: u32,
-) -> Result<longhaul_plugin_api::data::Device, CommandError> {
-    use longhaul_plugin_api::data::{Device, DeviceKind};
-    let refuse = || CommandError::usage(format!("device `{text}` is neither cpu nor cuda:N"));
-    match text.split_once(':') {
-        None if text == "cpu" => Ok(Device {
-            kind: DeviceKind::Cpu,
-            index: 0,
-            threads,
-        }),
-        Some(("cuda", index)) => {
-            let index = index.parse().map_err(|_| refuse())?;
-            Ok(Device {
-                kind: DeviceKind::Cuda,
-                index,
-                threads,
-            })
-        }
-        _ => Err(refuse()),
-    }
-}

@@ -34,9 +34,8 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         ));
     }
     let suite = Suite::load(&args.suite)?;
-    let device = plan::parse_device(&args.device)?;
     let resources = Resources::new(
-        &device,
+        &args.device,
         args.jobs,
         args.threads,
         args.time_limit.unwrap_or(suite.limits.time_s),
@@ -45,7 +44,13 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     let overrides = overrides(args)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
-    let plan = plan::make(&suite, &args.suite, &overrides, &device, &resolve)?;
+    let plan = plan::make(
+        &suite,
+        &args.suite,
+        &overrides,
+        &resources.devices.text(),
+        &resolve,
+    )?;
     let limits = LimitsRecord {
         time_s: resources.time_s,
         memory_bytes: resources.memory_bytes,
@@ -60,15 +65,7 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     let works = works(&plan, &folder, args.retry_failed);
     let id = plan.run_id.as_str();
     let units = (plan.units.as_slice(), plan.targets.as_slice());
-    carry_out(
-        &mut folder,
-        id,
-        &device,
-        units,
-        works,
-        resources,
-        &interrupt,
-    )
+    carry_out(&mut folder, id, units, works, resources, &interrupt)
 }
 
 fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {

@@ -83,7 +83,7 @@ impl End {
             Self::Failed { kind, reason } => {
                 let status = match kind {
                     FailureKind::OutOfMemory => Status::OutOfMemory,
-                    FailureKind::Disk | FailureKind::Error => Status::Failed,
+                    FailureKind::Disk | FailureKind::Device | FailureKind::Error => Status::Failed,
                 };
                 (status, reason.clone())
             }

@@ -34,7 +34,7 @@ impl Outcome {
     }
 }
 
-/// Does all work with at most `jobs` workers at a time. Rows go into the folder's files at once.
+/// Does all work with at most `jobs` workers at a time, each slot on a device of its own. Rows go into the folder's files at once.
 ///
 /// # Errors
 /// Files that take no more; a disk that refused a worker. Workers are then stopped, and all rows up
@@ -101,7 +101,13 @@ fn serve(
             let _ = sender.send((slot, event));
         };
         say(Event::Begun(Box::new(work.clone())));
-        run_unit(&work, settings, cancel, &mut say);
+        run_unit(
+            &work,
+            settings,
+            settings.devices.of_slot(slot),
+            cancel,
+            &mut say,
+        );
         say(Event::Over);
     }
 }

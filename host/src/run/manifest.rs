@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::device;
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
 use crate::run::plan::{Plan, Unit};
@@ -22,7 +23,7 @@ pub struct Manifest {
     pub run_id: String,
     /// The suite's name or path.
     pub suite: String,
-    /// Device.
+    /// Devices.
     pub device: String,
     /// The command line.
     pub command: String,
@@ -155,11 +156,9 @@ impl Manifest {
             return None;
         }
         let mut found = Vec::new();
-        if self.device != plan.device {
-            found.push(format!(
-                "device is {} there and {} here",
-                self.device, plan.device
-            ));
+        let (there, here) = (device::kind(&self.device), device::kind(&plan.device));
+        if there != here {
+            found.push(format!("device is {there} there and {here} here"));
         }
         let (there, here) = (counts(&self.units), counts(&plan.units));
         for (what, there, here) in there.iter().zip(&here).map(|(a, b)| (a.0, &a.1, &b.1)) {
@@ -323,7 +322,7 @@ mod tests {
             manifest
                 .difference(&device)
                 .unwrap()
-                .contains("cuda:0 here")
+                .contains("cpu there and cuda here")
         );
     }
 }

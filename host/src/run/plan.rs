@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::architecture::ArchSpec;
+use crate::device;
 use crate::run::error::RunError;
 use crate::run::lengths::doublings;
 use crate::run::targets::{self, Target};
@@ -127,11 +128,11 @@ impl Unit {
 /// A plan and the architectures that carry it out.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Hash of the units and the device.
+    /// Hash of the units and the kind of device.
     pub run_id: String,
     /// The suite's name or path.
     pub suite: String,
-    /// Device, `cpu` or `cuda:N`.
+    /// Devices: `cpu`, `cuda:N` or several cards with commas.
     pub device: String,
     /// The trainings.
     pub units: Vec<Unit>,
@@ -141,9 +142,9 @@ pub struct Plan {
     pub targets: Vec<Target>,
 }
 
-/// Id of a run that has these units on this device.
-pub fn run_id(device: &str, units: &[Unit]) -> String {
-    hash(&(device, units))
+/// Id of a run that has these units on devices of this kind: a run may go on with other cards.
+pub fn run_id(kind: &str, units: &[Unit]) -> String {
+    hash(&(kind, units))
 }
 
 /// Hash of plain data, 12 hexadecimal digits.
@@ -166,7 +167,7 @@ pub fn make(
     suite: &Suite,
     suite_name: &str,
     overrides: &Overrides,
-    device: &str,
+    devices: &str,
     resolve: &dyn Fn(&str) -> Result<ArchSpec, RunError>,
 ) -> Result<Plan, RunError> {
     let texts: Vec<&str> = if overrides.architectures.is_empty() {
@@ -199,18 +200,11 @@ pub fn make(
             "suite `{suite_name}` names no {what}; add one, or give --{flag}"
         )));
     }
-    let kind = device.split(':').next().unwrap_or(device);
+    let kind = device::kind(devices);
     let resolve = |text: &str| {
         let architecture = resolve(text)?;
-        if architecture.devices.iter().any(|device| device == kind) {
-            return Ok(architecture);
-        }
-        Err(RunError::Input(format!(
-            "architecture `{}` of {} does not run on {kind}; it runs on {}",
-            architecture.architecture,
-            architecture.plugin,
-            architecture.devices.join(", ")
-        )))
+        let refusal = architecture.runs_on(kind).err().map(RunError::Input);
+        refusal.map_or(Ok(architecture), Err)
     };
     let (mut units, mut chosen) = (Vec::<Unit>::new(), Vec::new());
     for entry in &entries {
@@ -237,9 +231,9 @@ pub fn make(
         Ok((architecture.architecture, options))
     })?;
     Ok(Plan {
-        run_id: run_id(device, &units),
+        run_id: run_id(kind, &units),
         suite: suite_name.to_owned(),
-        device: device.to_owned(),
+        device: devices.to_owned(),
         units,
         architectures: chosen,
         targets,
@@ -450,21 +444,4 @@ pub fn file_word(name: &str) -> String {
         }
     };
     name.chars().map(plain).collect()
-}
-
-/// Checks a device's text: `cpu`, `cuda` or `cuda:N`; `cuda` becomes `cuda:0`.
-///
-/// # Errors
-/// Another text.
-pub fn parse_device(text: &str) -> Result<String, RunError> {
-    match text {
-        "cpu" => Ok(text.to_owned()),
-        "cuda" => Ok("cuda:0".to_owned()),
-        _ => match text.strip_prefix("cuda:").map(str::parse::<u32>) {
-            Some(Ok(index)) => Ok(format!("cuda:{index}")),
-            _ => Err(RunError::Input(format!(
-                "device `{text}` is unknown; write cpu, or cuda:0 for the first NVIDIA card (`longhaul devices` lists what is here)"
-            ))),
-        },
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use longhaul_tasks::Suite;
 
 use super::error::RunError;
-use super::plan::{Overrides, Plan, make, parse_device};
+use super::plan::{Overrides, Plan, make};
 use crate::architecture::ArchSpec;
 
 const SUITE: &str = r#"
@@ -144,17 +144,4 @@ fn what_cannot_be_is_refused_in_words() {
     let device = make(&suite, "test", &Overrides::default(), "cuda:0", &resolve);
     let message = device.unwrap_err().to_string();
     assert!(message.contains("does not run on cuda"), "{message}");
-}
-
-#[test]
-fn devices() {
-    assert_eq!(parse_device("cpu").unwrap(), "cpu");
-    assert_eq!(parse_device("cuda").unwrap(), "cuda:0");
-    assert_eq!(parse_device("cuda:3").unwrap(), "cuda:3");
-    assert!(
-        parse_device("gpu")
-            .unwrap_err()
-            .to_string()
-            .contains("`gpu`")
-    );
 }

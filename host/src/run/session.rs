@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::commands::devices;
+use crate::device::Devices;
 use crate::exit;
 use crate::run::command::resume_command;
 use crate::run::error::RunError;
@@ -19,8 +20,10 @@ use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
 
 /// Workers at a time and what each may use.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Resources {
+    /// Where they run.
+    pub devices: Devices,
     /// Workers at a time.
     pub jobs: usize,
     /// CPU threads a worker.
@@ -32,11 +35,11 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// From the command line, then the suite, then the machine: on the CPU a worker a core, on a GPU
-    /// one at a time; nine tenths of the memory.
+    /// From the command line, then the suite, then the machine: on the CPU a worker a core, on cards a
+    /// worker a card; nine tenths of the memory.
     ///
     /// # Errors
-    /// A size that is none; a number that is 0; a card that is not there.
+    /// A device or a size that is none; a number that is 0; a card that is not there.
     pub fn new(
         device: &str,
         jobs: Option<usize>,
@@ -44,9 +47,15 @@ impl Resources {
         time_s: u64,
         memory: (Option<&str>, Option<u64>),
     ) -> Result<Self, RunError> {
-        devices::require(device).map_err(RunError::Input)?;
+        let devices = Devices::parse(device).map_err(RunError::Input)?;
+        devices::require(&devices).map_err(RunError::Input)?;
         let cores = machine::cores();
-        let jobs = jobs.unwrap_or(if device == "cpu" { cores } else { 1 });
+        let own = if devices.kind() == "cpu" {
+            cores
+        } else {
+            devices.names().len()
+        };
+        let jobs = jobs.unwrap_or(own);
         let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
         for (what, number) in [
             ("--jobs", jobs as u64),
@@ -63,6 +72,7 @@ impl Resources {
             (None, None) => machine::memory_bytes().map(|bytes| bytes / 10 * 9),
         };
         Ok(Self {
+            devices,
             jobs,
             threads,
             time_s,
@@ -90,7 +100,6 @@ pub fn interrupt_flag() -> Result<Arc<AtomicBool>, RunError> {
 pub fn carry_out(
     folder: &mut RunFolder,
     run_id: &str,
-    device: &str,
     (units, targets): (&[Unit], &[Target]),
     works: Vec<Work>,
     resources: Resources,
@@ -102,7 +111,7 @@ pub fn carry_out(
     let settings = Settings {
         folder: folder.path.clone(),
         run_id: run_id.to_owned(),
-        device: device.to_owned(),
+        devices: resources.devices,
         threads: resources.threads,
         time_s: resources.time_s,
         memory_bytes: resources.memory_bytes,

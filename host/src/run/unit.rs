@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use longhaul_results::{Measurement, Status, TrainingPoint};
 
 use crate::architecture::ArchSpec;
+use crate::device::Devices;
 use crate::run::child::{End, Limits, run_worker};
 use crate::run::plan::Unit;
 use crate::run::records::Common;
@@ -34,8 +35,8 @@ pub struct Settings {
     pub folder: std::path::PathBuf,
     /// The run's id.
     pub run_id: String,
-    /// Device.
-    pub device: String,
+    /// Where workers run.
+    pub devices: Devices,
     /// CPU threads a worker.
     pub threads: u32,
     /// Seconds of wall clock for a unit.
@@ -65,8 +66,14 @@ pub enum Event {
     Over,
 }
 
-/// Does a unit's work, and says what happens by `say`.
-pub fn run_unit(work: &Work, settings: &Settings, cancel: &AtomicBool, say: &mut dyn FnMut(Event)) {
+/// Does a unit's work on a device, and says what happens by `say`.
+pub fn run_unit(
+    work: &Work,
+    settings: &Settings,
+    device: &str,
+    cancel: &AtomicBool,
+    say: &mut dyn FnMut(Event),
+) {
     let task = match longhaul_tasks::parse_task(&work.unit.task_text()) {
         Ok(task) => task,
         Err(error) => {
@@ -78,7 +85,8 @@ pub fn run_unit(work: &Work, settings: &Settings, cancel: &AtomicBool, say: &mut
     let mut runner = Runner {
         work,
         settings,
-        common: Common::new(&settings.run_id, &settings.device, task.as_ref()),
+        device,
+        common: Common::new(&settings.run_id, device, task.as_ref()),
         deadline: Instant::now() + Duration::from_secs(settings.time_s),
         train: work.train,
         left: work.evaluations.clone(),
@@ -94,6 +102,7 @@ pub fn run_unit(work: &Work, settings: &Settings, cancel: &AtomicBool, say: &mut
 struct Runner<'a> {
     work: &'a Work,
     settings: &'a Settings,
+    device: &'a str,
     common: Common,
     deadline: Instant,
     train: bool,
@@ -175,7 +184,7 @@ impl Runner<'_> {
             task: unit.task_text(),
             train_length: unit.train_length,
             seed: unit.seed,
-            device: self.settings.device.clone(),
+            device: self.device.to_owned(),
             threads: self.settings.threads,
             training: self.train.then_some(Training {
                 length_min: unit.train_length_min,
@@ -341,7 +350,7 @@ mod tests {
         Settings {
             folder: "f".into(),
             run_id: "id".into(),
-            device: "cpu".into(),
+            devices: Devices::parse("cpu").unwrap(),
             threads: 1,
             time_s: 60,
             memory_bytes: None,
@@ -361,6 +370,7 @@ mod tests {
         let mut runner = Runner {
             work: &work,
             settings: &settings,
+            device: "cpu",
             common: Common::new("id", "cpu", task.as_ref()),
             deadline: Instant::now(),
             train: true,

@@ -3,13 +3,13 @@
 use std::io::Read;
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
-use longhaul_plugin_api::data::{Device, DeviceKind};
 use longhaul_plugin_api::error::ErrorKind;
 use longhaul_tasks::{Task, TaskError, parse_task};
 
 use crate::architecture::ModelSize;
 use crate::checkpoint::files::Folder;
 use crate::checkpoint::load::{LoadError, Understood};
+use crate::device;
 use crate::exit::CommandError;
 use crate::run::plan::Checkpoint;
 use crate::worker::clock::Clock;
@@ -48,6 +48,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let kind = match error.kind() {
             ErrorKind::OutOfMemory => FailureKind::OutOfMemory,
+            ErrorKind::Device => FailureKind::Device,
             _ => FailureKind::Error,
         };
         Self {
@@ -148,6 +149,8 @@ fn run(job: &Job) -> Result<(), Failure> {
             });
         send(&match done {
             Ok(evaluated) => Message::Evaluated(evaluated),
+            // What this process knows of the device is void: a fresh one does the rest.
+            Err(failure) if failure.kind == FailureKind::Device => return Err(failure),
             Err(Failure { kind, reason }) => Message::EvaluationFailed {
                 index,
                 kind,
@@ -171,7 +174,7 @@ fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, F
         layers: job.layers,
         max_train_length: job.train_length as u64,
     };
-    let device = device(&job.device, job.threads);
+    let device = device::named(&job.device, job.threads);
     let config = job.architecture.config(size, job.seed, device);
     Ok(clock.inside(|| plugin.build(&config))?)
 }
@@ -182,29 +185,13 @@ fn read_checkpoint(
     clock: &mut Clock,
 ) -> Result<LoadedModel, Failure> {
     let folder = Folder::open(&checkpoint.folder).map_err(|e| Failure::error(e.to_string()))?;
-    let device = device(&job.device, job.threads);
+    let device = device::named(&job.device, job.threads);
     let model = clock
         .inside(|| Understood::ask(&folder, &job.architecture.library)?.build(&folder, device));
     model.map_err(|error| match error {
         LoadError::Plugin(error) => error.into(),
         other => Failure::error(other.to_string()),
     })
-}
-
-/// A checked device's text as the ABI has it.
-fn device(text: &str, threads: u32) -> Device {
-    let index = text
-        .strip_prefix("cuda:")
-        .and_then(|index| index.parse().ok());
-    Device {
-        kind: if index.is_some() {
-            DeviceKind::Cuda
-        } else {
-            DeviceKind::Cpu
-        },
-        index: index.unwrap_or(0),
-        threads: threads.max(1),
-    }
 }
 
 #[cfg(test)]
@@ -228,19 +215,6 @@ mod tests {
         assert_eq!(
             failure.reason,
             "training step 3: p: feed: numeric error: words"
-        );
-    }
-
-    #[test]
-    fn devices() {
-        assert_eq!(device("cpu", 2).kind, DeviceKind::Cpu);
-        assert_eq!(
-            device("cuda:1", 0),
-            Device {
-                kind: DeviceKind::Cuda,
-                index: 1,
-                threads: 1
-            }
         );
     }
 }

@@ -77,6 +77,8 @@ pub enum FailureKind {
     OutOfMemory,
     /// The model file could not be written: the disk's fault, not the plugin's.
     Disk,
+    /// The device failed, after which a process has to begin anew on it.
+    Device,
     /// Anything else.
     Error,
 }

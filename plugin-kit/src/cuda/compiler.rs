@@ -3,11 +3,11 @@
 //! may compile the same source at the same time. No card is needed.
 
 use std::ffi::{CStr, CString};
-use std::path::PathBuf;
 
 use cudarc::nvrtc::{result, sys};
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
+use longhaul_plugin_api::kernels::cache_folder;
 use sha2::{Digest, Sha256};
 
 use super::COMMON;
@@ -36,15 +36,6 @@ pub fn version() -> Result<String> {
             "nvrtcVersion failed: {other:?}"
         ))),
     }
-}
-
-/// Where compiled kernels are kept: `LONGHAUL_KERNEL_CACHE`, or `longhaul/kernels` in the user's folder
-/// for caches; `None` where neither is known.
-pub fn cache_folder() -> Option<PathBuf> {
-    let own = std::env::var_os("LONGHAUL_KERNEL_CACHE").map(PathBuf::from);
-    let user = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    own.or_else(|| Some(user().or_else(home)?.join("longhaul").join("kernels")))
 }
 
 /// Machine code of a source for cards of compute capability `architecture`, such as 90.

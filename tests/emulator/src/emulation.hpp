@@ -40,6 +40,12 @@ struct Launch {
     unsigned reversed;  // the last thread of a block first
 };
 
+// What is known of a kernel without running it.
+struct Facts {
+    size_t params_bytes;
+    unsigned threads;
+};
+
 enum State { READY, AT_BLOCK, AT_WARP, DONE };
 
 constexpr size_t STACK = 128 * 1024;
@@ -270,6 +276,7 @@ inline void sincospi(double x, double* s, double* c) {
 
 #define KERNEL(threads, name, Params)                                                                          \
     static void name(const Params p);                                                                          \
+    extern "C" emulation::Facts facts_of_##name() { return {sizeof(Params), threads}; }                        \
     extern "C" const char* emulate_##name(const emulation::Launch* launch, const void* bytes, size_t size) {   \
         if (size != sizeof(Params)) return "the parameters' size is not that of " #Params;                     \
         Params params;                                                                                         \

@@ -6,11 +6,11 @@
 //! then needs libasan in `LD_PRELOAD`. `LONGHAUL_KERNEL_SOURCES=DIR` leaves the text of every source that is
 //! loaded in DIR, for the kit's example `kernels`.
 
+pub mod native;
 pub mod plugin;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 
 use longhaul_plugin_kit::cuda::COMMON;
@@ -20,18 +20,7 @@ use longhaul_plugin_kit::cuda::device::{
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 
-const HEADER: &str = include_str!("emulation.hpp");
-
-/// The launch as `emulation::Launch` has it.
-#[repr(C)]
-struct CLaunch {
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u32,
-    reversed: u32,
-}
-
-type Entry = unsafe extern "C" fn(*const CLaunch, *const u8, usize) -> *const std::ffi::c_char;
+use native::{CompileError, HEADER, Library, NativeLaunch};
 
 /// What a device has been asked to do.
 #[derive(Clone)]
@@ -52,13 +41,10 @@ pub struct Emulator {
     folder: PathBuf,
     sanitize: bool,
     reversed: bool,
-    libraries: Mutex<HashMap<(usize, usize), libloading::Library>>,
+    libraries: Mutex<HashMap<(usize, usize), Library>>,
     memory: Mutex<HashMap<u64, Vec<u64>>>,
     recording: Mutex<Option<Vec<Work>>>,
 }
-
-/// Only one block runs at a time in this process: its place is a global of the compiled code.
-static RUNNING: Mutex<()> = Mutex::new(());
 
 impl Emulator {
     /// A device that keeps compiled kernels under `folder`. With `reversed` the threads of a block run
@@ -81,7 +67,7 @@ impl Emulator {
         Self::new(folder.join("emulated-kernels"), reversed)
     }
 
-    fn compile(&self, source: &KernelSource) -> Result<libloading::Library> {
+    fn compile(&self, source: &KernelSource) -> Result<Library> {
         let text = format!("{COMMON}\n#line 1 \"{}\"\n{}", source.file, source.text);
         let mut hash = Sha256::new();
         for part in [
@@ -102,58 +88,16 @@ impl Emulator {
         }
         let library = self.folder.join(format!("{name}.so"));
         if !library.exists() {
-            self.run_compiler(source.file, &text, &library)?;
+            native::compile(&text, &library, self.sanitize).map_err(|error| {
+                let file = source.file;
+                PluginError::device(match error {
+                    CompileError::System(error) => format!("compiling {file}: {error}"),
+                    CompileError::Refused(log) => format!("{file} does not compile:\n{log}"),
+                })
+            })?;
         }
-        // SAFETY: the library was just compiled from our own text and has no initialisers with effects.
-        unsafe { libloading::Library::new(&library) }
+        Library::open(&library)
             .map_err(|error| PluginError::device(format!("{}: {error}", source.file)))
-    }
-
-    fn run_compiler(&self, file: &str, text: &str, library: &Path) -> Result<()> {
-        let failed =
-            |error: std::io::Error| PluginError::device(format!("compiling {file}: {error}"));
-        std::fs::create_dir_all(&self.folder).map_err(failed)?;
-        let work = tempfile::tempdir_in(&self.folder).map_err(failed)?;
-        let (header, input) = (
-            work.path().join("emulation.hpp"),
-            work.path().join("kernel.cpp"),
-        );
-        std::fs::write(&header, HEADER).map_err(failed)?;
-        std::fs::write(&input, text).map_err(failed)?;
-        let output = work.path().join("kernel.so");
-        let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
-        let mut command = Command::new(compiler);
-        command.args([
-            "-std=c++20",
-            "-O1",
-            "-g1",
-            "-shared",
-            "-fPIC",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-        ]);
-        // A static of an inline function is a library's own: else unloading the first one frees what the
-        // others use.
-        command.arg("-fno-gnu-unique");
-        command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
-        // The sanitizers take getcontext for setjmp.
-        command.args(["-Wno-clobbered", "-include"]);
-        command.arg(&header).arg(&input).arg("-o").arg(&output);
-        if self.sanitize {
-            command.args([
-                "-fsanitize=address,undefined",
-                "-fno-sanitize-recover=undefined",
-            ]);
-        }
-        let result = command.output().map_err(failed)?;
-        if !result.status.success() {
-            let log = String::from_utf8_lossy(&result.stderr).into_owned();
-            return Err(PluginError::device(format!(
-                "{file} does not compile:\n{log}"
-            )));
-        }
-        std::fs::rename(&output, library).map_err(failed)
     }
 
     fn perform(&self, work: &Work) -> Result<()> {
@@ -189,29 +133,18 @@ impl Emulator {
         let library = libraries
             .get(&identity(kernel.source))
             .ok_or_else(|| fail("its source was not loaded".into()))?;
-        // SAFETY: KERNEL defines the symbol with this type.
-        let entry = unsafe { library.get::<Entry>(format!("emulate_{}", kernel.name).as_bytes()) }
-            .map_err(|_| fail("no kernel of this name".into()))?;
-        let launch = CLaunch {
+        let native = library
+            .kernel(kernel.name)
+            .ok_or_else(|| fail("no kernel of this name".into()))?;
+        let launch = NativeLaunch {
             grid: launch.grid,
             block: launch.block,
             shared_bytes: launch.shared_bytes,
             reversed: u32::from(self.reversed),
         };
-        let _one = RUNNING.lock().expect("no panic holds it");
-        // SAFETY: both pointers are to locals; the text that comes back is NUL-terminated and lives until
-        // the next call, which the lock keeps away.
-        let answer = unsafe {
-            let text = entry(&raw const launch, params.as_ptr(), params.len());
-            std::ffi::CStr::from_ptr(text)
-                .to_string_lossy()
-                .into_owned()
-        };
-        if answer.is_empty() {
-            Ok(())
-        } else {
-            Err(fail(answer))
-        }
+        // SAFETY: the library is held open; the addresses are the engine's, which the address sanitizer
+        // watches.
+        unsafe { native.run(&launch, params) }.map_err(fail)
     }
 }
 

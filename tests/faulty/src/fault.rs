@@ -1,5 +1,6 @@
 //! The faults and what each does. It must not know the model's arithmetic.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longhaul_plugin_api::author::Result;
@@ -45,6 +46,7 @@ faults! {
     HangInFeed = "hang-in-feed", "Never returns from a feed.";
     SlowFeed = "slow-feed", "Sleeps a quarter of a second in each feed.";
     ErrorInFeed = "error-in-feed", "A feed returns an out-of-memory error.";
+    DeviceInFeed = "device-in-feed", "One feed loses the device, and every later one of the process.";
     NanInFeed = "nan-in-feed", "A feed answers with values that are not numbers.";
     ShortAnswers = "short-answers", "A feed answers one question fewer than asked.";
     ExtraAnswers = "extra-answers", "A feed answers one question more than asked.";
@@ -118,12 +120,24 @@ impl Schedule {
             Fault::AbortInFeed => std::process::abort(),
             Fault::HangInFeed => hang(),
             Fault::SlowFeed => std::thread::sleep(Duration::from_millis(250)),
+            Fault::DeviceInFeed => return lose_device(position + length <= 2 * self.after),
             Fault::ErrorInFeed => return Err(out_of_memory("feed")),
             Fault::PrintsToStdout => print_garbage(),
             _ => (),
         }
         Ok(())
     }
+}
+
+/// An error of the device now or since an earlier one.
+fn lose_device(now: bool) -> Result<()> {
+    static LOST: AtomicBool = AtomicBool::new(false);
+    if LOST.fetch_or(now, Ordering::Relaxed) || now {
+        return Err(PluginError::device(
+            "an illegal access, as the option `fault` asked",
+        ));
+    }
+    Ok(())
 }
 
 fn out_of_memory(place: &str) -> PluginError {

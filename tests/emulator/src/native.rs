@@ -1,0 +1,162 @@
+//! Kernels compiled for this machine: the text that NVRTC would get goes to the system's C++ compiler with
+//! `emulation.hpp` in front, and what comes out is opened as a library and run.
+
+use std::ffi::{CStr, c_char};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// What stands in for CUDA's execution model.
+pub const HEADER: &str = include_str!("emulation.hpp");
+
+/// Only one block runs at a time in this process: its place is a global of the compiled code.
+static RUNNING: Mutex<()> = Mutex::new(());
+
+/// A launch as `emulation::Launch` has it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct NativeLaunch {
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads in x, y, z.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+    /// Whether the last thread of a block runs first: 0 or 1.
+    pub reversed: u32,
+}
+
+/// What is known of a kernel, as `emulation::Facts` has it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Facts {
+    /// Bytes of the kernel's one parameter.
+    pub params_bytes: usize,
+    /// Most threads of a block.
+    pub threads: u32,
+}
+
+type Entry = unsafe extern "C" fn(*const NativeLaunch, *const u8, usize) -> *const c_char;
+type FactsOf = unsafe extern "C" fn() -> Facts;
+
+/// Why there is no library.
+#[derive(Debug)]
+pub enum CompileError {
+    /// The compiler did not run, or a file could not be written.
+    System(std::io::Error),
+    /// The compiler refuses the text; its log.
+    Refused(String),
+}
+
+impl From<std::io::Error> for CompileError {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Compiles a text to `library`, which appears under its name when it is whole. The compiler is `CXX`, else
+/// `g++`; with `sanitize` under the address and undefined-behaviour sanitizers.
+///
+/// # Errors
+/// The system's, or the compiler's log.
+pub fn compile(text: &str, library: &Path, sanitize: bool) -> Result<(), CompileError> {
+    let folder = library.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let work = tempfile::tempdir_in(folder)?;
+    let header = work.path().join("emulation.hpp");
+    let input = work.path().join("kernel.cpp");
+    std::fs::write(&header, HEADER)?;
+    std::fs::write(&input, text)?;
+    let output = work.path().join("kernel.so");
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
+    let mut command = Command::new(compiler);
+    command.args([
+        "-std=c++20",
+        "-O1",
+        "-g1",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+    ]);
+    // A static of an inline function is a library's own: else unloading the first one frees what the
+    // others use.
+    command.arg("-fno-gnu-unique");
+    command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
+    // The sanitizers take getcontext for setjmp.
+    command.args(["-Wno-clobbered", "-include"]);
+    command.arg(&header).arg(&input).arg("-o").arg(&output);
+    if sanitize {
+        command.args([
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+        ]);
+    }
+    let result = command.output()?;
+    if !result.status.success() {
+        let log = String::from_utf8_lossy(&result.stderr).into_owned();
+        return Err(CompileError::Refused(log));
+    }
+    Ok(std::fs::rename(&output, library)?)
+}
+
+/// A compiled source.
+pub struct Library(libloading::Library);
+
+impl Library {
+    /// Opens what [`compile`] made.
+    ///
+    /// # Errors
+    /// The loader's.
+    pub fn open(path: &Path) -> Result<Self, libloading::Error> {
+        // SAFETY: the library was compiled from our own text and has no initialisers with effects.
+        unsafe { libloading::Library::new(path) }.map(Self)
+    }
+
+    /// A kernel by name, if there is one.
+    pub fn kernel(&self, name: &str) -> Option<NativeKernel> {
+        // SAFETY: KERNEL defines both symbols with these types.
+        unsafe {
+            let entry = self.0.get::<Entry>(format!("emulate_{name}")).ok()?;
+            let facts = self.0.get::<FactsOf>(format!("facts_of_{name}")).ok()?;
+            Some(NativeKernel {
+                entry: *entry,
+                facts: facts(),
+            })
+        }
+    }
+}
+
+/// A kernel; its library must stay open.
+#[derive(Clone, Copy)]
+pub struct NativeKernel {
+    entry: Entry,
+    /// What is known of it.
+    pub facts: Facts,
+}
+
+impl NativeKernel {
+    /// Runs it over a grid.
+    ///
+    /// # Safety
+    /// Its library is open, and the addresses in `params` are those of memory that the kernel may use as it
+    /// does.
+    ///
+    /// # Errors
+    /// What was wrong with the launch, or what went wrong in a block.
+    pub unsafe fn run(&self, launch: &NativeLaunch, params: &[u8]) -> Result<(), String> {
+        let _one = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: both pointers are alive for the call; the text that comes back is NUL-terminated and lives
+        // until the next call, which the lock keeps away. The rest is the caller's.
+        let answer = unsafe {
+            let text = (self.entry)(launch, params.as_ptr(), params.len());
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        };
+        if answer.is_empty() {
+            Ok(())
+        } else {
+            Err(answer)
+        }
+    }
+}
