@@ -1,7 +1,7 @@
 """Kernels by themselves: Longhaul's beside mamba_ssm's, fla's and PyTorch's, and beside the speed of a copy.
 
 Usage: kernels.py [--device cuda:0] [--csv FILE] [--operations copy,scan,ssd,attention] [--lengths 2048,8192,32768,65536]
-                  [--batch 8] [--d-inner 2048] [--seconds 0.5]
+                  [--batch 8] [--d-inner 2048] [--mebibytes 4096] [--seconds 0.5]
 
 `kernel_speed` (an example of plugins/hybrid) times ours as recorded passes; peers run as autograd calls them, inputs with
 gradients, on the same shapes. `ratio` is the peer's time over ours. `share_of_copy` is the rate at which a pass moves the bytes
@@ -35,10 +35,10 @@ OPERATIONS = {
 
 def ours(arguments, products, timeout):
     """The lines of kernel_speed as dictionaries."""
-    place = [common.HERE / "kernel_speed", common.HERE.parent.parent / "target/release/examples/kernel_speed"]
-    program = next((str(path) for path in place if os.access(path, os.X_OK)), None)
+    place = [os.environ.get("KERNEL_SPEED", ""), common.HERE / "kernel_speed", common.HERE.parent.parent / "target/release/examples/kernel_speed"]
+    program = next((str(path) for path in place if path and os.access(path, os.X_OK)), None)
     if program is None:
-        raise RuntimeError("no kernel_speed; build it with cargo build --release -p longhaul-hybrid --example kernel_speed")
+        raise RuntimeError("no kernel_speed; build it with cargo build --release --workspace --example kernel_speed")
     environment = dict(os.environ, LONGHAUL_PRODUCTS=products)
     ran = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, env=environment)
     if ran.returncode != 0:
@@ -129,7 +129,7 @@ def theirs(operation, peer, sizes, args):
 
 def copies(args, table):
     """Rows of copies, and the fastest of them in bytes a second."""
-    mebibytes, rates = 4096 if args.device != "cpu" else 1, []
+    mebibytes, rates = args.mebibytes, []
     try:
         line = ours(["copy", "--device", args.ours, "--length", mebibytes, "--seconds", args.seconds], "float32", args.timeout)[0]
         rates.append(line["bytes_per_second"])
@@ -197,6 +197,7 @@ def main():
     parser.add_argument("--lengths", type=lambda text: [int(n) for n in text.split(",")], default=[2048, 8192, 32768, 65536])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--d-inner", type=int, default=2048)
+    parser.add_argument("--mebibytes", type=int, default=4096, help="size of the copy")
     parser.add_argument("--seconds", type=float, default=0.5, help="least seconds of a timing")
     parser.add_argument("--timeout", type=float, default=120.0, help="most seconds of a shape")
     args = parser.parse_args()
