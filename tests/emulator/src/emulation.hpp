@@ -75,20 +75,28 @@ struct Block {
     std::string error;
 };
 
-inline Block* block = nullptr;
-inline Fiber* current = nullptr;
+// What a CPU thread runs and runs it with.
+struct Work {
+    Block block;
+    Fiber* current;
+    std::string answer;
+    std::vector<char*> stacks;
+};
+
+// Made at a thread's first launch. Reached without a call: kernels ask for their place all the time.
+__attribute__((tls_model("initial-exec"))) inline constinit thread_local Work* work = nullptr;
 
 #if defined(__SANITIZE_ADDRESS__)
 // The sanitizer follows contexts, not jumps.
-inline void leave(Fiber& fiber) { swapcontext(&fiber.context, &block->scheduler); }
-inline void enter_or_return(Fiber& fiber) { swapcontext(&block->scheduler, &fiber.context); }
+inline void leave(Fiber& fiber) { swapcontext(&fiber.context, &work->block.scheduler); }
+inline void enter_or_return(Fiber& fiber) { swapcontext(&work->block.scheduler, &fiber.context); }
 #else
 // A context is entered once; afterwards jumps, which ask the kernel for nothing, go to and fro.
 __attribute__((noinline)) inline void leave(Fiber& fiber) {
-    if (_setjmp(fiber.jump) == 0) _longjmp(block->scheduler_jump, 1);
+    if (_setjmp(fiber.jump) == 0) _longjmp(work->block.scheduler_jump, 1);
 }
 __attribute__((noinline)) inline void enter_or_return(Fiber& fiber) {
-    if (_setjmp(block->scheduler_jump) != 0) return;
+    if (_setjmp(work->block.scheduler_jump) != 0) return;
     if (fiber.entered) _longjmp(fiber.jump, 1);
     fiber.entered = true;
     setcontext(&fiber.context);
@@ -97,21 +105,21 @@ __attribute__((noinline)) inline void enter_or_return(Fiber& fiber) {
 
 // Back to the scheduler until it lets this thread go on.
 inline void give_way(State state) {
-    Fiber* self = current;
+    Fiber* self = work->current;
     self->state = state;
-    SWITCH_BEGINS(state == DONE ? nullptr : &self->fake_stack, block->scheduler_stack, block->scheduler_stack_size);
+    SWITCH_BEGINS(state == DONE ? nullptr : &self->fake_stack, work->block.scheduler_stack, work->block.scheduler_stack_size);
     leave(*self);
-    SWITCH_ENDS(self->fake_stack, &block->scheduler_stack, &block->scheduler_stack_size);
+    SWITCH_ENDS(self->fake_stack, &work->block.scheduler_stack, &work->block.scheduler_stack_size);
 }
 
 inline void enter() {
-    SWITCH_ENDS(nullptr, &block->scheduler_stack, &block->scheduler_stack_size);
-    block->kernel(block->params);
+    SWITCH_ENDS(nullptr, &work->block.scheduler_stack, &work->block.scheduler_stack_size);
+    work->block.kernel(work->block.params);
     give_way(DONE);
 }
 
 inline void resume(Fiber& fiber) {
-    current = &fiber;
+    work->current = &fiber;
     void* save = nullptr;
     (void)save;
     SWITCH_BEGINS(&save, fiber.stack, STACK);
@@ -122,12 +130,12 @@ inline void resume(Fiber& fiber) {
 // Lets every thread that waits at a full barrier go on; whether there was one.
 inline bool release() {
     bool any = false;
-    const unsigned warps = block->fibers.size() / 32;
+    const unsigned warps = work->block.fibers.size() / 32;
     unsigned at_block = 0, alive = 0;
     for (unsigned warp = 0; warp < warps; warp++) {
         unsigned waiting = 0, living = 0;
         for (unsigned lane = 0; lane < 32; lane++) {
-            const State state = block->fibers[warp * 32 + lane].state;
+            const State state = work->block.fibers[warp * 32 + lane].state;
             waiting += state == AT_WARP;
             living += state != DONE;
             at_block += state == AT_BLOCK;
@@ -135,14 +143,14 @@ inline bool release() {
         alive += living;
         if (waiting > 0 && waiting == living) {
             for (unsigned lane = 0; lane < 32; lane++) {
-                Fiber& fiber = block->fibers[warp * 32 + lane];
+                Fiber& fiber = work->block.fibers[warp * 32 + lane];
                 if (fiber.state == AT_WARP) fiber.state = READY;
             }
             any = true;
         }
     }
     if (at_block > 0 && at_block == alive) {
-        for (Fiber& fiber : block->fibers)
+        for (Fiber& fiber : work->block.fibers)
             if (fiber.state == AT_BLOCK) fiber.state = READY;
         any = true;
     }
@@ -163,19 +171,19 @@ __attribute__((noinline)) inline void begin(Fiber& fiber) {
 }
 
 inline void run_block(bool reversed) {
-    const size_t count = block->fibers.size();
-    for (size_t i = 0; i < count; i++) begin(block->fibers[i]);
+    const size_t count = work->block.fibers.size();
+    for (size_t i = 0; i < count; i++) begin(work->block.fibers[i]);
     for (;;) {
         size_t done = 0;
         for (size_t i = 0; i < count; i++) {
-            Fiber& fiber = block->fibers[reversed ? count - 1 - i : i];
+            Fiber& fiber = work->block.fibers[reversed ? count - 1 - i : i];
             if (fiber.state == READY) resume(fiber);
-            if (!block->error.empty()) return;
+            if (!work->block.error.empty()) return;
             done += fiber.state == DONE;
         }
         if (done == count) return;
         if (!release()) {
-            block->error = "a barrier or shuffle that only some of the threads reach";
+            work->block.error = "a barrier or shuffle that only some of the threads reach";
             return;
         }
     }
@@ -183,9 +191,9 @@ inline void run_block(bool reversed) {
 
 // Runs a kernel over a grid; an empty text, or what went wrong.
 inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const void*), const void* params) {
-    // All libraries of a process share these, and one that is closed must not destroy them.
-    static std::string& answer = *new std::string;
-    static std::vector<char*>& stacks = *new std::vector<char*>;
+    if (work == nullptr) work = new Work;
+    std::string& answer = work->answer;
+    std::vector<char*>& stacks = work->stacks;
     const unsigned threads = launch.block[0] * launch.block[1] * launch.block[2];
     answer.clear();
     if (threads == 0 || threads > most || threads > 1024) {
@@ -193,8 +201,8 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
         return answer.c_str();
     }
     if (launch.grid[1] > 65535 || launch.grid[2] > 65535) return "a grid of more than 65535 in y or z";
-    Block here;
-    block = &here;
+    Block& here = work->block;
+    here = Block();
     const unsigned lanes = (threads + 31) / 32 * 32;
     while (stacks.size() < lanes) stacks.push_back(static_cast<char*>(malloc(STACK)));
     here.fibers.resize(threads == lanes ? threads : lanes);
@@ -232,9 +240,9 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
 template <class T>
 T shuffle(T value, unsigned source) {
     static_assert(sizeof(T) <= 8);
-    uint64_t* slots = &block->slots[(current->warp * 2 + current->shuffles % 2) * 32];
-    current->shuffles++;
-    memcpy(&slots[current->lane], &value, sizeof(T));
+    uint64_t* slots = &work->block.slots[(work->current->warp * 2 + work->current->shuffles % 2) * 32];
+    work->current->shuffles++;
+    memcpy(&slots[work->current->lane], &value, sizeof(T));
     give_way(AT_WARP);
     T result;
     memcpy(&result, &slots[source % 32], sizeof(T));
@@ -243,21 +251,21 @@ T shuffle(T value, unsigned source) {
 
 }  // namespace emulation
 
-#define threadIdx (emulation::current->thread)
-#define blockIdx (emulation::block->index)
-#define blockDim (emulation::block->size)
-#define gridDim (emulation::block->grid)
+#define threadIdx (emulation::work->current->thread)
+#define blockIdx (emulation::work->block.index)
+#define blockDim (emulation::work->block.size)
+#define gridDim (emulation::work->block.grid)
 
 inline void __syncthreads() { emulation::give_way(emulation::AT_BLOCK); }
 inline void __syncwarp(unsigned = ~0u) { emulation::give_way(emulation::AT_WARP); }
 template <class T> T __shfl_sync(unsigned, T value, int lane) { return emulation::shuffle(value, lane); }
-template <class T> T __shfl_xor_sync(unsigned, T value, int mask) { return emulation::shuffle(value, emulation::current->lane ^ mask); }
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask) { return emulation::shuffle(value, emulation::work->current->lane ^ mask); }
 template <class T> T __shfl_up_sync(unsigned, T value, unsigned delta) {
-    const unsigned lane = emulation::current->lane;
+    const unsigned lane = emulation::work->current->lane;
     return emulation::shuffle(value, lane < delta ? lane : lane - delta);
 }
 template <class T> T __shfl_down_sync(unsigned, T value, unsigned delta) {
-    const unsigned lane = emulation::current->lane;
+    const unsigned lane = emulation::work->current->lane;
     return emulation::shuffle(value, lane + delta > 31 ? lane : lane + delta);
 }
 
@@ -284,4 +292,4 @@ inline void sincospi(double x, double* s, double* c) {
         return emulation::run(*launch, threads, [](const void* p) { name(*static_cast<const Params*>(p)); }, &params); \
     }                                                                                                          \
     static void name(const Params p)
-#define SHARED(name) float* const name = emulation::block->shared
+#define SHARED(name) float* const name = emulation::work->block.shared

@@ -2,15 +2,12 @@
 //! `emulation.hpp` in front, and what comes out is opened as a library and run.
 
 use std::ffi::{CStr, c_char};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
 /// What stands in for CUDA's execution model.
 pub const HEADER: &str = include_str!("emulation.hpp");
-
-/// Only one block runs at a time in this process: its place is a global of the compiled code.
-static RUNNING: Mutex<()> = Mutex::new(());
 
 /// A launch as `emulation::Launch` has it.
 #[derive(Debug, Clone, Copy)]
@@ -101,8 +98,9 @@ pub fn compile(text: &str, library: &Path, sanitize: bool) -> Result<(), Compile
     Ok(std::fs::rename(&output, library)?)
 }
 
-/// A compiled source.
-pub struct Library(libloading::Library);
+/// A compiled source. It stays open to the end of the process: the thread's storage that it has does not
+/// come back, and opening the same file again gives the same library.
+pub struct Library(ManuallyDrop<libloading::Library>);
 
 impl Library {
     /// Opens what [`compile`] made.
@@ -111,7 +109,7 @@ impl Library {
     /// The loader's.
     pub fn open(path: &Path) -> Result<Self, libloading::Error> {
         // SAFETY: the library was compiled from our own text and has no initialisers with effects.
-        unsafe { libloading::Library::new(path) }.map(Self)
+        unsafe { libloading::Library::new(path) }.map(|library| Self(ManuallyDrop::new(library)))
     }
 
     /// A kernel by name, if there is one.
@@ -146,9 +144,8 @@ impl NativeKernel {
     /// # Errors
     /// What was wrong with the launch, or what went wrong in a block.
     pub unsafe fn run(&self, launch: &NativeLaunch, params: &[u8]) -> Result<(), String> {
-        let _one = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: both pointers are alive for the call; the text that comes back is NUL-terminated and lives
-        // until the next call, which the lock keeps away. The rest is the caller's.
+        // until this thread's next call. The rest is the caller's.
         let answer = unsafe {
             let text = (self.entry)(launch, params.as_ptr(), params.len());
             CStr::from_ptr(text).to_string_lossy().into_owned()

@@ -1,10 +1,14 @@
 //! A plugin's models on the emulated device, held against the conformance suite as those on the CPU are.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use longhaul_conformance::CHECKS;
 use longhaul_plugin_kit::api::author::{Model, Plugin};
 use longhaul_plugin_kit::api::data::ModelConfig;
 use longhaul_plugin_kit::api::metadata::LibraryInfo;
+use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::cuda::plugin::DeviceKitModel;
 use longhaul_plugin_kit::model::{Library, OnKit};
 use longhaul_plugin_kit::options::Settings;
@@ -27,7 +31,7 @@ impl<L: Library> Plugin for Emulated<L> {
             .iter()
             .find(|architecture| architecture.name == config.architecture.as_str())
             .ok_or_else(|| PluginError::bad_option("no such architecture"))?;
-        let [device, _] = crate::devices();
+        let device: Arc<dyn Device> = Arc::new(crate::Emulator::beside_target(false));
         let model = DeviceKitModel::new(architecture, config, &device)?;
         Ok(Box::new(model))
     }
@@ -36,10 +40,22 @@ impl<L: Library> Plugin for Emulated<L> {
 /// Checks that would take minutes on the emulator: 65,536 tokens.
 const TOO_LONG: [&str; 1] = ["long"];
 
-/// Runs the conformance suite on a library's models on the emulated device.
+/// Runs the conformance suite on a library's models on the emulated device, several checks at a time.
 ///
 /// # Panics
 /// With every failed check and what was wrong.
 pub fn check<L: Library>() {
-    longhaul_conformance::run_in_process_without::<Emulated<L>>(&TOO_LONG);
+    let checks = CHECKS.iter().map(|check| check.name);
+    let checks: Vec<&str> = checks.filter(|name| !TOO_LONG.contains(name)).collect();
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    longhaul_conformance::run_in_process_only::<Emulated<L>>(&[check]);
+                }
+            });
+        }
+    });
 }
