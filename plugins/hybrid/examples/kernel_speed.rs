@@ -75,8 +75,8 @@ impl Plan {
 
     fn open(&self) -> Result<Arc<dyn Device>, String> {
         if self.device == "emulated" {
-            let [device, _] = longhaul_emulator::devices();
-            return Ok(device);
+            let first = longhaul_emulator::devices().into_iter().next();
+            return first.ok_or("the emulator has no device".to_owned());
         }
         let index = self
             .device
