@@ -19,8 +19,9 @@ import models
 
 BATCH, LENGTH, VOCAB, D_MODEL, LAYERS = 4, 160, 64, 64, 2
 TASK = f"mqar:pairs=8,vocab={VOCAB}"
-# Largest relative differences.
-LOSS, NORM = 1e-5, 1e-3
+# Largest relative differences of loss and gradient norm: of plain PyTorch, and of libraries, whose kernels multiply
+# float32 with TF32's precision.
+PLAIN_LIMITS, LIBRARY_LIMITS = (1e-5, 1e-3), (1e-3, 3e-2)
 
 
 def token(symbol):
@@ -72,6 +73,12 @@ class Ours:
             self.parameters = models.read_safetensors(path)
 
 
+def same(recurrences, loss, norm):
+    """Whether differences are within the limits."""
+    limits = PLAIN_LIMITS if recurrences is models.PLAIN else LIBRARY_LIMITS
+    return loss <= limits[0] and norm <= limits[1]
+
+
 def differences(name, ours, device, recurrences=models.PLAIN):
     """Relative differences of loss and gradient norm."""
     common.precision("float32")
@@ -108,7 +115,7 @@ def main():
                 print(f"{name}, {recurrences.name}: {common.reason(error)}")
                 wrong += recurrences is models.PLAIN
                 continue
-            good = loss <= LOSS and norm <= NORM
+            good = same(recurrences, loss, norm)
             wrong += not good
             print(f"{name}, {recurrences.name}: loss off by {loss:.1e}, norm by {norm:.1e}: {'same' if good else 'DIFFERENT'}")
     raise SystemExit(1 if wrong else 0)

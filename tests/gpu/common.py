@@ -56,6 +56,17 @@ def output_of(command):
         return ""
 
 
+def card_of(device):
+    """A card's name and its driver's version, from nvidia-smi or else from Longhaul; unknown is empty."""
+    index = device.partition(":")[2] or "0"
+    line = output_of(["nvidia-smi", "-i", index, "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    card, _, driver = line.partition(", ")
+    if not card:
+        lines = [line.split(None, 1) for line in output_of([longhaul(), "devices"]).splitlines()]
+        card = next((words[1].split(",")[0] for words in lines if len(words) == 2 and words[0] == device), "")
+    return card, driver
+
+
 def where(device):
     """The values of WHERE; unknown ones are empty."""
     facts = dict.fromkeys(WHERE, "")
@@ -64,9 +75,7 @@ def where(device):
     if device == "cpu":
         facts["card"] = "cpu"
     else:
-        index = device.partition(":")[2] or "0"
-        line = output_of(["nvidia-smi", "-i", index, "--query-gpu=name,driver_version", "--format=csv,noheader"])
-        facts["card"], _, facts["driver"] = line.partition(", ")
+        facts["card"], facts["driver"] = card_of(device)
     try:
         import torch
 
@@ -155,3 +164,10 @@ def precision(products):
 def reason(error):
     """An exception in one line."""
     return f"{type(error).__name__}: {error}".replace("\n", " / ")[:300]
+
+
+if __name__ == "__main__":
+    # For run.sh: a device's card and driver on a line each.
+    import sys
+
+    print(*(("cpu", "") if sys.argv[1] == "cpu" else card_of(sys.argv[1])), sep="\n")

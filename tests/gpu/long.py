@@ -3,8 +3,8 @@
 Usage: long.py [--device cuda:0] [--csv FILE] [--lengths 65536,1048576] [--arch mamba2] [--d-model 1024] [--layers 48]
                [--vocab 50280] [--products tf32]
 
-The defaults are the shape of mamba2-370m reading a million tokens. Memory of the card is what nvidia-smi says is in use at
-most, less what was in use before. Exits with 1 where a length fails, where state_bytes differ between lengths, or where the card's
+The defaults are the shape of mamba2-370m reading a million tokens. Memory of the card is what nvidia-smi (or PyTorch) says is
+in use at most, less what was in use before. Exits with 1 where a length fails, where state_bytes differ between lengths, or where the card's
 memory at the longest is more than 5 % above that at the shortest."""
 
 import argparse
@@ -26,7 +26,15 @@ def used(device):
         return None
     index = device.partition(":")[2] or "0"
     text = common.output_of(["nvidia-smi", "-i", index, "--query-gpu=memory.used", "--format=csv,noheader,nounits"])
-    return int(text) << 20 if text.isdigit() else None
+    if text.isdigit():
+        return int(text) << 20
+    try:
+        import torch
+
+        free, total = torch.cuda.mem_get_info(int(index))
+        return total - free
+    except Exception:  # No PyTorch, or one without this card.
+        return None
 
 
 class Watch:

@@ -93,12 +93,7 @@ PYTHON
 [ -z "$cuda_folders" ] || export LD_LIBRARY_PATH=$cuda_folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 [ ! -d "$here/peers" ] || export PYTHONPATH=$here/peers${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONDONTWRITEBYTECODE=1
-
-card=cpu driver=''
-if [ "$device" != cpu ]; then
-  line=$(nvidia-smi -i "${device#cuda:}" --query-gpu=name,driver_version --format=csv,noheader 2> /dev/null | head -1)
-  card=${line%%,*} driver=${line##*, }
-fi
+{ read -r card; read -r driver; } < <("$python" "$here/common.py" "$device")
 name=$(tr -cs 'A-Za-z0-9.\n' - <<< "${card:-unknown}")
 out=${out:-results/gpu/$name}
 if [ $dry = no ]; then

@@ -1,4 +1,5 @@
-"""What was asked for and what was reached, from the tables of one or more folders.
+"""What was asked for and what was reached, from the tables of one or more folders. Rows that were not measured on a
+card (a CPU, the simulated driver) do not count.
 
 Usage: summary.py FOLDER..."""
 
@@ -7,14 +8,18 @@ import pathlib
 import sys
 
 
+def is_a_card(name):
+    return name not in ("", "cpu") and not name.startswith("Simulated")
+
+
 def rows_of(folders, name):
-    """All rows of a table, strings by column."""
+    """All rows of a table that were measured on a card, strings by column."""
     rows = []
     for folder in folders:
         path = pathlib.Path(folder, name)
         if path.exists():
             with open(path, newline="") as file:
-                rows += csv.DictReader(file)
+                rows += (row for row in csv.DictReader(file) if is_a_card(row["card"]))
     return rows
 
 

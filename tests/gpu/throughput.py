@@ -122,7 +122,7 @@ def compare(name, args, found, table):
     for recurrences in peers(name, found):
         try:
             loss, norm = agree.differences(name, ours, args.device, recurrences)
-            status = "ok" if loss <= agree.LOSS and norm <= agree.NORM else "different"
+            status = "ok" if agree.same(recurrences, loss, norm) else "different"
             why = "" if status == "ok" else "loss or gradient norm is not Longhaul's"
         except Exception as error:
             loss = norm = None
