@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::{ErrorKind, PluginError};
 
 use crate::cuda::device::{Device, Ptr, Recording};
-use crate::cuda::memory::{DeviceArena, Memory, to_bytes};
+use crate::cuda::memory::{DeviceArena, Memory, download, to_bytes};
+use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Shape, Tensor};
 use crate::testing::{Bench, draws};
@@ -46,7 +48,7 @@ impl Speed<'_> {
     /// Times both passes for at least `seconds` each.
     ///
     /// # Errors
-    /// The compiler's log; memory is exhausted; the device's.
+    /// The compiler's log; memory is exhausted; a result that is not finite; the device's.
     pub fn measure(&self, device: &Arc<dyn Device>, seconds: f64) -> Result<Times> {
         let mut graph = Graph::new(5);
         graph.want_device();
@@ -71,6 +73,7 @@ impl Speed<'_> {
             operations.try_for_each(|operation| operation.cuda_forward(&run))
         })?;
         let forward_s = seconds_of(device.as_ref(), forward.as_ref(), seconds)?;
+        require_finite(device.as_ref(), run.value(y), "output")?;
         let (slope, _) = run.grad_mut(y)?;
         self.fill(device.as_ref(), slope.data, slope.rows * slope.cols)?;
         let backward = device.record(&mut || {
@@ -81,6 +84,9 @@ impl Speed<'_> {
             operations.try_for_each(|operation| operation.cuda_backward(&run))
         })?;
         let backward_s = seconds_of(device.as_ref(), backward.as_ref(), seconds)?;
+        for &tensor in &tensors {
+            require_finite(device.as_ref(), run.grad(tensor)?, "gradient of an input")?;
+        }
         Ok(Times {
             forward_s,
             backward_s,
@@ -103,6 +109,21 @@ impl Speed<'_> {
         }
         Ok(())
     }
+}
+
+/// Refuses a result whose last rows are not finite: such a time means nothing.
+fn require_finite(device: &dyn Device, rows: DeviceRows, what: &str) -> Result<()> {
+    let all = rows.rows * rows.cols;
+    let count = all.min(DRAWN);
+    let values = download(device, rows.data.value(all - count), count)?;
+    let odd = values.iter().filter(|value| !value.is_finite()).count();
+    if odd == 0 {
+        return Ok(());
+    }
+    Err(PluginError::new(
+        ErrorKind::Numeric,
+        format!("{odd} of the last {count} values of the {what} are not finite"),
+    ))
 }
 
 /// Bytes a second that a copy inside the device reads and writes, `2 bytes / seconds`.

@@ -147,9 +147,11 @@ def time_limit(seconds):
 
 
 def synchronizer(device):
-    """What waits for a device's work."""
+    """What waits for a device's work; PyTorch uses that device from here on."""
     import torch
 
+    if device != "cpu":
+        torch.cuda.set_device(device)
     return (lambda: None) if device == "cpu" else torch.cuda.synchronize
 
 

@@ -214,6 +214,10 @@ def main():
     found, missing = models.kernels()
     for library, why in missing.items():
         print(f"{library} is not here: {why}")
+    try:
+        common.synchronizer(args.device)
+    except Exception as error:
+        raise SystemExit(f"PyTorch {torch.__version__} cannot use {args.device}: {common.reason(error)}") from None
     table = common.Table(args.csv, COLUMNS, args.device)
     wrong = sum(compare(name, args, found, table) for name in args.archs)
     print(f"{args.csv}: {wrong} rows are wrong" if wrong else args.csv)

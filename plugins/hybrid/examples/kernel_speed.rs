@@ -66,7 +66,7 @@ impl Plan {
         };
         match given.keys().next() {
             Some(name) => Err(format!("{name} is unknown; {USAGE}")),
-            None if plan.d_inner % plan.head_dim != 0 => {
+            None if !plan.d_inner.is_multiple_of(plan.head_dim) => {
                 Err("--head-dim must divide --d-inner".to_owned())
             }
             None => Ok(plan),
