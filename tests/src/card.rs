@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::build;
+use crate::{build, host};
 
 /// Names under which the libraries are looked for.
 const NAMES: [&str; 6] = [
@@ -78,16 +78,15 @@ pub fn is_here(test: &str, variables: &[(&str, &str)]) -> bool {
     let program = std::env::current_exe().expect("a test knows its own path");
     let mut command = Command::new(program);
     command.args([test, "--exact", "--nocapture"]);
-    let output = give(&mut command)
+    let child = give(&mut command)
         .envs(variables.iter().copied())
         .env(ON_CARD, "1")
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("a test can be started");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{test}, on the simulated card:\n{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    // A name that is none would pass as well.
+    host::finish(child).expect(0).prints(&["1 passed"]);
     false
 }
