@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use crate::host::Ran;
 use crate::{build, host};
 
 /// Names under which the libraries are looked for.
@@ -66,14 +67,13 @@ pub fn give(command: &mut Command) -> &mut Command {
 }
 
 /// Runs the test of this name once more in a process with a simulated card and these variables: the loader
-/// reads its path when a process starts. Whether this is that process.
+/// reads its path when a process starts. What that process left; nothing in that process itself.
 ///
 /// # Panics
-/// When the test fails there, with what it said.
-#[track_caller]
-pub fn is_here(test: &str, variables: &[(&str, &str)]) -> bool {
+/// When it cannot be started or does not end.
+pub fn again(test: &str, variables: &[(&str, &str)]) -> Option<Ran> {
     if std::env::var_os(ON_CARD).is_some() {
-        return true;
+        return None;
     }
     let program = std::env::current_exe().expect("a test knows its own path");
     let mut command = Command::new(program);
@@ -86,7 +86,21 @@ pub fn is_here(test: &str, variables: &[(&str, &str)]) -> bool {
         .stderr(Stdio::piped())
         .spawn()
         .expect("a test can be started");
-    // A name that is none would pass as well.
-    host::finish(child).expect(0).prints(&["1 passed"]);
-    false
+    Some(host::finish(child))
+}
+
+/// The same for a test that passes there. Whether this is that process.
+///
+/// # Panics
+/// When the test fails there, with what it said.
+#[track_caller]
+pub fn is_here(test: &str, variables: &[(&str, &str)]) -> bool {
+    match again(test, variables) {
+        None => true,
+        Some(ran) => {
+            // A name that is none would end well, too.
+            ran.expect(0).prints(&["1 passed"]);
+            false
+        }
+    }
 }
