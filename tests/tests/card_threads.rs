@@ -1,6 +1,8 @@
 //! A model on the simulated card and its sessions, used from different threads at once: each answers as it
 //! does alone.
 
+use std::sync::Barrier;
+
 use longhaul_plugin_api::abi::LogLevel;
 use longhaul_plugin_api::abi_stable::std_types::{RStr, RVec, Tuple2};
 use longhaul_plugin_api::client::{LoadedModel, LoadedPlugin, LoadedSession};
@@ -84,11 +86,17 @@ fn sessions_and_models_on_different_threads_answer_as_alone() {
     let model = model();
     let alone = [0, 1].map(|shift| feed(model.new_session(ROWS).unwrap(), shift));
     assert!(alone[0] != alone[1] && alone[0].iter().all(|value| value.is_finite()));
-    for _ in 0..3 {
+    for _ in 0..8 {
+        let start = Barrier::new(2);
         let sessions = [0, 1].map(|shift| (shift, model.new_session(ROWS).unwrap()));
         std::thread::scope(|scope| {
-            let threads =
-                sessions.map(|(shift, session)| scope.spawn(move || feed(session, shift)));
+            let start = &start;
+            let threads = sessions.map(|(shift, session)| {
+                scope.spawn(move || {
+                    start.wait();
+                    feed(session, shift)
+                })
+            });
             let together = threads.map(|thread| thread.join().unwrap());
             assert!(together == alone, "a session is disturbed by another");
         });
@@ -101,14 +109,21 @@ fn training_is_not_disturbed_by_a_session() {
         return;
     }
     let alone = train(&mut model());
-    let mut model = model();
-    let session = model.new_session(ROWS).unwrap();
-    let together = std::thread::scope(|scope| {
-        let fed = scope.spawn(|| feed(session, 0));
-        let losses = train(&mut model);
-        // What it answers depends on how far the training is; that it answers does not.
-        assert!(fed.join().unwrap().iter().all(|value| value.is_finite()));
-        losses
-    });
-    assert_eq!(together, alone);
+    for _ in 0..4 {
+        let mut model = model();
+        let session = model.new_session(ROWS).unwrap();
+        let start = Barrier::new(2);
+        let together = std::thread::scope(|scope| {
+            let fed = scope.spawn(|| {
+                start.wait();
+                feed(session, 0)
+            });
+            start.wait();
+            let losses = train(&mut model);
+            // What it answers depends on how far the training is; that it answers does not.
+            assert!(fed.join().unwrap().iter().all(|value| value.is_finite()));
+            losses
+        });
+        assert_eq!(together, alone);
+    }
 }
