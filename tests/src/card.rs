@@ -2,10 +2,11 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::build;
+use crate::host::Ran;
+use crate::{build, host};
 
 /// Names under which the libraries are looked for.
 const NAMES: [&str; 6] = [
@@ -66,28 +67,40 @@ pub fn give(command: &mut Command) -> &mut Command {
 }
 
 /// Runs the test of this name once more in a process with a simulated card and these variables: the loader
-/// reads its path when a process starts. Whether this is that process.
+/// reads its path when a process starts. What that process left; nothing in that process itself.
+///
+/// # Panics
+/// When it cannot be started or does not end.
+pub fn again(test: &str, variables: &[(&str, &str)]) -> Option<Ran> {
+    if std::env::var_os(ON_CARD).is_some() {
+        return None;
+    }
+    let program = std::env::current_exe().expect("a test knows its own path");
+    let mut command = Command::new(program);
+    command.args([test, "--exact", "--nocapture"]);
+    let child = give(&mut command)
+        .envs(variables.iter().copied())
+        .env(ON_CARD, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a test can be started");
+    Some(host::finish(child))
+}
+
+/// The same for a test that passes there. Whether this is that process.
 ///
 /// # Panics
 /// When the test fails there, with what it said.
 #[track_caller]
 pub fn is_here(test: &str, variables: &[(&str, &str)]) -> bool {
-    if std::env::var_os(ON_CARD).is_some() {
-        return true;
+    match again(test, variables) {
+        None => true,
+        Some(ran) => {
+            // A name that is none would end well, too.
+            ran.expect(0).prints(&["1 passed"]);
+            false
+        }
     }
-    let program = std::env::current_exe().expect("a test knows its own path");
-    let mut command = Command::new(program);
-    command.args([test, "--exact", "--nocapture"]);
-    let output = give(&mut command)
-        .envs(variables.iter().copied())
-        .env(ON_CARD, "1")
-        .output()
-        .expect("a test can be started");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{test}, on the simulated card:\n{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    false
 }

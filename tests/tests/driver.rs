@@ -1,8 +1,6 @@
 //! The kit's CUDA driver on the simulated one: what it asks of NVIDIA's libraries, what it refuses before
 //! asking, and that threads do not get into each other's recordings.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use longhaul_plugin_kit::cuda::device::{
     Device, DeviceMat, Kernel, KernelParams, KernelSource, Launch, Product, Ptr, Recording,
 };
@@ -190,13 +188,11 @@ fn threads_take_turns() {
     }
     let card = Driver::open(0).unwrap();
     card.load(&[&SOURCE]).unwrap();
-    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let records = scope.spawn(|| {
+        scope.spawn(|| {
             let (x, y) = (put(&card, &[0.0; 256]), put(&card, &[0.0; 256]));
-            let mut count = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let value = count as f32;
+            for round in 0..200 {
+                let value = round as f32;
                 let recording = card
                     .record(&mut || {
                         card.fill(x, value.to_bits(), 256)?;
@@ -211,13 +207,11 @@ fn threads_take_turns() {
                     })
                     .unwrap();
                 card.replay(recording.as_ref()).unwrap();
-                assert_eq!(get(&card, y, 256), [2.0 * value; 256]);
-                count += 1;
+                assert_eq!(get(&card, y, 256), [2.0 * value; 256], "round {round}");
             }
-            count
         });
         let (x, y) = (put(&card, &[0.0; 256]), put(&card, &[0.0; 256]));
-        for round in 0..400 {
+        for round in 0..200 {
             let value = round as f32;
             card.fill(x, value.to_bits(), 256).unwrap();
             let params = Scaling {
@@ -232,8 +226,6 @@ fn threads_take_turns() {
             let memory = card.allocate(4096).unwrap();
             card.free(memory);
         }
-        stop.store(true, Ordering::Relaxed);
-        assert!(records.join().unwrap() > 10, "both threads had turns");
     });
 }
 

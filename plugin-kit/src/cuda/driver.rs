@@ -100,6 +100,26 @@ unsafe impl Send for Driver {}
 // SAFETY: as above.
 unsafe impl Sync for Driver {}
 
+/// What to do about an error, after its name.
+fn advice(code: sys::CUresult) -> &'static str {
+    use sys::CUresult as C;
+    match code {
+        C::CUDA_ERROR_OUT_OF_MEMORY => {
+            "; choose a smaller model, batch or length, or give the card to fewer --jobs"
+        }
+        C::CUDA_ERROR_ILLEGAL_ADDRESS
+        | C::CUDA_ERROR_MISALIGNED_ADDRESS
+        | C::CUDA_ERROR_LAUNCH_FAILED => {
+            "; a kernel of this or earlier work is wrong, which compute-sanitizer names"
+        }
+        C::CUDA_ERROR_DEVICE_UNAVAILABLE
+        | C::CUDA_ERROR_NO_DEVICE
+        | C::CUDA_ERROR_ECC_UNCORRECTABLE
+        | C::CUDA_ERROR_UNKNOWN => "; see with nvidia-smi whether the card is there and free",
+        _ => "",
+    }
+}
+
 /// What the driver said, as an error with the code's name.
 pub(super) fn failed(what: &str, error: DriverError) -> PluginError {
     let name = error
@@ -112,7 +132,8 @@ pub(super) fn failed(what: &str, error: DriverError) -> PluginError {
         sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => ErrorKind::OutOfMemory,
         _ => ErrorKind::Device,
     };
-    PluginError::new(kind, format!("{what}: {name} ({meaning})"))
+    let advice = advice(error.0);
+    PluginError::new(kind, format!("{what}: {name} ({meaning}){advice}"))
 }
 
 impl Driver {
@@ -128,7 +149,8 @@ impl Driver {
             )));
         }
         compiler::version()?;
-        let step = |what: &'static str| move |error| failed(what, error);
+        let step =
+            |what: &'static str| move |error| failed(&format!("cuda:{index}, {what}"), error);
         result::init().map_err(step("cuInit"))?;
         let count = result::device::get_count().map_err(step("cuDeviceGetCount"))?;
         if index >= count.max(0) as u32 {
