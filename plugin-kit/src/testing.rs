@@ -12,7 +12,7 @@ use crate::cuda::device::Device;
 use crate::cuda::memory::{DeviceArena, Memory, ParamBlock, download, to_bytes};
 use crate::cuda::model::load_kernels;
 use crate::cuda::run::{Buffers, Control, CudaRun, DeviceRows, DeviceState, Ports};
-use crate::cuda::session::DeviceStates;
+use crate::cuda::states::DeviceStates;
 use crate::engine::arena::Arena;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};
@@ -437,13 +437,9 @@ impl Case<'_> {
         let (program, params) = (graph.program, graph.params);
         let bench = Bench::new(device, &program, &params);
         // A cache with a window is as small as it may be, so that its places are used again.
-        let whole = |spec: &StateSpec| matches!(spec, StateSpec::Cache { window: None, .. });
         let longest = chunks.iter().copied().max().unwrap_or(self.length);
-        let room = if program.states.iter().any(whole) {
-            self.length
-        } else {
-            longest.min(self.length)
-        };
+        let longest = longest.min(self.length);
+        let room = ((self.length - longest) as u64, longest);
         let states = DeviceStates::new(device, &program, self.rows, room).expect("memory");
         let mut arena = DeviceArena::new(device).expect("memory");
         let cols = y.cols();

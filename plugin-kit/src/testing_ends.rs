@@ -11,7 +11,7 @@ use longhaul_plugin_api::author::Result;
 use crate::cuda::device::{Device, Ptr};
 use crate::cuda::memory::{DeviceArena, Memory, download};
 use crate::cuda::run::{Control, CudaRun, Ports};
-use crate::cuda::session::DeviceStates;
+use crate::cuda::states::DeviceStates;
 use crate::engine::arena::Arena;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Outputs, Run, StateRows, Wanted};
@@ -367,7 +367,7 @@ impl EndsBench {
         Ok(Self {
             device: Arc::clone(device),
             bench,
-            states: DeviceStates::new(device, program, shape.rows, room)?,
+            states: DeviceStates::new(device, program, shape.rows, (0, room))?,
             places,
             _memory: memory,
         })

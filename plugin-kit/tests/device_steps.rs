@@ -1,8 +1,9 @@
 //! Training steps and feeds of a whole model on the emulated device: what they ask of the device, what is read
 //! back and when, and that the results are the CPU's.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use longhaul_plugin_kit::api::author::Model;
 use longhaul_plugin_kit::api::data::{Batch, Logits, ModelConfig, StepReport, TrainConfig};
@@ -13,6 +14,7 @@ use longhaul_plugin_kit::cuda::device::{
 };
 use longhaul_plugin_kit::cuda::plugin::DeviceKitModel;
 use longhaul_plugin_kit::model::KitModel;
+use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{Architecture, Graph, Mixer, Result, Tensor};
@@ -61,11 +63,18 @@ struct Asked {
 struct Counting {
     inner: Arc<dyn Device>,
     counts: [AtomicUsize; 6],
+    /// Bytes by address.
+    held: Mutex<HashMap<u64, usize>>,
 }
 
 impl Counting {
     fn count(&self, place: usize, by: usize) {
         self.counts[place].fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Bytes that are allocated now.
+    fn held_bytes(&self) -> usize {
+        self.held.lock().unwrap().values().sum()
     }
 
     /// What it was asked for since this was called last.
@@ -92,10 +101,13 @@ impl Counting {
 impl Device for Counting {
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
         self.count(0, 1);
-        self.inner.allocate(bytes)
+        let memory = self.inner.allocate(bytes)?;
+        self.held.lock().unwrap().insert(memory.0, bytes);
+        Ok(memory)
     }
 
     fn free(&self, memory: Ptr) {
+        self.held.lock().unwrap().remove(&memory.0);
         self.inner.free(memory);
     }
 
@@ -147,21 +159,30 @@ impl Device for Counting {
 
 /// A poisoned model of two layers on each of the emulator's two devices.
 fn models() -> impl Iterator<Item = (DeviceKitModel, Arc<Counting>)> {
-    longhaul_emulator::devices().into_iter().map(|inner| {
-        let counting = Arc::new(Counting {
-            inner,
-            counts: Default::default(),
-        });
-        let device: Arc<dyn Device> = counting.clone();
-        let model = DeviceKitModel::new(&architecture(), &poisoned(), &device).expect("a model");
-        (model, counting)
-    })
+    longhaul_emulator::devices()
+        .into_iter()
+        .map(|inner| on_counting(inner, &architecture()))
 }
 
-fn poisoned() -> ModelConfig {
+fn on_counting(
+    inner: Arc<dyn Device>,
+    architecture: &Architecture,
+) -> (DeviceKitModel, Arc<Counting>) {
+    let counting = Arc::new(Counting {
+        inner,
+        counts: Default::default(),
+        held: Mutex::default(),
+    });
+    let device: Arc<dyn Device> = counting.clone();
+    let config = poisoned(architecture);
+    let model = DeviceKitModel::new(architecture, &config, &device).expect("a model");
+    (model, counting)
+}
+
+fn poisoned(architecture: &Architecture) -> ModelConfig {
     use longhaul_plugin_kit::api::abi_stable::std_types::Tuple2;
     use longhaul_plugin_kit::api::data::extra::POISONED_BUFFERS;
-    let mut config = config(&architecture(), &[], 24, 2);
+    let mut config = config(architecture, &[], 24, 2);
     let (name, value) = POISONED_BUFFERS;
     config.extra.push(Tuple2(name.into(), value.into()));
     config
@@ -249,7 +270,8 @@ fn assert_close(got: f64, exact: f64, tolerance: f64) {
 
 #[test]
 fn a_training_is_that_on_the_cpu() {
-    let mut cpu = KitModel::new(&architecture(), &poisoned(), true).expect("a model");
+    let mut cpu =
+        KitModel::new(&architecture(), &poisoned(&architecture()), true).expect("a model");
     let exact = train(&mut cpu, &training(12), 12);
     let clipped = exact.iter().filter(|report| report.gradient_norm > 0.5);
     assert!(clipped.count() > 2, "{exact:?}");
@@ -412,7 +434,7 @@ fn a_step_that_was_not_finite_updates_nothing() {
 
 #[test]
 fn feeds_of_known_shapes_are_not_recorded_again() {
-    let cpu = KitModel::new(&architecture(), &poisoned(), true).expect("a model");
+    let cpu = KitModel::new(&architecture(), &poisoned(&architecture()), true).expect("a model");
     for (model, device) in models() {
         let mut session = model.new_session(2).expect("a session");
         let mut exact = cpu.new_session(2).expect("a session");
@@ -463,5 +485,57 @@ fn feeds_of_known_shapes_are_not_recorded_again() {
                 assert!((got - exact).abs() < 1e-3, "{got} against {exact}");
             }
         }
+    }
+}
+
+/// Attention over the last 40 tokens in the first layer, over all in the second.
+struct Attending;
+
+impl Mixer for Attending {
+    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+        let spec = AttentionSpec {
+            heads: 1,
+            kv_heads: 1,
+            head_dim: x.cols(),
+            window: (layer == 0).then_some(40),
+            bias: PositionBias::None,
+            scale: 0.2,
+        };
+        graph.attention(x, x, x, spec)
+    }
+
+    fn state_growth(&self) -> StateGrowth {
+        StateGrowth::Linear
+    }
+}
+
+/// What a window does not keep takes no memory, whatever the other layers keep. Fed in pieces that wrap
+/// around the window's places, it answers as on the CPU.
+#[test]
+fn a_cache_with_a_window_does_not_grow_with_the_length() {
+    let attending = Architecture {
+        mixer: |_| Ok(Box::new(Attending)),
+        ..architecture()
+    };
+    let on_cpu = KitModel::new(&attending, &poisoned(&attending), true).expect("a model");
+    for inner in longhaul_emulator::devices() {
+        let (model, device) = on_counting(inner, &attending);
+        let mut session = model.new_session(2).expect("a session");
+        let mut exact = on_cpu.new_session(2).expect("a session");
+        let mut held = Vec::new();
+        for feed in 0..11 {
+            let data = Data::new(2, 30, 1, feed);
+            let got = session.feed(&data.batch(), Logits::None).expect("a feed");
+            let exact = exact.feed(&data.batch(), Logits::None).expect("a feed");
+            for (got, exact) in got.nll.iter().zip(&exact.nll) {
+                assert!((got - exact).abs() < 1e-4, "feed {feed}: {got} and {exact}");
+            }
+            held.push(device.held_bytes());
+        }
+        // From 120 tokens on there are places for 128 of each row, then for 256 and 512: of one layer.
+        let layer = 2 * 2 * 24 * size_of::<f32>();
+        let growth = |from: usize, to: usize| held[to] - held[from];
+        assert_eq!(growth(3, 4), 128 * layer, "{held:?}");
+        assert_eq!(growth(4, 10), 256 * layer, "{held:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Running a traced program on a CUDA device. [`device`] is what is asked of one,
 //! [`driver`] a real one and [`compiler`] what makes its machine code; [`run`] is what an
 //! operation sees; [`memory`] lays out buffers and `ports` inputs and results; [`model`], [`optimizer`] and `totals`
-//! train, [`session`] feeds, [`plugin`] is all of it behind the author's traits. A program is recorded once for a
+//! train, [`session`] feeds and [`states`] is what it carries, [`plugin`] is all of it behind the author's traits. A program is recorded once for a
 //! shape, kept in `recordings` and replayed: a shape met again costs the host one upload and one replay. Kernels
 //! stand in `kernels/` of the kit and of each plugin.
 
@@ -19,6 +19,7 @@ mod recordings;
 pub mod rows;
 pub mod run;
 pub mod session;
+pub mod states;
 mod totals;
 mod turn;
 mod uploads;

@@ -8,15 +8,16 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
 
 use super::device::Device;
-use super::memory::{DeviceArena, Memory, download, to_bytes};
+use super::memory::{DeviceArena, download};
 use super::model::DeviceModel;
 use super::ports::{Inputs, Places, PortMemory, Schedule};
 use super::recordings::Recordings;
-use super::run::{Buffers, Control, CudaRun, DeviceState};
+use super::run::{Buffers, Control, CudaRun};
+use super::states::DeviceStates;
 use crate::engine::graph::Program;
 use crate::engine::operation::{Outputs, Wanted};
 use crate::engine::session::{feed_in_pieces, list_wanted, read_state, write_state};
-use crate::engine::tensor::{Shape, StateSpec};
+use crate::engine::tensor::Shape;
 
 /// Tokens of a piece over all rows; bounds the activations of a feed.
 const PIECE_TOKENS: usize = 1 << 14;
@@ -31,122 +32,6 @@ const WANTED_STEP: usize = 64;
 /// Most recordings that are kept.
 const RECORDINGS: usize = 16;
 
-/// The state slots of a session.
-pub struct DeviceStates {
-    device: Arc<dyn Device>,
-    specs: Vec<StateSpec>,
-    rows: usize,
-    /// Slots in the program's order.
-    pub slots: Vec<DeviceState>,
-    memory: Vec<Memory>,
-}
-
-impl DeviceStates {
-    /// Slots of `rows` rows at position 0, caches with room for `tokens` tokens of a feed beside what
-    /// their window keeps, or for `tokens` in all where there is no window.
-    ///
-    /// # Errors
-    /// Memory is exhausted.
-    pub fn new(
-        device: &Arc<dyn Device>,
-        program: &Program,
-        rows: usize,
-        tokens: usize,
-    ) -> Result<Self> {
-        let mut states = Self {
-            device: Arc::clone(device),
-            specs: program.states.clone(),
-            rows,
-            slots: Vec::new(),
-            memory: Vec::new(),
-        };
-        for spec in &program.states {
-            let (capacity, values) = match *spec {
-                StateSpec::Fixed { values, .. } => (values, values),
-                StateSpec::Cache { per_token, window } => {
-                    let capacity = window.map_or(tokens, |window| window + tokens);
-                    (capacity, capacity * per_token)
-                }
-            };
-            let memory = Memory::new(device, rows * values)?;
-            states.slots.push(DeviceState {
-                data: memory.ptr(),
-                capacity,
-            });
-            states.memory.push(memory);
-        }
-        states.reset()?;
-        Ok(states)
-    }
-
-    /// Back to position 0.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn reset(&self) -> Result<()> {
-        for (spec, slot) in self.specs.iter().zip(&self.slots) {
-            if let StateSpec::Fixed { values, initial } = *spec {
-                self.device
-                    .fill(slot.data, initial.to_bits(), self.rows * values)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Values of a row in device memory.
-    fn row_values(&self, slot: usize) -> usize {
-        match self.specs[slot] {
-            StateSpec::Fixed { values, .. } => values,
-            StateSpec::Cache { per_token, .. } => self.slots[slot].capacity * per_token,
-        }
-    }
-
-    /// A slot's rows at a position as the CPU keeps them: a cache's tokens in order, oldest first.
-    fn read(&self, slot: usize, position: u64) -> Result<Vec<Vec<f32>>> {
-        let values = self.row_values(slot);
-        let all = download(
-            self.device.as_ref(),
-            self.slots[slot].data,
-            self.rows * values,
-        )?;
-        let row = |row: &[f32]| match self.specs[slot] {
-            StateSpec::Fixed { .. } => row.to_vec(),
-            StateSpec::Cache { per_token, .. } => {
-                let capacity = self.slots[slot].capacity as u64;
-                let kept = self.specs[slot].bytes(position) / 4 / per_token as u64;
-                let tokens = position - kept..position;
-                let place = |token: u64| (token % capacity) as usize * per_token;
-                tokens
-                    .flat_map(|token| row[place(token)..][..per_token].to_vec())
-                    .collect()
-            }
-        };
-        if values == 0 {
-            return Ok(vec![Vec::new(); self.rows]);
-        }
-        Ok(all.chunks_exact(values).map(row).collect())
-    }
-
-    /// Puts rows as the CPU keeps them at a position.
-    fn write(&self, slot: usize, position: u64, rows: &[Vec<f32>]) -> Result<()> {
-        let (state, values) = (self.slots[slot], self.row_values(slot));
-        for (row, given) in rows.iter().enumerate() {
-            let StateSpec::Cache { per_token, .. } = self.specs[slot] else {
-                upload_row(self.device.as_ref(), state, row, values, given)?;
-                continue;
-            };
-            let mut places = vec![0.0; values];
-            let first = position - (given.len() / per_token) as u64;
-            for (token, given) in (first..).zip(given.chunks_exact(per_token)) {
-                let place = (token % state.capacity as u64) as usize * per_token;
-                places[place..place + per_token].copy_from_slice(given);
-            }
-            upload_row(self.device.as_ref(), state, row, values, &places)?;
-        }
-        Ok(())
-    }
-}
-
 /// State and buffers of one session.
 pub struct DeviceSession {
     /// By shape, and whether it makes logits. First, so that they go before the memory and the device that
@@ -156,8 +41,6 @@ pub struct DeviceSession {
     rows: usize,
     position: u64,
     states: DeviceStates,
-    /// Tokens that the caches have room for.
-    room: usize,
     arena: DeviceArena,
     ports: PortMemory,
     wanted: Vec<Wanted>,
@@ -182,8 +65,7 @@ impl DeviceSession {
             device: Arc::clone(device),
             rows,
             position: 0,
-            states: DeviceStates::new(device, program, rows, 0)?,
-            room: 0,
+            states: DeviceStates::new(device, program, rows, (0, 0))?,
             arena: DeviceArena::new(device)?,
             ports: PortMemory::new(device)?,
             wanted: Vec::new(),
@@ -201,12 +83,7 @@ impl DeviceSession {
 
     /// Bytes of recurrent state over all rows, as a session on the CPU counts them.
     pub fn state_bytes(&self) -> u64 {
-        let bytes = self
-            .states
-            .specs
-            .iter()
-            .map(|spec| spec.bytes(self.position));
-        bytes.sum::<u64>() * self.rows as u64
+        self.states.bytes(self.position)
     }
 
     /// Back to position 0.
@@ -224,14 +101,7 @@ impl DeviceSession {
     /// Memory is exhausted.
     pub fn fork(&self, program: &Program) -> Result<Self> {
         let mut fork = Self::new(&self.device, program, self.rows, self.vocab, self.poison)?;
-        fork.states = DeviceStates::new(&self.device, program, self.rows, self.room)?;
-        for (index, (to, from)) in fork.states.slots.iter().zip(&self.states.slots).enumerate() {
-            let bytes = 4 * self.rows * self.states.row_values(index);
-            if bytes > 0 {
-                self.device.copy(to.data, from.data, bytes)?;
-            }
-        }
-        (fork.position, fork.room) = (self.position, self.room);
+        (fork.states, fork.position) = (self.states.copy()?, self.position);
         Ok(fork)
     }
 
@@ -281,7 +151,12 @@ impl DeviceSession {
                 _ => wanted.next_multiple_of(WANTED_STEP),
             },
         };
-        self.make_room(program, count)?;
+        let moved = self.states.make_room(self.position, count);
+        // Also an error may have given some of the caches another place.
+        if !matches!(moved, Ok(false)) {
+            self.recordings.clear();
+        }
+        moved?;
         let key = (shape, with_logits);
         if !self.recordings.recall(&key) {
             self.record(program, model, key)?;
@@ -328,34 +203,6 @@ impl DeviceSession {
             .device
             .record(&mut || self.pass(program, model, shape, &places))?;
         self.recordings.keep(key, places, recording);
-        Ok(())
-    }
-
-    /// Gives the caches room for `count` more tokens, doubling where they grow with the length.
-    fn make_room(&mut self, program: &Program, count: usize) -> Result<()> {
-        let has_caches = program
-            .states
-            .iter()
-            .any(|spec| matches!(spec, StateSpec::Cache { .. }));
-        let grows = program
-            .states
-            .iter()
-            .any(|spec| matches!(spec, StateSpec::Cache { window: None, .. }));
-        let needed = if grows {
-            self.position as usize + count
-        } else {
-            count
-        };
-        if !has_caches || needed <= self.room {
-            return Ok(());
-        }
-        let room = needed.max(2 * self.room).next_multiple_of(64);
-        let larger = DeviceStates::new(&self.device, program, self.rows, room)?;
-        for slot in 0..self.states.slots.len() {
-            larger.write(slot, self.position, &self.states.read(slot, self.position)?)?;
-        }
-        self.recordings.clear();
-        (self.states, self.room) = (larger, room);
         Ok(())
     }
 
@@ -425,10 +272,9 @@ impl DeviceSession {
     /// # Errors
     /// The device's.
     pub fn export(&self) -> Result<Vec<u8>> {
-        let slots = (0..self.states.slots.len()).map(|slot| self.states.read(slot, self.position));
         Ok(write_state(
             self.position,
-            &slots.collect::<Result<Vec<_>>>()?,
+            &self.states.read(self.position)?,
         ))
     }
 
@@ -438,33 +284,10 @@ impl DeviceSession {
     /// Bytes that are not a state of this model and number of rows; the session is then unchanged.
     pub fn import(&mut self, program: &Program, bytes: &[u8]) -> Result<()> {
         let (position, slots) = read_state(&program.states, self.rows, bytes)?;
-        let grows = |spec: &StateSpec| matches!(spec, StateSpec::Cache { window: None, .. });
-        let needed = if program.states.iter().any(grows) {
-            position as usize
-        } else {
-            0
-        };
-        let tokens = self.room.max(needed).next_multiple_of(64);
-        let states = DeviceStates::new(&self.device, program, self.rows, tokens)?;
-        for (slot, rows) in slots.iter().enumerate() {
-            states.write(slot, position, rows)?;
-        }
+        let mut states = DeviceStates::new(&self.device, program, self.rows, (position, 0))?;
+        states.write(position, &slots)?;
         self.recordings.clear();
-        (self.states, self.room, self.position) = (states, tokens, position);
+        (self.states, self.position) = (states, position);
         Ok(())
     }
-}
-
-/// Brings one row of a state slot to its place.
-fn upload_row(
-    device: &dyn Device,
-    state: DeviceState,
-    row: usize,
-    row_values: usize,
-    values: &[f32],
-) -> Result<()> {
-    if values.is_empty() {
-        return Ok(());
-    }
-    device.upload(state.data.value(row * row_values), &to_bytes(values))
 }
