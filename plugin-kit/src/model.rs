@@ -146,8 +146,22 @@ struct Shared {
     poison: bool,
 }
 
-/// Refuses tokens and targets outside the vocabulary, with their place.
+/// Refuses more positions than their numbers of 32 bits count.
+fn check_positions(rows: u32, length: u32) -> Result<()> {
+    let positions = u64::from(rows) * u64::from(length);
+    if positions > u64::from(u32::MAX) {
+        return Err(PluginError::unsupported(format!(
+            "a batch of {rows} sequences of {length} tokens has {positions} positions, and at most {} are \
+             numbered: choose smaller batches or feed in pieces",
+            u32::MAX
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses tokens and targets outside the vocabulary, with their place, and batches too large to number.
 pub(crate) fn check_tokens(vocab: u32, batch: &Batch<'_>) -> Result<()> {
+    check_positions(batch.rows, batch.length)?;
     let check = |what: &str, index: usize, id: i64| {
         Err(PluginError::bad_option(format!(
             "{what} {id} at row {}, position {} is not below the vocabulary of {vocab}",
@@ -406,5 +420,20 @@ impl Session for KitSession {
 
     fn import_state(&mut self, bytes: &[u8]) -> Result<()> {
         self.state.import(&self.shared.program, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_positions;
+
+    #[test]
+    fn a_batch_whose_positions_have_no_numbers_is_refused() {
+        check_positions(1, u32::MAX).unwrap();
+        check_positions(65_535, 65_537).unwrap();
+        let refused = check_positions(65_536, 65_536).unwrap_err();
+        for word in ["65536 sequences", "4294967296 positions", "4294967295"] {
+            assert!(refused.message.contains(word), "{refused}");
+        }
     }
 }

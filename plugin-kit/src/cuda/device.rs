@@ -54,13 +54,11 @@ impl Launch {
         Self::of([blocks, 1, 1], threads)
     }
 
-    /// A grid of blocks of `threads` in one dimension.
-    ///
-    /// # Panics
-    /// If a grid's size does not fit 32 bits, which no buffer that fits a card leads to.
+    /// A grid of blocks of `threads` in one dimension. What does not fit 32 bits is as much as does, which
+    /// every device refuses.
     pub fn of(grid: [usize; 3], threads: u32) -> Self {
         Self {
-            grid: grid.map(|blocks| u32::try_from(blocks).expect("a grid fits 32 bits")),
+            grid: grid.map(|blocks| u32::try_from(blocks).unwrap_or(u32::MAX)),
             block: [threads, 1, 1],
             shared_bytes: 0,
         }
@@ -71,10 +69,11 @@ impl Launch {
         Self::flat(count.div_ceil(256), 256)
     }
 
-    /// The same with dynamic shared memory for `values` float32 values.
+    /// The same with dynamic shared memory for `values` float32 values. What does not fit 32 bits is as much
+    /// as does, which every device refuses.
     pub fn with_shared(self, values: usize) -> Self {
         Self {
-            shared_bytes: 4 * values as u32,
+            shared_bytes: u32::try_from(values.saturating_mul(4)).unwrap_or(u32::MAX),
             ..self
         }
     }

@@ -32,8 +32,10 @@ const RECORDINGS: usize = 256;
 /// Compiles what a program's operations launch.
 ///
 /// # Errors
-/// The compiler's log, with file and line.
+/// A size that an operation's kernels do not take; the compiler's log, with file and line.
 pub fn load_kernels(device: &dyn Device, program: &Program) -> Result<()> {
+    let mut operations = program.operations.iter();
+    operations.try_for_each(|operation| operation.check_device())?;
     for operation in &program.operations {
         device.load(&operation.kernels())?;
     }
@@ -52,7 +54,7 @@ impl DeviceModel {
     /// Compiles a program's kernels and uploads its parameters.
     ///
     /// # Errors
-    /// The compiler's log; memory is exhausted.
+    /// A size that an operation's kernels do not take; the compiler's log; memory is exhausted.
     pub fn new(device: &Arc<dyn Device>, program: &Program, params: &Params) -> Result<Self> {
         load_kernels(device.as_ref(), program)?;
         let block = ParamBlock::zeros(device, params)?;

@@ -37,6 +37,15 @@ pub trait Operation: Send + Sync {
         Vec::new()
     }
 
+    /// Refuses sizes that its forms for a device do not take, when a model is built for one: what was
+    /// asked for, what the kernels take, what to do.
+    ///
+    /// # Errors
+    /// A size beyond what the kernels take.
+    fn check_device(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// [`Operation::forward`] on a device. It is recorded once for a shape and replayed.
     ///
     /// # Errors

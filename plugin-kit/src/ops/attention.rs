@@ -309,6 +309,10 @@ impl Operation for Attention {
         self.sources()
     }
 
+    fn check_device(&self) -> Result<()> {
+        self.source().map(drop)
+    }
+
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         self.forward_on(run)
     }

@@ -125,7 +125,7 @@ impl Attention {
     }
 
     /// The kernels over tiles that take this head.
-    fn source(&self) -> Result<&'static KernelSource> {
+    pub(super) fn source(&self) -> Result<&'static KernelSource> {
         let head_dim = self.spec.head_dim;
         let fits = |(width, _): &&(usize, KernelSource)| head_dim <= *width;
         let source = SOURCES.iter().find(fits).map(|(_, source)| source);

@@ -186,6 +186,10 @@ impl Operation for ShortConvolution {
         vec![&CONVOLUTION]
     }
 
+    fn check_device(&self) -> Result<()> {
+        convolution_cuda::check(self.width)
+    }
+
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         convolution_cuda::forward(self, run)
     }

@@ -45,15 +45,27 @@ kernel_params! {
     struct ConvolutionSums { parts: Ptr, grad_weight: Ptr, grad_bias: Ptr, cols: u32, width: u32, part_count: u32, unused: u32 }
 }
 
-/// Outputs of all rows, and the state after them.
-pub(super) fn forward(operation: &ShortConvolution, run: &CudaRun<'_>) -> Result<()> {
-    let width = operation.width;
+/// Values of shared memory of the backward pass, which has more of them: taps and their sums, two tiles.
+const fn backward_values(width: usize) -> usize {
+    COLS * (2 * width + 1 + 2 * (TOKENS + width - 1))
+}
+
+const _: () = assert!(4 * backward_values(MOST_TAPS) <= 48 * 1024);
+
+/// Refuses more taps than the kernels take.
+pub(super) fn check(width: usize) -> Result<()> {
     if width > MOST_TAPS {
         return Err(PluginError::unsupported(format!(
             "a short convolution with {width} taps; CUDA kernels take at most {MOST_TAPS}: choose fewer, \
              or --device cpu"
         )));
     }
+    Ok(())
+}
+
+/// Outputs of all rows, and the state after them.
+pub(super) fn forward(operation: &ShortConvolution, run: &CudaRun<'_>) -> Result<()> {
+    let width = operation.width;
     let (x, y) = (run.value(operation.x), run.value(operation.y));
     let tiles = run.length().div_ceil(TOKENS);
     let state = run.state(operation.state);
@@ -131,7 +143,7 @@ pub(super) fn backward(
         accumulate: accumulate.into(),
         unused: 0,
     };
-    let shared = COLS * (2 * width + 1 + 2 * (TOKENS + width - 1));
+    let shared = backward_values(width);
     let grid = [cols.div_ceil(COLS), part_count, 1];
     run.launch(
         &CONVOLUTION,

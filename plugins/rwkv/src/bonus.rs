@@ -108,6 +108,10 @@ impl Operation for Bonus {
         vec![&cuda::BONUS, &ROWS]
     }
 
+    fn check_device(&self) -> Result<()> {
+        cuda::check_summed(self.head_dim, 1)
+    }
+
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         self.forward_on(run)
     }

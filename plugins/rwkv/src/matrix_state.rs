@@ -292,6 +292,10 @@ impl Operation for MatrixState {
         vec![&cuda::MATRIX_STATE]
     }
 
+    fn check_device(&self) -> Result<()> {
+        self.check_width()
+    }
+
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         let room = self.room.as_ref().ok_or_else(not_for_a_device)?;
         self.forward_on(run, room)

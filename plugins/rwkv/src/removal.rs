@@ -150,6 +150,10 @@ impl Operation for RemovalOperation {
         vec![&cuda::REMOVAL, &ROWS]
     }
 
+    fn check_device(&self) -> Result<()> {
+        crate::bonus::cuda::check_summed(self.head_dim, 2)
+    }
+
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         self.forward_on(run)
     }

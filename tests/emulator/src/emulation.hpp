@@ -200,6 +200,8 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
         answer = std::to_string(threads) + " threads a block, and the kernel takes " + std::to_string(most);
         return answer.c_str();
     }
+    if (launch.grid[0] > 0x7fffffffu) return "a grid of more than 2147483647 in x";
+    if (launch.shared_bytes > 227 * 1024) return "more than 227 KiB of shared memory a block";
     if (launch.grid[1] > 65535 || launch.grid[2] > 65535) return "a grid of more than 65535 in y or z";
     Block& here = work->block;
     here = Block();

@@ -35,17 +35,8 @@ kernel_params! {
     }
 }
 
-/// The launch of a kernel whose blocks take a head and a part of the positions and sum over them, with
-/// `slots` sums a channel.
-///
-/// # Errors
-/// A head that is too wide.
-pub(crate) fn summing_launch(
-    heads: usize,
-    head_dim: usize,
-    part_count: usize,
-    slots: usize,
-) -> Result<Launch> {
+/// Refuses heads that are too wide for a [`summing_launch`] with so many slots.
+pub(crate) fn check_summed(head_dim: usize, slots: usize) -> Result<()> {
     let widest = WIDEST_SUMMED / slots;
     if head_dim > widest {
         return Err(PluginError::unsupported(format!(
@@ -53,8 +44,19 @@ pub(crate) fn summing_launch(
              give a smaller head_dim or use --device cpu"
         )));
     }
+    Ok(())
+}
+
+/// The launch of a kernel whose blocks take a head and a part of the positions and sum over them, with
+/// `slots` sums a channel.
+pub(crate) fn summing_launch(
+    heads: usize,
+    head_dim: usize,
+    part_count: usize,
+    slots: usize,
+) -> Launch {
     let launch = Launch::flat(heads * part_count, 32 * WARPS as u32);
-    Ok(launch.with_shared(slots * WARPS * head_dim))
+    launch.with_shared(slots * WARPS * head_dim)
 }
 
 /// The launch of a kernel whose warps take a head of a position each.
@@ -133,8 +135,30 @@ impl Bonus {
             part_count: part_count as u32,
             unused: 0,
         };
-        let launch = summing_launch(heads, self.head_dim, part_count, 1)?;
+        let launch = summing_launch(heads, self.head_dim, part_count, 1);
         run.launch(&BONUS, "bonus_backward", launch, &params)?;
         add_parts(run, parts, part_count, dy.cols, run.param_grad(inputs.u))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_that_are_too_wide_are_refused_and_others_fit_48_kib() {
+        for slots in [1, 2] {
+            let widest = WIDEST_SUMMED / slots;
+            check_summed(widest, slots).unwrap();
+            assert!(summing_launch(1, widest, 1, slots).shared_bytes <= 48 * 1024);
+            let refused = check_summed(widest + 1, slots).unwrap_err().message;
+            for word in [
+                &format!("head_dim={}", widest + 1),
+                &format!("over {widest}"),
+                "--device cpu",
+            ] {
+                assert!(refused.contains(word), "{refused}");
+            }
+        }
     }
 }

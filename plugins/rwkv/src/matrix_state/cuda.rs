@@ -62,6 +62,18 @@ impl Sizes {
         self.width / 4 * self.threads
     }
 
+    /// Values of shared memory going forward with so many inputs.
+    fn forward_values(self, slots: usize) -> usize {
+        TILE * (slots + 1) * self.width
+    }
+
+    /// Values of shared memory going back.
+    fn backward_values(self, slots: usize) -> usize {
+        // Sums of each warp: every input has one but v.
+        let summed = self.threads / 32 * (slots - 1);
+        (self.sub * (slots + 1) + 1 + summed) * self.width
+    }
+
     fn launch(self, blocks: usize) -> Launch {
         Launch::flat(blocks, self.threads as u32)
     }
@@ -122,13 +134,18 @@ impl MatrixState {
         (data, strides)
     }
 
-    pub(super) fn forward_on(&self, run: &CudaRun<'_>, room: &Room) -> Result<()> {
+    /// Refuses a head that no kernel takes.
+    pub(super) fn check_width(&self) -> Result<()> {
         if self.head_dim > WIDEST {
             return Err(PluginError::unsupported(format!(
                 "head_dim={} is over {WIDEST}, the widest head of the CUDA kernels; give a smaller head_dim",
                 self.head_dim
             )));
         }
+        Ok(())
+    }
+
+    pub(super) fn forward_on(&self, run: &CudaRun<'_>, room: &Room) -> Result<()> {
         let sizes = Sizes::new(self.head_dim);
         let (given, strides) = self.sources(run);
         let state = run.state(self.state);
@@ -148,7 +165,7 @@ impl MatrixState {
         };
         let (kernel, _) = kernels(sizes.width, self.inputs.removal.is_some());
         let launch = sizes.launch(run.rows() * self.heads);
-        let launch = launch.with_shared(TILE * (self.slots + 1) * sizes.width);
+        let launch = launch.with_shared(sizes.forward_values(self.slots));
         run.launch(&MATRIX_STATE, kernel, launch, &params)
     }
 
@@ -176,11 +193,22 @@ impl MatrixState {
             params.accumulate[slot] = accumulate.into();
         }
         let (_, kernel) = kernels(sizes.width, self.inputs.removal.is_some());
-        // Sums of each warp: every input has one but v.
-        let summed = sizes.threads / 32 * (self.slots - 1);
-        let rows = sizes.sub * (self.slots + 1) + 1 + summed;
         let launch = sizes.launch(run.rows() * self.heads);
-        let launch = launch.with_shared(rows * sizes.width);
+        let launch = launch.with_shared(sizes.backward_values(self.slots));
         run.launch(&MATRIX_STATE, kernel, launch, &params)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_of_every_width_is_at_most_48_kib() {
+        for head_dim in 1..=WIDEST {
+            let sizes = Sizes::new(head_dim);
+            let most = sizes.forward_values(MOST).max(sizes.backward_values(MOST));
+            assert!(4 * most <= 48 * 1024, "{head_dim}: {most} values");
+        }
     }
 }

@@ -88,7 +88,7 @@ impl RemovalOperation {
             part_count: part_count as u32,
             unused: 0,
         };
-        let launch = summing_launch(heads, self.head_dim, part_count, 2)?;
+        let launch = summing_launch(heads, self.head_dim, part_count, 2);
         run.launch(&REMOVAL, "removal_backward", launch, &params)?;
         for (parts, param) in [
             (parts_xi, self.inputs.removal_key),
