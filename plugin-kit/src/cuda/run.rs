@@ -213,6 +213,26 @@ impl<'a> CudaRun<'a> {
             .launch(Kernel { source, name }, launch, params.bytes())
     }
 
+    /// A recurrence over chunks of tokens, in three launches with the same parameters: what each chunk comes
+    /// to by itself, the state between the chunks, and the result from there. Where there are not `several`
+    /// chunks the last launch is enough.
+    ///
+    /// # Errors
+    /// A limit that a launch passes.
+    pub fn launch_over_chunks<P: KernelParams>(
+        &self,
+        source: &'static KernelSource,
+        several: bool,
+        [chunks, carry, result]: [(&'static str, Launch); 3],
+        params: &P,
+    ) -> Result<()> {
+        if several {
+            self.launch(source, chunks.0, chunks.1, params)?;
+            self.launch(source, carry.0, carry.1, params)?;
+        }
+        self.launch(source, result.0, result.1, params)
+    }
+
     /// Matrix products; nothing where the result is empty.
     ///
     /// # Errors

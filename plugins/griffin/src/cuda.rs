@@ -102,12 +102,13 @@ pub(crate) fn forward(operation: &RgLru, chunks: &Chunks, run: &CudaRun<'_>) -> 
         chunks: count as u32,
     };
     let all = Launch::for_each(rows * count * width);
-    if count > 1 {
-        run.launch(&RG_LRU, "rg_lru_chunks", all, &params)?;
-        let carry = Launch::for_each(rows * width);
-        run.launch(&RG_LRU, "rg_lru_carry", carry, &params)?;
-    }
-    run.launch(&RG_LRU, "rg_lru_forward", all, &params)
+    let carry = Launch::for_each(rows * width);
+    let launches = [
+        ("rg_lru_chunks", all),
+        ("rg_lru_carry", carry),
+        ("rg_lru_forward", all),
+    ];
+    run.launch_over_chunks(&RG_LRU, count > 1, launches, &params)
 }
 
 pub(crate) fn backward(operation: &RgLru, chunks: &Chunks, run: &CudaRun<'_>) -> Result<()> {
@@ -154,12 +155,13 @@ pub(crate) fn backward(operation: &RgLru, chunks: &Chunks, run: &CudaRun<'_>) ->
         unused: 0,
     };
     let all = Launch::for_each(rows * count * width);
-    if count > 1 {
-        run.launch(&RG_LRU, "rg_lru_backward_chunks", all, &params)?;
-        let carry = Launch::for_each(rows * width);
-        run.launch(&RG_LRU, "rg_lru_backward_carry", carry, &params)?;
-    }
-    run.launch(&RG_LRU, "rg_lru_backward", all, &params)?;
+    let carry = Launch::for_each(rows * width);
+    let launches = [
+        ("rg_lru_backward_chunks", all),
+        ("rg_lru_backward_carry", carry),
+        ("rg_lru_backward", all),
+    ];
+    run.launch_over_chunks(&RG_LRU, count > 1, launches, &params)?;
     let grad_lambda = DeviceRows {
         data: params.carry,
         rows: rows * count,

@@ -19,40 +19,36 @@ struct ScanForward {
 // Where each chunk but the last ends from a state of 0. Shared: 2 [8, 32] + [16, 12] + [16, 33].
 KERNEL(THREADS, scan_ends, ScanForward) {
     SHARED(shared);
-    float* const steps = shared;
-    float* const us = steps + TILE * WARP;
-    float* const bs = us + TILE * WARP;
-    float* const as = bs + GROUP * TILE_ROOM;
+    const EndsRoom room = ends_room_of(shared);
     const u32 first = blockIdx.y * GROUP;
     const Place at = place_of(p.length, p.channels, 0, (p.length + CHUNK - 1) / CHUNK - 1);
-    const float scale = p.negative ? 2.0f : 1.0f, shift = p.negative ? -1.0f : 0.0f;
+    const Decay decay = decay_of(p.negative);
     float h[OWN], product[OWN];
 #pragma unroll
     for (int k = 0; k < OWN; k++) h[k] = 0.0f, product[k] = 1.0f;
-    stage_a(as, p.a_log, at, first, p.states, p.channels);
+    stage_a(room.as, p.a_log, at, first, p.states, p.channels);
     for (u32 start = 0; start < at.count; start += TILE) {
-        stage_steps(steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
-        stage_channels(us, p.u, p.u_stride, at, start, TILE, p.channels);
-        stage_states(bs, TILE_ROOM, p.b, p.b_stride, at, start, TILE, first, p.states);
+        stage_channels<true>(room.steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
+        stage_channels(room.inputs, p.u, p.u_stride, at, start, TILE, p.channels);
+        stage_states(room.states, TILE_ROOM, p.b, p.b_stride, at, start, TILE, first, p.states);
         __syncthreads();
         float step[TILE], input[TILE];
+        take_tile(step, room.steps, at.lane);
+        take_tile(input, room.inputs, at.lane);
 #pragma unroll
-        for (int i = 0; i < TILE; i++) {
-            step[i] = steps[i * WARP + at.lane];
-            input[i] = step[i] * us[i * WARP + at.lane];
-        }
+        for (int i = 0; i < TILE; i++) input[i] *= step[i];
 #pragma unroll
         for (int k = 0; k < OWN; k++) {
             const u32 n = k * WARPS + at.warp;
-            const float a = as[n * A_ROOM + at.lane];
+            const float a = room.as[n * A_ROOM + at.lane];
 #pragma unroll
             for (int quad = 0; quad < TILE; quad += 4) {
-                const Four b = four(bs + n * TILE_ROOM + quad);
+                const Four b = four(room.states + n * TILE_ROOM + quad);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const float decay = fmaf(exp2f(step[quad + i] * a), scale, shift);
-                    h[k] = fmaf(decay, h[k], input[quad + i] * b.of[i]);
-                    product[k] *= decay;
+                    const float left = decay.by(exp2f(step[quad + i] * a));
+                    h[k] = fmaf(left, h[k], input[quad + i] * b.of[i]);
+                    product[k] *= left;
                 }
             }
         }
@@ -92,7 +88,7 @@ KERNEL(256, scan_carry, ScanForward) {
 
 // One tile of one state: h goes to its last token, and the state's share of the outputs to y.
 __device__ inline void tile_outputs(
-    float a, const float* bs, const float* cs, u32 left, float scale, float shift,
+    float a, const float* bs, const float* cs, u32 left, Decay decay,
     const float (&step)[TILE], const float (&input)[TILE], float& h, float (&y)[TILE]) {
 #pragma unroll
     for (int quad = 0; quad < TILE; quad += 4) {
@@ -101,8 +97,7 @@ __device__ inline void tile_outputs(
         const Four b = four(bs + quad), c = four(cs + quad);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float decay = fmaf(exp2f(step[quad + i] * a), scale, shift);
-            h = fmaf(decay, h, input[quad + i] * b.of[i]);
+            h = fmaf(decay.by(exp2f(step[quad + i] * a)), h, input[quad + i] * b.of[i]);
             y[quad + i] = fmaf(c.of[i], h, y[quad + i]);
         }
     }
@@ -120,7 +115,7 @@ KERNEL(THREADS, scan_outputs, ScanForward) {
     float* const sums = as + GROUP * A_ROOM;
     const u32 chunks = (p.length + CHUNK - 1) / CHUNK;
     const Place at = place_of(p.length, p.channels, 0, chunks);
-    const float scale = p.negative ? 2.0f : 1.0f, shift = p.negative ? -1.0f : 0.0f;
+    const Decay decay = decay_of(p.negative);
     const bool alive = at.channel < p.channels;
     const float skip = alive ? p.d[at.channel] : 0.0f;
     const u64 values = (u64)p.states * p.channels, pieces = (p.length + PIECE - 1) / PIECE;
@@ -135,22 +130,23 @@ KERNEL(THREADS, scan_outputs, ScanForward) {
         for (u32 start = 0; start < at.count; start += TILE) {
             const u64 piece = at.row * pieces + (at.chunk * CHUNK + start) / PIECE;
             if (p.kept && start % PIECE == 0) store_own(p.kept + piece * values, h, at, first, p.states, p.channels);
-            stage_steps(steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
+            stage_channels<true>(steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
             stage_channels(us, p.u, p.u_stride, at, start, TILE, p.channels);
             stage_states(bs, TILE_ROOM, p.b, p.b_stride, at, start, TILE, first, p.states);
             stage_states(cs, TILE_ROOM, p.c, p.c_stride, at, start, TILE, first, p.states);
             __syncthreads();
             float step[TILE], input[TILE], y[TILE];
+            take_tile(step, steps, at.lane);
+            take_tile(input, us, at.lane);
 #pragma unroll
             for (int i = 0; i < TILE; i++) {
-                step[i] = steps[i * WARP + at.lane];
-                input[i] = step[i] * us[i * WARP + at.lane];
+                input[i] *= step[i];
                 y[i] = 0.0f;
             }
 #pragma unroll
             for (int k = 0; k < OWN; k++) {
                 const u32 n = k * WARPS + at.warp;
-                tile_outputs(as[n * A_ROOM + at.lane], bs + n * TILE_ROOM, cs + n * TILE_ROOM, at.count - start, scale, shift,
+                tile_outputs(as[n * A_ROOM + at.lane], bs + n * TILE_ROOM, cs + n * TILE_ROOM, at.count - start, decay,
                              step, input, h[k], y);
             }
 #pragma unroll

@@ -64,21 +64,33 @@ __device__ inline Place place_of(u32 length, u32 channels, u32 first_chunk, u32 
     return at;
 }
 
-// Tokens start.. of the block's channels as [tokens, 32]; 0 past the last token and channel. A thread writes
-// what it alone reads in loops over `warp, warp + WARPS, ..`.
+// What is left of a state after a token: exp(dt A), or 2 exp(dt A) - 1.
+struct Decay {
+    float scale, shift;
+    __device__ float by(float power) const { return fmaf(power, scale, shift); }
+};
+
+__device__ inline Decay decay_of(u32 negative) {
+    if (negative) return {2.0f, -1.0f};
+    return {1.0f, 0.0f};
+}
+
+// Tokens start.. of the block's channels as [tokens, 32]; 0 past the last token and channel. STEPS: of delta,
+// through softplus; the step of a token that is not there is 0. A thread writes what it alone reads in loops
+// over `warp, warp + WARPS, ..`.
+template <bool STEPS = false>
 __device__ inline void stage_channels(float* to, const float* from, u64 stride, Place at, u32 start, u32 tokens, u32 channels) {
     for (u32 t = at.warp; t < tokens; t += WARPS) {
         const bool there = start + t < at.count && at.channel < channels;
-        to[t * WARP + at.lane] = there ? from[(at.base + start + t) * stride + at.channel] : 0.0f;
+        const float value = there ? from[(at.base + start + t) * stride + at.channel] : 0.0f;
+        to[t * WARP + at.lane] = STEPS && there ? softplus(value) : value;
     }
 }
 
-// The same of delta, through softplus; the step of a token that is not there is 0.
-__device__ inline void stage_steps(float* to, const float* from, u64 stride, Place at, u32 start, u32 tokens, u32 channels) {
-    for (u32 t = at.warp; t < tokens; t += WARPS) {
-        const bool there = start + t < at.count && at.channel < channels;
-        to[t * WARP + at.lane] = there ? softplus(from[(at.base + start + t) * stride + at.channel]) : 0.0f;
-    }
+// A tile of what is staged so, in registers.
+__device__ inline void take_tile(float (&to)[TILE], const float* from, u32 lane) {
+#pragma unroll
+    for (int i = 0; i < TILE; i++) to[i] = from[i * WARP + lane];
 }
 
 // Tokens start.. of a group's columns of B or C, [GROUP, room]; 0 where there is no such token or state.
@@ -115,4 +127,22 @@ __device__ inline void store_own(float* to, const float (&own)[OWN], Place at, u
         const u32 n = first + k * WARPS + at.warp;
         if (n < states && at.channel < channels) to[(u64)n * channels + at.channel] = own[k];
     }
+}
+
+// What the passes to the ends of chunks have in shared memory: A of a group of states and a tile of the steps,
+// of u or dy, and of B or C.
+struct EndsRoom {
+    float* steps;   // [TILE, 32]
+    float* inputs;  // [TILE, 32]
+    float* states;  // [GROUP, TILE_ROOM]
+    float* as;      // [GROUP, A_ROOM]
+};
+
+__device__ inline EndsRoom ends_room_of(float* shared) {
+    EndsRoom room;
+    room.steps = shared;
+    room.inputs = room.steps + TILE * WARP;
+    room.states = room.inputs + TILE * WARP;
+    room.as = room.states + GROUP * TILE_ROOM;
+    return room;
 }

@@ -30,39 +30,33 @@ struct ScanBackward {
 // Shared: 2 [8, 32] + [16, 12] + [16, 33].
 KERNEL(THREADS, scan_grad_ends, ScanBackward) {
     SHARED(shared);
-    float* const steps = shared;
-    float* const dys = steps + TILE * WARP;
-    float* const cs = dys + TILE * WARP;
-    float* const as = cs + GROUP * TILE_ROOM;
+    const EndsRoom room = ends_room_of(shared);
     const u32 first = blockIdx.y * GROUP;
     const Place at = place_of(p.length, p.channels, 1, (p.length + CHUNK - 1) / CHUNK - 1);
-    const float scale = p.negative ? 2.0f : 1.0f, shift = p.negative ? -1.0f : 0.0f;
+    const Decay decay = decay_of(p.negative);
     float g[OWN];
 #pragma unroll
     for (int k = 0; k < OWN; k++) g[k] = 0.0f;
-    stage_a(as, p.a_log, at, first, p.states, p.channels);
+    stage_a(room.as, p.a_log, at, first, p.states, p.channels);
     for (u32 left = (at.count + TILE - 1) / TILE; left > 0; left--) {
         const u32 start = (left - 1) * TILE;
-        stage_steps(steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
-        stage_channels(dys, p.dy, p.dy_stride, at, start, TILE, p.channels);
-        stage_states(cs, TILE_ROOM, p.c, p.c_stride, at, start, TILE, first, p.states);
+        stage_channels<true>(room.steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
+        stage_channels(room.inputs, p.dy, p.dy_stride, at, start, TILE, p.channels);
+        stage_states(room.states, TILE_ROOM, p.c, p.c_stride, at, start, TILE, first, p.states);
         __syncthreads();
         float step[TILE], dy[TILE];
-#pragma unroll
-        for (int i = 0; i < TILE; i++) {
-            step[i] = steps[i * WARP + at.lane];
-            dy[i] = dys[i * WARP + at.lane];
-        }
+        take_tile(step, room.steps, at.lane);
+        take_tile(dy, room.inputs, at.lane);
 #pragma unroll
         for (int k = 0; k < OWN; k++) {
             const u32 n = k * WARPS + at.warp;
-            const float a = as[n * A_ROOM + at.lane];
+            const float a = room.as[n * A_ROOM + at.lane];
 #pragma unroll
             for (int quad = TILE - 4; quad >= 0; quad -= 4) {
-                const Four c = four(cs + n * TILE_ROOM + quad);
+                const Four c = four(room.states + n * TILE_ROOM + quad);
 #pragma unroll
                 for (int i = 3; i >= 0; i--)
-                    g[k] = fmaf(exp2f(step[quad + i] * a), scale, shift) * fmaf(c.of[i], dy[quad + i], g[k]);
+                    g[k] = decay.by(exp2f(step[quad + i] * a)) * fmaf(c.of[i], dy[quad + i], g[k]);
             }
         }
         // The next tile takes the place of this one.
@@ -117,7 +111,7 @@ __device__ inline float sum_of_sixteen(float (&values)[16], u32 lane) {
 // and then of the one before. Adds to the gradients of A and over the states; leaves the tile's gradients of
 // B (first) and C at `parts`, GROUP values from token to token.
 __device__ inline void tile_gradients(
-    float h, float a, const float* bs, const float* cs, float scale, float shift,
+    float h, float a, const float* bs, const float* cs, Decay decay,
     const float (&step)[TILE], const float (&u)[TILE], const float (&dy)[TILE],
     float& g, float& grad_a, float (&grad_step)[TILE], float (&grad_input)[TILE], float* parts, u32 lane) {
     float before[TILE + 1], power[TILE], shares[2 * TILE];
@@ -129,7 +123,7 @@ __device__ inline void tile_gradients(
         for (int j = 0; j < 4; j++) {
             const int i = quad + j;
             power[i] = exp2f(step[i] * a);
-            before[i + 1] = fmaf(fmaf(power[i], scale, shift), before[i], step[i] * u[i] * b.of[j]);
+            before[i + 1] = fmaf(decay.by(power[i]), before[i], step[i] * u[i] * b.of[j]);
         }
     }
 #pragma unroll
@@ -141,11 +135,11 @@ __device__ inline void tile_gradients(
             g = fmaf(c.of[j], dy[i], g);
             shares[i] = g * step[i] * u[i];
             shares[TILE + i] = dy[i] * before[i + 1];
-            const float slope = g * before[i] * scale * power[i];
+            const float slope = g * before[i] * decay.scale * power[i];
             grad_a = fmaf(slope, step[i], grad_a);
             grad_step[i] = fmaf(slope, a, grad_step[i]);
             grad_input[i] = fmaf(g, b.of[j], grad_input[i]);
-            g *= fmaf(power[i], scale, shift);
+            g *= decay.by(power[i]);
         }
     }
     const float sum = sum_of_sixteen(shares, lane);
@@ -181,7 +175,7 @@ __device__ inline Room room_of(float* shared) {
 
 // The state of each of the warp's channels before each tile of a piece, from the kept one before the first.
 __device__ inline void find_starts(const ScanBackward& p, Room room, Place at, u32 piece, u32 first, u32 tiles) {
-    const float scale = p.negative ? 2.0f : 1.0f, shift = p.negative ? -1.0f : 0.0f;
+    const Decay decay = decay_of(p.negative);
     const u64 pieces = (p.length + PIECE - 1) / PIECE;
     const u64 kept = at.row * pieces + at.chunk * (CHUNK / PIECE) + piece;
     for (u32 n = at.warp; n < GROUP && first + n < p.states; n += WARPS) {
@@ -195,7 +189,7 @@ __device__ inline void find_starts(const ScanBackward& p, Room room, Place at, u
                 const u32 t = tile * TILE + i;
                 const float step = room.steps[t * WARP + at.lane];
                 const float input = step * room.us[t * WARP + at.lane] * room.bs[n * PIECE_ROOM + t];
-                h = fmaf(fmaf(exp2f(step * a), scale, shift), h, input);
+                h = fmaf(decay.by(exp2f(step * a)), h, input);
             }
         }
     }
@@ -244,7 +238,7 @@ KERNEL(THREADS, scan_gradients, ScanBackward) {
     const Room room = room_of(shared);
     const u32 chunks = (p.length + CHUNK - 1) / CHUNK;
     const Place at = place_of(p.length, p.channels, 0, chunks);
-    const float scale = p.negative ? 2.0f : 1.0f, shift = p.negative ? -1.0f : 0.0f;
+    const Decay decay = decay_of(p.negative);
     const bool alive = at.channel < p.channels;
     const float skip = alive ? p.d[at.channel] : 0.0f;
     float grad_skip = 0.0f;
@@ -256,7 +250,7 @@ KERNEL(THREADS, scan_gradients, ScanBackward) {
         stage_a(room.as, p.a_log, at, first, p.states, p.channels);
         for (u32 piece = (at.count + PIECE - 1) / PIECE; piece-- > 0;) {
             const u32 base = piece * PIECE, tiles = (min(at.count - base, (u32)PIECE) + TILE - 1) / TILE;
-            stage_steps(room.steps, p.delta, p.delta_stride, at, base, PIECE, p.channels);
+            stage_channels<true>(room.steps, p.delta, p.delta_stride, at, base, PIECE, p.channels);
             stage_channels(room.us, p.u, p.u_stride, at, base, PIECE, p.channels);
             stage_channels(room.dys, p.dy, p.dy_stride, at, base, PIECE, p.channels);
             stage_states(room.bs, PIECE_ROOM, p.b, p.b_stride, at, base, PIECE, first, p.states);
@@ -266,20 +260,18 @@ KERNEL(THREADS, scan_gradients, ScanBackward) {
             for (u32 tile = tiles; tile-- > 0;) {
                 const u32 start = tile * TILE;
                 float step[TILE], u[TILE], dy[TILE], grad_step[TILE], grad_input[TILE];
+                take_tile(step, room.steps + start * WARP, at.lane);
+                take_tile(u, room.us + start * WARP, at.lane);
+                take_tile(dy, room.dys + start * WARP, at.lane);
 #pragma unroll
-                for (int i = 0; i < TILE; i++) {
-                    step[i] = room.steps[(start + i) * WARP + at.lane];
-                    u[i] = room.us[(start + i) * WARP + at.lane];
-                    dy[i] = room.dys[(start + i) * WARP + at.lane];
-                    grad_step[i] = grad_input[i] = 0.0f;
-                }
+                for (int i = 0; i < TILE; i++) grad_step[i] = grad_input[i] = 0.0f;
 #pragma unroll
                 for (int k = 0; k < OWN; k++) {
                     const u32 n = k * WARPS + at.warp;
                     // The same for all lanes, as the shuffles want it.
                     if (first + n >= p.states) continue;
                     tile_gradients(room.starts[(tile * GROUP + n) * WARP + at.lane], room.as[n * A_ROOM + at.lane],
-                                   room.bs + n * PIECE_ROOM + start, room.cs + n * PIECE_ROOM + start, scale, shift,
+                                   room.bs + n * PIECE_ROOM + start, room.cs + n * PIECE_ROOM + start, decay,
                                    step, u, dy, g[k], grad_a[k], grad_step, grad_input, room.parts + n, at.lane);
                 }
 #pragma unroll

@@ -181,12 +181,12 @@ pub(crate) fn forward(
         negative: scan.negative.into(),
         unused: 0,
     };
-    if grid.chunks > 1 {
-        run.launch(&FORWARD, "scan_ends", grid.but_one(ENDS), &params)?;
-        let carry = Launch::for_each(grid.values);
-        run.launch(&FORWARD, "scan_carry", carry, &params)?;
-    }
-    run.launch(&FORWARD, "scan_outputs", grid.whole(OUTPUTS), &params)
+    let launches = [
+        ("scan_ends", grid.but_one(ENDS)),
+        ("scan_carry", Launch::for_each(grid.values)),
+        ("scan_outputs", grid.whole(OUTPUTS)),
+    ];
+    run.launch_over_chunks(&FORWARD, grid.chunks > 1, launches, &params)
 }
 
 /// Gradients of the inputs and of the parameters.
@@ -233,12 +233,12 @@ pub(crate) fn backward(
         accumulate_delta: accumulate_delta.into(),
         unused: 0,
     };
-    if grid.chunks > 1 {
-        run.launch(&BACKWARD, "scan_grad_ends", grid.but_one(ENDS), &params)?;
-        let carry = Launch::for_each(grid.values);
-        run.launch(&BACKWARD, "scan_grad_carry", carry, &params)?;
-    }
-    run.launch(&BACKWARD, "scan_gradients", grid.whole(GRADIENTS), &params)?;
+    let launches = [
+        ("scan_grad_ends", grid.but_one(ENDS)),
+        ("scan_grad_carry", Launch::for_each(grid.values)),
+        ("scan_gradients", grid.whole(GRADIENTS)),
+    ];
+    run.launch_over_chunks(&BACKWARD, grid.chunks > 1, launches, &params)?;
     sum_units(scan, run, scan.grad_b, inputs.b)?;
     sum_units(scan, run, scan.grad_c, inputs.c)?;
     add_param_gradients(scan, buffers, run, &grid)

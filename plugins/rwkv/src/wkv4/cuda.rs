@@ -86,9 +86,12 @@ impl Wkv4 {
         };
         let by_row = threads(run.rows() * self.channels);
         let by_chunk = threads(run.rows() * chunks * self.channels);
-        run.launch(&WKV4, "wkv4_chunks", by_chunk, &params)?;
-        run.launch(&WKV4, "wkv4_states", by_row, &params)?;
-        run.launch(&WKV4, "wkv4_outputs", by_chunk, &params)
+        let launches = [
+            ("wkv4_chunks", by_chunk),
+            ("wkv4_states", by_row),
+            ("wkv4_outputs", by_chunk),
+        ];
+        run.launch_over_chunks(&WKV4, true, launches, &params)
     }
 
     pub(super) fn backward_on(&self, run: &CudaRun<'_>, room: &Room) -> Result<()> {
@@ -133,10 +136,13 @@ impl Wkv4 {
         };
         let by_row = threads(run.rows() * self.channels);
         let by_chunk = threads(run.rows() * chunks * self.channels);
-        run.launch(&WKV4, "wkv4_slopes", by_chunk, &params)?;
-        run.launch(&WKV4, "wkv4_state_gradients", by_row, &params)?;
         let keeping = by_chunk.with_shared(2 * CHUNK * THREADS);
-        run.launch(&WKV4, "wkv4_gradients", keeping, &params)?;
+        let launches = [
+            ("wkv4_slopes", by_chunk),
+            ("wkv4_state_gradients", by_row),
+            ("wkv4_gradients", keeping),
+        ];
+        run.launch_over_chunks(&WKV4, true, launches, &params)?;
         for (place, param) in [(2, inputs.time_decay), (3, inputs.time_first)] {
             let sums = DeviceRows {
                 data: slopes.value(place * self.channels),
