@@ -12,9 +12,13 @@
 //   backward. A block reads all of U every token, so this is for weights that fit a cache.
 // - lstm_cell_forward and lstm_cell_backward are one token of all sequences, a thread a sequence and cell,
 //   after a product of the library's: for wide layers and for a few tokens. No shared memory, any H.
+//   lstm_token_forward is product and cell of up to 8 sequences in one, where reading U is all that takes
+//   time: a warp a cell, whose lanes read the four rows of U that are its gates', and h before. Grid: H / 8.
 //
 // lstm_transpose turns U for the first form; lstm_shift leaves every token the h of the token before, for
 // the product that is U's gradient.
+
+#define FEW_ROWS 8
 
 // A cell's gates after their activations, and what comes of them.
 struct Cell {
@@ -187,9 +191,11 @@ KERNEL(1024, lstm_backward_2, LstmBackward) { lstm_backward<2>(p); }
 KERNEL(1024, lstm_backward_4, LstmBackward) { lstm_backward<4>(p); }
 
 struct LstmCellForward {
-    const float* gates;   // [B, 4 H] of this token, gates_step apart
-    const float* bias;    // [4 H]
-    const float* before;  // [B, H], before_step apart: c of the token before; null where it is 0
+    const float* gates;     // [B, 4 H] of this token, gates_step apart
+    const float* bias;      // [4 H]
+    const float* weight;    // [4 H, H]
+    const float* h_before;  // [B, H], before_step apart: h of the token before; null where it is 0
+    const float* before;    // the same of c
     float* activated;     // [B, 4 H], T 4 H apart; U h before where it was computed
     float *cells, *h;     // [B, H], T H apart
     float* state;         // [B, 2, H], or null where nobody goes on from this token
@@ -197,17 +203,14 @@ struct LstmCellForward {
     u32 rows, length, hidden, summed;
 };
 
-KERNEL(256, lstm_cell_forward, LstmCellForward) {
-    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
-    const u64 row = index / p.hidden, n = index % p.hidden;
-    if (row >= p.rows) return;
+// A cell of a sequence, given its share of U h.
+__device__ inline void step_cell(const LstmCellForward& p, u64 row, u64 n, const float (&sums)[4]) {
     float* activated = p.activated + row * p.length * 4 * p.hidden + n;
     float gates[4];
 #pragma unroll
     for (u32 k = 0; k < 4; k++) {
         const u64 column = (u64)k * p.hidden;
-        float sum = p.gates[row * p.gates_step + column + n] + p.bias[column + n];
-        if (p.summed) sum += activated[column];
+        const float sum = p.gates[row * p.gates_step + column + n] + p.bias[column + n] + sums[k];
         gates[k] = k == 2 ? tanhf(sum) : sigmoid(sum);
         activated[column] = gates[k];
     }
@@ -220,6 +223,51 @@ KERNEL(256, lstm_cell_forward, LstmCellForward) {
         p.state[row * 2 * p.hidden + n] = cell.h;
         p.state[row * 2 * p.hidden + p.hidden + n] = cell.c;
     }
+}
+
+KERNEL(256, lstm_cell_forward, LstmCellForward) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.hidden, n = index % p.hidden;
+    if (row >= p.rows) return;
+    const float* given = p.activated + row * p.length * 4 * p.hidden + n;
+    float sums[4];
+#pragma unroll
+    for (u32 k = 0; k < 4; k++) sums[k] = p.summed ? given[(u64)k * p.hidden] : 0.0f;
+    step_cell(p, row, n, sums);
+}
+
+// Other blocks still read h before when a cell is done: it must not be where `state` is.
+KERNEL(256, lstm_token_forward, LstmCellForward) {
+    const u32 lane = threadIdx.x % WARP;
+    const u64 hidden = p.hidden, n = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP;
+    // Whole warps leave.
+    if (n >= hidden) return;
+    float sums[FEW_ROWS][4] = {};
+    if (p.h_before) {
+        const float *weight = p.weight + n * hidden, *before = p.h_before;
+#pragma unroll 4
+        for (u32 i = lane; i < p.hidden; i += WARP) {
+            float weights[4];
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) weights[k] = weight[k * hidden * hidden + i];
+#pragma unroll
+            for (u32 row = 0; row < FEW_ROWS; row++) {
+                const float h = row < p.rows ? before[row * p.before_step + i] : 0.0f;
+#pragma unroll
+                for (u32 k = 0; k < 4; k++) sums[row][k] = fmaf(weights[k], h, sums[row][k]);
+            }
+        }
+    }
+    // A lane goes on with one of the sequences.
+    float own[4] = {};
+#pragma unroll
+    for (u32 row = 0; row < FEW_ROWS; row++)
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) {
+            const float sum = warp_sum(sums[row][k]);
+            if (lane == row) own[k] = sum;
+        }
+    if (lane < p.rows) step_cell(p, lane, n, own);
 }
 
 struct LstmCellBackward {

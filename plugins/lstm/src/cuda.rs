@@ -1,5 +1,10 @@
 //! The recurrence on a CUDA device: the launches of `kernels/lstm.cu`. Narrow layers go through all tokens
-//! in one launch, wide ones and a few tokens go token by token with a product of the library's.
+//! in one launch, wide ones and a few tokens go token by token: forward with few sequences a launch a token, else
+//! with a product of the library's before it.
+//!
+//! A wide layer's whole sequence in one launch would need a barrier between all blocks, and so all of them on
+//! the card at the same time: nothing here promises that without a cooperative launch, and where it fails the
+//! card hangs.
 
 use longhaul_plugin_kit::cuda::device::{DeviceMat, Launch, Product, Ptr};
 use longhaul_plugin_kit::cuda::rows::{column_sums, copy_rows};
@@ -22,6 +27,10 @@ const NARROW: usize = 256;
 /// Tokens up to which no narrow layer's weights are transposed either.
 const FEW: usize = 4;
 
+/// Sequences up to which a token's product is made with its cells: `FEW_ROWS` of the source. With more, the
+/// library's product does more with each weight that it reads.
+const FEW_ROWS: usize = 8;
+
 /// Blocks that fill a card: an H100's multiprocessors. More sequences than these share blocks.
 const BLOCKS: usize = 132;
 
@@ -41,7 +50,7 @@ kernel_params! {
 
 kernel_params! {
     struct LstmCellForward {
-        gates: Ptr, bias: Ptr, before: Ptr, activated: Ptr, cells: Ptr, h: Ptr, state: Ptr,
+        gates: Ptr, bias: Ptr, weight: Ptr, h_before: Ptr, before: Ptr, activated: Ptr, cells: Ptr, h: Ptr, state: Ptr,
         gates_step: u64, before_step: u64, rows: u32, length: u32, hidden: u32, summed: u32,
     }
 }
@@ -144,6 +153,8 @@ fn forward_by_tokens(operation: &Lstm, run: &CudaRun<'_>) -> Result<()> {
     let activated = run.saved(operation.activated);
     let cells = run.saved(operation.cells);
     let weight = DeviceMat::new(run.param(operation.weight_hh), 4 * hidden, hidden, hidden);
+    // One token's h before is where its state goes, and a block must not write what another still reads.
+    let at_once = rows <= FEW_ROWS && (length > 1 || state == Ptr::default());
     for t in 0..length {
         // h and c before this token, with the distance between sequences; null where they are 0.
         let (h_before, before, step) = if t > 0 {
@@ -155,7 +166,7 @@ fn forward_by_tokens(operation: &Lstm, run: &CudaRun<'_>) -> Result<()> {
             (state, state.value(hidden), 2 * hidden)
         };
         let sums = activated.value(t * 4 * hidden);
-        let summed = h_before != Ptr::default();
+        let summed = !at_once && h_before != Ptr::default();
         if summed {
             let a = DeviceMat::new(h_before, rows, hidden, step);
             let c = DeviceMat::new(sums, rows, 4 * hidden, length * 4 * hidden);
@@ -165,6 +176,8 @@ fn forward_by_tokens(operation: &Lstm, run: &CudaRun<'_>) -> Result<()> {
         let params = LstmCellForward {
             gates: gates.data.value(t * gates.stride),
             bias: run.param(operation.bias_hh),
+            weight: weight.data,
+            h_before,
             before,
             activated: sums,
             cells: cells.value(t * hidden),
@@ -177,8 +190,13 @@ fn forward_by_tokens(operation: &Lstm, run: &CudaRun<'_>) -> Result<()> {
             hidden: hidden as u32,
             summed: summed.into(),
         };
-        let launch = Launch::for_each(rows * hidden);
-        run.launch(&LSTM, "lstm_cell_forward", launch, &params)?;
+        let (name, launch) = if at_once {
+            // A warp a cell.
+            ("lstm_token_forward", Launch::flat(hidden.div_ceil(8), 256))
+        } else {
+            ("lstm_cell_forward", Launch::for_each(rows * hidden))
+        };
+        run.launch(&LSTM, name, launch, &params)?;
     }
     Ok(())
 }
@@ -334,6 +352,16 @@ mod tests {
     fn a_wide_layer_goes_token_by_token() {
         assert!(token_by_token(6, NARROW + 4));
         check(1, 6, NARROW + 4);
+    }
+
+    /// Sequences on both sides of those whose product is made with the cells, cells that fill no block.
+    #[test]
+    fn few_and_many_sequences_go_token_by_token() {
+        for rows in [FEW_ROWS - 1, FEW_ROWS, FEW_ROWS + 1] {
+            for length in [1, FEW] {
+                check(rows, length, 35);
+            }
+        }
     }
 
     #[test]
