@@ -17,9 +17,9 @@ pub(crate) fn recurrence(graph: &mut Graph, x: Tensor, gate: Tensor) -> Tensor {
     let operation = Recurrence {
         x,
         gate,
-        grad_x: graph.saved(Extent::Tokens(width)),
-        grad_gate: graph.saved(Extent::Tokens(width)),
-        running: graph.saved(Extent::Rows(width)),
+        grad_x: graph.saved_on_cpu(Extent::Tokens(width)),
+        grad_gate: graph.saved_on_cpu(Extent::Tokens(width)),
+        running: graph.saved_on_cpu(Extent::Rows(width)),
         state: graph.state(StateSpec::Fixed {
             values: width,
             initial: 0.0,
