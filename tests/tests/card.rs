@@ -55,8 +55,10 @@ fn devices_lists_the_cards() {
         "cuda:0",
         "Simulated card 0",
         "2.0 GiB",
-        "CUDA 13.0",
-        "NVRTC found",
+        "CUDA up to 13.0",
+        "nvrtc",
+        "cublaslt",
+        "kernels",
     ]);
     let two = [
         ("SIMULATED_CUDA_CARDS", "2"),

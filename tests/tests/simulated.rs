@@ -453,3 +453,26 @@ fn a_kernel_is_not_given_freed_memory() {
     assert_eq!(launched, 0);
     assert_eq!(cuda.wait(stream), ILLEGAL_ADDRESS);
 }
+
+#[test]
+fn what_a_program_leaves_behind_is_written_down() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = folder.path().join("log");
+    let variables = [("SIMULATED_CUDA_LOG", &*log.to_string_lossy())];
+    if !card::is_here("what_a_program_leaves_behind_is_written_down", &variables) {
+        let log = std::fs::read_to_string(&log).expect("a context was opened");
+        let left = "card 0 closed with 1 streams, 2 allocations, 3 pinned blocks left";
+        assert!(log.contains(left), "{log}");
+        return;
+    }
+    let (cuda, _) = Cuda::ready();
+    for _ in 0..3 {
+        cuda.pinned(8);
+    }
+    let (first, second) = (cuda.pinned(8), cuda.allocate(8));
+    cuda.allocate(8);
+    cuda.allocate(8);
+    assert_eq!(call!(cuda, "cuMemFree_v2", second => u64), 0);
+    assert_eq!(call!(cuda, "cuMemFreeHost", first => *mut u8), 0);
+    assert_eq!(call!(cuda, "cuDevicePrimaryCtxRelease_v2", 0 => i32), 0);
+}

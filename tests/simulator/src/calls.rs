@@ -11,7 +11,7 @@ use crate::code::{Code, Outcome, fail, refuse};
 use crate::settings::SETTINGS;
 use crate::stream::{Mode, Stream};
 use crate::work::{Event, Function, Launch, Work};
-use crate::world::{Module, World, current, current_handle, set_current, world};
+use crate::world::{Module, World, broken_streams, current, current_handle, set_current, world};
 
 /// Where an answer goes.
 #[repr(transparent)]
@@ -441,7 +441,11 @@ c_functions! {
     }
 
     fn cuMemFreeHost(address: usize) {
-        // Also in a context in which something went wrong: the memory is the host's.
+        // Also in a context in which something went wrong: the memory is the host's, and the copies that waited
+        // are dropped soon, if they are not yet.
+        for stream in broken_streams() {
+            stream.wait();
+        }
         world().pinned.free(address)?;
         current("cuMemFreeHost").map(|_| ())
     }
