@@ -1,5 +1,5 @@
 //! Running a traced program on a CUDA device. [`device`] is what is asked of one,
-//! [`driver`] a real one and [`compiler`] what makes its machine code; [`run`] is what an
+//! [`driver`] a real one, [`source`] the text of kernels and [`compiler`] what makes machine code of it; [`run`] is what an
 //! operation sees; [`memory`] lays out buffers; [`model`] and [`optimizer`] train, [`session`] feeds, [`plugin`] is
 //! all of it behind the author's traits. A program is recorded
 //! once for a shape and replayed. Kernels stand in `kernels/` of the kit and of each plugin.
@@ -15,6 +15,4 @@ pub mod plugin;
 pub mod rows;
 pub mod run;
 pub mod session;
-
-/// What is in front of every kernel source.
-pub const COMMON: &str = include_str!("../../kernels/common.cuh");
+pub mod source;
