@@ -15,6 +15,7 @@ use longhaul_plugin_api::error::{ErrorKind, PluginError};
 use super::blas::Blas;
 use super::compiler;
 use super::device::{Device, Kernel, KernelSource, Launch, Product, Ptr, Recording};
+use super::precision::Precision;
 
 /// Dynamic shared memory that a kernel may have without being asked for more.
 const PLAIN_SHARED_BYTES: u32 = 48 * 1024;
@@ -26,6 +27,7 @@ pub struct Driver {
     context: sys::CUcontext,
     stream: sys::CUstream,
     architecture: u32,
+    precision: Precision,
     /// Given back before the context is; there until then.
     blas: Option<Blas>,
     /// Whether work is only being looked at, see [`Driver::record`].
@@ -65,7 +67,7 @@ impl Driver {
     /// Opens card `index`.
     ///
     /// # Errors
-    /// No driver, no such card, no compiler, no memory.
+    /// No driver, no such card, no compiler, no memory; an unknown `LONGHAUL_PRODUCTS`.
     pub fn open(index: u32) -> Result<Self> {
         // SAFETY: looks for the library, which runs its initialisers.
         if !unsafe { sys::is_culib_present() } {
@@ -74,6 +76,7 @@ impl Driver {
             )));
         }
         compiler::version()?;
+        let precision = Precision::from_environment()?;
         let step = |what: &'static str| move |error| failed(what, error);
         result::init().map_err(step("cuInit"))?;
         let count = result::device::get_count().map_err(step("cuDeviceGetCount"))?;
@@ -105,7 +108,8 @@ impl Driver {
             context,
             stream,
             architecture: (10 * major + minor) as u32,
-            blas: Some(Blas::new(index)?),
+            precision,
+            blas: Some(Blas::new(index, precision)?),
             rehearsing: AtomicBool::new(false),
             modules: Mutex::default(),
         })
@@ -218,6 +222,10 @@ impl Drop for CudaGraph {
 }
 
 impl Device for Driver {
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
         self.enter()?;
         // SAFETY: the memory is only used through addresses that `allocate` gave, until `free`.
