@@ -372,9 +372,8 @@ __device__ __forceinline__ void forward_tile(const AttentionPacked& given, u16* 
         if (key + KEYS < end) fetch_keys(key + KEYS, false);
         if (!any) continue;
 #pragma unroll
-        for (u32 m = 0; m < R; m++) weigh<false>(weights[m], h, ahead + (int)(16 * m), all);
-#pragma unroll
-        for (u32 m = 0; m < R; m++)
+        for (u32 m = 0; m < R; m++) {
+            weigh<false>(weights[m], h, ahead + (int)(16 * m), all);
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
                 float top = tops[m][half];
@@ -400,6 +399,7 @@ __device__ __forceinline__ void forward_tile(const AttentionPacked& given, u16* 
                     }
                 totals[m][half] = total;
             }
+        }
         add_weighted<R, KEYS>(weights, v, sums);
     }
     float factors[R][2];

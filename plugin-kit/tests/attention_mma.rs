@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use heads::{Sizes, reference, sizes, spec, with_case};
 use longhaul_emulator::{Emulator, devices_of};
+use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::cuda::precision::Precision;
+use longhaul_plugin_kit::engine::operation::Wanted;
 use longhaul_plugin_kit::ops::attention::PositionBias;
 use longhaul_plugin_kit::testing::{Case, tolerance};
+use longhaul_plugin_kit::testing_ends::{Ends, EndsBatch};
 
 fn device() -> Arc<dyn Device> {
     Arc::new(Emulator::beside_target(false).with_precision(Precision::Bf16))
@@ -104,6 +107,46 @@ fn inputs_that_share_columns() {
         },
     }
     .check_on(&device());
+}
+
+/// A model of one layer, from tokens to its parameters' gradients: matrix products are rounded too.
+#[test]
+fn a_model_of_each_precision() {
+    let (rows, length, vocab, width) = (2, 40, 11, 12);
+    let ends = Ends {
+        rows,
+        length,
+        vocab,
+        places: rows * length,
+        build: &|graph| {
+            let std = 1.0;
+            let table = graph.param("embedding", &[vocab, width], Init::Normal { std });
+            let x = graph.embedding(table, None);
+            let [q, k, v] = ["q", "k", "v"].map(|name| graph.linear(name, x, width, false));
+            let sizes = sizes(rows, length, 2, 2, width / 2);
+            let mixed = graph.attention(q, k, v, spec(&sizes, None, PositionBias::Alibi));
+            let mixed = graph.linear("out", mixed, width, false);
+            let x = graph.add(x, mixed);
+            let x = graph.select_scored(x);
+            graph.head(x, table, 0.0);
+        },
+    };
+    let count = rows * length;
+    let wanted = |position: usize| Wanted {
+        position: position as u32,
+        target: (position * 7 % vocab) as i32,
+        logits: false,
+    };
+    let batch = EndsBatch {
+        tokens: (0..count).map(|i| (i * i % vocab) as u32).collect(),
+        wanted: (0..count).map(wanted).collect(),
+        position: 0,
+    };
+    for precision in [Precision::Float32, Precision::Tf32, Precision::Bf16] {
+        for device in devices_of(precision) {
+            ends.check_training(&device, std::slice::from_ref(&batch));
+        }
+    }
 }
 
 /// What a device misses the tolerances of strict products with.
