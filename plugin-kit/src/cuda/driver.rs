@@ -67,7 +67,8 @@ impl Driver {
     /// Opens card `index`.
     ///
     /// # Errors
-    /// No driver, no such card, no compiler, no memory; an unknown `LONGHAUL_PRODUCTS`.
+    /// No driver, no such card, no compiler, no memory; a `LONGHAUL_PRODUCTS` that is unknown or that the card
+    /// does not have.
     pub fn open(index: u32) -> Result<Self> {
         // SAFETY: looks for the library, which runs its initialisers.
         if !unsafe { sys::is_culib_present() } {
@@ -100,6 +101,8 @@ impl Driver {
             };
             (context, attribute(MAJOR)?, attribute(MINOR)?)
         };
+        let architecture = (10 * major + minor) as u32;
+        precision.check(architecture)?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(step("cuStreamCreate"))?;
         Ok(Self {
@@ -107,7 +110,7 @@ impl Driver {
             device,
             context,
             stream,
-            architecture: (10 * major + minor) as u32,
+            architecture,
             precision,
             blas: Some(Blas::new(index, precision)?),
             rehearsing: AtomicBool::new(false),
