@@ -30,7 +30,7 @@ pub fn idle_buffers(
     let settings = Settings::new(config);
     let mixer = (architecture.mixer)(&settings).expect("good options");
     let mut graph = Graph::new(5);
-    graph.want_device();
+    graph.want_device(device.precision());
     record(&settings, mixer.as_ref(), &mut graph).expect("good options");
     let vocab = config.vocab as usize;
     let mut idle: BTreeSet<String> = (0..graph.program.buffers.len())

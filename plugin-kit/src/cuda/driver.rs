@@ -18,6 +18,7 @@ use super::blas::Blas;
 use super::compiler;
 use super::device::{Device, Kernel, KernelSource, Launch, Product, Ptr, Recording};
 use super::limits::{Bounds, Limits, MOST_PARAMETER_BYTES, PLAIN_SHARED_BYTES};
+use super::precision::Precision;
 use super::turn::{Turn, Turns};
 use super::uploads::Uploads;
 
@@ -25,6 +26,7 @@ use super::uploads::Uploads;
 pub struct Driver {
     index: u32,
     architecture: u32,
+    precision: Precision,
     limits: Limits,
     turns: Turns,
     /// Whether work is only being looked at, see [`Driver::record`].
@@ -140,7 +142,8 @@ impl Driver {
     /// Opens card `index`.
     ///
     /// # Errors
-    /// No driver, no such card, no compiler, no memory.
+    /// No driver, no such card, no compiler, no memory; a `LONGHAUL_PRODUCTS` that is unknown or that the card
+    /// does not have.
     pub fn open(index: u32) -> Result<Self> {
         // SAFETY: looks for the library, which runs its initialisers.
         if !unsafe { sys::is_culib_present() } {
@@ -149,6 +152,7 @@ impl Driver {
             )));
         }
         compiler::version()?;
+        let precision = Precision::from_environment()?;
         let step =
             |what: &'static str| move |error| failed(&format!("cuda:{index}, {what}"), error);
         result::init().map_err(step("cuInit"))?;
@@ -172,15 +176,18 @@ impl Driver {
             };
             (attribute(MAJOR)?, attribute(MINOR)?)
         };
+        let architecture = (10 * major + minor) as u32;
+        precision.check(architecture)?;
         // From here on what was made is given back when a later step fails, the last first.
         let context = Context::open(device).map_err(step("opening the card's context"))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map(Stream)
             .map_err(step("cuStreamCreate"))?;
-        let blas = Blas::new(index)?;
+        let blas = Blas::new(index, precision)?;
         Ok(Self {
             index,
-            architecture: (10 * major + minor) as u32,
+            architecture,
+            precision,
             limits,
             turns: Turns::default(),
             rehearsing: AtomicBool::new(false),
@@ -325,6 +332,10 @@ impl Drop for CudaGraph {
 }
 
 impl Device for Driver {
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
         let _turn = self.enter()?;
         // SAFETY: the memory is only used through addresses that `allocate` gave, until `free`.
