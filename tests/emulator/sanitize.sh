@@ -12,6 +12,7 @@ if [ $# -gt 0 ]; then
 else
   mapfile -t crates < <(grep -l '^longhaul-emulator\.workspace' plugin-kit/Cargo.toml plugins/*/Cargo.toml \
     | xargs sed -n 's/^name = "\(longhaul-.*\)"/\1/p')
+  crates+=(longhaul-emulator)
   arguments=(--skip conformance)
 fi
 export LONGHAUL_EMULATOR_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0

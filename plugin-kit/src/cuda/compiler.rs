@@ -11,8 +11,8 @@ use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::kernels::cache_folder;
 use sha2::{Digest, Sha256};
 
-use super::COMMON;
 use super::device::KernelSource;
+use super::source::whole_text;
 
 /// Options of every compilation. Fused multiply-adds stay on, approximate functions off.
 const OPTIONS: [&str; 2] = ["--std=c++17", "--restrict"];
@@ -86,11 +86,6 @@ pub fn report(source: &KernelSource, architecture: u32) -> Result<String> {
         &["--ptxas-options=-v"],
     )
     .map(|(_, log)| log)
-}
-
-/// A source as it is compiled.
-fn whole_text(source: &KernelSource) -> String {
-    format!("{COMMON}\n#line 1 \"{}\"\n{}", source.file, source.text)
 }
 
 /// Bytes of the hash at a kept file's end.

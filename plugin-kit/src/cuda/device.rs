@@ -19,7 +19,7 @@ impl Ptr {
 }
 
 /// CUDA C++ of an operation, owned by whoever owns the operation. `common.cuh` of the kit is in front
-/// of it when it is compiled.
+/// of it when it is compiled; a line `#include "mma.cuh"` brings the kit's products on tensor cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelSource {
     /// File name for compile errors.

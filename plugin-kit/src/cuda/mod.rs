@@ -1,9 +1,9 @@
 //! Running a traced program on a CUDA device. [`device`] is what is asked of one,
-//! [`driver`] a real one and [`compiler`] what makes its machine code; [`run`] is what an
-//! operation sees; [`memory`] lays out buffers and `ports` inputs and results; [`model`], [`optimizer`] and `totals`
-//! train, [`session`] feeds, [`plugin`] is all of it behind the author's traits. A program is recorded once for a
-//! shape, kept in `recordings` and replayed: a shape met again costs the host one upload and one replay. Kernels
-//! stand in `kernels/` of the kit and of each plugin.
+//! [`driver`] a real one, [`source`] the text of kernels and [`compiler`] what makes machine code of it; [`run`] is
+//! what an operation sees; [`memory`] lays out buffers and `ports` inputs and results; [`model`], [`optimizer`] and
+//! `totals` train, [`session`] feeds, [`plugin`] is all of it behind the author's traits. A program is recorded once
+//! for a shape, kept in `recordings` and replayed: a shape met again costs the host one upload and one replay.
+//! Kernels stand in `kernels/` of the kit and of each plugin.
 
 mod blas;
 pub mod compiler;
@@ -19,9 +19,7 @@ mod recordings;
 pub mod rows;
 pub mod run;
 pub mod session;
+pub mod source;
 mod totals;
 mod turn;
 mod uploads;
-
-/// What is in front of every kernel source.
-pub const COMMON: &str = include_str!("../../kernels/common.cuh");

@@ -2,9 +2,11 @@
 // a block as fibers that give way at barriers and shuffles. Kernels are compiled against this in place of
 // the CUDA headers. Shared memory is full of NaN when a block begins, and of exactly the size that the
 // launch gave. A barrier that only some threads reach is an error, as is a shuffle in a partial warp.
-// What is racy between barriers shows as a difference between the two orders of the threads.
+// What is racy between barriers shows as a difference between the two orders of the threads. EMULATED is
+// defined: a source that has an instruction of a card has a plain form for here.
 
 #pragma once
+#define EMULATED 1
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -50,6 +52,13 @@ enum State { READY, AT_BLOCK, AT_WARP, DONE };
 
 constexpr size_t STACK = 128 * 1024;
 
+// A copy of 16 bytes that a thread has not waited for yet.
+struct Copy {
+    void* to;
+    const void* from;  // null: zeros
+    unsigned group;
+};
+
 struct Fiber {
     ucontext_t context;
     Dim3 thread;
@@ -57,13 +66,20 @@ struct Fiber {
     jmp_buf jump;
     bool entered;
     unsigned warp, lane, shuffles;
+    std::vector<Copy> copies;
+    unsigned groups;  // of copies, ended
     void* fake_stack;
     char* stack;
 };
 
+// What the lanes of a warp leave for each other.
+struct alignas(16) Slots {
+    unsigned char bytes[32 * 32];
+};
+
 struct Block {
     std::vector<Fiber> fibers;
-    std::vector<uint64_t> slots;  // [warps, 2, 32]
+    std::vector<Slots> slots;  // [warps, 2]
     ucontext_t scheduler;
     jmp_buf scheduler_jump;
     const void* scheduler_stack;
@@ -161,6 +177,8 @@ inline bool release() {
 __attribute__((noinline)) inline void begin(Fiber& fiber) {
     fiber.state = READY;
     fiber.shuffles = 0;
+    fiber.copies.clear();
+    fiber.groups = 0;
     fiber.entered = false;
     fiber.fake_stack = nullptr;
     getcontext(&fiber.context);
@@ -206,7 +224,7 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
     const unsigned lanes = (threads + 31) / 32 * 32;
     while (stacks.size() < lanes) stacks.push_back(static_cast<char*>(malloc(STACK)));
     here.fibers.resize(threads == lanes ? threads : lanes);
-    here.slots.resize(lanes / 32 * 64);
+    here.slots.resize(lanes / 32 * 2);
     here.size = {launch.block[0], launch.block[1], launch.block[2]};
     here.grid = {launch.grid[0], launch.grid[1], launch.grid[2]};
     here.kernel = kernel;
@@ -237,16 +255,45 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
     return answer.c_str();
 }
 
+// Leaves a value for the other lanes of the warp; what all 32 left, until the exchange after the next.
+template <class T>
+const T* exchange(T value) {
+    static_assert(sizeof(T) <= 32 && alignof(T) <= alignof(Slots));
+    T* left = reinterpret_cast<T*>(work->block.slots[work->current->warp * 2 + work->current->shuffles % 2].bytes);
+    work->current->shuffles++;
+    memcpy(&left[work->current->lane], &value, sizeof(T));
+    give_way(AT_WARP);
+    return left;
+}
+
+// Where an instruction wants an address that is a multiple of 16.
+inline void want_aligned(const void* place) {
+    if (reinterpret_cast<uintptr_t>(place) % 16 != 0) work->block.error = "an address that is no multiple of 16";
+}
+
+// A copy is made when it is waited for, the last moment that a card may choose: a wait that lacks shows.
+inline void copy_later(void* to, const void* from, bool there) {
+    want_aligned(to);
+    want_aligned(from);
+    work->current->copies.push_back({to, there ? from : nullptr, work->current->groups});
+}
+
+inline void end_copies() { work->current->groups++; }
+
+// Makes the copies of all groups but the last `but`.
+inline void wait_for_copies(unsigned but) {
+    std::vector<Copy> later;
+    for (const Copy& copy : work->current->copies) {
+        if (copy.group + but >= work->current->groups) later.push_back(copy);
+        else if (copy.from == nullptr) memset(copy.to, 0, 16);
+        else memcpy(copy.to, copy.from, 16);
+    }
+    work->current->copies.swap(later);
+}
+
 template <class T>
 T shuffle(T value, unsigned source) {
-    static_assert(sizeof(T) <= 8);
-    uint64_t* slots = &work->block.slots[(work->current->warp * 2 + work->current->shuffles % 2) * 32];
-    work->current->shuffles++;
-    memcpy(&slots[work->current->lane], &value, sizeof(T));
-    give_way(AT_WARP);
-    T result;
-    memcpy(&result, &slots[source % 32], sizeof(T));
-    return result;
+    return exchange(value)[source % 32];
 }
 
 }  // namespace emulation
@@ -273,6 +320,12 @@ inline float __int_as_float(unsigned bits) {
     float value;
     memcpy(&value, &bits, 4);
     return value;
+}
+inline float __uint_as_float(unsigned bits) { return __int_as_float(bits); }
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
 }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 template <class T> T min(T a, T b) { return b < a ? b : a; }

@@ -13,10 +13,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use longhaul_plugin_kit::cuda::COMMON;
 use longhaul_plugin_kit::cuda::device::{
     Device, DeviceMat, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
+use longhaul_plugin_kit::cuda::source::whole_text;
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 
@@ -68,7 +68,7 @@ impl Emulator {
     }
 
     fn compile(&self, source: &KernelSource) -> Result<Library> {
-        let text = format!("{COMMON}\n#line 1 \"{}\"\n{}", source.file, source.text);
+        let text = whole_text(source);
         let mut hash = Sha256::new();
         for part in [
             HEADER,
