@@ -250,3 +250,9 @@ fn groups_and_parts_of_their_heads() {
     // More heads than a warp has lanes.
     check_operation(sizes([1, 65], [35, 2], [1, 4]), 64);
 }
+
+#[test]
+fn batches_whose_rows_alone_fill_a_card() {
+    // Chunks in order, eight tiles of the state for each row; the state carried to and from a feed.
+    check_operation(sizes([25, 66], [4, 3], [4, 65]), 64);
+}
