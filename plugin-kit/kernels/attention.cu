@@ -10,7 +10,7 @@
 // tile is read. Operands pass through shared memory 32 columns at a time, so a head may be of any width up to
 // 256 and tiles stay square for all of them; what a block sums up stays in registers. That fixes the number
 // of 32-column chunks when it is compiled: the host puts a definition of WIDTH, 32, 64, 128 or 256, in front
-// of this text and takes the narrowest that a head fits.
+// of this text, and attention_tiles.cuh, and takes the narrowest that a head fits.
 // Everything is in grid x. Shared memory: two chunks and one tile of weights, 8960 values.
 //
 // Keys and values come from rows (training) or from a ring of `capacity` tokens (a feed): the token at
@@ -46,33 +46,6 @@ struct alignas(16) Quad {
 struct alignas(8) Pair {
     float x, y;
 };
-
-struct AttentionTiles {
-    const float *q, *dy;      // [B, T, H K]
-    const float *k, *v;       // [B, capacity, kv_heads K]
-    float* y;                 // [B, parts, T, H K]
-    float* log_sums;          // [B, parts, H, T]
-    float* delta;             // [B, H, T]
-    float *grad_a, *grad_b;   // [B, T, H K]: of q, or of k and v
-    const Control* control;   // null where every sequence starts at position 0
-    u64 q_stride, dy_stride, k_stride, v_stride, y_stride, a_stride, b_stride;
-    u64 capacity;
-    u32 rows, length, heads, group, head_dim, parts;
-    u32 window;               // keys a query sees, at most 2^32 - 1
-    u32 narrow_heads;         // the first heads, which see 1, 2, 3, .. tokens
-    u32 alibi;                // whether logits fall with the distance
-    u32 a_accumulate, b_accumulate;
-    float scale;
-};
-
-// A head's own window and slope.
-__device__ __forceinline__ u32 window_of(const AttentionTiles& p, u32 head) {
-    return head < p.narrow_heads ? min(p.window, head + 1) : p.window;
-}
-
-__device__ __forceinline__ float slope_of(const AttentionTiles& p, u32 head) {
-    return p.alibi ? exp2f(-8.0f * (float)(head + 1) / (float)p.heads) : 0.0f;
-}
 
 // Rows of one head: row r is at place `place + r`, around the end of a ring.
 struct HeadRows {
@@ -210,11 +183,6 @@ __device__ __forceinline__ float side_sum(float value) {
 __device__ __forceinline__ float side_max(float value) {
     for (int lanes = SIDE / 2; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, lanes));
     return value;
-}
-
-// Position of the first key that the query at a position sees.
-__device__ __forceinline__ u64 first_seen(u64 position, u32 window) {
-    return position + 1 > window ? position + 1 - window : 0;
 }
 
 template <u32 R>

@@ -18,6 +18,9 @@
 // lanes to become a factor. Products of factors are exact in float32. In which order a card adds them, and how
 // it rounds in between, is not documented; the plain forms add in the order of k.
 
+// The bits of a bfloat16: the upper half of a float32.
+typedef unsigned short u16;
+
 // Two values as bfloat16, to nearest, ties to even; a NaN stays one.
 __device__ __forceinline__ u32 pack_bf16(float low, float high) {
 #ifdef EMULATED
@@ -136,8 +139,7 @@ __device__ __forceinline__ void load_turned(u32& m0, u32& m1, u32& m2, u32& m3, 
     const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
     u32* const to[4] = {&m0, &m1, &m2, &m3};
     for (u32 n = 0; n < 4; n++) {
-        const unsigned short* const first = (const unsigned short*)rows[8 * n + 2 * t];
-        const unsigned short* const second = (const unsigned short*)rows[8 * n + 2 * t + 1];
+        const u16 *first = (const u16*)rows[8 * n + 2 * t], *second = (const u16*)rows[8 * n + 2 * t + 1];
         *to[n] = first[g] | (u32)second[g] << 16;
     }
 #else

@@ -6,6 +6,7 @@ use longhaul_plugin_api::metadata::{
     ArchitectureInfo, Family, OptionSpec, StateGrowth, capability,
 };
 
+use crate::cuda::precision::Precision;
 use crate::engine::graph::Graph;
 use crate::engine::params::Init;
 use crate::engine::tensor::Tensor;
@@ -155,13 +156,17 @@ pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
     record(settings, mixer, Graph::new(settings.config.seed))
 }
 
-/// [`trace`] with the buffers that only forms for a device need.
+/// [`trace`] with the buffers that only forms for a device need, one that multiplies so.
 ///
 /// # Errors
 /// A missing option.
-pub fn trace_on_device(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
+pub fn trace_on_device(
+    settings: &Settings,
+    mixer: &dyn Mixer,
+    precision: Precision,
+) -> Result<Graph> {
     let mut graph = Graph::new(settings.config.seed);
-    graph.want_device();
+    graph.want_device(precision);
     record(settings, mixer, graph)
 }
 

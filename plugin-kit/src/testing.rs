@@ -11,6 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::cuda::device::Device;
 use crate::cuda::memory::{DeviceArena, Memory, ParamBlock, download, to_bytes};
 use crate::cuda::model::load_kernels;
+use crate::cuda::precision::Precision;
 use crate::cuda::run::{Buffers, Control, CudaRun, DeviceRows, DeviceState, Ports};
 use crate::cuda::session::DeviceStates;
 use crate::engine::arena::Arena;
@@ -19,11 +20,27 @@ use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};
 use crate::engine::params::Params;
 use crate::engine::tensor::{Shape, StateSpec, Tensor};
 
-/// Largest accepted error of a forward value, relative to the largest value.
-pub const FORWARD_TOLERANCE: f64 = 2e-5;
+/// Largest accepted errors of values, relative to the largest value of their tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    /// Of a forward value.
+    pub forward: f64,
+    /// Of a gradient.
+    pub backward: f64,
+}
 
-/// Largest accepted error of a gradient value, relative to the largest value of its tensor.
-pub const BACKWARD_TOLERANCE: f64 = 2e-4;
+/// What the CPU is held to, and devices that multiply strictly.
+const STRICT: Tolerance = tolerance(Precision::Float32);
+
+/// The table of tolerances.
+pub const fn tolerance(precision: Precision) -> Tolerance {
+    let (forward, backward) = match precision {
+        Precision::Float32 => (2e-5, 2e-4),
+        Precision::Tf32 => (2e-3, 4e-3),
+        Precision::Bf16 => (5e-3, 8e-3),
+    };
+    Tolerance { forward, backward }
+}
 
 /// Coordinates of each tensor whose gradient is held against a central difference.
 const COORDINATES: usize = 24;
@@ -61,7 +78,7 @@ impl Case<'_> {
         let mut exact_params: Vec<Vec<f64>> =
             plain.params.iter().map(|values| widen(values)).collect();
         let exact_y = (self.reference)(&exact_inputs, &exact_params);
-        compare("forward", &plain.y, &exact_y, FORWARD_TOLERANCE);
+        compare("forward", &plain.y, &exact_y, STRICT.forward);
         let loss = |inputs: &[Vec<f64>], params: &[Vec<f64>]| -> f64 {
             (self.reference)(inputs, params)
                 .iter()
@@ -137,7 +154,7 @@ impl Case<'_> {
                 .iter()
                 .map(|grad| grad - 1.0)
                 .collect();
-            compare(&name, &less, &widen(exact), BACKWARD_TOLERANCE);
+            compare(&name, &less, &widen(exact), STRICT.backward);
         }
         if !self.recurrent {
             return;
@@ -147,19 +164,19 @@ impl Case<'_> {
             "one feed",
             &self.feed(inputs, &[self.length]),
             &exact,
-            FORWARD_TOLERANCE,
+            STRICT.forward,
         );
         compare(
             "single steps",
             &self.feed(inputs, &[1]),
             &exact,
-            FORWARD_TOLERANCE,
+            STRICT.forward,
         );
         compare(
             "uneven chunks",
             &self.feed(inputs, &[3, 1, 7, 64, 2]),
             &exact,
-            FORWARD_TOLERANCE,
+            STRICT.forward,
         );
     }
 
@@ -193,7 +210,7 @@ impl Case<'_> {
             // A gradient that is 0 in exact arithmetic leaves rounding only.
             let scale = largest.max(exact.abs()).max(1e-2);
             assert!(
-                (got - exact).abs() <= BACKWARD_TOLERANCE * scale,
+                (got - exact).abs() <= STRICT.backward * scale,
                 "{name}, value {coordinate}: {got} against {exact} (largest {largest})"
             );
         }
@@ -316,6 +333,14 @@ impl Case<'_> {
     /// # Panics
     /// With what differs, where and by how much.
     pub fn check_on(&self, device: &Arc<dyn Device>) {
+        self.check_within(device, tolerance(device.precision()));
+    }
+
+    /// [`Case::check_on`] with a tolerance that is not the device's own.
+    ///
+    /// # Panics
+    /// With what differs, where and by how much.
+    pub fn check_within(&self, device: &Arc<dyn Device>, accepted: Tolerance) {
         let inputs = self.random_inputs();
         for (padding, initial) in [(0, 0.0), (3, 0.0), (0, 1.0), (3, 1.0)] {
             let exact = self.train(&inputs, padding, initial);
@@ -330,7 +355,7 @@ impl Case<'_> {
                     &format!("{name} ({what})"),
                     got,
                     &widen(exact),
-                    FORWARD_TOLERANCE,
+                    accepted.forward,
                 );
             };
             forward("forward", &got.y, &exact.y);
@@ -338,14 +363,14 @@ impl Case<'_> {
                 "forward against the reference",
                 &got.y,
                 &reference,
-                FORWARD_TOLERANCE,
+                accepted.forward,
             );
             let backward = |name: &str, got: &[f32], exact: &[f32]| {
                 compare(
                     &format!("{name} ({what})"),
                     got,
                     &widen(exact),
-                    BACKWARD_TOLERANCE,
+                    accepted.backward,
                 );
             };
             for (index, exact) in exact.grad_inputs.iter().enumerate() {
@@ -375,7 +400,7 @@ impl Case<'_> {
                 &format!("feed in {chunks:?}"),
                 &got,
                 &widen(&exact),
-                FORWARD_TOLERANCE,
+                accepted.forward,
             );
         }
     }
@@ -389,7 +414,7 @@ impl Case<'_> {
         grad_y: &[f32],
     ) -> Trained {
         let mut graph = Graph::new(5);
-        graph.want_device();
+        graph.want_device(device.precision());
         let tensors = record_inputs(&mut graph, inputs, self.inputs, padding, self.length);
         let y = (self.build)(&mut graph, &tensors);
         let (program, params) = (graph.program, graph.params);
@@ -431,7 +456,7 @@ impl Case<'_> {
 
     fn feed_on(&self, device: &Arc<dyn Device>, inputs: &[Vec<f32>], chunks: &[usize]) -> Vec<f32> {
         let mut graph = Graph::new(5);
-        graph.want_device();
+        graph.want_device(device.precision());
         let tensors = record_inputs(&mut graph, inputs, self.inputs, 0, self.length);
         let y = (self.build)(&mut graph, &tensors);
         let (program, params) = (graph.program, graph.params);

@@ -10,6 +10,7 @@ use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Device, Ptr};
 use crate::cuda::memory::{DeviceArena, Memory, download};
+use crate::cuda::precision::Precision;
 use crate::cuda::run::{Control, CudaRun, Ports};
 use crate::cuda::session::DeviceStates;
 use crate::engine::arena::Arena;
@@ -17,7 +18,7 @@ use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Outputs, Run, StateRows, Wanted};
 use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
-use crate::testing::{BACKWARD_TOLERANCE, Bench, FORWARD_TOLERANCE, compare, widen};
+use crate::testing::{Bench, compare, tolerance, widen};
 
 /// What parameters' gradients start from on a device, where an operation adds to them.
 const INITIAL: f32 = 0.5;
@@ -77,6 +78,7 @@ impl Ends<'_> {
     /// With what differs, where and by how much.
     pub fn check_training(&self, device: &Arc<dyn Device>, batches: &[EndsBatch]) {
         let results = self.train_on(device, batches).expect("a training pass");
+        let accepted = tolerance(device.precision());
         for (index, (batch, got)) in batches.iter().zip(&results).enumerate() {
             let (sums, grads) = self.train_on_cpu(batch);
             for (place, target) in batch.targets().enumerate() {
@@ -87,13 +89,13 @@ impl Ends<'_> {
             }
             let total: f32 = got.nll.iter().sum();
             let name = format!("batch {index}: loss");
-            compare(&name, &[total], &[sums.nll], FORWARD_TOLERANCE);
+            compare(&name, &[total], &[sums.nll], accepted.forward);
             let hits = batch.targets().zip(&got.best);
             let correct = hits.filter(|(target, best)| *target == **best as i32);
             assert_eq!(correct.count() as u64, sums.correct, "batch {index}: hits");
             for (param, (got, exact)) in got.grads.iter().zip(&grads).enumerate() {
                 let name = format!("batch {index}: gradient of parameter {param}");
-                compare(&name, got, &widen(exact), BACKWARD_TOLERANCE);
+                compare(&name, got, &widen(exact), accepted.backward);
             }
         }
     }
@@ -103,11 +105,12 @@ impl Ends<'_> {
     /// # Panics
     /// With what differs, where and by how much.
     pub fn check_feed(&self, device: &Arc<dyn Device>, batches: &[EndsBatch]) {
+        let accepted = tolerance(device.precision());
         for batch in batches {
             let exact = self.feed_on_cpu(batch).expect("a feed");
             for with_logits in [true, false] {
                 let got = self.feed_on(device, batch, with_logits).expect("a feed");
-                compare("nll", &got.nll, &widen(&exact.nll), FORWARD_TOLERANCE);
+                compare("nll", &got.nll, &widen(&exact.nll), accepted.forward);
                 let places = batch.targets().zip(got.best.iter().zip(&exact.best));
                 for (place, (target, (got, exact))) in places.enumerate() {
                     // The CPU answers only where there is a target.
@@ -118,7 +121,7 @@ impl Ends<'_> {
                         "logits",
                         &got.logits,
                         &widen(&exact.logits),
-                        FORWARD_TOLERANCE,
+                        accepted.forward,
                     );
                 }
             }
@@ -127,7 +130,7 @@ impl Ends<'_> {
 
     /// A training pass on the CPU: sums of losses, and the parameters' gradients.
     fn train_on_cpu(&self, batch: &EndsBatch) -> (LossSums, Vec<Vec<f32>>) {
-        let (program, params) = self.record(false);
+        let (program, params) = self.record(None);
         // The trainer wants only what has a target.
         let wanted: Vec<Wanted> = batch
             .wanted
@@ -168,7 +171,7 @@ impl Ends<'_> {
     /// # Errors
     /// What an operation refuses.
     pub fn feed_on_cpu(&self, batch: &EndsBatch) -> Result<EndsResult> {
-        let (program, params) = self.record(false);
+        let (program, params) = self.record(None);
         let with_logits = |wanted: &Wanted| Wanted {
             logits: true,
             ..*wanted
@@ -218,7 +221,7 @@ impl Ends<'_> {
         device: &Arc<dyn Device>,
         batches: &[EndsBatch],
     ) -> Result<Vec<EndsResult>> {
-        let (program, params) = self.record(true);
+        let (program, params) = self.record(Some(device.precision()));
         let bench = EndsBench::new(device, self, &program, &params)?;
         let shape = self.shape(self.places);
         let mut arena = DeviceArena::new(device)?;
@@ -264,7 +267,7 @@ impl Ends<'_> {
         batch: &EndsBatch,
         with_logits: bool,
     ) -> Result<EndsResult> {
-        let (program, params) = self.record(true);
+        let (program, params) = self.record(Some(device.precision()));
         let bench = EndsBench::new(device, self, &program, &params)?;
         let shape = self.shape(self.places);
         let mut arena = DeviceArena::new(device)?;
@@ -277,10 +280,10 @@ impl Ends<'_> {
         bench.results(batch, with_logits.then_some(self.vocab))
     }
 
-    fn record(&self, for_device: bool) -> (Program, Params) {
+    fn record(&self, for_device: Option<Precision>) -> (Program, Params) {
         let mut graph = Graph::new(5);
-        if for_device {
-            graph.want_device();
+        if let Some(precision) = for_device {
+            graph.want_device(precision);
         }
         (self.build)(&mut graph);
         (graph.program, graph.params)

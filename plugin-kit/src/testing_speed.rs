@@ -51,7 +51,7 @@ impl Speed<'_> {
     /// The compiler's log; memory is exhausted; a result that is not finite; the device's.
     pub fn measure(&self, device: &Arc<dyn Device>, seconds: f64) -> Result<Times> {
         let mut graph = Graph::new(5);
-        graph.want_device();
+        graph.want_device(device.precision());
         let tensors: Vec<Tensor> = self.inputs.iter().map(|cols| graph.tensor(*cols)).collect();
         let y = (self.build)(&mut graph, &tensors);
         let (program, params) = (graph.program, graph.params);

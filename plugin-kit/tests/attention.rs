@@ -1,118 +1,22 @@
 //! Attention and rotary embedding against float64, over heads, groups, windows and biases.
 
-use std::sync::Arc;
+mod heads;
 
-use longhaul_plugin_kit::cuda::device::Device;
-use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
+use heads::{Sizes, reference, sizes, spec, with_case};
+use longhaul_plugin_kit::ops::attention::PositionBias;
 use longhaul_plugin_kit::testing::Case;
 
-struct Sizes {
-    rows: usize,
-    length: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-}
-
-fn reference(
-    inputs: &[Vec<f64>],
-    sizes: &Sizes,
-    window: Option<usize>,
-    bias: PositionBias,
-) -> Vec<f64> {
-    let Sizes {
-        rows,
-        length,
-        heads,
-        kv_heads,
-        head_dim,
-    } = *sizes;
-    let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
-    let mut y = vec![0.0; rows * length * heads * head_dim];
-    for row in 0..rows {
-        for head in 0..heads {
-            let kv = head / (heads / kv_heads);
-            let slope = match bias {
-                PositionBias::Alibi => 2f64.powf(-8.0 * (head + 1) as f64 / heads as f64),
-                _ => 0.0,
-            };
-            let mut window = window.unwrap_or(length);
-            if bias == PositionBias::HardAlibi && head < heads / 2 {
-                window = window.min(head + 1);
-            }
-            for i in 0..length {
-                let at = |t: usize, n: usize, head: usize, heads: usize| {
-                    ((row * length + t) * heads + head) * head_dim + n
-                };
-                let seen: Vec<usize> = ((i + 1).saturating_sub(window)..=i).collect();
-                let weights: Vec<f64> = seen
-                    .iter()
-                    .map(|&j| {
-                        let product: f64 = (0..head_dim)
-                            .map(|n| q[at(i, n, head, heads)] * k[at(j, n, kv, kv_heads)])
-                            .sum();
-                        (product / (head_dim as f64).sqrt() - slope * (i - j) as f64).exp()
-                    })
-                    .collect();
-                let total: f64 = weights.iter().sum();
-                for n in 0..head_dim {
-                    y[at(i, n, head, heads)] = seen
-                        .iter()
-                        .zip(&weights)
-                        .map(|(&j, w)| w / total * v[at(j, n, kv, kv_heads)])
-                        .sum();
-                }
-            }
-        }
-    }
-    y
-}
-
-fn spec(sizes: &Sizes, window: Option<usize>, bias: PositionBias) -> AttentionSpec {
-    AttentionSpec {
-        heads: sizes.heads,
-        kv_heads: sizes.kv_heads,
-        head_dim: sizes.head_dim,
-        scale: 1.0 / (sizes.head_dim as f32).sqrt(),
-        window,
-        bias,
-    }
-}
-
-fn check_on(devices: &[Arc<dyn Device>], sizes: Sizes, window: Option<usize>, bias: PositionBias) {
-    let spec = spec(&sizes, window, bias);
-    let kv_cols = sizes.kv_heads * sizes.head_dim;
-    Case {
-        rows: sizes.rows,
-        length: sizes.length,
-        inputs: &[sizes.heads * sizes.head_dim, kv_cols, kv_cols],
-        range: (-2.0, 2.0),
-        recurrent: true,
-        build: &|graph, inputs| graph.attention(inputs[0], inputs[1], inputs[2], spec),
-        reference: &|inputs, _| reference(inputs, &sizes, window, bias),
-    }
-    .check_with(devices);
-}
-
 fn check(sizes: Sizes, window: Option<usize>, bias: PositionBias) {
-    check_on(&longhaul_emulator::devices(), sizes, window, bias);
-}
-
-/// Rows, tokens, query heads, key heads and the width of a head.
-fn sizes(rows: usize, length: usize, heads: usize, kv_heads: usize, head_dim: usize) -> Sizes {
-    Sizes {
-        rows,
-        length,
-        heads,
-        kv_heads,
-        head_dim,
-    }
+    with_case(&sizes, window, bias, |case| {
+        case.check_with(&longhaul_emulator::devices());
+    });
 }
 
 #[test]
 fn lengths_on_both_sides_of_the_tiles() {
     for length in [1, 2, 63, 64, 65, 257, 330] {
-        check_on(&[], sizes(2, length, 2, 2, 8), None, PositionBias::None);
+        let sizes = sizes(2, length, 2, 2, 8);
+        with_case(&sizes, None, PositionBias::None, Case::check);
     }
 }
 
@@ -142,12 +46,9 @@ fn widths_of_a_head() {
     for head_dim in [1, 32, 33, 64, 100, 256] {
         check(sizes(1, 21, 2, 1, head_dim), None, PositionBias::Alibi);
         let one = sizes(1, 67, 1, 1, head_dim);
-        check_on(
-            &longhaul_emulator::devices()[..1],
-            one,
-            Some(65),
-            PositionBias::None,
-        );
+        with_case(&one, Some(65), PositionBias::None, |case| {
+            case.check_with(&longhaul_emulator::devices()[..1]);
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::{ErrorKind, PluginError};
 
 use super::device::{DeviceMat, Product};
+use super::precision::Precision;
 
 /// Memory that the library may work in: its recommendation for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -24,33 +25,28 @@ pub struct Blas {
     chosen: Mutex<HashMap<Kind, sys::cublasLtMatmulAlgo_t>>,
 }
 
-/// How products are computed: `LONGHAUL_PRODUCTS` is `float32` (the default, strict), `tf32` or `bf16`
-/// (factors rounded, sums in float32).
-fn compute_type() -> Result<sys::cublasComputeType_t> {
+/// The library's name of a precision.
+fn compute_type(precision: Precision) -> sys::cublasComputeType_t {
     use sys::cublasComputeType_t as Compute;
-    match std::env::var("LONGHAUL_PRODUCTS").as_deref() {
-        Err(_) | Ok("float32") => Ok(Compute::CUBLAS_COMPUTE_32F),
-        Ok("tf32") => Ok(Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
-        Ok("bf16") => Ok(Compute::CUBLAS_COMPUTE_32F_FAST_16BF),
-        Ok(other) => Err(PluginError::bad_option(format!(
-            "LONGHAUL_PRODUCTS={other} is unknown; write float32, tf32 or bf16"
-        ))),
+    match precision {
+        Precision::Float32 => Compute::CUBLAS_COMPUTE_32F,
+        Precision::Tf32 => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
+        Precision::Bf16 => Compute::CUBLAS_COMPUTE_32F_FAST_16BF,
     }
 }
 
 impl Blas {
-    /// A handle for the context that is current.
+    /// A handle for the context that is current, for products of this precision.
     ///
     /// # Errors
     /// The library is not there, or has no memory.
-    pub fn new(index: u32) -> Result<Self> {
+    pub fn new(index: u32, precision: Precision) -> Result<Self> {
         // SAFETY: looks for the library, which runs its initialisers.
         if !unsafe { sys::is_culib_present() } {
             return Err(PluginError::device(
                 "no cuBLASLt (libcublasLt.so) was found; put CUDA's libraries on LD_LIBRARY_PATH",
             ));
         }
-        let compute = compute_type()?;
         let handle =
             result::create_handle().map_err(|error| failed(index, "cublasLtCreate", &error))?;
         // SAFETY: used by products on one stream only, freed when this is dropped.
@@ -64,7 +60,7 @@ impl Blas {
             index,
             handle,
             workspace,
-            compute,
+            compute: compute_type(precision),
             chosen: Mutex::default(),
         })
     }

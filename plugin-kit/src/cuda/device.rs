@@ -6,6 +6,8 @@ use std::any::Any;
 
 use longhaul_plugin_api::author::Result;
 
+use super::precision::Precision;
+
 /// An address in device memory; 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
@@ -224,6 +226,12 @@ pub trait Recording: Any + Send {}
 /// A device. Work is in order: everything is on one stream, and only [`Device::download`] and
 /// [`Device::synchronize`] wait for it.
 pub trait Device: Send + Sync {
+    /// How exactly products are taken, [`Device::product`] and those inside kernels: strictly, unless the
+    /// device was asked for less.
+    fn precision(&self) -> Precision {
+        Precision::Float32
+    }
+
     /// Memory for `bytes`, its content arbitrary.
     ///
     /// # Errors
@@ -269,7 +277,7 @@ pub trait Device: Send + Sync {
     /// A limit that the launch passes; an unknown kernel.
     fn launch(&self, kernel: Kernel, launch: Launch, params: &[u8]) -> Result<()>;
 
-    /// Matrix products in float32.
+    /// Matrix products of float32 values in the device's precision.
     ///
     /// # Errors
     /// The library's.

@@ -18,6 +18,7 @@ use super::blas::Blas;
 use super::compiler;
 use super::device::{Device, Kernel, KernelSource, Launch, Product, Ptr, Recording};
 use super::limits::{Bounds, Limits, MOST_PARAMETER_BYTES, PLAIN_SHARED_BYTES};
+use super::precision::Precision;
 use super::turn::{Turn, Turns};
 use super::uploads::Uploads;
 
@@ -25,6 +26,7 @@ use super::uploads::Uploads;
 pub struct Driver {
     index: u32,
     architecture: u32,
+    precision: Precision,
     limits: Limits,
     turns: Turns,
     /// Whether work is only being looked at, see [`Driver::record`].
@@ -119,7 +121,7 @@ impl Driver {
     /// Opens card `index`.
     ///
     /// # Errors
-    /// No driver, no such card, no compiler, no memory.
+    /// No driver, no such card, no compiler, no memory; an unknown `LONGHAUL_PRODUCTS`.
     pub fn open(index: u32) -> Result<Self> {
         // SAFETY: looks for the library, which runs its initialisers.
         if !unsafe { sys::is_culib_present() } {
@@ -128,6 +130,7 @@ impl Driver {
             )));
         }
         compiler::version()?;
+        let precision = Precision::from_environment()?;
         let step = |what: &'static str| move |error| failed(what, error);
         result::init().map_err(step("cuInit"))?;
         let count = result::device::get_count().map_err(step("cuDeviceGetCount"))?;
@@ -155,10 +158,11 @@ impl Driver {
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map(Stream)
             .map_err(step("cuStreamCreate"))?;
-        let blas = Blas::new(index)?;
+        let blas = Blas::new(index, precision)?;
         Ok(Self {
             index,
             architecture: (10 * major + minor) as u32,
+            precision,
             limits,
             turns: Turns::default(),
             rehearsing: AtomicBool::new(false),
@@ -303,6 +307,10 @@ impl Drop for CudaGraph {
 }
 
 impl Device for Driver {
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
         let _turn = self.enter()?;
         // SAFETY: the memory is only used through addresses that `allocate` gave, until `free`.

@@ -1,9 +1,9 @@
 //! Running a traced program on a CUDA device. [`device`] is what is asked of one,
 //! [`driver`] a real one, [`source`] the text of kernels and [`compiler`] what makes machine code of it; [`run`] is
-//! what an operation sees; [`memory`] lays out buffers and `ports` inputs and results; [`model`], [`optimizer`] and
-//! `totals` train, [`session`] feeds, [`plugin`] is all of it behind the author's traits. A program is recorded once
-//! for a shape, kept in `recordings` and replayed: a shape met again costs the host one upload and one replay.
-//! Kernels stand in `kernels/` of the kit and of each plugin.
+//! what an operation sees; [`precision`] how exactly products are taken; [`memory`] lays out buffers and `ports`
+//! inputs and results; [`model`], [`optimizer`] and `totals` train, [`session`] feeds, [`plugin`] is all of it behind
+//! the author's traits. A program is recorded once for a shape, kept in `recordings` and replayed: a shape met again
+//! costs the host one upload and one replay. Kernels stand in `kernels/` of the kit and of each plugin.
 
 mod blas;
 pub mod compiler;
@@ -15,6 +15,7 @@ pub mod model;
 pub mod optimizer;
 pub mod plugin;
 mod ports;
+pub mod precision;
 mod recordings;
 pub mod rows;
 pub mod run;

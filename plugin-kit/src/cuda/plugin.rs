@@ -48,7 +48,7 @@ impl DeviceKitModel {
         check_size(config)?;
         let settings = Settings::new(config);
         let mixer = (architecture.mixer)(&settings)?;
-        let graph = trace_on_device(&settings, mixer.as_ref())?;
+        let graph = trace_on_device(&settings, mixer.as_ref(), device.precision())?;
         let (program, params) = (graph.program, graph.params);
         let poison = poison_wanted(config);
         let model = DeviceModel::new(device, &program, &params)?;

@@ -6,6 +6,7 @@ use longhaul_plugin_api::data::ParameterRole;
 use super::operation::Operation;
 use super::params::{Entry, Init, Params, initialise};
 use super::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
+use crate::cuda::precision::Precision;
 
 /// A traced model: what a run replays.
 #[derive(Default)]
@@ -43,7 +44,7 @@ pub struct Graph {
     pub(crate) params: Params,
     seed: u64,
     reference_form: bool,
-    device_form: bool,
+    device_form: Option<Precision>,
     scope: Vec<String>,
     role: ParameterRole,
     /// Tables of rotary angles made so far, by rotated values and base.
@@ -58,7 +59,7 @@ impl Graph {
             params: Params::default(),
             seed,
             reference_form: false,
-            device_form: false,
+            device_form: None,
             scope: Vec::new(),
             role: ParameterRole::Backbone,
             rotary_tables: Vec::new(),
@@ -75,14 +76,19 @@ impl Graph {
         self.reference_form
     }
 
-    /// Asks for the buffers that only forms for a device need.
-    pub fn want_device(&mut self) {
-        self.device_form = true;
+    /// Asks for the buffers that only forms for a device need, one that multiplies so.
+    pub fn want_device(&mut self, precision: Precision) {
+        self.device_form = Some(precision);
     }
 
     /// Whether the program will run on a device.
     pub fn wants_device(&self) -> bool {
-        self.device_form
+        self.device_form.is_some()
+    }
+
+    /// How exactly the device multiplies; float32 where none is wanted.
+    pub fn precision(&self) -> Precision {
+        self.device_form.unwrap_or_default()
     }
 
     /// Runs a part of `forward` with a prefix on its parameters' names.

@@ -1,4 +1,5 @@
-//! Attention on a device; `kernels/attention.cu` has the algorithm.
+//! Attention on a device; `kernels/attention.cu` has the algorithm. Where products may be bfloat16 ones, tiles go
+//! to [`super::attention_mma`], but for those of heads wider than it takes and of feeds of few tokens.
 
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
@@ -10,6 +11,7 @@ use crate::engine::operation::KernelSource;
 use crate::engine::tensor::{Extent, Saved, Tensor};
 use crate::kernel_params;
 use crate::ops::attention::{Attention, AttentionSpec, PositionBias};
+use crate::ops::attention_mma::{SHORT_FEED, TensorCores};
 
 /// The kernels for heads of up to so many values, so that a model compiles those of its width only.
 macro_rules! sources {
@@ -19,7 +21,9 @@ macro_rules! sources {
             KernelSource {
                 file: "attention.cu",
                 text: concat!(
-                    "#define WIDTH ", $width, "\n#line 1 \"attention.cu\"\n",
+                    "#define WIDTH ", $width, "\n",
+                    include_str!("../../kernels/attention_tiles.cuh"),
+                    "#line 1 \"attention.cu\"\n",
                     include_str!("../../kernels/attention.cu"),
                 ),
             },
@@ -70,6 +74,8 @@ pub(super) struct DeviceBuffers {
     /// Results of parts of the keys, `[B, parts, T, H K]`, then the logarithms of their sums,
     /// `[B, parts, H, T]`.
     parts: Saved,
+    /// Where products may be bfloat16 ones.
+    cores: Option<TensorCores>,
 }
 
 impl DeviceBuffers {
@@ -78,12 +84,14 @@ impl DeviceBuffers {
         Self {
             delta: graph.saved(Extent::Tokens(spec.heads)),
             parts: graph.saved(Extent::Rows(values)),
+            cores: TensorCores::new(graph, spec),
         }
     }
 }
 
 kernel_params! {
-    struct AttentionTiles {
+    /// What kernels over tiles are given; those on tensor cores read q, k, v and dy elsewhere, if it is no feed.
+    pub(super) struct AttentionTiles {
         q: Ptr, dy: Ptr, k: Ptr, v: Ptr, y: Ptr, log_sums: Ptr, delta: Ptr, grad_a: Ptr, grad_b: Ptr, control: Ptr,
         q_stride: u64, dy_stride: u64, k_stride: u64, v_stride: u64, y_stride: u64, a_stride: u64, b_stride: u64, capacity: u64,
         rows: u32, length: u32, heads: u32, group: u32, head_dim: u32, parts: u32, window: u32, narrow_heads: u32,
@@ -121,7 +129,16 @@ kernel_params! {
 impl Attention {
     /// What this head is compiled from.
     pub(super) fn sources(&self) -> Vec<&'static KernelSource> {
-        self.source().into_iter().chain([&ROWS]).collect()
+        let cores = self.device.and_then(|device| device.cores);
+        let cores = cores.map(|cores| cores.source());
+        let plain = self.source().ok();
+        plain.into_iter().chain(cores).chain([&ROWS]).collect()
+    }
+
+    /// Tensor cores, if this pass is for them.
+    fn cores(&self, run: &CudaRun<'_>) -> Option<TensorCores> {
+        let cores = self.device.and_then(|device| device.cores);
+        cores.filter(|_| run.is_training() || run.length() > SHORT_FEED)
     }
 
     /// The kernels over tiles that take this head.
@@ -222,6 +239,10 @@ impl Attention {
             tiles.v_stride = tiles.k_stride;
             tiles.parts = self.parts(run, state.capacity) as u32;
         }
+        if let Some(cores) = self.cores(run) {
+            let inputs = [self.q, self.k, self.v].map(|input| run.value(input));
+            return cores.forward(run, inputs, &tiles);
+        }
         let few = run.length() <= FEW_TOKENS;
         let name = if few { FEW } else { "attention_forward" };
         if tiles.parts == 1 {
@@ -281,12 +302,15 @@ impl Attention {
         tiles.dy = dy.data;
         tiles.dy_stride = dy.stride as u64;
         tiles.delta = run.saved(self.buffers()?.delta);
-        self.delta(run, dy, tiles.delta)?;
+        match self.cores(run) {
+            Some(cores) => cores.begin_backward(run, dy, &tiles)?,
+            None => self.delta(run, dy, tiles.delta)?,
+        }
         let (grad, accumulate) = run.grad_mut(self.q)?;
         tiles.grad_a = grad.data;
         tiles.a_stride = grad.stride as u64;
         tiles.a_accumulate = accumulate.into();
-        self.launch(run, "attention_grad_q", &tiles)?;
+        self.grad_q(run, &tiles)?;
         if tiles.group == 1 && !overlap(self.k, self.v) {
             let (grad_k, add_k) = run.grad_mut(self.k)?;
             let (grad_v, add_v) = run.grad_mut(self.v)?;
@@ -296,7 +320,7 @@ impl Attention {
             tiles.grad_b = grad_v.data;
             tiles.b_stride = grad_v.stride as u64;
             tiles.b_accumulate = add_v.into();
-            return self.launch(run, "attention_grad_kv", &tiles);
+            return self.grad_kv(run, &tiles);
         }
         // Each query head leaves its share, so that there are as many blocks with few key heads as with
         // many; the CPU form's buffers are of the right size.
@@ -306,9 +330,23 @@ impl Attention {
         tiles.b_stride = dy.cols as u64;
         tiles.a_accumulate = 0;
         tiles.b_accumulate = 0;
-        self.launch(run, "attention_grad_kv", &tiles)?;
+        self.grad_kv(run, &tiles)?;
         self.add_group(run, tiles.grad_a, self.k)?;
         self.add_group(run, tiles.grad_b, self.v)
+    }
+
+    fn grad_q(&self, run: &CudaRun<'_>, tiles: &AttentionTiles) -> Result<()> {
+        match self.cores(run) {
+            Some(cores) => cores.grad_q(run, tiles),
+            None => self.launch(run, "attention_grad_q", tiles),
+        }
+    }
+
+    fn grad_kv(&self, run: &CudaRun<'_>, tiles: &AttentionTiles) -> Result<()> {
+        match self.cores(run) {
+            Some(cores) => cores.grad_kv(run, tiles),
+            None => self.launch(run, "attention_grad_kv", tiles),
+        }
     }
 
     fn delta(&self, run: &CudaRun<'_>, dy: DeviceRows, delta: Ptr) -> Result<()> {

@@ -3,6 +3,7 @@
 
 pub mod attention;
 mod attention_cuda;
+mod attention_mma;
 mod attention_reference;
 mod attention_tile;
 mod block_linear;

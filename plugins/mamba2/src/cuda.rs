@@ -2,6 +2,7 @@
 //! states. `kernels/ssd.cu` and `kernels/ssd_backward.cu` say what is computed.
 
 use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::cuda::rows::{self, ROWS, column_sums};
 use longhaul_plugin_kit::cuda::run::{CudaRun, DeviceRows};
 use longhaul_plugin_kit::{Extent, Graph, PluginError, Result, Saved, kernel_params};
@@ -61,18 +62,12 @@ struct Form {
 impl Form {
     /// On tensor cores where products need not be strict. TF32 for both kinds: values are float32 in memory, which
     /// bounds the kernels, so what bfloat16 would save is the lesser part.
-    fn of(tensor: bool) -> Self {
-        if tensor {
-            Self {
-                source: &TF32,
-                stride: 72,
-            }
-        } else {
-            Self {
-                source: &FLOAT32,
-                stride: 68,
-            }
-        }
+    fn of(precision: Precision) -> Self {
+        let (source, stride) = match precision {
+            Precision::Float32 => (&FLOAT32, 68),
+            Precision::Tf32 | Precision::Bf16 => (&TF32, 72),
+        };
+        Self { source, stride }
     }
 
     /// Values of a tile in shared memory, which is also the room of two slabs.
@@ -116,7 +111,7 @@ pub(crate) struct DeviceBuffers {
 
 impl DeviceBuffers {
     pub(crate) fn new(graph: &mut Graph, heads: usize, groups: usize, state_values: usize) -> Self {
-        let form = Form::of(std::env::var_os("SSD_TF32").is_some());
+        let form = Form::of(graph.precision());
         let mut chunks = |cols| graph.saved(Extent::Chunks { chunk: CHUNK, cols });
         Self {
             form,

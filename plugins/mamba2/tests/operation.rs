@@ -1,9 +1,13 @@
 //! The operation alone against its float64 reference, on the CPU and on emulated devices; and the whole
 //! mixer: projection, convolution, recurrence, gated norm.
 
+use std::sync::Arc;
+
 use longhaul_mamba2::reference::{Sizes, recurrence};
 use longhaul_mamba2::{SsdInputs, ssd};
 use longhaul_plugin_kit::Init;
+use longhaul_plugin_kit::cuda::device::Device;
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 
@@ -205,7 +209,13 @@ fn check_operation(sizes: Sizes, chunk: usize) {
             recurrence(x, b, c, dt, a, d, bias, sizes)
         },
     }
-    .check_with(&longhaul_emulator::devices());
+    .check_with(&devices());
+}
+
+/// Emulated devices of both orders of threads, with strict products and with those on tensor cores.
+fn devices() -> Vec<Arc<dyn Device>> {
+    let of = longhaul_emulator::devices_of;
+    [of(Precision::Float32), of(Precision::Tf32)].concat()
 }
 
 fn sizes(

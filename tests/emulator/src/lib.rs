@@ -11,11 +11,12 @@ pub mod plugin;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use longhaul_plugin_kit::cuda::device::{
     Device, DeviceMat, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::cuda::source::whole_text;
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
@@ -41,19 +42,21 @@ pub struct Emulator {
     folder: PathBuf,
     sanitize: bool,
     reversed: bool,
+    precision: Precision,
     libraries: Mutex<HashMap<(usize, usize), Library>>,
     memory: Mutex<HashMap<u64, Vec<u64>>>,
     recording: Mutex<Option<Vec<Work>>>,
 }
 
 impl Emulator {
-    /// A device that keeps compiled kernels under `folder`. With `reversed` the threads of a block run
-    /// from the last to the first.
+    /// A device that keeps compiled kernels under `folder`, whose products are strict. With `reversed` the
+    /// threads of a block run from the last to the first.
     pub fn new(folder: impl Into<PathBuf>, reversed: bool) -> Self {
         Self {
             folder: folder.into(),
             sanitize: sanitized(),
             reversed,
+            precision: Precision::Float32,
             libraries: Mutex::default(),
             memory: Mutex::default(),
             recording: Mutex::default(),
@@ -65,6 +68,11 @@ impl Emulator {
         let program = std::env::current_exe().expect("a test has a file");
         let folder = program.ancestors().nth(2).expect("in target/PROFILE/deps");
         Self::new(folder.join("emulated-kernels"), reversed)
+    }
+
+    /// The same device with products of another precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     fn compile(&self, source: &KernelSource) -> Result<Library> {
@@ -119,7 +127,7 @@ impl Emulator {
             }
             Work::Launch(kernel, launch, params) => self.run_kernel(*kernel, *launch, params),
             Work::Product(product) => {
-                multiply(product);
+                multiply(product, self.precision);
                 Ok(())
             }
         }
@@ -161,8 +169,9 @@ fn identity(source: &'static KernelSource) -> (usize, usize) {
     (source.text.as_ptr() as usize, source.text.len())
 }
 
-/// A product in plain loops in float64: sizes here are small, and nothing else is to be trusted.
-fn multiply(product: &Product) {
+/// A product of rounded factors in plain loops in float64: sizes here are small, and nothing else is to be
+/// trusted.
+fn multiply(product: &Product, precision: Precision) {
     let Product {
         a,
         b,
@@ -185,8 +194,8 @@ fn multiply(product: &Product) {
                 unsafe {
                     let sum: f64 = (0..a.width())
                         .map(|k| {
-                            f64::from(*at(a, a_step, index, i, k))
-                                * f64::from(*at(b, b_step, index, k, j))
+                            f64::from(precision.round(*at(a, a_step, index, i, k)))
+                                * f64::from(precision.round(*at(b, b_step, index, k, j)))
                         })
                         .sum();
                     let place = at(c, c_step, index, i, j);
@@ -203,6 +212,10 @@ fn multiply(product: &Product) {
 }
 
 impl Device for Emulator {
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
         // NaN all over, and never empty, so that every allocation has an address of its own.
         let memory = vec![u64::MAX; bytes.div_ceil(8).max(1)];
@@ -286,13 +299,20 @@ impl Device for Emulator {
 
 /// Two devices, one for each order of the threads: what is racy differs between them. One under the
 /// sanitizers, which look at other things.
-pub fn devices() -> Vec<std::sync::Arc<dyn Device>> {
+pub fn devices() -> Vec<Arc<dyn Device>> {
+    devices_of(Precision::Float32)
+}
+
+/// The same with products of a precision.
+pub fn devices_of(precision: Precision) -> Vec<Arc<dyn Device>> {
     let orders: &[bool] = if sanitized() {
         &[false]
     } else {
         &[false, true]
     };
-    let device = |reversed: &bool| std::sync::Arc::new(Emulator::beside_target(*reversed)) as _;
+    let device = |reversed: &bool| -> Arc<dyn Device> {
+        Arc::new(Emulator::beside_target(*reversed).with_precision(precision))
+    };
     orders.iter().map(device).collect()
 }
 

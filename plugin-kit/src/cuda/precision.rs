@@ -1,0 +1,80 @@
+//! How exactly a device multiplies: one setting for matrix products and for the kernels that have a form on
+//! tensor cores. It says nothing of how values are stored: they are float32 everywhere.
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
+
+/// The environment's variable.
+const VARIABLE: &str = "LONGHAUL_PRODUCTS";
+
+/// What factors are rounded to before they are multiplied. Sums are float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Nothing: products are strict.
+    #[default]
+    Float32,
+    /// TF32, 10 bits after the leading one.
+    Tf32,
+    /// bfloat16, 7 bits after the leading one.
+    Bf16,
+}
+
+impl Precision {
+    /// What `LONGHAUL_PRODUCTS` asks for: `float32`, `tf32` or `bf16`. Without it, float32.
+    ///
+    /// # Errors
+    /// Another value.
+    pub fn from_environment() -> Result<Self> {
+        Self::named(std::env::var_os(VARIABLE).as_deref())
+    }
+
+    fn named(name: Option<&std::ffi::OsStr>) -> Result<Self> {
+        match name.map(std::ffi::OsStr::to_string_lossy).as_deref() {
+            None | Some("float32") => Ok(Self::Float32),
+            Some("tf32") => Ok(Self::Tf32),
+            Some("bf16") => Ok(Self::Bf16),
+            Some(other) => Err(PluginError::bad_option(format!(
+                "{VARIABLE}={other} is unknown; write float32, tf32 or bf16"
+            ))),
+        }
+    }
+
+    /// A factor as it is multiplied: to the nearest, ties to even for bfloat16 and away from zero for TF32.
+    pub fn round(self, value: f32) -> f32 {
+        let bits = value.to_bits();
+        match self {
+            _ if !value.is_finite() => value,
+            Self::Float32 => value,
+            Self::Tf32 => f32::from_bits((bits + 0x1000) & !0x1fff),
+            Self::Bf16 => f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & !0xffff),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_strict_unless_asked_for() {
+        let named = |name: Option<&str>| Precision::named(name.map(std::ffi::OsStr::new));
+        assert_eq!(named(None).expect("a default"), Precision::Float32);
+        assert_eq!(Precision::default(), Precision::Float32);
+        assert_eq!(named(Some("float32")).expect("known"), Precision::Float32);
+        assert_eq!(named(Some("tf32")).expect("known"), Precision::Tf32);
+        assert_eq!(named(Some("bf16")).expect("known"), Precision::Bf16);
+        let refused = named(Some("fp8")).expect_err("unknown");
+        assert!(refused.message.contains("LONGHAUL_PRODUCTS=fp8"));
+        assert!(refused.message.contains("float32, tf32 or bf16"));
+    }
+
+    #[test]
+    fn factors_are_rounded_to_the_nearest() {
+        let third = 1.0f32 / 3.0;
+        assert_eq!(Precision::Float32.round(third), third);
+        assert_eq!(Precision::Tf32.round(third).to_bits(), 0x3eaa_a000);
+        assert_eq!(Precision::Bf16.round(third).to_bits(), 0x3eab_0000);
+        assert_eq!(Precision::Bf16.round(f32::INFINITY), f32::INFINITY);
+        assert!(Precision::Tf32.round(f32::NAN).is_nan());
+    }
+}
