@@ -16,7 +16,7 @@
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
 // spills: ssd_step 16
-// spills: ssd_output_64 32
+// spills: ssd_grad_x_32 48
 
 #define CHUNK 64u
 #define SLABS (2 * SLAB_VALUES)
@@ -309,9 +309,12 @@ __device__ __forceinline__ void output(const Ssd& p, float* shared) {
         place.count, shared, tile,
         [&](u32 i, u32 j) {
             const bool seen = j <= i && i < place.count;
-            return seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) * steps[j] : 0.0f;
+            return seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) : 0.0f;
         },
-        [&](u32 col, u32 t) { return t < place.count && col < cols ? p.x[(place.token + t) * p.x_stride + column + col] : 0.0f; });
+        [&](u32 col, u32 t) {
+            const bool there = t < place.count && col < cols;
+            return there ? steps[t] * p.x[(place.token + t) * p.x_stride + column + col] : 0.0f;
+        });
     lay_out(tile, shared);
     const float skip = p.d[head];
     // Eight rows are read before the first is written, as the compiler cannot know that y is not x.

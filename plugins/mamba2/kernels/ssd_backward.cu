@@ -1,11 +1,15 @@
 // The gradients of ssd.cu, which stands in front of this file. With S' the state after a chunk, dS' its
 // gradient and U_j the gradient of dt_j x_j,
 //
-//   U_j = exp(s_L - s_j) B_j dS' + sum over i >= j of C_i B_j exp(s_i - s_j) dy_i,
+//   U_j = V_j + sum over i >= j of C_i B_j exp(s_i - s_j) dy_i with V_j = exp(s_L - s_j) B_j dS',
 //   dx_j = dt_j U_j + D dy_j, and that of dt_j is x_j U_j,
 //   that of s_i is dy_i (y_i - D x_i) - dt_i x_i U_i, and for the last token also <S', dS'>,
 //
-// as s_i scales all of y_i but the skip, 1 / s_j all that comes of token j, and s_L all of S'.
+// as s_i scales all of y_i but the skip, 1 / s_j all that comes of token j, and s_L all of S'. That of dt_t a is the
+// sum of these from t on, in which most cancels: what tokens after t have of each other, and of <S', dS'>, which is
+// exp(s_L) <S, dS'> + sum over j of dt_j x_j V_j, what tokens from t on add to S'. So that it cancels where factors are
+// rounded too, both sides of each are products of the same rounded factors: those of C_i B_j exp(s_i - s_j), of
+// dt_j x_j, of dy_i, and V_j as it was summed up.
 
 // A chunk's gradients of x and dt, and parts of those of the parameters. Block: a chunk of a head, the head's
 // columns in tiles. Shared: slabs, steps, sums, gradients of steps and sums [64 each], scratch [32].
@@ -20,7 +24,7 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
     const u64 channels = (u64)p.heads * p.width, values = p.state * channels;
     const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
     const float* grad_after = p.grad_states + place.index * values;
-    const float* after = p.states + (place.index + 1) * values;  // past the end for the last chunk, not read
+    const float* before = p.states + place.index * values;
     const float* b = p.b + (u64)group * p.state;
     for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
         steps[t] = p.steps[steps_of(p, place, head) + t];
@@ -28,7 +32,7 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
         grad_steps[t] = grad_sums[t] = 0.0f;
     }
     const float skip = p.d[head];
-    float grad_skip = 0.0f, grad_last = 0.0f;
+    float grad_skip = 0.0f, grad_before = 0.0f, grad_last = 0.0f;  // grad_before: <S, dS'>
     for (u32 first = 0; first < p.width; first += COLS) {
         const u64 column = (u64)head * p.width + first;
         const u32 cols = p.width - first;
@@ -40,15 +44,22 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
             [&](u32 col, u32 n) {
                 if (n >= p.state || col >= cols) return 0.0f;
                 const float grad = grad_after[n * channels + column + col];
-                grad_last += grad * after[n * channels + column + col];
+                grad_before += grad * before[n * channels + column + col];
                 return grad;
             });
         __syncthreads();
 #pragma unroll
         for (u32 i = 0; i < Tile<COLS>::rows; i++) {
-            const float decay = expf(sums[CHUNK - 1] - sums[Tile<COLS>::row(i)]);
+            const u32 t = Tile<COLS>::row(i);
+            const float decay = expf(sums[CHUNK - 1] - sums[t]), step = steps[t];
+            const float* x = p.x + (place.token + t) * p.x_stride + column;
+            const bool there = t < place.count && !last_chunk;
 #pragma unroll
-            for (u32 j = 0; j < Tile<COLS>::cols; j++) tile.at(i, j) *= decay;
+            for (u32 j = 0; j < Tile<COLS>::cols; j++) {
+                const u32 col = Tile<COLS>::col(j);
+                tile.at(i, j) *= decay;
+                if (there && col < cols) grad_last += tile.at(i, j) * factor(step * x[col]);
+            }
         }
         add_product<COLS, ALONG_ROWS, ALONG_ROWS, UPPER>(
             place.count, shared, tile,
@@ -80,7 +91,7 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
                     if (start + i < place.count && col < cols)
                         p.dx[token * p.dx_stride + column + col] = old[i] + steps[start + i] * u + skip * dy[i];
                     grad_step[i] += x[i] * u;
-                    grad_sum[i] += dy[i] * (y[i] - skip * x[i]);
+                    grad_sum[i] += factor(dy[i]) * (y[i] - skip * x[i]) - factor(steps[start + i] * x[i]) * u;
                     grad_skip += dy[i] * x[i];
                 }
             }
@@ -97,12 +108,12 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
     }
     // Also makes the sums of all warps visible.
     grad_skip = block_sum(grad_skip, scratch);
-    grad_last = block_sum(grad_last, scratch);
+    grad_last = block_sum(expf(sums[CHUNK - 1]) * grad_before + grad_last, scratch);
     if (warp != 0) return;
     // A lane has tokens t and t + 1; s of a token is in that of all later ones.
     const u32 t = 2 * lane;
-    const float second = grad_sums[t + 1] - steps[t + 1] * grad_steps[t + 1] + (lane == WARP - 1 ? grad_last : 0.0f);
-    float later = grad_sums[t] - steps[t] * grad_steps[t] + second;
+    const float second = grad_sums[t + 1] + (lane == WARP - 1 ? grad_last : 0.0f);
+    float later = grad_sums[t] + second;
     const float both = later;
     for (u32 lanes = 1; lanes < WARP; lanes *= 2) {
         const float other = __shfl_down_sync(ALL_LANES, later, lanes);

@@ -25,9 +25,9 @@ const STEP_TOKENS: usize = 8;
 /// enough that what a part costs beside its channels is small.
 const PART_COLS: usize = 256;
 
-/// Blocks that keep a large card busy, three for two of an H100's 132 multiprocessors: from here on a block
-/// takes a part of the state through all chunks of its sequence.
-const BUSY_BLOCKS: usize = 198;
+/// Blocks that keep a large card busy, one for each of an H100's multiprocessors: with so many that each take a part
+/// of the state through all chunks of a sequence, no chunk's part need be written and read again.
+const BUSY_BLOCKS: usize = 132;
 
 /// The kernels with something in front that chooses the form of their products.
 macro_rules! source {
@@ -367,4 +367,26 @@ struct Grids {
     state_tiles: usize,
     /// Values of the states of all sequences.
     state_values: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_strict_unless_asked_for() {
+        let on_tensor_cores = |precision| {
+            let Form { source, stride } = Form::of(precision);
+            let text = longhaul_plugin_kit::cuda::source::whole_text(source);
+            assert!(text.contains(&format!("#define STRIDE {stride}u")));
+            assert_eq!(
+                text.contains("void mma_16x8x8_tf32("),
+                source.text.starts_with("#define TF32_PRODUCTS 1\n")
+            );
+            text.contains("#define TF32_PRODUCTS")
+        };
+        assert!(!on_tensor_cores(Precision::default()));
+        assert!(on_tensor_cores(Precision::Tf32));
+        assert!(on_tensor_cores(Precision::Bf16));
+    }
 }

@@ -171,8 +171,15 @@ fn sizes_that_do_not_divide_are_refused_by_name() {
     assert!(refuse(&[("groups", "3")]).contains("groups=3 must divide the 4 heads"));
 }
 
-/// The operation alone, on every device. `chunk` is the CPU's; a device has one of its own.
+/// The operation alone, with strict products and with those on tensor cores, threads in both orders. `chunk` is the
+/// CPU's; a device has one of its own.
 fn check_operation(sizes: Sizes, chunk: usize) {
+    let of = longhaul_emulator::devices_of;
+    let devices = [of(Precision::Float32), of(Precision::Tf32)].concat();
+    check_operation_on(sizes, chunk, &devices);
+}
+
+fn check_operation_on(sizes: Sizes, chunk: usize, devices: &[Arc<dyn Device>]) {
     let Sizes {
         heads,
         head_dim,
@@ -209,13 +216,7 @@ fn check_operation(sizes: Sizes, chunk: usize) {
             recurrence(x, b, c, dt, a, d, bias, sizes)
         },
     }
-    .check_with(&devices());
-}
-
-/// Emulated devices of both orders of threads, with strict products and with those on tensor cores.
-fn devices() -> Vec<Arc<dyn Device>> {
-    let of = longhaul_emulator::devices_of;
-    [of(Precision::Float32), of(Precision::Tf32)].concat()
+    .check_with(devices);
 }
 
 fn sizes(
@@ -263,6 +264,17 @@ fn groups_and_parts_of_their_heads() {
 
 #[test]
 fn batches_whose_rows_alone_fill_a_card() {
-    // Chunks in order, eight tiles of the state for each row; the state carried to and from a feed.
-    check_operation(sizes([25, 66], [4, 3], [4, 65]), 64);
+    // Chunks in order, twelve tiles of the state for each row; the state carried to and from a feed. Each form in
+    // another order of the threads, as there are many blocks.
+    let strict = longhaul_emulator::devices_of(Precision::Float32);
+    let rounded = longhaul_emulator::devices_of(Precision::Tf32);
+    let devices = strict.into_iter().take(1).chain(rounded.into_iter().last());
+    let devices: Vec<_> = devices.collect();
+    check_operation_on(sizes([11, 65], [4, 3], [4, 129]), 64, &devices);
+}
+
+#[test]
+fn bfloat16_products_are_held_to_their_tolerance() {
+    let devices = longhaul_emulator::devices_of(Precision::Bf16);
+    check_operation_on(sizes([2, 70], [3, 33], [1, 40]), 64, &devices);
 }
