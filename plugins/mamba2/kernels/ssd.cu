@@ -130,14 +130,14 @@ __device__ __forceinline__ u32 tiles_across(const Ssd& p) { return (p.heads / p.
 
 // What a chunk adds to the state: B^T (share x); or, in reverse, what its outputs add to the gradient of the
 // state before it: C^T (exp(s) dy).
-template <bool REVERSE>
+template <bool REVERSE, u32 BATCH>
 __device__ __forceinline__ Tile<64> added_states(const Ssd& p, const Place& place, const StateTile& part, float* shared) {
     const float* keys = (REVERSE ? p.c : p.b) + (u64)part.group * p.state;
     const float* values = (REVERSE ? p.dy : p.x) + (u64)part.group * part.cols;
     const float* weights = REVERSE ? p.decays : p.shares;
     const u64 key_stride = REVERSE ? p.c_stride : p.b_stride, value_stride = REVERSE ? p.dy_stride : p.x_stride;
     Tile<64> tile = {};
-    add_product<64, ALONG_ROWS, ALONG_ROWS, ALL>(
+    add_product<64, ALONG_ROWS, ALONG_ROWS, ALL, BATCH>(
         place.count, shared, tile,
         [&](u32 row, u32 t) {
             const u32 n = part.first_n + row;
@@ -168,7 +168,7 @@ template <bool REVERSE>
 __device__ __forceinline__ void chunk_states(const Ssd& p, float* shared) {
     const StateTile part = state_tile(p, blockIdx.x);
     const Place place = place_of(p, blockIdx.x / tiles_across(p));
-    Tile<64> tile = added_states<REVERSE>(p, place, part, shared);
+    Tile<64> tile = added_states<REVERSE, 8>(p, place, part, shared);
     lay_out(tile, shared);
     write_states<REVERSE>(p, place, part, shared);
 }
@@ -255,7 +255,8 @@ __device__ __forceinline__ void states_in_order(const Ssd& p, float* shared) {
         }
         write_states<REVERSE>(p, place, part, running);
         if (step + 1 == p.chunks && !carries) break;
-        Tile<64> added = added_states<REVERSE>(p, place, part, shared);
+        // A whole slab at once, as there are few blocks to wait beside each other.
+        Tile<64> added = added_states<REVERSE, 16>(p, place, part, shared);
 #pragma unroll
         for (u32 i = 0; i < Tile<64>::rows; i++) {
 #pragma unroll

@@ -97,9 +97,10 @@ __device__ __forceinline__ u32 slab_place(u32 row, u32 inner) {
 
 // A slab of a factor with so many rows, value(row, inner) for inner indices from `start` on. A warp reads
 // neighbours: 32 or more values of a row, or whole sectors of four rows where it has to turn them.
-template <u32 ROWS, u32 THREADS, Along ALONG, class Value>
+template <u32 ROWS, u32 THREADS, Along ALONG, u32 BATCH, class Value>
 __device__ __forceinline__ void fill_slab(float* slab, u32 start, Value value) {
-    FOR_EACH(index, SLAB * ROWS, THREADS) {
+#pragma unroll BATCH
+    for (u32 turn = 0, index = threadIdx.x; turn < SLAB * ROWS / THREADS; turn++, index += THREADS) {
         u32 row = index % ROWS, inner = index / ROWS;
         if (ALONG == ALONG_INNER) {
 #ifdef TF32_PRODUCTS
@@ -162,14 +163,14 @@ __device__ __forceinline__ void multiply(const float* a, const float* b, Tile<CO
 enum Seen { ALL, LOWER, UPPER };  // everywhere, where inner <= row, where inner >= row
 
 // tile += a b over an inner size, a(row, inner) and b(col, inner) reading a value, or 0 past what there is. Each is
-// read once by some thread. `slabs` has room for two, free when this is called after a barrier and not free after.
-template <u32 COLS, Along A, Along B, Seen SEEN, class Left, class Right>
+// read once by some thread, BATCH of them before the first is kept. `slabs` has room for two, free when this is called after a barrier and not free after.
+template <u32 COLS, Along A, Along B, Seen SEEN, u32 BATCH = 8, class Left, class Right>
 __device__ __forceinline__ void add_product(u32 size, float* slabs, Tile<COLS>& tile, Left left, Right right) {
     float *a = slabs, *b = slabs + SLAB_VALUES;
     for (u32 start = 0; start < size; start += SLAB) {
         __syncthreads();
-        fill_slab<64, 2 * COLS, A>(a, start, left);
-        fill_slab<COLS, 2 * COLS, B>(b, start, right);
+        fill_slab<64, 2 * COLS, A, BATCH>(a, start, left);
+        fill_slab<COLS, 2 * COLS, B, BATCH>(b, start, right);
         __syncthreads();
         const bool seen = SEEN == ALL || (SEEN == LOWER ? Tile<COLS>::end_row() > start : Tile<COLS>::first_row() < start + SLAB);
         if (seen) multiply<COLS, A, B>(a, b, tile);
