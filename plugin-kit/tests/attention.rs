@@ -16,7 +16,7 @@ fn check(sizes: Sizes, window: Option<usize>, bias: PositionBias) {
 fn lengths_on_both_sides_of_the_tiles() {
     for length in [1, 2, 63, 64, 65, 257, 330] {
         let sizes = sizes(2, length, 2, 2, 8);
-        with_case(&sizes, None, PositionBias::None, Case::check);
+        with_case(&sizes, None, PositionBias::None, |case| case.check());
     }
 }
 
