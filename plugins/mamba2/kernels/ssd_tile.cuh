@@ -20,7 +20,7 @@ struct alignas(16) Quad {
 
 // Values from one row of a tile in shared memory to the next, and from an inner index of a slab whose rows are
 // neighbours to the next: 8 more than a multiple of 32. Lane (g, t) reads (row g, inner t), so 8 t + g is another
-// bank for each, and writes a tile's (row g, columns 2 t and 2 t + 1), a half warp without a bank twice.
+// bank for each; and it writes a tile's (row g, columns 2 t and 2 t + 1), half a warp at a time, no bank twice.
 #define STRIDE 72u
 
 // From one row to the next of a slab whose inner indices are neighbours, read at 36 g + t: 4 g + t is another
@@ -44,7 +44,7 @@ struct Tile {
     static __device__ __forceinline__ u32 col(u32 j) { return first_col() + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2; }
     __device__ __forceinline__ float& at(u32 i, u32 j) { return v[i / 2][j / 2][i % 2 * 2 + j % 2]; }
 
-    // No thread of a warp that works together has rows before or from these on.
+    // Behind the last row of those that multiply together.
     static __device__ __forceinline__ u32 end_row() { return first_row() + 32; }
 };
 
@@ -95,8 +95,8 @@ __device__ __forceinline__ u32 slab_place(u32 row, u32 inner) {
     return inner * STRIDE + row;
 }
 
-// A slab of a factor with so many rows, value(row, inner) for inner indices from `start` on. A warp reads
-// neighbours: 32 or more values of a row, or whole sectors of four rows where it has to turn them.
+// A slab of a factor with so many rows, value(row, inner) for inner indices from `start` on. A warp reads 32
+// neighbours, or whole sectors of four rows where it has to turn them.
 template <u32 ROWS, u32 THREADS, Along ALONG, u32 BATCH, class Value>
 __device__ __forceinline__ void fill_slab(float* slab, u32 start, Value value) {
 #pragma unroll BATCH
@@ -159,11 +159,12 @@ __device__ __forceinline__ void multiply(const float* a, const float* b, Tile<CO
 #endif
 }
 
-// Where the left factor is not 0: slabs that none of a warp's rows see are left out.
+// Where the left factor is not 0: slabs that none of the rows see that multiply together are left out.
 enum Seen { ALL, LOWER, UPPER };  // everywhere, where inner <= row, where inner >= row
 
 // tile += a b over an inner size, a(row, inner) and b(col, inner) reading a value, or 0 past what there is. Each is
-// read once by some thread, BATCH of them before the first is kept. `slabs` has room for two, free when this is called after a barrier and not free after.
+// read once, by some thread, which reads BATCH of them before it keeps the first. `slabs` has room for two; when
+// this returns other threads may still read them.
 template <u32 COLS, Along A, Along B, Seen SEEN, u32 BATCH = 8, class Left, class Right>
 __device__ __forceinline__ void add_product(u32 size, float* slabs, Tile<COLS>& tile, Left left, Right right) {
     float *a = slabs, *b = slabs + SLAB_VALUES;
