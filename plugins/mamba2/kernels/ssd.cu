@@ -235,7 +235,7 @@ __device__ __forceinline__ void for_own_states(const Ssd& p, const StateTile& pa
 
 // Both in one, which writes each state once and reads none: a block goes over its sequence's chunks in order, the
 // running state in shared memory, [64, STRIDE] beside the slabs, and 64 decays. Grid: rows of the batch and tiles
-// across; tiles of N. The sums are those of the two kernels, to the bit.
+// across; tiles of N. The sums are those of the two kernels, in the same order.
 template <bool REVERSE>
 __device__ __forceinline__ void states_in_order(const Ssd& p, float* shared) {
     float *running = shared + SLABS, *decays = running + 64 * STRIDE;
