@@ -5,30 +5,23 @@
 //   S' = exp(s_L) S + sum over j of exp(s_L - s_j) dt_j B_j x_j^T,
 //   y_i = exp(s_i) C_i S + sum over j <= i of C_i B_j exp(s_i - s_j) dt_j x_j + D x_i.
 //
-// Forward: ssd_steps, ssd_products (C B^T), ssd_states (what each chunk adds to the state), ssd_pass (the
-// states in order), ssd_output_32 or _64. A feed of at most 8 tokens is ssd_step alone, which reads and
-// writes the state once. Backward: ssd_grad_states, ssd_grad_pass, ssd_grad_x_32 or _64 (x, dt and parts
-// of the parameters), ssd_grad_shared (parts of B and C by blocks of heads), ssd_add_parts.
+// Forward: ssd_steps, ssd_products (C B^T), ssd_states (what each chunk adds to the state) and ssd_pass (the
+// states in order) or, where the batch alone fills a card, ssd_states_in_order, ssd_output_32 or _64. A feed of
+// at most 8 tokens is ssd_step alone, which reads and writes the state once. Backward: ssd_grad_states and
+// ssd_grad_pass or ssd_grad_states_in_order, ssd_grad_x_32 or _64 (x, dt and parts of the parameters),
+// ssd_grad_shared (parts of B and C by blocks of heads), ssd_add_parts.
 //
-// Every matrix product is of tiles of 64 rows and 32 or 64 columns. A thread holds 8 x 4 values of the
-// tile in registers, so a block has 64 or 128 threads; both factors come through shared memory in slabs
-// of 32 of the inner size, [inner, row] and [inner, column], with rows 68 apart so that neither turned
-// writes nor reads of four values collide. The tile goes out through the same room, row by row. Shared:
-// 4352 values for the slabs, and what each kernel says. Any N, P, H, G and T: tiles are padded with 0.
+// Matrix products are of tiles, see ssd_tile.cuh, which stands in front of this file. Shared: two slabs
+// (SLABS), and what each kernel says. Any N, P, H, G and T: tiles are padded with 0.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
 // spills: ssd_step 16
+// spills: ssd_grad_x_32 48
 
 #define CHUNK 64u
-#define SLAB 32u
-#define STRIDE 68u
+#define SLABS (2 * SLAB_VALUES)
 #define STEP_TOKENS 8
 #define SLICES 8
-
-// Every value of a slab or tile, in a number of turns that the compiler knows: the reads of several turns then
-// go out together.
-#define FOR_EACH(index, count, threads) \
-    _Pragma("unroll 8") for (u32 turn = 0, index = threadIdx.x; turn < (count) / (threads); turn++, index += (threads))
 
 struct Ssd {
     const float* x;                        // [B, T, H P]
@@ -70,65 +63,6 @@ __device__ __forceinline__ u64 steps_of(const Ssd& p, const Place& place, u32 he
     return (place.index * p.heads + head) * CHUNK;
 }
 
-struct Tile {
-    float v[8][4];
-};
-
-struct alignas(16) Quad {
-    float v[4];
-};
-
-// The first row and column of a thread's part of a tile.
-template <u32 COLS>
-__device__ __forceinline__ u32 first_row() { return threadIdx.x / (COLS / 4) * 8; }
-
-template <u32 COLS>
-__device__ __forceinline__ u32 first_col() { return threadIdx.x % (COLS / 4) * 4; }
-
-// tile += a^T b over a slab.
-template <u32 COLS>
-__device__ __forceinline__ void multiply(const float* a, const float* b, Tile& tile) {
-    a += first_row<COLS>();
-    b += first_col<COLS>();
-#pragma unroll 4
-    for (u32 k = 0; k < SLAB; k++) {
-        const Quad low = *(const Quad*)(a + k * STRIDE), high = *(const Quad*)(a + k * STRIDE + 4);
-        const Quad right = *(const Quad*)(b + k * STRIDE);
-#pragma unroll
-        for (u32 j = 0; j < 4; j++) {
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                tile.v[i][j] += low.v[i] * right.v[j];
-                tile.v[i + 4][j] += high.v[i] * right.v[j];
-            }
-        }
-    }
-}
-
-// Lays the tile out in shared memory, [64, 68], over the slabs or elsewhere.
-template <u32 COLS>
-__device__ __forceinline__ void lay_out(const Tile& tile, float* shared) {
-    __syncthreads();
-#pragma unroll
-    for (u32 i = 0; i < 8; i++) {
-#pragma unroll
-        for (u32 j = 0; j < 4; j++) shared[(first_row<COLS>() + i) * STRIDE + first_col<COLS>() + j] = tile.v[i][j];
-    }
-    __syncthreads();
-}
-
-// An element of a slab whose source is contiguous along the inner size: a warp takes four rows of eight
-// values, whole sectors of memory that go to 32 different banks.
-struct Turned {
-    u32 row, inner, at;
-};
-
-__device__ __forceinline__ Turned turned(u32 index) {
-    const u32 lane = index % WARP, rest = index / WARP;
-    const u32 row = lane / 8 + rest / 4 * 4, inner = lane % 8 + rest % 4 * 8;
-    return {row, inner, inner * STRIDE + row};
-}
-
 // dt after softplus and its running sums. Block: one chunk, 32 heads. Shared: [2, 64, 33].
 KERNEL(256, ssd_steps, Ssd) {
     SHARED(steps);
@@ -166,75 +100,87 @@ KERNEL(256, ssd_steps, Ssd) {
 
 // C B^T. Block: a chunk of a group.
 KERNEL(128, ssd_products, Ssd) {
-    SHARED(a);
-    float* b = a + SLAB * STRIDE;
+    SHARED(shared);
     const u32 group = blockIdx.x % p.groups;
     const Place place = place_of(p, blockIdx.x / p.groups);
-    Tile tile = {};
-    for (u32 first = 0; first < p.state; first += SLAB) {
-        __syncthreads();
-        FOR_EACH(index, SLAB * CHUNK, 128) {
-            const Turned e = turned(index);
-            const bool there = e.row < place.count && first + e.inner < p.state;
-            const u64 token = place.token + e.row, col = (u64)group * p.state + first + e.inner;
-            a[e.at] = there ? p.c[token * p.c_stride + col] : 0.0f;
-            b[e.at] = there ? p.b[token * p.b_stride + col] : 0.0f;
-        }
-        __syncthreads();
-        multiply<64>(a, b, tile);
-    }
-    lay_out<64>(tile, a);
+    const float *c = p.c + (u64)group * p.state, *b = p.b + (u64)group * p.state;
+    Tile<64> tile = {};
+    add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
+        p.state, shared, tile,
+        [&](u32 t, u32 n) { return t < place.count && n < p.state ? c[(place.token + t) * p.c_stride + n] : 0.0f; },
+        [&](u32 t, u32 n) { return t < place.count && n < p.state ? b[(place.token + t) * p.b_stride + n] : 0.0f; });
+    lay_out(tile, shared);
     float* products = p.products + (u64)blockIdx.x * CHUNK * CHUNK;
     FOR_EACH(index, CHUNK * CHUNK, 128)
-        products[index] = a[index / CHUNK * STRIDE + index % CHUNK];
+        products[index] = shared[index / CHUNK * STRIDE + index % CHUNK];
 }
 
+// 64 rows of N and 64 columns of a group's states.
+struct StateTile {
+    u32 group, first_n, first, cols;  // the first of each; columns of a group
+};
+
+__device__ __forceinline__ StateTile state_tile(const Ssd& p, u32 index) {
+    const u32 cols = p.heads / p.groups * p.width, tiles = (cols + 63) / 64;
+    return {index / tiles % p.groups, blockIdx.y * 64, index % tiles * 64, cols};
+}
+
+// Tiles of the columns of all groups.
+__device__ __forceinline__ u32 tiles_across(const Ssd& p) { return (p.heads / p.groups * p.width + 63) / 64 * p.groups; }
+
 // What a chunk adds to the state: B^T (share x); or, in reverse, what its outputs add to the gradient of the
-// state before it: C^T (exp(s) dy). Grid: chunks, groups and 64 columns of a group; 64 rows of N.
-template <bool REVERSE>
-__device__ __forceinline__ void chunk_states(const Ssd& p, float* a) {
-    float* b = a + SLAB * STRIDE;
-    const u32 in_group = p.heads / p.groups, cols = in_group * p.width, tiles = (cols + 63) / 64;
-    const u32 first = blockIdx.x % tiles * 64, group = blockIdx.x / tiles % p.groups, first_n = blockIdx.y * 64;
-    const Place place = place_of(p, blockIdx.x / tiles / p.groups);
-    const float* keys = (REVERSE ? p.c : p.b) + (u64)group * p.state;
-    const float* values = (REVERSE ? p.dy : p.x) + (u64)group * cols;
+// state before it: C^T (exp(s) dy).
+template <bool REVERSE, u32 BATCH>
+__device__ __forceinline__ Tile<64> added_states(const Ssd& p, const Place& place, const StateTile& part, float* shared) {
+    const float* keys = (REVERSE ? p.c : p.b) + (u64)part.group * p.state;
+    const float* values = (REVERSE ? p.dy : p.x) + (u64)part.group * part.cols;
+    const float* weights = REVERSE ? p.decays : p.shares;
     const u64 key_stride = REVERSE ? p.c_stride : p.b_stride, value_stride = REVERSE ? p.dy_stride : p.x_stride;
-    Tile tile = {};
-    for (u32 start = 0; start < place.count; start += SLAB) {
-        __syncthreads();
-        FOR_EACH(index, SLAB * 64, 128) {
-            const u32 t = start + index / 64, n = first_n + index % 64, col = first + index % 64;
-            const u32 at = index / 64 * STRIDE + index % 64;
-            float value = 0.0f;
-            if (t < place.count && col < cols) {
-                const u64 head = steps_of(p, place, group * in_group + col / p.width);
-                const float weight = (REVERSE ? p.decays : p.shares)[head + t];
-                value = weight * values[(place.token + t) * value_stride + col];
-            }
-            a[at] = t < place.count && n < p.state ? keys[(place.token + t) * key_stride + n] : 0.0f;
-            b[at] = value;
-        }
-        __syncthreads();
-        multiply<64>(a, b, tile);
-    }
-    lay_out<64>(tile, a);
-    float* states = REVERSE ? p.grad_states : p.states;
+    Tile<64> tile = {};
+    add_product<64, ALONG_ROWS, ALONG_ROWS, ALL, BATCH>(
+        place.count, shared, tile,
+        [&](u32 row, u32 t) {
+            const u32 n = part.first_n + row;
+            return t < place.count && n < p.state ? keys[(place.token + t) * key_stride + n] : 0.0f;
+        },
+        [&](u32 row, u32 t) {
+            const u32 col = part.first + row;
+            if (t >= place.count || col >= part.cols) return 0.0f;
+            const u32 head = part.group * (p.heads / p.groups) + col / p.width;
+            return weights[steps_of(p, place, head) + t] * values[(place.token + t) * value_stride + col];
+        });
+    return tile;
+}
+
+// Writes a tile that is laid out in shared memory to where the chunk's state, or its gradient, stands.
+template <bool REVERSE>
+__device__ __forceinline__ void write_states(const Ssd& p, const Place& place, const StateTile& part, const float* shared) {
+    float* states = (REVERSE ? p.grad_states : p.states) + place.index * p.state * p.heads * p.width;
     FOR_EACH(index, 64 * 64, 128) {
-        const u32 n = first_n + index / 64, col = first + index % 64;
-        if (n < p.state && col < cols)
-            states[(place.index * p.state + n) * p.heads * p.width + group * cols + col] = a[index / 64 * STRIDE + index % 64];
+        const u32 n = part.first_n + index / 64, col = part.first + index % 64;
+        if (n < p.state && col < part.cols)
+            states[(u64)n * p.heads * p.width + part.group * part.cols + col] = shared[index / 64 * STRIDE + index % 64];
     }
+}
+
+// What each chunk adds, in the place of the state. Grid: chunks and tiles across; tiles of N.
+template <bool REVERSE>
+__device__ __forceinline__ void chunk_states(const Ssd& p, float* shared) {
+    const StateTile part = state_tile(p, blockIdx.x);
+    const Place place = place_of(p, blockIdx.x / tiles_across(p));
+    Tile<64> tile = added_states<REVERSE, 8>(p, place, part, shared);
+    lay_out(tile, shared);
+    write_states<REVERSE>(p, place, part, shared);
 }
 
 KERNEL(128, ssd_states, Ssd) {
-    SHARED(slabs);
-    chunk_states<false>(p, slabs);
+    SHARED(shared);
+    chunk_states<false>(p, shared);
 }
 
 KERNEL(128, ssd_grad_states, Ssd) {
-    SHARED(slabs);
-    chunk_states<true>(p, slabs);
+    SHARED(shared);
+    chunk_states<true>(p, shared);
 }
 
 // A value of a session's state, as the CPU's form keeps it.
@@ -278,59 +224,99 @@ KERNEL(256, ssd_pass, Ssd) { pass<false>(p, p.states); }
 
 KERNEL(256, ssd_grad_pass, Ssd) { pass<true>(p, p.grad_states); }
 
+// Calls each(n, column of the group, where in shared memory) for those of a thread's values that there are.
+template <class Each>
+__device__ __forceinline__ void for_own_states(const Ssd& p, const StateTile& part, Each each) {
+    for (u32 index = threadIdx.x; index < 64 * 64; index += 128) {
+        const u32 n = part.first_n + index / 64, col = part.first + index % 64;
+        if (n < p.state && col < part.cols) each(n, col, index / 64 * STRIDE + index % 64);
+    }
+}
+
+// Both in one, which writes each state once and reads none: a block goes over its sequence's chunks in order, the
+// running state in shared memory, [64, STRIDE] beside the slabs, and 64 decays. Grid: rows of the batch and tiles
+// across; tiles of N. The sums are those of the two kernels, in the same order.
+template <bool REVERSE>
+__device__ __forceinline__ void states_in_order(const Ssd& p, float* shared) {
+    float *running = shared + SLABS, *decays = running + 64 * STRIDE;
+    const StateTile part = state_tile(p, blockIdx.x);
+    const u32 row = blockIdx.x / tiles_across(p);
+    const bool carries = !REVERSE && p.carried;
+    for (u32 index = threadIdx.x; index < 64 * STRIDE; index += 128) running[index] = 0.0f;
+    __syncthreads();
+    if (carries)
+        for_own_states(p, part, [&](u32 n, u32 col, u32 at) { running[at] = *carried_value(p, row, n, part.group * part.cols + col); });
+    for (u32 step = 0; step < p.chunks; step++) {
+        const Place place = place_of(p, row * p.chunks + (REVERSE ? p.chunks - 1 - step : step));
+        __syncthreads();
+        if (threadIdx.x < 64) {
+            const u32 col = part.first + threadIdx.x, head = part.group * (p.heads / p.groups) + col / p.width;
+            decays[threadIdx.x] = col < part.cols ? p.decays[steps_of(p, place, head) + CHUNK - 1] : 0.0f;
+        }
+        write_states<REVERSE>(p, place, part, running);
+        if (step + 1 == p.chunks && !carries) break;
+        // A whole slab at once, as there are few blocks to wait beside each other.
+        Tile<64> added = added_states<REVERSE, 16>(p, place, part, shared);
+#pragma unroll
+        for (u32 i = 0; i < Tile<64>::rows; i++) {
+#pragma unroll
+            for (u32 j = 0; j < Tile<64>::cols; j++) {
+                float* value = &running[Tile<64>::row(i) * STRIDE + Tile<64>::col(j)];
+                *value = decays[Tile<64>::col(j)] * *value + added.at(i, j);
+            }
+        }
+    }
+    __syncthreads();
+    if (carries)
+        for_own_states(p, part, [&](u32 n, u32 col, u32 at) { *carried_value(p, row, n, part.group * part.cols + col) = running[at]; });
+}
+
+KERNEL(128, ssd_states_in_order, Ssd) {
+    SHARED(shared);
+    states_in_order<false>(p, shared);
+}
+
+KERNEL(128, ssd_grad_states_in_order, Ssd) {
+    SHARED(shared);
+    states_in_order<true>(p, shared);
+}
+
 // y. Grid: chunks and heads; tiles of a head's columns. Shared: slabs, steps and sums [64 each].
 template <u32 COLS>
-__device__ __forceinline__ void output(const Ssd& p, float* a) {
-    float *b = a + SLAB * STRIDE, *steps = b + SLAB * STRIDE, *sums = steps + CHUNK;
+__device__ __forceinline__ void output(const Ssd& p, float* shared) {
+    float *steps = shared + SLABS, *sums = steps + CHUNK;
     const u32 head = blockIdx.x % p.heads, group = head / (p.heads / p.groups), first = blockIdx.y * COLS;
     const Place place = place_of(p, blockIdx.x / p.heads);
     const u64 channels = (u64)p.heads * p.width, column = (u64)head * p.width + first;
+    const u32 cols = p.width - first;
     for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
         steps[t] = p.steps[steps_of(p, place, head) + t];
         sums[t] = p.sums[steps_of(p, place, head) + t];
     }
-    const u32 row = first_row<COLS>(), cols = p.width - first;
-    Tile tile = {};
-    for (u32 start = 0; start < p.state; start += SLAB) {
-        __syncthreads();
-        FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
-            const Turned e = turned(index);
-            const bool there = e.row < place.count && start + e.inner < p.state;
-            a[e.at] = there ? p.c[(place.token + e.row) * p.c_stride + (u64)group * p.state + start + e.inner] : 0.0f;
-        }
-        FOR_EACH(index, SLAB * COLS, 2 * COLS) {
-            const u32 n = start + index / COLS, col = index % COLS;
-            const bool there = n < p.state && col < cols;
-            b[index / COLS * STRIDE + col] = there ? p.states[(place.index * p.state + n) * channels + column + col] : 0.0f;
-        }
-        __syncthreads();
-        multiply<COLS>(a, b, tile);
-    }
+    const float *c = p.c + (u64)group * p.state, *states = p.states + place.index * p.state * channels + column;
+    Tile<COLS> tile = {};
+    add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
+        p.state, shared, tile,
+        [&](u32 t, u32 n) { return t < place.count && n < p.state ? c[(place.token + t) * p.c_stride + n] : 0.0f; },
+        [&](u32 col, u32 n) { return n < p.state && col < cols ? states[n * channels + col] : 0.0f; });
 #pragma unroll
-    for (u32 i = 0; i < 8; i++) {
-        const float decay = expf(sums[row + i]);
+    for (u32 i = 0; i < Tile<COLS>::rows; i++) {
+        const float decay = expf(sums[Tile<COLS>::row(i)]);
 #pragma unroll
-        for (u32 j = 0; j < 4; j++) tile.v[i][j] *= decay;
+        for (u32 j = 0; j < Tile<COLS>::cols; j++) tile.at(i, j) *= decay;
     }
     const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
-    for (u32 start = 0; start < place.count; start += SLAB) {
-        __syncthreads();
-        FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
-            const Turned e = turned(index);
-            const u32 j = start + e.inner;
-            const bool seen = j <= e.row && e.row < place.count;
-            a[e.at] = seen ? products[e.row * CHUNK + j] * expf(sums[e.row] - sums[j]) * steps[j] : 0.0f;
-        }
-        FOR_EACH(index, SLAB * COLS, 2 * COLS) {
-            const u32 t = start + index / COLS, col = index % COLS;
+    add_product<COLS, ALONG_INNER, ALONG_ROWS, LOWER>(
+        place.count, shared, tile,
+        [&](u32 i, u32 j) {
+            const bool seen = j <= i && i < place.count;
+            return seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) : 0.0f;
+        },
+        [&](u32 col, u32 t) {
             const bool there = t < place.count && col < cols;
-            b[index / COLS * STRIDE + col] = there ? p.x[(place.token + t) * p.x_stride + column + col] : 0.0f;
-        }
-        __syncthreads();
-        // Rows before the slab's first token see none of it.
-        if (row + 7 >= start) multiply<COLS>(a, b, tile);
-    }
-    lay_out<COLS>(tile, a);
+            return there ? steps[t] * p.x[(place.token + t) * p.x_stride + column + col] : 0.0f;
+        });
+    lay_out(tile, shared);
     const float skip = p.d[head];
     // Eight rows are read before the first is written, as the compiler cannot know that y is not x.
     const u32 line = threadIdx.x / COLS, col = threadIdx.x % COLS;
@@ -345,19 +331,19 @@ __device__ __forceinline__ void output(const Ssd& p, float* a) {
         for (u32 i = 0; i < 8; i++) {
             const u32 t = start + 2 * i;
             if (t >= place.count || col >= cols) continue;
-            p.y[(place.token + t) * p.y_stride + column + col] = a[t * STRIDE + col] + skip * x[i];
+            p.y[(place.token + t) * p.y_stride + column + col] = shared[t * STRIDE + col] + skip * x[i];
         }
     }
 }
 
 KERNEL(64, ssd_output_32, Ssd) {
-    SHARED(slabs);
-    output<32>(p, slabs);
+    SHARED(shared);
+    output<32>(p, shared);
 }
 
 KERNEL(128, ssd_output_64, Ssd) {
-    SHARED(slabs);
-    output<64>(p, slabs);
+    SHARED(shared);
+    output<64>(p, shared);
 }
 
 // A feed of at most 8 tokens, as the recurrence itself. Block: 32 channels in x, 8 slices of N in y. Shared:

@@ -1,81 +1,74 @@
 // The gradients of ssd.cu, which stands in front of this file. With S' the state after a chunk, dS' its
 // gradient and U_j the gradient of dt_j x_j,
 //
-//   U_j = exp(s_L - s_j) B_j dS' + sum over i >= j of C_i B_j exp(s_i - s_j) dy_i,
+//   U_j = V_j + sum over i >= j of C_i B_j exp(s_i - s_j) dy_i with V_j = exp(s_L - s_j) B_j dS',
 //   dx_j = dt_j U_j + D dy_j, and that of dt_j is x_j U_j,
 //   that of s_i is dy_i (y_i - D x_i) - dt_i x_i U_i, and for the last token also <S', dS'>,
 //
-// as s_i scales all of y_i but the skip, 1 / s_j all that comes of token j, and s_L all of S'.
+// as s_i scales all of y_i but the skip, 1 / s_j all that comes of token j, and s_L all of S'. That of dt_t a is the
+// sum of these from t on, in which most cancels: what tokens after t have of each other, and of <S', dS'>, which is
+// exp(s_L) <S, dS'> + sum over j of dt_j x_j V_j, what tokens from t on add to S'. So that it cancels where factors are
+// rounded too, both sides of each are products of the same rounded factors: those of C_i B_j exp(s_i - s_j), of
+// dt_j x_j, of dy_i, and V_j as it was summed up.
 
 // A chunk's gradients of x and dt, and parts of those of the parameters. Block: a chunk of a head, the head's
 // columns in tiles. Shared: slabs, steps, sums, gradients of steps and sums [64 each], scratch [32].
 template <u32 COLS>
-__device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
-    float *b = a + SLAB * STRIDE, *steps = b + SLAB * STRIDE, *sums = steps + CHUNK;
+__device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
+    float *steps = shared + SLABS, *sums = steps + CHUNK;
     float *grad_steps = sums + CHUNK, *grad_sums = grad_steps + CHUNK, *scratch = grad_sums + CHUNK;
     const u32 head = blockIdx.x % p.heads, group = head / (p.heads / p.groups);
-    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = first_row<COLS>();
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const Place place = place_of(p, blockIdx.x / p.heads);
     const bool last_chunk = place.chunk + 1 == p.chunks;
     const u64 channels = (u64)p.heads * p.width, values = p.state * channels;
     const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
     const float* grad_after = p.grad_states + place.index * values;
-    const float* after = p.states + (place.index + 1) * values;  // past the end for the last chunk, not read
+    const float* before = p.states + place.index * values;
+    const float* b = p.b + (u64)group * p.state;
     for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
         steps[t] = p.steps[steps_of(p, place, head) + t];
         sums[t] = p.sums[steps_of(p, place, head) + t];
         grad_steps[t] = grad_sums[t] = 0.0f;
     }
     const float skip = p.d[head];
-    float grad_skip = 0.0f, grad_last = 0.0f;
+    float grad_skip = 0.0f, grad_before = 0.0f, grad_last = 0.0f;  // grad_before: <S, dS'>
     for (u32 first = 0; first < p.width; first += COLS) {
         const u64 column = (u64)head * p.width + first;
         const u32 cols = p.width - first;
-        Tile tile = {};
+        Tile<COLS> tile = {};
         // The gradient of the state after the last chunk is 0.
-        for (u32 start = 0; start < p.state && !last_chunk; start += SLAB) {
-            __syncthreads();
-            FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
-                const Turned e = turned(index);
-                const bool there = e.row < place.count && start + e.inner < p.state;
-                a[e.at] = there ? p.b[(place.token + e.row) * p.b_stride + (u64)group * p.state + start + e.inner] : 0.0f;
-            }
-            FOR_EACH(index, SLAB * COLS, 2 * COLS) {
-                const u32 n = start + index / COLS, col = index % COLS;
-                float grad = 0.0f;
-                if (n < p.state && col < cols) {
-                    grad = grad_after[n * channels + column + col];
-                    grad_last += grad * after[n * channels + column + col];
-                }
-                b[index / COLS * STRIDE + col] = grad;
-            }
-            __syncthreads();
-            multiply<COLS>(a, b, tile);
-        }
+        add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
+            last_chunk ? 0 : p.state, shared, tile,
+            [&](u32 t, u32 n) { return t < place.count && n < p.state ? b[(place.token + t) * p.b_stride + n] : 0.0f; },
+            [&](u32 col, u32 n) {
+                if (n >= p.state || col >= cols) return 0.0f;
+                const float grad = grad_after[n * channels + column + col];
+                grad_before += grad * before[n * channels + column + col];
+                return grad;
+            });
         __syncthreads();
 #pragma unroll
-        for (u32 i = 0; i < 8; i++) {
-            const float decay = expf(sums[CHUNK - 1] - sums[row + i]);
+        for (u32 i = 0; i < Tile<COLS>::rows; i++) {
+            const u32 t = Tile<COLS>::row(i);
+            const float decay = expf(sums[CHUNK - 1] - sums[t]), step = steps[t];
+            const float* x = p.x + (place.token + t) * p.x_stride + column;
+            const bool there = t < place.count && !last_chunk;
 #pragma unroll
-            for (u32 j = 0; j < 4; j++) tile.v[i][j] *= decay;
+            for (u32 j = 0; j < Tile<COLS>::cols; j++) {
+                const u32 col = Tile<COLS>::col(j);
+                tile.at(i, j) *= decay;
+                if (there && col < cols) grad_last += tile.at(i, j) * factor(step * x[col]);
+            }
         }
-        for (u32 start = 0; start < place.count; start += SLAB) {
-            __syncthreads();
-            FOR_EACH(index, SLAB * CHUNK, 2 * COLS) {
-                const u32 i = start + index / CHUNK, j = index % CHUNK;
+        add_product<COLS, ALONG_ROWS, ALONG_ROWS, UPPER>(
+            place.count, shared, tile,
+            [&](u32 j, u32 i) {
                 const bool seen = j <= i && i < place.count;
-                a[index / CHUNK * STRIDE + j] = seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) : 0.0f;
-            }
-            FOR_EACH(index, SLAB * COLS, 2 * COLS) {
-                const u32 t = start + index / COLS, col = index % COLS;
-                const bool there = t < place.count && col < cols;
-                b[index / COLS * STRIDE + col] = there ? p.dy[(place.token + t) * p.dy_stride + column + col] : 0.0f;
-            }
-            __syncthreads();
-            // Rows after the slab's last token are seen by none of it.
-            if (row < start + SLAB) multiply<COLS>(a, b, tile);
-        }
-        lay_out<COLS>(tile, a);
+                return seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) : 0.0f;
+            },
+            [&](u32 col, u32 t) { return t < place.count && col < cols ? p.dy[(place.token + t) * p.dy_stride + column + col] : 0.0f; });
+        lay_out(tile, shared);
         // Four rows are read before the first is written, as the compiler cannot know that dx is not x.
         for (u32 start = 4 * warp; start < place.count; start += 4 * (2 * COLS / WARP)) {
             float grad_step[4] = {}, grad_sum[4] = {};
@@ -94,11 +87,11 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     const u64 token = place.token + start + i;
-                    const float u = a[(start + i) * STRIDE + col];
+                    const float u = shared[(start + i) * STRIDE + col];
                     if (start + i < place.count && col < cols)
                         p.dx[token * p.dx_stride + column + col] = old[i] + steps[start + i] * u + skip * dy[i];
                     grad_step[i] += x[i] * u;
-                    grad_sum[i] += dy[i] * (y[i] - skip * x[i]);
+                    grad_sum[i] += factor(dy[i]) * (y[i] - skip * x[i]) - factor(steps[start + i] * x[i]) * u;
                     grad_skip += dy[i] * x[i];
                 }
             }
@@ -115,12 +108,12 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* a) {
     }
     // Also makes the sums of all warps visible.
     grad_skip = block_sum(grad_skip, scratch);
-    grad_last = block_sum(grad_last, scratch);
+    grad_last = block_sum(expf(sums[CHUNK - 1]) * grad_before + grad_last, scratch);
     if (warp != 0) return;
     // A lane has tokens t and t + 1; s of a token is in that of all later ones.
     const u32 t = 2 * lane;
-    const float second = grad_sums[t + 1] - steps[t + 1] * grad_steps[t + 1] + (lane == WARP - 1 ? grad_last : 0.0f);
-    float later = grad_sums[t] - steps[t] * grad_steps[t] + second;
+    const float second = grad_sums[t + 1] + (lane == WARP - 1 ? grad_last : 0.0f);
+    float later = grad_sums[t] + second;
     const float both = later;
     for (u32 lanes = 1; lanes < WARP; lanes *= 2) {
         const float other = __shfl_down_sync(ALL_LANES, later, lanes);
@@ -165,30 +158,25 @@ struct Part {
 };
 
 // The gradient of C B^T, [i, j]: over the heads, in order, (dy_i x_j) exp(s_i - s_j) dt_j where j <= i.
-__device__ __forceinline__ Tile grad_products(const Ssd& p, const Place& place, const Part& part, float* a, float* b) {
-    const u32 row = first_row<64>(), col = first_col<64>();
-    Tile sum = {};
+__device__ __forceinline__ Tile<64> grad_products(const Ssd& p, const Place& place, const Part& part, float* shared) {
+    Tile<64> sum = {};
     for (u32 head = part.head; head < part.head + part.heads; head++) {
-        Tile grad = {};
-        for (u32 first = 0; first < p.width; first += SLAB) {
-            __syncthreads();
-            FOR_EACH(index, SLAB * CHUNK, 128) {
-                const Turned e = turned(index);
-                const bool there = e.row < place.count && first + e.inner < p.width;
-                const u64 token = place.token + e.row, column = (u64)head * p.width + first + e.inner;
-                a[e.at] = there ? p.dy[token * p.dy_stride + column] : 0.0f;
-                b[e.at] = there ? p.x[token * p.x_stride + column] : 0.0f;
-            }
-            __syncthreads();
-            multiply<64>(a, b, grad);
-        }
+        const float *dy = p.dy + (u64)head * p.width, *x = p.x + (u64)head * p.width;
+        Tile<64> grad = {};
+        add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
+            p.width, shared, grad,
+            [&](u32 t, u32 col) { return t < place.count && col < p.width ? dy[(place.token + t) * p.dy_stride + col] : 0.0f; },
+            [&](u32 t, u32 col) { return t < place.count && col < p.width ? x[(place.token + t) * p.x_stride + col] : 0.0f; });
         const float* steps = p.steps + steps_of(p, place, head);
         const float* sums = p.sums + steps_of(p, place, head);
 #pragma unroll
-        for (u32 i = 0; i < 8; i++) {
+        for (u32 i = 0; i < Tile<64>::rows; i++) {
+            const u32 row = Tile<64>::row(i);
 #pragma unroll
-            for (u32 j = 0; j < 4; j++)
-                if (col + j <= row + i) sum.v[i][j] += grad.v[i][j] * expf(sums[row + i] - sums[col + j]) * steps[col + j];
+            for (u32 j = 0; j < Tile<64>::cols; j++) {
+                const u32 col = Tile<64>::col(j);
+                if (col <= row) sum.at(i, j) += grad.at(i, j) * expf(sums[row] - sums[col]) * steps[col];
+            }
         }
     }
     return sum;
@@ -197,65 +185,50 @@ __device__ __forceinline__ Tile grad_products(const Ssd& p, const Place& place, 
 // 64 columns of a part of the gradient of C, exp(s) dy S^T + M B with M that of C B^T; or of B,
 // (share x) dS'^T + M^T C.
 template <bool OF_C>
-__device__ __forceinline__ void grad_shared(const Ssd& p, const Place& place, const Part& part, u32 first_n, float* a, float* b, const float* mixed) {
-    const float *values = OF_C ? p.dy : p.x, *states = OF_C ? p.states : p.grad_states, *other = OF_C ? p.b : p.c;
+__device__ __forceinline__ void grad_shared(const Ssd& p, const Place& place, const Part& part, u32 first_n, float* shared, const float* mixed) {
     const u64 value_stride = OF_C ? p.dy_stride : p.x_stride, other_stride = OF_C ? p.b_stride : p.c_stride;
     const u64 channels = (u64)p.heads * p.width, column = (u64)part.head * p.width;
-    const u32 cols = part.heads * p.width;
-    Tile tile = {};
-    for (u32 first = 0; first < cols; first += SLAB) {
-        __syncthreads();
-        FOR_EACH(index, SLAB * 64, 128) {
-            const Turned e = turned(index);
-            const u32 col = first + e.inner, n = first_n + e.row;
-            float value = 0.0f;
-            if (e.row < place.count && col < cols) {
-                const u64 at = steps_of(p, place, part.head + col / p.width);
-                const float weight = (OF_C ? p.decays : p.shares)[at + e.row];
-                value = weight * values[(place.token + e.row) * value_stride + column + col];
-            }
-            a[e.at] = value;
-            b[e.at] = n < p.state && col < cols ? states[(place.index * p.state + n) * channels + column + col] : 0.0f;
-        }
-        __syncthreads();
-        multiply<64>(a, b, tile);
-    }
-    for (u32 start = 0; start < place.count; start += SLAB) {
-        __syncthreads();
-        FOR_EACH(index, SLAB * 64, 128) {
-            const Turned e = turned(index);
-            const u32 inner = index / 64, col = index % 64, t = start + inner;
-            if (OF_C) a[e.at] = mixed[e.row * STRIDE + start + e.inner];
-            else a[inner * STRIDE + col] = mixed[t * STRIDE + col];
-            const bool there = t < place.count && first_n + col < p.state;
-            const u64 at = (place.token + t) * other_stride + (u64)part.group * p.state + first_n + col;
-            b[inner * STRIDE + col] = there ? other[at] : 0.0f;
-        }
-        __syncthreads();
-        multiply<64>(a, b, tile);
-    }
-    lay_out<64>(tile, a);
+    const float* weights = OF_C ? p.decays : p.shares;
+    const float* values = (OF_C ? p.dy : p.x) + column;
+    const float* states = (OF_C ? p.states : p.grad_states) + place.index * p.state * channels + column;
+    const float* other = (OF_C ? p.b : p.c) + (u64)part.group * p.state + first_n;
+    const u32 cols = part.heads * p.width, rows = p.state - first_n;
+    Tile<64> tile = {};
+    add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
+        cols, shared, tile,
+        [&](u32 t, u32 col) {
+            if (t >= place.count || col >= cols) return 0.0f;
+            const float weight = weights[steps_of(p, place, part.head + col / p.width) + t];
+            return weight * values[(place.token + t) * value_stride + col];
+        },
+        [&](u32 n, u32 col) { return n < rows && col < cols ? states[(first_n + n) * channels + col] : 0.0f; });
+    add_product<64, OF_C ? ALONG_INNER : ALONG_ROWS, ALONG_ROWS, ALL>(
+        place.count, shared, tile,
+        [&](u32 row, u32 t) { return OF_C ? mixed[row * STRIDE + t] : mixed[t * STRIDE + row]; },
+        [&](u32 n, u32 t) { return t < place.count && n < rows ? other[(place.token + t) * other_stride + n] : 0.0f; });
+    lay_out(tile, shared);
     float* parts = OF_C ? p.c_parts : p.b_parts;
     FOR_EACH(index, CHUNK * 64, 128) {
-        const u32 t = index / 64, n = first_n + index % 64;
-        if (t < place.count && n < p.state)
-            parts[((place.token + t) * p.groups * p.parts + part.index) * p.state + n] = a[t * STRIDE + index % 64];
+        const u32 t = index / 64, n = index % 64;
+        if (t < place.count && n < rows)
+            parts[((place.token + t) * p.groups * p.parts + part.index) * p.state + first_n + n] = shared[t * STRIDE + n];
     }
 }
 
 // Parts of the gradients of B and C. Grid: chunks, groups and parts. Shared: slabs, the gradient of C B^T
-// [64, 68].
+// [64, STRIDE].
 KERNEL(128, ssd_grad_shared, Ssd) {
-    SHARED(a);
-    float *b = a + SLAB * STRIDE, *mixed = b + SLAB * STRIDE;
+    SHARED(shared);
+    float* mixed = shared + SLABS;
     const u32 index = blockIdx.x % (p.groups * p.parts), group = index / p.parts, in_group = p.heads / p.groups;
     const u32 first = index % p.parts * p.part_heads, left = in_group - first;
     const Part part = {group, group * in_group + first, left < p.part_heads ? left : p.part_heads, index};
     const Place place = place_of(p, blockIdx.x / (p.groups * p.parts));
-    lay_out<64>(grad_products(p, place, part, a, b), mixed);
+    Tile<64> sum = grad_products(p, place, part, shared);
+    lay_out(sum, mixed);
     for (u32 first_n = 0; first_n < p.state; first_n += 64) {
-        grad_shared<true>(p, place, part, first_n, a, b, mixed);
-        grad_shared<false>(p, place, part, first_n, a, b, mixed);
+        grad_shared<true>(p, place, part, first_n, shared, mixed);
+        grad_shared<false>(p, place, part, first_n, shared, mixed);
     }
 }
 

@@ -366,7 +366,7 @@ impl Operation for Ssd {
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        cuda::kernels()
+        self.device_kernels()
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {

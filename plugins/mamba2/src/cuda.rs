@@ -2,6 +2,7 @@
 //! states. `kernels/ssd.cu` and `kernels/ssd_backward.cu` say what is computed.
 
 use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::cuda::rows::{self, ROWS, column_sums};
 use longhaul_plugin_kit::cuda::run::{CudaRun, DeviceRows};
 use longhaul_plugin_kit::{Extent, Graph, PluginError, Result, Saved, kernel_params};
@@ -17,9 +18,6 @@ const TILE: usize = 64;
 /// Columns of the narrow kind of tile, for narrow heads.
 const NARROW: usize = 32;
 
-/// Values of two slabs of shared memory.
-const SLABS: usize = 2 * 32 * 68;
-
 /// Most tokens of a feed that goes token by token.
 const STEP_TOKENS: usize = 8;
 
@@ -27,14 +25,56 @@ const STEP_TOKENS: usize = 8;
 /// enough that what a part costs beside its channels is small.
 const PART_COLS: usize = 256;
 
-static SSD: KernelSource = KernelSource {
-    file: "ssd.cu",
-    text: concat!(
-        include_str!("../kernels/ssd.cu"),
-        "\n#line 1 \"ssd_backward.cu\"\n",
-        include_str!("../kernels/ssd_backward.cu")
-    ),
-};
+/// Blocks that keep a large card busy, one for each of an H100's multiprocessors: with so many that each take a part
+/// of the state through all chunks of a sequence, no chunk's part need be written and read again.
+const BUSY_BLOCKS: usize = 132;
+
+/// The kernels with something in front that chooses the form of their products.
+macro_rules! source {
+    ($front:literal) => {
+        KernelSource {
+            file: "ssd.cu",
+            text: concat!(
+                $front,
+                "#line 1 \"ssd_tile.cuh\"\n",
+                include_str!("../kernels/ssd_tile.cuh"),
+                "\n#line 1 \"ssd.cu\"\n",
+                include_str!("../kernels/ssd.cu"),
+                "\n#line 1 \"ssd_backward.cu\"\n",
+                include_str!("../kernels/ssd_backward.cu")
+            ),
+        }
+    };
+}
+
+static FLOAT32: KernelSource = source!("");
+
+static TF32: KernelSource = source!("#define TF32_PRODUCTS 1\n#include \"mma.cuh\"\n");
+
+/// A form of the kernels.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    source: &'static KernelSource,
+    /// Values from one row of a tile in shared memory to the next; `STRIDE` of the source.
+    stride: usize,
+}
+
+impl Form {
+    /// On tensor cores where products need not be strict. TF32 for both kinds: values are float32 in memory, which
+    /// bounds the kernels, so what bfloat16 would save is the lesser part.
+    fn of(precision: Precision) -> Self {
+        let (source, stride) = match precision {
+            Precision::Float32 => (&FLOAT32, 68),
+            Precision::Tf32 | Precision::Bf16 => (&TF32, 72),
+        };
+        Self { source, stride }
+    }
+
+    /// Values of a tile in shared memory, which is also the room of two slabs.
+    fn tile_values(self) -> usize {
+        TILE * self.stride
+    }
+}
 
 kernel_params! {
     struct Params {
@@ -48,8 +88,9 @@ kernel_params! {
     }
 }
 
-/// Buffers that only a device needs.
+/// What only a device needs.
 pub(crate) struct DeviceBuffers {
+    form: Form,
     /// `[B, chunks, H, 64]`: dt after softplus.
     steps: Saved,
     /// `[B, chunks, H, 64]`: sums of dt a from each chunk's start.
@@ -70,8 +111,10 @@ pub(crate) struct DeviceBuffers {
 
 impl DeviceBuffers {
     pub(crate) fn new(graph: &mut Graph, heads: usize, groups: usize, state_values: usize) -> Self {
+        let form = Form::of(graph.precision());
         let mut chunks = |cols| graph.saved(Extent::Chunks { chunk: CHUNK, cols });
         Self {
+            form,
             steps: chunks(heads * CHUNK),
             sums: chunks(heads * CHUNK),
             decays: chunks(heads * CHUNK),
@@ -84,11 +127,13 @@ impl DeviceBuffers {
     }
 }
 
-pub(crate) fn kernels() -> Vec<&'static KernelSource> {
-    vec![&SSD, &ROWS]
-}
-
 impl Ssd {
+    /// What the kernels are compiled from.
+    pub(crate) fn device_kernels(&self) -> Vec<&'static KernelSource> {
+        let own = self.device.as_ref().map(|buffers| buffers.form.source);
+        own.into_iter().chain([&ROWS]).collect()
+    }
+
     fn device_buffers(&self) -> Result<&DeviceBuffers> {
         self.device.as_ref().ok_or_else(|| {
             PluginError::internal("`ssd` was recorded without the buffers of its CUDA kernels")
@@ -179,9 +224,10 @@ impl Ssd {
         &self,
         run: &CudaRun<'_>,
         [narrow, wide]: [&'static str; 2],
-        shared: usize,
+        extra_shared: usize,
         params: &Params,
     ) -> Result<()> {
+        let form = self.device_buffers()?.form;
         let width = self.block.head_dim;
         let (name, cols) = if width <= NARROW {
             (narrow, NARROW)
@@ -196,39 +242,52 @@ impl Ssd {
         };
         let grids = self.grids(run);
         let launch = Launch::of([grids.chunks * grids.heads, tiles, 1], 2 * cols as u32);
-        run.launch(&SSD, name, launch.with_shared(shared), params)
+        let launch = launch.with_shared(form.tile_values() + extra_shared);
+        run.launch(form.source, name, launch, params)
     }
 
     pub(crate) fn device_forward(&self, run: &CudaRun<'_>) -> Result<()> {
-        let params = self.params(run, self.device_buffers()?);
+        let buffers = self.device_buffers()?;
+        let (form, params) = (buffers.form, self.params(run, buffers));
         let grids = self.grids(run);
         if !run.is_training() && run.length() <= STEP_TOKENS {
             let channels = grids.heads * self.block.head_dim;
             let launch = Launch::flat(run.rows() * channels.div_ceil(32), 256);
             let launch = launch.with_shared(8 * STEP_TOKENS * 32);
-            return run.launch(&SSD, "ssd_step", launch, &params);
+            return run.launch(form.source, "ssd_step", launch, &params);
         }
         let launch = Launch::of([grids.chunks, grids.heads.div_ceil(32), 1], 256);
         let launch = launch.with_shared(2 * CHUNK * 33);
-        run.launch(&SSD, "ssd_steps", launch, &params)?;
-        let launch = Launch::flat(grids.chunks * self.groups, 128).with_shared(SLABS);
-        run.launch(&SSD, "ssd_products", launch, &params)?;
-        self.launch_states(run, "ssd_states", &params)?;
-        let each = Launch::for_each(grids.state_values);
-        run.launch(&SSD, "ssd_pass", each, &params)?;
-        self.launch_heads(
-            run,
-            ["ssd_output_32", "ssd_output_64"],
-            SLABS + 2 * CHUNK,
-            &params,
-        )
+        run.launch(form.source, "ssd_steps", launch, &params)?;
+        let launch = Launch::flat(grids.chunks * self.groups, 128);
+        let launch = launch.with_shared(form.tile_values());
+        run.launch(form.source, "ssd_products", launch, &params)?;
+        let names = ["ssd_states", "ssd_pass", "ssd_states_in_order"];
+        self.launch_states(run, names, &params)?;
+        let names = ["ssd_output_32", "ssd_output_64"];
+        self.launch_heads(run, names, 2 * CHUNK, &params)
     }
 
-    fn launch_states(&self, run: &CudaRun<'_>, name: &'static str, params: &Params) -> Result<()> {
+    /// Launches what makes the states: all chunks beside each other and then the pass over them, or, where rows of
+    /// the batch are enough blocks, one kernel that goes over the chunks in order.
+    fn launch_states(
+        &self,
+        run: &CudaRun<'_>,
+        [beside, pass, in_order]: [&'static str; 3],
+        params: &Params,
+    ) -> Result<()> {
+        let form = self.device_buffers()?.form;
         let grids = self.grids(run);
-        let blocks = grids.chunks * self.groups * grids.group_tiles;
-        let launch = Launch::of([blocks, grids.state_tiles, 1], 128).with_shared(SLABS);
-        run.launch(&SSD, name, launch, params)
+        let across = self.groups * grids.group_tiles;
+        let over = |sequences| Launch::of([sequences * across, grids.state_tiles, 1], 128);
+        if run.rows() * across * grids.state_tiles >= BUSY_BLOCKS {
+            let launch = over(run.rows()).with_shared(2 * form.tile_values() + TILE);
+            return run.launch(form.source, in_order, launch, params);
+        }
+        let launch = over(grids.chunks).with_shared(form.tile_values());
+        run.launch(form.source, beside, launch, params)?;
+        let each = Launch::for_each(grids.state_values);
+        run.launch(form.source, pass, each, params)
     }
 
     pub(crate) fn device_backward(&self, run: &CudaRun<'_>) -> Result<()> {
@@ -256,16 +315,20 @@ impl Ssd {
             ..self.params(run, buffers)
         };
         let grids = self.grids(run);
-        self.launch_states(run, "ssd_grad_states", &params)?;
-        let each = Launch::for_each(grids.state_values);
-        run.launch(&SSD, "ssd_grad_pass", each, &params)?;
-        let shared = SLABS + 4 * CHUNK + 32;
-        self.launch_heads(run, ["ssd_grad_x_32", "ssd_grad_x_64"], shared, &params)?;
+        let names = [
+            "ssd_grad_states",
+            "ssd_grad_pass",
+            "ssd_grad_states_in_order",
+        ];
+        self.launch_states(run, names, &params)?;
+        let names = ["ssd_grad_x_32", "ssd_grad_x_64"];
+        self.launch_heads(run, names, 4 * CHUNK + 32, &params)?;
+        let form = buffers.form;
         let blocks = grids.chunks * self.groups * params.parts as usize;
-        let launch = Launch::flat(blocks, 128).with_shared(SLABS + TILE * 68);
-        run.launch(&SSD, "ssd_grad_shared", launch, &params)?;
+        let launch = Launch::flat(blocks, 128).with_shared(2 * form.tile_values());
+        run.launch(form.source, "ssd_grad_shared", launch, &params)?;
         let each = Launch::for_each(db.rows * db.cols);
-        run.launch(&SSD, "ssd_add_parts", each, &params)?;
+        run.launch(form.source, "ssd_add_parts", each, &params)?;
         self.add_device_param_gradients(run, buffers, grids)
     }
 
@@ -304,4 +367,26 @@ struct Grids {
     state_tiles: usize,
     /// Values of the states of all sequences.
     state_values: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_strict_unless_asked_for() {
+        let on_tensor_cores = |precision| {
+            let Form { source, stride } = Form::of(precision);
+            let text = longhaul_plugin_kit::cuda::source::whole_text(source);
+            assert!(text.contains(&format!("#define STRIDE {stride}u")));
+            assert_eq!(
+                text.contains("void mma_16x8x8_tf32("),
+                source.text.starts_with("#define TF32_PRODUCTS 1\n")
+            );
+            text.contains("#define TF32_PRODUCTS")
+        };
+        assert!(!on_tensor_cores(Precision::default()));
+        assert!(on_tensor_cores(Precision::Tf32));
+        assert!(on_tensor_cores(Precision::Bf16));
+    }
 }

@@ -1,9 +1,13 @@
 //! The operation alone against its float64 reference, on the CPU and on emulated devices; and the whole
 //! mixer: projection, convolution, recurrence, gated norm.
 
+use std::sync::Arc;
+
 use longhaul_mamba2::reference::{Sizes, recurrence};
 use longhaul_mamba2::{SsdInputs, ssd};
 use longhaul_plugin_kit::Init;
+use longhaul_plugin_kit::cuda::device::Device;
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
@@ -168,8 +172,15 @@ fn sizes_that_do_not_divide_are_refused_by_name() {
     assert!(refuse(&[("groups", "3")]).contains("groups=3 must divide the 4 heads"));
 }
 
-/// The operation alone, on every device. `chunk` is the CPU's; a device has one of its own.
+/// The operation alone, with strict products and with those on tensor cores, threads in both orders. `chunk` is the
+/// CPU's; a device has one of its own.
 fn check_operation(sizes: Sizes, chunk: usize) {
+    let of = longhaul_emulator::devices_of;
+    let devices = [of(Precision::Float32), of(Precision::Tf32)].concat();
+    check_operation_on(sizes, chunk, &devices);
+}
+
+fn check_operation_on(sizes: Sizes, chunk: usize, devices: &[Arc<dyn Device>]) {
     let Sizes {
         heads,
         head_dim,
@@ -206,7 +217,7 @@ fn check_operation(sizes: Sizes, chunk: usize) {
             recurrence(x, b, c, dt, a, d, bias, sizes)
         },
     }
-    .check_with(&longhaul_emulator::devices());
+    .check_with(devices);
 }
 
 fn sizes(
@@ -262,4 +273,21 @@ fn a_device_has_no_buffer_that_nothing_writes() {
     let shapes = [(2, 1), (2, 300), (590, 7)];
     let idle = idle_buffers(device, &architecture, &config, &shapes);
     assert!(idle.is_empty(), "{idle:?}");
+}
+
+#[test]
+fn batches_whose_rows_alone_fill_a_card() {
+    // Chunks in order, twelve tiles of the state for each row; the state carried to and from a feed. Each form in
+    // another order of the threads, as there are many blocks.
+    let strict = longhaul_emulator::devices_of(Precision::Float32);
+    let rounded = longhaul_emulator::devices_of(Precision::Tf32);
+    let devices = strict.into_iter().take(1).chain(rounded.into_iter().last());
+    let devices: Vec<_> = devices.collect();
+    check_operation_on(sizes([11, 65], [4, 3], [4, 129]), 64, &devices);
+}
+
+#[test]
+fn bfloat16_products_are_held_to_their_tolerance() {
+    let devices = longhaul_emulator::devices_of(Precision::Bf16);
+    check_operation_on(sizes([2, 70], [3, 33], [1, 40]), 64, &devices);
 }
