@@ -121,7 +121,8 @@ impl Driver {
     /// Opens card `index`.
     ///
     /// # Errors
-    /// No driver, no such card, no compiler, no memory; an unknown `LONGHAUL_PRODUCTS`.
+    /// No driver, no such card, no compiler, no memory; a `LONGHAUL_PRODUCTS` that is unknown or that the card
+    /// does not have.
     pub fn open(index: u32) -> Result<Self> {
         // SAFETY: looks for the library, which runs its initialisers.
         if !unsafe { sys::is_culib_present() } {
@@ -153,6 +154,8 @@ impl Driver {
             };
             (attribute(MAJOR)?, attribute(MINOR)?)
         };
+        let architecture = (10 * major + minor) as u32;
+        precision.check(architecture)?;
         // From here on what was made is given back when a later step fails, the last first.
         let context = Context::open(device).map_err(step("opening the card's context"))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
@@ -161,7 +164,7 @@ impl Driver {
         let blas = Blas::new(index, precision)?;
         Ok(Self {
             index,
-            architecture: (10 * major + minor) as u32,
+            architecture,
             precision,
             limits,
             turns: Turns::default(),

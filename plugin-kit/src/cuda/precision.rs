@@ -39,6 +39,21 @@ impl Precision {
         }
     }
 
+    /// Whether a card of compute capability `architecture`, such as 90, multiplies so.
+    ///
+    /// # Errors
+    /// It is older than 8.0, and another precision than float32 is asked for.
+    pub fn check(self, architecture: u32) -> Result<()> {
+        if self == Self::Float32 || architecture >= 80 {
+            return Ok(());
+        }
+        Err(PluginError::bad_option(format!(
+            "{VARIABLE} asks for products on tensor cores, which need compute capability 8.0; this card has {}.{}; write float32",
+            architecture / 10,
+            architecture % 10
+        )))
+    }
+
     /// A factor as it is multiplied: to the nearest, ties to even for bfloat16 and away from zero for TF32.
     pub fn round(self, value: f32) -> f32 {
         let bits = value.to_bits();
@@ -66,6 +81,14 @@ mod tests {
         let refused = named(Some("fp8")).expect_err("unknown");
         assert!(refused.message.contains("LONGHAUL_PRODUCTS=fp8"));
         assert!(refused.message.contains("float32, tf32 or bf16"));
+    }
+
+    #[test]
+    fn old_cards_have_no_such_tensor_cores() {
+        assert!(Precision::Float32.check(75).is_ok());
+        assert!(Precision::Bf16.check(80).is_ok() && Precision::Tf32.check(100).is_ok());
+        let refused = Precision::Bf16.check(75).expect_err("too old");
+        assert!(refused.message.contains("this card has 7.5; write float32"));
     }
 
     #[test]
