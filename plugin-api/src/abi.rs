@@ -92,7 +92,8 @@ pub trait ModelAbi: Send {
     fn write_parameter(&mut self, index: usize, values: RSlice<'_, f32>) -> AbiResult<()>;
     /// Sets the optimiser and clears its moments.
     fn begin_training(&mut self, config: TrainConfig) -> AbiResult<()>;
-    /// One step of gradients and update; `step` counts from 0.
+    /// One step of gradients and update; `step` counts from 0. Its report may be unread where the training
+    /// asked for that, see [`REPORT_EVERY`](crate::data::extra::REPORT_EVERY).
     fn train_step(&mut self, batch: Batch<'_>, step: u64) -> AbiResult<StepReport>;
     /// Gradients of the mean loss without an update; read them by `read_gradient`.
     fn loss_and_gradients(&mut self, batch: Batch<'_>) -> AbiResult<StepReport>;

@@ -14,9 +14,10 @@ use crate::abi::{
 };
 use crate::checkpoint::CheckpointPlan;
 use crate::data::{
-    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, Reporting, StepReport,
+    TrainConfig,
 };
-use crate::error::{ErrorKind, PluginError};
+use crate::error::PluginError;
 use crate::metadata::{LibraryInfo, StateGrowth};
 
 /// Result of an author's function.
@@ -158,7 +159,11 @@ pub fn root_module(
 
 /// Wraps an author's model for the boundary.
 pub fn model_box(model: Box<dyn Model>) -> ModelBox {
-    ModelAbi_TO::from_value(ModelGuard { model }, TD_Opaque)
+    let guard = ModelGuard {
+        model,
+        reporting: Reporting::default(),
+    };
+    ModelAbi_TO::from_value(guard, TD_Opaque)
 }
 
 /// Wraps an author's session for the boundary.
@@ -183,22 +188,24 @@ fn check_batch(batch: &Batch<'_>, targets_required: bool) -> Result<()> {
     Ok(())
 }
 
-/// Checks that every value is finite, so that a NaN is an error where it arises.
-fn check_report(report: StepReport) -> Result<StepReport> {
-    if report.loss.is_finite() && report.gradient_norm.is_finite() {
-        return Ok(report);
+/// Checks the report of a step, see [`Reporting`].
+fn check_step(report: StepReport, reporting: Reporting, step: u64) -> Result<StepReport> {
+    if !reporting.allows(step, &report) {
+        return Err(PluginError::internal(format!(
+            "training step {step} was not read, and it was to be reported in full; answer unread only where \
+             `report_every` allows it"
+        )));
     }
-    Err(PluginError::new(
-        ErrorKind::Numeric,
-        format!(
-            "loss {} and gradient norm {} are not both finite; try a smaller learning rate",
-            report.loss, report.gradient_norm
-        ),
-    ))
+    if !report.is_unread() {
+        report.check_finite()?;
+    }
+    Ok(report)
 }
 
 struct ModelGuard {
     model: Box<dyn Model>,
+    /// What the training asked for that was begun last.
+    reporting: Reporting,
 }
 
 impl ModelAbi for ModelGuard {
@@ -221,20 +228,26 @@ impl ModelAbi for ModelGuard {
     }
 
     fn begin_training(&mut self, config: TrainConfig) -> AbiResult<()> {
-        guard("begin_training", || self.model.begin_training(&config))
+        guard("begin_training", || {
+            self.model.begin_training(&config)?;
+            self.reporting = config.reporting();
+            Ok(())
+        })
     }
 
     fn train_step(&mut self, batch: Batch<'_>, step: u64) -> AbiResult<StepReport> {
         guard("train_step", || {
             check_batch(&batch, true)?;
-            check_report(self.model.train_step(&batch, step)?)
+            check_step(self.model.train_step(&batch, step)?, self.reporting, step)
         })
     }
 
     fn loss_and_gradients(&mut self, batch: Batch<'_>) -> AbiResult<StepReport> {
         guard("loss_and_gradients", || {
             check_batch(&batch, true)?;
-            check_report(self.model.loss_and_gradients(&batch)?)
+            let report = self.model.loss_and_gradients(&batch)?;
+            report.check_finite()?;
+            Ok(report)
         })
     }
 

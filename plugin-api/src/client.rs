@@ -10,7 +10,8 @@ use abi_stable::std_types::{RResult, RSlice, RSliceMut};
 use crate::abi::{AbiResult, Host, LogLevel, ModelBox, PluginModuleRef, SessionBox};
 use crate::checkpoint::CheckpointPlan;
 use crate::data::{
-    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, Reporting, StepReport,
+    TrainConfig,
 };
 use crate::error::{ErrorKind, PluginError};
 use crate::load::{LoadError, ProbeReport, open};
@@ -129,6 +130,8 @@ pub struct LoadedModel {
     plugin: String,
     model: ModelBox,
     parameters: Vec<ParameterInfo>,
+    /// What the training asked for that was begun last.
+    reporting: Reporting,
 }
 
 impl LoadedModel {
@@ -164,6 +167,7 @@ impl LoadedModel {
             plugin: plugin.to_owned(),
             model,
             parameters,
+            reporting: Reporting::default(),
         })
     }
 
@@ -208,14 +212,14 @@ impl LoadedModel {
     /// # Errors
     /// The plugin's.
     pub fn begin_training(&mut self, config: &TrainConfig) -> Result<()> {
-        unwrap(
-            &self.plugin,
-            "begin_training",
-            self.model.begin_training(config.clone()),
-        )
+        let begun = self.model.begin_training(config.clone());
+        unwrap(&self.plugin, "begin_training", begun)?;
+        self.reporting = config.reporting();
+        Ok(())
     }
 
-    /// One step.
+    /// One step. Its report may be [unread](StepReport::is_unread) where the training asked for that, see
+    /// [`extra::REPORT_EVERY`](crate::data::extra::REPORT_EVERY).
     ///
     /// # Errors
     /// The plugin's; a report that cannot be.
@@ -225,6 +229,16 @@ impl LoadedModel {
             "train_step",
             self.model.train_step(batch, step),
         )?;
+        if !self.reporting.allows(step, &report) {
+            return Err(ClientError::Lie {
+                plugin: self.plugin.clone(),
+                call: "train_step",
+                what: format!("no results of step {step}, which was to be reported in full"),
+            });
+        }
+        if report.is_unread() {
+            return Ok(report);
+        }
         self.check_report("train_step", batch, report)
     }
 
@@ -289,17 +303,11 @@ impl LoadedModel {
             call,
             what,
         };
-        if !report.loss.is_finite() || !report.gradient_norm.is_finite() {
-            let message = format!(
-                "loss {} and gradient norm {} are not both finite; try a smaller learning rate",
-                report.loss, report.gradient_norm
-            );
-            return Err(ClientError::Plugin {
-                plugin: self.plugin.clone(),
-                call,
-                error: PluginError::new(ErrorKind::Numeric, message),
-            });
-        }
+        report.check_finite().map_err(|error| ClientError::Plugin {
+            plugin: self.plugin.clone(),
+            call,
+            error,
+        })?;
         if report.scored != scored || report.correct > report.scored {
             return Err(lie(format!(
                 "{} right of {} scored positions; the batch has {scored}",

@@ -3,7 +3,8 @@
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RSlice, RString, RVec, Tuple2};
 
-use crate::metadata::{OptionValue, Pairs};
+use crate::error::PluginError;
+use crate::metadata::{OptionValue, Pairs, pair};
 
 /// The kind of device a model runs on.
 #[repr(u8)]
@@ -60,7 +61,8 @@ pub struct ModelConfig {
     pub extra: Pairs,
 }
 
-/// Pairs that [`ModelConfig::extra`] may have. A plugin that does not know one ignores it.
+/// Pairs that [`ModelConfig::extra`] and [`TrainConfig::extra`] may have. A plugin that does not know one
+/// ignores it.
 pub mod extra {
     use crate::metadata::{Pairs, pair};
 
@@ -71,6 +73,13 @@ pub mod extra {
     /// `buffers` = `poisoned`: every buffer begins each run full of NaN, so that reading what was not
     /// written shows.
     pub const POISONED_BUFFERS: (&str, &str) = ("buffers", "poisoned");
+
+    /// Name of a pair of [`TrainConfig::extra`](super::TrainConfig::extra) whose value is a number N, at
+    /// least 1: steps that are multiples of N, and the last of `total_steps`, are reported in full. Of the
+    /// others a model may answer [`StepReport::unread`](super::StepReport::unread), so that a device need
+    /// not be waited for; a model may always answer in full. A loss or norm that is not finite in a step
+    /// that was not read is an error of the next step that is due, and names the step it was in.
+    pub const REPORT_EVERY: &str = "report_every";
 
     /// Whether a pair is there.
     pub fn has(pairs: &Pairs, wanted: (&str, &str)) -> bool {
@@ -122,6 +131,47 @@ impl Default for TrainConfig {
     }
 }
 
+impl TrainConfig {
+    /// Asks for full reports of the steps that are multiples of `every` and of the last one only, see
+    /// [`extra::REPORT_EVERY`].
+    pub fn reported_every(mut self, every: u64) -> Self {
+        self.extra.retain(|pair| pair.0 != extra::REPORT_EVERY);
+        let value = every.max(1).to_string();
+        self.extra
+            .push(Tuple2(extra::REPORT_EVERY.into(), value.into()));
+        self
+    }
+
+    /// Which steps are to be reported in full.
+    pub fn reporting(&self) -> Reporting {
+        let every = pair(&self.extra, extra::REPORT_EVERY).and_then(|text| text.parse().ok());
+        Reporting {
+            every: every.unwrap_or(1),
+            total_steps: self.total_steps,
+        }
+    }
+}
+
+/// Which steps of a training are reported in full: all of them unless [`extra::REPORT_EVERY`] says
+/// otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reporting {
+    every: u64,
+    total_steps: u64,
+}
+
+impl Reporting {
+    /// Whether a step must be reported in full.
+    pub fn is_due(self, step: u64) -> bool {
+        self.every <= 1 || step.is_multiple_of(self.every) || step + 1 == self.total_steps
+    }
+
+    /// Whether a report may be taken for a step's: one in full, or an unread one where none is due.
+    pub(crate) fn allows(self, step: u64, report: &StepReport) -> bool {
+        !report.is_unread() || !self.is_due(step)
+    }
+}
+
 /// Token sequences and what is scored in them.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone, Copy)]
@@ -162,6 +212,35 @@ pub struct StepReport {
     pub scored: u64,
     /// Scored positions whose most likely token was the target.
     pub correct: u64,
+}
+
+impl StepReport {
+    /// The report of a step whose results were not read: the loss is NaN and nothing is scored.
+    pub fn unread(learning_rate: f64) -> Self {
+        Self {
+            loss: f64::NAN,
+            gradient_norm: 0.0,
+            learning_rate,
+            scored: 0,
+            correct: 0,
+        }
+    }
+
+    /// Whether it says nothing but the learning rate, see [`StepReport::unread`].
+    pub fn is_unread(&self) -> bool {
+        self.loss.is_nan() && self.gradient_norm == 0.0 && self.scored == 0 && self.correct == 0
+    }
+
+    /// That loss and gradient norm are finite, so that a NaN is an error where it arises.
+    ///
+    /// # Errors
+    /// [`Numeric`](crate::error::ErrorKind::Numeric), with both.
+    pub(crate) fn check_finite(&self) -> Result<(), PluginError> {
+        if self.loss.is_finite() && self.gradient_norm.is_finite() {
+            return Ok(());
+        }
+        Err(PluginError::not_finite(self.loss, self.gradient_norm))
+    }
 }
 
 /// A parameter's name, shape and owner.
@@ -220,4 +299,58 @@ pub struct FeedOutput {
     pub nll: RVec<f32>,
     /// Logits as asked for, row-major; empty when none were.
     pub logits: RVec<f32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_due_unless_asked_otherwise() {
+        let config = TrainConfig {
+            total_steps: 22,
+            ..TrainConfig::default()
+        };
+        let due = |config: &TrainConfig| -> Vec<u64> {
+            let reporting = config.reporting();
+            (0..22).filter(|step| reporting.is_due(*step)).collect()
+        };
+        let all: Vec<u64> = (0..22).collect();
+        assert_eq!(due(&config), all);
+        assert_eq!(due(&config.clone().reported_every(1)), all);
+        assert_eq!(due(&config.clone().reported_every(8)), [0, 8, 16, 21]);
+        assert_eq!(
+            due(&config.clone().reported_every(8).reported_every(20)),
+            [0, 20, 21]
+        );
+        let mut odd = config;
+        odd.extra
+            .push(Tuple2(extra::REPORT_EVERY.into(), "often".into()));
+        assert_eq!(due(&odd), all);
+    }
+
+    #[test]
+    fn only_a_report_of_nothing_is_unread() {
+        let unread = StepReport::unread(0.5);
+        assert!(unread.is_unread() && unread.learning_rate == 0.5);
+        let scored = StepReport {
+            scored: 3,
+            ..unread
+        };
+        let measured = StepReport {
+            loss: 1.0,
+            ..unread
+        };
+        let normed = StepReport {
+            gradient_norm: f64::NAN,
+            ..unread
+        };
+        for report in [scored, measured, normed] {
+            assert!(!report.is_unread(), "{report:?}");
+        }
+        let every_eighth = TrainConfig::default().reported_every(8).reporting();
+        assert!(every_eighth.allows(3, &unread) && !every_eighth.allows(8, &unread));
+        assert!(every_eighth.allows(8, &measured));
+        assert!(!TrainConfig::default().reporting().allows(3, &unread));
+    }
 }

@@ -69,6 +69,16 @@ impl PluginError {
         Self::new(ErrorKind::Device, message)
     }
 
+    /// A loss and gradient norm that are not both finite.
+    pub fn not_finite(loss: f64, gradient_norm: f64) -> Self {
+        Self::new(
+            ErrorKind::Numeric,
+            format!(
+                "loss {loss} and gradient norm {gradient_norm} are not both finite; try a smaller learning rate"
+            ),
+        )
+    }
+
     /// A bug in the plugin.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)

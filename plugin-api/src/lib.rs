@@ -17,6 +17,7 @@
 //! | add a function to [`abi::PluginModule`] or [`abi::Host`] | at the end; the other side sees `Option` |
 //! | add a method to [`abi::ModelAbi`] or [`abi::SessionAbi`] | at the end, with a default body: an older plugin answers with that |
 //! | add a fact to a struct that has `extra` | as a named pair; readers ignore names they do not know |
+//! | let a plugin answer less than it must | only where the host asks for it by such a pair, as [`data::extra::REPORT_EVERY`] does: who does not know it answers in full |
 //! | add a capability | as a word in [`metadata::ArchitectureInfo::capabilities`] |
 //!
 //! What breaks, and so needs a new generation: removing, reordering or changing a field, a variant,

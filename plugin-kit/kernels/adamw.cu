@@ -1,62 +1,165 @@
-// AdamW with decoupled decay (arXiv 1711.05101, algorithm 2) and global clipping, over all parameters in
-// one launch. A parameter begins at a multiple of 64 values, so a warp never sees two parameters' decay.
-// The gradient's norm is summed in a fixed order: parts of 4096 values by a block each, then the parts.
+// The end of a training step, after the gradients: loss sums, the gradients' norm, and AdamW with decoupled
+// decay (arXiv 1711.05101, algorithm 2) and global clipping. Nothing of it needs the host: how many updates
+// there were is kept here, and what changes from step to step is read from memory.
+//
+//   loss_parts   sums of 4096 places a block
+//   squares      sums of squares of `part` gradients a block
+//   finish_step  one block: adds the parts up in order, decides, and leaves what adamw needs in a Step
+//   adamw        one thread a parameter
+//
+// Sums over parts are in float64. All blocks are of 256 threads.
 
-#define PART 4096
+#define PLACES 4096
+#define NO_STEP 0xffffffffffffffffull
+
+// What a step leaves: read by the host where it wants to know, and by the next step.
+struct Step {
+    double loss, norm;          // of this batch; the norm is that before clipping
+    u64 correct;                // places whose most likely token was the target
+    u64 bad_step;               // first step whose loss or norm was not finite, or NO_STEP
+    double bad_loss, bad_norm;  // its
+    u64 updates;                // done so far: as on the CPU, those of finite norms
+    u32 update;                 // whether adamw is to do one
+    float factor, step_size, second_correction, decay;
+    u32 unused;
+};
+
+// What the host says of a step.
+struct Schedule {
+    double rate;
+    u64 step;
+};
+
+struct LossPart {
+    double nll;
+    u64 correct;
+};
+
+// The sum over a block of whole warps, for every thread, in an order that is always the same; `scratch` [32]
+// is free again when the call returns.
+template <class T>
+__device__ inline T ordered_sum(T value, T* scratch) {
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2) value += __shfl_xor_sync(ALL_LANES, value, lanes);
+    if (lane == 0) scratch[warp] = value;
+    __syncthreads();
+    value = lane < warps ? scratch[lane] : 0;
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2) value += __shfl_xor_sync(ALL_LANES, value, lanes);
+    __syncthreads();
+    return value;
+}
+
+struct LossParts {
+    const float* nll;        // [S]
+    const u32* best;         // [S]
+    const int* targets;      // [S]; arbitrary from control->wanted on
+    const Control* control;
+    LossPart* parts;         // [grid]
+};
+
+// Shared: 64 values.
+KERNEL(256, loss_parts, LossParts) {
+    SHARED(scratch);
+    const u64 first = blockIdx.x * (u64)PLACES, wanted = p.control->wanted;
+    double nll = 0.0;
+    u64 correct = 0;
+    for (u64 place = first + threadIdx.x; place < first + PLACES && place < wanted; place += blockDim.x) {
+        nll += (double)p.nll[place];
+        correct += p.best[place] == (u32)p.targets[place];
+    }
+    nll = ordered_sum(nll, (double*)scratch);
+    correct = ordered_sum(correct, (u64*)scratch);
+    if (threadIdx.x == 0) p.parts[blockIdx.x] = {nll, correct};
+}
 
 struct Squares {
     const float* grads;  // [total]
-    float* parts;        // [parts]
-    u64 total;
+    float* parts;        // [grid]
+    u64 total, part;
 };
 
-// 256 threads, 32 shared values.
+// Shared: 32 values.
 KERNEL(256, squares, Squares) {
     SHARED(scratch);
-    const u64 first = blockIdx.x * (u64)PART;
+    const u64 first = blockIdx.x * p.part;
     float sum = 0.0f;
-    for (u64 index = first + threadIdx.x; index < first + PART && index < p.total; index += blockDim.x)
+    for (u64 index = first + threadIdx.x; index < first + p.part && index < p.total; index += blockDim.x)
         sum += p.grads[index] * p.grads[index];
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) p.parts[blockIdx.x] = sum;
 }
 
-// What changes from step to step.
-struct Schedule {
-    float rate, step_size, second_correction, unused;
+struct FinishStep {
+    const LossPart* losses;    // [loss_count]
+    const float* squares;      // [square_count]
+    const Control* control;
+    const Schedule* schedule;
+    Step* step;
+    double beta1, beta2, clip, weight_decay;
+    u32 loss_count, square_count;
+    u32 training, unused;      // whether an update follows
 };
+
+__device__ inline bool is_finite(double value) { return fabs(value) <= 1.7976931348623157e308; }
+
+// One block. Shared: 64 values.
+KERNEL(256, finish_step, FinishStep) {
+    SHARED(scratch);
+    double nll = 0.0, sum = 0.0;
+    u64 correct = 0;
+    for (u32 part = threadIdx.x; part < p.loss_count; part += blockDim.x) {
+        nll += p.losses[part].nll;
+        correct += p.losses[part].correct;
+    }
+    for (u32 part = threadIdx.x; part < p.square_count; part += blockDim.x) sum += (double)p.squares[part];
+    nll = ordered_sum(nll, (double*)scratch);
+    sum = ordered_sum(sum, (double*)scratch);
+    correct = ordered_sum(correct, (u64*)scratch);
+    if (threadIdx.x != 0) return;
+    Step* const step = p.step;
+    const double loss = nll / p.control->wanted, norm = sqrt(sum);
+    step->loss = loss;
+    step->norm = norm;
+    step->correct = correct;
+    if (!p.training) return;
+    if (!(is_finite(loss) && is_finite(norm)) && step->bad_step == NO_STEP) {
+        step->bad_step = p.schedule->step;
+        step->bad_loss = loss;
+        step->bad_norm = norm;
+    }
+    // A norm that is not finite updates nothing, and does not count in the corrections of the bias.
+    step->update = is_finite(norm);
+    if (!step->update) return;
+    const double updates = (double)++step->updates, rate = p.schedule->rate;
+    step->factor = (float)(p.clip > 0.0 && norm > p.clip ? p.clip / norm : 1.0);
+    step->step_size = (float)(rate / (1.0 - pow(p.beta1, updates)));
+    step->second_correction = (float)(1.0 / sqrt(1.0 - pow(p.beta2, updates)));
+    step->decay = (float)(1.0 - rate * p.weight_decay);
+}
 
 struct AdamW {
-    float* values;             // [total]
-    const float* grads;        // [total]
-    float* first;              // [total]
-    float* second;             // [total]
-    const float* parts;        // [part_count]: sums of squares
-    const float* decays;       // [total / 64]: 1 where weight decay applies, else 0
-    const Schedule* schedule;
-    float* norm;               // [1]
+    float* values;        // [total]
+    const float* grads;   // [total]
+    float* first;         // [total]
+    float* second;        // [total]
+    const float* decays;  // [total / 64]: 1 where weight decay applies, else 0
+    const Step* step;
     u64 total;
-    u32 part_count;
-    float clip, beta1, beta2, epsilon, weight_decay;
+    float beta1, beta2, epsilon;
+    u32 unused;
 };
 
-// 256 threads, 32 shared values.
+// A parameter begins at a multiple of 64 values, so a warp never sees two parameters' decay.
 KERNEL(256, adamw, AdamW) {
-    SHARED(scratch);
-    float sum = 0.0f;
-    for (u32 part = threadIdx.x; part < p.part_count; part += blockDim.x) sum += p.parts[part];
-    const float norm = sqrtf(block_sum(sum, scratch));
-    if (blockIdx.x == 0 && threadIdx.x == 0) *p.norm = norm;
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
-    // A norm that is not finite updates nothing.
-    if (index >= p.total || !(norm < 3.0e38f)) return;
-    const float factor = p.clip > 0.0f && norm > p.clip ? p.clip / norm : 1.0f;
-    const float g = p.grads[index] * factor;
+    const Step* const step = p.step;
+    if (index >= p.total || !step->update) return;
+    const float g = p.grads[index] * step->factor;
     const float m = p.beta1 * p.first[index] + (1.0f - p.beta1) * g;
     const float v = p.beta2 * p.second[index] + (1.0f - p.beta2) * g * g;
     p.first[index] = m;
     p.second[index] = v;
-    const float decay = 1.0f - p.schedule->rate * p.weight_decay * p.decays[index / 64];
-    const float denominator = sqrtf(v) * p.schedule->second_correction + p.epsilon;
-    p.values[index] = p.values[index] * decay - p.schedule->step_size * m / denominator;
+    const float decay = p.decays[index / 64] > 0.0f ? step->decay : 1.0f;
+    const float denominator = sqrtf(v) * step->second_correction + p.epsilon;
+    p.values[index] = p.values[index] * decay - step->step_size * m / denominator;
 }

@@ -16,6 +16,7 @@ pub mod rows;
 pub mod simd;
 pub mod testing;
 pub mod testing_ends;
+pub mod testing_speed;
 pub mod units;
 
 pub use longhaul_plugin_api as api;

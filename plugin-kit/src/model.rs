@@ -10,7 +10,7 @@ use longhaul_plugin_api::data::{
     Batch, DeviceKind, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
     extra,
 };
-use longhaul_plugin_api::error::{ErrorKind, PluginError};
+use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth};
 
 use crate::backbone::{Architecture, trace};
@@ -240,7 +240,7 @@ fn poisoned() -> PluginError {
     PluginError::internal("an earlier call panicked while it changed the parameters")
 }
 
-pub(crate) fn report(sums: LossSums, gradient_norm: f64, learning_rate: f64) -> StepReport {
+fn report(sums: LossSums, gradient_norm: f64, learning_rate: f64) -> StepReport {
     StepReport {
         loss: sums.nll / sums.scored as f64,
         gradient_norm,
@@ -250,13 +250,24 @@ pub(crate) fn report(sums: LossSums, gradient_norm: f64, learning_rate: f64) -> 
     }
 }
 
-pub(crate) fn check_length(name: &str, expected: usize, got: usize) -> Result<()> {
-    if expected == got {
-        return Ok(());
+/// Refuses a training step of a training that was not begun.
+pub(crate) fn not_begun() -> PluginError {
+    PluginError::bad_option("train_step before begin_training")
+}
+
+/// Refuses to read what was not computed.
+pub(crate) fn no_gradient(index: usize) -> PluginError {
+    PluginError::bad_option(format!(
+        "no gradient of parameter {index}: call loss_and_gradients first"
+    ))
+}
+
+/// Refuses a session for nobody.
+pub(crate) fn check_rows(rows: usize) -> Result<()> {
+    if rows == 0 {
+        return Err(PluginError::bad_option("a session of 0 rows"));
     }
-    Err(PluginError::bad_option(format!(
-        "parameter `{name}` has {expected} values, and {got} were offered"
-    )))
+    Ok(())
 }
 
 impl Model for KitModel {
@@ -270,23 +281,14 @@ impl Model for KitModel {
 
     fn read_parameter(&self, index: usize, values: &mut [f32]) -> Result<()> {
         let params = self.shared.params.read().map_err(|_| poisoned())?;
-        let entry = params
-            .entries
-            .get(index)
-            .ok_or_else(|| no_parameter(index))?;
-        check_length(&entry.name, entry.values.len(), values.len())?;
-        values.copy_from_slice(&entry.values);
+        values.copy_from_slice(&params.checked(index, values.len())?.values);
         Ok(())
     }
 
     fn write_parameter(&mut self, index: usize, values: &[f32]) -> Result<()> {
         let mut params = self.shared.params.write().map_err(|_| poisoned())?;
-        let entry = params
-            .entries
-            .get_mut(index)
-            .ok_or_else(|| no_parameter(index))?;
-        check_length(&entry.name, entry.values.len(), values.len())?;
-        entry.values.copy_from_slice(values);
+        params.checked(index, values.len())?;
+        params.entries[index].values.copy_from_slice(values);
         Ok(())
     }
 
@@ -298,7 +300,7 @@ impl Model for KitModel {
 
     fn train_step(&mut self, batch: &Batch<'_>, step: u64) -> Result<StepReport> {
         if self.optimizer.is_none() {
-            return Err(PluginError::bad_option("train_step before begin_training"));
+            return Err(not_begun());
         }
         let sums = self.gradients(batch)?;
         let Self {
@@ -327,12 +329,10 @@ impl Model for KitModel {
     }
 
     fn read_gradient(&self, index: usize, values: &mut [f32]) -> Result<()> {
-        let gradient = self.trainer.gradient(index).ok_or_else(|| {
-            PluginError::bad_option(format!(
-                "no gradient of parameter {index}: call loss_and_gradients first"
-            ))
-        })?;
-        check_length(&index.to_string(), gradient.len(), values.len())?;
+        let params = self.shared.params.read().map_err(|_| poisoned())?;
+        params.checked(index, values.len())?;
+        let gradient = self.trainer.gradient(index);
+        let gradient = gradient.ok_or_else(|| no_gradient(index))?;
         values.copy_from_slice(&gradient);
         Ok(())
     }
@@ -342,18 +342,11 @@ impl Model for KitModel {
     }
 
     fn declared_state_bytes(&self, length: u64) -> u64 {
-        self.shared
-            .program
-            .states()
-            .iter()
-            .map(|state| state.bytes(length))
-            .sum()
+        self.shared.program.state_bytes(length)
     }
 
     fn new_session(&self, rows: usize) -> Result<Box<dyn Session>> {
-        if rows == 0 {
-            return Err(PluginError::bad_option("a session of 0 rows"));
-        }
+        check_rows(rows)?;
         let shared = Arc::clone(&self.shared);
         let state = SessionState::new(&shared.program, rows, shared.poison);
         Ok(Box::new(KitSession { shared, state }))
@@ -362,10 +355,6 @@ impl Model for KitModel {
     fn notes(&self) -> Vec<String> {
         vec![format!("vector level {:?}", crate::simd::level())]
     }
-}
-
-pub(crate) fn no_parameter(index: usize) -> PluginError {
-    PluginError::new(ErrorKind::BadOption, format!("no parameter {index}"))
 }
 
 /// Parameters and state values read, over a feed's tokens, from which on it runs in the pool. A smaller

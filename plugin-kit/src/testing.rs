@@ -625,7 +625,8 @@ fn gather(rows: &crate::engine::operation::Rows<'_>, count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn draws(seed: u64) -> impl FnMut() -> f32 {
+/// Uniform draws from [0, 1), the same for the same seed.
+pub(crate) fn draws(seed: u64) -> impl FnMut() -> f32 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     move || (rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32
 }

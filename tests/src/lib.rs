@@ -2,6 +2,7 @@
 //! versions of the ABI. The tests themselves are in `tests/`; nothing here may depend on the host's own code.
 
 pub mod build;
+pub mod card;
 pub mod host;
 pub mod in_process;
 pub mod mutants;

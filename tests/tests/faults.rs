@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use longhaul_tests::build::{faulty, fixture, workspace};
-use longhaul_tests::host::{Folder, Row, longhaul};
+use longhaul_tests::host::{Folder, Row, longhaul, rows};
 
 /// What a fault must lead to in a run that evaluates at 16, 32 and 64 tokens.
 struct Expectation {
@@ -58,6 +58,7 @@ const TABLE: &[Expectation] = &[
         "failed",
         &["NaN", "learning rate"],
     ),
+    in_training("fault=silent-steps", "failed", &["reported in full"]),
     in_training("fault=leak", "out-of-memory", &["memory"]),
     in_training("fault=out-of-memory", "out-of-memory", &["1 TiB"]),
     in_training("fault=error-in-build", "failed", &["refuses to be built"]),
@@ -219,6 +220,34 @@ fn every_fault_costs_its_own_records_and_the_rest_of_the_run_finishes() {
     }
 }
 
+/// A host asks for the steps it records, and a model may leave the others unread: what is recorded is the same.
+#[test]
+fn steps_that_nobody_records_need_not_be_read() {
+    let points = |options: &str| {
+        let folder = Folder::default();
+        longhaul(folder.run(&[options], "16", &["--steps", "300"])).expect(0);
+        let (training, results) = (rows(&folder.file("training.csv")), folder.results());
+        let columns = [
+            "step",
+            "loss",
+            "accuracy",
+            "gradient_norm",
+            "step_learning_rate",
+        ];
+        let point = |row: &Row| columns.map(|column| row[column].clone());
+        let points: Vec<_> = training.iter().map(point).collect();
+        (
+            points,
+            results[0]["value"].clone(),
+            results[0]["nll"].clone(),
+        )
+    };
+    let quiet = points("fault=quiet-steps");
+    assert!(quiet.0.len() < 100, "{} of 300 steps", quiet.0.len());
+    assert_eq!(quiet.0.last().expect("points")[0], "299");
+    assert_eq!(quiet, points("fault=none"));
+}
+
 /// Libraries that are wrong as a whole, each with what the warning says of it.
 fn broken(folder: &Path) -> Vec<(PathBuf, &'static str)> {
     let text = folder.join("libtext.so");
@@ -292,6 +321,7 @@ const CHECKED: &[(&str, &str)] = &[
     ("nondeterministic", "same-bytes"),
     ("lies-about-state", "state-bytes"),
     ("nan-loss", "training"),
+    ("silent-steps", "training"),
     ("nan-in-feed", "chunks"),
     ("short-answers", "training-feed"),
     ("abort-in-feed", "chunks"),

@@ -1,7 +1,8 @@
 //! `run.toml`: the plan, the versions, the plugins, the machine and the command. Written once, before
 //! work begins; `--resume` and `eval` go by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,9 @@ pub struct Manifest {
     pub threads: u32,
     /// Limits of a unit.
     pub limits: LimitsRecord,
+    /// Variables that plugins may go by, such as `LONGHAUL_PRODUCTS`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
     /// Versions.
     pub versions: Versions,
     /// The machine.
@@ -102,6 +106,7 @@ impl Manifest {
             jobs,
             threads,
             limits,
+            environment: environment(std::env::vars_os()),
             versions: Versions {
                 longhaul: env!("CARGO_PKG_VERSION").to_owned(),
                 plugin_api: longhaul_plugin_api::abi::API_VERSION.to_owned(),
@@ -152,10 +157,10 @@ impl Manifest {
 
     /// In which way another plan differs from this one; `None` if it does not.
     pub fn difference(&self, plan: &Plan) -> Option<String> {
-        if self.run_id == plan.run_id && self.units == plan.units {
+        let mut found = self.environment_difference(&environment(std::env::vars_os()));
+        if found.is_empty() && self.run_id == plan.run_id && self.units == plan.units {
             return None;
         }
-        let mut found = Vec::new();
         let (there, here) = (device::kind(&self.device), device::kind(&plan.device));
         if there != here {
             found.push(format!("device is {there} there and {here} here"));
@@ -188,6 +193,35 @@ impl Manifest {
         found.truncate(4);
         Some(found.join("; "))
     }
+
+    fn environment_difference(&self, here: &BTreeMap<String, String>) -> Vec<String> {
+        let names: BTreeSet<&String> = self.environment.keys().chain(here.keys()).collect();
+        let words = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
+        names
+            .into_iter()
+            .map(|name| (name, self.environment.get(name), here.get(name)))
+            .filter(|(_, there, here)| there != here)
+            .map(|(name, there, here)| {
+                format!("{name} is {} there and {} here", words(there), words(here))
+            })
+            .collect()
+    }
+}
+
+/// Variables of this project that do not change what a model computes.
+const INCONSEQUENTIAL: [&str; 3] = [
+    "LONGHAUL_LOG",
+    "LONGHAUL_PLUGIN_PATH",
+    longhaul_plugin_api::kernels::CACHE_VARIABLE,
+];
+
+/// Those of some variables that plugins may go by: all of this project but for the ones that change nothing.
+fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    let text = |word: OsString| word.to_string_lossy().into_owned();
+    all.map(|(name, value)| (text(name), text(value)))
+        .filter(|(name, _)| name.starts_with("LONGHAUL_"))
+        .filter(|(name, _)| !INCONSEQUENTIAL.contains(&name.as_str()))
+        .collect()
 }
 
 /// Every architecture, task, seed and learning rate of some units, for comparison.
@@ -323,6 +357,27 @@ mod tests {
                 .difference(&device)
                 .unwrap()
                 .contains("cpu there and cuda here")
+        );
+    }
+
+    #[test]
+    fn what_plugins_go_by_is_written_down() {
+        let pair = |name: &str, value: &str| (name.into(), value.into());
+        let set = environment(
+            [
+                pair("LONGHAUL_PRODUCTS", "tf32"),
+                pair("LONGHAUL_LOG", "debug"),
+                pair("HOME", "/"),
+            ]
+            .into_iter(),
+        );
+        let mut manifest = manifest(vec![unit()]);
+        manifest.environment = set.clone();
+        assert_eq!(set.len(), 1);
+        assert!(manifest.environment_difference(&set).is_empty());
+        assert_eq!(
+            manifest.environment_difference(&BTreeMap::new()),
+            ["LONGHAUL_PRODUCTS is tf32 there and not set here"]
         );
     }
 }

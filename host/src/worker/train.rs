@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use longhaul_plugin_api::client::LoadedModel;
-use longhaul_plugin_api::data::{Batch, StepReport, TrainConfig};
+use longhaul_plugin_api::data::{Batch, Reporting, StepReport, TrainConfig};
 use longhaul_tasks::Task;
 
 use crate::worker::batches::{Ahead, BatchPlan, TrainingBatch};
@@ -36,6 +36,8 @@ pub fn train(
         clip_norm: training.clip_norm,
         ..TrainConfig::default()
     };
+    // A card need not be waited for at steps that are not recorded.
+    let config = config.reported_every((training.steps / POINTS).max(1));
     clock.inside(|| model.begin_training(&config))?;
     let plan = BatchPlan {
         length_min: training.length_min,
@@ -51,7 +53,7 @@ pub fn train(
             making += 1;
             made
         });
-        let mut report = Reports::new(steps);
+        let mut report = Reports::new(config.reporting());
         for step in 0..steps {
             let batch = ahead.next().ok_or_else(|| {
                 Failure::error(format!("the task made no batch for training step {step}"))
@@ -67,10 +69,10 @@ pub fn train(
     })
 }
 
-/// Says how training goes, at fixed steps for the record and now and then for the eye.
+/// Says how training goes: at the steps that are reported in full for the record, and now and then for the
+/// eye. Of a step that was not read it says nothing, as the next recorded one is read.
 struct Reports {
-    steps: u64,
-    every: u64,
+    reporting: Reporting,
     begun: Instant,
     /// When something was said last.
     glance: Instant,
@@ -81,11 +83,10 @@ struct Reports {
 }
 
 impl Reports {
-    fn new(steps: u64) -> Self {
+    fn new(reporting: Reporting) -> Self {
         let now = Instant::now();
         Self {
-            steps,
-            every: (steps / POINTS).max(1),
+            reporting,
             begun: now,
             glance: now,
             recorded: now,
@@ -95,8 +96,8 @@ impl Reports {
 
     fn step(&mut self, step: u64, report: &StepReport, tokens: u64) {
         self.tokens += tokens;
-        let record = step.is_multiple_of(self.every) || step + 1 == self.steps;
-        if !record && self.glance.elapsed() < GLANCE {
+        let record = self.reporting.is_due(step);
+        if report.is_unread() || (!record && self.glance.elapsed() < GLANCE) {
             return;
         }
         let seconds = self.recorded.elapsed().as_secs_f64();

@@ -54,8 +54,7 @@ impl Blas {
         let workspace = workspace.map_err(|error| {
             // SAFETY: made above, given back once.
             let _ = unsafe { result::destroy_handle(handle) };
-            let what = format!("cuda:{index}, a workspace of 32 MiB: {error}");
-            PluginError::new(ErrorKind::OutOfMemory, what)
+            super::driver::failed(&format!("cuda:{index}, a workspace of 32 MiB"), error)
         })?;
         Ok(Self {
             index,

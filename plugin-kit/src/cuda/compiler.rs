@@ -1,6 +1,7 @@
 //! CUDA C++ to machine code at first use, by NVRTC, for one architecture of cards; kept on disk under a
-//! hash of everything that went in. A file appears under its name when it is whole, so several workers
-//! may compile the same source at the same time. No card is needed.
+//! hash of everything that went in, with a hash of itself at its end. A file appears under its name when it
+//! is whole, so several workers may compile the same source at the same time; one that was damaged since is
+//! made again. No card is needed.
 
 use std::ffi::{CStr, CString};
 
@@ -61,9 +62,7 @@ pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let file = cache_folder().map(|folder| folder.join(format!("{name}.cubin")));
-    let kept = file.as_ref().and_then(|file| std::fs::read(file).ok());
-    // What is not the beginning of an ELF file is made again.
-    if let Some(kept) = kept.filter(|kept| kept.starts_with(b"\x7fELF")) {
+    if let Some(kept) = file.as_ref().and_then(|file| kept(file)) {
         return Ok(kept);
     }
     let (code, _) = compile(source.file, &text, architecture, &[])?;
@@ -89,11 +88,26 @@ pub fn report(source: &KernelSource, architecture: u32) -> Result<String> {
     .map(|(_, log)| log)
 }
 
+/// Bytes of the hash at a kept file's end.
+const HASH_BYTES: usize = 32;
+
+/// What [`keep`] kept, if it is there as it was.
+fn kept(file: &std::path::Path) -> Option<Vec<u8>> {
+    let mut bytes = std::fs::read(file).ok()?;
+    let code = bytes.len().checked_sub(HASH_BYTES)?;
+    if Sha256::digest(&bytes[..code])[..] != bytes[code..] {
+        return None;
+    }
+    bytes.truncate(code);
+    Some(bytes)
+}
+
 fn keep(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(std::path::Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut part = tempfile::NamedTempFile::new_in(folder)?;
     std::io::Write::write_all(&mut part, code)?;
+    std::io::Write::write_all(&mut part, &Sha256::digest(code))?;
     part.as_file().sync_all()?;
     part.persist(file)?;
     Ok(())
@@ -155,4 +169,28 @@ impl Drop for Program {
 /// A name of the driver's or the compiler's as text.
 pub(crate) fn text(name: &CStr) -> String {
     name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{keep, kept};
+
+    #[test]
+    fn only_what_is_whole_is_taken_from_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.cubin");
+        assert_eq!(kept(&file), None, "nothing is there");
+        let code = b"\x7fELF and more".to_vec();
+        keep(&file, &code).unwrap();
+        assert_eq!(kept(&file), Some(code));
+        let whole = std::fs::read(&file).unwrap();
+        for damage in [&whole[..whole.len() - 1], &whole[..8], b""] {
+            std::fs::write(&file, damage).unwrap();
+            assert_eq!(kept(&file), None, "{} bytes", damage.len());
+        }
+        let mut flipped = whole;
+        flipped[6] ^= 1;
+        std::fs::write(&file, flipped).unwrap();
+        assert_eq!(kept(&file), None, "another byte");
+    }
 }

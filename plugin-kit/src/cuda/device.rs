@@ -89,7 +89,7 @@ pub trait KernelParams: Copy + 'static {
     fn bytes(&self) -> &[u8];
 }
 
-/// A struct of [`Ptr`], `u32`, `i32`, `f32` and `u64` fields, laid out as C does it, as a kernel's one
+/// A struct of [`Ptr`], `u64`, `f64`, `u32`, `i32` and `f32` fields, laid out as C does it, as a kernel's one
 /// parameter. Fields of eight bytes come first and those of four in an even number, so that there is no
 /// padding; a struct with padding does not compile.
 ///

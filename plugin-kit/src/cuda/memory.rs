@@ -12,7 +12,7 @@ use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
 
 /// Values between possible starts of a buffer.
-const ALIGNMENT: usize = 64;
+pub(crate) const ALIGNMENT: usize = 64;
 
 /// NaN, for buffers whose content must not matter.
 const POISON: u32 = 0x7fc0_0000;
@@ -180,7 +180,8 @@ pub fn download(device: &dyn Device, from: Ptr, count: usize) -> Result<Vec<f32>
     Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
 }
 
-/// The buffers of a run in one allocation, which grows with the largest shape so far.
+/// The buffers of a run in one allocation, which grows with the largest shape so far. All shapes share it;
+/// the addresses below are those of the shape prepared last, and a recording keeps its own.
 pub struct DeviceArena {
     memory: Memory,
     /// Activations and saved buffers by id.
@@ -205,7 +206,16 @@ impl DeviceArena {
         })
     }
 
-    /// Lays the buffers out for a shape; whether the allocation is another one now, so that what was
+    /// Fills every buffer with NaN.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn poison(&self) -> Result<()> {
+        let memory = &self.memory;
+        memory.device.fill(memory.ptr(), POISON, memory.values())
+    }
+
+    /// Lays the buffers out for a shape that is to be run or recorded; whether the allocation is another one now, so that what was
     /// recorded before is void. With `poison` everything is NaN afterwards.
     ///
     /// # Errors
@@ -226,8 +236,7 @@ impl DeviceArena {
         let layout = Layout::new(lengths.iter().copied().chain(gradients));
         let moved = self.memory.grow(layout.total)?;
         if poison {
-            let memory = &self.memory;
-            memory.device.fill(memory.ptr(), POISON, memory.values())?;
+            self.poison()?;
         }
         let place = |start: &usize| self.memory.ptr().value(*start);
         self.values = layout.starts[..count].iter().map(place).collect();

@@ -1,27 +1,32 @@
-//! A traced program on a device: gradients of a batch. The whole pass is recorded once for a shape and
-//! replayed; what changes from batch to batch is uploaded before.
+//! A traced program on a device: gradients of a batch, and training steps. The whole step, from the
+//! embedding to the update, is recorded once for a shape and replayed; what changes from batch to batch is
+//! uploaded before, in one piece. The host waits for the device only where results are read.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
-use longhaul_plugin_api::data::Batch;
+use longhaul_plugin_api::data::{Batch, StepReport, TrainConfig};
 use longhaul_plugin_api::error::PluginError;
 
-use super::device::{Device, Ptr, Recording};
-use super::memory::{DeviceArena, Memory, ParamBlock, download, to_bytes};
-use super::optimizer::GradientNorm;
-use super::run::{Buffers, Control, CudaRun, DeviceState, Ports};
+use super::device::Device;
+use super::memory::{DeviceArena, ParamBlock};
+use super::optimizer::DeviceAdamW;
+use super::ports::{Inputs, Places, PortMemory, Schedule};
+use super::recordings::Recordings;
+use super::run::{Buffers, Control, CudaRun};
+use super::totals::StepTotals;
 use crate::engine::graph::Program;
-use crate::engine::operation::LossSums;
+use crate::engine::operation::Wanted;
+use crate::engine::optimizer::learning_rate;
 use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
+use crate::model::not_begun;
 
 /// Wanted positions are rounded up to a multiple of this, so that batches which differ a little in their
 /// number replay one recording.
 const WANTED_STEP: usize = 64;
 
-/// Most shapes whose recordings are kept.
+/// Most recordings that are kept.
 const RECORDINGS: usize = 256;
 
 /// Compiles what a program's operations launch.
@@ -61,80 +66,19 @@ impl DeviceModel {
     }
 }
 
-/// Inputs and results of runs in device memory, in one allocation.
-pub(crate) struct PortMemory {
-    memory: Memory,
-    /// Where they stand for the shape last prepared.
-    pub ports: Ports,
-}
-
-impl PortMemory {
-    pub fn new(device: &Arc<dyn Device>) -> Result<Self> {
-        Ok(Self {
-            memory: Memory::new(device, 0)?,
-            ports: Ports::default(),
-        })
-    }
-
-    /// Makes room for a shape, with `logits` values of logits; whether anything is at another place now.
-    pub fn prepare(&mut self, shape: Shape, logits: usize) -> Result<bool> {
-        let sizes = [
-            4,
-            shape.rows * shape.length,
-            shape.scored,
-            shape.scored,
-            shape.scored,
-            shape.scored,
-            logits,
-        ];
-        let mut starts = [0; 7];
-        let mut total = 0;
-        for (start, size) in starts.iter_mut().zip(sizes) {
-            *start = total;
-            total += size.next_multiple_of(64);
-        }
-        let moved = self.memory.grow(total)?;
-        let at = |index: usize| self.memory.ptr().value(starts[index]);
-        self.ports = Ports {
-            control: at(0),
-            tokens: at(1),
-            wanted: at(2),
-            targets: at(3),
-            nll: at(4),
-            best: at(5),
-            logits: if logits > 0 { at(6) } else { Ptr::default() },
-        };
-        Ok(moved)
-    }
-}
-
-/// Uploads four-byte words.
-pub(crate) fn upload_words<T: Copy>(
-    device: &dyn Device,
-    to: Ptr,
-    words: &[T],
-    bytes: fn(T) -> [u8; 4],
-) -> Result<()> {
-    if words.is_empty() {
-        return Ok(());
-    }
-    let bytes: Vec<u8> = words.iter().flat_map(|word| bytes(*word)).collect();
-    device.upload(to, &bytes)
-}
-
-/// Gradients on a device, with the buffers for computing them.
+/// Gradients and training steps on a device, with the buffers for computing them.
 pub struct DeviceTrainer {
-    // First, so that it goes before the memory and the device that it names.
-    recordings: HashMap<Shape, Box<dyn Recording>>,
+    /// By shape, and whether it ends with an update. First, so that they go before the memory and the device
+    /// that they name.
+    recordings: Recordings<(Shape, bool)>,
+    optimizer: Option<DeviceAdamW>,
+    totals: StepTotals,
     /// Gradient sums of the last batch.
     pub grads: ParamBlock,
-    /// Their norm.
-    pub norm: GradientNorm,
     arena: DeviceArena,
     ports: PortMemory,
     poison: bool,
-    wanted: Vec<u32>,
-    targets: Vec<i32>,
+    wanted: Vec<Wanted>,
 }
 
 impl DeviceTrainer {
@@ -145,18 +89,58 @@ impl DeviceTrainer {
     pub fn new(device: &Arc<dyn Device>, params: &Params, poison: bool) -> Result<Self> {
         let grads = ParamBlock::zeros(device, params)?;
         Ok(Self {
-            norm: GradientNorm::new(device, &grads)?,
+            totals: StepTotals::new(device, &grads)?,
+            optimizer: None,
             grads,
             arena: DeviceArena::new(device)?,
             ports: PortMemory::new(device)?,
-            recordings: HashMap::new(),
+            recordings: Recordings::new(RECORDINGS),
             poison,
             wanted: Vec::new(),
-            targets: Vec::new(),
         })
     }
 
-    /// Computes loss sums, and leaves the gradients of the mean loss in [`DeviceTrainer::grads`].
+    /// Begins a training, with zero moments.
+    ///
+    /// # Errors
+    /// Memory is exhausted.
+    pub fn begin(
+        &mut self,
+        device: &Arc<dyn Device>,
+        config: &TrainConfig,
+        params: &Params,
+    ) -> Result<()> {
+        let optimizer = DeviceAdamW::new(device, config, params)?;
+        // These name the moments that there were.
+        self.recordings.retain(|(_, update)| !update);
+        self.optimizer = Some(optimizer);
+        self.totals.begin(device.as_ref())
+    }
+
+    /// A training step. Its results are read, and so the device is waited for, where they are due.
+    ///
+    /// # Errors
+    /// No training was begun; a batch without scored positions; whatever an operation refuses; the device's;
+    /// at a step that is due, the first one before it that was not finite.
+    pub fn step(
+        &mut self,
+        program: &Program,
+        model: &DeviceModel,
+        batch: &Batch<'_>,
+        step: u64,
+    ) -> Result<StepReport> {
+        let optimizer = self.optimizer.as_ref().ok_or_else(not_begun)?;
+        let rate = learning_rate(&optimizer.config, step);
+        let due = optimizer.config.reporting().is_due(step);
+        self.run(program, model, batch, Some(Schedule { rate, step }))?;
+        if due {
+            self.report(model.device.as_ref(), Some(step), rate)
+        } else {
+            Ok(StepReport::unread(rate))
+        }
+    }
+
+    /// Computes the loss, and leaves the gradients of the mean loss in [`DeviceTrainer::grads`].
     ///
     /// # Errors
     /// A batch without scored positions; whatever an operation refuses; the device's.
@@ -165,7 +149,40 @@ impl DeviceTrainer {
         program: &Program,
         model: &DeviceModel,
         batch: &Batch<'_>,
-    ) -> Result<LossSums> {
+    ) -> Result<StepReport> {
+        self.run(program, model, batch, None)?;
+        self.report(model.device.as_ref(), None, 0.0)
+    }
+
+    /// Reads the last batch's results; of training step `step`, where it was one.
+    fn report(&self, device: &dyn Device, step: Option<u64>, rate: f64) -> Result<StepReport> {
+        let totals = self.totals.read(device)?;
+        if let (Some(step), Some((bad_step, loss, norm))) = (step, totals.bad) {
+            self.totals.forget_bad(device)?;
+            // If it is this one, the report says so.
+            if bad_step != step {
+                let mut error = PluginError::not_finite(loss, norm);
+                error.message = format!("training step {bad_step}: {}", error.message).into();
+                return Err(error);
+            }
+        }
+        Ok(StepReport {
+            loss: totals.loss,
+            gradient_norm: totals.norm,
+            learning_rate: rate,
+            scored: self.wanted.len() as u64,
+            correct: totals.correct,
+        })
+    }
+
+    /// Puts a batch through the program; with a schedule, an update follows.
+    fn run(
+        &mut self,
+        program: &Program,
+        model: &DeviceModel,
+        batch: &Batch<'_>,
+        schedule: Option<Schedule>,
+    ) -> Result<()> {
         self.list_wanted(batch.targets.as_slice());
         if self.wanted.is_empty() {
             return Err(PluginError::bad_option(
@@ -177,55 +194,69 @@ impl DeviceTrainer {
             length: batch.length as usize,
             scored: self.wanted.len().next_multiple_of(WANTED_STEP),
         };
-        let device = model.device.as_ref();
-        // Buffers are laid out anew for each shape in memory that all shapes share.
-        let arena = self.arena.prepare(program, shape, true, self.poison);
-        let moved = arena.and_then(|moved| Ok(self.ports.prepare(shape, 0)? || moved));
-        // What was recorded names addresses: also an error may have given some of them back.
-        if !matches!(moved, Ok(false)) || self.recordings.len() >= RECORDINGS {
-            self.recordings.clear();
+        let (device, key) = (model.device.as_ref(), (shape, schedule.is_some()));
+        if !self.recordings.recall(&key) {
+            self.record(program, model, key)?;
         }
-        moved?;
-        self.upload(device, batch)?;
-        if !self.recordings.contains_key(&shape) {
-            let recording = device.record(&mut || self.pass(program, model, shape))?;
-            self.recordings.insert(shape, recording);
+        if self.poison {
+            self.arena.poison()?;
         }
-        device.replay(self.recordings[&shape].as_ref())?;
-        self.read_loss(device)
+        let count = self.wanted.len();
+        let inputs = Inputs {
+            control: Control {
+                position: 0,
+                wanted: count as u32,
+                loss_scale: 1.0 / count as f32,
+            },
+            schedule: schedule.unwrap_or_default(),
+            tokens: batch.tokens.as_slice(),
+            wanted: &self.wanted,
+        };
+        self.ports
+            .upload(device, &self.recordings.places(), &inputs)?;
+        self.recordings.replay(device)
     }
 
     fn list_wanted(&mut self, targets: &[i32]) {
         self.wanted.clear();
-        self.targets.clear();
-        for (position, &target) in targets.iter().enumerate() {
-            if target >= 0 {
-                self.wanted.push(position as u32);
-                self.targets.push(target);
-            }
-        }
+        let scored = targets.iter().enumerate().filter(|place| *place.1 >= 0);
+        self.wanted.extend(scored.map(|(position, &target)| Wanted {
+            position: position as u32,
+            target,
+            logits: false,
+        }));
     }
 
-    fn upload(&self, device: &dyn Device, batch: &Batch<'_>) -> Result<()> {
-        let ports = self.ports.ports;
-        let control = Control {
-            position: 0,
-            wanted: self.wanted.len() as u32,
-            loss_scale: 1.0 / self.wanted.len() as f32,
-        };
-        device.upload(ports.control, &control.bytes())?;
-        upload_words(
-            device,
-            ports.tokens,
-            batch.tokens.as_slice(),
-            u32::to_le_bytes,
-        )?;
-        upload_words(device, ports.wanted, &self.wanted, u32::to_le_bytes)?;
-        upload_words(device, ports.targets, &self.targets, i32::to_le_bytes)
+    /// Lays out and records a shape that is not known yet, as the latest.
+    fn record(&mut self, program: &Program, model: &DeviceModel, key: (Shape, bool)) -> Result<()> {
+        let (shape, update) = key;
+        // Buffers are laid out anew for each shape in memory that all shapes share.
+        let arena = self.arena.prepare(program, shape, true, false);
+        let laid_out = arena.and_then(|arena_moved| {
+            let (places, moved) = self.ports.lay_out(shape, 0)?;
+            Ok((places, moved || arena_moved))
+        });
+        // What was recorded names addresses: also an error may have given some of them back.
+        if !matches!(laid_out, Ok((_, false))) {
+            self.recordings.clear();
+        }
+        let (places, _) = laid_out?;
+        let recording = model.device.record(&mut || {
+            self.pass(program, model, shape, &places)?;
+            self.end(model, &places, update)
+        })?;
+        self.recordings.keep(key, places, recording);
+        Ok(())
     }
 
     /// Forward through the program, then backward.
-    fn pass(&self, program: &Program, model: &DeviceModel, shape: Shape) -> Result<()> {
+    fn pass(
+        &self,
+        program: &Program,
+        model: &DeviceModel,
+        shape: Shape,
+        places: &Places,
+    ) -> Result<()> {
         let run = CudaRun {
             device: model.device.as_ref(),
             shape,
@@ -237,7 +268,7 @@ impl DeviceTrainer {
                 param_grads: &self.grads.ptrs,
                 states: None,
             },
-            ports: self.ports.ports,
+            ports: places.ports,
             touched: &self.arena.touched,
         };
         self.arena
@@ -254,32 +285,17 @@ impl DeviceTrainer {
         Ok(())
     }
 
-    fn read_loss(&self, device: &dyn Device) -> Result<LossSums> {
-        let count = self.wanted.len();
-        let nll = download(device, self.ports.ports.nll, count)?;
-        let best = download(device, self.ports.ports.best, count)?;
-        let hits = best
-            .iter()
-            .zip(&self.targets)
-            .filter(|(best, target)| best.to_bits() == **target as u32);
-        Ok(LossSums {
-            nll: nll.iter().map(|nll| f64::from(*nll)).sum(),
-            scored: count as u64,
-            correct: hits.count() as u64,
-        })
+    /// What follows a pass: sums and norm, and in training the update.
+    fn end(&self, model: &DeviceModel, places: &Places, update: bool) -> Result<()> {
+        let device = model.device.as_ref();
+        let optimizer = self.optimizer.as_ref().filter(|_| update);
+        let config = optimizer.map(|optimizer| &optimizer.config);
+        self.totals.add_up(device, places, &self.grads, config)?;
+        match optimizer {
+            Some(optimizer) => {
+                optimizer.update(device, &model.params, &self.grads, self.totals.step())
+            }
+            None => Ok(()),
+        }
     }
-}
-
-/// Puts a state slot's rows together from host memory.
-pub(crate) fn upload_rows(
-    device: &dyn Device,
-    state: DeviceState,
-    row: usize,
-    row_values: usize,
-    values: &[f32],
-) -> Result<()> {
-    if values.is_empty() {
-        return Ok(());
-    }
-    device.upload(state.data.value(row * row_values), &to_bytes(values))
 }

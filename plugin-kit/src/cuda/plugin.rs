@@ -6,18 +6,15 @@ use longhaul_plugin_api::author::{Model, Result, Session};
 use longhaul_plugin_api::data::{
     Batch, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
 };
-use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::metadata::StateGrowth;
 
 use super::device::Device;
 use super::model::{DeviceModel, DeviceTrainer};
-use super::optimizer::DeviceAdamW;
 use super::session::DeviceSession;
 use crate::backbone::{Architecture, trace_on_device};
 use crate::engine::graph::Program;
-use crate::engine::operation::LossSums;
 use crate::engine::params::Params;
-use crate::model::{check_length, check_size, check_tokens, no_parameter, poison_wanted, report};
+use crate::model::{check_rows, check_size, check_tokens, no_gradient, poison_wanted};
 use crate::options::Settings;
 
 /// What model and sessions share.
@@ -35,7 +32,6 @@ pub struct DeviceKitModel {
     params: Params,
     trainer: DeviceTrainer,
     has_gradients: bool,
-    optimizer: Option<DeviceAdamW>,
     state_growth: StateGrowth,
 }
 
@@ -66,19 +62,8 @@ impl DeviceKitModel {
             }),
             params,
             has_gradients: false,
-            optimizer: None,
             state_growth: mixer.state_growth(),
         })
-    }
-
-    fn gradients(&mut self, batch: &Batch<'_>) -> Result<LossSums> {
-        check_tokens(self.shared.vocab, batch)?;
-        let shared = &self.shared;
-        let sums = self
-            .trainer
-            .gradients(&shared.program, &shared.model, batch)?;
-        self.has_gradients = true;
-        Ok(sums)
     }
 }
 
@@ -88,74 +73,47 @@ impl Model for DeviceKitModel {
     }
 
     fn read_parameter(&self, index: usize, values: &mut [f32]) -> Result<()> {
-        let entry = self
-            .params
-            .entries
-            .get(index)
-            .ok_or_else(|| no_parameter(index))?;
-        check_length(&entry.name, entry.values.len(), values.len())?;
+        self.params.checked(index, values.len())?;
         values.copy_from_slice(&self.shared.model.params.read(index)?);
         Ok(())
     }
 
     fn write_parameter(&mut self, index: usize, values: &[f32]) -> Result<()> {
-        let entry = self
-            .params
-            .entries
-            .get(index)
-            .ok_or_else(|| no_parameter(index))?;
-        check_length(&entry.name, entry.values.len(), values.len())?;
+        self.params.checked(index, values.len())?;
         self.shared.model.params.write(index, values)
     }
 
     fn begin_training(&mut self, config: &TrainConfig) -> Result<()> {
-        self.optimizer = Some(DeviceAdamW::new(
-            &self.shared.model.device,
-            config,
-            &self.params,
-        )?);
-        Ok(())
+        self.trainer
+            .begin(&self.shared.model.device, config, &self.params)
     }
 
     fn train_step(&mut self, batch: &Batch<'_>, step: u64) -> Result<StepReport> {
-        if self.optimizer.is_none() {
-            return Err(PluginError::bad_option("train_step before begin_training"));
-        }
-        let sums = self.gradients(batch)?;
         let Self {
-            shared,
-            trainer,
-            optimizer,
-            ..
+            shared, trainer, ..
         } = self;
-        let optimizer = optimizer.as_mut().expect("checked above");
-        let model = &shared.model;
-        let (norm, rate) = optimizer.step(
-            model.device.as_ref(),
-            &model.params,
-            &trainer.grads,
-            &trainer.norm,
-            step,
-        )?;
-        Ok(report(sums, norm, rate))
+        check_tokens(shared.vocab, batch)?;
+        let report = trainer.step(&shared.program, &shared.model, batch, step)?;
+        self.has_gradients = true;
+        Ok(report)
     }
 
     fn loss_and_gradients(&mut self, batch: &Batch<'_>) -> Result<StepReport> {
-        let sums = self.gradients(batch)?;
-        let device = self.shared.model.device.as_ref();
-        let norm = self.trainer.norm.read(device, &self.trainer.grads)?;
-        Ok(report(sums, norm, 0.0))
+        let Self {
+            shared, trainer, ..
+        } = self;
+        check_tokens(shared.vocab, batch)?;
+        let report = trainer.gradients(&shared.program, &shared.model, batch)?;
+        self.has_gradients = true;
+        Ok(report)
     }
 
     fn read_gradient(&self, index: usize, values: &mut [f32]) -> Result<()> {
-        if !self.has_gradients || index >= self.params.entries.len() {
-            return Err(PluginError::bad_option(format!(
-                "no gradient of parameter {index}: call loss_and_gradients first"
-            )));
+        if !self.has_gradients {
+            return Err(no_gradient(index));
         }
-        let gradient = self.trainer.grads.read(index)?;
-        check_length(&index.to_string(), gradient.len(), values.len())?;
-        values.copy_from_slice(&gradient);
+        self.params.checked(index, values.len())?;
+        values.copy_from_slice(&self.trainer.grads.read(index)?);
         Ok(())
     }
 
@@ -164,14 +122,11 @@ impl Model for DeviceKitModel {
     }
 
     fn declared_state_bytes(&self, length: u64) -> u64 {
-        let states = self.shared.program.states().iter();
-        states.map(|state| state.bytes(length)).sum()
+        self.shared.program.state_bytes(length)
     }
 
     fn new_session(&self, rows: usize) -> Result<Box<dyn Session>> {
-        if rows == 0 {
-            return Err(PluginError::bad_option("a session of 0 rows"));
-        }
+        check_rows(rows)?;
         let shared = Arc::clone(&self.shared);
         let Shared {
             program,

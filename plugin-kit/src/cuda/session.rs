@@ -7,9 +7,11 @@ use std::sync::Arc;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
 
-use super::device::{Device, Recording};
-use super::memory::{DeviceArena, Memory, download};
-use super::model::{DeviceModel, PortMemory, upload_rows, upload_words};
+use super::device::Device;
+use super::memory::{DeviceArena, Memory, download, to_bytes};
+use super::model::DeviceModel;
+use super::ports::{Inputs, Places, PortMemory, Schedule};
+use super::recordings::Recordings;
 use super::run::{Buffers, Control, CudaRun, DeviceState};
 use crate::engine::graph::Program;
 use crate::engine::operation::{Outputs, Wanted};
@@ -21,6 +23,13 @@ const PIECE_TOKENS: usize = 1 << 14;
 
 /// Longest piece of one row.
 const PIECE_LENGTH: usize = 4096;
+
+/// Wanted positions of a piece are rounded up to a multiple of this, and fewer than this to a power of two, so
+/// that pieces which differ a little in their number replay one recording.
+const WANTED_STEP: usize = 64;
+
+/// Most recordings that are kept.
+const RECORDINGS: usize = 16;
 
 /// The state slots of a session.
 pub struct DeviceStates {
@@ -123,7 +132,7 @@ impl DeviceStates {
         let (state, values) = (self.slots[slot], self.row_values(slot));
         for (row, given) in rows.iter().enumerate() {
             let StateSpec::Cache { per_token, .. } = self.specs[slot] else {
-                upload_rows(self.device.as_ref(), state, row, values, given)?;
+                upload_row(self.device.as_ref(), state, row, values, given)?;
                 continue;
             };
             let mut places = vec![0.0; values];
@@ -132,7 +141,7 @@ impl DeviceStates {
                 let place = (token % state.capacity as u64) as usize * per_token;
                 places[place..place + per_token].copy_from_slice(given);
             }
-            upload_rows(self.device.as_ref(), state, row, values, &places)?;
+            upload_row(self.device.as_ref(), state, row, values, &places)?;
         }
         Ok(())
     }
@@ -140,9 +149,9 @@ impl DeviceStates {
 
 /// State and buffers of one session.
 pub struct DeviceSession {
-    /// The shape last recorded, whether it made logits, and its recording; first, so that it goes before
-    /// the memory and the device that it names.
-    recorded: Option<(Shape, bool, Box<dyn Recording>)>,
+    /// By shape, and whether it makes logits. First, so that they go before the memory and the device that
+    /// they name.
+    recordings: Recordings<(Shape, bool)>,
     device: Arc<dyn Device>,
     rows: usize,
     position: u64,
@@ -179,7 +188,7 @@ impl DeviceSession {
             ports: PortMemory::new(device)?,
             wanted: Vec::new(),
             tokens: Vec::new(),
-            recorded: None,
+            recordings: Recordings::new(RECORDINGS),
             poison,
             vocab,
         })
@@ -262,37 +271,64 @@ impl DeviceSession {
             &mut self.wanted,
         );
         let with_logits = logits != Logits::None && self.wanted.iter().any(|wanted| wanted.logits);
+        let wanted = self.wanted.len();
         let shape = Shape {
             rows: self.rows,
             length: count,
-            scored: self.wanted.len(),
+            scored: match wanted {
+                0 => 0,
+                1..WANTED_STEP => wanted.next_power_of_two(),
+                _ => wanted.next_multiple_of(WANTED_STEP),
+            },
         };
         self.make_room(program, count)?;
+        let key = (shape, with_logits);
+        if !self.recordings.recall(&key) {
+            self.record(program, model, key)?;
+        }
+        if self.poison {
+            self.arena.poison()?;
+        }
+        let inputs = Inputs {
+            control: Control {
+                position: self.position,
+                wanted: wanted as u32,
+                loss_scale: 1.0,
+            },
+            schedule: Schedule::default(),
+            tokens: &self.tokens,
+            wanted: &self.wanted,
+        };
+        let (device, places) = (self.device.as_ref(), self.recordings.places());
+        self.ports.upload(device, &places, &inputs)?;
+        self.recordings.replay(device)?;
+        self.position += count as u64;
+        self.read_outputs(&places, with_logits)
+    }
+
+    /// Lays out and records a shape that is not known yet, as the latest.
+    fn record(&mut self, program: &Program, model: &DeviceModel, key: (Shape, bool)) -> Result<()> {
+        let (shape, with_logits) = key;
         let values = if with_logits {
             shape.scored * self.vocab
         } else {
             0
         };
-        let arena = self.arena.prepare(program, shape, false, self.poison);
-        let moved = arena.and_then(|moved| Ok(self.ports.prepare(shape, values)? || moved));
-        let known = |(known, had_logits, _): &(Shape, bool, _)| {
-            (*known, *had_logits) == (shape, with_logits)
-        };
+        let arena = self.arena.prepare(program, shape, false, false);
+        let laid_out = arena.and_then(|arena_moved| {
+            let (places, moved) = self.ports.lay_out(shape, values)?;
+            Ok((places, moved || arena_moved))
+        });
         // What was recorded names addresses: also an error may have given some of them back.
-        if !matches!(moved, Ok(false)) || !self.recorded.as_ref().is_some_and(known) {
-            self.recorded = None;
+        if !matches!(laid_out, Ok((_, false))) {
+            self.recordings.clear();
         }
-        moved?;
-        if self.recorded.is_none() {
-            let device = Arc::clone(&self.device);
-            let recording = device.record(&mut || self.pass(program, model, shape))?;
-            self.recorded = Some((shape, with_logits, recording));
-        }
-        self.upload()?;
-        let (_, _, recording) = self.recorded.as_ref().expect("recorded above");
-        self.device.replay(recording.as_ref())?;
-        self.position += count as u64;
-        self.read_outputs(with_logits)
+        let (places, _) = laid_out?;
+        let recording = self
+            .device
+            .record(&mut || self.pass(program, model, shape, &places))?;
+        self.recordings.keep(key, places, recording);
+        Ok(())
     }
 
     /// Gives the caches room for `count` more tokens, doubling where they grow with the length.
@@ -318,28 +354,18 @@ impl DeviceSession {
         for slot in 0..self.states.slots.len() {
             larger.write(slot, self.position, &self.states.read(slot, self.position)?)?;
         }
-        (self.states, self.room, self.recorded) = (larger, room, None);
+        self.recordings.clear();
+        (self.states, self.room) = (larger, room);
         Ok(())
     }
 
-    fn upload(&self) -> Result<()> {
-        let (device, ports) = (self.device.as_ref(), self.ports.ports);
-        let control = Control {
-            position: self.position,
-            wanted: self.wanted.len() as u32,
-            loss_scale: 1.0,
-        };
-        device.upload(ports.control, &control.bytes())?;
-        upload_words(device, ports.tokens, &self.tokens, u32::to_le_bytes)?;
-        upload_words(device, ports.wanted, &self.wanted, |wanted| {
-            wanted.position.to_le_bytes()
-        })?;
-        upload_words(device, ports.targets, &self.wanted, |wanted| {
-            wanted.target.to_le_bytes()
-        })
-    }
-
-    fn pass(&self, program: &Program, model: &DeviceModel, shape: Shape) -> Result<()> {
+    fn pass(
+        &self,
+        program: &Program,
+        model: &DeviceModel,
+        shape: Shape,
+        places: &Places,
+    ) -> Result<()> {
         let run = CudaRun {
             device: self.device.as_ref(),
             shape,
@@ -351,7 +377,7 @@ impl DeviceSession {
                 param_grads: &[],
                 states: Some(&self.states.slots),
             },
-            ports: self.ports.ports,
+            ports: places.ports,
             touched: &self.arena.touched,
         };
         self.arena
@@ -364,16 +390,22 @@ impl DeviceSession {
             .try_for_each(|operation| operation.cuda_forward(&run))
     }
 
-    fn read_outputs(&self, with_logits: bool) -> Result<Outputs> {
-        let (device, ports, count) = (self.device.as_ref(), self.ports.ports, self.wanted.len());
-        let nll = download(device, ports.nll, count)?;
-        let best = download(device, ports.best, count)?;
+    fn read_outputs(&self, places: &Places, with_logits: bool) -> Result<Outputs> {
+        let (device, ports, count) = (self.device.as_ref(), places.ports, self.wanted.len());
+        let mut outputs = Outputs::default();
+        if count == 0 {
+            // Nothing to wait for.
+            return Ok(outputs);
+        }
+        // Both at once: each reading waits for the device.
+        let between = (ports.best.0 - ports.nll.0) as usize / 4;
+        let both = download(device, ports.nll, between + count)?;
+        let (nll, best) = (&both[..count], &both[between..]);
         let all = if with_logits {
             download(device, ports.logits, count * self.vocab)?
         } else {
             Vec::new()
         };
-        let mut outputs = Outputs::default();
         for (index, wanted) in self.wanted.iter().enumerate() {
             if wanted.target >= 0 {
                 outputs.predictions.push(best[index].to_bits());
@@ -417,7 +449,22 @@ impl DeviceSession {
         for (slot, rows) in slots.iter().enumerate() {
             states.write(slot, position, rows)?;
         }
-        (self.states, self.room, self.recorded, self.position) = (states, tokens, None, position);
+        self.recordings.clear();
+        (self.states, self.room, self.position) = (states, tokens, position);
         Ok(())
     }
+}
+
+/// Brings one row of a state slot to its place.
+fn upload_row(
+    device: &dyn Device,
+    state: DeviceState,
+    row: usize,
+    row_values: usize,
+    values: &[f32],
+) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    device.upload(state.data.value(row * row_values), &to_bytes(values))
 }

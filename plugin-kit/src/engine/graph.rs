@@ -24,6 +24,11 @@ impl Program {
         &self.states
     }
 
+    /// Declared bytes of one row's state after `length` tokens.
+    pub fn state_bytes(&self, length: u64) -> u64 {
+        self.states.iter().map(|state| state.bytes(length)).sum()
+    }
+
     /// Names of the operations in order, for notes and profiles.
     pub fn operation_names(&self) -> Vec<&'static str> {
         self.operations

@@ -1,7 +1,9 @@
 //! Parameters: names, shapes, owners, values and their initialisation. Gradients and moments live
 //! with whoever trains.
 
+use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::{ParameterInfo, ParameterRole};
+use longhaul_plugin_api::error::PluginError;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal, Uniform};
@@ -55,6 +57,27 @@ pub(crate) struct Entry {
 }
 
 impl Params {
+    /// A parameter that as many values are read from or written to.
+    ///
+    /// # Errors
+    /// There is none of this index; it has another number of values.
+    pub(crate) fn checked(&self, index: usize, values: usize) -> Result<&Entry> {
+        let entry = self.entries.get(index).ok_or_else(|| {
+            PluginError::bad_option(format!(
+                "no parameter {index}; the model has {}",
+                self.entries.len()
+            ))
+        })?;
+        if entry.values.len() == values {
+            return Ok(entry);
+        }
+        Err(PluginError::bad_option(format!(
+            "parameter `{}` has {} values, and {values} were offered",
+            entry.name,
+            entry.values.len()
+        )))
+    }
+
     /// Index of a parameter by its full name.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.entries.iter().position(|entry| entry.name == name)

@@ -19,7 +19,8 @@ thread_local! {
 }
 
 /// Inputs of the scan.
-pub(crate) struct ScanInputs {
+#[doc(hidden)]
+pub struct ScanInputs {
     /// `[B, T, d_inner]`.
     pub u: Tensor,
     /// `[B, T, d_inner]`, before softplus.
@@ -35,7 +36,8 @@ pub(crate) struct ScanInputs {
 }
 
 /// Records the scan; the result is y, `[B, T, d_inner]`.
-pub(crate) fn selective_scan(graph: &mut Graph, inputs: ScanInputs, negative: bool) -> Tensor {
+#[doc(hidden)]
+pub fn selective_scan(graph: &mut Graph, inputs: ScanInputs, negative: bool) -> Tensor {
     let (channels, states) = (inputs.u.cols(), inputs.b.cols());
     if graph.wants_reference() {
         let ScanInputs {

@@ -9,6 +9,8 @@ mod mixer;
 pub mod reference;
 mod scan;
 
+#[doc(hidden)] // to be timed by itself
+pub use cpu::{ScanInputs, selective_scan};
 pub use mixer::architecture;
 
 longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);

@@ -38,6 +38,8 @@ faults! {
     HangInTrainStep = "hang-in-train-step", "Never returns from a training step.";
     Exits = "exits", "Ends the process with status 0 in a training step.";
     NanLoss = "nan-loss", "Reports a loss that is not a number.";
+    SilentSteps = "silent-steps", "Reports no step's results, whatever was asked for.";
+    QuietSteps = "quiet-steps", "Works, and reports no more of the steps than was asked for.";
     Leak = "leak", "Allocates without bound in a training step.";
     OutOfMemory = "out-of-memory", "A training step returns an out-of-memory error.";
     ErrorInBuild = "error-in-build", "Refuses to be built.";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use longhaul_plugin_api::abi::LogLevel;
 use longhaul_plugin_api::author::{Model, Result, Session, log};
 use longhaul_plugin_api::data::{
-    Batch, DeviceKind, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+    Batch, DeviceKind, ModelConfig, ParameterInfo, Reporting, StepReport, TrainConfig,
 };
 use longhaul_plugin_api::error::{ErrorKind, PluginError};
 use longhaul_plugin_api::metadata::StateGrowth;
@@ -23,6 +23,7 @@ pub struct Averages {
     weights: Arc<Weights>,
     grads: Weights,
     optimizer: Option<Optimizer>,
+    reporting: Reporting,
 }
 
 impl Averages {
@@ -63,6 +64,7 @@ impl Averages {
             weights: Arc::new(Weights::initial(sizes, options.decay, seed)),
             grads: Weights::zeros(sizes),
             optimizer: None,
+            reporting: Reporting::default(),
         })
     }
 
@@ -186,6 +188,7 @@ impl Model for Averages {
 
     fn begin_training(&mut self, config: &TrainConfig) -> Result<()> {
         self.optimizer = Some(Optimizer::new(config, self.weights.sizes));
+        self.reporting = config.reporting();
         Ok(())
     }
 
@@ -200,6 +203,11 @@ impl Model for Averages {
         (report.gradient_norm, report.learning_rate) = optimizer.update(weights, &self.grads, step);
         if self.schedule.due(Fault::NanLoss, step) {
             report.loss = f64::NAN;
+        }
+        if self.schedule.due(Fault::SilentSteps, step)
+            || (self.schedule.due(Fault::QuietSteps, step) && !self.reporting.is_due(step))
+        {
+            report = StepReport::unread(report.learning_rate);
         }
         Ok(report)
     }

@@ -1,5 +1,6 @@
 //! The C functions of the driver that Longhaul calls.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use crate::code::{Code, Outcome, fail, refuse};
 use crate::settings::SETTINGS;
 use crate::stream::{Mode, Stream};
 use crate::work::{Event, Function, Launch, Work};
-use crate::world::{Module, World, current, current_handle, set_current, world};
+use crate::world::{Module, World, broken_streams, current, current_handle, set_current, world};
 
 /// Where an answer goes.
 #[repr(transparent)]
@@ -123,13 +124,22 @@ fn image(pointer: *const u8) -> Outcome<Vec<u8>> {
     Ok(unsafe { std::slice::from_raw_parts(pointer, bytes) }.to_vec())
 }
 
-/// Opens a module's bytes as a library.
-fn open(bytes: &[u8]) -> Outcome<Library> {
+/// Opens a module's bytes as a library. The same bytes are the same library: kernels keep nothing, and a
+/// process has no room for the storage of hundreds of libraries.
+fn open(bytes: Vec<u8>) -> Outcome<Arc<Library>> {
+    static OPENED: Mutex<BTreeMap<Vec<u8>, Arc<Library>>> = Mutex::new(BTreeMap::new());
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(library) = opened.get(&bytes) {
+        return Ok(Arc::clone(library));
+    }
     let system = |error: std::io::Error| refuse(Code::InvalidImage, format!("a module: {error}"));
     let mut file = tempfile::NamedTempFile::new().map_err(system)?;
-    file.write_all(bytes).map_err(system)?;
-    Library::open(file.path())
-        .map_err(|error| refuse(Code::InvalidImage, format!("a module: {error}")))
+    file.write_all(&bytes).map_err(system)?;
+    let library = Library::open(file.path())
+        .map_err(|error| refuse(Code::InvalidImage, format!("a module: {error}")))?;
+    let library = Arc::new(library);
+    opened.insert(bytes, Arc::clone(&library));
+    Ok(library)
 }
 
 fn check_launch(function: &Function, launch: &NativeLaunch) -> Outcome {
@@ -431,7 +441,11 @@ c_functions! {
     }
 
     fn cuMemFreeHost(address: usize) {
-        // Also in a context in which something went wrong: the memory is the host's.
+        // Also in a context in which something went wrong: the memory is the host's, and the copies that waited
+        // are dropped soon, if they are not yet.
+        for stream in broken_streams() {
+            stream.wait();
+        }
         world().pinned.free(address)?;
         current("cuMemFreeHost").map(|_| ())
     }
@@ -487,7 +501,7 @@ c_functions! {
 
     fn cuModuleLoadData(place: Out<usize>, bytes: *const u8) {
         let context = forbid_unsafe("cuModuleLoadData")?;
-        let library = Arc::new(open(&image(bytes)?)?);
+        let library = open(image(bytes)?)?;
         let module = Module { library, functions: Vec::new() };
         let handle = world().add(context, |world| &mut world.modules, module);
         place.put(handle)

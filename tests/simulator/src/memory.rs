@@ -197,6 +197,11 @@ impl PinnedMemory {
         Ok(())
     }
 
+    /// Blocks that were not given back.
+    pub fn count(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// The block that bytes lie in, for a copy of them; none for pageable memory.
     pub fn claim(&self, address: usize, bytes: usize) -> Option<PinnedUse> {
         let (start, block) = self.blocks.range(..=address).next_back()?;

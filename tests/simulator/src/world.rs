@@ -167,6 +167,15 @@ pub fn current(what: &str) -> Outcome<Arc<Context>> {
     Ok(Arc::clone(context))
 }
 
+/// Streams of the current context if something has gone wrong in it: their work is not run any more.
+pub fn broken_streams() -> Vec<Arc<Stream>> {
+    let handle = CURRENT.get();
+    let world = world();
+    let broken = |(one, _): &&(Arc<Context>, u32)| one.handle == handle && one.error().is_err();
+    let context = world.contexts.values().find(broken);
+    context.map_or_else(Vec::new, |(context, _)| world.streams_of(context))
+}
+
 impl World {
     /// A handle that nothing had before.
     pub fn handle(&mut self) -> usize {
@@ -240,6 +249,15 @@ impl World {
                 self.graphs.remove_all(handle) + self.executables.remove_all(handle),
             ),
             ("allocations", self.memory.free_all(handle)),
+            // Which belongs to no context: it counts when there is none any more.
+            (
+                "pinned blocks",
+                if self.contexts.is_empty() {
+                    self.pinned.count()
+                } else {
+                    0
+                },
+            ),
         ];
         self.functions.remove_all(handle);
         let left: Vec<String> = left

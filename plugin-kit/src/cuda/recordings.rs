@@ -1,0 +1,125 @@
+//! Recordings by what they were made for. Each is kept with the places of its inputs, so that a shape met
+//! again needs nothing but an upload and a replay. It holds addresses and no memory: whoever owns the memory
+//! clears it when that moves.
+
+use longhaul_plugin_api::author::Result;
+
+use super::device::{Device, Recording};
+use super::ports::Places;
+
+/// A recorded pass.
+struct Kept<K> {
+    key: K,
+    places: Places,
+    recording: Box<dyn Recording>,
+}
+
+/// The recordings used last, at most as many as it was made for.
+pub(crate) struct Recordings<K> {
+    most: usize,
+    /// The latest comes last.
+    kept: Vec<Kept<K>>,
+}
+
+impl<K: PartialEq> Recordings<K> {
+    /// None yet, and `most` in time, at least 1.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            kept: Vec::with_capacity(most),
+        }
+    }
+
+    /// Whether there is one; it is the latest then.
+    pub fn recall(&mut self, key: &K) -> bool {
+        // Mostly it was the latest before, too.
+        let found = self.kept.iter().rposition(|kept| kept.key == *key);
+        if let Some(index) = found {
+            self.kept[index..].rotate_left(1);
+        }
+        found.is_some()
+    }
+
+    /// Keeps one as the latest, in the place of the one used longest ago where there are too many.
+    pub fn keep(&mut self, key: K, places: Places, recording: Box<dyn Recording>) {
+        if self.kept.len() == self.most {
+            self.kept.remove(0);
+        }
+        self.kept.push(Kept {
+            key,
+            places,
+            recording,
+        });
+    }
+
+    /// Places of the latest's inputs and results.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn places(&self) -> Places {
+        self.latest().places
+    }
+
+    /// Runs the latest.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn replay(&self, device: &dyn Device) -> Result<()> {
+        device.replay(self.latest().recording.as_ref())
+    }
+
+    fn latest(&self) -> &Kept<K> {
+        self.kept.last().expect("recalled or kept just now")
+    }
+
+    /// Drops those whose key does not hold.
+    pub fn retain(&mut self, holds: impl Fn(&K) -> bool) {
+        self.kept.retain(|kept| holds(&kept.key));
+    }
+
+    /// Drops all of them.
+    pub fn clear(&mut self) {
+        self.kept.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::device::Ptr;
+    use crate::cuda::run::Ports;
+
+    struct Nothing;
+
+    impl Recording for Nothing {}
+
+    fn places(number: u64) -> Places {
+        Places {
+            ports: Ports::default(),
+            schedule: Ptr(number),
+            loss_parts: Ptr::default(),
+            loss_count: 0,
+            scored: 0,
+        }
+    }
+
+    #[test]
+    fn those_used_last_are_kept() {
+        let mut recordings = Recordings::new(2);
+        for key in [1, 2] {
+            assert!(!recordings.recall(&key));
+            recordings.keep(key, places(key), Box::new(Nothing));
+        }
+        assert!(recordings.recall(&1));
+        assert_eq!(recordings.places().schedule, Ptr(1));
+        recordings.keep(3, places(3), Box::new(Nothing));
+        assert!(!recordings.recall(&2) && recordings.recall(&3) && recordings.recall(&1));
+        recordings.retain(|key| *key == 3);
+        assert!(!recordings.recall(&1) && recordings.recall(&3));
+        recordings.clear();
+        assert!(!recordings.recall(&3));
+    }
+}

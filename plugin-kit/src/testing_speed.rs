@@ -1,0 +1,164 @@
+//! The time of one operation's kernels by themselves: its forward and its backward pass are recorded and
+//! replayed on buffers that no other operation touches. For benchmarks only; nothing is compared here, see
+//! [`crate::testing::Case`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::{ErrorKind, PluginError};
+
+use crate::cuda::device::{Device, Ptr, Recording};
+use crate::cuda::memory::{DeviceArena, Memory, download, to_bytes};
+use crate::cuda::run::DeviceRows;
+use crate::engine::graph::Graph;
+use crate::engine::tensor::{Shape, Tensor};
+use crate::testing::{Bench, draws};
+
+/// Values that are drawn; larger buffers repeat them.
+const DRAWN: usize = 1 << 16;
+
+/// Fewest timed replays.
+const REPLAYS: usize = 5;
+
+/// An operation to be timed.
+pub struct Speed<'a> {
+    /// B.
+    pub rows: usize,
+    /// T.
+    pub length: usize,
+    /// Columns of each input `[B, T, cols]`.
+    pub inputs: &'a [usize],
+    /// Lowest and highest value of the random inputs.
+    pub range: (f32, f32),
+    /// Records the operation.
+    pub build: &'a dyn Fn(&mut Graph, &[Tensor]) -> Tensor,
+}
+
+/// Medians of an operation's passes.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Seconds of a forward pass in training.
+    pub forward_s: f64,
+    /// Seconds of a backward pass.
+    pub backward_s: f64,
+}
+
+impl Speed<'_> {
+    /// Times both passes for at least `seconds` each.
+    ///
+    /// # Errors
+    /// The compiler's log; memory is exhausted; a result that is not finite; the device's.
+    pub fn measure(&self, device: &Arc<dyn Device>, seconds: f64) -> Result<Times> {
+        let mut graph = Graph::new(5);
+        graph.want_device(device.precision());
+        let tensors: Vec<Tensor> = self.inputs.iter().map(|cols| graph.tensor(*cols)).collect();
+        let y = (self.build)(&mut graph, &tensors);
+        let (program, params) = (graph.program, graph.params);
+        let shape = Shape {
+            rows: self.rows,
+            length: self.length,
+            scored: 0,
+        };
+        let bench = Bench::new(device, &program, &params);
+        let mut arena = DeviceArena::new(device)?;
+        arena.prepare(&program, shape, true, false)?;
+        let run = bench.run(&program, shape, &arena, None);
+        for &tensor in &tensors {
+            let place = run.value(tensor);
+            self.fill(device.as_ref(), place.data, place.rows * place.cols)?;
+        }
+        let forward = device.record(&mut || {
+            let mut operations = program.operations.iter();
+            operations.try_for_each(|operation| operation.cuda_forward(&run))
+        })?;
+        let forward_s = seconds_of(device.as_ref(), forward.as_ref(), seconds)?;
+        require_finite(device.as_ref(), run.value(y), "output")?;
+        let (slope, _) = run.grad_mut(y)?;
+        self.fill(device.as_ref(), slope.data, slope.rows * slope.cols)?;
+        let backward = device.record(&mut || {
+            // As in a whole model: the operation's output has a gradient, its inputs have none yet.
+            arena.touched.iter().for_each(|touched| touched.set(false));
+            let _ = run.grad_mut(y)?;
+            let mut operations = program.operations.iter().rev();
+            operations.try_for_each(|operation| operation.cuda_backward(&run))
+        })?;
+        let backward_s = seconds_of(device.as_ref(), backward.as_ref(), seconds)?;
+        for &tensor in &tensors {
+            require_finite(device.as_ref(), run.grad(tensor)?, "gradient of an input")?;
+        }
+        Ok(Times {
+            forward_s,
+            backward_s,
+        })
+    }
+
+    /// Random values within the range, repeated.
+    fn fill(&self, device: &dyn Device, to: Ptr, count: usize) -> Result<()> {
+        let (low, high) = self.range;
+        let mut draw = draws(31);
+        let values: Vec<f32> = (0..DRAWN.min(count))
+            .map(|_| low + (high - low) * draw())
+            .collect();
+        device.upload(to, &to_bytes(&values))?;
+        let mut done = values.len();
+        while done < count {
+            let next = done.min(count - done);
+            device.copy(to.value(done), to, 4 * next)?;
+            done += next;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a result whose last rows are not finite: such a time means nothing.
+fn require_finite(device: &dyn Device, rows: DeviceRows, what: &str) -> Result<()> {
+    let all = rows.rows * rows.cols;
+    let count = all.min(DRAWN);
+    let values = download(device, rows.data.value(all - count), count)?;
+    let odd = values.iter().filter(|value| !value.is_finite()).count();
+    if odd == 0 {
+        return Ok(());
+    }
+    Err(PluginError::new(
+        ErrorKind::Numeric,
+        format!("{odd} of the last {count} values of the {what} are not finite"),
+    ))
+}
+
+/// Bytes a second that a copy inside the device reads and writes, `2 bytes / seconds`.
+///
+/// # Errors
+/// Memory is exhausted; the device's.
+pub fn copy_bandwidth(device: &Arc<dyn Device>, bytes: usize, seconds: f64) -> Result<f64> {
+    let (from, to) = (
+        Memory::new(device, bytes / 4)?,
+        Memory::new(device, bytes / 4)?,
+    );
+    device.fill(from.ptr(), 0, bytes / 4)?;
+    let copy = device.record(&mut || device.copy(to.ptr(), from.ptr(), bytes))?;
+    let time = seconds_of(device.as_ref(), copy.as_ref(), seconds)?;
+    Ok(2.0 * bytes as f64 / time)
+}
+
+/// The median time of a replay. Several replays are waited for together, so that the wait does not count.
+fn seconds_of(device: &dyn Device, recording: &dyn Recording, seconds: f64) -> Result<f64> {
+    let timed = |count: usize| {
+        device.synchronize()?;
+        let begin = Instant::now();
+        for _ in 0..count {
+            device.replay(recording)?;
+        }
+        device.synchronize()?;
+        Ok(begin.elapsed().as_secs_f64() / count as f64)
+    };
+    timed(1)?;
+    let alone = timed(1)?;
+    let count = ((seconds / 10.0 / alone.max(1e-6)) as usize).clamp(1, 1000);
+    let (mut times, start) = (Vec::new(), Instant::now());
+    while times.len() < REPLAYS || start.elapsed().as_secs_f64() < seconds {
+        times.push(timed(count)?);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
