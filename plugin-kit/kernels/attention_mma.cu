@@ -9,8 +9,8 @@
 //   kernel                    threads   a block owns   goes over tiles of   rows of shared memory
 //   attention_mma_forward       128     128 queries    64 keys              256
 //   attention_mma_feed          128     128 queries    64 keys              256
-//   attention_mma_grad_q        128     128 queries    32 keys, two there   384
-//   attention_mma_grad_kv       256     128 keys       32 queries, the same 384, and 128 float32 values
+//   attention_mma_grad_q        128     128 queries    32 keys, 2 buffers   384
+//   attention_mma_grad_kv       256     128 keys       32 queries, 2 each   384, and 128 float32 values
 //
 // A row of shared memory is WIDTH bfloat16 values, WIDTH of 32, 64 or 128 by a definition in front of this text
 // and attention_tiles.cuh; a head may have fewer. Pieces of eight values are stored at places that depend on
