@@ -9,17 +9,17 @@
 //   kernel                    threads   a block owns   goes over tiles of   rows of shared memory
 //   attention_mma_forward       128     128 queries    64 keys              256
 //   attention_mma_feed          128     128 queries    64 keys              256
-//   attention_mma_grad_q        128     128 queries    32 keys, two ahead   384
-//   attention_mma_grad_kv       256     128 keys       32 queries, two      384, and 128 float32 values
+//   attention_mma_grad_q        128     128 queries    32 keys, 2 buffers   384
+//   attention_mma_grad_kv       256     128 keys       32 queries, 2 each   384, and 128 float32 values
 //
 // A row of shared memory is WIDTH bfloat16 values, WIDTH of 32, 64 or 128 by a definition in front of this text
 // and attention_tiles.cuh; a head may have fewer. Pieces of eight values are stored at places that depend on
 // the row, so that eight neighbouring rows of a column lie in different banks. Everything is in grid x.
 //
 // In training attention_pack and attention_pack_grad round the operands once, [B, heads, T, WIDTH] with zeros
-// after the head's own width, and tiles come by asynchronous copies while the one before is worked on. A feed reads keys and values
-// from its float32 ring and rounds them on their way. A tile that a warp sees nothing of is passed over; only
-// tiles on the edges of what it sees are masked.
+// after the head's own width, and tiles come by asynchronous copies while the one before is worked on. A feed
+// reads keys and values from its float32 ring and rounds them on their way. A tile that a warp sees nothing of is
+// passed over; only tiles on the edges of what it sees are masked. T and windows count up to 2^31.
 //
 // Bytes that ptxas spills at most, at the width of 128 on sm_100 only:
 // spills: attention_mma_feed 288
