@@ -93,6 +93,8 @@ PYTHON
 [ -z "$cuda_folders" ] || export LD_LIBRARY_PATH=$cuda_folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 [ ! -d "$here/peers" ] || export PYTHONPATH=$here/peers${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONDONTWRITEBYTECODE=1
+# Checks are strict; what is timed says how it multiplies.
+unset LONGHAUL_PRODUCTS
 { read -r card; read -r driver; } < <("$python" "$here/common.py" "$device")
 name=$(tr -cs 'A-Za-z0-9.\n' - <<< "${card:-unknown}")
 out=${out:-results/gpu/$name}
