@@ -321,9 +321,8 @@ template <class T> T __shfl_down_sync(unsigned, T value, unsigned delta) {
 // For each lane the lanes that have its value.
 inline unsigned __match_any_sync(unsigned, unsigned value) {
     unsigned equal = 0;
-    const uint64_t* slots = &emulation::work->block.slots[(emulation::work->current->warp * 2 + emulation::work->current->shuffles % 2) * 32];
-    emulation::shuffle(value, 0);
-    for (unsigned lane = 0; lane < 32; lane++) equal |= unsigned((unsigned)slots[lane] == value) << lane;
+    const unsigned* values = emulation::exchange(value);
+    for (unsigned lane = 0; lane < 32; lane++) equal |= unsigned(values[lane] == value) << lane;
     return equal;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
