@@ -2,14 +2,15 @@
 //! open the libraries themselves; this is for saying beforehand what they will find.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::mem::ManuallyDrop;
 
 use libloading::Library;
 
 /// The driver, what plugins need beside it, and the cards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cuda {
-    /// Newest CUDA version that the driver serves, such as 13.0.
-    pub driver: String,
+    /// Newest CUDA version that the driver serves, major and minor.
+    pub driver: (i32, i32),
     /// The runtime compiler's version, or why there is none.
     pub compiler: Result<String, String>,
     /// The library of matrix products' version, or why there is none.
@@ -17,6 +18,9 @@ pub struct Cuda {
     /// The cards in the driver's order.
     pub cards: Vec<Card>,
 }
+
+/// Oldest CUDA that plugins are built for.
+const LEAST_MAJOR: i32 = 13;
 
 /// One card.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +45,7 @@ impl Cuda {
         let count = driver.number("cuDeviceGetCount", ask)?;
         let version = driver.number("cuDriverGetVersion", ask)?;
         Ok(Self {
-            driver: format!("{}.{}", version / 1000, version % 1000 / 10),
+            driver: (version / 1000, version % 1000 / 10),
             compiler: compiler(),
             products: products(),
             cards: (0..count)
@@ -52,8 +56,15 @@ impl Cuda {
 
     /// What keeps plugins from using the cards, if anything.
     pub fn missing(&self) -> Option<String> {
-        let missing = [&self.compiler, &self.products].map(|library| library.as_ref().err());
-        let missing: Vec<&str> = missing.into_iter().flatten().map(String::as_str).collect();
+        let (major, minor) = self.driver;
+        let old = (major < LEAST_MAJOR).then(|| {
+            format!("the driver serves CUDA up to {major}.{minor}, and {LEAST_MAJOR}.0 is needed; update it")
+        });
+        let libraries = [&self.compiler, &self.products].map(|library| library.as_ref().err());
+        let missing: Vec<String> = old
+            .into_iter()
+            .chain(libraries.into_iter().flatten().cloned())
+            .collect();
         (!missing.is_empty()).then(|| missing.join("; "))
     }
 }
@@ -71,15 +82,15 @@ type ProductsVersion = unsafe extern "C" fn() -> usize;
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
 const CAPABILITY: (c_int, c_int) = (75, 76);
 
-/// The driver's library, initialised.
-struct Driver(Library);
+/// The driver's library, initialised. It stays open, as all of NVIDIA's: they are not made to be closed.
+struct Driver(ManuallyDrop<Library>);
 
 impl Driver {
     fn open() -> Result<Self, String> {
         // SAFETY: opening the driver runs its initialisers, which is what using it means.
         let library = unsafe { Library::new("libcuda.so.1") }
             .map_err(|_| "no NVIDIA driver (libcuda.so.1 was not found)".to_owned())?;
-        let driver = Self(library);
+        let driver = Self(ManuallyDrop::new(library));
         // SAFETY: the function has this type.
         driver.call("cuInit", |init: Init| unsafe { init(0) })?;
         Ok(driver)
@@ -151,15 +162,15 @@ impl Driver {
 }
 
 /// Opens the first library that is there, by the names under which it is installed.
-fn first(names: &[&str]) -> Option<Library> {
+fn first(names: &[&str]) -> Option<ManuallyDrop<Library>> {
     // SAFETY: opening NVIDIA's libraries runs their initialisers, which is what using them means.
     let open = |name: &&str| unsafe { Library::new(*name) }.ok();
-    names.iter().find_map(open)
+    names.iter().find_map(open).map(ManuallyDrop::new)
 }
 
 fn compiler() -> Result<String, String> {
     let missing = "no NVRTC (libnvrtc.so.13); put its folder on LD_LIBRARY_PATH";
-    let library = first(&["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]).ok_or(missing)?;
+    let library = first(&["libnvrtc.so", "libnvrtc.so.13"]).ok_or(missing)?;
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the function has this type, and both pointers are to locals.
     let code = unsafe {
@@ -174,7 +185,7 @@ fn compiler() -> Result<String, String> {
 
 fn products() -> Result<String, String> {
     let missing = "no cuBLASLt (libcublasLt.so.13); put its folder on LD_LIBRARY_PATH";
-    let library = first(&["libcublasLt.so", "libcublasLt.so.13", "libcublasLt.so.12"]);
+    let library = first(&["libcublasLt.so", "libcublasLt.so.13"]);
     let library = library.ok_or(missing)?;
     // SAFETY: the function has this type.
     let version = unsafe { library.get::<ProductsVersion>(b"cublasLtGetVersion") };

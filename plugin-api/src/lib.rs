@@ -42,3 +42,4 @@ pub mod kernels;
 #[cfg(feature = "load")]
 pub mod load;
 pub mod metadata;
+pub mod variables;

@@ -5,7 +5,7 @@
 
 #ifndef KERNEL
 #define KERNEL(threads, name, Params) extern "C" __global__ void __launch_bounds__(threads) name(const Params p)
-#define SHARED(name) extern __shared__ float name[]
+#define SHARED(name) extern __shared__ __align__(16) float name[]
 #endif
 
 typedef unsigned int u32;

@@ -19,7 +19,7 @@ pub enum Level {
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
-        let limit = match std::env::var("LONGHAUL_SIMD").as_deref() {
+        let limit = match std::env::var(longhaul_plugin_api::variables::SIMD).as_deref() {
             Ok("baseline") => Level::Baseline,
             Ok("v3") => Level::V3,
             _ => Level::V4,

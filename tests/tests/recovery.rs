@@ -228,3 +228,35 @@ fn a_folder_that_cannot_be_written_is_an_error_before_any_work() {
         .expect(3)
         .complains(&["/proc/longhaul"]);
 }
+
+/// A run is resumed and evaluated under the variables that change what is computed, and says how.
+#[test]
+fn other_vectors_are_another_run() {
+    let folder = Folder::default();
+    longhaul(folder.run(&[""], "16", &[])).expect(0);
+    let under = |arguments: Vec<String>| {
+        let child = command(arguments).env("LONGHAUL_SIMD", "v3").spawn();
+        finish(child.expect("the binary starts"))
+    };
+    under(folder.run(&[""], "16", &["--resume"]))
+        .expect(2)
+        .complains(&[
+            "LONGHAUL_SIMD is not set there and v3 here",
+            "env -u LONGHAUL_SIMD ",
+        ]);
+    let out = folder.out();
+    let out = out.to_str().expect("a plain path");
+    let eval = ["eval", out, "--lengths", "32"].map(str::to_owned);
+    under(eval.to_vec())
+        .expect(2)
+        .complains(&["LONGHAUL_SIMD is not set there and v3 here"]);
+    let manifest = fs::read_to_string(folder.file("run.toml")).expect("readable");
+    assert!(!manifest.contains("[environment]"));
+    let other = Folder::default();
+    under(other.run(&[""], "16", &[])).expect(0);
+    let manifest = fs::read_to_string(other.file("run.toml")).expect("readable");
+    assert!(
+        manifest.contains("[environment]\nLONGHAUL_SIMD = \"v3\""),
+        "{manifest}"
+    );
+}

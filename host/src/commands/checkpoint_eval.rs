@@ -17,7 +17,7 @@ use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::plan::{Checkpoint, Plan, Unit, check_length, file_word, run_id};
+use crate::run::plan::{Checkpoint, Plan, Unit, check_length, environment, file_word, run_id};
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
 
@@ -54,6 +54,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
         run_id: String::new(),
         suite: "checkpoints".to_owned(),
         device: resources.devices.text(),
+        environment: environment(resources.devices.kind()),
         units: Vec::new(),
         architectures: Vec::new(),
         targets: Vec::new(),
@@ -67,7 +68,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
             }
         }
     }
-    plan.run_id = run_id(resources.devices.kind(), &plan.units);
+    plan.run_id = run_id(resources.devices.kind(), &plan.environment, &plan.units);
     let limits = LimitsRecord {
         time_s: resources.time_s,
         memory_bytes: resources.memory_bytes,

@@ -18,10 +18,9 @@ pub fn run() -> Result<u8, CommandError> {
     let mut rows = vec![row("cpu", processor())];
     match Cuda::probe() {
         Ok(cuda) => {
-            rows.push(row(
-                "driver",
-                format!("NVIDIA's, for CUDA up to {}", cuda.driver),
-            ));
+            let (major, minor) = cuda.driver;
+            let driver = format!("NVIDIA's, for CUDA up to {major}.{minor}");
+            rows.push(row("driver", driver));
             let part = |part: &Result<String, String>| match part {
                 Ok(version) => version.clone(),
                 Err(reason) => format!("not available: {reason}"),

@@ -1,16 +1,19 @@
 //! `longhaul eval`: the saved models of a run, read again at other lengths, without training. Records
 //! go into the same folder.
 
+use std::path::Path;
+
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
 use crate::cli::EvalArgs;
+use crate::device;
 use crate::exit::CommandError;
 use crate::run::error::RunError;
 use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
-use crate::run::manifest::Manifest;
-use crate::run::plan::{Unit, check_length};
+use crate::run::manifest::{Manifest, differences};
+use crate::run::plan::{Environment, Unit, check_length, environment};
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
 use crate::worker::models::is_saved;
@@ -53,6 +56,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let time_s = args.time_limit.unwrap_or(manifest.limits.time_s);
     let memory = (args.memory_limit.as_deref(), None);
     let resources = Resources::new(&args.device, args.jobs, args.threads, time_s, memory)?;
+    same_environment(&manifest, resources.devices.kind(), &args.run)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let interrupt = interrupt_flag()?;
     let (mut folder, manifest) = RunFolder::existing(&args.run)?;
@@ -63,6 +67,26 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let id = manifest.run_id.as_str();
     let units = (manifest.units.as_slice(), manifest.targets.as_slice());
     carry_out(&mut folder, id, units, works, resources, &interrupt)
+}
+
+/// Refuses variables under which a model computes otherwise than its run says. On another kind of device, which
+/// the records name, those of the run have no meaning.
+fn same_environment(manifest: &Manifest, kind: &str, run: &Path) -> Result<(), RunError> {
+    let here = environment(kind);
+    let there = if device::kind(&manifest.device) == kind {
+        manifest.environment.clone()
+    } else {
+        Environment::new()
+    };
+    let differences = differences(&there, &here);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::Input(format!(
+        "{} is evaluated under the variables of its run: {}",
+        run.display(),
+        differences.join("; ")
+    )))
 }
 
 /// The units that `--task` and `--arch` name; all without them.

@@ -34,7 +34,7 @@ impl Outcome {
     }
 }
 
-/// Does all work with at most `jobs` workers at a time, each slot on a device of its own. Rows go into the folder's files at once.
+/// Does all work with at most `jobs` workers at a time; their slots go round the devices. Rows go into the folder's files at once.
 ///
 /// # Errors
 /// Files that take no more; a disk that refused a worker. Workers are then stopped, and all rows up

@@ -54,7 +54,7 @@ impl RunFolder {
                     path.display(),
                     there.run_id,
                     free_name(path).display(),
-                    there.command,
+                    there.command_here(&plan.environment),
                     if there.command.contains("--resume") {
                         ""
                     } else {
@@ -173,13 +173,15 @@ fn free_name(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::run::manifest::LimitsRecord;
+    use crate::run::plan::{Environment, run_id};
 
     fn plan(steps: u64) -> (Plan, Manifest) {
         let units = vec![crate::run::records::tests::unit(steps)];
         let plan = Plan {
-            run_id: crate::run::plan::run_id("cpu", &units),
+            run_id: run_id("cpu", &Environment::new(), &units),
             suite: "s".into(),
             device: "cpu".into(),
+            environment: Environment::new(),
             units,
             architectures: Vec::new(),
             targets: Vec::new(),

@@ -2,7 +2,6 @@
 //! work begins; `--resume` and `eval` go by it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::device;
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
-use crate::run::plan::{Plan, Unit};
+use crate::run::plan::{Environment, Plan, Unit};
 use crate::run::targets::Target;
 
 /// The file's name in a run folder.
@@ -34,9 +33,9 @@ pub struct Manifest {
     pub threads: u32,
     /// Limits of a unit.
     pub limits: LimitsRecord,
-    /// Variables that plugins may go by, such as `LONGHAUL_PRODUCTS`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub environment: BTreeMap<String, String>,
+    /// Variables that change what is computed, such as `LONGHAUL_PRODUCTS`.
+    #[serde(default, skip_serializing_if = "Environment::is_empty")]
+    pub environment: Environment,
     /// Versions.
     pub versions: Versions,
     /// The machine.
@@ -106,7 +105,7 @@ impl Manifest {
             jobs,
             threads,
             limits,
-            environment: environment(std::env::vars_os()),
+            environment: plan.environment.clone(),
             versions: Versions {
                 longhaul: env!("CARGO_PKG_VERSION").to_owned(),
                 plugin_api: longhaul_plugin_api::abi::API_VERSION.to_owned(),
@@ -155,15 +154,34 @@ impl Manifest {
         Ok(())
     }
 
+    /// Its command, under its own variables where others are set here.
+    pub fn command_here(&self, here: &Environment) -> String {
+        let unset = here
+            .keys()
+            .filter(|name| !self.environment.contains_key(*name));
+        let unset: String = unset.map(|name| format!("-u {name} ")).collect();
+        let set = self
+            .environment
+            .iter()
+            .filter(|(name, value)| here.get(*name) != Some(value));
+        let set: String = set
+            .map(|(name, value)| format!("{name}={value} "))
+            .collect();
+        let env = if unset.is_empty() { "" } else { "env " };
+        format!("{env}{unset}{set}{}", self.command)
+    }
+
     /// In which way another plan differs from this one; `None` if it does not.
     pub fn difference(&self, plan: &Plan) -> Option<String> {
-        let mut found = self.environment_difference(&environment(std::env::vars_os()));
-        if found.is_empty() && self.run_id == plan.run_id && self.units == plan.units {
+        if self.run_id == plan.run_id && self.units == plan.units {
             return None;
         }
+        let mut found = Vec::new();
         let (there, here) = (device::kind(&self.device), device::kind(&plan.device));
         if there != here {
             found.push(format!("device is {there} there and {here} here"));
+        } else {
+            found = differences(&self.environment, &plan.environment);
         }
         let (there, here) = (counts(&self.units), counts(&plan.units));
         for (what, there, here) in there.iter().zip(&here).map(|(a, b)| (a.0, &a.1, &b.1)) {
@@ -193,34 +211,19 @@ impl Manifest {
         found.truncate(4);
         Some(found.join("; "))
     }
-
-    fn environment_difference(&self, here: &BTreeMap<String, String>) -> Vec<String> {
-        let names: BTreeSet<&String> = self.environment.keys().chain(here.keys()).collect();
-        let words = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
-        names
-            .into_iter()
-            .map(|name| (name, self.environment.get(name), here.get(name)))
-            .filter(|(_, there, here)| there != here)
-            .map(|(name, there, here)| {
-                format!("{name} is {} there and {} here", words(there), words(here))
-            })
-            .collect()
-    }
 }
 
-/// Variables of this project that do not change what a model computes.
-const INCONSEQUENTIAL: [&str; 3] = [
-    "LONGHAUL_LOG",
-    "LONGHAUL_PLUGIN_PATH",
-    longhaul_plugin_api::kernels::CACHE_VARIABLE,
-];
-
-/// Those of some variables that plugins may go by: all of this project but for the ones that change nothing.
-fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
-    let text = |word: OsString| word.to_string_lossy().into_owned();
-    all.map(|(name, value)| (text(name), text(value)))
-        .filter(|(name, _)| name.starts_with("LONGHAUL_"))
-        .filter(|(name, _)| !INCONSEQUENTIAL.contains(&name.as_str()))
+/// In which variables two environments differ, with words.
+pub fn differences(there: &Environment, here: &Environment) -> Vec<String> {
+    let names: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    let words = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
+    names
+        .into_iter()
+        .map(|name| (name, there.get(name), here.get(name)))
+        .filter(|(_, there, here)| there != here)
+        .map(|(name, there, here)| {
+            format!("{name} is {} there and {} here", words(there), words(here))
+        })
         .collect()
 }
 
@@ -280,6 +283,7 @@ fn below_here(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::plan::run_id;
 
     fn unit() -> Unit {
         Unit {
@@ -309,9 +313,10 @@ mod tests {
 
     fn plan(units: Vec<Unit>) -> Plan {
         Plan {
-            run_id: crate::run::plan::run_id("cpu", &units),
+            run_id: run_id("cpu", &Environment::new(), &units),
             suite: "s".into(),
             device: "cpu".into(),
+            environment: Environment::new(),
             units,
             architectures: Vec::new(),
             targets: Vec::new(),
@@ -361,23 +366,30 @@ mod tests {
     }
 
     #[test]
-    fn what_plugins_go_by_is_written_down() {
-        let pair = |name: &str, value: &str| (name.into(), value.into());
-        let set = environment(
-            [
-                pair("LONGHAUL_PRODUCTS", "tf32"),
-                pair("LONGHAUL_LOG", "debug"),
-                pair("HOME", "/"),
-            ]
-            .into_iter(),
-        );
-        let mut manifest = manifest(vec![unit()]);
-        manifest.environment = set.clone();
-        assert_eq!(set.len(), 1);
-        assert!(manifest.environment_difference(&set).is_empty());
+    fn other_products_are_another_run() {
+        let manifest = manifest(vec![unit()]);
+        let mut other = plan(vec![unit()]);
+        let pair = ("LONGHAUL_SIMD".to_owned(), "v3".to_owned());
+        other.environment = Environment::from([pair]);
+        other.run_id = run_id("cpu", &other.environment, &other.units);
         assert_eq!(
-            manifest.environment_difference(&BTreeMap::new()),
-            ["LONGHAUL_PRODUCTS is tf32 there and not set here"]
+            manifest.difference(&other).unwrap(),
+            "LONGHAUL_SIMD is not set there and v3 here"
+        );
+        assert_eq!(differences(&other.environment, &other.environment), [""; 0]);
+        let command = &manifest.command;
+        assert_eq!(
+            manifest.command_here(&other.environment),
+            format!("env -u LONGHAUL_SIMD {command}")
+        );
+        assert_eq!(manifest.command_here(&Environment::new()), *command);
+        let other = Manifest {
+            environment: other.environment,
+            ..manifest.clone()
+        };
+        assert_eq!(
+            other.command_here(&Environment::new()),
+            format!("LONGHAUL_SIMD=v3 {command}")
         );
     }
 }

@@ -2,8 +2,10 @@
 //! validated. A plan holds what decides the values that are measured and nothing else, so it has one
 //! hash, the run's id. It opens no library and no device, and does not write.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use longhaul_plugin_api::variables;
 use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, parse_task};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -128,12 +130,14 @@ impl Unit {
 /// A plan and the architectures that carry it out.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Hash of the units and the kind of device.
+    /// Hash of the units, the kind of device and the environment.
     pub run_id: String,
     /// The suite's name or path.
     pub suite: String,
     /// Devices: `cpu`, `cuda:N` or several cards with commas.
     pub device: String,
+    /// Variables that change what is computed there.
+    pub environment: Environment,
     /// The trainings.
     pub units: Vec<Unit>,
     /// The architecture of each unit.
@@ -142,9 +146,24 @@ pub struct Plan {
     pub targets: Vec<Target>,
 }
 
-/// Id of a run that has these units on devices of this kind: a run may go on with other cards.
-pub fn run_id(kind: &str, units: &[Unit]) -> String {
-    hash(&(kind, units))
+/// Variables that change what is computed on this kind of device, by name.
+pub type Environment = BTreeMap<String, String>;
+
+/// Those that are set in this process.
+pub fn environment(kind: &str) -> Environment {
+    variables::in_force(kind, |name| std::env::var(name).ok())
+        .into_iter()
+        .collect()
+}
+
+/// Id of a run that has these units on devices of this kind, under these variables: a run may go on with
+/// other cards.
+pub fn run_id(kind: &str, environment: &Environment, units: &[Unit]) -> String {
+    if environment.is_empty() {
+        hash(&(kind, units))
+    } else {
+        hash(&(kind, environment, units))
+    }
 }
 
 /// Hash of plain data, 12 hexadecimal digits.
@@ -201,6 +220,7 @@ pub fn make(
         )));
     }
     let kind = device::kind(devices);
+    let environment = environment(kind);
     let resolve = |text: &str| {
         let architecture = resolve(text)?;
         let refusal = architecture.runs_on(kind).err().map(RunError::Input);
@@ -231,7 +251,8 @@ pub fn make(
         Ok((architecture.architecture, options))
     })?;
     Ok(Plan {
-        run_id: run_id(kind, &units),
+        run_id: run_id(kind, &environment, &units),
+        environment,
         suite: suite_name.to_owned(),
         device: devices.to_owned(),
         units,

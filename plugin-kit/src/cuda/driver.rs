@@ -114,6 +114,11 @@ fn advice(code: sys::CUresult) -> &'static str {
         | C::CUDA_ERROR_LAUNCH_FAILED => {
             "; a kernel of this or earlier work is wrong, which compute-sanitizer names"
         }
+        C::CUDA_ERROR_NO_BINARY_FOR_GPU
+        | C::CUDA_ERROR_INVALID_IMAGE
+        | C::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+            "; the driver does not take what NVRTC makes: update it, or use an older NVRTC"
+        }
         C::CUDA_ERROR_DEVICE_UNAVAILABLE
         | C::CUDA_ERROR_NO_DEVICE
         | C::CUDA_ERROR_ECC_UNCORRECTABLE
@@ -244,7 +249,7 @@ impl Driver {
         };
         let checked = self.limits.check(function.bounds, launch, params);
         checked.map_err(|why| {
-            PluginError::device(format!("cuda:{}, {}: {why}", self.index, what()))
+            PluginError::unsupported(format!("cuda:{}, {}: {why}", self.index, what()))
         })?;
         if launch.shared_bytes > function.shared_bytes {
             function.allow(launch.shared_bytes).map_err(|error| {

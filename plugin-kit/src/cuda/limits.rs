@@ -121,7 +121,7 @@ mod tests {
     const CARD: Limits = Limits {
         threads: 1024,
         block: [1024, 1024, 64],
-        grid: [1 << 31, 65535, 65535],
+        grid: [(1 << 31) - 1, 65535, 65535],
         shared_bytes: 227 << 10,
     };
     const BOUNDS: Bounds = Bounds {
@@ -141,7 +141,7 @@ mod tests {
     fn what_the_card_takes_passes() {
         for fits in [
             launch([1, 1, 1], [1, 1, 1], 0),
-            launch([1 << 31, 65535, 65535], [256, 1, 1], 226 << 10),
+            launch([(1 << 31) - 1, 65535, 65535], [256, 1, 1], 226 << 10),
             launch([1, 1, 1], [2, 2, 64], 0),
         ] {
             CARD.check(BOUNDS, fits, 4096).unwrap();
@@ -156,6 +156,11 @@ mod tests {
                 launch([1, 65536, 1], one, 0),
                 8,
                 ["1 x 65536 x 1 blocks", "x 65535"],
+            ),
+            (
+                launch([1 << 31, 1, 1], one, 0),
+                8,
+                ["2147483648 x 1 x 1 blocks", "2147483647 x"],
             ),
             (
                 launch([0, 1, 1], one, 0),

@@ -3,9 +3,7 @@
 
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
-
-/// The environment's variable.
-const VARIABLE: &str = "LONGHAUL_PRODUCTS";
+use longhaul_plugin_api::variables::PRODUCTS as VARIABLE;
 
 /// What factors are rounded to before they are multiplied. Sums are float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

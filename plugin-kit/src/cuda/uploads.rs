@@ -81,9 +81,12 @@ impl Uploads {
             return Ok(());
         }
         if bytes.len() > MOST_BYTES {
-            // SAFETY: the engine's sizes; the driver has taken the bytes, which are not page-locked, when the
-            // call returns.
-            return unsafe { result::memcpy_htod_async(to, bytes, stream) }.map_err(failed);
+            // SAFETY: the engine's sizes; the stream is waited for before the borrow ends, as the driver need not
+            // have taken bytes that are not page-locked when the call returns.
+            return unsafe {
+                result::memcpy_htod_async(to, bytes, stream).map_err(failed)?;
+                result::stream::synchronize(stream).map_err(failed)
+            };
         }
         let buffer = self.turn(bytes.len())?;
         buffer.wait()?;
