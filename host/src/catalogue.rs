@@ -303,13 +303,7 @@ pub fn run_worker(job: &str, input: &serde_json::Value, limit: Duration) -> Resu
     if status.success() {
         return Ok(text.lines().last().unwrap_or_default().to_owned());
     }
-    let last = errors
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("")
-        .trim();
-    let last = last.strip_prefix("longhaul: ").unwrap_or(last);
+    let last = last_words(&errors);
     let how = crate::signals::describe(status);
     Err(match (status.code(), last) {
         (Some(_), last) if !last.is_empty() => last.to_owned(),
@@ -395,5 +389,34 @@ fn mirror_option(option: &OptionSpec) -> ArchitectureOption {
         name: option.name.to_string(),
         help: option.help.to_string(),
         kind,
+    }
+}
+/// What a worker that failed said last: its own message, of as many lines as it has, or else the last line.
+fn last_words(errors: &str) -> &str {
+    const OWN: &str = "longhaul: ";
+    let own = errors.rfind(&format!("\n{OWN}")).map(|start| start + 1);
+    let own = own.or_else(|| errors.starts_with(OWN).then_some(0));
+    match own {
+        Some(start) => errors[start + OWN.len()..].trim(),
+        None => errors
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or_default()
+            .trim(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn a_message_of_several_lines_stays_whole() {
+        let said = "ptxas info\nlonghaul: a.cu does not compile:\na.cu(3): error\n";
+        assert_eq!(last_words(said), "a.cu does not compile:\na.cu(3): error");
+        assert_eq!(last_words("longhaul: no\n"), "no");
+        assert_eq!(last_words("one\n two \n\n"), "two");
+        assert_eq!(last_words(""), "");
     }
 }

@@ -284,8 +284,8 @@ pub struct CheckArgs {
     /// A plugin's file, or an architecture with options
     #[arg(value_name = "LIB|ARCH")]
     pub subject: String,
-    /// Only checks whose name contains this; may be given several times
-    #[arg(long, value_name = "WORD")]
+    /// Only checks whose name contains this; several with commas
+    #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Device: cpu, cuda:0; the reference form, which it is held against, stays
     /// on the CPU

@@ -76,6 +76,13 @@ fn help_names_every_command_the_exit_codes_and_an_example() {
 }
 
 #[test]
+fn a_check_that_there_is_not_is_refused() {
+    longhaul(["check", "faulty", "--only", "gradient-check"])
+        .expect(2)
+        .complains(&["`gradient-check`", "gradients", "two-models"]);
+}
+
+#[test]
 fn what_is_misspelt_names_the_nearest() {
     let folder = Folder::default();
     let out = folder.out();

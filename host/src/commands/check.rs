@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longhaul_conformance::{CHECKS, Outcome, Subject};
+use longhaul_conformance::{CHECKS, Check, Outcome, Subject};
 use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_plugin_api::metadata::OptionValue;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,18 @@ struct CheckResult {
 pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
     devices::require_one(&device).map_err(CommandError::usage)?;
+    let wanted: Vec<&Check> = CHECKS
+        .iter()
+        .filter(|check| is_wanted(check, args))
+        .collect();
+    if wanted.is_empty() {
+        let names: Vec<&str> = CHECKS.iter().map(|check| check.name).collect();
+        return Err(CommandError::usage(format!(
+            "no check's name contains `{}`; there are {}",
+            args.only.join("` or `"),
+            names.join(", ")
+        )));
+    }
     let specs = subjects(args)?;
     let mut failed = 0;
     for spec in &specs {
@@ -69,9 +81,7 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
                 .map(str::to_owned)
                 .to_vec(),
         ];
-        let wanted =
-            |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
-        for check in CHECKS.iter().filter(|check| wanted(check.name)) {
+        for check in &wanted {
             let result = run_one(spec, check.name, &device);
             failed += usize::from(!result.passed);
             if args.json {
@@ -110,10 +120,15 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         }
     }
     if failed > 0 {
-        tracing::error!("{failed} checks failed");
+        let checks = if failed == 1 { "check" } else { "checks" };
+        tracing::error!("{failed} {checks} failed");
         return Ok(FAILED);
     }
     Ok(OK)
+}
+
+fn is_wanted(check: &Check, args: &CheckArgs) -> bool {
+    args.only.is_empty() || args.only.iter().any(|word| check.name.contains(word))
 }
 
 fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {

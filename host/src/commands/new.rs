@@ -101,9 +101,11 @@ pub fn run(args: &NewArgs) -> Result<u8, CommandError> {
         })?;
     }
     let library = format!("target/release/lib{}.so", name.replace('-', "_"));
+    let program = std::env::current_exe().unwrap_or_else(|_| "longhaul".into());
+    let program = program.display();
     print(&format!(
-        "{} is written. Next:\n\n  cd {}\n  cargo build --release\n  longhaul check {library}\n  \
-         longhaul run quick --plugin {library} --arch {name} --arch mamba2\n",
+        "{} is written. Next:\n\n  cd {}\n  cargo build --release\n  {program} check {library}\n  \
+         {program} run quick \\\n      --plugin {library} --arch {name} --arch mamba2\n",
         folder.display(),
         folder.display(),
     ))?;

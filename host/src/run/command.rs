@@ -16,6 +16,14 @@ pub fn resume_command() -> String {
     join(&words)
 }
 
+/// What to add to this command line to have it try again what did not end well.
+pub fn retry_flags() -> &'static str {
+    match std::env::args().nth(1).as_deref() {
+        Some("eval") => "--retry-failed",
+        _ => "--resume --retry-failed",
+    }
+}
+
 fn join(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
     words.join(" ")

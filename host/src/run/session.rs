@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
-use crate::run::command::resume_command;
+use crate::run::command::{resume_command, retry_flags};
 use crate::run::error::RunError;
 use crate::run::execute::execute;
 use crate::run::finish::finish;
@@ -141,12 +141,14 @@ pub fn carry_out(
     text.push_str(&format!("\n\n{} measurements", report.all));
     if report.not_ok > 0 {
         text.push_str(&format!(
-            ", {} of them not ok: status and reason are in\n{path}/results.csv; --resume --retry-failed tries them again",
-            report.not_ok
+            ", {} of them not ok: status and reason are in\n{path}/results.csv; {} tries them again",
+            report.not_ok,
+            retry_flags()
         ));
     }
     text.push_str(&format!(
-        ".\n{trained} models trained, {read_back} read back, in {:.0} s",
+        ".\n{trained} model{} trained, {read_back} read back, in {:.0} s",
+        if trained == 1 { "" } else { "s" },
         begun.elapsed().as_secs_f64()
     ));
     if let Some(outside) = outcome.outside_fraction() {
