@@ -51,6 +51,18 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
     devices::require_one(&device).map_err(CommandError::usage)?;
     let specs = subjects(args)?;
+    for word in &args.skip {
+        let known = word.split_once('/').is_some_and(|(architecture, check)| {
+            specs.iter().any(|spec| spec.architecture == architecture)
+                && CHECKS.iter().any(|known| known.name == check)
+        });
+        if !known {
+            return Err(CommandError::usage(format!(
+                "--skip {word} names no check of {}; write ARCH/CHECK, such as lstm/gradients",
+                args.subject
+            )));
+        }
+    }
     let mut failed = 0;
     for spec in &specs {
         let kind = device::kind(&device);
@@ -69,8 +81,14 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
                 .map(str::to_owned)
                 .to_vec(),
         ];
-        let wanted =
-            |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
+        let skipped = |name: &str| {
+            let whole = format!("{}/{name}", spec.architecture);
+            args.skip.iter().any(|word| *word == whole)
+        };
+        let wanted = |name: &str| {
+            let named = args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
+            named && !skipped(name)
+        };
         for check in CHECKS.iter().filter(|check| wanted(check.name)) {
             let result = run_one(spec, check.name, &device);
             failed += usize::from(!result.passed);
