@@ -279,7 +279,8 @@ Examples:
   longhaul check target/release/liblonghaul_mamba2.so
   longhaul check mamba:negative_eigenvalues=true
   longhaul check lstm --device cuda:0
-  longhaul check ./libmine.so --only gradients")]
+  longhaul check ./libmine.so --only gradients
+  longhaul check ./libmine.so --skip mine/gradients")]
 pub struct CheckArgs {
     /// A plugin's file, or an architecture with options
     #[arg(value_name = "LIB|ARCH")]
@@ -287,6 +288,9 @@ pub struct CheckArgs {
     /// Only checks whose name contains this; several with commas
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub only: Vec<String>,
+    /// Leave out this check of this architecture; may be given several times
+    #[arg(long, value_name = "ARCH/CHECK")]
+    pub skip: Vec<String>,
     /// Device: cpu, cuda:0; the reference form, which it is held against, stays
     /// on the CPU
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]

@@ -1,6 +1,6 @@
 //! The time of one operation's kernels by themselves: its forward and its backward pass are recorded and
-//! replayed on buffers that no other operation touches. For benchmarks only; nothing is compared here, see
-//! [`crate::testing::Case`].
+//! replayed on buffers that no other operation touches. For benchmarks only. Values are held against another
+//! device's, see [`Speed::errors`]; against a reference, [`crate::testing::Case`] holds them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +17,9 @@ use crate::testing::{Bench, draws};
 
 /// Values that are drawn; larger buffers repeat them.
 const DRAWN: usize = 1 << 16;
+
+/// Positions whose values are of one size: the first of causal attention are far larger than later ones.
+const POSITIONS: usize = 64;
 
 /// Fewest timed replays.
 const REPLAYS: usize = 5;
@@ -44,7 +47,120 @@ pub struct Times {
     pub backward_s: f64,
 }
 
+/// Largest errors of an operation's passes.
+#[derive(Debug, Clone, Copy)]
+pub struct Errors {
+    /// Of the output.
+    pub forward: f64,
+    /// Of the gradients of inputs and parameters.
+    pub backward: f64,
+}
+
+/// What both passes leave on a device.
+struct Values {
+    /// `[B, T, cols]`.
+    y: Vec<f32>,
+    /// Of each input, `[B, T, cols]`.
+    grad_inputs: Vec<Vec<f32>>,
+    /// Of each parameter, in the order of their first mention.
+    grad_params: Vec<Vec<f32>>,
+}
+
 impl Speed<'_> {
+    /// The largest differences between two devices' values, whose inputs and output gradients are the same
+    /// random ones: of `B` sequences' 64 neighbouring positions relative to the largest value there, of
+    /// parameters relative to the largest of their gradient. To be held against
+    /// [`crate::testing::tolerance`] of the coarser precision.
+    ///
+    /// # Errors
+    /// The compiler's log; memory is exhausted; a value that is not finite; the devices'.
+    pub fn errors(&self, device: &Arc<dyn Device>, exact: &Arc<dyn Device>) -> Result<Errors> {
+        let (got, exact) = (self.values(device)?, self.values(exact)?);
+        let mut backward = 0.0f64;
+        for (index, (got, exact)) in got.grad_inputs.iter().zip(&exact.grad_inputs).enumerate() {
+            let what = format!("gradient of input {index}");
+            backward = backward.max(self.error_of(&what, got, exact)?);
+        }
+        for (index, (got, exact)) in got.grad_params.iter().zip(&exact.grad_params).enumerate() {
+            let what = format!("gradient of parameter {index}");
+            all_finite(&what, got)?;
+            all_finite(&what, exact)?;
+            backward = backward.max(relative(got, exact, largest(exact)));
+        }
+        Ok(Errors {
+            forward: self.error_of("output", &got.y, &exact.y)?,
+            backward,
+        })
+    }
+
+    /// The largest error of values `[B, T, cols]`.
+    fn error_of(&self, what: &str, got: &[f32], exact: &[f32]) -> Result<f64> {
+        all_finite(what, got)?;
+        all_finite(what, exact)?;
+        let cols = exact.len() / (self.rows * self.length).max(1);
+        let least = 1e-2 * largest(exact);
+        let mut worst = 0.0f64;
+        for start in (0..self.length).step_by(POSITIONS) {
+            let end = self.length.min(start + POSITIONS);
+            let places = (0..self.rows)
+                .map(|row| (row * self.length + start) * cols..(row * self.length + end) * cols);
+            let size = places.clone().map(|place| largest(&exact[place]));
+            let size = size.fold(least, f64::max);
+            for place in places {
+                worst = worst.max(relative(&got[place.clone()], &exact[place], size));
+            }
+        }
+        Ok(worst)
+    }
+
+    /// Both passes once, over buffers full of NaN.
+    fn values(&self, device: &Arc<dyn Device>) -> Result<Values> {
+        let mut graph = Graph::new(5);
+        graph.want_device(device.precision());
+        let tensors: Vec<Tensor> = self.inputs.iter().map(|cols| graph.tensor(*cols)).collect();
+        let y = (self.build)(&mut graph, &tensors);
+        let (program, params) = (graph.program, graph.params);
+        let bench = Bench::new(device, &program, &params);
+        let mut arena = DeviceArena::new(device)?;
+        arena.prepare(&program, self.shape(), true, true)?;
+        let run = bench.run(&program, self.shape(), &arena, None);
+        let fill = |rows: DeviceRows, seed: u64, (low, high): (f32, f32)| {
+            let mut draw = draws(seed);
+            let values: Vec<f32> = (0..rows.rows * rows.cols)
+                .map(|_| low + (high - low) * draw())
+                .collect();
+            device.upload(rows.data, &to_bytes(&values))
+        };
+        for (index, &tensor) in tensors.iter().enumerate() {
+            fill(run.value(tensor), 37 + index as u64, self.range)?;
+        }
+        for operation in &program.operations {
+            operation.cuda_forward(&run)?;
+        }
+        let read = |rows: DeviceRows| download(device.as_ref(), rows.data, rows.rows * rows.cols);
+        let output = read(run.value(y))?;
+        let (slope, _) = run.grad_mut(y)?;
+        fill(slope, 36, (-1.0, 1.0))?;
+        for operation in program.operations.iter().rev() {
+            operation.cuda_backward(&run)?;
+        }
+        let grad_inputs = tensors.iter().map(|&tensor| read(run.grad(tensor)?));
+        let grad_params = (0..params.entries.len()).map(|index| bench.grads.read(index));
+        Ok(Values {
+            y: output,
+            grad_inputs: grad_inputs.collect::<Result<_>>()?,
+            grad_params: grad_params.collect::<Result<_>>()?,
+        })
+    }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            rows: self.rows,
+            length: self.length,
+            scored: 0,
+        }
+    }
+
     /// Times both passes for at least `seconds` each.
     ///
     /// # Errors
@@ -55,11 +171,7 @@ impl Speed<'_> {
         let tensors: Vec<Tensor> = self.inputs.iter().map(|cols| graph.tensor(*cols)).collect();
         let y = (self.build)(&mut graph, &tensors);
         let (program, params) = (graph.program, graph.params);
-        let shape = Shape {
-            rows: self.rows,
-            length: self.length,
-            scored: 0,
-        };
+        let shape = self.shape();
         let bench = Bench::new(device, &program, &params);
         let mut arena = DeviceArena::new(device)?;
         arena.prepare(&program, shape, true, false)?;
@@ -109,6 +221,36 @@ impl Speed<'_> {
         }
         Ok(())
     }
+}
+
+fn largest(values: &[f32]) -> f64 {
+    values
+        .iter()
+        .fold(0.0, |top, value| f64::from(value.abs()).max(top))
+}
+
+/// The largest difference over a size; sizes below 1e-2 leave rounding only.
+fn relative(got: &[f32], exact: &[f32], size: f64) -> f64 {
+    let differences = got
+        .iter()
+        .zip(exact)
+        .map(|(got, exact)| f64::from(got - exact).abs());
+    differences.fold(0.0, f64::max) / size.max(1e-2)
+}
+
+/// Refuses values that are not finite: such a difference is never too large.
+fn all_finite(what: &str, values: &[f32]) -> Result<()> {
+    let odd = values.iter().filter(|value| !value.is_finite()).count();
+    if odd == 0 {
+        return Ok(());
+    }
+    Err(PluginError::new(
+        ErrorKind::Numeric,
+        format!(
+            "{odd} of {} values of the {what} are not finite",
+            values.len()
+        ),
+    ))
 }
 
 /// Refuses a result whose last rows are not finite: such a time means nothing.

@@ -1,33 +1,79 @@
 """`longhaul check` on every plugin, as checks.csv.
 
-Usage: checks.py [--device cuda:0] [--csv FILE] [--only WORD]... [--timeout 900] LIBRARY...
+Usage: checks.py [--device cuda:0] [--csv FILE] [--only WORD]... [--archs A,B] [--timeout 500] LIBRARY...
 
-Exits with 1 where a check fails or a plugin cannot be checked."""
+Rows are written as they come. A check that is `ok` or `skipped` in the table for the same build is not made again, so
+that a call that ended at its limit is gone on with by the next. Exits with 1 where a check fails, a plugin cannot be
+checked, or checks are left."""
 
 import argparse
 import json
 import pathlib
 import subprocess
+import tempfile
+import threading
+import time
 
 import common
 
-COLUMNS = ["library", "architecture", "check", "result", "worst", "detail"]
+COLUMNS = ["library", "build", "architecture", "check", "result", "worst", "detail"]
 
 
-def lines_of(library, args):
-    """The JSON lines of one library, and what it said when it gave none."""
-    command = [common.longhaul(), "check", library, "--device", args.device, "--json"]
-    for word in args.only or ():
-        command += ["--only", word]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=args.timeout)
-    except subprocess.TimeoutExpired as error:
-        text = (error.stdout or b"").decode(errors="replace")
-        return [json.loads(line) for line in text.splitlines() if line.endswith("}")], f"took more than {args.timeout:.0f} s"
-    lines = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-    failed = any(not line["passed"] for line in lines)
-    said = ran.stderr.strip()[-300:] or f"exit code {ran.returncode}"
-    return lines, said if ran.returncode != 0 and not failed else ""
+def chosen(library, archs):
+    """Whether a library has one of these architectures: `rwkv` has rwkv4."""
+    return archs is None or any(arch == library or arch.rstrip("0123456789") == library for arch in archs)
+
+
+class Library:
+    """One plugin's checks, and what the table has of them."""
+
+    def __init__(self, path, table, args):
+        self.path, self.table, self.args = path, table, args
+        self.name = pathlib.Path(path).stem.removeprefix("liblonghaul_")
+        self.build = common.build_of(common.longhaul(), path)
+        done = [row for row in table.rows() if row["build"] == self.build and row["result"] in ("ok", "skipped")]
+        self.done = sorted({f"{row['architecture']}/{row['check']}" for row in done if row["library"] == self.name})
+        self.results = []
+
+    def row(self, line):
+        result = "skipped" if line["skipped"] else "ok" if line["passed"] else "failed"
+        self.results.append(result)
+        if result == "failed":
+            print(f"  {line['architecture']}, {line['check']}: {line['detail']}", flush=True)
+        values = {name: line[name] for name in ("architecture", "check", "worst", "detail")}
+        self.table.row(library=self.name, build=self.build, result=result, **values)
+
+    def check(self, seconds):
+        """Makes what is left within some seconds. Why nothing more is known, or an empty text; whether it was late."""
+        command = [common.longhaul(), "check", self.path, "--device", self.args.device, "--json"]
+        for word in self.args.only or ():
+            command += ["--only", word]
+        for pair in self.done:
+            command += ["--skip", pair]
+        late = threading.Event()
+        with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as ran:
+
+            def stop():
+                late.set()
+                ran.kill()
+
+            timer = threading.Timer(seconds, stop)
+            timer.start()
+            try:
+                for line in ran.stdout:
+                    if line.startswith("{") and line.endswith("}\n"):
+                        self.row(json.loads(line))
+                code = ran.wait()
+            finally:
+                timer.cancel()
+                ran.kill()
+            if late.is_set():
+                return "", True
+            said.seek(0)
+            words = said.read().strip()[-300:]
+        if code != 0 and "failed" not in self.results:
+            return words or f"exit code {code}", False
+        return ("" if self.results or self.done else "no check was made"), False
 
 
 def main():
@@ -36,27 +82,27 @@ def main():
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--csv", default="checks.csv")
     parser.add_argument("--only", action="append", metavar="WORD")
-    parser.add_argument("--timeout", type=float, default=900.0, help="most seconds of a plugin")
+    parser.add_argument("--archs", type=lambda text: text.split(","), help="libraries of these architectures only")
+    parser.add_argument("--timeout", type=float, default=500.0, help="most seconds of all; a later call goes on")
     args = parser.parse_args()
+    end = time.monotonic() + args.timeout
     table = common.Table(args.csv, COLUMNS, args.device)
+    libraries = [Library(path, table, args) for path in args.libraries]
+    libraries = [library for library in libraries if chosen(library.name, args.archs)]
+    if not libraries:
+        parser.error(f"no library has one of the architectures {', '.join(args.archs)}")
     wrong = 0
-    for path in args.libraries:
-        name = pathlib.Path(path).stem.removeprefix("lib")
-        lines, broken = lines_of(path, args)
-        results = []
-        for line in lines:
-            result = "skipped" if line["skipped"] else "ok" if line["passed"] else "failed"
-            results.append(result)
-            if result == "failed":
-                print(f"  {line['architecture']}, {line['check']}: {line['detail']}")
-            values = {name: line[name] for name in ("architecture", "check", "worst", "detail")}
-            table.row(library=name, result=result, **values)
-        if broken or not lines:
-            print(f"  {name}: {broken or 'no check was made'}")
-            table.row(library=name, result="failed", detail=broken or "no check was made")
-        failed = results.count("failed")
-        wrong += failed + bool(broken or not lines)
-        print(f"{name}: {results.count('ok')} ok, {failed} failed, {results.count('skipped')} skipped", flush=True)
+    for library in libraries:
+        left = end - time.monotonic()
+        broken, late = library.check(left) if left > 0 else ("", True)
+        if broken:
+            print(f"  {library.name}: {broken}")
+            table.row(library=library.name, build=library.build, result="failed", detail=broken)
+        results = library.results
+        wrong += results.count("failed") + bool(broken) + late
+        counts = ", ".join(f"{results.count(word)} {word}" for word in ("ok", "failed", "skipped"))
+        known = f", {len(library.done)} known from before" if library.done else ""
+        print(f"{library.name}: {counts}{known}{', the rest is LEFT: call again to go on' if late else ''}", flush=True)
     raise SystemExit(1 if wrong else 0)
 
 

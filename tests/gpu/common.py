@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import datetime
+import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +26,21 @@ def longhaul():
         if place and os.access(place, os.X_OK):
             return str(place)
     raise SystemExit("no longhaul program; set LONGHAUL to its path, or run in a folder that tests/gpu/pack.sh made")
+
+
+def binaries():
+    """The program and the plugins beside it."""
+    program = pathlib.Path(longhaul())
+    return [program, *sorted(program.parent.glob("liblonghaul_*.so"))]
+
+
+@functools.cache
+def build_of(*paths):
+    """The first 16 digits of the SHA-256 of files, one after another: what a row was measured with."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(pathlib.Path(path).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def call(arguments, products="float32", timeout=600):
@@ -98,6 +115,12 @@ class Table:
         else:
             self._append(self.columns)
 
+    def rows(self):
+        """The rows of this card, texts by column; of a cut last line nothing."""
+        with open(self.path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        return [row for row in rows if row["card"] == self.where["card"]]
+
     def row(self, **values):
         unknown = set(values) - set(self.columns)
         if unknown:
@@ -156,11 +179,37 @@ def synchronizer(device):
 
 
 def precision(products):
-    """Lets PyTorch multiply as LONGHAUL_PRODUCTS says."""
+    """Lets PyTorch multiply as LONGHAUL_PRODUCTS says.
+
+    Not by the newer `fp32_precision`: parts of torch.compile read the older switches, which raise an error once the newer
+    ones were set."""
     import torch
 
-    torch.backends.cuda.matmul.allow_tf32 = products == "tf32"
+    torch.set_float32_matmul_precision("high" if products == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = products == "tf32"
+
+
+def precision_error(products, device, compiled=True):
+    """Why PyTorch does not multiply as asked, or an empty text: one product, compiled or not, against float64."""
+    import torch
+
+    precision(products)
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(512, 512, generator=generator).to(device) for _ in range(2))
+    exact = a.double() @ b.double()
+    try:
+        product = torch.compile(torch.mm)(a, b) if compiled else torch.mm(a, b)
+    except Exception as error:
+        return f"PyTorch {torch.__version__} cannot multiply with products={products}: {reason(error)}"
+    error = ((product.double() - exact).abs().max() / exact.abs().max()).item()
+    # TF32 keeps 10 bits after the leading one, float32 23. A CPU has no TF32.
+    low, high = (1e-5, 1e-2) if products == "tf32" and device != "cpu" else (0.0, 1e-5)
+    if low <= error <= high:
+        return ""
+    return (
+        f"with products={products}, PyTorch {torch.__version__} multiplies with a relative error of {error:.1e}, which is not "
+        f"within {low:g} to {high:g}: the ratio would compare different work; try another version of PyTorch"
+    )
 
 
 def reason(error):

@@ -12,26 +12,24 @@ that it cannot avoid (inputs, outputs and their gradients once, float32), over t
   ssd        Mamba-2's operation, N 128, head width 64; ours with tf32 products, peers float32: mamba_ssm, fla
   attention  causal softmax, head widths 64 and 128; ours with bf16 products, PyTorch's fused attention in bf16
 
-Exits with 1 where ours fails; a peer that is not here or fails is a row that says so."""
+`error` is the largest difference of our values from float32 products, on up to 2 sequences of 4096 positions: more than
+`tolerance` and the shape is `different`.
+
+Exits with 1 where ours fails or differs; a peer that is not here or fails is a row that says so."""
 
 import argparse
+import gc
 import json
 import os
 import subprocess
 
 import common
+from asked import LENGTHS, OPERATIONS
 
 COLUMNS = (
     "operation,pass,batch,length,d_inner,state,head_dim,products,peer,seconds,peer_seconds,ratio,asked,"
-    "bytes,bytes_per_second,copy_bytes_per_second,share_of_copy,asked_share,status,reason"
+    "bytes,bytes_per_second,copy_bytes_per_second,share_of_copy,asked_share,error,tolerance,status,reason"
 ).split(",")
-# Operation: N, head widths, products, least ratio, least share of a copy's rate, longest length, peers.
-OPERATIONS = {
-    "scan": (16, (64,), "float32", 0.9, 0.7, 1 << 30, ("mamba_ssm",)),
-    "ssd": (128, (64,), "tf32", 0.9, None, 1 << 30, ("mamba_ssm", "fla")),
-    "attention": (16, (64, 128), "bf16", 0.6, None, 16384, ("torch",)),
-}
-
 
 def ours(arguments, products, timeout):
     """The lines of kernel_speed as dictionaries."""
@@ -108,6 +106,18 @@ PEERS = {
 }
 
 
+def release():
+    """Gives memory that PyTorch keeps back to the card, on which other processes run next."""
+    gc.collect()
+    try:
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+    except Exception:  # No PyTorch, or a card that a peer's kernel has left unusable.
+        pass
+
+
 def theirs(operation, peer, sizes, args):
     """Seconds of a peer's forward and backward pass."""
     import torch
@@ -146,6 +156,8 @@ def copies(args, table):
         table.row(**row, bytes_per_second=rates[-1], status="ok")
     except Exception as error:
         table.row(**row, status="failed", reason=common.reason(error))
+    a = b = None
+    release()
     if rates:
         print(f"a copy reads and writes {max(rates) / 1e9:,.0f} GB/s", flush=True)
     return max(rates, default=None)
@@ -164,6 +176,17 @@ def compare(operation, width, length, copy, args, table):
         print(f"{what}: {common.reason(error)}", flush=True)
         table.row(**shape, status="failed", reason=common.reason(error))
         return 1
+    wrong = 0
+    for line in lines:
+        # Also where one of them is no number.
+        if not line["error"] <= line["tolerance"]:
+            why = f"values differ from float32 products' by {line['error']:.1e}, more than {line['tolerance']:g}"
+            print(f"{what}, {line['pass']}: {why}", flush=True)
+            row = dict(shape, seconds=line["seconds"], error=line["error"], tolerance=line["tolerance"])
+            table.row(**row, **{"pass": line["pass"], "status": "different", "reason": why})
+            wrong = 1
+    if wrong:
+        return wrong
     for peer in peers:
         try:
             with common.time_limit(args.timeout):
@@ -172,10 +195,12 @@ def compare(operation, width, length, copy, args, table):
         except Exception as error:
             measured, status, why = {}, "no-peer", common.reason(error)
             print(f"{what}, {peer}: {why}", flush=True)
+        release()
         for line in lines:
             seconds, bytes_moved = line["seconds"], line["bytes"]
             row = dict(shape, peer=peer, seconds=seconds, bytes=bytes_moved, bytes_per_second=round(bytes_moved / seconds))
-            row |= {"pass": line["pass"], "asked": asked, "asked_share": asked_share, "status": status, "reason": why}
+            row |= {"pass": line["pass"], "asked": asked, "asked_share": asked_share, "error": line["error"], "tolerance": line["tolerance"]}
+            row |= {"status": status, "reason": why}
             text = f"{what}, {line['pass']}: {1e3 * seconds:.3f} ms"
             if copy:
                 row |= dict(copy_bytes_per_second=copy, share_of_copy=round(bytes_moved / seconds / copy, 3))
@@ -194,7 +219,7 @@ def main():
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--csv", default="kernels.csv")
     parser.add_argument("--operations", type=lambda text: text.split(","), default=["copy", *OPERATIONS])
-    parser.add_argument("--lengths", type=lambda text: [int(n) for n in text.split(",")], default=[2048, 8192, 32768, 65536])
+    parser.add_argument("--lengths", type=lambda text: [int(n) for n in text.split(",")], default=LENGTHS)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--d-inner", type=int, default=2048)
     parser.add_argument("--mebibytes", type=int, default=4096, help="size of the copy")
@@ -205,6 +230,13 @@ def main():
         parser.error(f"`{word}` is unknown; known are copy, {', '.join(OPERATIONS)}")
     # Without a card the same kernels run on the emulated one, which shows that this script works.
     args.ours = "emulated" if args.device == "cpu" else args.device
+    try:
+        unlike = common.precision_error("tf32", args.device, compiled=False)
+    except Exception as error:  # Rows of peers will say that there is no PyTorch, or none for this card.
+        unlike = "" if isinstance(error, ImportError) else common.reason(error)
+    if unlike:
+        print(unlike)
+    release()
     table = common.Table(args.csv, COLUMNS, args.device)
     copy = copies(args, table) if "copy" in args.operations else None
     wrong = 0

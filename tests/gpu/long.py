@@ -12,12 +12,12 @@ import threading
 import time
 
 import common
+from asked import READ_GROWTH, READS
 
 COLUMNS = (
     "arch,d_model,layers,vocab,batch,length,products,parameters,tokens_per_second,state_bytes,"
     "device_memory_bytes,host_memory_bytes,status,reason"
 ).split(",")
-GROWTH = 1.05
 
 
 def used(device):
@@ -64,7 +64,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--csv", default="long.csv")
-    parser.add_argument("--lengths", type=lambda text: [int(n) for n in text.split(",")], default=[65536, 1048576])
+    parser.add_argument("--lengths", type=lambda text: [int(n) for n in text.split(",")], default=READS)
     parser.add_argument("--arch", default="mamba2")
     parser.add_argument("--d-model", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=48)
@@ -99,7 +99,7 @@ def main():
     if len(set(states)) > 1:
         wrong += 1
         print(f"the state grows with the length: {states} bytes")
-    if len(memories) > 1 and memories[-1] > GROWTH * memories[0]:
+    if len(memories) > 1 and memories[-1] > READ_GROWTH * memories[0]:
         wrong += 1
         print(f"the card's memory grows with the length: {memories} bytes")
     raise SystemExit(1 if wrong else 0)

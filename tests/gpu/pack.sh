@@ -4,7 +4,7 @@
 #
 # usage: tests/gpu/pack.sh OUT_DIR [--from DIR] [--with-fla]
 #   --from DIR   build nothing, take what is in DIR, such as target/release
-#   --with-fla   install flash-linear-attention, which is pure Python, into OUT_DIR/peers (needs pip and PyPI)
+#   --with-fla   install flash-linear-attention, which is pure Python, into OUT_DIR/peers (needs pip and a network)
 set -euo pipefail
 
 most_mib=60

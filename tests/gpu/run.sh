@@ -3,23 +3,27 @@
 # NVIDIA's driver, CUDA 13's NVRTC and cuBLASLt, and python3; throughput and kernels also need PyTorch.
 #
 # usage: run.sh [--build DIR] [--out DIR] [--device cuda:0] [--quick | --tiny] [--only STAGE,...] [--archs A,...]
-#               [--widths D,...] [--dry-run]
+#               [--widths D,...] [--products P,...] [--forms F,...] [--dry-run]
 #   --build DIR    where longhaul and the plugins are [default: this folder, or the checkout's target/release]
 #   --out DIR      where tables go [default: results/gpu/CARD]; tables that are there are continued
 #   --device       the card, or cpu to try the script itself
 #   --quick        fewer sizes
 #   --tiny         the smallest sizes: shows that everything runs, measures nothing
 #   --only         some of: devices check checkpoints sanitizer suite throughput kernels long
-#   --archs        throughput of these only; with --widths, to split it over several calls
+#   --archs        check, sanitizer and throughput of these only
+#   --widths, --products, --forms
+#                  throughput of these only
 #   --dry-run      print what would run
+# Rows of check, sanitizer and throughput that are there and ok are not made again, and suite goes on where it stopped:
+# the same call once more does what is left.
 # Every stage runs, whatever became of the one before. The exit code is 1 where one failed, 2 for a wrong call.
 set -uo pipefail
 
 all_stages=(devices check checkpoints sanitizer suite throughput kernels long)
 here=$(cd "$(dirname "$0")" && pwd)
-build='' out='' device=cuda:0 size=full only='' archs='' widths='' dry=no
+build='' out='' device=cuda:0 size=full only='' archs='' widths='' products='' forms='' dry=no
 
-usage() { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 value() { [ $# -ge 2 ] || { echo "run.sh: $1 has no value" >&2; usage; }; }
 
 while [ $# -gt 0 ]; do
@@ -30,6 +34,8 @@ while [ $# -gt 0 ]; do
     --only) value "$@"; only=$2; shift ;;
     --archs) value "$@"; archs=$2; shift ;;
     --widths) value "$@"; widths=$2; shift ;;
+    --products) value "$@"; products=$2; shift ;;
+    --forms) value "$@"; forms=$2; shift ;;
     --quick) size=quick ;;
     --tiny) size=tiny ;;
     --dry-run) dry=yes ;;
@@ -129,15 +135,13 @@ devices() {
 }
 
 check() {
-  local words=()
+  local words=(${archs:+--archs "$archs"})
   if [ $size = tiny ]; then
-    words=(--only parameters --only training)
-    script checks.py --csv "$out/checks.csv" "${words[@]}" "$build/liblonghaul_lstm.so"
+    script checks.py --csv "$out/checks.csv" --only parameters --only training "$build/liblonghaul_lstm.so"
   else
-    script checks.py --csv "$out/checks.csv" "${libraries[@]}"
+    script checks.py --csv "$out/checks.csv" ${words[@]+"${words[@]}"} "${libraries[@]}"
   fi
 }
-
 
 checkpoints() {
   local wrong=0 folder folders=("$checkpoints"/*/)
@@ -160,66 +164,40 @@ checkpoints() {
 }
 
 sanitizer() {
-  local names=(memcheck racecheck initcheck synccheck) models=(lstm mamba mamba2 transformer rwkv4 rwkv7 griffin)
-  local limit=240 program='' place name model log tool wrong=0
-  if [ $size != full ]; then models=(lstm mamba2 transformer) limit=90; fi
-  [ $size != tiny ] || { names=(memcheck) models=(lstm); }
+  local words=(${archs:+--archs "$archs"}) program='' place
+  case $size in
+    quick) words=(--archs "${archs:-lstm,mamba2,transformer}" --limit 60) ;;
+    tiny) words=(--archs lstm --tools memcheck) ;;
+  esac
   for place in "$(command -v compute-sanitizer)" /usr/local/cuda*/bin/compute-sanitizer /opt/cuda*/bin/compute-sanitizer; do
     if [ -n "$place" ] && [ -x "$place" ]; then program=$place; break; fi
   done
-  if [ -z "$program" ]; then
+  if [ -z "$program" ] && [ $dry = no ]; then
     echo "  skipped: no compute-sanitizer on PATH or in /usr/local/cuda*/bin"
     return 3
   fi
-  for model in "${models[@]}"; do
-    tool=("$LONGHAUL" bench --arch "$model" --mode train --device "$device" --batch 2 --length 72 --d-model 64 --layers 1 --vocab 64 --seconds 0.01)
-    if [ $dry = yes ]; then
-      go "$program" --tool "${names[*]}" --target-processes all --error-exitcode 97 "${tool[@]}"
-      continue
-    fi
-    # Kernels are compiled outside the tools.
-    if ! "${tool[@]}" > "$work/plain.txt" 2>&1; then
-      echo "  $model fails without a tool:"; tail -3 "$work/plain.txt"; wrong=1
-      continue
-    fi
-    for name in "${names[@]}"; do
-      log=$out/sanitizer-$model-$name.txt
-      if timeout -k 10 $limit "$program" --tool "$name" --target-processes all --error-exitcode 97 --print-limit 20 "${tool[@]}" > "$work/log.txt" 2>&1 \
-        && ! grep -Eq 'ERROR SUMMARY: [1-9]|RACECHECK SUMMARY: [1-9]' "$work/log.txt"; then
-        echo "  $model, $name: ok"
-      else
-        wrong=1
-        echo "  $model, $name: FAILED, see $(basename "$log")"
-        head -200 "$work/log.txt" > "$log"
-        grep -E 'SUMMARY|terminated' "$work/log.txt" | tail -2
-      fi
-    done
-  done
-  return $wrong
+  script sanitizer.py --program "${program:-compute-sanitizer}" --csv "$out/sanitizer.csv" ${words[@]+"${words[@]}"}
 }
 
 suite() {
-  local words=() code
-  [ $size != tiny ] || words=(--arch lstm --task induction --lengths 16,32 --train-length 16 --steps 2 --batch 2 --samples 2 --d-model 8 --layers 1)
-  go "$LONGHAUL" run quick --device "$device" --out "$work/suite" ${words[@]+"${words[@]}"}
-  code=$?
-  [ $dry = no ] || return 0
-  mkdir -p "$out/suite"
-  for file in results.csv summary.csv training.csv run.toml; do
-    [ ! -f "$work/suite/$file" ] || cp "$work/suite/$file" "$out/suite/"
-  done
-  return $code
+  local words=(--jobs 4)
+  [ $size != tiny ] || words=(--jobs 1 --arch lstm --task induction --lengths 16,32 --train-length 16 --steps 2 --batch 2 --samples 2 --d-model 8 --layers 1)
+  [ ! -f "$out/suite/run.toml" ] || words+=(--resume --retry-failed)
+  go "$LONGHAUL" run quick --device "$device" --out "$out/suite" "${words[@]}"
 }
 
 throughput() {
-  local words=()
+  local words=() archs=$archs forms=$forms
   if [ $dry = no ] && ! has_torch; then echo "  skipped: $python has no PyTorch; set PYTHON to one that has"; return 3; fi
   case $size in
-    quick) words=(--widths "${widths:-128}" --products tf32 --seconds 1) ;;
-    tiny) words=(--widths 64 --products float32 --forms eager --batch 2 --length 80 --seconds 0.1 --archs "${archs:-lstm,mamba2}") ;;
-    *) words=(${widths:+--widths "$widths"}) ;;
+    quick) words=(--widths "${widths:-128}" --products "${products:-tf32}" --seconds 1) ;;
+    tiny)
+      words=(--widths "${widths:-64}" --products "${products:-float32}" --batch 2 --length 80 --seconds 0.1)
+      : "${archs:=lstm,mamba2}" "${forms:=eager}"
+      ;;
+    *) words=(${widths:+--widths "$widths"} ${products:+--products "$products"}) ;;
   esac
-  [ -z "$archs" ] || [ $size = tiny ] || words+=(--archs "$archs")
+  words+=(${archs:+--archs "$archs"} ${forms:+--forms "$forms"})
   script throughput.py --csv "$out/throughput.csv" ${words[@]+"${words[@]}"}
 }
 

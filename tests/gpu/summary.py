@@ -1,11 +1,16 @@
-"""What was asked for and what was reached, from the tables of one or more folders. Rows that were not measured on a
-card (a CPU, the simulated driver) do not count.
+"""What was asked for and what was reached, from the tables of one or more folders, card by card. Rows that were not
+measured on a card (a CPU, the simulated driver) do not count; of rows that are there twice the last counts.
 
-Usage: summary.py FOLDER..."""
+Usage: summary.py FOLDER...
+
+`met` needs every row that was asked. Where all that are there reach it and others failed or are missing, the word is
+`incomplete`."""
 
 import csv
 import pathlib
 import sys
+
+import asked
 
 
 def is_a_card(name):
@@ -13,90 +18,143 @@ def is_a_card(name):
 
 
 def rows_of(folders, name):
-    """All rows of a table that were measured on a card, strings by column."""
+    """All rows of a table that were measured on a card, strings by column; not a last line that was cut."""
     rows = []
     for folder in folders:
         path = pathlib.Path(folder, name)
         if path.exists():
             with open(path, newline="") as file:
-                rows += (row for row in csv.DictReader(file) if is_a_card(row["card"]))
+                rows += (row for row in csv.DictReader(file) if None not in row.values() and is_a_card(row["card"]))
     return rows
+
+
+def last(rows, names):
+    """The last row of each key, by the values of these columns."""
+    return {tuple(row[name] for name in names): row for row in rows}
 
 
 def number(row, name):
     return float(row[name]) if row.get(name) else None
 
 
-def line(what, rows, value, asked, label, unit="x", factor=1):
-    """One line: the worst and the best of a column, and how many rows reach what was asked."""
-    measured = [(number(row, value), row) for row in rows if number(row, value) is not None]
-    words = f"{what}: asked {factor * asked:g}{unit}"
-    if not measured:
-        return f"{words}, not measured"
-    measured.sort(key=lambda pair: pair[0])
-    worst, best = measured[0], measured[-1]
-    reached = sum(pair[0] >= asked for pair in measured)
+def line(what, wanted, rows, value, least, label, unit="x", factor=1):
+    """One line: the worst and the best of a column among the rows that are wanted, and whether all reach what is asked.
+    `rows` are by key; a row is good where it has the value."""
+    good = [(number(rows[key], value), key) for key in wanted if key in rows and number(rows[key], value) is not None]
+    failed = sum(key in rows for key in wanted) - len(good)
+    missing = len(wanted) - len(good) - failed
+    words = f"{what}: asked {factor * least:g}{unit}"
+    if not good:
+        lost = f" ({failed} of {len(wanted)} rows failed)" if failed else ""
+        return f"{words}, not measured{lost}"
+    good.sort()
+    worst, best = good[0], good[-1]
+    reached = sum(pair[0] >= least for pair in good)
     spread = f"reached {factor * worst[0]:.2f}{unit} ({label(worst[1])}) to {factor * best[0]:.2f}{unit} ({label(best[1])})"
-    verdict = "met" if reached == len(measured) else "NOT met"
-    return f"{words}, {spread}; {reached} of {len(measured)} rows: {verdict}"
+    counts = f"{reached} of {len(wanted)} rows"
+    if failed or missing:
+        counts += f", {failed} failed, {missing} missing"
+    verdict = "NOT met" if reached < len(good) else "met" if len(good) == len(wanted) else "incomplete"
+    return f"{words}, {spread}; {counts}: {verdict}"
 
 
-def by_model(row):
-    return f"{row['arch']}, D {row['d_model']}, {row['products']}, {row['peer']}"
+def by_model(key):
+    return f"{key[0]}, D {key[1]}, {key[2]}, {key[3]}"
 
 
-def by_shape(row):
-    width = f", head width {row['head_dim']}" if row["head_dim"] else ""
-    peer = f", {row['peer']}" if row.get("ratio") else ""
-    return f"{row['pass']}, T {row['length']}{width}{peer}"
+def by_shape(key):
+    width = f", head width {key[2]}" if key[2] else ""
+    return ", ".join([f"{key[0]}, T {key[1]}{width}", *key[3:]])
 
 
-def once(rows):
-    """Rows of one of ours each: its rate is the same beside every peer."""
-    return list({(row["operation"], row["pass"], row["length"], row["head_dim"], row["date"]): row for row in rows}.values())
+def training(rows):
+    """Lines of small models, beside PyTorch's own; rows of mamba_ssm and fla stand in the table beside them."""
+    names = ["arch", "d_model", "products", "peer"]
+    plain = {arch: asked.label(arch, "plain PyTorch") for arch in asked.ARCHS}
+    wanted = [(arch, str(d), products, plain[arch]) for arch in asked.ARCHS for d in asked.WIDTHS for products in asked.PRODUCTS]
+    for form, what in (("eager", "PyTorch eager"), ("compile", "torch.compile with CUDA graphs")):
+        good = last([row for row in rows if row["form"] == form], names)
+        good = {key: row if row["status"] == "ok" else {} for key, row in good.items()}
+        yield line(f"small models beside {what}", wanted, good, "ratio", asked.FORMS[form], by_model)
+
+
+def kernels(rows):
+    """Lines of operations by themselves."""
+    titles = {
+        "scan": "scan beside mamba_ssm",
+        "ssd": "SSD beside mamba_ssm and fla",
+        "attention": "attention beside PyTorch's fused, bf16",
+    }
+    for operation, (_, _, _, least, least_share, _, peers) in asked.OPERATIONS.items():
+        mine = [row for row in rows if row["operation"] == operation]
+        # A shape that failed as a whole names neither pass nor peer, one that is different no peer.
+        spread = []
+        for row in mine:
+            passes = [row["pass"]] if row["pass"] else asked.PASSES
+            for one in passes:
+                spread += [dict(row, **{"pass": one, "peer": peer}) for peer in ([row["peer"]] if row["peer"] else peers)]
+        wanted = [(one, str(length), width, peer) for length, width in asked.shapes(operation) for one in asked.PASSES for peer in peers]
+        known = last(spread, ["pass", "length", "head_dim", "peer"])
+        good = {key: row if row["status"] == "ok" else {} for key, row in known.items()}
+        yield line(titles[operation], wanted, good, "ratio", least, by_shape)
+        if least_share is not None:
+            shapes = last(spread, ["pass", "length", "head_dim"])
+            good = {key: row if row["status"] in ("ok", "no-peer") else {} for key, row in shapes.items()}
+            wanted = list(dict.fromkeys(key[:3] for key in wanted))
+            yield line(f"{operation} over a copy's rate", wanted, good, "share_of_copy", least_share, by_shape, " %", 100)
 
 
 def long_read(rows):
-    """The line of the long read."""
+    """The line of the long read: two lengths of the same model."""
     what = "mamba2 of 370M shape reads a million tokens in constant memory"
-    good = [row for row in rows if row["status"] == "ok"]
-    if not good:
-        return f"{what}: not measured"
-    good.sort(key=lambda row: int(row["length"]))
-    short, far = good[0], good[-1]
-    memory = [row["device_memory_bytes"] or "unknown" for row in (short, far)]
+    known = last(rows, ["length"])
+    failed = sum(row["status"] != "ok" for row in known.values())
+    lost = f", {failed} failed" if failed else ""
+    ends = [known.get((str(length),)) for length in asked.READS]
+    if not all(row and row["status"] == "ok" for row in ends):
+        there = ", ".join(key[0] for key, row in known.items() if row["status"] == "ok") or "nothing"
+        return f"{what}: not measured at both {asked.READS[0]} and {asked.READS[1]} tokens (measured: {there}{lost})"
+    short, far = ends
+    memory = [row["device_memory_bytes"] or "unknown" for row in ends]
     words = f"{what}: {far['length']} tokens with {far['parameters']} parameters"
     words += f", state {short['state_bytes']} and {far['state_bytes']} bytes, card {memory[0]} and {memory[1]} bytes"
-    words += f" at {short['length']} and {far['length']} tokens"
-    known = "unknown" not in memory
-    same = short["state_bytes"] == far["state_bytes"] and known and float(memory[1]) <= 1.05 * float(memory[0])
-    enough = int(far["length"]) >= 1 << 20 and int(far["parameters"]) >= 300_000_000 and short is not far
-    return f"{words}: {'met' if same and enough else 'NOT met'}"
+    words += f" at {short['length']} and {far['length']} tokens{lost}"
+    steady = "unknown" not in memory and float(memory[1]) <= asked.READ_GROWTH * float(memory[0])
+    same = short["state_bytes"] == far["state_bytes"] and short["parameters"] == far["parameters"]
+    enough = int(far["parameters"]) >= asked.READ_PARAMETERS
+    return f"{words}: {'met' if steady and same and enough else 'NOT met'}"
+
+
+def counted(what, rows, words):
+    counts = ", ".join(f"{sum(row['result'] == word for row in rows)} {word}" for word in words)
+    return f"{what}: {counts}" if rows else f"{what}: not measured"
+
+
+def conformance(rows):
+    """The line of checks. A library that could not be checked has a row without a check, until it could."""
+    known = last(rows, ["library", "architecture", "check"])
+    at = {row["library"]: index for index, row in enumerate(rows) if row["check"]}
+    broken = {row["library"]: index for index, row in enumerate(rows) if not row["check"]}
+    good = [row for row in known.values() if row["check"] or broken[row["library"]] > at.get(row["library"], -1)]
+    return counted("conformance", good, ("ok", "failed", "skipped"))
 
 
 def main():
     folders = sys.argv[1:]
     if not folders:
         raise SystemExit(__doc__)
-    speed = [row for row in rows_of(folders, "throughput.csv") if row["status"] == "ok"]
-    kernels = rows_of(folders, "kernels.csv")
-    checks = rows_of(folders, "checks.csv")
-    cards = sorted({row["card"] for row in speed + kernels + checks + rows_of(folders, "long.csv") if row["card"]})
+    names = ("throughput.csv", "kernels.csv", "checks.csv", "sanitizer.csv", "long.csv")
+    tables = {name: rows_of(folders, name) for name in names}
+    cards = sorted({row["card"] for rows in tables.values() for row in rows})
     print(f"measured on: {', '.join(cards) or 'nothing'}")
-    results = [row["result"] for row in checks]
-    counts = ", ".join(f"{results.count(word)} {word}" for word in ("ok", "failed", "skipped"))
-    print(f"conformance: {counts}" if checks else "conformance: not measured")
-    # PyTorch's own; rows of mamba_ssm and fla stand in the table beside them.
-    own = [row for row in speed if "PyTorch" in row["peer"]]
-    of = {form: [row for row in own if row["form"] == form] for form in ("eager", "compile")}
-    print(line("small models beside PyTorch eager", of["eager"], "ratio", 5.0, by_model))
-    print(line("small models beside torch.compile with CUDA graphs", of["compile"], "ratio", 2.0, by_model))
-    named = {name: [row for row in kernels if row["operation"] == name] for name in ("scan", "ssd", "attention")}
-    print(line("scan beside mamba_ssm", named["scan"], "ratio", 0.9, by_shape))
-    print(line("SSD beside mamba_ssm and fla", named["ssd"], "ratio", 0.9, by_shape))
-    print(line("scan over a copy's rate", once(named["scan"]), "share_of_copy", 0.7, by_shape, " %", 100))
-    print(line("attention beside PyTorch's fused, bf16", named["attention"], "ratio", 0.6, by_shape))
-    print(long_read(rows_of(folders, "long.csv")))
+    for card in cards or [""]:
+        if len(cards) > 1:
+            print(f"\n{card}")
+        speed, operations, checks, sanitized, reads = ([row for row in tables[name] if row["card"] == card] for name in names)
+        print(conformance(checks))
+        print(counted("sanitizer", list(last(sanitized, ["arch", "products", "tool"]).values()), ("ok", "failed")))
+        for text in (*training(speed), *kernels(operations), long_read(reads)):
+            print(text)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,18 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         )));
     }
     let specs = subjects(args)?;
+    for word in &args.skip {
+        let known = word.split_once('/').is_some_and(|(architecture, check)| {
+            specs.iter().any(|spec| spec.architecture == architecture)
+                && CHECKS.iter().any(|known| known.name == check)
+        });
+        if !known {
+            return Err(CommandError::usage(format!(
+                "--skip {word} names no check of {}; write ARCH/CHECK, such as lstm/gradients",
+                args.subject
+            )));
+        }
+    }
     let mut failed = 0;
     for spec in &specs {
         let kind = device::kind(&device);
@@ -81,7 +93,11 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
                 .map(str::to_owned)
                 .to_vec(),
         ];
-        for check in &wanted {
+        let is_skipped = |check: &&&Check| {
+            let whole = format!("{}/{}", spec.architecture, check.name);
+            args.skip.contains(&whole)
+        };
+        for check in wanted.iter().filter(|check| !is_skipped(check)) {
             let result = run_one(spec, check.name, &device);
             failed += usize::from(!result.passed);
             if args.json {

@@ -144,12 +144,19 @@ pub(super) fn failed(what: &str, error: DriverError) -> PluginError {
 }
 
 impl Driver {
-    /// Opens card `index`.
+    /// Opens card `index`, which multiplies as `LONGHAUL_PRODUCTS` says.
     ///
     /// # Errors
-    /// No driver, no such card, no compiler, no memory; a `LONGHAUL_PRODUCTS` that is unknown or that the card
-    /// does not have.
+    /// A `LONGHAUL_PRODUCTS` that is unknown; those of [`Driver::open_with`].
     pub fn open(index: u32) -> Result<Self> {
+        Self::open_with(index, Precision::from_environment()?)
+    }
+
+    /// Opens card `index` with products of this precision, whatever the environment says.
+    ///
+    /// # Errors
+    /// No driver, no such card, no compiler, no memory; a precision that the card does not have.
+    pub fn open_with(index: u32, precision: Precision) -> Result<Self> {
         // SAFETY: looks for the library, which runs its initialisers.
         if !unsafe { sys::is_culib_present() } {
             return Err(PluginError::device(format!(
@@ -157,7 +164,6 @@ impl Driver {
             )));
         }
         compiler::version()?;
-        let precision = Precision::from_environment()?;
         let step =
             |what: &'static str| move |error| failed(&format!("cuda:{index}, {what}"), error);
         result::init().map_err(step("cuInit"))?;

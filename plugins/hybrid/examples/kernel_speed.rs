@@ -6,6 +6,9 @@
 //! Operations: `scan` (Mamba's selective scan), `ssd` (Mamba-2's operation), `attention` (causal softmax
 //! attention), `copy` (a copy inside the device, of `--length` MiB). `--device emulated` runs the same kernels on the CPU: it
 //! shows that they run, its times mean nothing.
+//!
+//! `LONGHAUL_PRODUCTS` says how a card multiplies. Values are held against those of the same kernels with float32
+//! products, on a part of the shape: `error` is the largest difference, `tolerance` what the kit's tests accept.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -15,12 +18,17 @@ use longhaul_mamba::{ScanInputs, selective_scan};
 use longhaul_mamba2::{SsdInputs, ssd};
 use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::cuda::driver::Driver;
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
+use longhaul_plugin_kit::testing::tolerance;
 use longhaul_plugin_kit::testing_speed::{Speed, copy_bandwidth};
 use longhaul_plugin_kit::{Graph, Init, Tensor};
 
 const USAGE: &str = "usage: kernel_speed scan|ssd|attention|copy [--device cuda:0] [--batch 8] [--length 2048] \
                      [--d-inner 2048] [--state 16] [--head-dim 64] [--seconds 0.5]";
+
+/// Most sequences and positions of a comparison, whose values are all read.
+const COMPARED: (usize, usize) = (2, 4096);
 
 /// What is to be timed.
 struct Plan {
@@ -73,9 +81,9 @@ impl Plan {
         }
     }
 
-    fn open(&self) -> Result<Arc<dyn Device>, String> {
+    fn open(&self, precision: Precision) -> Result<Arc<dyn Device>, String> {
         if self.device == "emulated" {
-            let first = longhaul_emulator::devices().into_iter().next();
+            let first = longhaul_emulator::devices_of(precision).into_iter().next();
             return first.ok_or("the emulator has no device".to_owned());
         }
         let index = self
@@ -86,7 +94,8 @@ impl Plan {
             "--device {} is not cuda:N or emulated",
             self.device
         ))?;
-        Ok(Arc::new(Driver::open(index).map_err(|e| e.to_string())?))
+        let driver = Driver::open_with(index, precision);
+        Ok(Arc::new(driver.map_err(|e| e.to_string())?))
     }
 
     fn heads(&self) -> usize {
@@ -147,7 +156,8 @@ impl Plan {
     }
 
     fn run(&self) -> Result<(), String> {
-        let device = self.open()?;
+        let precision = Precision::from_environment().map_err(|error| error.to_string())?;
+        let device = self.open(precision)?;
         if self.operation == "copy" {
             let bytes = copy_bandwidth(&device, self.length << 20, self.seconds);
             let bytes = bytes.map_err(|error| error.to_string())?;
@@ -170,6 +180,14 @@ impl Plan {
             range: (-1.0, 1.0),
             build: &build,
         };
+        let part = Speed {
+            rows: self.batch.min(COMPARED.0),
+            length: self.length.min(COMPARED.1),
+            ..speed
+        };
+        let errors = part.errors(&device, &self.open(Precision::Float32)?);
+        let errors = errors.map_err(|error| error.to_string())?;
+        let accepted = tolerance(precision);
         let times = speed.measure(&device, self.seconds);
         let times = times.map_err(|error| error.to_string())?;
         // Forward reads the inputs and writes the output; backward reads the inputs and the output's gradient and writes the
@@ -178,12 +196,24 @@ impl Plan {
         let read: usize = inputs.iter().sum();
         let forward = 4 * tokens * (read + self.d_inner);
         let backward = 4 * tokens * (2 * read + self.d_inner);
-        for (pass, seconds, bytes) in [
-            ("forward", times.forward_s, forward),
-            ("backward", times.backward_s, backward),
+        for (pass, seconds, bytes, error, accepted) in [
+            (
+                "forward",
+                times.forward_s,
+                forward,
+                errors.forward,
+                accepted.forward,
+            ),
+            (
+                "backward",
+                times.backward_s,
+                backward,
+                errors.backward,
+                accepted.backward,
+            ),
         ] {
             println!(
-                "{{\"operation\":\"{}\",\"pass\":\"{pass}\",\"batch\":{},\"length\":{},\"d_inner\":{},\"state\":{},\"head_dim\":{},\"seconds\":{seconds:e},\"bytes\":{bytes}}}",
+                "{{\"operation\":\"{}\",\"pass\":\"{pass}\",\"batch\":{},\"length\":{},\"d_inner\":{},\"state\":{},\"head_dim\":{},\"seconds\":{seconds:e},\"bytes\":{bytes},\"error\":{error:e},\"tolerance\":{accepted:e}}}",
                 self.operation, self.batch, self.length, self.d_inner, self.state, self.head_dim
             );
         }

@@ -1,0 +1,116 @@
+"""compute-sanitizer's tools on small models, as sanitizer.csv: a row a model, way to multiply and tool.
+
+Usage: sanitizer.py --program compute-sanitizer [--device cuda:0] [--csv FILE] [--archs A,B] [--tools memcheck,racecheck,...]
+                    [--limit 100] [--timeout 500]
+
+A model reads a short sequence, and its gradients are checked. Transformer with bf16 products and mamba2 with tf32 ones,
+which are other kernels, train for a few steps instead: the checks are for strict products. A row that is `ok` in the
+table for the same build is not made again. The log of one that fails lies beside the table. Exits with 1 where a row
+fails or is left."""
+
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import time
+
+import common
+
+COLUMNS = ["arch", "products", "tool", "build", "result", "seconds", "detail"]
+TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
+MODELS = ["lstm", "mamba2", "transformer", "mamba", "rwkv4", "rwkv6", "rwkv7", "griffin"]
+# Kernels that only another way to multiply has.
+TENSOR_CORES = {"transformer": "bf16", "mamba2": "tf32"}
+SIZES = ["--batch", "2", "--length", "72", "--d-model", "64", "--layers", "1", "--vocab", "64", "--seconds", "0.01"]
+# Exit code of a tool that found something.
+FOUND = 97
+
+
+def commands(arch, products, device):
+    """What a tool watches, each in a process of its own."""
+    bench = ["bench", "--arch", arch, "--device", device, *SIZES, "--mode"]
+    check = ["check", arch, "--device", device, "--only", "gradients"]
+    second = check if products == "float32" else [*bench, "train"]
+    return [[common.longhaul(), *words] for words in ([*bench, "feed"], second)]
+
+
+def watched(command, environment, limit, log):
+    """Runs it with its output in `log`; the exit code, None where it took too long."""
+    try:
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=limit).returncode
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def look(arch, products, tool, args, folder):
+    """Result, detail, and the log's text of one row; without a tool, whether the program runs by itself."""
+    environment = dict(os.environ, LONGHAUL_PRODUCTS=products)
+    text = ""
+    for words in commands(arch, products, args.device):
+        before = [args.program, "--tool", tool, "--target-processes", "all", "--error-exitcode", str(FOUND), "--print-limit", "20"]
+        with tempfile.TemporaryFile("w+", dir=folder) as log:
+            code = watched([*(before if tool else []), *words], environment, args.limit, log)
+            log.seek(0)
+            text += log.read()
+        if code is None:
+            return "failed", f"`longhaul {words[1]}` took more than {args.limit:.0f} s", text
+        found = re.search(r"(ERROR|RACECHECK) SUMMARY: [1-9].*", text)
+        if code != 0 or found:
+            last = (text.strip().splitlines() or [""])[-1][:200]
+            return "failed", found.group() if found else f"`longhaul {words[1]}` ended with {code}: {last}", text
+    return "ok", "", text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words = lambda text: text.split(",")
+    parser.add_argument("--program", required=True, help="compute-sanitizer")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--csv", default="sanitizer.csv")
+    parser.add_argument("--archs", type=words, default=MODELS)
+    parser.add_argument("--tools", type=words, default=TOOLS)
+    parser.add_argument("--limit", type=float, default=100.0, help="most seconds of a program under a tool")
+    parser.add_argument("--timeout", type=float, default=500.0, help="no row begins after as many seconds; a later call goes on")
+    args = parser.parse_args()
+    for word in set(args.tools) - set(TOOLS):
+        parser.error(f"`{word}` is unknown; known are {', '.join(TOOLS)}")
+    end = time.monotonic() + args.timeout
+    table = common.Table(args.csv, COLUMNS, args.device)
+    build = common.build_of(*common.binaries())
+    done = {(row["arch"], row["products"], row["tool"]) for row in table.rows() if (row["build"], row["result"]) == (build, "ok")}
+    pairs = [(arch, products) for arch in args.archs for products in ("float32", TENSOR_CORES.get(arch)) if products]
+    wrong = left = 0
+    for arch, products in pairs:
+        tools = [tool for tool in args.tools if (arch, products, tool) not in done]
+        plain = None
+        for tool in tools:
+            if time.monotonic() > end:
+                left += 1
+                continue
+            begun = time.monotonic()
+            if plain is None:
+                # Kernels are compiled outside the tools.
+                with tempfile.TemporaryDirectory() as folder:
+                    plain = look(arch, products, "", args, folder)
+            if plain[0] == "ok":
+                with tempfile.TemporaryDirectory() as folder:
+                    result, detail, text = look(arch, products, tool, args, folder)
+            else:
+                result, detail, text = "failed", f"without a tool: {plain[1]}", plain[2]
+            spent = round(time.monotonic() - begun, 1)
+            table.row(arch=arch, products=products, tool=tool, build=build, result=result, seconds=spent, detail=detail)
+            print(f"  {arch}, {products}, {tool}: {result} ({spent:.0f} s) {detail}", flush=True)
+            log = pathlib.Path(args.csv).with_name(f"sanitizer-{arch}-{products}-{tool}.txt")
+            log.unlink(missing_ok=True)
+            if result != "ok":
+                wrong += 1
+                log.write_text("\n".join(text.splitlines()[:200]) + "\n")
+    if left:
+        print(f"  {left} rows are LEFT: call again to go on")
+    raise SystemExit(1 if wrong or left else 0)
+
+
+if __name__ == "__main__":
+    main()
