@@ -4,7 +4,7 @@ Usage: sanitizer.py --program compute-sanitizer [--device cuda:0] [--csv FILE] [
                     [--limit 100] [--timeout 500]
 
 A model reads a short sequence, and its gradients are checked. Transformer with bf16 products and mamba2 with tf32 ones,
-which are other kernels, train for a few steps instead: the checks are for strict products. A row that is `ok` in the
+which are other kernels, train for two steps and are evaluated instead: the checks are for strict products. A row that is `ok` in the
 table for the same build is not made again. The log of one that fails lies beside the table. Exits with 1 where a row
 fails or is left."""
 
@@ -23,17 +23,22 @@ TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 MODELS = ["lstm", "mamba2", "transformer", "mamba", "rwkv4", "rwkv6", "rwkv7", "griffin"]
 # Kernels that only another way to multiply has.
 TENSOR_CORES = {"transformer": "bf16", "mamba2": "tf32"}
-SIZES = ["--batch", "2", "--length", "72", "--d-model", "64", "--layers", "1", "--vocab", "64", "--seconds", "0.01"]
+MODEL = ["--batch", "2", "--d-model", "64", "--layers", "1"]
+READ = [*MODEL, "--mode", "feed", "--length", "72", "--vocab", "64", "--seconds", "0.01"]
+TRAIN = [*MODEL, "--task", "induction", "--train-length", "72", "--lengths", "72", "--steps", "2", "--samples", "2", "--seeds", "1"]
 # Exit code of a tool that found something.
 FOUND = 97
 
 
-def commands(arch, products, device):
+def commands(arch, products, device, folder):
     """What a tool watches, each in a process of its own."""
-    bench = ["bench", "--arch", arch, "--device", device, *SIZES, "--mode"]
-    check = ["check", arch, "--device", device, "--only", "gradients"]
-    second = check if products == "float32" else [*bench, "train"]
-    return [[common.longhaul(), *words] for words in ([*bench, "feed"], second)]
+    on = ["--arch", arch, "--device", device]
+    if products == "float32":
+        programs = [["bench", *on, *READ], ["check", arch, "--device", device, "--only", "gradients"]]
+    else:
+        # A training and an evaluation; the folder is new.
+        programs = [["run", *on, *TRAIN, "--jobs", "1", "--out", str(pathlib.Path(folder, "run"))]]
+    return [[common.longhaul(), *words] for words in programs]
 
 
 def watched(command, environment, limit, log):
@@ -45,10 +50,10 @@ def watched(command, environment, limit, log):
 
 
 def look(arch, products, tool, args, folder):
-    """Result, detail, and the log's text of one row; without a tool, whether the program runs by itself."""
+    """Result, detail and the log's text of one row; without a tool, whether the program runs by itself. `folder` is empty."""
     environment = dict(os.environ, LONGHAUL_PRODUCTS=products)
     text = ""
-    for words in commands(arch, products, args.device):
+    for words in commands(arch, products, args.device, folder):
         before = [args.program, "--tool", tool, "--target-processes", "all", "--error-exitcode", str(FOUND), "--print-limit", "20"]
         with tempfile.TemporaryFile("w+", dir=folder) as log:
             code = watched([*(before if tool else []), *words], environment, args.limit, log)
@@ -65,12 +70,11 @@ def look(arch, products, tool, args, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words = lambda text: text.split(",")
     parser.add_argument("--program", required=True, help="compute-sanitizer")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--csv", default="sanitizer.csv")
-    parser.add_argument("--archs", type=words, default=MODELS)
-    parser.add_argument("--tools", type=words, default=TOOLS)
+    parser.add_argument("--archs", type=lambda text: text.split(","), default=MODELS)
+    parser.add_argument("--tools", type=lambda text: text.split(","), default=TOOLS)
     parser.add_argument("--limit", type=float, default=100.0, help="most seconds of a program under a tool")
     parser.add_argument("--timeout", type=float, default=500.0, help="no row begins after as many seconds; a later call goes on")
     args = parser.parse_args()

@@ -83,7 +83,7 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         ];
         let skipped = |name: &str| {
             let whole = format!("{}/{name}", spec.architecture);
-            args.skip.iter().any(|word| *word == whole)
+            args.skip.contains(&whole)
         };
         let wanted = |name: &str| {
             let named = args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
