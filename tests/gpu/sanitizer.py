@@ -9,9 +9,11 @@ table for the same build is not made again. The log of one that fails lies besid
 fails or is left."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -43,22 +45,31 @@ def commands(arch, products, device, folder):
 
 def watched(command, environment, limit, log):
     """Runs it with its output in `log`; the exit code, None where it took too long."""
+    # A group of its own: the tool has the program, and the program its workers.
+    ran = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
     try:
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=limit).returncode
+        return ran.wait(timeout=limit)
     except subprocess.TimeoutExpired:
         return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(ran.pid, signal.SIGKILL)
+        ran.wait()
 
 
-def look(arch, products, tool, args, folder):
-    """Result, detail and the log's text of one row; without a tool, whether the program runs by itself. `folder` is empty."""
+def look(arch, products, tool, args, end, folder):
+    """Result (`left` where the call's time is over), detail and the log's text of one row; without a tool, whether the program runs by itself. `folder` is empty."""
     environment = dict(os.environ, LONGHAUL_PRODUCTS=products)
     text = ""
     for words in commands(arch, products, args.device, folder):
         before = [args.program, "--tool", tool, "--target-processes", "all", "--error-exitcode", str(FOUND), "--print-limit", "20"]
         with tempfile.TemporaryFile("w+", dir=folder) as log:
-            code = watched([*(before if tool else []), *words], environment, args.limit, log)
+            limit = min(args.limit, end - time.monotonic())
+            code = watched([*(before if tool else []), *words], environment, max(limit, 0.0), log)
             log.seek(0)
             text += log.read()
+        if code is None and limit < args.limit:
+            return "left", "", text
         if code is None:
             return "failed", f"`longhaul {words[1]}` took more than {args.limit:.0f} s", text
         found = re.search(r"(ERROR|RACECHECK) SUMMARY: [1-9].*", text)
@@ -76,7 +87,7 @@ def main():
     parser.add_argument("--archs", type=lambda text: text.split(","), default=MODELS)
     parser.add_argument("--tools", type=lambda text: text.split(","), default=TOOLS)
     parser.add_argument("--limit", type=float, default=100.0, help="most seconds of a program under a tool")
-    parser.add_argument("--timeout", type=float, default=500.0, help="no row begins after as many seconds; a later call goes on")
+    parser.add_argument("--timeout", type=float, default=500.0, help="most seconds of all; a later call goes on")
     args = parser.parse_args()
     for word in set(args.tools) - set(TOOLS):
         parser.error(f"`{word}` is unknown; known are {', '.join(TOOLS)}")
@@ -97,12 +108,17 @@ def main():
             if plain is None:
                 # Kernels are compiled outside the tools.
                 with tempfile.TemporaryDirectory() as folder:
-                    plain = look(arch, products, "", args, folder)
+                    plain = look(arch, products, "", args, end, folder)
             if plain[0] == "ok":
                 with tempfile.TemporaryDirectory() as folder:
-                    result, detail, text = look(arch, products, tool, args, folder)
+                    result, detail, text = look(arch, products, tool, args, end, folder)
+            elif plain[0] == "left":
+                result, detail, text = plain
             else:
                 result, detail, text = "failed", f"without a tool: {plain[1]}", plain[2]
+            if result == "left":
+                plain, left = None, left + 1
+                continue
             spent = round(time.monotonic() - begun, 1)
             table.row(arch=arch, products=products, tool=tool, build=build, result=result, seconds=spent, detail=detail)
             print(f"  {arch}, {products}, {tool}: {result} ({spent:.0f} s) {detail}", flush=True)
