@@ -230,12 +230,13 @@ def main():
         parser.error(f"`{word}` is unknown; known are copy, {', '.join(OPERATIONS)}")
     # Without a card the same kernels run on the emulated one, which shows that this script works.
     args.ours = "emulated" if args.device == "cpu" else args.device
+    unlike = ""
     try:
         unlike = common.precision_error("tf32", args.device, compiled=False)
-    except Exception as error:  # Rows of peers will say that there is no PyTorch, or none for this card.
-        unlike = "" if isinstance(error, ImportError) else common.reason(error)
+    except Exception as error:  # No PyTorch, or none for this card: rows of peers will say so.
+        print(f"no peers: {common.reason(error)}", flush=True)
     if unlike:
-        print(unlike)
+        raise SystemExit(unlike)
     release()
     table = common.Table(args.csv, COLUMNS, args.device)
     copy = copies(args, table) if "copy" in args.operations else None

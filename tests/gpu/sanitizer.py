@@ -4,14 +4,16 @@ Usage: sanitizer.py --program compute-sanitizer [--device cuda:0] [--csv FILE] [
                     [--limit 100] [--timeout 500]
 
 A model reads a short sequence, and its gradients are checked. Transformer with bf16 products and mamba2 with tf32 ones,
-which are other kernels, train for a few steps instead: the checks are for strict products. A row that is `ok` in the
+which are other kernels, train for two steps and are evaluated instead: the checks are for strict products. A row that is `ok` in the
 table for the same build is not made again. The log of one that fails lies beside the table. Exits with 1 where a row
 fails or is left."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -23,37 +25,51 @@ TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 MODELS = ["lstm", "mamba2", "transformer", "mamba", "rwkv4", "rwkv6", "rwkv7", "griffin"]
 # Kernels that only another way to multiply has.
 TENSOR_CORES = {"transformer": "bf16", "mamba2": "tf32"}
-SIZES = ["--batch", "2", "--length", "72", "--d-model", "64", "--layers", "1", "--vocab", "64", "--seconds", "0.01"]
+MODEL = ["--batch", "2", "--d-model", "64", "--layers", "1"]
+READ = [*MODEL, "--mode", "feed", "--length", "72", "--vocab", "64", "--seconds", "0.01"]
+TRAIN = [*MODEL, "--task", "induction", "--train-length", "72", "--lengths", "72", "--steps", "2", "--samples", "2", "--seeds", "1"]
 # Exit code of a tool that found something.
 FOUND = 97
 
 
-def commands(arch, products, device):
+def commands(arch, products, device, folder):
     """What a tool watches, each in a process of its own."""
-    bench = ["bench", "--arch", arch, "--device", device, *SIZES, "--mode"]
-    check = ["check", arch, "--device", device, "--only", "gradients"]
-    second = check if products == "float32" else [*bench, "train"]
-    return [[common.longhaul(), *words] for words in ([*bench, "feed"], second)]
+    on = ["--arch", arch, "--device", device]
+    if products == "float32":
+        programs = [["bench", *on, *READ], ["check", arch, "--device", device, "--only", "gradients"]]
+    else:
+        # A training and an evaluation; the folder is new.
+        programs = [["run", *on, *TRAIN, "--jobs", "1", "--out", str(pathlib.Path(folder, "run"))]]
+    return [[common.longhaul(), *words] for words in programs]
 
 
 def watched(command, environment, limit, log):
     """Runs it with its output in `log`; the exit code, None where it took too long."""
+    # A group of its own: the tool has the program, and the program its workers.
+    ran = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
     try:
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=limit).returncode
+        return ran.wait(timeout=limit)
     except subprocess.TimeoutExpired:
         return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(ran.pid, signal.SIGKILL)
+        ran.wait()
 
 
-def look(arch, products, tool, args, folder):
-    """Result, detail, and the log's text of one row; without a tool, whether the program runs by itself."""
+def look(arch, products, tool, args, end, folder):
+    """Result (`left` where the call's time is over), detail and the log's text of one row; without a tool, whether the program runs by itself. `folder` is empty."""
     environment = dict(os.environ, LONGHAUL_PRODUCTS=products)
     text = ""
-    for words in commands(arch, products, args.device):
+    for words in commands(arch, products, args.device, folder):
         before = [args.program, "--tool", tool, "--target-processes", "all", "--error-exitcode", str(FOUND), "--print-limit", "20"]
         with tempfile.TemporaryFile("w+", dir=folder) as log:
-            code = watched([*(before if tool else []), *words], environment, args.limit, log)
+            limit = min(args.limit, end - time.monotonic())
+            code = watched([*(before if tool else []), *words], environment, max(limit, 0.0), log)
             log.seek(0)
             text += log.read()
+        if code is None and limit < args.limit:
+            return "left", "", text
         if code is None:
             return "failed", f"`longhaul {words[1]}` took more than {args.limit:.0f} s", text
         found = re.search(r"(ERROR|RACECHECK) SUMMARY: [1-9].*", text)
@@ -65,14 +81,13 @@ def look(arch, products, tool, args, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words = lambda text: text.split(",")
     parser.add_argument("--program", required=True, help="compute-sanitizer")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--csv", default="sanitizer.csv")
-    parser.add_argument("--archs", type=words, default=MODELS)
-    parser.add_argument("--tools", type=words, default=TOOLS)
+    parser.add_argument("--archs", type=lambda text: text.split(","), default=MODELS)
+    parser.add_argument("--tools", type=lambda text: text.split(","), default=TOOLS)
     parser.add_argument("--limit", type=float, default=100.0, help="most seconds of a program under a tool")
-    parser.add_argument("--timeout", type=float, default=500.0, help="no row begins after as many seconds; a later call goes on")
+    parser.add_argument("--timeout", type=float, default=500.0, help="most seconds of all; a later call goes on")
     args = parser.parse_args()
     for word in set(args.tools) - set(TOOLS):
         parser.error(f"`{word}` is unknown; known are {', '.join(TOOLS)}")
@@ -93,12 +108,17 @@ def main():
             if plain is None:
                 # Kernels are compiled outside the tools.
                 with tempfile.TemporaryDirectory() as folder:
-                    plain = look(arch, products, "", args, folder)
+                    plain = look(arch, products, "", args, end, folder)
             if plain[0] == "ok":
                 with tempfile.TemporaryDirectory() as folder:
-                    result, detail, text = look(arch, products, tool, args, folder)
+                    result, detail, text = look(arch, products, tool, args, end, folder)
+            elif plain[0] == "left":
+                result, detail, text = plain
             else:
                 result, detail, text = "failed", f"without a tool: {plain[1]}", plain[2]
+            if result == "left":
+                plain, left = None, left + 1
+                continue
             spent = round(time.monotonic() - begun, 1)
             table.row(arch=arch, products=products, tool=tool, build=build, result=result, seconds=spent, detail=detail)
             print(f"  {arch}, {products}, {tool}: {result} ({spent:.0f} s) {detail}", flush=True)

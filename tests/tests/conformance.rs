@@ -40,6 +40,22 @@ fn every_variant_passes() {
 }
 
 #[test]
+fn a_check_can_be_left_out() {
+    let words = ["check", "lstm", "--only", "gradients", "--json"];
+    let with = |more: &[&str]| longhaul([&words[..], more].concat());
+    let all = with(&[]).expect(0).stdout;
+    let fewer = with(&["--skip", "lstm/gradients"]).expect(0).stdout;
+    assert_eq!((all.lines().count(), fewer.lines().count()), (2, 1));
+    assert!(fewer.contains("\"gradients-reach\""), "{fewer}");
+    for unknown in ["gradients", "lstm/gradient", "gru/gradients"] {
+        with(&["--skip", unknown]).expect(2).complains(&[
+            &format!("--skip {unknown} names no check of lstm"),
+            "ARCH/CHECK",
+        ]);
+    }
+}
+
+#[test]
 fn every_recurrence_passes_at_lower_vector_levels() {
     for level in ["v3", "baseline"] {
         for architecture in [
