@@ -190,7 +190,7 @@ impl Speed<'_> {
         self.fill(device.as_ref(), slope.data, slope.rows * slope.cols)?;
         let backward = device.record(&mut || {
             // As in a whole model: the operation's output has a gradient, its inputs have none yet.
-            arena.touched.iter().for_each(|touched| touched.set(false));
+            arena.begin_pass();
             let _ = run.grad_mut(y)?;
             let mut operations = program.operations.iter().rev();
             operations.try_for_each(|operation| operation.cuda_backward(&run))

@@ -215,6 +215,11 @@ impl DeviceArena {
         memory.device.fill(memory.ptr(), POISON, memory.values())
     }
 
+    /// Forgets which gradients were touched: a pass begins.
+    pub fn begin_pass(&self) {
+        self.touched.iter().for_each(|touched| touched.set(false));
+    }
+
     /// Lays the buffers out for a shape that is to be run or recorded; whether the allocation is another one now, so that what was
     /// recorded before is void. With `poison` everything is NaN afterwards.
     ///

@@ -233,16 +233,9 @@ impl DeviceTrainer {
     fn record(&mut self, program: &Program, model: &DeviceModel, key: (Shape, bool)) -> Result<()> {
         let (shape, update) = key;
         // Buffers are laid out anew for each shape in memory that all shapes share.
-        let arena = self.arena.prepare(program, shape, true, false);
-        let laid_out = arena.and_then(|arena_moved| {
-            let (places, moved) = self.ports.lay_out(shape, 0)?;
-            Ok((places, moved || arena_moved))
-        });
-        // What was recorded names addresses: also an error may have given some of them back.
-        if !matches!(laid_out, Ok((_, false))) {
-            self.recordings.clear();
-        }
-        let (places, _) = laid_out?;
+        let places =
+            self.recordings
+                .lay_out(&mut self.arena, &mut self.ports, program, (shape, true), 0)?;
         let recording = model.device.record(&mut || {
             self.pass(program, model, shape, &places)?;
             self.end(model, &places, update)
@@ -273,10 +266,7 @@ impl DeviceTrainer {
             ports: places.ports,
             touched: &self.arena.touched,
         };
-        self.arena
-            .touched
-            .iter()
-            .for_each(|touched| touched.set(false));
+        self.arena.begin_pass();
         run.fill(self.grads.ptr(), 0.0, self.grads.total())?;
         for operation in &program.operations {
             operation.cuda_forward(&run)?;

@@ -5,7 +5,10 @@
 use longhaul_plugin_api::author::Result;
 
 use super::device::{Device, Recording};
-use super::ports::Places;
+use super::memory::DeviceArena;
+use super::ports::{Places, PortMemory};
+use crate::engine::graph::Program;
+use crate::engine::tensor::Shape;
 
 /// A recorded pass.
 struct Kept<K> {
@@ -73,6 +76,31 @@ impl<K: PartialEq> Recordings<K> {
 
     fn latest(&self) -> &Kept<K> {
         self.kept.last().expect("recalled or kept just now")
+    }
+
+    /// Lays out buffers, inputs and results of a shape that is not known yet, with room for so many values of
+    /// logits. What was recorded names addresses, so all of it goes when memory moves, and when an error may have
+    /// given some back.
+    ///
+    /// # Errors
+    /// Memory is exhausted.
+    pub fn lay_out(
+        &mut self,
+        arena: &mut DeviceArena,
+        ports: &mut PortMemory,
+        program: &Program,
+        (shape, training): (Shape, bool),
+        logits: usize,
+    ) -> Result<Places> {
+        let arena = arena.prepare(program, shape, training, false);
+        let laid_out = arena.and_then(|arena_moved| {
+            let (places, moved) = ports.lay_out(shape, logits)?;
+            Ok((places, moved || arena_moved))
+        });
+        if !matches!(laid_out, Ok((_, false))) {
+            self.clear();
+        }
+        laid_out.map(|(places, _)| places)
     }
 
     /// Drops those whose key does not hold.

@@ -189,16 +189,13 @@ impl DeviceSession {
         } else {
             0
         };
-        let arena = self.arena.prepare(program, shape, false, false);
-        let laid_out = arena.and_then(|arena_moved| {
-            let (places, moved) = self.ports.lay_out(shape, values)?;
-            Ok((places, moved || arena_moved))
-        });
-        // What was recorded names addresses: also an error may have given some of them back.
-        if !matches!(laid_out, Ok((_, false))) {
-            self.recordings.clear();
-        }
-        let (places, _) = laid_out?;
+        let places = self.recordings.lay_out(
+            &mut self.arena,
+            &mut self.ports,
+            program,
+            (shape, false),
+            values,
+        )?;
         let recording = self
             .device
             .record(&mut || self.pass(program, model, shape, &places))?;
@@ -227,10 +224,7 @@ impl DeviceSession {
             ports: places.ports,
             touched: &self.arena.touched,
         };
-        self.arena
-            .touched
-            .iter()
-            .for_each(|touched| touched.set(false));
+        self.arena.begin_pass();
         program
             .operations
             .iter()
