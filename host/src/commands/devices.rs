@@ -51,10 +51,7 @@ pub fn run() -> Result<u8, CommandError> {
 /// # Errors
 /// What is missing.
 pub fn require(devices: &Devices) -> Result<(), String> {
-    devices
-        .names()
-        .iter()
-        .try_for_each(|name| require_one(name))
+    require_all(devices.names())
 }
 
 /// Refuses a device that this machine does not have, in one sentence.
@@ -62,27 +59,34 @@ pub fn require(devices: &Devices) -> Result<(), String> {
 /// # Errors
 /// What is missing.
 pub fn require_one(device: &str) -> Result<(), String> {
-    let Some(index) = device.strip_prefix("cuda:") else {
+    require_all(&[device])
+}
+
+/// CUDA is asked once, however many cards are named; each of `names` is checked.
+fn require_all<S: AsRef<str>>(names: &[S]) -> Result<(), String> {
+    let names = || names.iter().map(AsRef::as_ref);
+    let Some(first) = names().find(|name| name.starts_with("cuda:")) else {
         return Ok(());
     };
     let unusable = |reason: String| {
-        format!("{device} was asked for, and CUDA is not available: {reason}; use --device cpu")
+        format!("{first} was asked for, and CUDA is not available: {reason}; use --device cpu")
     };
     let cuda = Cuda::probe().map_err(unusable)?;
     if let Some(missing) = cuda.missing() {
         return Err(unusable(missing));
     }
     let count = cuda.cards.len();
-    if index.parse().is_ok_and(|index: usize| index < count) {
+    let is_here = |name: &str| (0..count).any(|index| name == format!("cuda:{index}"));
+    let Some(missing) = names().find(|name| !is_here(name)) else {
         return Ok(());
-    }
+    };
     let cards = if count == 1 {
         "1 card"
     } else {
         &format!("{count} cards")
     };
     Err(format!(
-        "{device} was asked for, and this machine has {cards}; `longhaul devices` lists what is here"
+        "{missing} was asked for, and this machine has {cards}; `longhaul devices` lists what is here"
     ))
 }
 
