@@ -251,7 +251,7 @@ impl Tensors {
     }
 
     /// Adds every file's bytes to a hash.
-    pub fn hash(&self, hash: &mut impl sha2::Digest) {
+    pub fn add_to_hash(&self, hash: &mut impl sha2::Digest) {
         for (_, map) in &self.files {
             hash.update(&map[..]);
         }

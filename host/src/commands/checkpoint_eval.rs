@@ -117,7 +117,7 @@ impl Known {
         (spec.d_model, spec.layers) = (Some(answer.d_model), Some(answer.layers));
         let mut hash = Sha256::new();
         hash.update(folder.config.as_bytes());
-        folder.tensors.hash(&mut hash);
+        folder.tensors.add_to_hash(&mut hash);
         let sha256 = hash
             .finalize()
             .iter()

@@ -1,0 +1,21 @@
+//! All of the `longhaul` program but its `main`: a library, so that tests, fuzzers and reports use the
+//! same code. Start at [`program::main`]; ARCHITECTURE.md has the map.
+
+// Errors here are read by people once a command, so their size does not matter.
+#![allow(clippy::result_large_err)]
+
+pub mod architecture;
+pub mod catalogue;
+pub mod checkpoint;
+pub mod cli;
+pub mod commands;
+pub mod cuda;
+pub mod device;
+pub mod exit;
+pub mod logging;
+pub mod machine;
+pub mod program;
+pub mod run;
+pub mod signals;
+pub mod table;
+pub mod worker;
