@@ -1,12 +1,18 @@
 //! An append-only CSV file of records. Each append is one write of whole lines and a sync, so that a
-//! kill or a power cut loses at most the row being written; a torn last line is set aside on opening.
+//! kill or a power cut loses at most the rows being written; a torn last line is cut off on opening.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+
+use crate::files;
+use crate::record::Record;
+
+/// Most bytes of a file that is read: some ten million rows.
+const MOST: u64 = 4 << 30;
 
 /// Why a record could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +38,7 @@ pub enum JournalError {
         source: std::io::Error,
     },
     /// A file of another kind or version.
-    #[error("{} is not a file of this version: column {column} is `{found}`, expected `{expected}`. Use another --out folder", path.display())]
+    #[error("{} is not a file of this version: column {column} is `{}`, expected `{expected}`. Use another --out folder", path.display(), found.escape_debug())]
     Header {
         /// The file.
         path: PathBuf,
@@ -43,7 +49,15 @@ pub enum JournalError {
         /// What should.
         expected: String,
     },
-    /// A line before the last that is not a record.
+    /// A file that another program has saved.
+    #[error("{} {what}: another program has saved it. Save it as plain CSV in UTF-8 with Unix line ends, or take it from a copy", path.display())]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// What shows it.
+        what: &'static str,
+    },
+    /// A line before the last that is not a record, or one that no measurement gives.
     #[error("{} line {line} is not a record: {reason}. The file was changed by hand or by the disk; move it away to start afresh", path.display())]
     Line {
         /// The file.
@@ -53,15 +67,6 @@ pub enum JournalError {
         /// The parser's words.
         reason: String,
     },
-}
-
-/// A last line that was cut short, and where it was put.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Torn {
-    /// Bytes of the line.
-    pub bytes: usize,
-    /// The file that now holds it.
-    pub moved_to: PathBuf,
 }
 
 /// An open file of records.
@@ -74,61 +79,42 @@ pub struct Journal<R> {
     records: PhantomData<R>,
 }
 
-impl<R: Serialize + DeserializeOwned> Journal<R> {
-    /// A new file with its header; `sample` is any record, whose fields name the columns.
+impl<R: Record> Journal<R> {
+    /// The file, its records, and the bytes of a torn last line, which is cut off. A file that is not
+    /// there, or has no whole header, is begun.
     ///
     /// # Errors
-    /// An existing file; the system's refusal.
-    pub fn create(path: &Path, sample: &R) -> Result<Self, JournalError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path);
-        let file = file.map_err(io("create", path))?;
-        let mut journal = Self {
-            path: path.to_owned(),
-            file,
-            length: 0,
-            records: PhantomData,
-        };
-        journal.write(&header(sample))?;
-        Ok(journal)
-    }
-
-    /// An existing file, its records, and its torn last line if there was one. A file without a whole
-    /// header is begun again.
-    ///
-    /// # Errors
-    /// Another header; a line before the last that is no record; the system's refusal.
-    #[allow(clippy::type_complexity)] // three plain results, named in the line above
-    pub fn open(path: &Path, sample: &R) -> Result<(Self, Vec<R>, Option<Torn>), JournalError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(io("open", path))?;
+    /// Another header; a line that is no record; a link or a device; the system's refusal.
+    pub fn open(path: &Path) -> Result<(Self, Vec<R>, usize), JournalError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = files::open(path, &mut options).map_err(io("open", path))?;
         let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(io("read", path))?;
+        let read = (&mut file).take(MOST + 1).read_to_end(&mut text);
+        read.map_err(io("read", path))?;
+        if text.len() as u64 > MOST {
+            let source = std::io::Error::other(format!("it has more than {MOST} bytes"));
+            return Err(io("read", path)(source));
+        }
         let mut journal = Self {
             path: path.to_owned(),
             file,
             length: 0,
             records: PhantomData,
         };
-        let expected = header(sample);
-        let complete = text
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
-        if complete == 0 {
-            let torn = journal.set_aside(&text, 0)?;
+        let expected = header::<R>();
+        // What a kill left of the first write is no file yet.
+        if expected.starts_with(&text) && text != expected {
+            journal.cut(0, text.len())?;
             journal.write(&expected)?;
-            return Ok((journal, Vec::new(), torn));
+            return Ok((journal, Vec::new(), text.len()));
         }
+        let complete = text.iter().rposition(|&byte| byte == b'\n');
+        let complete = complete.map_or(text.len(), |end| end + 1);
         check_header(path, &text[..complete], &expected)?;
-        let (records, whole) = parse(path, &text[..complete])?;
-        let torn = journal.set_aside(&text[whole..], whole as u64)?;
+        let records = parse(path, &text[..complete])?;
+        let torn = text.len() - complete;
+        journal.cut(complete as u64, torn)?;
         Ok((journal, records, torn))
     }
 
@@ -183,24 +169,16 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         }
     }
 
-    /// Cuts the file to its whole lines and puts the rest into `<name>.torn`.
-    fn set_aside(&mut self, rest: &[u8], whole: u64) -> Result<Option<Torn>, JournalError> {
+    /// Cuts the file to its whole lines.
+    fn cut(&mut self, whole: u64, rest: usize) -> Result<(), JournalError> {
         self.length = whole;
-        if rest.is_empty() {
-            return Ok(None);
+        if rest == 0 {
+            return Ok(());
         }
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".torn");
-        let moved_to = self.path.with_file_name(name);
-        std::fs::write(&moved_to, rest).map_err(io("write", &moved_to))?;
         self.file
             .set_len(whole)
-            .map_err(io("shorten", &self.path))?;
-        self.file.sync_data().map_err(io("sync", &self.path))?;
-        Ok(Some(Torn {
-            bytes: rest.len(),
-            moved_to,
-        }))
+            .and_then(|()| self.file.sync_data())
+            .map_err(io("shorten", &self.path))
     }
 }
 
@@ -214,9 +192,11 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Journ
 }
 
 /// The header line of a record's type.
-fn header<R: Serialize>(sample: &R) -> Vec<u8> {
+fn header<R: Record>() -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.serialize(sample).expect("a flat record serialises");
+    writer
+        .serialize(R::default())
+        .expect("a flat record serialises");
     let text = writer.into_inner().expect("a vector takes all bytes");
     let end = text
         .iter()
@@ -233,6 +213,18 @@ fn check_header(path: &Path, text: &[u8], expected: &[u8]) -> Result<(), Journal
         .unwrap_or_default();
     if first == expected {
         return Ok(());
+    }
+    for (shown, what) in [
+        (
+            first.starts_with(b"\xef\xbb\xbf"),
+            "begins with a byte order mark",
+        ),
+        (first.ends_with(b"\r\n"), "has Windows line ends"),
+    ] {
+        if shown {
+            let path = path.to_owned();
+            return Err(JournalError::Saved { path, what });
+        }
     }
     let columns = |line: &[u8]| -> Vec<String> {
         String::from_utf8_lossy(line)
@@ -255,41 +247,29 @@ fn check_header(path: &Path, text: &[u8], expected: &[u8]) -> Result<(), Journal
     })
 }
 
-/// Records of whole lines, and the bytes they take; a last line that does not parse is not counted.
-fn parse<R: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<(Vec<R>, usize), JournalError> {
+/// Records of whole lines.
+fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
     let mut reader = csv::Reader::from_reader(text);
     let mut records = Vec::new();
-    let mut whole = reader.headers().map_or(0, |_| 0);
     let mut row = csv::StringRecord::new();
     let headers = reader.headers().cloned().unwrap_or_default();
-    whole = whole.max(reader.position().byte() as usize);
     loop {
         let line = reader.position().line() as usize;
-        let failure = match reader.read_record(&mut row) {
-            Ok(false) => return Ok((records, text.len())),
-            Ok(true) => match row.deserialize(Some(&headers)) {
-                Ok(record) => {
-                    records.push(record);
-                    whole = reader.position().byte() as usize;
-                    continue;
-                }
-                Err(error) => error.to_string(),
-            },
-            Err(error) => error.to_string(),
-        };
-        let rest = &text[whole..];
-        let lines = rest
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .count();
-        if lines <= 1 {
-            return Ok((records, whole));
-        }
-        return Err(JournalError::Line {
+        let refuse = |reason: String| JournalError::Line {
             path: path.to_owned(),
             line,
-            reason: failure,
-        });
+            reason: reason.escape_debug().to_string(),
+        };
+        match reader.read_record(&mut row) {
+            Ok(false) => return Ok(records),
+            Ok(true) => {}
+            Err(error) => return Err(refuse(error.to_string())),
+        }
+        let record: R = row
+            .deserialize(Some(&headers))
+            .map_err(|error| refuse(error.to_string()))?;
+        record.validate().map_err(refuse)?;
+        records.push(record);
     }
 }
 
@@ -298,23 +278,10 @@ fn parse<R: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<(Vec<R>, usize
 /// # Errors
 /// The system's refusal.
 pub fn write_csv<R: Serialize>(path: &Path, records: &[R]) -> Result<(), JournalError> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io("write in", folder))?;
     let mut writer = csv::Writer::from_writer(Vec::new());
     for record in records {
         writer.serialize(record).expect("a flat record serialises");
     }
     let text = writer.into_inner().expect("a vector takes all bytes");
-    file.write_all(&text).map_err(io("write", path))?;
-    file.as_file().sync_data().map_err(io("sync", path))?;
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file()
-        .set_permissions(permissions)
-        .map_err(io("write", path))?;
-    file.persist(path)
-        .map_err(|error| io("replace", path)(error.error))?;
-    Ok(())
+    files::write_whole(path, &text).map_err(io("write", path))
 }

@@ -3,6 +3,7 @@
 //!
 //! Data flows one way: measurements, summary, tables and plots. Nothing here trains or evaluates.
 
+pub mod files;
 mod journal;
 mod lock;
 mod plot;
@@ -11,9 +12,9 @@ pub mod statistics;
 mod summary;
 mod table;
 
-pub use journal::{Journal, JournalError, Torn, write_csv};
+pub use journal::{Journal, JournalError, write_csv};
 pub use lock::{LockError, RunLock};
 pub use plot::{PlotError, plot_accuracy, plot_all};
-pub use record::{Measurement, MeasurementKey, Status, TrainingPoint};
+pub use record::{Cell, Measurement, Record, Split, Status, TrainingPoint};
 pub use summary::{SummaryRow, best_learning_rates, summarise};
 pub use table::render_tables;

@@ -5,6 +5,9 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::files;
 
 /// Why a folder could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +34,12 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,
+    /// Why nothing is locked, where the file system has no locks.
+    pub without: Option<String>,
 }
 
 impl RunLock {
-    /// Locks `folder/.lock`.
+    /// Locks `folder/.lock`. On a file system without locks nothing is locked, and `without` says so.
     ///
     /// # Errors
     /// Another holder; the system's refusal.
@@ -44,29 +49,42 @@ impl RunLock {
             path: path.clone(),
             source,
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() {
-                "?"
-            } else {
-                holder.trim()
-            };
-            return Err(LockError::Held {
-                folder: folder.to_owned(),
-                holder: holder.to_owned(),
-            });
-        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = files::open(&path, &mut options).map_err(io)?;
+        let lock = || flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let without = match retry_on_intr(lock) {
+            Ok(()) => None,
+            Err(Errno::WOULDBLOCK) => {
+                return Err(LockError::Held {
+                    folder: folder.to_owned(),
+                    holder: holder(&mut file),
+                });
+            }
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Some(format!(
+                "the file system of {} has no locks: nothing keeps a second run out of it",
+                folder.display()
+            )),
+            Err(error) => return Err(io(error.into())),
+        };
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         write!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self {
+            _file: file,
+            without,
+        })
+    }
+}
+
+/// The process id that a holder has left, or `?`.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.take(20).read_to_string(&mut text).is_ok();
+    match text.trim() {
+        id if read && !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) => {
+            id.to_owned()
+        }
+        _ => "?".to_owned(),
     }
 }

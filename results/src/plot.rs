@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::summary::{SummaryRow, best_learning_rates};
-use crate::table::{model_name, short_length};
+use crate::table::{model_name, model_of, short_length};
 
 /// Why there is no plot.
 #[derive(Debug, thiserror::Error)]
@@ -86,17 +86,17 @@ pub fn plot_accuracy(
 }
 
 fn curves<'a>(rows: &[&'a SummaryRow]) -> Vec<Curve<'a>> {
-    let mut models: Vec<(&str, &str)> = Vec::new();
+    let mut models: Vec<(&str, &str, &str)> = Vec::new();
     for row in rows {
-        let model = (row.architecture.as_str(), row.options.as_str());
+        let model = model_of(row);
         if !models.contains(&model) {
             models.push(model);
         }
     }
-    let curve = |model: &(&str, &str)| {
+    let curve = |model: &(&str, &str, &str)| {
         let mut points: Vec<&SummaryRow> = rows
             .iter()
-            .filter(|row| (row.architecture.as_str(), row.options.as_str()) == *model)
+            .filter(|row| model_of(row) == *model)
             .copied()
             .collect();
         points.sort_by_key(|row| row.eval_length);
@@ -117,13 +117,13 @@ fn draw(rows: &[&SummaryRow], curves: &[Curve<'_>], text: &mut String) -> Result
         .map(|row| row.eval_length)
         .min()
         .unwrap_or(1)
-        .min(first.train_length);
+        .min(first.train_length.unwrap_or(u64::MAX));
     let high = rows
         .iter()
         .map(|row| row.eval_length)
         .max()
         .unwrap_or(1)
-        .max(first.train_length);
+        .max(first.train_length.unwrap_or(0));
     let (left, right) = (log(low) - 0.35, log(high) + 0.35);
     let root = SVGBackend::with_string(text, (WIDTH, HEIGHT)).into_drawing_area();
     root.fill(&WHITE).map_err(|error| words(&error))?;
@@ -150,12 +150,11 @@ fn draw(rows: &[&SummaryRow], curves: &[Curve<'_>], text: &mut String) -> Result
     length_ticks(&main, &chart, rows).map_err(|error| words(&error))?;
     let grey = RGBColor(110, 110, 110);
     let mut vertical = Vec::new();
-    for piece in 0..25 {
-        let from = f64::from(piece) / 25.0;
-        vertical.push([
-            (log(first.train_length), from),
-            (log(first.train_length), from + 0.02),
-        ]);
+    if let Some(length) = first.train_length {
+        for piece in 0..25 {
+            let from = f64::from(piece) / 25.0;
+            vertical.push([(log(length), from), (log(length), from + 0.02)]);
+        }
     }
     for line in vertical {
         let line = PathElement::new(line.to_vec(), grey.stroke_width(1));
@@ -286,7 +285,10 @@ fn draw_legend(
     let small = ("sans-serif", 12).into_font().color(&RGBColor(90, 90, 90));
     let small = small.pos(Pos::new(HPos::Left, VPos::Center));
     y += 8;
-    let mut notes = vec![format!("| trained at {}", short_length(row.train_length))];
+    let mut notes = Vec::new();
+    if let Some(length) = row.train_length {
+        notes.push(format!("| trained at {}", short_length(length)));
+    }
     if let Some(chance) = row.chance {
         notes.push(format!("-- chance {chance:.3}"));
     }
@@ -333,9 +335,11 @@ pub fn plot_all(summary: &[SummaryRow], folder: &Path) -> Result<Vec<PathBuf>, P
         match plot_accuracy(summary, task, options) {
             Ok(text) => {
                 let path = folder.join(name);
-                std::fs::write(&path, text).map_err(|source| PlotError::Write {
-                    path: path.clone(),
-                    source,
+                crate::files::write_whole(&path, text.as_bytes()).map_err(|source| {
+                    PlotError::Write {
+                        path: path.clone(),
+                        source,
+                    }
                 })?;
                 files.push(path);
             }

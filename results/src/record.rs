@@ -1,10 +1,11 @@
 //! The rows of `results.csv` and `training.csv`. A column is named as its field; an unknown value is
-//! an empty field, never 0.
+//! an empty field, never 0. What cannot be is refused where a row is read.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// How a measurement ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// It was measured.
@@ -18,6 +19,7 @@ pub enum Status {
     /// Its worker ran out of memory.
     OutOfMemory,
     /// It was not started: what it needs failed, or the budget was spent.
+    #[default]
     NotRun,
 }
 
@@ -47,11 +49,35 @@ impl Status {
     }
 }
 
+/// Which examples a measurement is of.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// To choose a learning rate by.
+    Validation,
+    /// To report.
+    #[default]
+    Test,
+}
+
+/// A row of a file of records.
+pub trait Record: Serialize + DeserializeOwned + Default {
+    /// Refuses values that no measurement gives, in words.
+    ///
+    /// # Errors
+    /// What cannot be.
+    fn validate(&self) -> Result<(), String>;
+}
+
 /// One row of `results.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// Hash of the plan.
     pub run_id: String,
+    /// Hash of all that decides the model: the training, or the checkpoint.
+    pub unit: String,
     /// Plugin library.
     pub plugin: String,
     /// Its version.
@@ -62,6 +88,10 @@ pub struct Measurement {
     pub architecture: String,
     /// Options that are not the default, and the model's size.
     pub options: String,
+    /// Name of the checkpoint that was read; empty for a model trained here.
+    pub checkpoint: String,
+    /// Hash of its config and weights.
+    pub checkpoint_sha256: String,
     /// Values of all parameters.
     pub parameters: Option<u64>,
     /// Task.
@@ -70,12 +100,24 @@ pub struct Measurement {
     pub task_options: String,
     /// Seed of initialisation and data.
     pub seed: u64,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Longest training length, in tokens.
-    pub train_length: u64,
+    /// Shortest training length, in tokens.
+    pub train_length_min: Option<u64>,
+    /// Longest training length, in tokens; of a checkpoint what its config states.
+    pub train_length: Option<u64>,
     /// Optimiser steps.
-    pub train_steps: u64,
+    pub train_steps: Option<u64>,
+    /// Sequences a step.
+    pub batch: Option<u64>,
+    /// Peak learning rate.
+    pub learning_rate: Option<f64>,
+    /// Steps of linear warm-up.
+    pub warmup_steps: Option<u64>,
+    /// Decoupled weight decay.
+    pub weight_decay: Option<f64>,
+    /// Largest gradient norm; 0 is no limit.
+    pub clip_norm: Option<f64>,
+    /// Which examples.
+    pub split: Split,
     /// Evaluation length, in tokens.
     pub eval_length: u64,
     /// Empty for the whole cell, else a breakdown such as `depth=0.50`.
@@ -112,45 +154,78 @@ pub struct Measurement {
     pub reason: String,
 }
 
-/// What names a measurement, and nothing measured: the identity that `--resume` goes by.
+/// What names a cell, and nothing measured: the identity that `--resume` goes by. A row is named by its
+/// cell and its label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MeasurementKey {
-    /// Architecture and its options.
-    pub architecture: (String, String),
-    /// Task and its options.
-    pub task: (String, String),
-    /// Seed.
-    pub seed: u64,
-    /// Bits of the learning rate.
-    pub learning_rate: u64,
-    /// Training length and steps.
-    pub training: (u64, u64),
-    /// Evaluation length.
+pub struct Cell {
+    /// The training or checkpoint.
+    pub unit: String,
+    /// Which examples.
+    pub split: Split,
+    /// Evaluation length, in tokens.
     pub eval_length: u64,
-    /// Breakdown.
-    pub label: String,
 }
 
 impl Measurement {
-    /// Its identity.
-    pub fn key(&self) -> MeasurementKey {
-        MeasurementKey {
-            architecture: (self.architecture.clone(), self.options.clone()),
-            task: (self.task.clone(), self.task_options.clone()),
-            seed: self.seed,
-            learning_rate: self.learning_rate.to_bits(),
-            training: (self.train_length, self.train_steps),
+    /// The cell that it is of.
+    pub fn cell(&self) -> Cell {
+        Cell {
+            unit: self.unit.clone(),
+            split: self.split,
             eval_length: self.eval_length,
-            label: self.label.clone(),
+        }
+    }
+
+    /// Whether it is of a whole cell that is reported: no breakdown, and not for choosing.
+    pub fn is_reported_cell(&self) -> bool {
+        self.label.is_empty() && self.split == Split::Test
+    }
+}
+
+impl Record for Measurement {
+    fn validate(&self) -> Result<(), String> {
+        share("value", self.value)?;
+        share("value_low", self.value_low)?;
+        share("value_high", self.value_high)?;
+        share("chance", self.chance)?;
+        for (name, value) in [
+            ("learning_rate", self.learning_rate),
+            ("weight_decay", self.weight_decay),
+            ("clip_norm", self.clip_norm),
+            ("nll", self.nll),
+            ("seconds", self.seconds),
+            ("tokens_per_second", self.tokens_per_second),
+        ] {
+            not_negative(name, value)?;
+        }
+        if self.eval_length == 0 {
+            return Err("eval_length is 0".to_owned());
+        }
+        let answers = (self.samples, self.correct, self.value);
+        match (self.status, answers) {
+            (Status::Ok, (Some(samples), Some(correct), Some(value))) => {
+                if samples == 0 || correct > samples {
+                    return Err(format!("{correct} of {samples} answers are right"));
+                }
+                if (value - correct as f64 / samples as f64).abs() > 1e-9 {
+                    return Err(format!("value is {value} at {correct} of {samples}"));
+                }
+                Ok(())
+            }
+            (Status::Ok, _) => Err("it is ok without samples, correct and value".to_owned()),
+            (_, (None, None, None)) => Ok(()),
+            (status, _) => Err(format!("it is {} and has a value", status.name())),
         }
     }
 }
 
 /// One row of `training.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingPoint {
     /// Hash of the plan.
     pub run_id: String,
+    /// Hash of all that decides the model, as in `results.csv`.
+    pub unit: String,
     /// Plugin library.
     pub plugin: String,
     /// Architecture inside it.
@@ -163,6 +238,8 @@ pub struct TrainingPoint {
     pub task_options: String,
     /// Seed of initialisation and data.
     pub seed: u64,
+    /// Longest training length, in tokens.
+    pub train_length: u64,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Step, from 0.
@@ -179,4 +256,39 @@ pub struct TrainingPoint {
     pub tokens_per_second: Option<f64>,
     /// Wall clock since the first step, in seconds.
     pub seconds: Option<f64>,
+}
+
+impl Record for TrainingPoint {
+    fn validate(&self) -> Result<(), String> {
+        share("accuracy", self.accuracy)?;
+        for (name, value) in [
+            ("learning_rate", Some(self.learning_rate)),
+            ("loss", self.loss),
+            ("gradient_norm", self.gradient_norm),
+            ("step_learning_rate", self.step_learning_rate),
+            ("tokens_per_second", self.tokens_per_second),
+            ("seconds", self.seconds),
+        ] {
+            not_negative(name, value)?;
+        }
+        Ok(())
+    }
+}
+
+fn not_negative(name: &str, value: Option<f64>) -> Result<(), String> {
+    match value {
+        Some(value) if !(value.is_finite() && value >= 0.0) => {
+            Err(format!("{name} is {value}; it is a number from 0 on"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn share(name: &str, value: Option<f64>) -> Result<(), String> {
+    match value {
+        Some(value) if !(0.0..=1.0).contains(&value) => {
+            Err(format!("{name} is {value}; it is from 0 to 1"))
+        }
+        _ => Ok(()),
+    }
 }

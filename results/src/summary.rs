@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Measurement, Status};
+use crate::record::{Measurement, Split, Status};
 use crate::statistics::{Z95, mean, t_interval, wilson};
 
 /// Share of the in-length accuracy that still counts as carried.
@@ -13,20 +13,40 @@ const CARRIED: f64 = 0.9;
 /// One row of `summary.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SummaryRow {
+    /// Plugin library.
+    pub plugin: String,
     /// Architecture.
     pub architecture: String,
     /// Its options.
     pub options: String,
+    /// Name of the checkpoint that was read; empty for models trained here.
+    pub checkpoint: String,
+    /// Hash of its config and weights.
+    pub checkpoint_sha256: String,
     /// Values of all parameters.
     pub parameters: Option<u64>,
     /// Task.
     pub task: String,
     /// Its options.
     pub task_options: String,
-    /// Peak learning rate.
-    pub learning_rate: f64,
+    /// Shortest training length, in tokens.
+    pub train_length_min: Option<u64>,
     /// Longest training length, in tokens.
-    pub train_length: u64,
+    pub train_length: Option<u64>,
+    /// Optimiser steps.
+    pub train_steps: Option<u64>,
+    /// Sequences a step.
+    pub batch: Option<u64>,
+    /// Peak learning rate.
+    pub learning_rate: Option<f64>,
+    /// Steps of linear warm-up.
+    pub warmup_steps: Option<u64>,
+    /// Decoupled weight decay.
+    pub weight_decay: Option<f64>,
+    /// Largest gradient norm.
+    pub clip_norm: Option<f64>,
+    /// Which examples.
+    pub split: Split,
     /// Evaluation length, in tokens.
     pub eval_length: u64,
     /// Empty, or a breakdown.
@@ -77,16 +97,26 @@ impl SummaryRow {
     pub fn same_curve(&self, other: &Self) -> bool {
         self.same_model(other)
             && self.learning_rate == other.learning_rate
+            && self.split == other.split
             && self.label == other.label
     }
 
     /// Whether two rows are of one architecture with the same options on one task.
     pub fn same_model(&self, other: &Self) -> bool {
-        self.architecture == other.architecture
+        self.plugin == other.plugin
+            && self.architecture == other.architecture
             && self.options == other.options
+            && self.checkpoint == other.checkpoint
+            && self.checkpoint_sha256 == other.checkpoint_sha256
             && self.task == other.task
             && self.task_options == other.task_options
+            && self.train_length_min == other.train_length_min
             && self.train_length == other.train_length
+            && self.train_steps == other.train_steps
+            && self.batch == other.batch
+            && self.warmup_steps == other.warmup_steps
+            && self.weight_decay == other.weight_decay
+            && self.clip_norm == other.clip_norm
     }
 }
 
@@ -95,9 +125,7 @@ pub fn summarise(measurements: &[Measurement]) -> Vec<SummaryRow> {
     let mut groups: Vec<Vec<&Measurement>> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for measurement in measurements {
-        let mut key = measurement.key();
-        key.seed = 0;
-        let place = *places.entry(key).or_insert_with(|| {
+        let place = *places.entry(setting(measurement)).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
         });
@@ -113,6 +141,38 @@ pub fn summarise(measurements: &[Measurement]) -> Vec<SummaryRow> {
         describe_curve(row, &curve);
     }
     rows
+}
+
+/// All that the seeds of a measurement share, as text.
+fn setting(measurement: &Measurement) -> String {
+    let m = measurement;
+    format!(
+        "{:?}",
+        (
+            (
+                &m.plugin,
+                &m.architecture,
+                &m.options,
+                &m.checkpoint,
+                &m.checkpoint_sha256
+            ),
+            (
+                &m.task,
+                &m.task_options,
+                m.train_length_min,
+                m.train_length,
+                m.train_steps
+            ),
+            (
+                m.batch,
+                m.learning_rate,
+                m.warmup_steps,
+                m.weight_decay,
+                m.clip_norm
+            ),
+            (m.split, m.eval_length, &m.label),
+        )
+    )
 }
 
 fn summarise_group(group: &[&Measurement]) -> SummaryRow {
@@ -133,13 +193,23 @@ fn summarise_group(group: &[&Measurement]) -> SummaryRow {
     let chance = ok.iter().find_map(|m| m.chance);
     let scaled = |value: f64, chance: f64| (value - chance) / (1.0 - chance);
     SummaryRow {
+        plugin: first.plugin.clone(),
         architecture: first.architecture.clone(),
         options: first.options.clone(),
+        checkpoint: first.checkpoint.clone(),
+        checkpoint_sha256: first.checkpoint_sha256.clone(),
         parameters: group.iter().find_map(|m| m.parameters),
         task: first.task.clone(),
         task_options: first.task_options.clone(),
-        learning_rate: first.learning_rate,
+        train_length_min: first.train_length_min,
         train_length: first.train_length,
+        train_steps: first.train_steps,
+        batch: first.batch,
+        learning_rate: first.learning_rate,
+        warmup_steps: first.warmup_steps,
+        weight_decay: first.weight_decay,
+        clip_norm: first.clip_norm,
+        split: first.split,
         eval_length: first.eval_length,
         label: first.label.clone(),
         metric: first.metric.clone(),
@@ -179,10 +249,11 @@ fn describe_curve(row: &mut SummaryRow, curve: &[&SummaryRow]) {
     let mut points: Vec<&SummaryRow> = curve.to_vec();
     points.sort_by_key(|point| point.eval_length);
     // The reference is the largest length inside the training length.
-    let inside = points
-        .iter()
-        .rev()
-        .find(|point| point.eval_length <= point.train_length);
+    let inside = points.iter().rev().find(|point| {
+        point
+            .train_length
+            .is_some_and(|train| point.eval_length <= train)
+    });
     let Some((inside, base)) = inside.and_then(|point| point.value.map(|value| (point, value)))
     else {
         return;
@@ -224,16 +295,21 @@ fn auc(points: &[&SummaryRow]) -> Option<f64> {
 /// Rows of the best learning rate of each architecture on each task, by accuracy inside the training
 /// length; equal ones go to the smaller rate.
 pub fn best_learning_rates(summary: &[SummaryRow]) -> Vec<&SummaryRow> {
-    let inside = |row: &SummaryRow, rate: f64| -> f64 {
+    let inside = |row: &SummaryRow, rate: Option<f64>| -> f64 {
         summary
             .iter()
             .filter(|other| other.same_model(row) && other.learning_rate == rate)
-            .filter(|other| other.label.is_empty() && other.eval_length <= other.train_length)
+            .filter(|other| other.label.is_empty())
+            .filter(|other| {
+                other
+                    .train_length
+                    .is_some_and(|train| other.eval_length <= train)
+            })
             .max_by_key(|other| other.eval_length)
             .and_then(|other| other.value)
             .unwrap_or(-1.0)
     };
-    let best = |row: &SummaryRow| -> f64 {
+    let best = |row: &SummaryRow| -> Option<f64> {
         let rates = summary
             .iter()
             .filter(|other| other.same_model(row))
@@ -248,6 +324,6 @@ pub fn best_learning_rates(summary: &[SummaryRow]) -> Vec<&SummaryRow> {
     };
     summary
         .iter()
-        .filter(|row| row.learning_rate == best(row))
+        .filter(|row| row.split == Split::Test && row.learning_rate == best(row))
         .collect()
 }

@@ -12,7 +12,7 @@ pub fn render_tables(summary: &[SummaryRow], width: usize) -> String {
         .into_iter()
         .filter(|row| row.label.is_empty())
         .collect();
-    let mut tasks: Vec<(&str, &str, u64)> = Vec::new();
+    let mut tasks: Vec<(&str, &str, Option<u64>)> = Vec::new();
     for row in &rows {
         let task = (
             row.task.as_str(),
@@ -48,17 +48,22 @@ fn render_task(rows: &[&SummaryRow], width: usize, text: &mut String) {
         format!(", chance {:.1} %", 100.0 * chance)
     });
     text.push_str(&format!(
-        "{}\n  {} in % by length; trained at {}{chance}\n",
+        "{}\n  {} in % by length{}{chance}\n",
         shorten(&title, width),
         first.metric.replace('_', " "),
-        short_length(first.train_length)
+        first
+            .train_length
+            .map_or_else(String::new, |length| format!(
+                "; trained at {}",
+                short_length(length)
+            ))
     ));
     let mut lengths: Vec<u64> = rows.iter().map(|row| row.eval_length).collect();
     lengths.sort_unstable();
     lengths.dedup();
-    let mut models: Vec<(&str, &str)> = Vec::new();
+    let mut models: Vec<(&str, &str, &str)> = Vec::new();
     for row in rows {
-        let model = (row.architecture.as_str(), row.options.as_str());
+        let model = model_of(row);
         if !models.contains(&model) {
             models.push(model);
         }
@@ -83,10 +88,9 @@ fn render_task(rows: &[&SummaryRow], width: usize, text: &mut String) {
         for (model, name) in models.iter().zip(&names) {
             text.push_str(&format!("  {:name_width$}", shorten(name, name_width)));
             for length in block {
-                let row = rows.iter().find(|row| {
-                    (row.architecture.as_str(), row.options.as_str()) == *model
-                        && row.eval_length == *length
-                });
+                let row = rows
+                    .iter()
+                    .find(|row| model_of(row) == *model && row.eval_length == *length);
                 text.push_str(&format!(
                     "{:>CELL$}",
                     row.map_or_else(String::new, |row| cell(row))
@@ -109,9 +113,18 @@ fn cell(row: &SummaryRow) -> String {
     }
 }
 
-/// An architecture's name in a table or legend: with its options only where they tell two apart.
-pub(crate) fn model_name(model: (&str, &str), all: &[(&str, &str)]) -> String {
-    let (architecture, options) = model;
+/// What tells the models of a table or plot apart.
+pub(crate) fn model_of(row: &SummaryRow) -> (&str, &str, &str) {
+    (&row.architecture, &row.options, &row.checkpoint)
+}
+
+/// A model's name in a table or legend: its checkpoint's, or its architecture with the options only
+/// where they tell two apart.
+pub(crate) fn model_name(model: (&str, &str, &str), all: &[(&str, &str, &str)]) -> String {
+    let (architecture, options, checkpoint) = model;
+    if !checkpoint.is_empty() {
+        return checkpoint.to_owned();
+    }
     let alone = all.iter().filter(|other| other.0 == architecture).count() == 1;
     if alone || options.is_empty() {
         architecture.to_owned()

@@ -1,7 +1,7 @@
 //! `longhaul checkpoint eval`: checkpoints on tasks, with the records, limits and tables of a run. Nothing is
 //! trained; each checkpoint and task is a unit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use longhaul_tasks::parse_task;
 use sha2::{Digest, Sha256};
@@ -13,13 +13,13 @@ use crate::cli::{CheckpointEvalArgs, FolderArgs};
 use crate::commands::checkpoint::{Answer, ask_library, library_for};
 use crate::exit::CommandError;
 use crate::run::error::RunError;
-use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::plan::{Checkpoint, Plan, Unit, check_length, environment, file_word, run_id};
-use crate::run::session::{Resources, carry_out, interrupt_flag};
-use crate::run::unit::Work;
+use crate::run::plan::{
+    Checkpoint, Plan, Planned, Unit, check_length, environment, file_word, run_id,
+};
+use crate::run::session::{Resources, carry_out, interrupt_flag, works};
 
 /// Runs the command.
 ///
@@ -50,25 +50,25 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
     )?;
     let lengths = parse_lengths(&args.lengths)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
-    let mut plan = Plan {
-        run_id: String::new(),
-        suite: "checkpoints".to_owned(),
-        device: resources.devices.text(),
-        environment: environment(resources.devices.kind()),
-        units: Vec::new(),
-        architectures: Vec::new(),
-        targets: Vec::new(),
-    };
-    for folder in &args.folders {
-        let known = Known::of(folder, &catalogue, args, resources.threads)?;
+    let mut planned = Planned::default();
+    for (folder, name) in args.folders.iter().zip(names(&args.folders)?) {
+        let known = Known::of(folder, name, &catalogue, args, resources.threads)?;
         for task in &args.tasks {
             for seed in 0..args.seeds {
-                plan.units.push(known.unit(task, seed, &lengths, args)?);
-                plan.architectures.push(known.spec.clone());
+                planned.add(known.unit(task, seed, &lengths, args)?, &known.spec)?;
             }
         }
     }
-    plan.run_id = run_id(resources.devices.kind(), &plan.environment, &plan.units);
+    let environment = environment(resources.devices.kind());
+    let plan = Plan {
+        run_id: run_id(resources.devices.kind(), &environment, &planned.units),
+        suite: "checkpoints".to_owned(),
+        device: resources.devices.text(),
+        environment,
+        units: planned.units,
+        architectures: planned.architectures,
+        targets: Vec::new(),
+    };
     let limits = LimitsRecord {
         time_s: resources.time_s,
         memory_bytes: resources.memory_bytes,
@@ -76,10 +76,37 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
     let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&args.out, &plan, &manifest, args.resume)?;
-    let works = works(&plan, &folder, args.retry_failed);
+    let (units, retry) = (plan.units.as_slice(), args.retry_failed);
+    let works = works(
+        &folder,
+        units,
+        &plan.architectures,
+        retry,
+        &Unit::evaluations,
+    );
     let id = plan.run_id.as_str();
     let units = (plan.units.as_slice(), plan.targets.as_slice());
     carry_out(&mut folder, id, units, works, resources, &interrupt)
+}
+
+/// A name for each folder: the end of its path that no other folder has.
+fn names(folders: &[PathBuf]) -> Result<Vec<String>, RunError> {
+    let mut paths = Vec::new();
+    for folder in folders {
+        let path = folder.canonicalize();
+        paths.push(path.map_err(RunError::io("find the checkpoint", folder))?);
+    }
+    let name = |path: &PathBuf| {
+        let parts: Vec<_> = path.iter().collect();
+        let end = |count: usize| parts[parts.len() - count..].iter().collect::<PathBuf>();
+        let own = |end: &PathBuf| paths.iter().filter(|other| other.ends_with(end)).count() == 1;
+        let shortest = (1..parts.len()).map(end).find(own);
+        shortest
+            .unwrap_or_else(|| path.clone())
+            .to_string_lossy()
+            .into_owned()
+    };
+    Ok(paths.iter().map(name).collect())
 }
 
 /// A checkpoint that a plugin has understood.
@@ -92,6 +119,7 @@ struct Known {
 impl Known {
     fn of(
         path: &Path,
+        name: String,
         catalogue: &Catalogue,
         args: &CheckpointEvalArgs,
         threads: u32,
@@ -123,9 +151,12 @@ impl Known {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
+        let stated = usize::try_from(answer.max_length).ok();
         let checkpoint = Checkpoint {
+            name,
             folder: path.to_owned(),
             vocab: answer.vocab,
+            train_length: args.train_length.or(stated.filter(|&length| length > 0)),
             sha256,
         };
         Ok(Self {
@@ -159,66 +190,30 @@ impl Known {
         let mut lengths = lengths.to_vec();
         lengths.sort_unstable();
         lengths.dedup();
-        let stated = usize::try_from(self.answer.max_length).unwrap_or(0);
-        let stated = args.train_length.unwrap_or(stated);
-        let train_length = if stated == 0 { lengths[0] } else { stated };
-        let name = self.checkpoint.folder.file_name().unwrap_or_default();
-        let name = file_word(&name.to_string_lossy());
-        let options = [
-            format!("checkpoint={name}"),
-            format!("d_model={}", self.answer.d_model),
-            format!("layers={}", self.answer.layers),
-        ];
+        let name = &self.checkpoint.name;
         let mut unit = Unit {
             name: String::new(),
-            model: String::new(),
             plugin: self.spec.plugin.clone(),
             plugin_version: self.spec.plugin_version.clone(),
             plugin_sha256: self.spec.plugin_sha256.clone(),
             architecture: self.spec.architecture.clone(),
-            options: options.join(","),
+            options: format!(
+                "d_model={},layers={}",
+                self.answer.d_model, self.answer.layers
+            ),
+            d_model: self.answer.d_model,
+            layers: self.answer.layers,
             task: task.spec().name.to_owned(),
             task_options: task.options_text(),
-            train_length_min: train_length,
-            train_length,
             seed,
-            learning_rate: 0.0,
-            steps: 0,
-            batch: 0,
-            warmup_steps: 0,
-            weight_decay: 0.0,
-            clip_norm: 0.0,
             samples: args.samples,
             lengths,
+            validation: Vec::new(),
+            training: None,
             checkpoint: Some(self.checkpoint.clone()),
         };
-        let identity = unit.identity();
-        unit.name = format!(
-            "{name}-{}-s{seed}-{}",
-            file_word(&unit.task),
-            &identity[..8]
-        );
+        let what = [name, &unit.task].map(|name| file_word(name)).join("-");
+        unit.name = format!("{what}-s{seed}-{}", &unit.id()[..9]);
         Ok(unit)
     }
-}
-
-/// What the folder's records leave to do.
-fn works(plan: &Plan, folder: &RunFolder, retry: bool) -> Vec<Work> {
-    let units = plan.units.iter().zip(&plan.architectures);
-    let works = units.map(|(unit, architecture)| {
-        let recorded = recorded(&folder.rows, unit, retry);
-        Work {
-            identity: unit.identity(),
-            unit: unit.clone(),
-            architecture: architecture.clone(),
-            train: false,
-            evaluations: unit
-                .lengths
-                .iter()
-                .filter(|length| !recorded.contains(length))
-                .map(|&length| (length, unit.samples))
-                .collect(),
-        }
-    });
-    works.filter(|work| !work.evaluations.is_empty()).collect()
 }

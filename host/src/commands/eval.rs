@@ -1,7 +1,11 @@
 //! `longhaul eval`: the saved models of a run, read again at other lengths, without training. Records
 //! go into the same folder.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
+
+use longhaul_results::Split;
 
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
@@ -9,14 +13,11 @@ use crate::cli::EvalArgs;
 use crate::device;
 use crate::exit::CommandError;
 use crate::run::error::RunError;
-use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{Manifest, differences};
-use crate::run::plan::{Environment, Unit, check_length, environment};
-use crate::run::session::{Resources, carry_out, interrupt_flag};
-use crate::run::unit::Work;
-use crate::worker::models::is_saved;
+use crate::run::plan::{Environment, Evaluation, Unit, check_length, environment};
+use crate::run::session::{Resources, carry_out, interrupt_flag, works};
 
 /// Runs the command.
 ///
@@ -60,7 +61,23 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let interrupt = interrupt_flag()?;
     let (mut folder, manifest) = RunFolder::existing(&args.run)?;
-    let works = works(&manifest, &chosen, &folder, &lengths, args, &catalogue)?;
+    let architectures = resolved(&chosen, &catalogue)?;
+    let wanted = |unit: &Unit| -> Vec<Evaluation> {
+        let samples = args.samples.unwrap_or(unit.samples);
+        let test = |&length| Evaluation {
+            split: Split::Test,
+            length,
+            samples,
+        };
+        lengths.iter().map(test).collect()
+    };
+    let mut works = works(&folder, &chosen, &architectures, args.retry_failed, &wanted);
+    for work in &mut works {
+        // Nothing is trained here: a model that cannot be read gets a record that says so.
+        work.train = false;
+        work.unit.plugin_version = work.architecture.plugin_version.clone();
+        work.unit.plugin_sha256 = work.architecture.plugin_sha256.clone();
+    }
     if works.is_empty() {
         tracing::warn!("nothing to evaluate: these lengths have their records already");
     }
@@ -154,61 +171,26 @@ fn listed(names: impl Iterator<Item = String>) -> String {
     names.join(", ")
 }
 
-/// What is left to evaluate. A unit without a saved model is named and left out.
-fn works(
-    manifest: &Manifest,
-    chosen: &[Unit],
-    folder: &RunFolder,
-    lengths: &[usize],
-    args: &EvalArgs,
-    catalogue: &Catalogue,
-) -> Result<Vec<Work>, RunError> {
-    let mut works = Vec::new();
-    for unit in &manifest.units {
-        if !chosen.iter().any(|other| other.name == unit.name) {
+/// The architecture of each unit, as the catalogue has it now.
+fn resolved(units: &[Unit], catalogue: &Catalogue) -> Result<Vec<ArchSpec>, RunError> {
+    let mut known: HashMap<String, ArchSpec> = HashMap::new();
+    for unit in units {
+        let Entry::Vacant(place) = known.entry(unit.architecture_text()) else {
             continue;
-        }
-        let recorded = recorded(&folder.rows, unit, args.retry_failed);
-        let evaluations: Vec<(usize, u64)> = lengths
-            .iter()
-            .filter(|length| !recorded.contains(length))
-            .map(|&length| (length, args.samples.unwrap_or(unit.samples)))
-            .collect();
-        if evaluations.is_empty() {
-            continue;
-        }
-        let file = folder.path.join(&unit.model);
-        if !is_saved(&file, &unit.identity()) {
-            tracing::warn!(
-                "{} on {} seed {} has no saved model ({}), so it is left out; `longhaul run ... --resume --retry-failed` trains it again",
-                unit.architecture,
-                unit.task,
-                unit.seed,
-                file.display()
-            );
-            continue;
-        }
-        let architecture =
-            ArchSpec::parse(&unit.architecture_text(), catalogue).map_err(RunError::Command)?;
+        };
+        let architecture = ArchSpec::parse(place.key(), catalogue).map_err(RunError::Command)?;
         if architecture.plugin_sha256 != unit.plugin_sha256 {
             tracing::warn!(
                 "{} was built anew since its models were trained; the records name the new one",
                 unit.plugin
             );
         }
-        works.push(Work {
-            identity: unit.identity(),
-            train: false,
-            evaluations,
-            unit: Unit {
-                plugin_version: architecture.plugin_version.clone(),
-                plugin_sha256: architecture.plugin_sha256.clone(),
-                ..unit.clone()
-            },
-            architecture,
-        });
+        place.insert(architecture);
     }
-    Ok(works)
+    Ok(units
+        .iter()
+        .map(|unit| known[&unit.architecture_text()].clone())
+        .collect())
 }
 
 #[cfg(test)]

@@ -10,14 +10,11 @@ use crate::catalogue::Catalogue;
 use crate::cli::RunArgs;
 use crate::exit::CommandError;
 use crate::run::error::RunError;
-use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::plan::{self, Overrides, Plan};
-use crate::run::session::{Resources, carry_out, interrupt_flag};
-use crate::run::unit::Work;
-use crate::worker::models::is_saved;
+use crate::run::plan::{self, Overrides, Unit};
+use crate::run::session::{Resources, carry_out, interrupt_flag, works};
 
 /// Runs the command.
 ///
@@ -62,7 +59,14 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         .unwrap_or_else(|| default_folder(&args.suite));
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
-    let works = works(&plan, &folder, args.retry_failed);
+    let (units, retry) = (plan.units.as_slice(), args.retry_failed);
+    let works = works(
+        &folder,
+        units,
+        &plan.architectures,
+        retry,
+        &Unit::evaluations,
+    );
     let id = plan.run_id.as_str();
     let units = (plan.units.as_slice(), plan.targets.as_slice());
     carry_out(&mut folder, id, units, works, resources, &interrupt)
@@ -88,30 +92,6 @@ fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {
 fn default_folder(suite: &str) -> PathBuf {
     let name = Path::new(suite).file_stem().unwrap_or_default();
     Path::new("runs").join(name)
-}
-
-/// What the folder's records leave to do.
-fn works(plan: &Plan, folder: &RunFolder, retry: bool) -> Vec<Work> {
-    let mut works = Vec::new();
-    for (unit, architecture) in plan.units.iter().zip(&plan.architectures) {
-        let recorded = recorded(&folder.rows, unit, retry);
-        let evaluations: Vec<(usize, u64)> = unit
-            .lengths
-            .iter()
-            .filter(|length| !recorded.contains(length))
-            .map(|&length| (length, unit.samples))
-            .collect();
-        if !evaluations.is_empty() {
-            works.push(Work {
-                identity: unit.identity(),
-                unit: unit.clone(),
-                architecture: architecture.clone(),
-                train: !is_saved(&folder.path.join(&unit.model), &unit.identity()),
-                evaluations,
-            });
-        }
-    }
-    works
 }
 
 #[cfg(test)]

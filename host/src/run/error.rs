@@ -52,6 +52,13 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// Ctrl-C, with the command that goes on.
+    pub fn interrupted() -> Self {
+        Self::Interrupted {
+            resume: crate::run::command::resume_command(),
+        }
+    }
+
     /// An error of the system on a path.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

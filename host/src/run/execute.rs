@@ -1,19 +1,22 @@
-//! Carries out units in parallel: slots take them in order, one loop hears them all, writes rows as
-//! they come and watches for Ctrl-C.
+//! Carries out units in parallel: slots take them, one loop hears them all, keeps what they measured and
+//! watches for Ctrl-C. What was heard since the last look is kept by one write and one sync a file, and a
+//! slot waits when the disk is slower than its worker, so that a kill loses what one sync takes.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-use longhaul_results::Status;
+use longhaul_results::{Measurement, Status, TrainingPoint};
 
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::progress::Progress;
+use crate::run::queue::Queue;
 use crate::run::unit::{Event, Settings, Work, run_unit};
 use crate::worker::protocol::Message;
+
+/// Most events that wait to be heard.
+const WAITING: usize = 1024;
 
 /// What became of the work.
 #[derive(Debug, Default, Clone, Copy)]
@@ -48,12 +51,12 @@ pub fn execute(
     interrupt: &AtomicBool,
 ) -> Result<Outcome, RunError> {
     let jobs = jobs.clamp(1, works.len().max(1));
-    let queue = Mutex::new(VecDeque::from(works));
+    let queue = Queue::new(works);
     let cancel = AtomicBool::new(false);
     let mut outcome = Outcome::default();
     let mut failure = None;
     std::thread::scope(|scope| {
-        let (sender, events) = channel::<(usize, Event)>();
+        let (sender, events) = sync_channel::<(usize, Event)>(WAITING);
         for slot in 0..jobs {
             let (sender, queue, cancel) = (sender.clone(), &queue, &cancel);
             scope.spawn(move || serve(slot, queue, settings, cancel, &sender));
@@ -65,9 +68,15 @@ pub fn execute(
                 cancel.store(true, Ordering::Relaxed);
             }
             match events.recv_timeout(Duration::from_millis(100)) {
-                Ok((slot, event)) => {
-                    let done = handle(slot, event, folder, progress, &mut outcome);
-                    if let Err(error) = done {
+                Ok(first) => {
+                    let more = events.try_iter().take(WAITING);
+                    let heard = std::iter::once(first).chain(more);
+                    let mut kept = Kept::default();
+                    let mut done = Ok(());
+                    for (slot, event) in heard {
+                        done = done.and(kept.hear(slot, event, progress, &mut outcome));
+                    }
+                    if let Err(error) = folder.keep(kept.points, kept.rows).and(done) {
                         cancel.store(true, Ordering::Relaxed);
                         failure.get_or_insert(error);
                     }
@@ -86,75 +95,71 @@ pub fn execute(
 /// A slot: takes units until there are none or the run stops.
 fn serve(
     slot: usize,
-    queue: &Mutex<VecDeque<Work>>,
+    queue: &Queue,
     settings: &Settings,
     cancel: &AtomicBool,
-    sender: &Sender<(usize, Event)>,
+    sender: &SyncSender<(usize, Event)>,
 ) {
     while !cancel.load(Ordering::Relaxed) {
-        let next = queue
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .pop_front();
-        let Some(work) = next else { return };
+        let Some(work) = queue.next() else { return };
+        let begun = Instant::now();
         let mut say = |event| {
             let _ = sender.send((slot, event));
         };
         say(Event::Begun(Box::new(work.clone())));
-        run_unit(
-            &work,
-            settings,
-            settings.devices.of_slot(slot),
-            cancel,
-            &mut say,
-        );
+        let device = settings.devices.of_slot(slot);
+        run_unit(&work, settings, device, cancel, &mut say);
         say(Event::Over);
+        queue.over(&work, begun.elapsed());
     }
 }
 
-fn handle(
-    slot: usize,
-    event: Event,
-    folder: &mut RunFolder,
-    progress: &mut Progress,
-    outcome: &mut Outcome,
-) -> Result<(), RunError> {
-    match event {
-        Event::Begun(work) => progress.begun(slot, &work),
-        Event::Lengths(lengths) => progress.lengths(slot, lengths),
-        Event::Said(Message::Log { level, text }) => progress.plugin_log(slot, &level, &text),
-        Event::Said(Message::Started { notes, .. }) => {
-            for note in notes {
-                progress.plugin_log(slot, "debug", &note);
+/// What is to be kept of the events of one look.
+#[derive(Default)]
+struct Kept {
+    points: Vec<TrainingPoint>,
+    rows: Vec<Measurement>,
+}
+
+impl Kept {
+    fn hear(
+        &mut self,
+        slot: usize,
+        event: Event,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Result<(), RunError> {
+        match event {
+            Event::Begun(work) => progress.begun(slot, &work),
+            Event::Lengths(lengths) => progress.lengths(slot, lengths),
+            Event::Said(Message::Log { level, text }) => progress.plugin_log(slot, &level, &text),
+            Event::Said(Message::Started { notes, .. }) => {
+                for note in notes {
+                    progress.plugin_log(slot, "debug", &note);
+                }
             }
-        }
-        Event::Said(message) => progress.said(slot, &message),
-        Event::Point(point) => {
-            folder.training.append(std::slice::from_ref(&point))?;
-            folder.points.push(*point);
-        }
-        Event::Rows(rows) => {
-            folder.results.append(&rows)?;
-            for row in rows.iter().filter(|row| row.label.is_empty()) {
-                progress.measured(slot, row);
+            Event::Said(message) => progress.said(slot, &message),
+            Event::Point(point) => self.points.push(*point),
+            Event::Rows(rows) => {
+                for row in rows.iter().filter(|row| row.is_reported_cell()) {
+                    progress.measured(slot, row);
+                }
+                for row in rows.iter().filter(|row| row.status == Status::Failed) {
+                    tracing::info!("{} on {}: {}", row.architecture, row.task, row.reason);
+                }
+                self.rows.extend(rows);
             }
-            for row in rows.iter().filter(|row| row.status == Status::Failed) {
-                tracing::info!("{} on {}: {}", row.architecture, row.task, row.reason);
+            Event::Time(inside, outside) => {
+                outcome.inside_plugin_s += inside;
+                outcome.outside_plugin_s += outside;
+                tracing::info!(
+                    outside_plugin_fraction = outside / (inside + outside).max(f64::MIN_POSITIVE),
+                    "a worker is done"
+                );
             }
-            folder.rows.extend(rows);
+            Event::Disk(reason) => return Err(RunError::Worker(reason)),
+            Event::Over => progress.over(slot),
         }
-        Event::Time(inside, outside) => {
-            outcome.inside_plugin_s += inside;
-            outcome.outside_plugin_s += outside;
-            tracing::info!(
-                outside_plugin_fraction = outside / (inside + outside).max(f64::MIN_POSITIVE),
-                "a worker is done"
-            );
-        }
-        Event::Disk(reason) => {
-            return Err(RunError::Worker(reason));
-        }
-        Event::Over => progress.over(slot),
+        Ok(())
     }
-    Ok(())
 }

@@ -1,16 +1,16 @@
 //! The end of a run: records in the plan's order, so that their bytes do not depend on which worker
 //! was first, then the summary, the plots and the table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use longhaul_results::{
-    Measurement, MeasurementKey, Status, TrainingPoint, plot_all, render_tables, summarise,
-    write_csv,
+    Cell, Measurement, Status, TrainingPoint, plot_all, render_tables, summarise, write_csv,
 };
 
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
-use crate::run::plan::Unit;
+use crate::run::plan::{Evaluation, Training, Unit};
 use crate::run::targets::{self, Target};
 
 /// Width of the table where the terminal does not say.
@@ -30,21 +30,34 @@ pub struct Report {
 /// Writes everything that is made of the records.
 ///
 /// # Errors
-/// Files that cannot be written; `results.csv` is then as it was or whole.
-pub fn finish(folder: &RunFolder, units: &[Unit], targets: &[Target]) -> Result<Report, RunError> {
-    let rows = in_order(folder.rows.clone(), units);
+/// Ctrl-C; files that cannot be written; `results.csv` is then as it was or whole.
+pub fn finish(
+    folder: &RunFolder,
+    (units, targets): (&[Unit], &[Target]),
+    interrupt: &AtomicBool,
+) -> Result<Report, RunError> {
+    let go_on = || match interrupt.load(Ordering::Relaxed) {
+        true => Err(RunError::interrupted()),
+        false => Ok(()),
+    };
+    let places = Places::new(units);
+    let rows = in_order(folder.rows.clone(), &places);
+    go_on()?;
     write_csv(&folder.path.join("results.csv"), &rows)?;
-    let points = points_in_order(folder.points.clone(), units);
+    let points = points_in_order(folder.points.clone(), &places);
     if !points.is_empty() {
         write_csv(&folder.path.join("training.csv"), &points)?;
     }
+    go_on()?;
     let summary = summarise(&rows);
     write_csv(&folder.path.join("summary.csv"), &summary)?;
+    go_on()?;
     plot_all(&summary, &folder.path.join("plots"))?;
+    go_on()?;
     let mut table = render_tables(&summary, WIDTH);
     let verdicts = targets::judge(targets, &summary);
     table.push_str(&targets::report(&verdicts, &folder.path)?);
-    let cells = || rows.iter().filter(|row| row.label.is_empty());
+    let cells = || rows.iter().filter(|row| row.is_reported_cell());
     Ok(Report {
         table,
         not_ok: cells().filter(|row| row.status != Status::Ok).count(),
@@ -52,114 +65,99 @@ pub fn finish(folder: &RunFolder, units: &[Unit], targets: &[Target]) -> Result<
     })
 }
 
-/// The last row of each measurement, in the order of units, lengths and breakdowns.
-pub fn in_order(rows: Vec<Measurement>, units: &[Unit]) -> Vec<Measurement> {
-    let places: HashMap<_, usize> = units
-        .iter()
-        .enumerate()
-        .map(|(place, unit)| (unit_key(unit), place))
-        .collect();
-    let mut latest: HashMap<MeasurementKey, Measurement> = HashMap::new();
+/// The places of a plan's units, by id.
+pub struct Places(HashMap<String, usize>);
+
+impl Places {
+    /// Of the units in order.
+    pub fn new(units: &[Unit]) -> Self {
+        let places = units.iter().enumerate();
+        Self(places.map(|(place, unit)| (unit.id(), place)).collect())
+    }
+
+    fn of(&self, unit: &str) -> usize {
+        self.0.get(unit).copied().unwrap_or(usize::MAX)
+    }
+}
+
+/// The last row of each measurement, in the order of units, splits, lengths and breakdowns.
+pub fn in_order(rows: Vec<Measurement>, places: &Places) -> Vec<Measurement> {
+    let mut cells: HashMap<Cell, BTreeMap<String, Measurement>> = HashMap::new();
     for row in rows {
+        let cell = cells.entry(row.cell()).or_default();
         // A cell that failed leaves no breakdowns of an earlier try behind.
         if row.label.is_empty() && row.status != Status::Ok {
-            latest.retain(|key, _| !same_cell(key, &row.key()));
+            cell.clear();
         }
-        latest.insert(row.key(), row);
+        cell.insert(row.label.clone(), row);
     }
-    let mut rows: Vec<Measurement> = latest.into_values().collect();
-    rows.sort_by_cached_key(|row| {
-        let place = places.get(&row_key(row)).copied().unwrap_or(usize::MAX);
-        (place, row_key(row), row.eval_length, row.label.clone())
-    });
-    rows
-}
-
-fn same_cell(one: &MeasurementKey, other: &MeasurementKey) -> bool {
-    MeasurementKey {
-        label: String::new(),
-        ..one.clone()
-    } == MeasurementKey {
-        label: String::new(),
-        ..other.clone()
-    }
-}
-
-fn points_in_order(points: Vec<TrainingPoint>, units: &[Unit]) -> Vec<TrainingPoint> {
-    let places: HashMap<_, usize> = units
-        .iter()
-        .enumerate()
-        .map(|(place, unit)| (unit_key(unit), place))
-        .collect();
-    let mut latest = HashMap::new();
-    for point in points {
-        let unit = (
-            (point.architecture.clone(), point.options.clone()),
-            (point.task.clone(), point.task_options.clone()),
-            point.seed,
-            point.learning_rate.to_bits(),
-        );
-        let place = places.get(&unit).copied().unwrap_or(usize::MAX);
-        latest.insert((place, unit, point.step), point);
-    }
-    let mut points: Vec<_> = latest.into_iter().collect();
-    points.sort_by(|one, other| one.0.cmp(&other.0));
-    points.into_iter().map(|(_, point)| point).collect()
-}
-
-/// What names a unit in the records.
-type UnitKey = ((String, String), (String, String), u64, u64);
-
-fn unit_key(unit: &Unit) -> UnitKey {
-    (
-        (unit.architecture.clone(), unit.options.clone()),
-        (unit.task.clone(), unit.task_options.clone()),
-        unit.seed,
-        unit.learning_rate.to_bits(),
-    )
-}
-
-fn row_key(row: &Measurement) -> UnitKey {
-    (
-        (row.architecture.clone(), row.options.clone()),
-        (row.task.clone(), row.task_options.clone()),
-        row.seed,
-        row.learning_rate.to_bits(),
-    )
-}
-
-/// Lengths of a unit that have a record; with `retry` only those that ended well.
-pub fn recorded(rows: &[Measurement], unit: &Unit, retry: bool) -> Vec<usize> {
-    let mut latest = HashMap::new();
-    let own = rows.iter().filter(|row| {
-        row.label.is_empty()
-            && row_key(row) == unit_key(unit)
-            && row.train_length == unit.train_length as u64
-            && row.train_steps == unit.steps
-    });
-    for row in own {
-        latest.insert(row.eval_length as usize, row.status);
-    }
-    let mut lengths: Vec<usize> = latest
+    let mut cells: Vec<_> = cells.into_iter().collect();
+    cells.sort_by_cached_key(|(cell, _)| (places.of(&cell.unit), cell.clone()));
+    cells
         .into_iter()
-        .filter(|&(_, status)| !retry || status == Status::Ok)
-        .map(|(length, _)| length)
+        .flat_map(|(_, rows)| rows.into_values())
+        .collect()
+}
+
+/// The last point of each step, in the order of units and steps.
+fn points_in_order(points: Vec<TrainingPoint>, places: &Places) -> Vec<TrainingPoint> {
+    let latest: BTreeMap<_, _> = points
+        .into_iter()
+        .map(|point| {
+            (
+                (places.of(&point.unit), point.unit.clone(), point.step),
+                point,
+            )
+        })
         .collect();
-    lengths.sort_unstable();
-    lengths
+    latest.into_values().collect()
+}
+
+/// What a folder's records say is done.
+pub struct Recorded {
+    cells: HashMap<Cell, Status>,
+    trained: HashSet<(String, u64)>,
+}
+
+impl Recorded {
+    /// Of the rows and points of a folder.
+    pub fn new(rows: &[Measurement], points: &[TrainingPoint]) -> Self {
+        let cells = rows.iter().filter(|row| row.label.is_empty());
+        let steps = points.iter().map(|point| (point.unit.clone(), point.step));
+        Self {
+            cells: cells.map(|row| (row.cell(), row.status)).collect(),
+            trained: steps.collect(),
+        }
+    }
+
+    /// What is left of a unit's evaluations; with `retry` also what did not end well.
+    pub fn left(&self, id: &str, evaluations: Vec<Evaluation>, retry: bool) -> Vec<Evaluation> {
+        let left = |what: &Evaluation| {
+            let cell = Cell {
+                unit: id.to_owned(),
+                split: what.split,
+                eval_length: what.length as u64,
+            };
+            match self.cells.get(&cell) {
+                None => true,
+                Some(status) => retry && *status != Status::Ok,
+            }
+        };
+        evaluations.into_iter().filter(left).collect()
+    }
+
+    /// Whether the last step of a unit's training is recorded, as it is when all points are.
+    pub fn is_trained(&self, id: &str, training: &Training) -> bool {
+        self.trained
+            .contains(&(id.to_owned(), training.steps.saturating_sub(1)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::records::Common;
-    use crate::run::records::tests::unit;
+    use crate::run::records::tests::{at, common, unit};
     use crate::worker::protocol::{Evaluated, Score};
-
-    fn common() -> Common {
-        let task = longhaul_tasks::parse_task("parity").unwrap();
-        Common::new("id", "cpu", task.as_ref())
-    }
 
     fn good(unit: &Unit, length: usize) -> Vec<Measurement> {
         let score = |label: &str| Score {
@@ -177,7 +175,11 @@ mod tests {
             tokens: 4,
             seconds: 1.0,
         };
-        common().measured(unit, length, &evaluated)
+        common(unit).measured(at(length), &evaluated)
+    }
+
+    fn bad(unit: &Unit, length: usize, status: Status) -> Measurement {
+        common(unit).unmeasured(at(length), status, "x")
     }
 
     #[test]
@@ -187,14 +189,14 @@ mod tests {
             seed: 1,
             ..unit(10)
         };
-        let units = [first.clone(), second.clone()];
+        let places = Places::new(&[first.clone(), second.clone()]);
         let mut rows = Vec::new();
         for (unit, length) in [(&second, 80), (&first, 80), (&second, 40), (&first, 40)] {
             rows.extend(good(unit, length));
         }
-        let forward = in_order(rows.clone(), &units);
+        let forward = in_order(rows.clone(), &places);
         rows.reverse();
-        assert_eq!(in_order(rows, &units), forward);
+        assert_eq!(in_order(rows, &places), forward);
         let order: Vec<_> = forward
             .iter()
             .map(|r| (r.seed, r.eval_length, r.label.as_str()))
@@ -206,22 +208,114 @@ mod tests {
     #[test]
     fn the_last_word_counts() {
         let unit = unit(10);
-        let mut rows = vec![common().unmeasured(&unit, 40, Status::Crashed, "x")];
-        rows.push(common().unmeasured(&unit, 80, Status::NotRun, "y"));
-        assert_eq!(recorded(&rows, &unit, false), [40, 80]);
-        assert_eq!(recorded(&rows, &unit, true), [0_usize; 0]);
+        let id = unit.id();
+        let left = |rows: &[Measurement], retry| -> Vec<usize> {
+            let left = Recorded::new(rows, &[]).left(&id, unit.evaluations(), retry);
+            left.iter().map(|what| what.length).collect()
+        };
+        let mut rows = vec![bad(&unit, 40, Status::Crashed)];
+        rows.push(bad(&unit, 80, Status::NotRun));
+        assert_eq!(left(&rows, false), [0_usize; 0]);
+        assert_eq!(left(&rows, true), [40, 80]);
         rows.extend(good(&unit, 40));
-        assert_eq!(recorded(&rows, &unit, true), [40]);
-        let ordered = in_order(rows.clone(), std::slice::from_ref(&unit));
+        assert_eq!(left(&rows, true), [80]);
+        let places = Places::new(std::slice::from_ref(&unit));
+        let ordered = in_order(rows.clone(), &places);
         assert_eq!(ordered.len(), 3);
         assert_eq!(ordered[0].status, Status::Ok);
         // A later failure takes the breakdowns of the earlier success with it.
-        rows.push(common().unmeasured(&unit, 40, Status::Failed, "z"));
-        assert_eq!(in_order(rows, std::slice::from_ref(&unit)).len(), 2);
-        let other = Unit {
-            steps: 11,
-            ..unit.clone()
+        rows.push(bad(&unit, 40, Status::Failed));
+        assert_eq!(in_order(rows, &places).len(), 2);
+    }
+
+    /// Every way in which two trainings can differ keeps their rows apart.
+    #[test]
+    fn rows_of_different_units_never_meet() {
+        type Change<'a> = (&'a str, &'a dyn Fn(&mut Unit));
+        let changes: [Change<'_>; 14] = [
+            ("plugin", &|unit| unit.plugin = "q".into()),
+            ("plugin_version", &|unit| unit.plugin_version = "2".into()),
+            ("plugin_sha256", &|unit| unit.plugin_sha256 = "cd".into()),
+            ("options", &|unit| {
+                unit.options = "d_model=32,layers=2".into()
+            }),
+            ("task_options", &|unit| unit.task_options = "a=1".into()),
+            ("seed", &|unit| unit.seed = 7),
+            ("length_min", &|unit| {
+                unit.training.as_mut().unwrap().length_min = 4
+            }),
+            ("length", &|unit| {
+                unit.training.as_mut().unwrap().length = 41
+            }),
+            ("steps", &|unit| unit.training.as_mut().unwrap().steps = 11),
+            ("batch", &|unit| unit.training.as_mut().unwrap().batch = 5),
+            ("learning_rate", &|unit| {
+                unit.training.as_mut().unwrap().learning_rate = 2e-3;
+            }),
+            ("warmup_steps", &|unit| {
+                unit.training.as_mut().unwrap().warmup_steps = 1
+            }),
+            ("weight_decay", &|unit| {
+                unit.training.as_mut().unwrap().weight_decay = 0.0
+            }),
+            ("clip_norm", &|unit| {
+                unit.training.as_mut().unwrap().clip_norm = 0.0
+            }),
+        ];
+        let mut units = vec![unit(10)];
+        for (what, change) in changes {
+            let mut other = unit(10);
+            change(&mut other);
+            assert_ne!(other.id(), units[0].id(), "{what}");
+            units.push(other);
+        }
+        let rows: Vec<_> = units.iter().flat_map(|unit| good(unit, 40)).collect();
+        let recorded = Recorded::new(&rows[..2], &[]);
+        assert!(
+            recorded
+                .left(&units[0].id(), vec![at(40)], false)
+                .is_empty()
+        );
+        for unit in &units[1..] {
+            assert_eq!(recorded.left(&unit.id(), vec![at(40)], false).len(), 1);
+        }
+        assert_eq!(
+            in_order(rows.clone(), &Places::new(&units)),
+            rows_sorted(rows)
+        );
+        let point = |unit: &Unit| TrainingPoint {
+            unit: unit.id(),
+            ..TrainingPoint::default()
         };
-        assert!(recorded(&good(&unit, 40), &other, false).is_empty());
+        let points: Vec<_> = units.iter().map(point).collect();
+        let kept = points_in_order(points.clone(), &Places::new(&units));
+        assert_eq!(kept, points);
+    }
+
+    /// Cells before their breakdowns, as they are kept.
+    fn rows_sorted(rows: Vec<Measurement>) -> Vec<Measurement> {
+        rows.chunks(2)
+            .flat_map(|pair| [pair[1].clone(), pair[0].clone()])
+            .collect()
+    }
+
+    #[test]
+    fn a_hundred_thousand_rows_take_no_longer_than_their_number() {
+        let units: Vec<Unit> = (0..2000).map(|seed| Unit { seed, ..unit(10) }).collect();
+        let common: Vec<_> = units.iter().map(common).collect();
+        let mut rows = Vec::new();
+        for length in 31..=80 {
+            for common in &common {
+                rows.push(common.unmeasured(at(length), Status::Crashed, "x"));
+            }
+        }
+        let begun = std::time::Instant::now();
+        let recorded = Recorded::new(&rows, &[]);
+        for unit in &units {
+            assert_eq!(recorded.left(&unit.id(), unit.evaluations(), false), []);
+        }
+        assert_eq!(in_order(rows, &Places::new(&units)).len(), 100_000);
+        // Once it was by the square: half an hour.
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
     }
 }

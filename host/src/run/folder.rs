@@ -1,13 +1,14 @@
-//! A run's folder: locked, checked for what is in it, its files open before work begins.
+//! A run's folder: locked, checked for what is in it, its files open before work begins. A folder may
+//! come from somebody else: nothing in it is followed out of it, and rows must be of its own plan.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use longhaul_results::{Journal, Measurement, RunLock, TrainingPoint};
+use longhaul_results::{Journal, Measurement, RunLock, TrainingPoint, files};
 
 use crate::run::error::RunError;
 use crate::run::manifest::{self, Manifest};
-use crate::run::plan::Plan;
-use crate::run::records::{blank_measurement, blank_point};
+use crate::run::plan::{Plan, Unit};
 
 /// An open folder.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl RunFolder {
         resume: bool,
     ) -> Result<Self, RunError> {
         let lock = lock(path)?;
-        if path.join(manifest::FILE).exists() {
+        if path.join(manifest::FILE).symlink_metadata().is_ok() {
             let there = Manifest::read(path)?;
             let difference = there.difference(plan);
             if let Some(difference) = difference {
@@ -74,7 +75,7 @@ impl RunFolder {
             refuse_strangers(path)?;
             manifest.write(path)?;
         }
-        Self::open_files(path, lock)
+        Self::open_files(path, lock, &plan.run_id, &plan.units)
     }
 
     /// Opens the folder of an existing run.
@@ -82,7 +83,7 @@ impl RunFolder {
     /// # Errors
     /// No run there, another holder of the lock, the system's refusal.
     pub fn existing(path: &Path) -> Result<(Self, Manifest), RunError> {
-        if !path.join(manifest::FILE).exists() {
+        if path.join(manifest::FILE).symlink_metadata().is_err() {
             return Err(RunError::Input(format!(
                 "{} is not the folder of a run: it has no {}",
                 path.display(),
@@ -91,22 +92,29 @@ impl RunFolder {
         }
         let lock = lock(path)?;
         let manifest = Manifest::read(path)?;
-        Ok((Self::open_files(path, lock)?, manifest))
+        let folder = Self::open_files(path, lock, &manifest.run_id, &manifest.units)?;
+        Ok((folder, manifest))
     }
 
-    fn open_files(path: &Path, lock: RunLock) -> Result<Self, RunError> {
+    fn open_files(
+        path: &Path,
+        lock: RunLock,
+        run_id: &str,
+        units: &[Unit],
+    ) -> Result<Self, RunError> {
+        let tidy = |folder: &Path| {
+            files::remove_unfinished(folder).map_err(RunError::io("tidy up the folder", folder))
+        };
+        tidy(path)?;
         for folder in ["models", "plots"] {
             let folder = path.join(folder);
-            std::fs::create_dir_all(&folder).map_err(RunError::io("make the folder", &folder))?;
+            files::make_folder(&folder).map_err(RunError::io("make the folder", &folder))?;
+            tidy(&folder)?;
         }
-        let mut repairs = Vec::new();
-        let (results, rows) = open(
-            &path.join("results.csv"),
-            &blank_measurement(),
-            &mut repairs,
-        )?;
-        let (training, points) = open(&path.join("training.csv"), &blank_point(), &mut repairs)?;
-        Ok(Self {
+        let mut repairs: Vec<String> = lock.without.iter().cloned().collect();
+        let (results, rows) = open(&path.join("results.csv"), &mut repairs)?;
+        let (training, points) = open(&path.join("training.csv"), &mut repairs)?;
+        let folder = Self {
             path: path.to_owned(),
             rows,
             results,
@@ -114,26 +122,64 @@ impl RunFolder {
             training,
             repairs,
             _lock: lock,
-        })
+        };
+        folder.check_owners(run_id, units)?;
+        Ok(folder)
+    }
+
+    /// Refuses rows of another run, or of units that the plan does not have.
+    fn check_owners(&self, run_id: &str, units: &[Unit]) -> Result<(), RunError> {
+        let units: HashMap<String, &Unit> = units.iter().map(|unit| (unit.id(), unit)).collect();
+        let belongs = |run: &str, unit: &str, architecture: &str, task: &str| {
+            let same = |unit: &&Unit| unit.architecture == architecture && unit.task == task;
+            run == run_id && units.get(unit).is_some_and(same)
+        };
+        let row = self
+            .rows
+            .iter()
+            .position(|row| !belongs(&row.run_id, &row.unit, &row.architecture, &row.task));
+        let point = self.points.iter().position(|point| {
+            !belongs(&point.run_id, &point.unit, &point.architecture, &point.task)
+        });
+        let stranger = row.map(|row| ("results.csv", row));
+        match stranger.or_else(|| point.map(|point| ("training.csv", point))) {
+            None => Ok(()),
+            Some((file, row)) => Err(RunError::Input(format!(
+                "row {} of {} is not of the run {run_id} that run.toml describes; move the file away to measure anew",
+                row + 1,
+                self.path.join(file).display(),
+            ))),
+        }
+    }
+
+    /// Keeps points and rows, on disk when it returns. Points go first: a row says that the points of its
+    /// training are there.
+    ///
+    /// # Errors
+    /// No room; the system's refusal.
+    pub fn keep(
+        &mut self,
+        points: Vec<TrainingPoint>,
+        rows: Vec<Measurement>,
+    ) -> Result<(), RunError> {
+        self.training.append(&points)?;
+        self.points.extend(points);
+        self.results.append(&rows)?;
+        self.rows.extend(rows);
+        Ok(())
     }
 }
 
 /// Opens a file of records, or begins it.
-fn open<R: serde::Serialize + serde::de::DeserializeOwned>(
+fn open<R: longhaul_results::Record>(
     path: &Path,
-    sample: &R,
     repairs: &mut Vec<String>,
 ) -> Result<(Journal<R>, Vec<R>), RunError> {
-    if !path.exists() {
-        return Ok((Journal::create(path, sample)?, Vec::new()));
-    }
-    let (journal, rows, torn) = Journal::open(path, sample)?;
-    if let Some(torn) = torn {
+    let (journal, rows, torn) = Journal::open(path)?;
+    if torn > 0 {
         repairs.push(format!(
-            "the last line of {} was cut short ({} bytes); it now stands in {} and is measured again",
+            "the last line of {} was cut short ({torn} bytes); it is measured again",
             path.display(),
-            torn.bytes,
-            torn.moved_to.display()
         ));
     }
     Ok((journal, rows))
@@ -145,7 +191,7 @@ fn refuse_strangers(path: &Path) -> Result<(), RunError> {
     let stranger = entries
         .filter_map(Result::ok)
         .map(|entry| entry.file_name())
-        .find(|name| name != ".lock");
+        .find(|name| name != ".lock" && !files::is_unfinished(name));
     match stranger {
         None => Ok(()),
         Some(name) => Err(RunError::Input(format!(

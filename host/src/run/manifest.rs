@@ -1,20 +1,22 @@
 //! `run.toml`: the plan, the versions, the plugins, the machine and the command. Written once, before
 //! work begins; `--resume` and `eval` go by it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use longhaul_results::files;
 use serde::{Deserialize, Serialize};
 
 use crate::device;
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
-use crate::run::plan::{Environment, Plan, Unit};
+use crate::run::plan::{Environment, Plan, Unit, run_id};
 use crate::run::targets::Target;
 
 /// The file's name in a run folder.
 pub const FILE: &str = "run.toml";
+/// Most bytes of it that are read: a million units.
+const MOST: u64 = 1 << 30;
 
 /// What stands in `run.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,14 +125,46 @@ impl Manifest {
     /// No run there; a file that is not one.
     pub fn read(folder: &Path) -> Result<Self, RunError> {
         let path = folder.join(FILE);
-        let text = std::fs::read_to_string(&path).map_err(RunError::io("read", &path))?;
-        toml::from_str(&text).map_err(|error| {
+        let bytes = files::read(&path, MOST).map_err(RunError::io("read", &path))?;
+        let refuse = |reason: &str| {
             RunError::Input(format!(
                 "{} is not the file of a run of this version: {}",
                 path.display(),
-                error.message()
+                reason.escape_debug()
             ))
-        })
+        };
+        let text = String::from_utf8(bytes).map_err(|error| refuse(&error.to_string()))?;
+        let manifest: Self = toml::from_str(&text).map_err(|error| refuse(error.message()))?;
+        manifest.check().map_err(|reason| refuse(&reason))?;
+        Ok(manifest)
+    }
+
+    /// Refuses what no plan has: names that are not file names or stand twice, and an id that is not its
+    /// plan's.
+    fn check(&self) -> Result<(), String> {
+        let mut names = HashSet::new();
+        for unit in &self.units {
+            let name = unit.name.as_str();
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if name.is_empty()
+                || name.len() > 200
+                || name.starts_with('.')
+                || !name.chars().all(plain)
+            {
+                return Err(format!("`{name}` is not the name of a unit"));
+            }
+            if !names.insert(name) {
+                return Err(format!("two units are named `{name}`"));
+            }
+        }
+        let id = run_id(device::kind(&self.device), &self.environment, &self.units);
+        if id != self.run_id {
+            return Err(format!(
+                "its id is {}, and its plan's is {id}: it was changed by hand",
+                self.run_id
+            ));
+        }
+        Ok(())
     }
 
     /// Writes the manifest, whole or not at all.
@@ -140,18 +174,7 @@ impl Manifest {
     pub fn write(&self, folder: &Path) -> Result<(), RunError> {
         let path = folder.join(FILE);
         let text = toml::to_string(self).expect("plain data serialises");
-        let mut file =
-            tempfile::NamedTempFile::new_in(folder).map_err(RunError::io("write in", folder))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.as_file().sync_data())
-            .and_then(|()| {
-                let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-                file.as_file().set_permissions(readable)
-            })
-            .map_err(RunError::io("write", &path))?;
-        file.persist(&path)
-            .map_err(|error| RunError::io("write", &path)(error.error))?;
-        Ok(())
+        files::write_whole(&path, text.as_bytes()).map_err(RunError::io("write", &path))
     }
 
     /// Its command, under its own variables where others are set here.
@@ -230,13 +253,17 @@ pub fn differences(there: &Environment, here: &Environment) -> Vec<String> {
 /// Every architecture, task, seed and learning rate of some units, for comparison.
 fn counts(units: &[Unit]) -> [(&'static str, Vec<String>); 4] {
     let of = |get: &dyn Fn(&Unit) -> String| {
-        let mut all: Vec<String> = Vec::new();
-        for value in units.iter().map(get) {
-            if !all.contains(&value) {
-                all.push(value);
-            }
-        }
+        let mut seen = HashSet::new();
+        let mut all: Vec<String> = units.iter().map(get).collect();
+        all.retain(|value| seen.insert(value.clone()));
         all
+    };
+    let rate = |unit: &Unit| {
+        let rate = unit
+            .training
+            .as_ref()
+            .map(|training| training.learning_rate);
+        rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string())
     };
     [
         (
@@ -245,32 +272,61 @@ fn counts(units: &[Unit]) -> [(&'static str, Vec<String>); 4] {
         ),
         ("tasks", of(&Unit::task_text)),
         ("seeds", of(&|unit| unit.seed.to_string())),
-        ("learning rates", of(&|unit| unit.learning_rate.to_string())),
+        ("learning rates", of(&rate)),
     ]
 }
 
 /// Fields in which two units differ, with words.
 fn field_differences(there: &Unit, here: &Unit) -> Vec<(String, String)> {
-    let value = |unit: &Unit| serde_json::to_value(unit).expect("plain data serialises");
-    let (there_value, here_value) = (value(there), value(here));
-    let (Some(a), Some(b)) = (there_value.as_object(), here_value.as_object()) else {
-        return Vec::new();
+    let fields = |unit: &Unit| {
+        let mut fields = BTreeMap::new();
+        flatten(
+            &serde_json::to_value(unit).expect("plain data serialises"),
+            "",
+            &mut fields,
+        );
+        fields
     };
-    a.iter()
-        .filter(|(field, value)| b.get(*field) != Some(value))
-        .filter(|(field, _)| !matches!(field.as_str(), "name" | "model"))
-        .map(|(field, value)| {
+    let (there, other) = (fields(there), fields(here));
+    let none = serde_json::Value::Null;
+    there
+        .keys()
+        .chain(other.keys().filter(|field| !there.contains_key(*field)))
+        .filter(|field| field.as_str() != "name")
+        .filter_map(|field| {
+            let (there, other) = (
+                there.get(field).unwrap_or(&none),
+                other.get(field).unwrap_or(&none),
+            );
+            if there == other {
+                return None;
+            }
             let words = if field == "plugin_sha256" {
                 format!("plugin {} was built anew since", here.plugin)
             } else {
                 format!(
-                    "{field} of {} is {value} there and {} here",
-                    here.architecture, b[field]
+                    "{field} of {} is {there} there and {other} here",
+                    here.architecture
                 )
             };
-            (field.clone(), words)
+            Some((field.clone(), words))
         })
         .collect()
+}
+
+/// The fields of nested data by their own names.
+fn flatten(
+    value: &serde_json::Value,
+    name: &str,
+    fields: &mut BTreeMap<String, serde_json::Value>,
+) {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.iter()
+                .for_each(|(name, value)| flatten(value, name, fields));
+        }
+        plain => drop(fields.insert(name.to_owned(), plain.clone())),
+    }
 }
 
 /// `path` as seen from the current folder where it lies below it, so that a published manifest does not
@@ -283,31 +339,11 @@ fn below_here(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::plan::run_id;
 
     fn unit() -> Unit {
         Unit {
-            name: "n".into(),
-            model: "models/n.safetensors".into(),
-            plugin: "p".into(),
-            plugin_version: "0.1.0".into(),
-            plugin_sha256: "ab".into(),
             architecture: "mamba2".into(),
-            options: "d_model=64,layers=2".into(),
-            task: "parity".into(),
-            task_options: String::new(),
-            train_length_min: 3,
-            train_length: 40,
-            seed: 0,
-            learning_rate: 1e-3,
-            steps: 400,
-            batch: 32,
-            warmup_steps: 40,
-            weight_decay: 0.1,
-            clip_norm: 1.0,
-            samples: 10,
-            lengths: vec![40, 80],
-            checkpoint: None,
+            ..crate::run::records::tests::unit(400)
         }
     }
 
@@ -349,7 +385,8 @@ mod tests {
             manifest.difference(&plan(vec![other])).unwrap()
         };
         assert!(
-            words(&|unit| unit.steps = 600).contains("steps of mamba2 is 400 there and 600 here")
+            words(&|unit| unit.training.as_mut().unwrap().steps = 600)
+                .contains("steps of mamba2 is 400 there and 600 here")
         );
         assert!(words(&|unit| unit.architecture = "lstm".into()).contains("mamba2"));
         assert!(words(&|unit| unit.plugin_sha256 = "cd".into()).contains("built anew"));

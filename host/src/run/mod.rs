@@ -15,6 +15,7 @@ pub mod plan;
 #[cfg(test)]
 mod plan_tests;
 pub mod progress;
+pub mod queue;
 pub mod records;
 pub mod session;
 pub mod targets;

@@ -2,10 +2,11 @@
 //! validated. A plan holds what decides the values that are measured and nothing else, so it has one
 //! hash, the run's id. It opens no library and no device, and does not write.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use longhaul_plugin_api::variables;
+use longhaul_results::Split;
 use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, parse_task};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -43,13 +44,11 @@ pub struct Overrides {
     pub samples: Option<u64>,
 }
 
-/// One training and its evaluations.
+/// A model and what it is measured on: a training, or a checkpoint that is read, with its evaluations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unit {
     /// Unique name, usable as a file name.
     pub name: String,
-    /// The saved model's file, inside the run folder.
-    pub model: String,
     /// Library.
     pub plugin: String,
     /// Its version.
@@ -60,46 +59,84 @@ pub struct Unit {
     pub architecture: String,
     /// Options that are not the default, and the model's size: the column `options`.
     pub options: String,
+    /// Model width.
+    pub d_model: u32,
+    /// Layers.
+    pub layers: u32,
     /// Task.
     pub task: String,
     /// All its options.
     pub task_options: String,
-    /// Shortest training length, in tokens.
-    pub train_length_min: usize,
-    /// Longest training length, in tokens.
-    pub train_length: usize,
     /// Seed of initialisation and data.
     pub seed: u64,
-    /// Peak learning rate.
-    pub learning_rate: f64,
+    /// Examples a length.
+    pub samples: u64,
+    /// Evaluation lengths in tokens, ascending.
+    pub lengths: Vec<usize>,
+    /// Lengths inside the training length at which learning rates are compared, on examples of their
+    /// own; empty where there is nothing to choose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub validation: Vec<usize>,
+    /// The training; none of a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
+    /// The checkpoint that is read instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Shortest length, in tokens.
+    pub length_min: usize,
+    /// Longest length, in tokens.
+    pub length: usize,
     /// Optimiser steps.
     pub steps: u64,
     /// Sequences a step.
     pub batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Largest gradient norm; 0 switches clipping off.
     pub clip_norm: f64,
-    /// Examples a length.
-    pub samples: u64,
-    /// Evaluation lengths in tokens, ascending.
-    pub lengths: Vec<usize>,
-    /// The checkpoint that is evaluated instead of a trained model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A checkpoint of other software.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
+    /// What it is called in the records, unlike every other one of the plan.
+    pub name: String,
     /// Its folder.
     pub folder: PathBuf,
     /// Token ids of its model.
     pub vocab: u32,
+    /// Longest training length in tokens, where its config or the user states one.
+    pub train_length: Option<usize>,
     /// Hash of its config and weights.
     pub sha256: String,
+}
+
+/// One length to evaluate at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Which examples.
+    pub split: Split,
+    /// Length, in tokens.
+    pub length: usize,
+    /// Examples.
+    pub samples: u64,
+}
+
+impl Evaluation {
+    /// Tokens that it reads.
+    pub fn tokens(&self) -> f64 {
+        self.length as f64 * self.samples as f64
+    }
 }
 
 impl Unit {
@@ -116,14 +153,46 @@ impl Unit {
         format!("{}/{}:{}", self.plugin, self.architecture, self.options)
     }
 
-    /// Hash of all that decides the trained model: evaluations have no part in it.
-    pub fn identity(&self) -> String {
-        let mut training = self.clone();
-        training.name = String::new();
-        training.model = String::new();
-        training.samples = 0;
-        training.lengths = Vec::new();
-        hash(&training)
+    /// The saved model's file, inside the run folder.
+    pub fn model_file(&self) -> PathBuf {
+        Path::new("models").join(format!("{}.safetensors", self.name))
+    }
+
+    /// Longest training length in tokens, where it is known.
+    pub fn train_length(&self) -> Option<usize> {
+        match (&self.training, &self.checkpoint) {
+            (Some(training), _) => Some(training.length),
+            (None, Some(checkpoint)) => checkpoint.train_length,
+            (None, None) => None,
+        }
+    }
+
+    /// Hash of all that decides the model and its task, which names the unit in the records: the plan's
+    /// evaluations and names have no part in it.
+    pub fn id(&self) -> String {
+        let mut deciding = self.clone();
+        deciding.name = String::new();
+        deciding.samples = 0;
+        deciding.lengths = Vec::new();
+        deciding.validation = Vec::new();
+        // A letter in front: no reader of CSV takes it for a number.
+        format!("u{}", &hash(&deciding)[..16])
+    }
+
+    /// Every evaluation that is planned, in order.
+    pub fn evaluations(&self) -> Vec<Evaluation> {
+        let of = |split, lengths: &[usize]| -> Vec<Evaluation> {
+            let samples = self.samples;
+            let one = |&length| Evaluation {
+                split,
+                length,
+                samples,
+            };
+            lengths.iter().map(one).collect()
+        };
+        let mut all = of(Split::Validation, &self.validation);
+        all.extend(of(Split::Test, &self.lengths));
+        all
     }
 }
 
@@ -159,17 +228,14 @@ pub fn environment(kind: &str) -> Environment {
 /// Id of a run that has these units on devices of this kind, under these variables: a run may go on with
 /// other cards.
 pub fn run_id(kind: &str, environment: &Environment, units: &[Unit]) -> String {
-    if environment.is_empty() {
-        hash(&(kind, units))
-    } else {
-        hash(&(kind, environment, units))
-    }
+    // A letter in front: no reader of CSV takes it for a number.
+    format!("r{}", &hash(&(kind, environment, units))[..12])
 }
 
-/// Hash of plain data, 12 hexadecimal digits.
+/// Hash of plain data, in hexadecimal.
 fn hash(data: &impl Serialize) -> String {
     let text = serde_json::to_string(data).expect("plain data serialises");
-    hex(&Sha256::digest(text.as_bytes()))[..12].to_owned()
+    hex(&Sha256::digest(text.as_bytes()))
 }
 
 /// Bytes in hexadecimal.
@@ -226,7 +292,7 @@ pub fn make(
         let refusal = architecture.runs_on(kind).err().map(RunError::Input);
         refusal.map_or(Ok(architecture), Err)
     };
-    let (mut units, mut chosen) = (Vec::<Unit>::new(), Vec::new());
+    let mut planned = Planned::default();
     for entry in &entries {
         let task = TaskPlan::new(suite, entry, overrides)?;
         let own: Option<Vec<&str>> = entry
@@ -237,17 +303,19 @@ pub fn make(
         for text in own.as_ref().unwrap_or(&texts) {
             let architecture = resolve(text)?;
             for unit in task.units(suite, overrides, &architecture)? {
-                if !units.iter().any(|other| other.name == unit.name) {
-                    units.push(unit);
-                    chosen.push(architecture.clone());
-                }
+                planned.add(unit, &architecture)?;
             }
         }
     }
-    let size = |architecture: &ArchSpec| options_text(suite, overrides, architecture);
+    let Planned {
+        units,
+        architectures,
+        ..
+    } = planned;
+    let size = |architecture: &ArchSpec| model_size(suite, overrides, architecture);
     let targets = targets::resolve(&suite.targets, &units, &|text| {
         let architecture = resolve(text)?;
-        let options = size(&architecture)?;
+        let options = options_text(&architecture, size(&architecture)?);
         Ok((architecture.architecture, options))
     })?;
     Ok(Plan {
@@ -256,7 +324,7 @@ pub fn make(
         suite: suite_name.to_owned(),
         device: devices.to_owned(),
         units,
-        architectures: chosen,
+        architectures,
         targets,
     })
 }
@@ -272,12 +340,50 @@ fn entries_of(suite: &Suite, text: &str) -> Vec<TaskEntry> {
     }
 }
 
-/// The column `options` of an architecture: what is not the default, and the model's size.
-fn options_text(
+/// Units in order, each once.
+#[derive(Default)]
+pub struct Planned {
+    /// The units.
+    pub units: Vec<Unit>,
+    /// The architecture of each.
+    pub architectures: Vec<ArchSpec>,
+    places: HashMap<String, usize>,
+}
+
+impl Planned {
+    /// Adds a unit. One that is there already is measured at the lengths of both.
+    ///
+    /// # Errors
+    /// The same unit with another number of examples.
+    pub fn add(&mut self, unit: Unit, architecture: &ArchSpec) -> Result<(), RunError> {
+        let place = *self.places.entry(unit.id()).or_insert(self.units.len());
+        let Some(there) = self.units.get_mut(place) else {
+            self.units.push(unit);
+            self.architectures.push(architecture.clone());
+            return Ok(());
+        };
+        if there.samples != unit.samples {
+            return Err(RunError::Input(format!(
+                "{} on `{}` is planned twice, with {} and with {} examples a length; give one number",
+                unit.architecture,
+                unit.task_text(),
+                there.samples,
+                unit.samples
+            )));
+        }
+        there.lengths.extend(unit.lengths);
+        there.lengths.sort_unstable();
+        there.lengths.dedup();
+        Ok(())
+    }
+}
+
+/// Width and layers of an architecture's models.
+fn model_size(
     suite: &Suite,
     overrides: &Overrides,
     architecture: &ArchSpec,
-) -> Result<String, RunError> {
+) -> Result<(u32, u32), RunError> {
     let d_model = architecture
         .d_model
         .or(overrides.d_model)
@@ -288,6 +394,11 @@ fn options_text(
         .unwrap_or(suite.model.layers);
     at_least_one("d_model", u64::from(d_model), &architecture.architecture)?;
     at_least_one("layers", u64::from(layers), &architecture.architecture)?;
+    Ok((d_model, layers))
+}
+
+/// The column `options` of an architecture: what is not the default, and the model's size.
+fn options_text(architecture: &ArchSpec, (d_model, layers): (u32, u32)) -> String {
     let mut options = architecture.options.clone();
     options.push(("d_model".to_owned(), d_model.to_string()));
     options.push(("layers".to_owned(), layers.to_string()));
@@ -296,7 +407,7 @@ fn options_text(
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    Ok(options.join(","))
+    options.join(",")
 }
 
 /// A task with the settings of its trainings, checked.
@@ -386,45 +497,64 @@ impl TaskPlan {
         overrides: &Overrides,
         architecture: &ArchSpec,
     ) -> Result<Vec<Unit>, RunError> {
-        let options = options_text(suite, overrides, architecture)?;
+        let (d_model, layers) = model_size(suite, overrides, architecture)?;
         let mut units = Vec::new();
         for seed in 0..self.seeds {
             for &learning_rate in &self.learning_rates {
                 let mut unit = Unit {
                     name: String::new(),
-                    model: String::new(),
                     plugin: architecture.plugin.clone(),
                     plugin_version: architecture.plugin_version.clone(),
                     plugin_sha256: architecture.plugin_sha256.clone(),
                     architecture: architecture.architecture.clone(),
-                    options: options.clone(),
+                    options: options_text(architecture, (d_model, layers)),
+                    d_model,
+                    layers,
                     task: self.task.spec().name.to_owned(),
                     task_options: self.task.options_text(),
-                    train_length_min: self.train_length.0,
-                    train_length: self.train_length.1,
                     seed,
-                    learning_rate,
-                    steps: self.steps,
-                    batch: self.batch,
-                    warmup_steps: suite.training.warmup_steps.min(self.steps),
-                    weight_decay: self.weight_decay,
-                    clip_norm: suite.training.clip_norm,
                     samples: self.samples,
                     lengths: self.lengths.clone(),
+                    validation: self.validation(),
+                    training: Some(Training {
+                        length_min: self.train_length.0,
+                        length: self.train_length.1,
+                        steps: self.steps,
+                        batch: self.batch,
+                        learning_rate,
+                        warmup_steps: suite.training.warmup_steps.min(self.steps),
+                        weight_decay: self.weight_decay,
+                        clip_norm: suite.training.clip_norm,
+                    }),
                     checkpoint: None,
                 };
-                let identity = unit.identity();
-                unit.name = format!(
-                    "{}-{}-s{seed}-lr{learning_rate}-{}",
-                    file_word(&unit.architecture),
-                    file_word(&unit.task),
-                    &identity[..8]
-                );
-                unit.model = format!("models/{}.safetensors", unit.name);
+                let what = [&unit.architecture, &unit.task]
+                    .map(|name| file_word(name))
+                    .join("-");
+                unit.name = format!("{what}-s{seed}-lr{learning_rate:e}-{}", &unit.id()[..9]);
                 units.push(unit);
             }
         }
         Ok(units)
+    }
+
+    /// Where learning rates are compared: at the lengths inside the training length, or at its longest.
+    fn validation(&self) -> Vec<usize> {
+        if self.learning_rates.len() < 2 {
+            return Vec::new();
+        }
+        let longest = self.train_length.1;
+        let inside = self
+            .lengths
+            .iter()
+            .copied()
+            .filter(|&length| length <= longest);
+        let inside: Vec<usize> = inside.collect();
+        if inside.is_empty() {
+            vec![longest]
+        } else {
+            inside
+        }
     }
 }
 
@@ -455,7 +585,7 @@ fn at_least_one(what: &str, value: u64, whose: &str) -> Result<(), RunError> {
     )))
 }
 
-/// A name with nothing in it that a file name should not have.
+/// A name with nothing in it that a file name should not have, of 48 letters at most.
 pub fn file_word(name: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
@@ -464,5 +594,5 @@ pub fn file_word(name: &str) -> String {
             '_'
         }
     };
-    name.chars().map(plain).collect()
+    name.chars().take(48).map(plain).collect()
 }

@@ -68,10 +68,11 @@ fn a_plan_is_the_product_of_its_parts() {
         last.architecture_text(),
         "longhaul-two/two:d_model=32,layers=2,state=8"
     );
-    assert_eq!((last.train_length_min, last.train_length), (3, 40));
+    let training = last.training.as_ref().unwrap();
+    assert_eq!((training.length_min, training.length), (3, 40));
     // Without lengths in the suite: doublings to 16 times the training length.
     assert_eq!(last.lengths, [40, 80, 160, 320, 640]);
-    assert_eq!(last.warmup_steps, 20, "no longer than the training");
+    assert_eq!(training.warmup_steps, 20, "no longer than the training");
 }
 
 #[test]
@@ -93,8 +94,58 @@ fn the_command_line_replaces_the_suite() {
     assert_eq!(plan.units.len(), 1, "the same unit twice is one");
     let unit = &plan.units[0];
     assert_eq!(unit.options, "d_model=16,layers=1");
-    assert_eq!((unit.steps, unit.batch, unit.samples), (7, 3, 9));
-    assert_eq!((unit.train_length_min, unit.train_length), (8, 8));
+    assert_eq!((unit.d_model, unit.layers, unit.samples), (16, 1, 9));
+    let training = unit.training.as_ref().unwrap();
+    assert_eq!((training.steps, training.batch), (7, 3));
+    assert_eq!((training.length_min, training.length), (8, 8));
+    assert_eq!(unit.validation, [0_usize; 0], "one rate leaves no choice");
+}
+
+#[test]
+fn rates_are_compared_inside_the_training_length() {
+    let validation = |lengths: Vec<usize>| {
+        let overrides = Overrides {
+            tasks: vec!["parity".to_owned()],
+            lengths: Some(lengths),
+            train_length: Some((8, 32)),
+            learning_rates: vec![1e-3, 1e-2],
+            ..Overrides::default()
+        };
+        plan(&overrides).unwrap().units[0].validation.clone()
+    };
+    assert_eq!(validation(vec![16, 64, 32]), [16, 32]);
+    assert_eq!(validation(vec![64]), [32]);
+}
+
+#[test]
+fn a_task_that_is_there_twice_is_measured_at_the_lengths_of_both() {
+    let plan = |lengths: [&str; 2], samples: [u32; 2]| {
+        let entry = |place: usize| {
+            format!(
+                "[[task]]\nname = \"parity\"\nlengths = {}\nsamples = {}\n",
+                lengths[place], samples[place]
+            )
+        };
+        let text = format!("[[architecture]]\nname = \"one\"\n{}{}", entry(0), entry(1));
+        let suite = Suite::from_toml(&text, "test").unwrap();
+        make(&suite, "test", &Overrides::default(), "cpu", &resolve)
+    };
+    let units = plan(["[40, 80]", "[20, 40]"], [5, 5]).unwrap().units;
+    assert_eq!(units.len(), 1);
+    assert_eq!(units[0].lengths, [20, 40, 80]);
+    let refused = plan(["[40]", "[80]"], [5, 6]).unwrap_err().to_string();
+    assert!(refused.contains("5 and with 6 examples"), "{refused}");
+}
+
+#[test]
+fn names_are_short_whatever_the_numbers() {
+    let overrides = Overrides {
+        learning_rates: vec![1e-300, 0.1 + 0.2],
+        ..Overrides::default()
+    };
+    for unit in plan(&overrides).unwrap().units {
+        assert!(unit.name.len() < 160, "{}", unit.name);
+    }
 }
 
 #[test]
@@ -107,7 +158,7 @@ fn the_id_follows_what_decides_values() {
     })
     .unwrap();
     assert_ne!(base.run_id, more_steps.run_id);
-    assert_ne!(base.units[0].identity(), more_steps.units[0].identity());
+    assert_ne!(base.units[0].id(), more_steps.units[0].id());
     let longer = plan(&Overrides {
         lengths: Some(vec![128]),
         ..Overrides::default()
@@ -115,7 +166,7 @@ fn the_id_follows_what_decides_values() {
     .unwrap();
     assert_ne!(base.run_id, longer.run_id);
     // The trained model is the same whatever it is evaluated on.
-    assert_eq!(base.units[0].identity(), longer.units[0].identity());
+    assert_eq!(base.units[0].id(), longer.units[0].id());
 }
 
 #[test]

@@ -12,8 +12,6 @@ use crate::worker::protocol::Message;
 
 /// Between plain lines of one worker.
 const PLAIN: Duration = Duration::from_secs(10);
-/// A training step reads forward and backward: about three times the work of reading alone.
-const TRAINING_FACTOR: f64 = 3.0;
 /// Resolution of the bars.
 const GRAIN: f64 = 10_000.0;
 
@@ -54,35 +52,10 @@ struct Slot {
     spoke: Option<Instant>,
 }
 
-/// Work of a unit in tokens read: its training and each of its evaluations.
-fn weigh(work: &Work) -> (f64, Vec<(usize, f64)>) {
-    let unit = &work.unit;
-    let mean_length = (unit.train_length_min + unit.train_length) as f64 / 2.0;
-    let training = unit.steps as f64 * unit.batch as f64 * mean_length * TRAINING_FACTOR;
-    let evaluations = work
-        .evaluations
-        .iter()
-        .map(|&(length, samples)| (length, length as f64 * samples as f64));
-    (
-        if work.train { training } else { 0.0 },
-        evaluations.collect(),
-    )
-}
-
 impl Progress {
     /// Of some work with so many slots; silent when only errors are wanted.
     pub fn new(works: &[Work], slots: usize) -> Self {
-        let total = works
-            .iter()
-            .map(|work| {
-                let (training, evaluations) = weigh(work);
-                training
-                    + evaluations
-                        .iter()
-                        .map(|evaluation| evaluation.1)
-                        .sum::<f64>()
-            })
-            .sum();
+        let total = works.iter().map(Work::tokens).sum();
         let show = if !tracing::enabled!(tracing::Level::WARN) {
             Show::Quiet
         } else if std::io::stderr().is_terminal() {
@@ -112,11 +85,10 @@ impl Progress {
     pub fn begun(&mut self, slot: usize, work: &Work) {
         self.begun += 1;
         let unit = &work.unit;
-        let (training, evaluations) = weigh(work);
-        let title = format!(
-            "{} on {} seed {} lr {}",
-            unit.architecture, unit.task, unit.seed, unit.learning_rate
-        );
+        let mut title = format!("{} on {} seed {}", unit.architecture, unit.task, unit.seed);
+        if let Some(training) = &unit.training {
+            title.push_str(&format!(" lr {}", training.learning_rate));
+        }
         let bar = match &self.show {
             Show::Live { multi, overall } => {
                 let bar = multi.insert_before(overall, ProgressBar::new(GRAIN as u64));
@@ -134,9 +106,13 @@ impl Progress {
             bar,
             title,
             number: self.begun,
-            steps: unit.steps,
-            training,
-            evaluations,
+            steps: unit.training.as_ref().map_or(0, |training| training.steps),
+            training: work.training_tokens(),
+            evaluations: work
+                .evaluations
+                .iter()
+                .map(|what| (what.length, what.tokens()))
+                .collect(),
             begun: Some(Instant::now()),
             spoke: Some(Instant::now()),
             ..Slot::default()

@@ -4,81 +4,71 @@ use longhaul_results::statistics::{Z95, wilson};
 use longhaul_results::{Measurement, Status, TrainingPoint};
 use longhaul_tasks::Task;
 
-use crate::run::plan::Unit;
+use crate::run::plan::{Evaluation, Training, Unit};
 use crate::worker::protocol::{Evaluated, Message, Score};
 
 /// What all rows of a unit have in common.
 #[derive(Debug, Clone)]
 pub struct Common {
-    /// The run's id.
-    pub run_id: String,
-    /// Device.
-    pub device: String,
-    /// Values of all parameters, once the model stands.
-    pub parameters: Option<u64>,
-    /// The task's metric.
-    pub metric: &'static str,
-    /// Accuracy of guessing.
-    pub chance: f64,
+    /// A row without a measurement.
+    row: Measurement,
 }
 
 impl Common {
-    /// Of a unit's task.
-    pub fn new(run_id: &str, device: &str, task: &dyn Task) -> Self {
+    /// Of a unit, its id and its task.
+    pub fn new(run_id: &str, device: &str, unit: &Unit, id: &str, task: &dyn Task) -> Self {
+        let training = unit.training.as_ref();
+        let checkpoint = unit.checkpoint.as_ref();
+        let of = |value: &dyn Fn(&Training) -> u64| training.map(value);
         Self {
-            run_id: run_id.to_owned(),
-            device: device.to_owned(),
-            parameters: None,
-            metric: task.spec().metric.name(),
-            chance: task.chance(),
+            row: Measurement {
+                run_id: run_id.to_owned(),
+                unit: id.to_owned(),
+                plugin: unit.plugin.clone(),
+                plugin_version: unit.plugin_version.clone(),
+                plugin_sha256: unit.plugin_sha256.clone(),
+                architecture: unit.architecture.clone(),
+                options: unit.options.clone(),
+                checkpoint: checkpoint.map_or_else(String::new, |from| from.name.clone()),
+                checkpoint_sha256: checkpoint.map_or_else(String::new, |from| from.sha256.clone()),
+                task: unit.task.clone(),
+                task_options: unit.task_options.clone(),
+                seed: unit.seed,
+                train_length_min: of(&|training| training.length_min as u64),
+                train_length: unit.train_length().map(|length| length as u64),
+                train_steps: of(&|training| training.steps),
+                batch: of(&|training| training.batch as u64),
+                learning_rate: training.map(|training| training.learning_rate),
+                warmup_steps: of(&|training| training.warmup_steps),
+                weight_decay: training.map(|training| training.weight_decay),
+                clip_norm: training.map(|training| training.clip_norm),
+                metric: task.spec().metric.name().to_owned(),
+                chance: Some(task.chance()),
+                device: device.to_owned(),
+                ..Measurement::default()
+            },
         }
     }
 
+    /// Notes the values of all parameters, once the model stands.
+    pub fn parameters(&mut self, parameters: u64) {
+        self.row.parameters = Some(parameters);
+    }
+
     /// A row that was not measured, with why.
-    pub fn unmeasured(
-        &self,
-        unit: &Unit,
-        length: usize,
-        status: Status,
-        reason: &str,
-    ) -> Measurement {
+    pub fn unmeasured(&self, what: Evaluation, status: Status, reason: &str) -> Measurement {
         Measurement {
-            run_id: self.run_id.clone(),
-            plugin: unit.plugin.clone(),
-            plugin_version: unit.plugin_version.clone(),
-            plugin_sha256: unit.plugin_sha256.clone(),
-            architecture: unit.architecture.clone(),
-            options: unit.options.clone(),
-            parameters: self.parameters,
-            task: unit.task.clone(),
-            task_options: unit.task_options.clone(),
-            seed: unit.seed,
-            learning_rate: unit.learning_rate,
-            train_length: unit.train_length as u64,
-            train_steps: unit.steps,
-            eval_length: length as u64,
-            label: String::new(),
-            metric: self.metric.to_owned(),
-            samples: None,
-            correct: None,
-            value: None,
-            value_low: None,
-            value_high: None,
-            chance: Some(self.chance),
-            nll: None,
-            state_bytes: None,
-            peak_memory_bytes: None,
-            seconds: None,
-            tokens_per_second: None,
-            device: self.device.clone(),
+            split: what.split,
+            eval_length: what.length as u64,
             status,
             reason: one_line(reason),
+            ..self.row.clone()
         }
     }
 
     /// The rows of an evaluation: breakdowns, then the whole cell. The cell comes last, so that where
     /// it stands, its breakdowns stand too.
-    pub fn measured(&self, unit: &Unit, length: usize, evaluated: &Evaluated) -> Vec<Measurement> {
+    pub fn measured(&self, what: Evaluation, evaluated: &Evaluated) -> Vec<Measurement> {
         let row = |score: &Score| {
             let limits = (score.samples > 0).then(|| wilson(score.correct, score.samples, Z95));
             let whole = score.label.is_empty();
@@ -96,14 +86,14 @@ impl Common {
                 seconds: whole.then_some(evaluated.seconds),
                 tokens_per_second: (whole && evaluated.seconds > 0.0)
                     .then(|| evaluated.tokens as f64 / evaluated.seconds),
-                ..self.unmeasured(unit, length, Status::Ok, "")
+                ..self.unmeasured(what, Status::Ok, "")
             }
         };
         evaluated.scores.iter().map(row).collect()
     }
 
     /// The row of a recorded training step; `None` of any other message.
-    pub fn point(&self, unit: &Unit, message: &Message) -> Option<TrainingPoint> {
+    pub fn point(&self, message: &Message) -> Option<TrainingPoint> {
         let Message::Progress {
             step,
             loss,
@@ -117,15 +107,18 @@ impl Common {
         else {
             return None;
         };
+        let row = &self.row;
         Some(TrainingPoint {
-            run_id: self.run_id.clone(),
-            plugin: unit.plugin.clone(),
-            architecture: unit.architecture.clone(),
-            options: unit.options.clone(),
-            task: unit.task.clone(),
-            task_options: unit.task_options.clone(),
-            seed: unit.seed,
-            learning_rate: unit.learning_rate,
+            run_id: row.run_id.clone(),
+            unit: row.unit.clone(),
+            plugin: row.plugin.clone(),
+            architecture: row.architecture.clone(),
+            options: row.options.clone(),
+            task: row.task.clone(),
+            task_options: row.task_options.clone(),
+            seed: row.seed,
+            train_length: row.train_length?,
+            learning_rate: row.learning_rate?,
             step,
             loss: Some(loss),
             accuracy,
@@ -147,63 +140,6 @@ fn one_line(words: &str) -> String {
     }
 }
 
-/// A row with nothing in it: its fields name a file's columns.
-pub fn blank_measurement() -> Measurement {
-    Measurement {
-        run_id: String::new(),
-        plugin: String::new(),
-        plugin_version: String::new(),
-        plugin_sha256: String::new(),
-        architecture: String::new(),
-        options: String::new(),
-        parameters: None,
-        task: String::new(),
-        task_options: String::new(),
-        seed: 0,
-        learning_rate: 0.0,
-        train_length: 0,
-        train_steps: 0,
-        eval_length: 0,
-        label: String::new(),
-        metric: String::new(),
-        samples: None,
-        correct: None,
-        value: None,
-        value_low: None,
-        value_high: None,
-        chance: None,
-        nll: None,
-        state_bytes: None,
-        peak_memory_bytes: None,
-        seconds: None,
-        tokens_per_second: None,
-        device: String::new(),
-        status: Status::NotRun,
-        reason: String::new(),
-    }
-}
-
-/// A training point with nothing in it.
-pub fn blank_point() -> TrainingPoint {
-    TrainingPoint {
-        run_id: String::new(),
-        plugin: String::new(),
-        architecture: String::new(),
-        options: String::new(),
-        task: String::new(),
-        task_options: String::new(),
-        seed: 0,
-        learning_rate: 0.0,
-        step: 0,
-        loss: None,
-        accuracy: None,
-        gradient_norm: None,
-        step_learning_rate: None,
-        tokens_per_second: None,
-        seconds: None,
-    }
-}
-
 #[cfg(test)]
 pub mod tests {
     //! Also holds the unit that tests beside this module use.
@@ -214,33 +150,50 @@ pub mod tests {
     pub fn unit(steps: u64) -> Unit {
         Unit {
             name: "arch-parity-s0".into(),
-            model: "models/arch-parity-s0.safetensors".into(),
             plugin: "p".into(),
             plugin_version: "0.1.0".into(),
             plugin_sha256: "ab".into(),
             architecture: "arch".into(),
             options: "d_model=64,layers=2".into(),
+            d_model: 64,
+            layers: 2,
             task: "parity".into(),
             task_options: String::new(),
-            train_length_min: 3,
-            train_length: 40,
             seed: 0,
-            learning_rate: 1e-3,
-            steps,
-            batch: 4,
-            warmup_steps: 0,
-            weight_decay: 0.1,
-            clip_norm: 1.0,
             samples: 10,
             lengths: vec![40, 80],
+            validation: Vec::new(),
+            training: Some(Training {
+                length_min: 3,
+                length: 40,
+                steps,
+                batch: 4,
+                learning_rate: 1e-3,
+                warmup_steps: 0,
+                weight_decay: 0.1,
+                clip_norm: 1.0,
+            }),
             checkpoint: None,
+        }
+    }
+
+    /// What the rows of a unit have in common.
+    pub fn common(unit: &Unit) -> Common {
+        let task = longhaul_tasks::parse_task("parity").unwrap();
+        Common::new("id", "cpu", unit, &unit.id(), task.as_ref())
+    }
+
+    /// Ten test examples of a length.
+    pub fn at(length: usize) -> Evaluation {
+        Evaluation {
+            split: longhaul_results::Split::Test,
+            length,
+            samples: 10,
         }
     }
 
     #[test]
     fn breakdowns_come_before_the_cell() {
-        let task = longhaul_tasks::parse_task("parity").unwrap();
-        let common = Common::new("id", "cpu", task.as_ref());
         let score = |label: &str, samples, correct| Score {
             label: label.into(),
             samples,
@@ -256,7 +209,7 @@ pub mod tests {
             tokens: 800,
             seconds: 2.0,
         };
-        let rows = common.measured(&unit(1), 80, &evaluated);
+        let rows = common(&unit(1)).measured(at(80), &evaluated);
         assert_eq!(rows[0].label, "depth=0.10");
         assert_eq!((rows[0].seconds, rows[0].state_bytes), (None, None));
         let cell = &rows[1];
@@ -268,12 +221,11 @@ pub mod tests {
 
     #[test]
     fn what_was_not_measured_is_empty() {
-        let task = longhaul_tasks::parse_task("parity").unwrap();
-        let common = Common::new("id", "cpu", task.as_ref());
-        let row = common.unmeasured(&unit(1), 80, Status::Crashed, "SIGSEGV:\n  at  x");
+        let common = common(&unit(1));
+        let row = common.unmeasured(at(80), Status::Crashed, "SIGSEGV:\n  at  x");
         assert_eq!((row.value, row.samples, row.nll), (None, None, None));
         assert_eq!(row.reason, "SIGSEGV: at x");
-        let long = common.unmeasured(&unit(1), 80, Status::Crashed, &"é".repeat(1000));
+        let long = common.unmeasured(at(80), Status::Crashed, &"é".repeat(1000));
         assert!(long.reason.chars().count() < 410);
     }
 }

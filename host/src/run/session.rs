@@ -4,20 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::architecture::ArchSpec;
 use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
-use crate::run::command::{resume_command, retry_flags};
+use crate::run::command::retry_flags;
 use crate::run::error::RunError;
 use crate::run::execute::execute;
-use crate::run::finish::finish;
+use crate::run::finish::{Recorded, finish};
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_size;
 use crate::run::machine;
-use crate::run::plan::Unit;
+use crate::run::plan::{Evaluation, Unit};
 use crate::run::progress::Progress;
 use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
+use crate::worker::models::is_saved;
 
 /// Workers at a time and what each may use.
 #[derive(Debug, Clone)]
@@ -92,6 +94,37 @@ pub fn interrupt_flag() -> Result<Arc<AtomicBool>, RunError> {
     ))
 }
 
+/// What a folder's records leave to do of some units: what `evaluations` says is wanted of each, and
+/// training where no saved model stands with all its points.
+pub fn works(
+    folder: &RunFolder,
+    units: &[Unit],
+    architectures: &[ArchSpec],
+    retry: bool,
+    evaluations: &dyn Fn(&Unit) -> Vec<Evaluation>,
+) -> Vec<Work> {
+    let recorded = Recorded::new(&folder.rows, &folder.points);
+    let mut works = Vec::new();
+    for (unit, architecture) in units.iter().zip(architectures) {
+        let id = unit.id();
+        let left = recorded.left(&id, evaluations(unit), retry);
+        if !left.is_empty() {
+            let train = unit.training.as_ref().is_some_and(|training| {
+                !(recorded.is_trained(&id, training)
+                    && is_saved(&folder.path.join(unit.model_file()), &id))
+            });
+            works.push(Work {
+                unit: unit.clone(),
+                architecture: architecture.clone(),
+                id,
+                train,
+                evaluations: left,
+            });
+        }
+    }
+    works
+}
+
 /// Carries out the work of a folder, then writes and prints what is made of its records. Returns the
 /// process's exit code.
 ///
@@ -108,8 +141,10 @@ pub fn carry_out(
     for repair in &folder.repairs {
         tracing::warn!("{repair}");
     }
+    let absolute = std::path::absolute(&folder.path);
     let settings = Settings {
-        folder: folder.path.clone(),
+        // A plugin may change its worker's folder.
+        folder: absolute.map_err(RunError::io("find", &folder.path))?,
         run_id: run_id.to_owned(),
         devices: resources.devices,
         threads: resources.threads,
@@ -131,11 +166,9 @@ pub fn carry_out(
     progress.finish();
     let outcome = outcome?;
     if outcome.interrupted {
-        return Err(RunError::Interrupted {
-            resume: resume_command(),
-        });
+        return Err(RunError::interrupted());
     }
-    let report = finish(folder, units, targets)?;
+    let report = finish(folder, (units, targets), interrupt)?;
     let mut text = report.table.trim_end().to_owned();
     let path = folder.path.display();
     text.push_str(&format!("\n\n{} measurements", report.all));

@@ -225,13 +225,11 @@ pub fn report(verdicts: &[Verdict], folder: &Path) -> Result<String, RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::records::Common;
-    use crate::run::records::tests::unit;
+    use crate::run::records::tests::{at, common, unit};
     use crate::worker::protocol::{Evaluated, Score};
 
     fn summary(correct: &[(usize, u64)]) -> Vec<SummaryRow> {
-        let task = parse_task("parity").unwrap();
-        let common = Common::new("id", "cpu", task.as_ref());
+        let common = common(&unit(1));
         let rows = correct.iter().flat_map(|&(length, correct)| {
             let score = Score {
                 label: String::new(),
@@ -248,7 +246,7 @@ mod tests {
                 tokens: 1,
                 seconds: 1.0,
             };
-            common.measured(&unit(1), length, &evaluated)
+            common.measured(at(length), &evaluated)
         });
         longhaul_results::summarise(&rows.collect::<Vec<_>>())
     }

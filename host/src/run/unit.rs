@@ -9,9 +9,12 @@ use longhaul_results::{Measurement, Status, TrainingPoint};
 use crate::architecture::ArchSpec;
 use crate::device::Devices;
 use crate::run::child::{End, Limits, run_worker};
-use crate::run::plan::Unit;
+use crate::run::plan::{Evaluation, Unit};
 use crate::run::records::Common;
-use crate::worker::protocol::{Evaluation, FailureKind, Job, Message, Training};
+use crate::worker::protocol::{FailureKind, Job, Message};
+
+/// A training step reads a token forward and backward: as much work as reading it so many times.
+const TRAINING_FACTOR: f64 = 3.0;
 
 /// What is left to do of a unit.
 #[derive(Debug, Clone)]
@@ -20,12 +23,29 @@ pub struct Work {
     pub unit: Unit,
     /// Its architecture.
     pub architecture: ArchSpec,
-    /// Identity of its training, which the saved model carries.
-    pub identity: String,
+    /// Its id, which the saved model carries.
+    pub id: String,
     /// Whether it must be trained; else the saved model is read.
     pub train: bool,
-    /// Lengths still to evaluate and their examples, ascending.
-    pub evaluations: Vec<(usize, u64)>,
+    /// What is still to be evaluated, in order.
+    pub evaluations: Vec<Evaluation>,
+}
+
+impl Work {
+    /// Its size in tokens read by training.
+    pub fn training_tokens(&self) -> f64 {
+        let training = self.unit.training.as_ref().filter(|_| self.train);
+        training.map_or(0.0, |training| {
+            let mean_length = (training.length_min + training.length) as f64 / 2.0;
+            training.steps as f64 * training.batch as f64 * mean_length * TRAINING_FACTOR
+        })
+    }
+
+    /// Its size in tokens read by training and evaluations.
+    pub fn tokens(&self) -> f64 {
+        let evaluations = self.evaluations.iter();
+        self.training_tokens() + evaluations.map(Evaluation::tokens).sum::<f64>()
+    }
 }
 
 /// What is the same for all units.
@@ -86,7 +106,13 @@ pub fn run_unit(
         work,
         settings,
         device,
-        common: Common::new(&settings.run_id, device, task.as_ref()),
+        common: Common::new(
+            &settings.run_id,
+            device,
+            &work.unit,
+            &work.id,
+            task.as_ref(),
+        ),
         deadline: Instant::now() + Duration::from_secs(settings.time_s),
         train: work.train,
         left: work.evaluations.clone(),
@@ -106,7 +132,7 @@ struct Runner<'a> {
     common: Common,
     deadline: Instant,
     train: bool,
-    left: Vec<(usize, u64)>,
+    left: Vec<Evaluation>,
     say: &'a mut dyn FnMut(Event),
 }
 
@@ -133,7 +159,7 @@ impl Runner<'_> {
             answered: vec![false; self.left.len()],
         };
         (self.say)(Event::Lengths(
-            self.left.iter().map(|left| left.0).collect(),
+            self.left.iter().map(|left| left.length).collect(),
         ));
         let end = run_worker(&job, &limits, cancel, &mut |message| {
             self.hear(message, &mut heard)
@@ -170,57 +196,33 @@ impl Runner<'_> {
 
     fn job(&self) -> Job {
         let unit = &self.work.unit;
-        let options = &unit.options;
-        let size = |name: &str| {
-            let found = options
-                .split(',')
-                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-            found.and_then(|size| size.parse().ok()).unwrap_or(1)
-        };
         Job {
             architecture: self.work.architecture.clone(),
-            d_model: size("d_model"),
-            layers: size("layers"),
+            d_model: unit.d_model,
+            layers: unit.layers,
             task: unit.task_text(),
-            train_length: unit.train_length,
+            train_length: unit.train_length().unwrap_or(0),
             seed: unit.seed,
             device: self.device.to_owned(),
             threads: self.settings.threads,
-            training: self.train.then_some(Training {
-                length_min: unit.train_length_min,
-                steps: unit.steps,
-                batch: unit.batch,
-                learning_rate: unit.learning_rate,
-                warmup_steps: unit.warmup_steps,
-                weight_decay: unit.weight_decay,
-                clip_norm: unit.clip_norm,
-            }),
-            model_file: self.settings.folder.join(&unit.model),
-            identity: self.work.identity.clone(),
+            training: unit.training.clone().filter(|_| self.train),
+            model_file: self.settings.folder.join(unit.model_file()),
+            identity: self.work.id.clone(),
             checkpoint: unit.checkpoint.clone(),
-            evaluations: self
-                .left
-                .iter()
-                .map(|&(length, samples)| Evaluation {
-                    task: unit.task_text(),
-                    length,
-                    samples,
-                })
-                .collect(),
+            evaluations: self.left.clone(),
         }
     }
 
     fn hear(&mut self, message: &Message, heard: &mut Heard) {
-        let unit = &self.work.unit;
         match message {
-            Message::Started { parameters, .. } => self.common.parameters = Some(*parameters),
+            Message::Started { parameters, .. } => self.common.parameters(*parameters),
             Message::Trained { .. } => heard.trained = true,
             Message::Evaluating { index } => heard.evaluating = Some(*index),
             Message::Evaluated(evaluated) => {
                 heard.evaluating = None;
-                if let Some(&(length, _)) = self.left.get(evaluated.index) {
+                if let Some(&what) = self.left.get(evaluated.index) {
                     heard.answered[evaluated.index] = true;
-                    (self.say)(Event::Rows(self.common.measured(unit, length, evaluated)));
+                    (self.say)(Event::Rows(self.common.measured(what, evaluated)));
                 }
             }
             Message::EvaluationFailed {
@@ -229,19 +231,19 @@ impl Runner<'_> {
                 reason,
             } => {
                 heard.evaluating = None;
-                if let Some(&(length, _)) = self.left.get(*index) {
+                if let Some(&what) = self.left.get(*index) {
                     heard.answered[*index] = true;
                     let end = End::Failed {
                         kind: *kind,
                         reason: reason.clone(),
                     };
                     let (status, reason) = end.status();
-                    let row = self.common.unmeasured(unit, length, status, &reason);
+                    let row = self.common.unmeasured(what, status, &reason);
                     (self.say)(Event::Rows(vec![row]));
                 }
             }
             Message::Progress { .. } => {
-                if let Some(point) = self.common.point(unit, message) {
+                if let Some(point) = self.common.point(message) {
                     (self.say)(Event::Point(Box::new(point)));
                 }
             }
@@ -287,22 +289,19 @@ impl Runner<'_> {
         if self.left.is_empty() {
             return;
         }
-        let (length, _) = self.left.remove(0);
+        let what = self.left.remove(0);
         let (status, reason) = end.status();
-        let row = self
-            .common
-            .unmeasured(&self.work.unit, length, status, &reason);
+        let row = self.common.unmeasured(what, status, &reason);
         (self.say)(Event::Rows(vec![row]));
     }
 
     /// Records how the first length that is left ended, and that the others were not run.
     fn give_up(&mut self, end: &End, reason: &str) {
         self.record_first(end);
-        let unit = &self.work.unit;
         let rows: Vec<_> = self
             .left
             .drain(..)
-            .map(|(length, _)| self.common.unmeasured(unit, length, Status::NotRun, reason))
+            .map(|what| self.common.unmeasured(what, Status::NotRun, reason))
             .collect();
         if !rows.is_empty() {
             (self.say)(Event::Rows(rows));
@@ -321,13 +320,16 @@ fn past(status: Status) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::run::records::tests::unit;
+pub mod tests {
+    //! Also holds the work that tests beside this module use.
 
-    fn work() -> Work {
+    use super::*;
+    use crate::run::records::tests::{at, common, unit};
+
+    /// Work for tests.
+    pub fn work() -> Work {
         Work {
-            identity: unit(10).identity(),
+            id: unit(10).id(),
             unit: unit(10),
             architecture: ArchSpec {
                 library: "lib.so".into(),
@@ -342,7 +344,7 @@ mod tests {
                 devices: vec!["cpu".into()],
             },
             train: true,
-            evaluations: vec![(40, 10), (80, 10), (160, 10)],
+            evaluations: vec![at(40), at(80), at(160)],
         }
     }
 
@@ -360,7 +362,6 @@ mod tests {
     /// Rows that a lost worker leads to, and lengths left for the next one.
     fn lose(end: &End, heard: &Heard) -> (Vec<(u64, Status)>, Vec<usize>) {
         let (work, settings) = (work(), settings());
-        let task = longhaul_tasks::parse_task("parity").unwrap();
         let mut rows = Vec::new();
         let mut say = |event| {
             if let Event::Rows(new) = event {
@@ -371,14 +372,14 @@ mod tests {
             work: &work,
             settings: &settings,
             device: "cpu",
-            common: Common::new("id", "cpu", task.as_ref()),
+            common: common(&work.unit),
             deadline: Instant::now(),
             train: true,
             left: work.evaluations.clone(),
             say: &mut say,
         };
         runner.lost(end, heard);
-        let left = runner.left.iter().map(|left| left.0).collect();
+        let left = runner.left.iter().map(|left| left.length).collect();
         (rows, left)
     }
 

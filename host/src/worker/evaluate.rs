@@ -8,11 +8,12 @@ use longhaul_plugin_api::client::{LoadedModel, LoadedSession};
 use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
 use longhaul_tasks::{Coordinates, Metric, Sample, Split, Task};
 
+use crate::run::plan::Evaluation;
 use crate::worker::batches::Ahead;
 use crate::worker::clock::Clock;
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
-use crate::worker::protocol::{Evaluated, Evaluation, Message, Score};
+use crate::worker::protocol::{Evaluated, Message, Score};
 
 /// Most tokens of a row in one feed.
 const CHUNK: usize = 2048;
@@ -69,12 +70,12 @@ pub fn evaluate(
     task: &dyn Task,
     vocab: usize,
     seed: u64,
-    evaluation: &Evaluation,
+    evaluation: Evaluation,
     index: usize,
     clock: &mut Clock,
 ) -> Result<Evaluated, Failure> {
-    let (length, samples) = (evaluation.length, evaluation.samples);
-    let first = task.sample(&coordinates(length, seed, 0))?.len();
+    let samples = evaluation.samples;
+    let first = task.sample(&coordinates(evaluation, seed, 0))?.len();
     let layout = Layout::new(first, samples, model.declared_state_bytes(first as u64));
     reset_peak_memory();
     let begun = Instant::now();
@@ -85,7 +86,7 @@ pub fn evaluate(
     let groups = samples.div_ceil(layout.rows as u64);
     let chunks = groups * first.div_ceil(layout.chunk) as u64;
     std::thread::scope(|scope| -> Result<(), Failure> {
-        let mut source = Source::new(task, length, seed, samples, layout);
+        let mut source = Source::new(task, evaluation, seed, layout);
         let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk));
         let (mut done, mut glance) = (0_u64, Instant::now());
         while let Some(mut chunk) = ahead.next() {
@@ -141,10 +142,13 @@ fn feed(
     answers.map_err(|error| Failure::from(error).at(&format!("reading from token {position} on")))
 }
 
-fn coordinates(length: usize, seed: u64, index: u64) -> Coordinates {
+fn coordinates(evaluation: Evaluation, seed: u64, index: u64) -> Coordinates {
     Coordinates {
-        split: Split::Test,
-        length,
+        split: match evaluation.split {
+            longhaul_results::Split::Validation => Split::Validation,
+            longhaul_results::Split::Test => Split::Test,
+        },
+        length: evaluation.length,
         seed,
         index,
     }
@@ -153,9 +157,8 @@ fn coordinates(length: usize, seed: u64, index: u64) -> Coordinates {
 /// Writes the chunks of all groups in order.
 struct Source<'a> {
     task: &'a dyn Task,
-    length: usize,
+    evaluation: Evaluation,
     seed: u64,
-    samples: u64,
     layout: Layout,
     /// First example after the present group.
     next: u64,
@@ -165,12 +168,11 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(task: &'a dyn Task, length: usize, seed: u64, samples: u64, layout: Layout) -> Self {
+    fn new(task: &'a dyn Task, evaluation: Evaluation, seed: u64, layout: Layout) -> Self {
         Self {
             task,
-            length,
+            evaluation,
             seed,
-            samples,
             layout,
             next: 0,
             group: Vec::new(),
@@ -187,10 +189,13 @@ impl<'a> Source<'a> {
             .max()
             .unwrap_or(0);
         if self.position == longest {
-            let end = self.samples.min(self.next + self.layout.rows as u64);
+            let end = self
+                .evaluation
+                .samples
+                .min(self.next + self.layout.rows as u64);
             let group = (self.next..end).map(|index| {
                 self.task
-                    .sample(&coordinates(self.length, self.seed, index))
+                    .sample(&coordinates(self.evaluation, self.seed, index))
             });
             let Ok(group) = group.collect::<Result<Vec<_>, _>>() else {
                 return false;
@@ -354,7 +359,12 @@ mod tests {
     fn chunks_together_are_the_examples() {
         let task = longhaul_tasks::parse_task("needle").unwrap();
         let layout = Layout { rows: 3, chunk: 50 };
-        let mut source = Source::new(task.as_ref(), 128, 4, 5, layout);
+        let five = Evaluation {
+            split: longhaul_results::Split::Test,
+            length: 128,
+            samples: 5,
+        };
+        let mut source = Source::new(task.as_ref(), five, 4, layout);
         let (mut chunk, mut groups, mut tokens) = (Chunk::default(), 0, vec![Vec::new(); 5]);
         while source.fill(&mut chunk) {
             for row in 0..3.min(5 - groups * 3) {
@@ -369,7 +379,7 @@ mod tests {
         }
         assert_eq!(groups, 2);
         for (index, found) in tokens.iter().enumerate() {
-            let sample = task.sample(&coordinates(128, 4, index as u64)).unwrap();
+            let sample = task.sample(&coordinates(five, 4, index as u64)).unwrap();
             let (mut expected, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
             sample.write(0, &mut expected, &mut targets);
             assert_eq!(found, &expected);

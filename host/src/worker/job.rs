@@ -132,21 +132,11 @@ fn run(job: &Job) -> Result<(), Failure> {
         None if job.checkpoint.is_some() => {}
         None => models::load(&mut model, &job.model_file, &job.identity)?,
     }
-    for (index, evaluation) in job.evaluations.iter().enumerate() {
+    let vocab = vocab.unwrap_or(task.vocab());
+    for (index, &evaluation) in job.evaluations.iter().enumerate() {
         send(&Message::Evaluating { index });
-        let done = parse_task(&evaluation.task)
-            .map_err(Failure::from)
-            .and_then(|task| {
-                evaluate(
-                    &model,
-                    task.as_ref(),
-                    vocab.unwrap_or(task.vocab()),
-                    job.seed,
-                    evaluation,
-                    index,
-                    &mut clock,
-                )
-            });
+        let task = task.as_ref();
+        let done = evaluate(&model, task, vocab, job.seed, evaluation, index, &mut clock);
         send(&match done {
             Ok(evaluated) => Message::Evaluated(evaluated),
             // What this process knows of the device is void: a fresh one does the rest.

@@ -1,13 +1,14 @@
 //! Saved models: one safetensors file a unit, written whole or not at all, with the identity of the
 //! training in it.
 
-use std::collections::HashMap;
-use std::io::Write;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel};
+use longhaul_results::files;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
 
 /// Key of the training's identity in a file's metadata. It is the only key, so that the same model
 /// gives the same bytes.
@@ -29,7 +30,7 @@ pub enum ModelFileError {
     },
     /// The file cannot be read or is not what it should be.
     #[error(
-        "saved model {path}: {reason}; train it again with --resume --retry-failed after removing it"
+        "saved model {path}: {reason}. The run's command with another --out folder trains it again"
     )]
     Read {
         /// The file.
@@ -62,28 +63,35 @@ pub fn save(model: &LoadedModel, path: &Path, identity: &str) -> Result<(), Mode
             let view = TensorView::new(Dtype::F32, shape, raw).expect("shape and bytes agree");
             (parameter.name.to_string(), view)
         });
-    let metadata = HashMap::from([(IDENTITY.to_owned(), identity.to_owned())]);
-    let file =
-        safetensors::serialize(views, Some(metadata)).map_err(|error| ModelFileError::Write {
-            path: path.display().to_string(),
-            source: std::io::Error::other(error.to_string()),
-        })?;
-    write_whole(path, &file).map_err(|source| ModelFileError::Write {
+    let refuse = |source| ModelFileError::Write {
         path: path.display().to_string(),
         source,
-    })
+    };
+    let file = serialise(views.collect(), identity).map_err(refuse)?;
+    files::write_whole(path, &file).map_err(refuse)
 }
 
-/// Writes beside the file, syncs, and puts it in its place.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file()
-        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    file.as_file().sync_data()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+/// The bytes of a file: tensors, and the training's id with the hash of all values.
+fn serialise(tensors: Vec<(String, TensorView<'_>)>, identity: &str) -> std::io::Result<Vec<u8>> {
+    let hash = hash_of(
+        tensors
+            .iter()
+            .map(|(name, view)| (name.as_str(), view.data())),
+    );
+    let metadata = HashMap::from([(IDENTITY.to_owned(), format!("{identity} {hash}"))]);
+    safetensors::serialize(tensors, Some(metadata)).map_err(std::io::Error::other)
+}
+
+/// Hash of named values, in the order of their names.
+fn hash_of<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let sorted: BTreeMap<_, _> = tensors.collect();
+    let mut hash = Sha256::new();
+    for (name, data) in sorted {
+        hash.update(name);
+        hash.update(data);
+    }
+    let hash = hash.finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Puts saved values into a model that was built the same way.
@@ -95,9 +103,8 @@ pub fn load(model: &mut LoadedModel, path: &Path, identity: &str) -> Result<(), 
         path: path.display().to_string(),
         reason,
     };
-    let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    check_identity(&bytes, identity).map_err(refuse)?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let bytes = files::read(path, u64::MAX).map_err(|error| refuse(error.to_string()))?;
+    let tensors = check(&bytes, identity).map_err(refuse)?;
     for index in 0..model.parameters().len() {
         let parameter = &model.parameters()[index];
         let name = parameter.name.to_string();
@@ -126,20 +133,33 @@ pub fn load(model: &mut LoadedModel, path: &Path, identity: &str) -> Result<(), 
 
 /// Whether a file is the saved model of this training.
 pub fn is_saved(path: &Path, identity: &str) -> bool {
-    std::fs::read(path).is_ok_and(|bytes| check_identity(&bytes, identity).is_ok())
+    files::read(path, u64::MAX).is_ok_and(|bytes| check(&bytes, identity).is_ok())
 }
 
-fn check_identity(bytes: &[u8], identity: &str) -> Result<(), String> {
+/// The tensors of a file that is whole and of this training.
+fn check<'a>(bytes: &'a [u8], identity: &str) -> Result<SafeTensors<'a>, String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let found = metadata
-        .metadata()
-        .as_ref()
-        .and_then(|all| all.get(IDENTITY));
-    match found {
-        Some(found) if found == identity => Ok(()),
-        Some(found) => Err(format!("it is of training {found}, not of {identity}")),
-        None => Err("it does not say which training it is of".to_owned()),
+    let found = metadata.metadata().as_ref();
+    let found = found
+        .and_then(|all| all.get(IDENTITY)?.split_once(' '))
+        .ok_or("it does not say which training it is of")?;
+    if found.0 != identity {
+        return Err(format!(
+            "it is of training {}, not of {identity}",
+            found.0.escape_debug()
+        ));
     }
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let views = tensors.tensors();
+    if hash_of(
+        views
+            .iter()
+            .map(|(name, view)| (name.as_str(), view.data())),
+    ) != found.1
+    {
+        return Err("its values are not those that were saved".to_owned());
+    }
+    Ok(tensors)
 }
 
 #[cfg(test)]
@@ -153,13 +173,16 @@ mod tests {
         assert!(!is_saved(&path, "a"));
         let raw = 1.5_f32.to_le_bytes();
         let view = TensorView::new(Dtype::F32, vec![1], &raw).unwrap();
-        let metadata = HashMap::from([(IDENTITY.to_owned(), "a".to_owned())]);
-        let file = safetensors::serialize([("x", view)], Some(metadata)).unwrap();
-        write_whole(&path, &file).unwrap();
+        let mut file = serialise(vec![("x".to_owned(), view)], "a").unwrap();
+        std::fs::write(&path, &file).unwrap();
         assert!(is_saved(&path, "a"));
         assert!(!is_saved(&path, "b"));
         // A torn file is not a model.
         std::fs::write(&path, &file[..file.len() - 1]).unwrap();
+        assert!(!is_saved(&path, "a"));
+        // Nor is one of other values.
+        *file.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &file).unwrap();
         assert!(!is_saved(&path, "a"));
     }
 }

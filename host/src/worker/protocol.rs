@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::ArchSpec;
-use crate::run::plan::Checkpoint;
+use crate::run::plan::{Checkpoint, Evaluation, Training};
 
 /// All that a worker is to do for one unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct Job {
     pub layers: u32,
     /// Task with its options, as text: what the model is, or was, trained on.
     pub task: String,
-    /// Longest training length, in tokens.
+    /// Longest training length in tokens, for which a model is built; 0 of a checkpoint.
     pub train_length: usize,
     /// Seed of initialisation and data.
     pub seed: u64,
@@ -37,36 +37,6 @@ pub struct Job {
     pub checkpoint: Option<Checkpoint>,
     /// Evaluations in order.
     pub evaluations: Vec<Evaluation>,
-}
-
-/// A training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Training {
-    /// Shortest length, in tokens.
-    pub length_min: usize,
-    /// Optimiser steps.
-    pub steps: u64,
-    /// Sequences a step.
-    pub batch: usize,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Steps of linear warm-up.
-    pub warmup_steps: u64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// Largest gradient norm; 0 switches clipping off.
-    pub clip_norm: f64,
-}
-
-/// One length to evaluate at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Task with its options, as text: other options than the training's are allowed.
-    pub task: String,
-    /// Length, in tokens.
-    pub length: usize,
-    /// Examples.
-    pub samples: u64,
 }
 
 /// What went wrong in a worker that lived to say so.

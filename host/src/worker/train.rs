@@ -6,11 +6,12 @@ use longhaul_plugin_api::client::LoadedModel;
 use longhaul_plugin_api::data::{Batch, Reporting, StepReport, TrainConfig};
 use longhaul_tasks::Task;
 
+use crate::run::plan::Training;
 use crate::worker::batches::{Ahead, BatchPlan, TrainingBatch};
 use crate::worker::clock::Clock;
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
-use crate::worker::protocol::{Job, Message, Training};
+use crate::worker::protocol::{Job, Message};
 
 /// Steps that go into `training.csv`, beside the first and the last.
 const POINTS: u64 = 64;
@@ -41,7 +42,7 @@ pub fn train(
     clock.inside(|| model.begin_training(&config))?;
     let plan = BatchPlan {
         length_min: training.length_min,
-        length_max: job.train_length,
+        length_max: training.length,
         rows: training.batch,
         seed: job.seed,
     };
