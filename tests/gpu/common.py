@@ -45,12 +45,18 @@ def build_of(*paths):
 
 def call(arguments, products="float32", timeout=600):
     """Longhaul's standard output; RuntimeError with its last words where it fails."""
+    return command([longhaul(), *arguments], products, timeout)
+
+
+def command(words, products="float32", timeout=600):
+    """A command's standard output; RuntimeError with its last words where it fails."""
     environment = dict(os.environ, LONGHAUL_PRODUCTS=products)
-    command = [longhaul(), *map(str, arguments)]
+    words = [str(word) for word in words]
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+        ran = subprocess.run(words, capture_output=True, text=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"`longhaul {' '.join(command[1:])}` took more than {timeout} s") from None
+        name = pathlib.Path(words[0]).name
+        raise RuntimeError(f"`{name} {' '.join(words[1:])}` took more than {timeout} s") from None
     if ran.returncode != 0:
         words = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"]
         raise RuntimeError(" / ".join(words[-3:])[:500])

@@ -464,8 +464,11 @@ class Model(nn.Module):
 # Files. ---------------------------------------------------------------------------------------------------------------
 
 
+DTYPES = {"F32": torch.float32, "I32": torch.int32}
+
+
 def read_safetensors(path):
-    """Tensors of a file by name, float32."""
+    """Tensors of a file by name: float32, or int32."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -473,10 +476,10 @@ def read_safetensors(path):
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
-        if entry["dtype"] != "F32":
-            raise ValueError(f"{path}: tensor {name} is {entry['dtype']}; only F32 is read here")
+        if entry["dtype"] not in DTYPES:
+            raise ValueError(f"{path}: tensor {name} is {entry['dtype']}; only {' and '.join(DTYPES)} are read here")
         begin, end = entry["data_offsets"]
-        tensors[name] = torch.frombuffer(bytearray(data[begin:end]), dtype=torch.float32).reshape(entry["shape"])
+        tensors[name] = torch.frombuffer(bytearray(data[begin:end]), dtype=DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return tensors
 
 

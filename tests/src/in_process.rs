@@ -7,7 +7,7 @@ use longhaul_plugin_api::abi_stable::std_types::{RResult, RVec, Tuple2};
 use longhaul_plugin_api::data::{Batch, Device, DeviceKind, Logits, ModelConfig, TrainConfig};
 use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::load::{LoadError, open};
-use longhaul_plugin_api::metadata::OptionValue;
+use longhaul_plugin_api::metadata::{ArchitectureInfo, OptionValue};
 
 /// V of the small model.
 pub const VOCAB: usize = 11;
@@ -66,6 +66,34 @@ pub fn failure(path: &Path) -> (LoadError, String) {
 pub fn assert_says(words: &str, parts: &[&str]) {
     for part in parts {
         assert!(words.contains(part), "`{part}` is missing in: {words}");
+    }
+}
+
+/// An architecture at its default options on one thread of the CPU, seed 0.
+#[must_use]
+pub fn default_config(
+    architecture: &ArchitectureInfo,
+    vocab: u32,
+    d_model: u32,
+    layers: u32,
+) -> ModelConfig {
+    let options = architecture.options.iter();
+    ModelConfig {
+        architecture: architecture.name.clone(),
+        options: options
+            .map(|option| Tuple2(option.name.clone(), option.kind.default_value()))
+            .collect(),
+        vocab,
+        d_model,
+        layers,
+        max_train_length: 64,
+        seed: 0,
+        device: Device {
+            kind: DeviceKind::Cpu,
+            index: 0,
+            threads: 1,
+        },
+        extra: RVec::new(),
     }
 }
 

@@ -4,10 +4,10 @@
 use std::time::Instant;
 
 use longhaul_plugin_api::abi::LogLevel;
-use longhaul_plugin_api::abi_stable::std_types::{RStr, Tuple2};
+use longhaul_plugin_api::abi_stable::std_types::RStr;
 use longhaul_plugin_api::client::LoadedPlugin;
-use longhaul_plugin_api::data::{Device, DeviceKind, ModelConfig};
 use longhaul_tests::build::{longhaul, profile_folder};
+use longhaul_tests::in_process::default_config;
 
 const PLUGINS: [&str; 7] = [
     "griffin",
@@ -67,26 +67,8 @@ fn a_library_loads_and_describes_itself_in_a_few_milliseconds() {
 fn a_call_that_does_nothing_costs_nanoseconds() {
     const CALLS: u32 = 1_000_000;
     let plugin = LoadedPlugin::open(&library("lstm"), no_log).expect("a plugin");
-    let described = &plugin.info().architectures[0];
-    let options = described.options.iter();
     let model = plugin
-        .build(&ModelConfig {
-            architecture: described.name.clone(),
-            options: options
-                .map(|option| Tuple2(option.name.clone(), option.kind.default_value()))
-                .collect(),
-            vocab: 8,
-            d_model: 8,
-            layers: 1,
-            max_train_length: 8,
-            seed: 0,
-            device: Device {
-                kind: DeviceKind::Cpu,
-                index: 0,
-                threads: 1,
-            },
-            extra: Vec::new().into(),
-        })
+        .build(&default_config(&plugin.info().architectures[0], 8, 8, 1))
         .expect("a model");
     let session = model.new_session(1).expect("a session");
     let mut times: Vec<f64> = (0..9)

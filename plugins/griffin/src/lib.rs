@@ -10,5 +10,7 @@ pub mod reference;
 mod scan;
 
 pub use mixer::{griffin, hawk};
+#[doc(hidden)] // for the operation's own test
+pub use scan::rg_lru;
 
 longhaul_plugin_kit::export!(Plugin, crate::griffin(), crate::hawk(); crate::checkpoint::FORMATS);

@@ -24,7 +24,8 @@ const WORK: usize = 32;
 
 /// Records the recurrence; the result is h, `[B, T, W]`. `r` and `i` are the gates before their
 /// sigmoids, `[B, T, W]`; `lambda` is `[W]`.
-pub(crate) fn rg_lru(graph: &mut Graph, x: Tensor, r: Tensor, i: Tensor, lambda: Param) -> Tensor {
+#[doc(hidden)]
+pub fn rg_lru(graph: &mut Graph, x: Tensor, r: Tensor, i: Tensor, lambda: Param) -> Tensor {
     let width = x.cols();
     if graph.wants_reference() {
         return graph.reference(&[x, r, i], &[lambda], width, |given| {

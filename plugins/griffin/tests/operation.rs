@@ -1,6 +1,9 @@
-//! The recurrent block against a float64 reference: projections, convolution, gates, recurrence.
+//! The recurrent block against a float64 reference: projections, convolution, gates, recurrence; and the recurrence
+//! alone at extremes.
 
 use longhaul_griffin::reference::recurrence;
+use longhaul_griffin::rg_lru;
+use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
@@ -130,4 +133,45 @@ fn a_device_has_no_buffer_that_nothing_writes() {
         );
         assert!(idle.is_empty(), "{}: {idle:?}", architecture.name);
     }
+}
+
+/// The recurrence alone where it is hardest: `range` of its input and both gates before their sigmoids, and lambda.
+fn check_recurrence(
+    [rows, length]: [usize; 2],
+    range: (f32, f32),
+    lambda: fn(usize, &mut dyn FnMut() -> f32) -> f32,
+) {
+    let width = 37;
+    Case {
+        rows,
+        length,
+        inputs: &[width; 3],
+        range,
+        recurrent: true,
+        build: &|graph, inputs| {
+            let lambda = graph.param("lambda", &[width], Init::Custom(lambda));
+            rg_lru(graph, inputs[0], inputs[1], inputs[2], lambda)
+        },
+        reference: &|inputs, params| {
+            recurrence(&inputs[0], &inputs[1], &inputs[2], &params[0], length)
+        },
+    }
+    .check_with(&longhaul_emulator::devices());
+}
+
+#[test]
+fn gates_at_zero_and_one() {
+    check_recurrence([2, 70], (-30.0, 30.0), |_, draw| 2.0 * draw() - 1.0);
+    check_recurrence([1, 40], (-100.0, 100.0), |_, draw| 2.0 * draw() - 1.0);
+}
+
+#[test]
+fn channels_that_forget_at_once_and_never() {
+    // Decays of e^-120, of 1 - 1e-12, and all between, beside each other.
+    check_recurrence([2, 70], (-1.0, 1.0), |_, draw| 60.0 * draw() - 30.0);
+    // Half-lives of a thousand tokens and more.
+    check_recurrence([1, 600], (-1.0, 1.0), |_, draw| draw() - 9.0);
+    // Of a million; with still less 1 - a^2 the slope of its square root is bounded, and not the reference's.
+    check_recurrence([1, 70], (-1.0, 1.0), |_, draw| draw() - 15.0);
+    check_recurrence([1, 70], (-1.0, 1.0), |_, draw| 2.0 + 10.0 * draw());
 }

@@ -1,6 +1,8 @@
-//! The whole mixer against a float64 reference: projections, convolution, scan, gate.
+//! The whole mixer against a float64 reference: projections, convolution, scan, gate; and the scan alone at extremes.
 
 use longhaul_mamba::reference::{Sizes, recurrence};
+use longhaul_mamba::{ScanInputs, selective_scan};
+use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
@@ -154,4 +156,72 @@ fn a_device_has_no_buffer_that_nothing_writes() {
     let shapes = [(2, 1), (2, 300), (590, 7)];
     let idle = idle_buffers(device, &architecture, &config, &shapes);
     assert!(idle.is_empty(), "{idle:?}");
+}
+
+/// The scan alone where it is hardest: `range` of all inputs, delta before its softplus among them, and A_log.
+fn check_scan(
+    [rows, length]: [usize; 2],
+    range: (f32, f32),
+    a_log: fn(usize, &mut dyn FnMut() -> f32) -> f32,
+) {
+    for negative in [false, true] {
+        // Odd sizes: two blocks of channels, the second of one.
+        let (channels, state) = (33, 5);
+        let sizes = Sizes {
+            rows,
+            length,
+            channels,
+            state,
+            negative,
+        };
+        Case {
+            rows,
+            length,
+            inputs: &[channels, channels, state, state],
+            range,
+            recurrent: true,
+            build: &|graph, inputs| {
+                let inputs = ScanInputs {
+                    u: inputs[0],
+                    delta: inputs[1],
+                    b: inputs[2],
+                    c: inputs[3],
+                    a_log: graph.param("A_log", &[channels, state], Init::Custom(a_log)),
+                    d: graph.param("D", &[channels], Init::Custom(|_, draw| draw() - 0.3)),
+                };
+                selective_scan(graph, inputs, negative)
+            },
+            reference: &|inputs, params| {
+                let ([u, delta, b, c], [a_log, d]) = (inputs, params) else {
+                    panic!("four inputs and two parameters")
+                };
+                recurrence(u, delta, b, c, a_log, d, sizes)
+            },
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+#[test]
+fn steps_that_jump_between_nothing_and_sixty() {
+    check_scan([1, 70], (-12.0, 60.0), |_, _| 16.0f32.ln());
+}
+
+#[test]
+fn channels_that_forget_at_once() {
+    // By factors of e^-3 to e^-60 a token.
+    check_scan([2, 40], (-1.0, 1.0), |_, draw| 3.0 + 2.0 * draw());
+    // The same by a huge A and small steps.
+    check_scan([1, 40], (-11.0, -9.0), |_, draw| 11.0 + 2.0 * draw());
+}
+
+#[test]
+fn channels_that_never_forget() {
+    check_scan([1, 130], (-1.0, 1.0), |_, draw| draw() - 9.5);
+}
+
+#[test]
+fn steps_of_nothing() {
+    check_scan([1, 33], (-41.0, -40.0), |_, draw| 2.0 * draw());
+    check_scan([1, 33], (-201.0, -200.0), |_, draw| 2.0 * draw());
 }

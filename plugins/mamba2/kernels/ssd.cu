@@ -5,18 +5,20 @@
 //   S' = exp(s_L) S + sum over j of exp(s_L - s_j) dt_j B_j x_j^T,
 //   y_i = exp(s_i) C_i S + sum over j <= i of C_i B_j exp(s_i - s_j) dt_j x_j + D x_i.
 //
+// Sums s are made in float64 and kept as two float32 values: where a head forgets fast they grow to thousands while
+// s_i - s_j may be small, and would have their rounding.
+//
 // Forward: ssd_steps, ssd_products (C B^T), ssd_states (what each chunk adds to the state) and ssd_pass (the
 // states in order) or, where the batch alone fills a card, ssd_states_in_order, ssd_output_32 or _64. A feed of
 // at most 8 tokens is ssd_step alone, which reads and writes the state once. Backward: ssd_grad_states and
-// ssd_grad_pass or ssd_grad_states_in_order, ssd_grad_x_32 or _64 (x, dt and parts of the parameters),
-// ssd_grad_shared (parts of B and C by blocks of heads), ssd_add_parts.
+// ssd_grad_pass or ssd_grad_states_in_order, ssd_grad_shared (parts of B and C by blocks of heads),
+// ssd_grad_x_32 or _64 (x, dt and parts of the parameters), ssd_add_parts.
 //
 // Matrix products are of tiles, see ssd_tile.cuh, which stands in front of this file. Shared: two slabs
 // (SLABS), and what each kernel says. Any N, P, H, G and T: tiles are padded with 0.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
 // spills: ssd_step 16
-// spills: ssd_grad_x_32 48
 
 #define CHUNK 64u
 #define SLABS (2 * SLAB_VALUES)
@@ -29,7 +31,7 @@ struct Ssd {
     const float* dt;                       // [B, T, H], before bias and softplus
     const float *a_log, *d, *dt_bias;      // [H]
     float* y;                              // [B, T, H P]
-    float *steps, *sums;                   // [B, chunks, H, 64]: dt after softplus, s; 0 and s_L past the end
+    float *steps, *sums, *rests;           // [B, chunks, H, 64]: dt after softplus, s in two; 0 and s_L past the end
     float *decays, *shares;                // [B, chunks, H, 64]: exp(s), exp(s_L - s) dt
     float* products;                       // [B, chunks, G, 64, 64]: C B^T
     float* states;                         // [B, chunks, N, H P]: the state before each chunk
@@ -37,6 +39,7 @@ struct Ssd {
     const float* dy;                       // [B, T, H P]
     float* grad_states;                    // [B, chunks, N, H P]: gradient of the state after each chunk
     float *dx, *ddt;                       // like x, dt
+    float *within, *reads;                 // [B, chunks, H, 64]: parts of the gradients of dt a, see ssd_backward.cu
     float *b_parts, *c_parts;              // [B, T, G, parts, N]
     float *db, *dc;                        // like b, c
     float* param_parts;                    // [B, chunks, 3, H]: gradients of A_log, D, dt_bias
@@ -63,10 +66,15 @@ __device__ __forceinline__ u64 steps_of(const Ssd& p, const Place& place, u32 he
     return (place.index * p.heads + head) * CHUNK;
 }
 
-// dt after softplus and its running sums. Block: one chunk, 32 heads. Shared: [2, 64, 33].
+// exp(s_i - s_j).
+__device__ __forceinline__ float decay_between(const float* sums, const float* rests, u32 i, u32 j) {
+    return expf((sums[i] - sums[j]) + (rests[i] - rests[j]));
+}
+
+// dt after softplus and its running sums. Block: one chunk, 32 heads. Shared: [3, 64, 33].
 KERNEL(256, ssd_steps, Ssd) {
     SHARED(steps);
-    float* sums = steps + CHUNK * 33;
+    float *sums = steps + CHUNK * 33, *rests = sums + CHUNK * 33;
     const Place place = place_of(p, blockIdx.x);
     const u32 lane = threadIdx.x % WARP, line = threadIdx.x / WARP, first = blockIdx.y * WARP, head = first + lane;
     const bool inside = head < p.heads;
@@ -78,11 +86,12 @@ KERNEL(256, ssd_steps, Ssd) {
     }
     __syncthreads();
     if (line == 0) {
-        const float a = inside ? -expf(p.a_log[head]) : 0.0f;
-        float total = 0.0f;
+        const double a = inside ? -expf(p.a_log[head]) : 0.0f;
+        double total = 0.0;
         for (u32 t = 0; t < CHUNK; t++) {
             total += steps[t * 33 + lane] * a;
-            sums[t * 33 + lane] = total;
+            sums[t * 33 + lane] = (float)total;
+            rests[t * 33 + lane] = (float)(total - sums[t * 33 + lane]);
         }
     }
     __syncthreads();
@@ -93,8 +102,9 @@ KERNEL(256, ssd_steps, Ssd) {
         const float step = steps[t * 33 + other], sum = sums[t * 33 + other];
         p.steps[at] = step;
         p.sums[at] = sum;
+        p.rests[at] = rests[t * 33 + other];
         p.decays[at] = expf(sum);
-        p.shares[at] = expf(sums[(CHUNK - 1) * 33 + other] - sum) * step;
+        p.shares[at] = decay_between(sums + other, rests + other, (CHUNK - 1) * 33, t * 33) * step;
     }
 }
 
@@ -281,10 +291,10 @@ KERNEL(128, ssd_grad_states_in_order, Ssd) {
     states_in_order<true>(p, shared);
 }
 
-// y. Grid: chunks and heads; tiles of a head's columns. Shared: slabs, steps and sums [64 each].
+// y. Grid: chunks and heads; tiles of a head's columns. Shared: slabs, steps and sums in two [64 each].
 template <u32 COLS>
 __device__ __forceinline__ void output(const Ssd& p, float* shared) {
-    float *steps = shared + SLABS, *sums = steps + CHUNK;
+    float *steps = shared + SLABS, *sums = steps + CHUNK, *rests = sums + CHUNK;
     const u32 head = blockIdx.x % p.heads, group = head / (p.heads / p.groups), first = blockIdx.y * COLS;
     const Place place = place_of(p, blockIdx.x / p.heads);
     const u64 channels = (u64)p.heads * p.width, column = (u64)head * p.width + first;
@@ -292,6 +302,7 @@ __device__ __forceinline__ void output(const Ssd& p, float* shared) {
     for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
         steps[t] = p.steps[steps_of(p, place, head) + t];
         sums[t] = p.sums[steps_of(p, place, head) + t];
+        rests[t] = p.rests[steps_of(p, place, head) + t];
     }
     const float *c = p.c + (u64)group * p.state, *states = p.states + place.index * p.state * channels + column;
     Tile<COLS> tile = {};
@@ -310,7 +321,7 @@ __device__ __forceinline__ void output(const Ssd& p, float* shared) {
         place.count, shared, tile,
         [&](u32 i, u32 j) {
             const bool seen = j <= i && i < place.count;
-            return seen ? products[i * CHUNK + j] * expf(sums[i] - sums[j]) : 0.0f;
+            return seen ? products[i * CHUNK + j] * decay_between(sums, rests, i, j) : 0.0f;
         },
         [&](u32 col, u32 t) {
             const bool there = t < place.count && col < cols;

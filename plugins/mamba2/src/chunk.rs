@@ -1,9 +1,13 @@
 //! One chunk of one block of heads, as matrix products (arXiv 2405.21060, section 6). Everything is
 //! relative to the chunk's start, and decays are at most 1, so nothing overflows.
+//!
+//! A decay from token j to token i is the exponential of a difference of running sums. Where a head
+//! forgets fast the sums grow to thousands while the difference stays small, so they are made in
+//! float64 and kept as two float32 values: a difference then has its own rounding, not that of the sums.
 
 use longhaul_plugin_kit::gemm::{Mat, gemm_serial};
 use longhaul_plugin_kit::simd;
-use longhaul_plugin_kit::simd::{dot, exp, sigmoid, softplus};
+use longhaul_plugin_kit::simd::{exp, softplus};
 
 /// Sizes of a block of heads that share B and C.
 #[derive(Clone, Copy)]
@@ -37,11 +41,11 @@ pub(crate) struct Part<'a> {
 
 impl<'a> Part<'a> {
     #[inline(always)]
-    fn row(self, t: usize, cols: usize) -> &'a [f32] {
+    pub fn row(self, t: usize, cols: usize) -> &'a [f32] {
         &self.data[t * self.stride..][..cols]
     }
 
-    fn mat(self, rows: usize, cols: usize) -> Mat<'a> {
+    pub fn mat(self, rows: usize, cols: usize) -> Mat<'a> {
         Mat::new(self.data, rows, cols, self.stride)
     }
 }
@@ -71,60 +75,90 @@ pub(crate) struct Given<'a> {
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// `[heads, L]`: dt after softplus.
-    dt: Vec<f32>,
-    /// `[heads, L]`: sums of dt a from the chunk's start, each token's own included.
+    pub dt: Vec<f32>,
+    /// `[heads, L]`: sums s of dt a from the chunk's start, each token's own included.
     sums: Vec<f32>,
+    /// `[heads, L]`: what rounding the sums left out.
+    rests: Vec<f32>,
+    /// `[heads, L]`: exp(s_t), what is left after token t of the state before.
+    pub kept: Vec<f32>,
+    /// `[heads, L]`: exp(s_L - s_t), what is left of token t in the state after.
+    pub left: Vec<f32>,
+    /// `[L, cols]`: dt x.
+    pub inputs: Vec<f32>,
+    /// `[L, cols]`: dt x as it is left in the state after.
+    pub scaled: Vec<f32>,
     /// `[L, L]`: C Bᵀ.
-    products: Vec<f32>,
-    /// `[L, L]`: exp(s_i - s_j) dt_j for j <= i, else 0.
-    weights: Vec<f32>,
-    /// `[L, L]`: products times weights.
-    mixing: Vec<f32>,
+    pub products: Vec<f32>,
+    /// `[L, L]`: exp(s_i - s_j) for j <= i, else 0.
+    pub decays: Vec<f32>,
+    /// `[L, L]`: products times decays.
+    pub mixing: Vec<f32>,
     /// `[L, L]`: gradient of the mixing.
-    grad_mixing: Vec<f32>,
+    pub grad_mixing: Vec<f32>,
     /// `[L, L]`: gradient of the products.
-    grad_products: Vec<f32>,
-    /// `[L, cols]`: x times each token's share in the new state.
-    scaled: Vec<f32>,
+    pub grad_products: Vec<f32>,
     /// `[L, cols]`: C S of the state before, or its gradient.
-    read: Vec<f32>,
-    /// `[heads, L]`: gradient of the sums.
-    grad_sums: Vec<f32>,
-    /// `[heads, L]`: gradient of dt after softplus.
-    grad_dt: Vec<f32>,
+    pub read: Vec<f32>,
+    /// `[heads, L]`: gradient of dt a.
+    pub grad_steps: Vec<f32>,
+    /// `[L]`: sums over later tokens.
+    pub later: Vec<f32>,
 }
 
 impl Scratch {
-    fn prepare(&mut self, block: Block, length: usize) {
-        let square = length * length;
+    /// Makes room, and what both passes begin with: dt and its decays, inputs and C Bᵀ.
+    pub fn begin(&mut self, block: Block, given: Given<'_>) {
+        let (length, cols) = (given.length, block.cols());
+        let (square, count) = (length * length, block.heads * length);
         for (buffer, count) in [
-            (&mut self.dt, block.heads * length),
-            (&mut self.sums, block.heads * length),
+            (&mut self.dt, count),
+            (&mut self.sums, count),
+            (&mut self.rests, count),
+            (&mut self.kept, count),
+            (&mut self.left, count),
+            (&mut self.inputs, length * cols),
+            (&mut self.scaled, length * cols),
             (&mut self.products, square),
-            (&mut self.weights, square),
+            (&mut self.decays, square),
             (&mut self.mixing, square),
             (&mut self.grad_mixing, square),
             (&mut self.grad_products, square),
-            (&mut self.scaled, length * block.cols()),
-            (&mut self.read, length * block.cols()),
-            (&mut self.grad_sums, block.heads * length),
-            (&mut self.grad_dt, block.heads * length),
+            (&mut self.read, length * cols),
+            (&mut self.grad_steps, count),
+            (&mut self.later, length),
         ] {
             if buffer.len() < count {
                 buffer.resize(count, 0.0);
             }
         }
+        let (dt, sums) = (&mut self.dt[..count], &mut self.sums[..count]);
+        steps(block, given, dt, sums, &mut self.rests[..count]);
+        let (kept, left) = (&mut self.kept[..count], &mut self.left[..count]);
+        decays_over_chunk(length, &self.sums, &self.rests, kept, left);
+        let (inputs, scaled) = (&mut self.inputs, &mut self.scaled);
+        scale_inputs(block, given, &self.dt, &self.left, inputs, scaled);
+        let b = given.b.mat(length, block.state);
+        let c = given.c.mat(length, block.state);
+        gemm_serial(&mut self.products[..square], length, c, b.t(), 1.0, 0.0);
     }
 
-    /// dt and its running sums for every head.
-    fn steps(&mut self, block: Block, given: Given<'_>) {
-        let count = block.heads * given.length;
-        steps(block, given, &mut self.dt[..count], &mut self.sums[..count]);
+    /// Fills `decays` for a head.
+    pub fn fill_decays(&mut self, head: usize, length: usize) {
+        let place = head * length..(head + 1) * length;
+        let (sums, rests) = (&self.sums[place.clone()], &self.rests[place]);
+        decays(sums, rests, &mut self.decays[..length * length]);
+    }
+
+    /// Fills `mixing` from products and decays.
+    pub fn fill_mixing(&mut self, length: usize) {
+        let (products, decays) = (&self.products, &self.decays);
+        multiply(products, decays, &mut self.mixing[..length * length]);
     }
 }
 
 simd! {
-    fn steps(block: Block, given: Given<'_>, dt: &mut [f32], sums: &mut [f32]) {
+    fn steps(block: Block, given: Given<'_>, dt: &mut [f32], sums: &mut [f32], rests: &mut [f32]) {
         let length = given.length;
         for t in 0..length {
             let raw = given.dt.row(t, block.heads);
@@ -136,157 +170,48 @@ simd! {
             *dt = softplus(*dt);
         }
         for head in 0..block.heads {
-            let mut total = 0.0;
+            let mut total = 0.0f64;
             for at in head * length..(head + 1) * length {
-                total += dt[at] * given.a[head];
-                sums[at] = total;
+                total += f64::from(dt[at]) * f64::from(given.a[head]);
+                sums[at] = total as f32;
+                rests[at] = (total - f64::from(sums[at])) as f32;
             }
         }
     }
 }
 
-/// Writes y `[L, cols]` and brings `state` `[N, cols]` from before the chunk to after it.
-pub(crate) fn forward(
-    block: Block,
-    given: Given<'_>,
-    state: &mut [f32],
-    y: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let (length, cols, n) = (given.length, block.cols(), block.state);
-    scratch.prepare(block, length);
-    scratch.steps(block, given);
-    let (b, c) = (given.b.mat(length, n), given.c.mat(length, n));
-    let y = &mut y[..length * cols];
-    // What the state before says: C S, decayed by head.
-    gemm_serial(y, cols, c, Mat::new(state, n, cols, cols), 1.0, 0.0);
-    scale_rows(block, given, &scratch.sums, y);
-    // What the chunk's own tokens say.
-    let products = &mut scratch.products[..length * length];
-    gemm_serial(products, length, c, b.t(), 1.0, 0.0);
-    for head in 0..block.heads {
-        let steps = &scratch.dt[head * length..][..length];
-        let sums = &scratch.sums[head * length..][..length];
-        let weights = &mut scratch.weights[..length * length];
-        weigh(steps, sums, weights);
-        let mixing = &mut scratch.mixing[..length * length];
-        multiply(products, weights, mixing);
-        let start = head * block.head_dim;
-        let x = Mat::new(
-            &given.x.data[start..],
-            length,
-            block.head_dim,
-            given.x.stride,
-        );
-        let mixing = Mat::new(mixing, length, length, length);
-        gemm_serial(&mut y[start..], cols, mixing, x, 1.0, 1.0);
+simd! {
+    /// What is left of the state before after each token, and of each token after the last.
+    fn decays_over_chunk(
+        length: usize,
+        sums: &[f32],
+        rests: &[f32],
+        kept: &mut [f32],
+        left: &mut [f32],
+    ) {
+        for (kept, sum) in kept.iter_mut().zip(sums) {
+            *kept = exp(*sum);
+        }
+        for (head, left) in left.chunks_exact_mut(length).enumerate() {
+            let place = head * length..(head + 1) * length;
+            let (sums, rests) = (&sums[place.clone()], &rests[place]);
+            let (top, rest) = (sums[length - 1], rests[length - 1]);
+            for ((left, sum), low) in left.iter_mut().zip(sums).zip(rests) {
+                *left = exp((top - sum) + (rest - low));
+            }
+        }
     }
-    // The state after: the old one decayed, and each token's share.
-    scale_inputs(
-        block,
-        given,
-        &scratch.dt,
-        &scratch.sums,
-        &mut scratch.scaled,
-    );
-    decay_state(block, &scratch.sums, length, state);
-    let scaled = Mat::new(&scratch.scaled, length, cols, cols);
-    gemm_serial(state, cols, b.t(), scaled, 1.0, 1.0);
-}
-
-/// Places for a chunk's gradients.
-pub(crate) struct Gradients<'a> {
-    /// `[L, cols]`, written.
-    pub x: &'a mut [f32],
-    /// `[L, N]`, written.
-    pub b: &'a mut [f32],
-    /// `[L, N]`, written.
-    pub c: &'a mut [f32],
-    /// `[L, heads]`, written: of dt before bias and softplus.
-    pub dt: &'a mut [f32],
-    /// `[heads]`, added to: of A = -exp(A_log).
-    pub a: &'a mut [f32],
-    /// `[heads]`, added to.
-    pub d: &'a mut [f32],
-    /// `[heads]`, added to.
-    pub dt_bias: &'a mut [f32],
-}
-
-/// Gradients of a chunk. `grad_state` `[N, cols]` is that of the state after it and becomes that of
-/// `state`, the state before it.
-pub(crate) fn backward(
-    block: Block,
-    given: Given<'_>,
-    state: &[f32],
-    grad_y: Part<'_>,
-    grad_state: &mut [f32],
-    grads: &mut Gradients<'_>,
-    scratch: &mut Scratch,
-) {
-    let (length, cols, n) = (given.length, block.cols(), block.state);
-    scratch.prepare(block, length);
-    scratch.steps(block, given);
-    scratch.grad_sums[..block.heads * length].fill(0.0);
-    scratch.grad_dt[..block.heads * length].fill(0.0);
-    let (b, c) = (given.b.mat(length, n), given.c.mat(length, n));
-    let square = length * length;
-    gemm_serial(&mut scratch.products[..square], length, c, b.t(), 1.0, 0.0);
-    // Shares in the state after: scaled = w x with w = exp(s_L - s_j) dt_j, S' = e^{s_L} S + Bᵀ scaled.
-    scale_inputs(
-        block,
-        given,
-        &scratch.dt,
-        &scratch.sums,
-        &mut scratch.scaled,
-    );
-    let grad_after = Mat::new(grad_state, n, cols, cols);
-    gemm_serial(grads.x, cols, b, grad_after, 1.0, 0.0);
-    let scaled = Mat::new(&scratch.scaled, length, cols, cols);
-    gemm_serial(grads.b, n, scaled, grad_after.t(), 1.0, 0.0);
-    share_gradients(block, given, state, grad_state, grads.x, scratch);
-    decay_state(block, &scratch.sums, length, grad_state);
-    // What the state before said: y += e^{s_i} C S.
-    let read = &mut scratch.read[..length * cols];
-    gemm_serial(read, cols, c, Mat::new(state, n, cols, cols), 1.0, 0.0);
-    read_gradients(
-        block,
-        given,
-        grad_y,
-        &scratch.sums,
-        &mut scratch.grad_sums,
-        read,
-    );
-    let read = Mat::new(read, length, cols, cols);
-    gemm_serial(
-        grads.c,
-        n,
-        read,
-        Mat::new(state, n, cols, cols).t(),
-        1.0,
-        0.0,
-    );
-    gemm_serial(grad_state, cols, c.t(), read, 1.0, 1.0);
-    // What the chunk's own tokens said.
-    scratch.grad_products[..square].fill(0.0);
-    for head in 0..block.heads {
-        head_gradients(block, given, grad_y, head, grads.x, scratch);
-    }
-    let grad_products = Mat::new(&scratch.grad_products, length, length, length);
-    gemm_serial(grads.c, n, grad_products, b, 1.0, 1.0);
-    gemm_serial(grads.b, n, grad_products.t(), c, 1.0, 1.0);
-    skip_gradients(block, given, grad_y, grads);
-    step_gradients(block, given, grads, scratch);
 }
 
 simd! {
-    /// `weights[i, j] = exp(s_i - s_j) dt_j` for j <= i, else 0.
-    fn weigh(steps: &[f32], sums: &[f32], weights: &mut [f32]) {
-        let length = steps.len();
-        for (i, row) in weights.chunks_exact_mut(length).enumerate() {
-            let top = sums[i];
+    /// `decays[i, j] = exp(s_i - s_j)` for j <= i, else 0.
+    fn decays(sums: &[f32], rests: &[f32], decays: &mut [f32]) {
+        let length = sums.len();
+        for (i, row) in decays.chunks_exact_mut(length).enumerate() {
+            let (top, rest) = (sums[i], rests[i]);
             let (seen, unseen) = row.split_at_mut(i + 1);
-            for ((weight, sum), step) in seen.iter_mut().zip(sums).zip(steps) {
-                *weight = exp(top - sum) * step;
+            for ((decay, sum), low) in seen.iter_mut().zip(sums).zip(rests) {
+                *decay = exp((top - sum) + (rest - low));
             }
             unseen.fill(0.0);
         }
@@ -302,14 +227,73 @@ simd! {
 }
 
 simd! {
-    /// Multiplies every head's share of row i by exp(s_i).
-    fn scale_rows(block: Block, given: Given<'_>, sums: &[f32], y: &mut [f32]) {
-        let length = given.length;
+    /// `inputs = dt x`, and `scaled` what is left of them in the state after.
+    fn scale_inputs(
+        block: Block,
+        given: Given<'_>,
+        dt: &[f32],
+        left: &[f32],
+        inputs: &mut [f32],
+        scaled: &mut [f32],
+    ) {
+        let (length, cols, width) = (given.length, block.cols(), block.head_dim);
+        for t in 0..length {
+            let x = given.x.row(t, cols);
+            let (inputs, scaled) = (&mut inputs[t * cols..][..cols], &mut scaled[t * cols..][..cols]);
+            for head in 0..block.heads {
+                let (step, left) = (dt[head * length + t], left[head * length + t]);
+                let x = &x[head * width..][..width];
+                let inputs = inputs[head * width..][..width].iter_mut();
+                let scaled = scaled[head * width..][..width].iter_mut();
+                for ((input, scaled), x) in inputs.zip(scaled).zip(x) {
+                    *input = step * x;
+                    *scaled = left * *input;
+                }
+            }
+        }
+    }
+}
+
+/// Writes y `[L, cols]` and brings `state` `[N, cols]` from before the chunk to after it.
+pub(crate) fn forward(
+    block: Block,
+    given: Given<'_>,
+    state: &mut [f32],
+    y: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let (length, cols, n) = (given.length, block.cols(), block.state);
+    scratch.begin(block, given);
+    let (b, c) = (given.b.mat(length, n), given.c.mat(length, n));
+    let y = &mut y[..length * cols];
+    // What the state before says: C S, decayed by head.
+    gemm_serial(y, cols, c, Mat::new(state, n, cols, cols), 1.0, 0.0);
+    scale_rows(block, given, &scratch.kept, y);
+    // What the chunk's own tokens say.
+    for head in 0..block.heads {
+        scratch.fill_decays(head, length);
+        scratch.fill_mixing(length);
+        let start = head * block.head_dim;
+        let mixing = Mat::new(&scratch.mixing, length, length, length);
+        let inputs = Mat::new(&scratch.inputs[start..], length, block.head_dim, cols);
+        gemm_serial(&mut y[start..], cols, mixing, inputs, 1.0, 1.0);
+    }
+    // The state after: the old one decayed, and each token's share.
+    decay_state(block, length, &scratch.kept, state);
+    let scaled = Mat::new(&scratch.scaled, length, cols, cols);
+    gemm_serial(state, cols, b.t(), scaled, 1.0, 1.0);
+}
+
+simd! {
+    /// Multiplies every head's share of row i by exp(s_i) and adds D x.
+    fn scale_rows(block: Block, given: Given<'_>, kept: &[f32], y: &mut [f32]) {
+        let (length, width) = (given.length, block.head_dim);
         for (t, row) in y.chunks_exact_mut(block.cols()).enumerate() {
-            for (head, values) in row.chunks_exact_mut(block.head_dim).enumerate() {
-                let x = &given.x.data[t * given.x.stride + head * block.head_dim..];
-                let (factor, skip) = (exp(sums[head * length + t]), given.d[head]);
-                for (value, x) in values.iter_mut().zip(x) {
+            let x = given.x.row(t, block.cols());
+            for head in 0..block.heads {
+                let (factor, skip) = (kept[head * length + t], given.d[head]);
+                let x = &x[head * width..][..width];
+                for (value, x) in row[head * width..][..width].iter_mut().zip(x) {
                     *value = value.mul_add(factor, skip * x);
                 }
             }
@@ -318,228 +302,14 @@ simd! {
 }
 
 simd! {
-    /// `scaled = exp(s_L - s_j) dt_j x`.
-    fn scale_inputs(
-        block: Block,
-        given: Given<'_>,
-        steps: &[f32],
-        sums: &[f32],
-        scaled: &mut [f32],
-    ) {
-        let (length, cols) = (given.length, block.cols());
-        for t in 0..length {
-            let x = &given.x.data[t * given.x.stride..][..cols];
-            let row = &mut scaled[t * cols..][..cols];
-            for head in 0..block.heads {
-                let at = head * length;
-                let factor = exp(sums[at + length - 1] - sums[at + t]) * steps[at + t];
-                let start = head * block.head_dim;
-                let x = &x[start..][..block.head_dim];
-                for (value, x) in row[start..][..block.head_dim].iter_mut().zip(x) {
-                    *value = factor * x;
-                }
-            }
-        }
-    }
-}
-
-simd! {
     /// Multiplies every head's share of a state by exp(s_L).
-    fn decay_state(block: Block, sums: &[f32], length: usize, state: &mut [f32]) {
+    pub(crate) fn decay_state(block: Block, length: usize, kept: &[f32], state: &mut [f32]) {
         for head in 0..block.heads {
-            let factor = exp(sums[head * length + length - 1]);
+            let factor = kept[head * length + length - 1];
             for row in state.chunks_exact_mut(block.cols()) {
                 for value in &mut row[head * block.head_dim..][..block.head_dim] {
                     *value *= factor;
                 }
-            }
-        }
-    }
-}
-
-simd! {
-    /// From the gradient of `scaled` (in `grad_x`) to those of x, dt and the sums; and the decay of
-    /// the old state's part in those of the sums.
-    fn share_gradients(
-        block: Block,
-        given: Given<'_>,
-        state: &[f32],
-        grad_state: &[f32],
-        grad_x: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        let (length, cols, width) = (given.length, block.cols(), block.head_dim);
-        for head in 0..block.heads {
-            let (at, start) = (head * length, head * width);
-            let last = scratch.sums[at + length - 1];
-            let mut grad_last = 0.0;
-            for t in 0..length {
-                let decay = exp(last - scratch.sums[at + t]);
-                let share = decay * scratch.dt[at + t];
-                let x = &given.x.data[t * given.x.stride + start..][..width];
-                let grad = &mut grad_x[t * cols + start..][..width];
-                let grad_share = dot(x, grad);
-                for value in grad.iter_mut() {
-                    *value *= share;
-                }
-                scratch.grad_dt[at + t] += grad_share * decay;
-                scratch.grad_sums[at + t] -= grad_share * share;
-                grad_last += grad_share * share;
-            }
-            let mut kept = 0.0;
-            for (state, grad) in state.chunks_exact(cols).zip(grad_state.chunks_exact(cols)) {
-                kept += dot(&state[start..][..width], &grad[start..][..width]);
-            }
-            scratch.grad_sums[at + length - 1] += grad_last + kept * exp(last);
-        }
-    }
-}
-
-simd! {
-    /// `read` holds C S; its part in y was exp(s_i) times that. Leaves the gradient of C S.
-    fn read_gradients(
-        block: Block,
-        given: Given<'_>,
-        grad_y: Part<'_>,
-        sums: &[f32],
-        grad_sums: &mut [f32],
-        read: &mut [f32],
-    ) {
-        let (length, width) = (given.length, block.head_dim);
-        for (t, row) in read.chunks_exact_mut(block.cols()).enumerate() {
-            for (head, values) in row.chunks_exact_mut(width).enumerate() {
-                let grad = &grad_y.data[t * grad_y.stride + head * width..][..width];
-                let factor = exp(sums[head * length + t]);
-                grad_sums[head * length + t] += factor * dot(grad, values);
-                for (value, grad) in values.iter_mut().zip(grad) {
-                    *value = factor * grad;
-                }
-            }
-        }
-    }
-}
-
-/// One head's gradients inside the chunk.
-fn head_gradients(
-    block: Block,
-    given: Given<'_>,
-    grad_y: Part<'_>,
-    head: usize,
-    grad_x: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let (length, width, cols) = (given.length, block.head_dim, block.cols());
-    let (start, square) = (head * width, length * length);
-    let steps = &scratch.dt[head * length..][..length];
-    let sums = &scratch.sums[head * length..][..length];
-    weigh(steps, sums, &mut scratch.weights[..square]);
-    let x = Mat::new(&given.x.data[start..], length, width, given.x.stride);
-    let dy = Mat::new(&grad_y.data[start..], length, width, grad_y.stride);
-    gemm_serial(
-        &mut scratch.grad_mixing[..square],
-        length,
-        dy,
-        x.t(),
-        1.0,
-        0.0,
-    );
-    let (products, weights) = (&scratch.products[..square], &scratch.weights[..square]);
-    multiply(products, weights, &mut scratch.mixing[..square]);
-    let mixing = Mat::new(&scratch.mixing, length, length, length);
-    gemm_serial(&mut grad_x[start..], cols, mixing.t(), dy, 1.0, 1.0);
-    let at = head * length;
-    mixing_gradients(
-        &scratch.grad_mixing[..square],
-        weights,
-        &scratch.mixing[..square],
-        steps,
-        &mut scratch.grad_products[..square],
-        &mut scratch.grad_sums[at..at + length],
-        &mut scratch.grad_dt[at..at + length],
-    );
-}
-
-simd! {
-    /// From the gradient of `mixing = products weights` to those of products, sums and dt.
-    fn mixing_gradients(
-        grad_mixing: &[f32],
-        weights: &[f32],
-        mixing: &[f32],
-        steps: &[f32],
-        grad_products: &mut [f32],
-        grad_sums: &mut [f32],
-        grad_dt: &mut [f32],
-    ) {
-        let length = steps.len();
-        for i in 0..length {
-            let row = i * length;
-            let seen = i + 1;
-            let grad = &grad_mixing[row..][..seen];
-            let weights = &weights[row..][..seen];
-            let mixing = &mixing[row..][..seen];
-            let products = &mut grad_products[row..][..seen];
-            for j in 0..seen {
-                products[j] = grad[j].mul_add(weights[j], products[j]);
-            }
-            let sums = &mut grad_sums[..seen];
-            for j in 0..seen {
-                sums[j] -= grad[j] * mixing[j];
-            }
-            grad_sums[i] += dot(grad, mixing);
-            let (steps, grad_dt) = (&steps[..seen], &mut grad_dt[..seen]);
-            for j in 0..seen {
-                // A step of 0 has no weight to divide; softplus gives it no gradient either.
-                let step = if steps[j] > 1e-30 { steps[j] } else { 1e30 };
-                grad_dt[j] += grad[j] * mixing[j] / step;
-            }
-        }
-    }
-}
-
-simd! {
-    /// y += D x.
-    fn skip_gradients(block: Block, given: Given<'_>, grad_y: Part<'_>, grads: &mut Gradients<'_>) {
-        let (cols, width) = (block.cols(), block.head_dim);
-        for t in 0..given.length {
-            for head in 0..block.heads {
-                let start = head * width;
-                let x = &given.x.data[t * given.x.stride + start..][..width];
-                let dy = &grad_y.data[t * grad_y.stride + start..][..width];
-                grads.d[head] += dot(x, dy);
-                let skip = given.d[head];
-                let grad_x = &mut grads.x[t * cols + start..][..width];
-                for (grad, dy) in grad_x.iter_mut().zip(dy) {
-                    *grad = dy.mul_add(skip, *grad);
-                }
-            }
-        }
-    }
-}
-
-simd! {
-    /// From the gradients of sums and dt to those of A and of dt before bias and softplus.
-    fn step_gradients(block: Block, given: Given<'_>, grads: &mut Gradients<'_>, scratch: &Scratch) {
-        let (length, heads) = (given.length, block.heads);
-        // The slope of softplus, in the place of what it is a factor of.
-        for (t, slopes) in grads.dt.chunks_exact_mut(heads).enumerate() {
-            let raw = given.dt.row(t, heads);
-            for head in 0..heads {
-                slopes[head] = raw[head] + given.dt_bias[head];
-            }
-        }
-        for slope in grads.dt.iter_mut() {
-            *slope = sigmoid(*slope);
-        }
-        for head in 0..heads {
-            let mut later = 0.0;
-            for t in (0..length).rev() {
-                let at = head * length + t;
-                later += scratch.grad_sums[at];
-                grads.a[head] += later * scratch.dt[at];
-                let grad = scratch.grad_dt[at] + later * given.a[head];
-                let grad = grad * grads.dt[t * heads + head];
-                grads.dt[t * heads + head] = grad;
-                grads.dt_bias[head] += grad;
             }
         }
     }

@@ -11,8 +11,9 @@ use longhaul_plugin_kit::{
     Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
 
-use crate::chunk::{Block, Given, Gradients, Part, Scratch, backward, forward};
+use crate::chunk::{Block, Given, Part, Scratch, forward};
 use crate::cuda::{self, DeviceBuffers};
+use crate::gradients::{Gradients, backward};
 
 /// Most channels of a block of heads: enough for the matrix products, few enough that one row of a
 /// feed keeps several threads busy.

@@ -78,8 +78,8 @@ impl Form {
 
 kernel_params! {
     struct Params {
-        x: Ptr, b: Ptr, c: Ptr, dt: Ptr, a_log: Ptr, d: Ptr, dt_bias: Ptr, y: Ptr, steps: Ptr, sums: Ptr,
-        decays: Ptr, shares: Ptr, products: Ptr, states: Ptr, carried: Ptr, dy: Ptr, grad_states: Ptr, dx: Ptr, ddt: Ptr, b_parts: Ptr,
+        x: Ptr, b: Ptr, c: Ptr, dt: Ptr, a_log: Ptr, d: Ptr, dt_bias: Ptr, y: Ptr, steps: Ptr, sums: Ptr, rests: Ptr,
+        decays: Ptr, shares: Ptr, products: Ptr, states: Ptr, carried: Ptr, dy: Ptr, grad_states: Ptr, dx: Ptr, ddt: Ptr, within: Ptr, reads: Ptr, b_parts: Ptr,
         c_parts: Ptr, db: Ptr, dc: Ptr, param_parts: Ptr,
         x_stride: u64, b_stride: u64, c_stride: u64, dt_stride: u64, y_stride: u64, dy_stride: u64, dx_stride: u64,
         ddt_stride: u64, db_stride: u64, dc_stride: u64,
@@ -95,6 +95,8 @@ pub(crate) struct DeviceBuffers {
     steps: Saved,
     /// `[B, chunks, H, 64]`: sums of dt a from each chunk's start.
     sums: Saved,
+    /// `[B, chunks, H, 64]`: what rounding the sums left out.
+    rests: Saved,
     /// `[B, chunks, H, 64]`: what is left of the state before the chunk.
     decays: Saved,
     /// `[B, chunks, H, 64]`: each token's share in the state after the chunk.
@@ -103,6 +105,10 @@ pub(crate) struct DeviceBuffers {
     products: Saved,
     /// `[B, chunks, N, H V]`: gradient of the state after each chunk.
     grad_states: Saved,
+    /// `[B, chunks, H, 64]`: gradients of dt a by what tokens of a chunk say to each other.
+    within: Saved,
+    /// `[B, chunks, H, 64]`: what the state before a chunk says to each token, times the token's gradient.
+    reads: Saved,
     /// `[B, chunks, 3, H]`: gradients of A_log, D and dt_bias.
     param_parts: Saved,
     /// Their sums on the way.
@@ -117,10 +123,13 @@ impl DeviceBuffers {
             form,
             steps: chunks(heads * CHUNK),
             sums: chunks(heads * CHUNK),
+            rests: chunks(heads * CHUNK),
             decays: chunks(heads * CHUNK),
             shares: chunks(heads * CHUNK),
             products: chunks(groups * CHUNK * CHUNK),
             grad_states: chunks(state_values),
+            within: chunks(heads * CHUNK),
+            reads: chunks(heads * CHUNK),
             param_parts: chunks(3 * heads),
             sum_parts: rows::parts(graph, heads),
         }
@@ -164,6 +173,7 @@ impl Ssd {
             y: y.data,
             steps: run.saved(buffers.steps),
             sums: run.saved(buffers.sums),
+            rests: run.saved(buffers.rests),
             decays: run.saved(buffers.decays),
             shares: run.saved(buffers.shares),
             products: run.saved(buffers.products),
@@ -175,6 +185,8 @@ impl Ssd {
             grad_states: run.saved(buffers.grad_states),
             dx: Ptr::default(),
             ddt: Ptr::default(),
+            within: run.saved(buffers.within),
+            reads: run.saved(buffers.reads),
             b_parts: run.saved(self.grad_b),
             c_parts: run.saved(self.grad_c),
             db: Ptr::default(),
@@ -257,7 +269,7 @@ impl Ssd {
             return run.launch(form.source, "ssd_step", launch, &params);
         }
         let launch = Launch::of([grids.chunks, grids.heads.div_ceil(32), 1], 256);
-        let launch = launch.with_shared(2 * CHUNK * 33);
+        let launch = launch.with_shared(3 * CHUNK * 33);
         run.launch(form.source, "ssd_steps", launch, &params)?;
         let launch = Launch::flat(grids.chunks * self.groups, 128);
         let launch = launch.with_shared(form.tile_values());
@@ -265,7 +277,7 @@ impl Ssd {
         let names = ["ssd_states", "ssd_pass", "ssd_states_in_order"];
         self.launch_states(run, names, &params)?;
         let names = ["ssd_output_32", "ssd_output_64"];
-        self.launch_heads(run, names, 2 * CHUNK, &params)
+        self.launch_heads(run, names, 3 * CHUNK, &params)
     }
 
     /// Launches what makes the states: all chunks beside each other and then the pass over them, or, where rows of
@@ -321,12 +333,12 @@ impl Ssd {
             "ssd_grad_states_in_order",
         ];
         self.launch_states(run, names, &params)?;
-        let names = ["ssd_grad_x_32", "ssd_grad_x_64"];
-        self.launch_heads(run, names, 4 * CHUNK + 32, &params)?;
         let form = buffers.form;
         let blocks = grids.chunks * self.groups * params.parts as usize;
         let launch = Launch::flat(blocks, 128).with_shared(2 * form.tile_values());
         run.launch(form.source, "ssd_grad_shared", launch, &params)?;
+        let names = ["ssd_grad_x_32", "ssd_grad_x_64"];
+        self.launch_heads(run, names, 5 * CHUNK + 32, &params)?;
         let each = Launch::for_each(db.rows * db.cols);
         run.launch(form.source, "ssd_add_parts", each, &params)?;
         self.add_device_param_gradients(run, buffers, grids)

@@ -172,15 +172,38 @@ fn sizes_that_do_not_divide_are_refused_by_name() {
     assert!(refuse(&[("groups", "3")]).contains("groups=3 must divide the 4 heads"));
 }
 
+/// What a head forgets: where A_log and the bias of dt are drawn from, and the range of all inputs, dt's among them.
+#[derive(Clone, Copy)]
+struct Forgetting {
+    a_log: fn(usize, &mut dyn FnMut() -> f32) -> f32,
+    dt_bias: fn(usize, &mut dyn FnMut() -> f32) -> f32,
+    range: (f32, f32),
+}
+
+/// A in 0.3..2.7, so that a state outlives a chunk of some heads and not of others; steps of about 0.05 to 0.6.
+const USUAL: Forgetting = Forgetting {
+    a_log: |_, draw| 2.2 * draw() - 1.2,
+    dt_bias: |_, draw| draw() - 2.5,
+    range: (-1.0, 1.5),
+};
+
 /// The operation alone, with strict products and with those on tensor cores, threads in both orders. `chunk` is the
 /// CPU's; a device has one of its own.
 fn check_operation(sizes: Sizes, chunk: usize) {
-    let of = longhaul_emulator::devices_of;
-    let devices = [of(Precision::Float32), of(Precision::Tf32)].concat();
-    check_operation_on(sizes, chunk, &devices);
+    check_operation_on(sizes, chunk, USUAL, &strict_and_rounded());
 }
 
-fn check_operation_on(sizes: Sizes, chunk: usize, devices: &[Arc<dyn Device>]) {
+fn strict_and_rounded() -> Vec<Arc<dyn Device>> {
+    let of = longhaul_emulator::devices_of;
+    [of(Precision::Float32), of(Precision::Tf32)].concat()
+}
+
+fn check_operation_on(
+    sizes: Sizes,
+    chunk: usize,
+    forgetting: Forgetting,
+    devices: &[Arc<dyn Device>],
+) {
     let Sizes {
         heads,
         head_dim,
@@ -193,11 +216,10 @@ fn check_operation_on(sizes: Sizes, chunk: usize, devices: &[Arc<dyn Device>]) {
         rows: sizes.rows,
         length: sizes.length,
         inputs: &[heads * head_dim, shared, shared, heads],
-        range: (-1.0, 1.5),
+        range: forgetting.range,
         recurrent: true,
         build: &|graph, inputs| {
-            // A in 0.3..2.7, so that a state outlives a chunk of some heads and not of others.
-            let a_log = Init::Custom(|_, draw| 2.2 * draw() - 1.2);
+            let [a_log, dt_bias] = [forgetting.a_log, forgetting.dt_bias].map(Init::Custom);
             let inputs = SsdInputs {
                 x: inputs[0],
                 b: inputs[1],
@@ -205,8 +227,7 @@ fn check_operation_on(sizes: Sizes, chunk: usize, devices: &[Arc<dyn Device>]) {
                 dt: inputs[3],
                 a_log: graph.param("A_log", &[heads], a_log),
                 d: graph.param("D", &[heads], Init::Custom(|_, draw| draw() - 0.3)),
-                // Steps of about 0.05 to 0.6.
-                dt_bias: graph.param("dt_bias", &[heads], Init::Custom(|_, draw| draw() - 2.5)),
+                dt_bias: graph.param("dt_bias", &[heads], dt_bias),
             };
             ssd(graph, inputs, groups, chunk)
         },
@@ -283,11 +304,76 @@ fn batches_whose_rows_alone_fill_a_card() {
     let rounded = longhaul_emulator::devices_of(Precision::Tf32);
     let devices = strict.into_iter().take(1).chain(rounded.into_iter().last());
     let devices: Vec<_> = devices.collect();
-    check_operation_on(sizes([11, 65], [4, 3], [4, 129]), 64, &devices);
+    check_operation_on(sizes([11, 65], [4, 3], [4, 129]), 64, USUAL, &devices);
 }
 
 #[test]
 fn bfloat16_products_are_held_to_their_tolerance() {
     let devices = longhaul_emulator::devices_of(Precision::Bf16);
-    check_operation_on(sizes([2, 70], [3, 33], [1, 40]), 64, &devices);
+    check_operation_on(sizes([2, 70], [3, 33], [1, 40]), 64, USUAL, &devices);
+}
+
+#[test]
+fn steps_that_jump_between_nothing_and_sixty() {
+    // A = -16: sums of dt A grow to tens of thousands inside a chunk, and what reaches from token to token hangs on
+    // small differences of them.
+    let forgetting = Forgetting {
+        a_log: |_, _| 16.0f32.ln(),
+        dt_bias: |_, _| 0.0,
+        range: (-12.0, 60.0),
+    };
+    check_forgetting(forgetting, 200);
+}
+
+#[test]
+fn heads_that_forget_at_once() {
+    // By factors of e^-3 to e^-60 a token: all gradients of A_log are small beside what a sum over tokens would cancel.
+    let forgetting = Forgetting {
+        a_log: |_, draw| 3.0 + 2.0 * draw(),
+        dt_bias: |_, draw| draw() - 1.0,
+        range: (-1.0, 1.0),
+    };
+    check_forgetting(forgetting, 130);
+}
+
+#[test]
+fn heads_that_forget_by_small_steps() {
+    let forgetting = Forgetting {
+        a_log: |_, draw| 11.0 + 2.0 * draw(),
+        dt_bias: |_, draw| draw() - 10.0,
+        range: (-1.5, 1.5),
+    };
+    check_forgetting(forgetting, 130);
+}
+
+#[test]
+fn heads_that_never_forget() {
+    // A of 1e-4 over several chunks.
+    let forgetting = Forgetting {
+        a_log: |_, draw| draw() - 9.5,
+        dt_bias: |_, draw| draw() - 3.0,
+        range: (-1.0, 1.0),
+    };
+    check_forgetting(forgetting, 300);
+}
+
+#[test]
+fn steps_of_nothing() {
+    // 1e-17, and what is 0 in float32.
+    let forgetting = Forgetting {
+        a_log: |_, draw| 2.0 * draw(),
+        dt_bias: |head, _| if head == 0 { -40.0 } else { -200.0 },
+        range: (-1.0, 1.0),
+    };
+    check_forgetting(forgetting, 70);
+}
+
+/// Odd sizes, groups and a chunk of the CPU that is no device's.
+fn check_forgetting(forgetting: Forgetting, length: usize) {
+    check_operation_on(
+        sizes([2, length], [4, 5], [2, 7]),
+        48,
+        forgetting,
+        &strict_and_rounded(),
+    );
 }

@@ -1,6 +1,7 @@
 //! Starting values that depend on the channel and the layer, as the papers and their official code
 //! give them. Matrices start like every linear layer of the backbone instead, and not at 0 where the
-//! official code has 0: the other factor of such a product would have no gradient at first.
+//! official code has 0: the other factor of such a product would have no gradient at first. The
+//! README has what differs from the official code.
 
 use longhaul_plugin_kit::Init;
 

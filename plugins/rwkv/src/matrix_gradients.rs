@@ -233,7 +233,13 @@ fn finish<const W: usize, const DELTA: bool>(
         } else {
             -exp(raw[i])
         };
-        decay[i] = sums.w[i] * token.w[i] * slope;
+        // Where nothing is left the slope may be infinite.
+        let by_log = sums.w[i] * token.w[i];
+        decay[i] = if token.w[i] > 0.0 {
+            by_log * slope
+        } else {
+            0.0
+        };
     }
     grads.r[place.clone()].copy_from_slice(&sums.r[..width]);
     grads.k[place.clone()].copy_from_slice(&sums.k[..width]);

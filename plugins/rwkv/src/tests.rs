@@ -2,15 +2,16 @@
 
 use longhaul_emulator::devices;
 use longhaul_plugin_kit::testing::Case;
-use longhaul_plugin_kit::{Graph, Tensor};
+use longhaul_plugin_kit::{Graph, Init, Tensor};
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::squared_relu;
 use crate::initial::by_share;
 use crate::matrix_state::{MatrixInputs, matrix_state};
-use crate::reference::{Matrix, rwkv6, rwkv7};
+use crate::reference::{self, Matrix, rwkv6, rwkv7};
 use crate::removal::{RemovalInputs, removal};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
+use crate::wkv4::{Wkv4Inputs, wkv4};
 
 /// Blends with weights of both kinds; each counts differently in the result.
 fn shift_case(rows: usize, length: usize, cols: usize, weighs: Weighs) {
@@ -126,50 +127,73 @@ fn bonus_agrees() {
     }
 }
 
-/// RWKV-6 with four inputs, RWKV-7 with six.
-fn matrix_case(rows: usize, length: usize, heads: usize, head_dim: usize, removes: bool) {
+/// Where all inputs are drawn from, and what the decay's is multiplied by before its functions.
+#[derive(Clone, Copy)]
+struct Decays {
+    range: (f32, f32),
+    scale: f32,
+}
+
+const USUAL: Decays = Decays {
+    range: (-1.0, 1.0),
+    scale: 1.0,
+};
+
+fn both_rules(tokens: [usize; 2], heads: [usize; 2], decays: Decays) {
+    matrix_case(tokens, heads, false, decays);
+    matrix_case(tokens, heads, true, decays);
+}
+
+/// RWKV-6 with four inputs, RWKV-7 with six; B and T, H and the size of a head.
+fn matrix_case(
+    [rows, length]: [usize; 2],
+    [heads, head_dim]: [usize; 2],
+    removes: bool,
+    decays: Decays,
+) {
     let cols = heads * head_dim;
     let slots = if removes { 6 } else { 4 };
+    // With removal as long as the head is wide the state would grow beyond all bounds.
+    let shorter = 1.0 / (head_dim as f32).sqrt();
+    let scales = [1.0, 1.0, 1.0, decays.scale, shorter, shorter];
     let reference = |inputs: &[Vec<f64>]| {
+        let scaled = |slot: usize| -> Vec<f64> {
+            let scale = f64::from(scales[slot]);
+            inputs[slot].iter().map(|x| x * scale).collect()
+        };
         let matrix = Matrix {
             r: &inputs[0],
             k: &inputs[1],
             v: &inputs[2],
-            decay: &inputs[3],
+            decay: &scaled(3),
             length,
             d_model: cols,
             head_dim,
         };
-        match &inputs[4..] {
-            [kappa, b] => rwkv7(matrix, kappa, b),
-            _ => rwkv6(matrix, &vec![0.0; cols]),
+        if removes {
+            rwkv7(matrix, &scaled(4), &scaled(5))
+        } else {
+            rwkv6(matrix, &vec![0.0; cols])
         }
     };
-    // With removal as long as the head is wide the state would grow beyond all bounds.
-    let scale = 1.0 / (head_dim as f32).sqrt();
     Case {
         rows,
         length,
         inputs: &[cols; 6][..slots],
-        range: (-1.0, 1.0),
+        range: decays.range,
         recurrent: true,
         build: &|graph, inputs| {
+            let mut scaled = |slot: usize| graph.scale(inputs[slot], scales[slot]);
             let inputs = MatrixInputs {
                 r: inputs[0],
                 k: inputs[1],
                 v: inputs[2],
-                decay: inputs[3],
-                removal: removes.then(|| [4, 5].map(|slot| graph.scale(inputs[slot], scale))),
+                decay: scaled(3),
+                removal: removes.then(|| [4, 5].map(scaled)),
             };
             matrix_state(graph, inputs, head_dim)
         },
-        reference: &|inputs, _| {
-            let mut inputs = inputs.to_vec();
-            for input in inputs.iter_mut().skip(4) {
-                input.iter_mut().for_each(|x| *x *= f64::from(scale));
-            }
-            reference(&inputs)
-        },
+        reference: &|inputs, _| reference(inputs),
     }
     .check_with(&devices());
 }
@@ -177,19 +201,77 @@ fn matrix_case(rows: usize, length: usize, heads: usize, head_dim: usize, remove
 #[test]
 fn matrix_states_agree_at_every_length() {
     for length in [1, 2, 7, 8, 9, 63, 64, 65] {
-        matrix_case(1, length, 1, 5, false);
-        matrix_case(1, length, 1, 5, true);
+        both_rules([1, length], [1, 5], USUAL);
     }
 }
 
 #[test]
 fn matrix_states_agree_at_every_width() {
-    for (rows, length, heads, head_dim) in [(3, 9, 2, 4), (1, 70, 1, 17), (1, 10, 1, 64)] {
-        matrix_case(rows, length, heads, head_dim, false);
-        matrix_case(rows, length, heads, head_dim, true);
+    for (tokens, heads) in [([3, 9], [2, 4]), ([1, 70], [1, 17]), ([1, 10], [1, 64])] {
+        both_rules(tokens, heads, USUAL);
     }
-    matrix_case(1, 3, 1, 128, false);
-    matrix_case(1, 3, 1, 68, true);
+    matrix_case([1, 3], [1, 128], false, USUAL);
+    matrix_case([1, 3], [1, 68], true, USUAL);
+}
+
+#[test]
+fn matrix_states_that_forget_at_once_and_never() {
+    let decays = |low: f32, high: f32, scale: f32| Decays {
+        range: (low, high),
+        scale,
+    };
+    // All decays that there are, beside each other and from token to token.
+    both_rules([2, 70], [2, 5], decays(-1.0, 1.0, 30.0));
+    both_rules([1, 70], [1, 17], decays(-1.0, 1.0, 120.0));
+    // By factors of e^-20 to e^-150 a token; RWKV-7's fastest.
+    both_rules([1, 70], [2, 5], decays(0.6, 1.0, 5.0));
+    // Half-lives of thousands of tokens.
+    both_rules([1, 300], [1, 5], decays(-1.0, -0.7, 12.0));
+}
+
+/// RWKV-4's recurrence alone: `range` of r, k and v, and its decay and bonus before their functions.
+fn wkv4_case(
+    [rows, length]: [usize; 2],
+    range: (f32, f32),
+    decay: fn(usize, &mut dyn FnMut() -> f32) -> f32,
+    first: f32,
+) {
+    let channels = 33;
+    Case {
+        rows,
+        length,
+        inputs: &[channels; 3],
+        range,
+        recurrent: true,
+        build: &|graph, inputs| {
+            let inputs = Wkv4Inputs {
+                r: inputs[0],
+                k: inputs[1],
+                v: inputs[2],
+                time_decay: graph.param("time_decay", &[channels], Init::Custom(decay)),
+                time_first: graph.param("time_first", &[channels], Init::Constant(first)),
+            };
+            wkv4(graph, inputs)
+        },
+        reference: &|inputs, params| {
+            let mean = reference::wkv4(&inputs[1], &inputs[2], &params[0], &params[1], length);
+            let gate = inputs[0].iter().map(|r| 1.0 / (1.0 + (-r).exp()));
+            mean.iter().zip(gate).map(|(y, gate)| y * gate).collect()
+        },
+    }
+    .check_with(&devices());
+}
+
+#[test]
+fn weighted_means_that_forget_at_once_and_never() {
+    let all: fn(usize, &mut dyn FnMut() -> f32) -> f32 = |_, draw| 16.0 * draw() - 12.0;
+    wkv4_case([2, 70], (-1.0, 1.0), all, 0.3);
+    wkv4_case([1, 300], (-1.0, 1.0), |_, draw| draw() - 9.0, -1.0);
+    wkv4_case([1, 70], (-1.0, 1.0), |_, draw| 2.0 + 3.0 * draw(), 0.5);
+    // Weights e^k of all sizes, and a bonus that drowns the past.
+    wkv4_case([1, 70], (-60.0, 60.0), all, 0.3);
+    wkv4_case([1, 70], (-2.0, 2.0), all, 50.0);
+    wkv4_case([1, 70], (-2.0, 2.0), all, -50.0);
 }
 
 /// The three results, each counted differently.
