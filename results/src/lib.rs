@@ -3,18 +3,27 @@
 //!
 //! Data flows one way: measurements, summary, tables and plots. Nothing here trains or evaluates.
 
+mod choice;
+mod curve;
+mod figure;
 pub mod files;
 mod journal;
 mod lock;
 mod plot;
 mod record;
+mod setting;
 pub mod statistics;
+mod style;
 mod summary;
+mod svg;
 mod table;
+mod text;
+mod view;
 
 pub use journal::{Journal, JournalError, write_csv};
 pub use lock::{LockError, RunLock};
-pub use plot::{PlotError, plot_accuracy, plot_all};
+pub use plot::{PlotError, plot_all, plots};
 pub use record::{Cell, Measurement, Record, Split, Status, TrainingPoint};
-pub use summary::{SummaryRow, best_learning_rates, summarise};
+pub use summary::{SummaryRow, summarise};
 pub use table::render_tables;
+pub use view::{CurveView, TaskView, tasks};

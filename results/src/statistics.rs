@@ -1,14 +1,19 @@
-//! Intervals and means, in float64. Pure functions.
+//! Intervals and means of accuracies, in float64. Pure functions.
+
+use statrs::function::beta::beta_reg;
 
 /// Standard normal quantile of a two-sided 95 % interval.
 pub const Z95: f64 = 1.959_963_984_540_054;
 
-/// Wilson's score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22).
-///
-/// # Panics
-/// If there are no samples, or more correct than samples.
-pub fn wilson(correct: u64, samples: u64, z: f64) -> (f64, f64) {
-    assert!(samples > 0 && correct <= samples, "{correct} of {samples}");
+/// Probability left out at each end of a two-sided 95 % interval.
+const TAIL: f64 = 0.025;
+
+/// Wilson's score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22): how far `samples`
+/// answers of one model determine its accuracy. `None` of no samples and of more correct than samples.
+pub fn wilson(correct: u64, samples: u64, z: f64) -> Option<(f64, f64)> {
+    if samples == 0 || correct > samples {
+        return None;
+    }
     let (n, p) = (samples as f64, correct as f64 / samples as f64);
     let centre = p + z * z / (2.0 * n);
     let spread = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
@@ -24,7 +29,59 @@ pub fn wilson(correct: u64, samples: u64, z: f64) -> (f64, f64) {
     } else {
         (centre + spread) / scale
     };
-    (low, high)
+    Some((low, high))
+}
+
+/// 95 % interval of the mean accuracy over all seeds, from the accuracies of a few: the two ends of
+/// Gaffke 2005 (Math. Methods Stat. 14; Learned-Miller and Thomas 2019, arXiv:1905.06208). It supposes
+/// nothing but that accuracies lie in 0 to 1, so it also holds where most seeds learn a task and some do
+/// not, where Student's t and the bootstrap fail. Of accuracies that are 0 or 1 it is Clopper and
+/// Pearson's. Wide for few seeds: three that agree do not exclude that two thirds of all seeds differ.
+/// `None` of fewer than two values, and of values that are no accuracies.
+pub fn seeds_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let accuracies = values.iter().all(|value| (0.0..=1.0).contains(value));
+    (values.len() > 1 && accuracies).then(|| {
+        (
+            weighted_quantile(values, 0.0, TAIL),
+            weighted_quantile(values, 1.0, 1.0 - TAIL),
+        )
+    })
+}
+
+/// A quantile of the mean of `values` and `bound` under weights that are uniform over all that add up
+/// to 1. The mean is taken as a beta variable between the least and the greatest value, with its own mean
+/// and variance: exact where there are two different values, within 0.01 else.
+fn weighted_quantile(values: &[f64], bound: f64, quantile: f64) -> f64 {
+    let all = || values.iter().copied().chain([bound]);
+    let count = values.len() as f64 + 1.0;
+    let (low, high) = all().fold((bound, bound), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    let range = high - low;
+    if range <= f64::EPSILON {
+        return bound;
+    }
+    let centre = all().map(|value| (value - low) / range).sum::<f64>() / count;
+    let squares: f64 = all()
+        .map(|value| ((value - low) / range - centre).powi(2))
+        .sum();
+    let variance = squares / count / (count + 1.0);
+    let weight = centre * (1.0 - centre) / variance - 1.0;
+    low + range * beta_quantile(centre * weight, (1.0 - centre) * weight, quantile)
+}
+
+/// Quantile of the beta distribution, by bisection.
+fn beta_quantile(a: f64, b: f64, quantile: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        if beta_reg(a, b, middle) < quantile {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low + high) / 2.0
 }
 
 /// Arithmetic mean; `None` of nothing.
@@ -32,38 +89,16 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Sample standard deviation; `None` of fewer than two.
-pub fn deviation(values: &[f64]) -> Option<f64> {
-    let mean = mean(values)?;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (values.len() > 1).then(|| (squares / (values.len() as f64 - 1.0)).sqrt())
-}
-
-/// Two-sided 95 % quantile of Student's t, by degrees of freedom.
-pub fn t95(degrees: usize) -> f64 {
-    const TABLE: [f64; 30] = [
-        12.706_205, 4.302_653, 3.182_446, 2.776_445, 2.570_582, 2.446_912, 2.364_624, 2.306_004,
-        2.262_157, 2.228_139, 2.200_985, 2.178_813, 2.160_369, 2.144_787, 2.131_45, 2.119_905,
-        2.109_816, 2.100_922, 2.093_024, 2.085_963, 2.079_614, 2.073_873, 2.068_658, 2.063_899,
-        2.059_539, 2.055_529, 2.051_831, 2.048_407, 2.045_23, 2.042_272,
-    ];
-    match degrees {
-        0 => f64::INFINITY,
-        1..=30 => TABLE[degrees - 1],
-        // Cornish-Fisher's first terms, exact to four digits here.
-        _ => {
-            let (z, n) = (Z95, degrees as f64);
-            z + (z.powi(3) + z) / (4.0 * n)
-                + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n)
-        }
+/// Median; `None` of nothing.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    if sorted.len() % 2 == 1 {
+        return Some(upper);
     }
-}
-
-/// Mean and its 95 % t interval over independent values (seeds), clamped to 0..1.
-pub fn t_interval(values: &[f64]) -> Option<(f64, f64)> {
-    let (mean, deviation) = (mean(values)?, deviation(values)?);
-    let half = t95(values.len() - 1) * deviation / (values.len() as f64).sqrt();
-    Some(((mean - half).max(0.0), (mean + half).min(1.0)))
+    Some((sorted[middle - 1] + upper) / 2.0)
 }
 
 #[cfg(test)]
@@ -79,7 +114,7 @@ mod tests {
             (0, 20, 0.0, 0.1611),
             (1, 29, 0.0061, 0.1718),
         ] {
-            let (got_low, got_high) = wilson(correct, samples, Z95);
+            let (got_low, got_high) = wilson(correct, samples, Z95).expect("counts that can be");
             assert!(
                 (got_low - low).abs() < 5e-5,
                 "{correct}/{samples}: {got_low}"
@@ -89,21 +124,51 @@ mod tests {
                 "{correct}/{samples}: {got_high}"
             );
         }
-        assert_eq!(wilson(10, 10, Z95).1, 1.0);
-        let (low, high) = wilson(125, 250, Z95);
+        assert_eq!(wilson(10, 10, Z95).expect("counts that can be").1, 1.0);
+        let (low, high) = wilson(125, 250, Z95).expect("counts that can be");
         assert!(
             ((high - low) / 2.0 - 0.062).abs() < 1e-3,
             "half-width of 250 at one half"
         );
+        assert_eq!((wilson(0, 0, Z95), wilson(99, 4, Z95)), (None, None));
+    }
+
+    /// Clopper and Pearson's intervals, from the quantiles of the beta distribution as SciPy has them.
+    #[test]
+    fn seeds_that_succeed_or_fail_have_clopper_and_pearsons_interval() {
+        for (values, low, high) in [
+            (vec![1.0, 1.0], 0.158_114, 1.0),
+            (vec![1.0, 1.0, 1.0], 0.292_402, 1.0),
+            (vec![0.0, 1.0, 1.0], 0.094_299, 0.991_596),
+            (vec![0.0, 0.0, 0.0, 0.0, 1.0], 0.005_051, 0.716_418),
+            (vec![0.0; 5], 0.0, 0.521_824),
+        ] {
+            let found = seeds_interval(&values).expect("an interval");
+            assert!((found.0 - low).abs() < 1e-6, "{values:?}: {found:?}");
+            assert!((found.1 - high).abs() < 1e-6, "{values:?}: {found:?}");
+        }
+        assert_eq!(seeds_interval(&[0.5]), None);
+        assert_eq!(seeds_interval(&[0.5, f64::NAN]), None);
+        assert_eq!(seeds_interval(&[0.5, 7.0]), None);
     }
 
     #[test]
-    fn t_quantiles_join_the_table_smoothly() {
-        assert!((t95(40) - 2.021_075).abs() < 1e-3);
-        assert!((t95(120) - 1.979_93).abs() < 1e-3);
-        assert!(t95(31) < t95(30) && t95(31) > 2.03);
-        let (low, high) = t_interval(&[0.5, 0.6, 0.7]).expect("three values");
-        assert!((low - (0.6 - 4.302_653 * 0.1 / 3f64.sqrt())).abs() < 1e-9 && high < 0.86);
-        assert!(t_interval(&[0.5]).is_none());
+    fn seeds_that_agree_leave_room_for_those_not_tried() {
+        let (low, high) = seeds_interval(&[0.9, 0.9, 0.9]).expect("an interval");
+        assert!((low - 0.9 * 0.292_402).abs() < 1e-6 && (high - 0.970_76).abs() < 1e-5);
+        let width = |seeds: usize| {
+            let (low, high) = seeds_interval(&vec![0.9; seeds]).expect("an interval");
+            high - low
+        };
+        assert!(width(5) < width(3) && width(100) < 0.05 && width(100_000) < 1e-4);
+        let (low, high) = seeds_interval(&[0.3, 0.5, 0.6, 0.9, 0.95]).expect("an interval");
+        assert!(0.25 < low && low < 0.65 && 0.65 < high && high < 0.95);
+    }
+
+    #[test]
+    fn medians_stand_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median(&[]), None);
     }
 }

@@ -1,17 +1,17 @@
-//! One row a point of a curve: the seeds of a measurement taken together, and what the whole curve
-//! says. Selection between learning rates goes by accuracy inside the training length, never beyond
-//! it: that would be choosing on the test.
+//! One row a point of a curve: the seeds of a measurement taken together, and what the whole curve says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::choice::mark_selected;
+use crate::curve::{self, Effective, Point};
 use crate::record::{Measurement, Split, Status};
-use crate::statistics::{Z95, mean, t_interval, wilson};
-
-/// Share of the in-length accuracy that still counts as carried.
-const CARRIED: f64 = 0.9;
+use crate::setting::group;
+use crate::statistics::{Z95, mean, median, seeds_interval, wilson};
 
 /// One row of `summary.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SummaryRow {
     /// Plugin library.
     pub plugin: String,
@@ -45,6 +45,9 @@ pub struct SummaryRow {
     pub weight_decay: Option<f64>,
     /// Largest gradient norm.
     pub clip_norm: Option<f64>,
+    /// Whether this learning rate was chosen on validation examples, or was the only one. Empty where there
+    /// are several and nothing to choose by.
+    pub selected: Option<bool>,
     /// Which examples.
     pub split: Split,
     /// Evaluation length, in tokens.
@@ -59,29 +62,49 @@ pub struct SummaryRow {
     pub not_ok: u64,
     /// Answers over all seeds.
     pub samples: Option<u64>,
-    /// Mean accuracy over seeds.
+    /// Mean accuracy over the seeds that were measured.
     pub value: Option<f64>,
     /// Lower end of the 95 % interval.
     pub value_low: Option<f64>,
     /// Upper end of it.
     pub value_high: Option<f64>,
-    /// `wilson` with one seed, `t-seeds` (Student's t over seeds) with more.
+    /// `wilson` of one seed: how far its answers determine this model's accuracy. `gaffke` of more: how far
+    /// the seeds determine the mean over all seeds, never narrower than Wilson's of all their answers.
     pub interval: String,
     /// Worst seed.
     pub value_min: Option<f64>,
+    /// Median seed.
+    pub value_median: Option<f64>,
     /// Best seed.
     pub value_max: Option<f64>,
+    /// Mean over seeds of the mean negative log likelihood, in nats.
+    pub nll: Option<f64>,
     /// Accuracy of guessing.
     pub chance: Option<f64>,
     /// (value - chance) / (1 - chance).
     pub scaled_accuracy: Option<f64>,
-    /// Value over the value inside the training length.
+    /// Whether the model has learned its task: at the largest length inside the training length the scaled
+    /// accuracy is at least 0.5, and the answers are above chance. Of the whole curve, as all that follow.
+    pub learned: Option<bool>,
+    /// Seeds that have learned it, by the same rule for each.
+    pub seeds_learned: Option<u64>,
+    /// Scaled accuracy over the one at the largest length inside the training length, of a model that has
+    /// learned.
     pub retention: Option<f64>,
-    /// Largest length up to which every measured length keeps 90 % of the in-length accuracy. Empty
-    /// where the in-length accuracy is not above chance. Of the whole curve; breakdowns have none.
+    /// Largest length up to which every planned length was measured and keeps 90 % of the in-length scaled
+    /// accuracy, of a model that has learned.
     pub effective_length: Option<u64>,
-    /// Mean accuracy over log2 of length (trapezoids). Of the whole curve; breakdowns have none.
+    /// Whether that is a lower bound, because no longer length was measured.
+    pub effective_length_censored: Option<bool>,
+    /// Least effective length of the seeds that have learned.
+    pub effective_length_min: Option<u64>,
+    /// Greatest of them.
+    pub effective_length_max: Option<u64>,
+    /// Mean scaled accuracy over log2 of length (trapezoids), over `auc_lengths`; empty where the model was
+    /// not measured at one of them.
     pub auc_log2_length: Option<f64>,
+    /// The lengths that all models of this task and training length were to be measured at.
+    pub auc_lengths: String,
     /// Recurrent state of one row, in bytes.
     pub state_bytes: Option<u64>,
     /// Mean tokens a second.
@@ -93,112 +116,46 @@ pub struct SummaryRow {
 }
 
 impl SummaryRow {
-    /// Whether two rows are points of one curve.
-    pub fn same_curve(&self, other: &Self) -> bool {
-        self.same_model(other)
-            && self.learning_rate == other.learning_rate
-            && self.split == other.split
-            && self.label == other.label
-    }
-
-    /// Whether two rows are of one architecture with the same options on one task.
-    pub fn same_model(&self, other: &Self) -> bool {
-        self.plugin == other.plugin
-            && self.architecture == other.architecture
-            && self.options == other.options
-            && self.checkpoint == other.checkpoint
-            && self.checkpoint_sha256 == other.checkpoint_sha256
-            && self.task == other.task
-            && self.task_options == other.task_options
-            && self.train_length_min == other.train_length_min
-            && self.train_length == other.train_length
-            && self.train_steps == other.train_steps
-            && self.batch == other.batch
-            && self.warmup_steps == other.warmup_steps
-            && self.weight_decay == other.weight_decay
-            && self.clip_norm == other.clip_norm
+    /// Whether tables and plots show it: a whole cell of test examples, at a learning rate that was chosen
+    /// or could not be.
+    pub fn is_shown(&self) -> bool {
+        self.split == Split::Test && self.label.is_empty() && self.selected != Some(false)
     }
 }
 
-/// Takes the seeds of each measurement together. Rows come in the order of first appearance.
+/// Takes the seeds of each measurement together, describes the curves and marks the learning rates that
+/// were chosen. Rows come in the order of first appearance; time is linear in the measurements.
 pub fn summarise(measurements: &[Measurement]) -> Vec<SummaryRow> {
-    let mut groups: Vec<Vec<&Measurement>> = Vec::new();
-    let mut places = std::collections::HashMap::new();
-    for measurement in measurements {
-        let place = *places.entry(setting(measurement)).or_insert_with(|| {
-            groups.push(Vec::new());
-            groups.len() - 1
-        });
-        groups[place].push(measurement);
-    }
-    let mut rows: Vec<SummaryRow> = groups.iter().map(|group| summarise_group(group)).collect();
-    let curves: Vec<SummaryRow> = rows.clone();
-    for row in &mut rows {
-        let curve: Vec<&SummaryRow> = curves
-            .iter()
-            .filter(|other| other.same_curve(row))
-            .collect();
-        describe_curve(row, &curve);
-    }
+    let points = group(measurements, |measurement| measurement.point());
+    let mut rows: Vec<SummaryRow> = points.iter().map(|seeds| point_row(seeds)).collect();
+    describe_curves(&mut rows, &points);
+    mark_selected(&mut rows);
     rows
 }
 
-/// All that the seeds of a measurement share, as text.
-fn setting(measurement: &Measurement) -> String {
-    let m = measurement;
-    format!(
-        "{:?}",
-        (
-            (
-                &m.plugin,
-                &m.architecture,
-                &m.options,
-                &m.checkpoint,
-                &m.checkpoint_sha256
-            ),
-            (
-                &m.task,
-                &m.task_options,
-                m.train_length_min,
-                m.train_length,
-                m.train_steps
-            ),
-            (
-                m.batch,
-                m.learning_rate,
-                m.warmup_steps,
-                m.weight_decay,
-                m.clip_norm
-            ),
-            (m.split, m.eval_length, &m.label),
-        )
-    )
-}
-
-fn summarise_group(group: &[&Measurement]) -> SummaryRow {
-    let first = group[0];
-    let ok: Vec<&&Measurement> = group.iter().filter(|m| m.status == Status::Ok).collect();
-    let values: Vec<f64> = ok.iter().filter_map(|m| m.value).collect();
-    let value = mean(&values);
-    let samples: u64 = ok.iter().filter_map(|m| m.samples).sum();
-    let correct: u64 = ok.iter().filter_map(|m| m.correct).sum();
-    let (interval, limits) = if values.len() > 1 {
-        ("t-seeds", t_interval(&values))
-    } else {
-        (
-            "wilson",
-            (samples > 0).then(|| wilson(correct, samples, Z95)),
-        )
+/// The row of one point, without what the rest of its curve says.
+fn point_row(seeds: &[&Measurement]) -> SummaryRow {
+    let first = seeds[0];
+    let ok: Vec<&Measurement> = seeds
+        .iter()
+        .filter(|m| m.status == Status::Ok)
+        .copied()
+        .collect();
+    let known = |field: fn(&Measurement) -> Option<f64>| -> Vec<f64> {
+        ok.iter().filter_map(|m| field(m)).collect()
     };
-    let chance = ok.iter().find_map(|m| m.chance);
-    let scaled = |value: f64, chance: f64| (value - chance) / (1.0 - chance);
+    let values = known(|m| m.value);
+    let value = mean(&values);
+    let chance = seeds.iter().find_map(|m| m.chance);
+    let answers = answers(&ok);
+    let interval = interval(&values, answers);
     SummaryRow {
         plugin: first.plugin.clone(),
         architecture: first.architecture.clone(),
         options: first.options.clone(),
         checkpoint: first.checkpoint.clone(),
         checkpoint_sha256: first.checkpoint_sha256.clone(),
-        parameters: group.iter().find_map(|m| m.parameters),
+        parameters: seeds.iter().find_map(|m| m.parameters),
         task: first.task.clone(),
         task_options: first.task_options.clone(),
         train_length_min: first.train_length_min,
@@ -214,116 +171,160 @@ fn summarise_group(group: &[&Measurement]) -> SummaryRow {
         label: first.label.clone(),
         metric: first.metric.clone(),
         seeds: ok.len() as u64,
-        not_ok: (group.len() - ok.len()) as u64,
-        samples: (samples > 0).then_some(samples),
+        not_ok: (seeds.len() - ok.len()) as u64,
+        samples: answers.map(|(_, samples)| samples),
         value,
-        value_low: limits.map(|limits| limits.0),
-        value_high: limits.map(|limits| limits.1),
-        interval: interval.to_owned(),
+        value_low: interval.map(|interval| interval.1.0),
+        value_high: interval.map(|interval| interval.1.1),
+        interval: interval.map_or_else(String::new, |interval| interval.0.to_owned()),
         value_min: values.iter().copied().reduce(f64::min),
+        value_median: median(&values),
         value_max: values.iter().copied().reduce(f64::max),
+        nll: mean(&known(|m| m.nll)),
         chance,
-        scaled_accuracy: value
-            .zip(chance)
-            .map(|(value, chance)| scaled(value, chance)),
-        retention: None,
-        effective_length: None,
-        auc_log2_length: None,
+        scaled_accuracy: scaled(value, chance),
         state_bytes: ok.iter().find_map(|m| m.state_bytes),
-        tokens_per_second: mean(
-            &ok.iter()
-                .filter_map(|m| m.tokens_per_second)
-                .collect::<Vec<_>>(),
-        ),
+        tokens_per_second: mean(&known(|m| m.tokens_per_second)),
         peak_memory_bytes: ok.iter().filter_map(|m| m.peak_memory_bytes).max(),
         status: if ok.is_empty() {
             first.status
         } else {
             Status::Ok
         },
+        ..SummaryRow::default()
     }
 }
 
-/// Fills in what depends on the rest of the curve.
-fn describe_curve(row: &mut SummaryRow, curve: &[&SummaryRow]) {
-    let mut points: Vec<&SummaryRow> = curve.to_vec();
-    points.sort_by_key(|point| point.eval_length);
-    // The reference is the largest length inside the training length.
-    let inside = points.iter().rev().find(|point| {
-        point
-            .train_length
-            .is_some_and(|train| point.eval_length <= train)
-    });
-    let Some((inside, base)) = inside.and_then(|point| point.value.map(|value| (point, value)))
-    else {
-        return;
+/// Right answers and answers of all these measurements.
+fn answers(measured: &[&Measurement]) -> Option<(u64, u64)> {
+    let counts = measured.iter().filter_map(|m| m.correct.zip(m.samples));
+    counts.reduce(|sum, next| (sum.0 + next.0, sum.1 + next.1))
+}
+
+/// The interval's kind and ends.
+fn interval(values: &[f64], answers: Option<(u64, u64)>) -> Option<(&'static str, (f64, f64))> {
+    let pooled = answers.and_then(|(correct, samples)| wilson(correct, samples, Z95));
+    let Some((low, high)) = seeds_interval(values) else {
+        return pooled.map(|ends| ("wilson", ends));
     };
-    row.retention = row.value.filter(|_| base > 0.0).map(|value| value / base);
-    if !row.label.is_empty() {
-        return;
-    }
-    row.auc_log2_length = auc(&points);
-    if inside.value_low.unwrap_or(0.0) <= inside.chance.unwrap_or(0.0) {
-        return;
-    }
-    row.effective_length = points
-        .iter()
-        .skip_while(|point| point.eval_length < inside.eval_length)
-        .take_while(|point| point.value.is_some_and(|value| value >= CARRIED * base))
-        .last()
-        .map(|point| point.eval_length);
+    let (least, most) = pooled.unwrap_or((low, high));
+    Some(("gaffke", (low.min(least), high.max(most))))
 }
 
-/// Mean of the value over log2 of length; `None` of fewer than two measured points.
-fn auc(points: &[&SummaryRow]) -> Option<f64> {
-    let known: Vec<(f64, f64)> = points
+fn scaled(value: Option<f64>, chance: Option<f64>) -> Option<f64> {
+    curve::scaled(value?, chance?)
+}
+
+/// Whether the answers of these measurements are above chance, all taken as of one model.
+fn above_chance(measured: &[&Measurement], chance: Option<f64>) -> bool {
+    let low = answers(measured).and_then(|(correct, samples)| wilson(correct, samples, Z95));
+    low.zip(chance)
+        .is_some_and(|((low, _), chance)| low > chance)
+}
+
+/// What a whole curve says.
+struct Said {
+    /// Scaled accuracy at the in-length point of a model that has learned.
+    base: Option<f64>,
+    learned: Option<bool>,
+    seeds_learned: Option<u64>,
+    effective: Option<Effective>,
+    /// Least and greatest effective length of its seeds.
+    of_seeds: Option<(u64, u64)>,
+    area: Option<f64>,
+}
+
+/// Fills in what depends on the rest of the curve. `points` holds the measurements of each row.
+fn describe_curves(rows: &mut [SummaryRow], points: &[Vec<&Measurement>]) {
+    let whole = |row: &SummaryRow| row.split == Split::Test && row.label.is_empty();
+    let places = (0..rows.len()).filter(|&place| whole(&rows[place]));
+    let mut curves = group(places, |&place| rows[place].trained());
+    // Lengths that all curves have which are compared.
+    let mut shared: HashMap<_, BTreeSet<u64>> = HashMap::new();
+    for curve in &mut curves {
+        curve.sort_by_key(|&place| rows[place].eval_length);
+        let own = || curve.iter().map(|&place| rows[place].eval_length);
+        let first = &rows[curve[0]];
+        let shared = shared.entry((first.model().task, first.train_length));
+        let lengths = shared.or_insert_with(|| own().collect());
+        *lengths = own().filter(|length| lengths.contains(length)).collect();
+    }
+    let mut described = Vec::new();
+    for curve in curves {
+        let first = &rows[curve[0]];
+        let lengths = &shared[&(first.model().task, first.train_length)];
+        let lengths: Vec<u64> = lengths.iter().copied().collect();
+        let said = describe(rows, points, &curve, &lengths);
+        described.push((curve, lengths, said));
+    }
+    for (curve, lengths, said) in described {
+        let lengths: Vec<String> = lengths.iter().map(u64::to_string).collect();
+        for place in curve {
+            let row = &mut rows[place];
+            row.learned = said.learned;
+            row.seeds_learned = said.seeds_learned;
+            row.retention = said
+                .base
+                .zip(row.scaled_accuracy)
+                .map(|(base, own)| own / base);
+            row.effective_length = said.effective.map(|effective| effective.length);
+            row.effective_length_censored = said.effective.map(|effective| effective.censored);
+            row.effective_length_min = said.of_seeds.map(|of_seeds| of_seeds.0);
+            row.effective_length_max = said.of_seeds.map(|of_seeds| of_seeds.1);
+            row.auc_log2_length = said.area;
+            row.auc_lengths = lengths.join(" ");
+        }
+    }
+}
+
+/// What the rows at these places, which ascend by length, say together.
+fn describe(
+    rows: &[SummaryRow],
+    points: &[Vec<&Measurement>],
+    curve: &[usize],
+    lengths: &[u64],
+) -> Said {
+    let train_length = rows[curve[0]].train_length;
+    let mut mean: Vec<Point> = curve
         .iter()
-        .filter_map(|point| {
-            point
-                .value
-                .map(|value| ((point.eval_length as f64).log2(), value))
+        .map(|&place| Point {
+            length: rows[place].eval_length,
+            scaled: rows[place].scaled_accuracy,
+            above_chance: above_chance(&points[place], rows[place].chance),
         })
         .collect();
-    let (first, last) = (known.first()?, known.last()?);
-    let area: f64 = known
-        .windows(2)
-        .map(|pair| (pair[1].0 - pair[0].0) * (pair[0].1 + pair[1].1) / 2.0)
-        .sum();
-    (last.0 > first.0).then(|| area / (last.0 - first.0))
-}
-
-/// Rows of the best learning rate of each architecture on each task, by accuracy inside the training
-/// length; equal ones go to the smaller rate.
-pub fn best_learning_rates(summary: &[SummaryRow]) -> Vec<&SummaryRow> {
-    let inside = |row: &SummaryRow, rate: Option<f64>| -> f64 {
-        summary
+    let first = curve::in_length(&mean, train_length);
+    // A mean over fewer seeds than at the in-length point is one over those that survived.
+    let all = rows[curve[first.unwrap_or(0)]].seeds;
+    for (point, &place) in mean.iter_mut().zip(curve) {
+        point.scaled = point.scaled.filter(|_| rows[place].seeds >= all);
+    }
+    let mut seeds: BTreeMap<u64, Vec<Point>> = BTreeMap::new();
+    for &m in curve.iter().flat_map(|&place| &points[place]) {
+        seeds.entry(m.seed).or_default().push(Point {
+            length: m.eval_length,
+            scaled: scaled(m.value, m.chance),
+            above_chance: above_chance(&[m], m.chance),
+        });
+    }
+    let effective: Vec<u64> = seeds
+        .values()
+        .filter_map(|seed| curve::effective_length(seed, train_length))
+        .map(|effective| effective.length)
+        .collect();
+    let learned = first.and_then(|first| curve::learned(&mean[first]));
+    Said {
+        base: first
+            .filter(|_| learned == Some(true))
+            .and_then(|first| mean[first].scaled),
+        learned,
+        seeds_learned: first.map(|_| effective.len() as u64),
+        effective: curve::effective_length(&mean, train_length),
+        of_seeds: effective
             .iter()
-            .filter(|other| other.same_model(row) && other.learning_rate == rate)
-            .filter(|other| other.label.is_empty())
-            .filter(|other| {
-                other
-                    .train_length
-                    .is_some_and(|train| other.eval_length <= train)
-            })
-            .max_by_key(|other| other.eval_length)
-            .and_then(|other| other.value)
-            .unwrap_or(-1.0)
-    };
-    let best = |row: &SummaryRow| -> Option<f64> {
-        let rates = summary
-            .iter()
-            .filter(|other| other.same_model(row))
-            .map(|o| o.learning_rate);
-        rates
-            .map(|rate| (inside(row, rate), rate))
-            .reduce(|best, next| {
-                let better = next.0 > best.0 || (next.0 == best.0 && next.1 < best.1);
-                if better { next } else { best }
-            })
-            .map_or(row.learning_rate, |best| best.1)
-    };
-    summary
-        .iter()
-        .filter(|row| row.split == Split::Test && row.learning_rate == best(row))
-        .collect()
+            .copied()
+            .min()
+            .zip(effective.iter().copied().max()),
+        area: curve::area(&mean, lengths),
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use longhaul_results::{
-    Cell, Measurement, Status, TrainingPoint, plot_all, render_tables, summarise, write_csv,
+    Cell, Measurement, Status, TrainingPoint, files, plot_all, render_tables, summarise, write_csv,
 };
 
 use crate::run::error::RunError;
@@ -57,6 +57,8 @@ pub fn finish(
     let mut table = render_tables(&summary, WIDTH);
     let verdicts = targets::judge(targets, &summary);
     table.push_str(&targets::report(&verdicts, &folder.path)?);
+    let kept = folder.path.join("table.txt");
+    files::write_whole(&kept, table.as_bytes()).map_err(RunError::io("write", &kept))?;
     let cells = || rows.iter().filter(|row| row.is_reported_cell());
     Ok(Report {
         table,

@@ -70,7 +70,7 @@ impl Common {
     /// it stands, its breakdowns stand too.
     pub fn measured(&self, what: Evaluation, evaluated: &Evaluated) -> Vec<Measurement> {
         let row = |score: &Score| {
-            let limits = (score.samples > 0).then(|| wilson(score.correct, score.samples, Z95));
+            let limits = wilson(score.correct, score.samples, Z95);
             let whole = score.label.is_empty();
             Measurement {
                 label: score.label.clone(),

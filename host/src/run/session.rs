@@ -191,7 +191,7 @@ pub fn carry_out(
         ));
     }
     text.push_str(&format!(
-        ".\nRecords: {path}/results.csv, training.csv, summary.csv\nCurves:  {path}/plots/\nModels:  {path}/models/\n"
+        ".\nRecords: {path}/results.csv, training.csv, summary.csv, table.txt\nCurves:  {path}/plots/\nModels:  {path}/models/\n"
     ));
     crate::commands::print(&text).map_err(RunError::Command)?;
     Ok(if report.not_ok > 0 {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use longhaul_results::{SummaryRow, best_learning_rates, write_csv};
+use longhaul_results::{SummaryRow, write_csv};
 use longhaul_tasks::{TargetEntry, parse_task};
 use serde::{Deserialize, Serialize};
 
@@ -122,9 +122,10 @@ pub fn resolve(
 
 /// The verdict on every target.
 pub fn judge(targets: &[Target], summary: &[SummaryRow]) -> Vec<Verdict> {
-    let rows: Vec<&SummaryRow> = best_learning_rates(summary)
-        .into_iter()
-        .filter(|row| row.label.is_empty())
+    // Where no learning rate could be chosen, none of them speaks for the model.
+    let rows: Vec<&SummaryRow> = summary
+        .iter()
+        .filter(|row| row.is_shown() && row.selected == Some(true))
         .collect();
     targets
         .iter()

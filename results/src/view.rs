@@ -1,0 +1,205 @@
+//! The summary as tables, plots and verdicts show it: tasks, the curves that are compared on each, and the
+//! names that tell them apart. Grouped once, for every renderer.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::setting::{Model, group};
+use crate::summary::SummaryRow;
+use crate::text::short_length;
+
+/// A task with the curves that are compared on it.
+#[derive(Debug)]
+pub struct TaskView<'a> {
+    /// Task.
+    pub task: &'a str,
+    /// Its options.
+    pub options: &'a str,
+    /// What counts as one answer, in words.
+    pub metric: String,
+    /// Accuracy of guessing.
+    pub chance: Option<f64>,
+    /// All evaluation lengths, ascending.
+    pub lengths: Vec<u64>,
+    /// A curve a model, in the order of the summary; one for each learning rate where none could be chosen.
+    pub curves: Vec<CurveView<'a>>,
+}
+
+/// Points of one curve, which is of one model at one learning rate.
+#[derive(Debug)]
+pub struct CurveView<'a> {
+    /// The architecture or checkpoint, with what tells it apart from others on the task.
+    pub name: String,
+    /// Ascending by length; never empty.
+    pub points: Vec<&'a SummaryRow>,
+    /// Learning rates that the model was trained with, of which this is one.
+    pub rates: usize,
+}
+
+impl<'a> CurveView<'a> {
+    /// A point for what is the same at all of them.
+    pub fn first(&self) -> &'a SummaryRow {
+        self.points[0]
+    }
+
+    /// The point at a length.
+    pub fn at(&self, length: u64) -> Option<&'a SummaryRow> {
+        let place = self
+            .points
+            .binary_search_by_key(&length, |row| row.eval_length);
+        place.ok().map(|place| self.points[place])
+    }
+
+    /// Seeds that were planned.
+    pub fn seeds(&self) -> u64 {
+        let planned = self.points.iter().map(|row| row.seeds + row.not_ok);
+        planned.max().unwrap_or(0)
+    }
+}
+
+impl<'a> TaskView<'a> {
+    /// What a field is for all curves, where they agree.
+    pub fn common<T: PartialEq>(&self, field: impl Fn(&CurveView<'a>) -> T) -> Option<T> {
+        let mut values = self.curves.iter().map(field);
+        let first = values.next()?;
+        values.all(|value| value == first).then_some(first)
+    }
+}
+
+/// The tasks of a summary with what is shown of them, in its order.
+pub fn tasks(summary: &[SummaryRow]) -> Vec<TaskView<'_>> {
+    let mut rates: HashMap<Model<'_>, BTreeSet<Option<u64>>> = HashMap::new();
+    for row in summary {
+        let (model, rate) = row.trained();
+        rates.entry(model).or_default().insert(rate);
+    }
+    let shown = summary.iter().filter(|row| row.is_shown());
+    group(shown, |&row| row.model().task)
+        .into_iter()
+        .map(|rows| task_view(rows, |row| rates[&row.model()].len()))
+        .collect()
+}
+
+fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize) -> TaskView<'a> {
+    let first = rows[0];
+    let lengths: BTreeSet<u64> = rows.iter().map(|row| row.eval_length).collect();
+    let chance = rows.iter().find_map(|row| row.chance);
+    let mut curves = group(rows, |&row| row.trained());
+    for points in &mut curves {
+        points.sort_by_key(|row| row.eval_length);
+    }
+    let names = names(&curves.iter().map(|points| points[0]).collect::<Vec<_>>());
+    TaskView {
+        task: &first.task,
+        options: &first.task_options,
+        metric: first.metric.replace('_', " "),
+        chance,
+        lengths: lengths.into_iter().collect(),
+        curves: names
+            .into_iter()
+            .zip(curves)
+            .map(|(name, points)| CurveView {
+                name,
+                rates: rates(points[0]),
+                points,
+            })
+            .collect(),
+    }
+}
+
+/// A name for each of these rows, which are of different curves: the architecture or checkpoint, with as
+/// many settings as tell it apart from others of that name.
+fn names(rows: &[&SummaryRow]) -> Vec<String> {
+    let base = |row: &SummaryRow| match row.checkpoint.as_str() {
+        "" => row.architecture.clone(),
+        checkpoint => checkpoint.to_owned(),
+    };
+    let mut names: Vec<String> = rows.iter().map(|row| base(row)).collect();
+    let settings: Vec<Vec<(String, String)>> = rows.iter().map(|row| settings(row)).collect();
+    for places in group(0..rows.len(), |&place| names[place].clone()) {
+        let mut order: Vec<&str> = Vec::new();
+        for (name, _) in places.iter().flat_map(|&place| &settings[place]) {
+            if !order.contains(&name.as_str()) {
+                order.push(name);
+            }
+        }
+        let value = |place: usize, setting: &str| {
+            let found = settings[place].iter().find(|(name, _)| name == setting);
+            found.map(|(_, value)| value.as_str())
+        };
+        let count = |told: &[&str]| {
+            let told_apart = |&place: &usize| -> Vec<Option<&str>> {
+                told.iter().map(|setting| value(place, setting)).collect()
+            };
+            places.iter().map(told_apart).collect::<BTreeSet<_>>().len()
+        };
+        let mut told: Vec<&str> = Vec::new();
+        for setting in order {
+            if count(&told) == places.len() {
+                break;
+            }
+            let more: Vec<&str> = told.iter().copied().chain([setting]).collect();
+            if count(&more) > count(&told) {
+                told = more;
+            }
+        }
+        for place in places {
+            let parts: Vec<String> = told
+                .iter()
+                .filter_map(|setting| Some(format!("{setting}={}", value(place, setting)?)))
+                .collect();
+            if !parts.is_empty() {
+                names[place] = format!("{}:{}", names[place], parts.join(","));
+            }
+        }
+    }
+    names
+}
+
+/// All that two curves on a task can differ in, by name, what is told first in front.
+fn settings(row: &SummaryRow) -> Vec<(String, String)> {
+    let number = |value: Option<u64>| value.map(|value| value.to_string());
+    let real = |value: Option<f64>| value.map(|value| value.to_string());
+    let length = row.train_length.map(short_length);
+    let options = row
+        .options
+        .split(',')
+        .filter_map(|pair| pair.split_once('='));
+    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let others = [
+        ("lr", real(row.learning_rate)),
+        ("weight decay", real(row.weight_decay)),
+        ("trained at", length),
+        ("trained from", number(row.train_length_min)),
+        ("steps", number(row.train_steps)),
+        ("batch", number(row.batch)),
+        ("warm-up", number(row.warmup_steps)),
+        ("clip", real(row.clip_norm)),
+        ("plugin", Some(row.plugin.clone())),
+        ("architecture", Some(row.architecture.clone())),
+        ("sha256", row.checkpoint_sha256.get(..8).map(str::to_owned)),
+    ];
+    let others = others
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    options.chain(others).collect()
+}
+
+/// The effective length of a curve, with `>=` where it is a lower bound.
+pub(crate) fn effective(row: &SummaryRow) -> Option<String> {
+    let length = short_length(row.effective_length?);
+    Some(match row.effective_length_censored {
+        Some(true) => format!(">= {length}"),
+        _ => length,
+    })
+}
+
+/// What a curve says on learning, in words: `learned`, `not learned`, `2 of 3 seeds learned`.
+pub(crate) fn learning(row: &SummaryRow) -> Option<String> {
+    let seeds = row.seeds_learned?;
+    Some(match (row.learned?, seeds) {
+        (false, 0) => "not learned".to_owned(),
+        (true, 0) => "learned".to_owned(),
+        _ if seeds == row.seeds => "learned".to_owned(),
+        _ => format!("{seeds} of {} seeds learned", row.seeds),
+    })
+}

@@ -1,0 +1,454 @@
+//! Tables and plots: what they say, that nothing runs into anything, and that names of any kind are safe.
+
+mod fixture;
+
+use fixture::{failed, row};
+use longhaul_results::{Measurement, Split, Status, plot_all, plots, render_tables, summarise};
+
+const LENGTHS: [u64; 6] = [64, 128, 256, 512, 1024, 16384];
+
+/// Four architectures at six lengths, and one that crashed, which comes first.
+fn sample_rows() -> Vec<Measurement> {
+    let mut rows = vec![failed("hybrid", 64, Status::Crashed)];
+    for (index, name) in ["transformer", "mamba2", "mamba", "lstm"]
+        .iter()
+        .enumerate()
+    {
+        for (step, length) in LENGTHS.into_iter().enumerate() {
+            rows.push(row(name, 0, length, 100 - (index * step * 5) as u64));
+        }
+    }
+    rows
+}
+
+fn table(rows: &[Measurement]) -> String {
+    render_tables(&summarise(rows), 80)
+}
+
+/// A table as one line of words.
+fn words(rows: &[Measurement]) -> String {
+    table(rows).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn tables_fit_in_eighty_columns_and_say_how_cells_ended() {
+    let mut rows = sample_rows();
+    let long = "an-architecture-with-quite-a-long-name-that-goes-on-and-on";
+    for row in &mut rows {
+        row.task_options =
+            "a_long_option=4,another_long_option=varied,pairs=4,power_a=0.01,vocab=8192".into();
+        if row.architecture == "mamba" {
+            row.architecture = long.into();
+        }
+    }
+    let text = table(&rows);
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    for words in [
+        "crash",
+        "16K",
+        long,
+        "[96.3, 100]",
+        "100.0",
+        "trained at 64, 10 steps",
+    ] {
+        assert!(text.contains(words), "no {words} in\n{text}");
+    }
+    // The first architecture failed, and chance is there all the same.
+    assert!(text.contains("chance 25.0 %"), "{text}");
+    assert!(!text.contains('±'), "{text}");
+}
+
+#[test]
+fn cells_stand_apart_whatever_they_hold() {
+    for (samples, correct) in [(10, 10), (1, 0), (15, 15), (1_000_000, 999_999), (3, 1)] {
+        for seeds in [1, 2, 3, 4] {
+            let mut rows = Vec::new();
+            for seed in 0..seeds {
+                for length in [64, 100_003, 1_000_003, 999_983, 1_000_000_007] {
+                    rows.push(Measurement {
+                        samples: Some(samples),
+                        correct: Some(correct),
+                        value: Some(correct as f64 / samples as f64),
+                        ..row("a", seed, length, 0)
+                    });
+                }
+            }
+            let text = table(&rows);
+            let lines = text
+                .lines()
+                .filter(|line| line.starts_with("      ") || line.starts_with("  a "));
+            let mut cells = [0, 0, 0];
+            for word in lines
+                .flat_map(str::split_whitespace)
+                .filter(|&word| word != "a")
+            {
+                // A value or a length, the halves of an interval, seeds.
+                let own = [
+                    word.parse::<f64>().is_ok(),
+                    word.contains(['[', ']']),
+                    word.contains('/'),
+                ];
+                assert_eq!(
+                    own.iter().filter(|&&is| is).count(),
+                    1,
+                    "`{word}` in\n{text}"
+                );
+                assert!(
+                    word.matches(['[', ']']).count() < 2 && word.matches('.').count() < 2,
+                    "{text}"
+                );
+                own.iter()
+                    .zip(&mut cells)
+                    .for_each(|(&is, count)| *count += usize::from(is));
+            }
+            assert_eq!(cells, [10, 10, if seeds > 1 { 5 } else { 0 }], "{text}");
+        }
+    }
+}
+
+#[test]
+fn tables_say_what_was_learned_and_how_far_it_carries() {
+    let mut rows = Vec::new();
+    for (place, length) in [64, 128, 256].into_iter().enumerate() {
+        rows.push(row("holds", 0, length, 100));
+        rows.push(row("falls", 0, length, [100, 99, 30][place]));
+        rows.push(row("guesses", 0, length, 27));
+    }
+    let text = words(&rows);
+    for words in [
+        "holds: learned; effective length >= 256",
+        "falls: learned; effective length 128",
+        "guesses: not learned",
+        "one seed, so an anecdote and no comparison",
+        "learning rate 0.001",
+    ] {
+        assert!(text.contains(words), "no {words} in\n{text}");
+    }
+}
+
+#[test]
+fn seeds_are_shown_and_counted() {
+    let seeds = [100, 7, 9].map(|correct| row("a", correct, 64, correct));
+    let text = words(&seeds);
+    assert!(
+        text.contains("mean of 3 seeds") && text.contains("7/9/100"),
+        "{text}"
+    );
+    assert!(text.contains("a: 1 of 3 seeds learned"), "{text}");
+    let many: Vec<Measurement> = [100, 7, 9, 50, 60].map(|n| row("a", n, 64, n)).into();
+    let text = words(&many);
+    assert!(
+        text.contains("the worst, the median and the best seed"),
+        "{text}"
+    );
+    assert!(text.contains("7/50/100"), "{text}");
+    let mut lost = seeds.to_vec();
+    lost[2] = Measurement {
+        seed: 9,
+        ..failed("a", 64, Status::Failed)
+    };
+    let text = words(&lost);
+    assert!(
+        text.contains("53.5*") && text.contains("* seeds that were not measured"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_choice_of_learning_rates_is_said() {
+    let mut rows = Vec::new();
+    for (rate, correct) in [(0.001, 90), (0.003, 80)] {
+        for split in [Split::Validation, Split::Test] {
+            rows.push(Measurement {
+                learning_rate: Some(rate),
+                split,
+                ..row("a", 0, 64, correct)
+            });
+        }
+    }
+    let text = words(&rows);
+    assert!(
+        text.contains("learning rate 0.001, the best of 2 on validation"),
+        "{text}"
+    );
+    assert!(!text.contains("80.0"), "{text}");
+    rows.retain(|row| row.split == Split::Test);
+    let text = words(&rows);
+    assert!(text.contains("No learning rate could be chosen"), "{text}");
+    assert!(
+        text.contains("a:lr=0.001") && text.contains("a:lr=0.003"),
+        "{text}"
+    );
+}
+
+#[test]
+fn names_tell_models_apart_by_what_differs() {
+    let of = |options: &str, decay: f64| Measurement {
+        options: options.into(),
+        weight_decay: Some(decay),
+        ..row("lstm", 0, 64, 50)
+    };
+    let text = table(&[
+        of("d_model=64,hidden=8", 0.1),
+        of("d_model=64,hidden=16", 0.1),
+    ]);
+    assert!(
+        text.contains("lstm:hidden=8 ") && text.contains("lstm:hidden=16 "),
+        "{text}"
+    );
+    let text = table(&[of("d_model=64", 0.0), of("d_model=64", 0.1)]);
+    assert!(text.contains("lstm:weight decay=0 "), "{text}");
+    assert!(text.contains("lstm:weight decay=0.1 "), "{text}");
+    let checkpoint = |sha256: &str| Measurement {
+        checkpoint: "checkpoint-1000".into(),
+        checkpoint_sha256: sha256.into(),
+        train_length: None,
+        ..row("mamba", 0, 64, 50)
+    };
+    let text = table(&[checkpoint("0123456789"), checkpoint("abcdef0123")]);
+    assert!(text.contains("checkpoint-1000:sha256=01234567\n"), "{text}");
+    assert!(text.contains("checkpoint-1000:sha256=abcdef01\n"), "{text}");
+    assert!(!text.contains("trained at"), "{text}");
+}
+
+#[test]
+fn control_characters_reach_neither_terminal_nor_xml() {
+    let mut rows = sample_rows();
+    for row in &mut rows {
+        row.task = "../../x\u{1b}]0;title\u{7}".into();
+        row.task_options = "a=\0,b=<&>\"".into();
+        row.architecture = format!("\u{1b}[31m{}\u{0}<script>", row.architecture);
+    }
+    let summary = summarise(&rows);
+    let text = render_tables(&summary, 80);
+    assert!(
+        !text.contains(|c: char| c.is_control() && c != '\n'),
+        "{text:?}"
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = plot_all(&summary, folder.path()).expect("plots");
+    assert_eq!(files[0].parent(), Some(folder.path()), "{files:?}");
+    let svg = std::fs::read_to_string(&files[0]).expect("a plot");
+    roxmltree::Document::parse(&svg).expect("XML");
+}
+
+/// Words of a plot with their boxes: left, top, right, bottom.
+fn boxes(svg: &str) -> Vec<(String, [f64; 4])> {
+    let document = roxmltree::Document::parse(svg).expect("XML");
+    let texts = document
+        .descendants()
+        .filter(|node| node.has_tag_name("text"));
+    texts
+        .filter(|node| node.attribute("transform").is_none())
+        .map(|node| {
+            let number = |name: &str| {
+                node.attribute(name)
+                    .map(|text| text.parse().expect("a number"))
+            };
+            let (x, y, size): (f64, f64, f64) = (
+                number("x").expect("a place"),
+                number("y").expect("a place"),
+                number("font-size").unwrap_or(13.0),
+            );
+            let text = node.text().unwrap_or("").to_owned();
+            let width = text.chars().count() as f64 * size * 0.56;
+            let left = match node.attribute("text-anchor") {
+                Some("middle") => x - width / 2.0,
+                Some("end") => x - width,
+                _ => x,
+            };
+            (text, [left, y - 0.75 * size, left + width, y + 0.2 * size])
+        })
+        .collect()
+}
+
+fn plot(rows: &[Measurement]) -> String {
+    let mut plots = plots(&summarise(rows));
+    assert_eq!(plots.len(), 1);
+    plots.remove(0).1
+}
+
+/// Checks that no text lies on another or outside the figure.
+fn assert_readable(svg: &str) {
+    let document = roxmltree::Document::parse(svg).expect("XML");
+    let size = |name: &str| -> f64 {
+        document
+            .root_element()
+            .attribute(name)
+            .expect("a size")
+            .parse()
+            .expect("a number")
+    };
+    let (width, height) = (size("width"), size("height"));
+    let boxes = boxes(svg);
+    for (place, (text, one)) in boxes.iter().enumerate() {
+        assert!(one[0] >= 0.0 && one[1] >= 0.0, "`{text}` at {one:?}");
+        assert!(one[2] <= width && one[3] <= height, "`{text}` at {one:?}");
+        for (other_text, other) in &boxes[..place] {
+            let apart = one[0] >= other[2]
+                || other[0] >= one[2]
+                || one[1] >= other[3]
+                || other[1] >= one[3];
+            assert!(apart, "`{text}` {one:?} on `{other_text}` {other:?}");
+        }
+    }
+}
+
+#[test]
+fn texts_never_lie_on_each_other() {
+    assert_readable(&plot(&sample_rows()));
+    // Many curves with long names.
+    let mut rows = Vec::new();
+    for hidden in 0..24 {
+        for length in LENGTHS {
+            let mut row = row("lstm", 0, length, 100 - 2 * hidden);
+            row.options = format!(
+                "d_model=64,hidden={hidden},{}layers=2",
+                "an_option=long,".repeat(5)
+            );
+            if hidden % 2 == 0 {
+                row.options = row.options.replace("an_option=long", "an_option=another");
+            }
+            rows.push(row);
+        }
+    }
+    assert_readable(&plot(&rows));
+    // Dense lengths, several training lengths, a long task.
+    let mut rows = Vec::new();
+    for trained in [40, 41, 64, 2048] {
+        for length in 1..60 {
+            let mut row = row("a", 0, 1000 + 10 * length, 50);
+            row.train_length = Some(trained);
+            row.task = "a-task-with-a-name-that-does-not-want-to-end-".repeat(4);
+            row.task_options = "an_option=that,is=long,".repeat(20);
+            rows.push(row);
+        }
+    }
+    assert_readable(&plot(&rows));
+}
+
+#[test]
+fn every_curve_is_seen_where_all_are_right() {
+    let names = [
+        "griffin", "hawk", "hybrid", "lstm", "mamba", "mamba2", "rwkv4", "rwkv6", "rwkv7", "x",
+    ];
+    let rows: Vec<Measurement> = names
+        .iter()
+        .flat_map(|name| LENGTHS.map(|length| row(name, 0, length, 100)))
+        .collect();
+    let svg = plot(&rows);
+    let document = roxmltree::Document::parse(&svg).expect("XML");
+    let lines = document.descendants().filter(|node| {
+        node.has_tag_name("polyline") && node.attribute("stroke-width") == Some("1.6")
+    });
+    let mut drawn: Vec<&str> = lines.filter_map(|node| node.attribute("points")).collect();
+    let count = drawn.len();
+    drawn.sort_unstable();
+    drawn.dedup();
+    // Each line and its sample in the legend.
+    assert_eq!((count, drawn.len()), (20, 20));
+    let markers = document
+        .descendants()
+        .filter(|node| node.has_tag_name("path"));
+    let mut places: Vec<&str> = markers
+        .filter_map(|node| node.attribute("transform"))
+        .collect();
+    let count = places.len();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(
+        (count, places.len()),
+        (70, 70),
+        "markers stand side by side"
+    );
+}
+
+#[test]
+fn an_architecture_looks_the_same_in_every_plot_of_a_run() {
+    let mut rows = sample_rows();
+    let second: Vec<Measurement> = rows
+        .iter()
+        .rev()
+        .map(|row| Measurement {
+            task: "needle".into(),
+            ..row.clone()
+        })
+        .collect();
+    rows.extend(second);
+    let plots = plots(&summarise(&rows));
+    let sample = |svg: &str, name: &str| {
+        let line = svg
+            .lines()
+            .position(|line| line.contains(&format!(">{name}")))
+            .expect("a name");
+        let lines: Vec<&str> = svg.lines().collect();
+        let look = |text: &str, attribute: &str| {
+            let from = text.find(attribute).expect("an attribute") + attribute.len();
+            text[from..].split('"').next().expect("a value").to_owned()
+        };
+        // The line and its marker stand before the name.
+        [
+            look(lines[line - 2], "stroke=\""),
+            look(lines[line - 1], " d=\""),
+        ]
+    };
+    for name in ["transformer", "mamba2", "lstm", "hybrid"] {
+        assert_eq!(sample(&plots[0].1, name), sample(&plots[1].1, name));
+    }
+    assert_ne!(sample(&plots[0].1, "mamba2"), sample(&plots[0].1, "lstm"));
+}
+
+#[test]
+fn plots_are_whole_and_the_same_every_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let summary = summarise(&sample_rows());
+    let files = plot_all(&summary, folder.path()).expect("plots");
+    assert_eq!(files, [folder.path().join("accuracy-mqar.svg")]);
+    let text = std::fs::read_to_string(&files[0]).expect("a plot");
+    assert_eq!(text, plot(&sample_rows()));
+    for words in [
+        "transformer, learned",
+        "trained at 64",
+        ">chance<",
+        "25.0 %",
+        "16K",
+        "One seed",
+    ] {
+        assert!(text.contains(words), "no {words}");
+    }
+    assert!(
+        text.contains("hybrid, learning rate") || text.contains("hybrid, crashed"),
+        "{text}"
+    );
+    let failed = [failed("hybrid", 64, Status::Crashed)];
+    assert!(
+        plots(&summarise(&failed)).is_empty(),
+        "nothing was measured"
+    );
+    plot_all(&summary, &folder.path().join("none")).expect_err("no folder");
+}
+
+#[test]
+fn an_unknown_training_length_has_no_line() {
+    let mut rows = sample_rows();
+    for row in &mut rows {
+        (row.train_length, row.train_steps, row.learning_rate) = (None, None, None);
+    }
+    let svg = plot(&rows);
+    assert!(
+        !svg.contains("trained at") && !svg.contains("Learning rate"),
+        "{svg}"
+    );
+    assert!(!table(&rows).contains("trained at"));
+    // One far from the measured lengths is said and does not squeeze them.
+    for row in &mut rows {
+        row.train_length = Some(1 << 30);
+    }
+    let far = plot(&rows);
+    assert!(far.contains("Trained at 1024M"), "{far}");
+    let lines = |svg: &str| svg.lines().filter(|line| line.contains("polyline")).count();
+    assert_eq!(lines(&far), lines(&svg));
+}
