@@ -21,6 +21,9 @@ pub(crate) struct Svg {
 impl Svg {
     /// A line through points; `style` holds attributes.
     pub fn line(&mut self, points: &[(f64, f64)], style: &str) {
+        if points.is_empty() {
+            return;
+        }
         let places: Vec<String> = points
             .iter()
             .map(|(x, y)| format!("{x:.2},{y:.2}"))

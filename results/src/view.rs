@@ -114,17 +114,17 @@ fn names(rows: &[&SummaryRow]) -> Vec<String> {
         checkpoint => checkpoint.to_owned(),
     };
     let mut names: Vec<String> = rows.iter().map(|row| base(row)).collect();
-    let settings: Vec<Vec<(String, String)>> = rows.iter().map(|row| settings(row)).collect();
+    let settings: Vec<Vec<Setting>> = rows.iter().map(|row| settings(row)).collect();
     for places in group(0..rows.len(), |&place| names[place].clone()) {
-        let mut order: Vec<&str> = Vec::new();
-        for (name, _) in places.iter().flat_map(|&place| &settings[place]) {
-            if !order.contains(&name.as_str()) {
-                order.push(name);
+        let mut order: Vec<(&str, bool)> = Vec::new();
+        for (name, _, is_option) in places.iter().flat_map(|&place| &settings[place]) {
+            if !order.contains(&(name, *is_option)) {
+                order.push((name, *is_option));
             }
         }
         let value = |place: usize, setting: &str| {
-            let found = settings[place].iter().find(|(name, _)| name == setting);
-            found.map(|(_, value)| value.as_str())
+            let found = settings[place].iter().find(|(name, ..)| name == setting);
+            found.map(|(_, value, _)| value.as_str())
         };
         let count = |told: &[&str]| {
             let told_apart = |&place: &usize| -> Vec<Option<&str>> {
@@ -133,12 +133,11 @@ fn names(rows: &[&SummaryRow]) -> Vec<String> {
             places.iter().map(told_apart).collect::<BTreeSet<_>>().len()
         };
         let mut told: Vec<&str> = Vec::new();
-        for setting in order {
-            if count(&told) == places.len() {
-                break;
-            }
+        for (setting, is_option) in order {
             let more: Vec<&str> = told.iter().copied().chain([setting]).collect();
-            if count(&more) > count(&told) {
+            // Every option that differs, as it was given; of the rest what is needed.
+            let differs = is_option && count(&[setting]) > 1;
+            if differs || count(&more) > count(&told) {
                 told = more;
             }
         }
@@ -155,8 +154,11 @@ fn names(rows: &[&SummaryRow]) -> Vec<String> {
     names
 }
 
-/// All that two curves on a task can differ in, by name, what is told first in front.
-fn settings(row: &SummaryRow) -> Vec<(String, String)> {
+/// A setting's name and value, and whether it is an option of the architecture.
+type Setting = (String, String, bool);
+
+/// All that two curves on a task can differ in, what is told first in front.
+fn settings(row: &SummaryRow) -> Vec<Setting> {
     let number = |value: Option<u64>| value.map(|value| value.to_string());
     let real = |value: Option<f64>| value.map(|value| value.to_string());
     let length = row.train_length.map(short_length);
@@ -164,7 +166,7 @@ fn settings(row: &SummaryRow) -> Vec<(String, String)> {
         .options
         .split(',')
         .filter_map(|pair| pair.split_once('='));
-    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned(), true));
     let others = [
         ("lr", real(row.learning_rate)),
         ("weight decay", real(row.weight_decay)),
@@ -180,7 +182,7 @@ fn settings(row: &SummaryRow) -> Vec<(String, String)> {
     ];
     let others = others
         .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        .filter_map(|(name, value)| Some((name.to_owned(), value?, false)));
     options.chain(others).collect()
 }
 

@@ -199,6 +199,11 @@ fn names_tell_models_apart_by_what_differs() {
         text.contains("lstm:hidden=8 ") && text.contains("lstm:hidden=16 "),
         "{text}"
     );
+    let text = table(&[of("after=3,d_model=64,fault=x", 0.1), of("d_model=64", 0.1)]);
+    assert!(
+        text.contains("lstm:after=3,fault=x") && text.contains("  lstm  "),
+        "{text}"
+    );
     let text = table(&[of("d_model=64", 0.0), of("d_model=64", 0.1)]);
     assert!(text.contains("lstm:weight decay=0 "), "{text}");
     assert!(text.contains("lstm:weight decay=0.1 "), "{text}");
