@@ -158,7 +158,7 @@ mod tests {
 
     fn common() -> Common {
         let task = longhaul_tasks::parse_task("parity").unwrap();
-        Common::new("id", "cpu", task.as_ref())
+        Common::new("id", "cpu", task)
     }
 
     fn good(unit: &Unit, length: usize) -> Vec<Measurement> {

@@ -1,5 +1,7 @@
 //! From what a worker says to rows of `results.csv` and `training.csv`. An unknown value stays empty.
 
+use std::sync::Arc;
+
 use longhaul_results::statistics::{Z95, wilson};
 use longhaul_results::{Measurement, Status, TrainingPoint};
 use longhaul_tasks::Task;
@@ -8,7 +10,7 @@ use crate::run::plan::Unit;
 use crate::worker::protocol::{Evaluated, Message, Score};
 
 /// What all rows of a unit have in common.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Common {
     /// The run's id.
     pub run_id: String,
@@ -16,21 +18,18 @@ pub struct Common {
     pub device: String,
     /// Values of all parameters, once the model stands.
     pub parameters: Option<u64>,
-    /// The task's metric.
-    pub metric: &'static str,
-    /// Accuracy of guessing.
-    pub chance: f64,
+    /// The task.
+    pub task: Arc<dyn Task>,
 }
 
 impl Common {
     /// Of a unit's task.
-    pub fn new(run_id: &str, device: &str, task: &dyn Task) -> Self {
+    pub fn new(run_id: &str, device: &str, task: Box<dyn Task>) -> Self {
         Self {
             run_id: run_id.to_owned(),
             device: device.to_owned(),
             parameters: None,
-            metric: task.spec().metric.name(),
-            chance: task.chance(),
+            task: task.into(),
         }
     }
 
@@ -58,13 +57,13 @@ impl Common {
             train_steps: unit.steps,
             eval_length: length as u64,
             label: String::new(),
-            metric: self.metric.to_owned(),
+            metric: self.task.spec().metric.name().to_owned(),
             samples: None,
             correct: None,
             value: None,
             value_low: None,
             value_high: None,
-            chance: Some(self.chance),
+            chance: Some(self.task.chance(length)),
             nll: None,
             state_bytes: None,
             peak_memory_bytes: None,
@@ -240,7 +239,7 @@ pub mod tests {
     #[test]
     fn breakdowns_come_before_the_cell() {
         let task = longhaul_tasks::parse_task("parity").unwrap();
-        let common = Common::new("id", "cpu", task.as_ref());
+        let common = Common::new("id", "cpu", task);
         let score = |label: &str, samples, correct| Score {
             label: label.into(),
             samples,
@@ -269,7 +268,7 @@ pub mod tests {
     #[test]
     fn what_was_not_measured_is_empty() {
         let task = longhaul_tasks::parse_task("parity").unwrap();
-        let common = Common::new("id", "cpu", task.as_ref());
+        let common = Common::new("id", "cpu", task);
         let row = common.unmeasured(&unit(1), 80, Status::Crashed, "SIGSEGV:\n  at  x");
         assert_eq!((row.value, row.samples, row.nll), (None, None, None));
         assert_eq!(row.reason, "SIGSEGV: at x");

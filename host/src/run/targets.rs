@@ -231,7 +231,7 @@ mod tests {
 
     fn summary(correct: &[(usize, u64)]) -> Vec<SummaryRow> {
         let task = parse_task("parity").unwrap();
-        let common = Common::new("id", "cpu", task.as_ref());
+        let common = Common::new("id", "cpu", task);
         let rows = correct.iter().flat_map(|&(length, correct)| {
             let score = Score {
                 label: String::new(),

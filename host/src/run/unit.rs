@@ -74,7 +74,7 @@ pub fn run_unit(
     cancel: &AtomicBool,
     say: &mut dyn FnMut(Event),
 ) {
-    let task = match longhaul_tasks::parse_task(&work.unit.task_text()) {
+    let task = match longhaul_tasks::recorded_task(&work.unit.task, &work.unit.task_options) {
         Ok(task) => task,
         Err(error) => {
             return say(Event::Disk(format!(
@@ -86,7 +86,7 @@ pub fn run_unit(
         work,
         settings,
         device,
-        common: Common::new(&settings.run_id, device, task.as_ref()),
+        common: Common::new(&settings.run_id, device, task),
         deadline: Instant::now() + Duration::from_secs(settings.time_s),
         train: work.train,
         left: work.evaluations.clone(),
@@ -371,7 +371,7 @@ mod tests {
             work: &work,
             settings: &settings,
             device: "cpu",
-            common: Common::new("id", "cpu", task.as_ref()),
+            common: Common::new("id", "cpu", task),
             deadline: Instant::now(),
             train: true,
             left: work.evaluations.clone(),
