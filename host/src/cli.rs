@@ -44,6 +44,7 @@ pub enum Command {
     /// Tasks that models are trained and measured on
     Tasks(TasksArgs),
     /// Built-in suites: what each is for, its size and how long it takes
+    #[command(after_help = "Examples:\n  longhaul suites\n  longhaul run smoke")]
     Suites,
     /// An example of a task in readable form
     Show(ShowArgs),

@@ -8,6 +8,7 @@ const COMMANDS: &[&str] = &[
     "eval",
     "list",
     "tasks",
+    "suites",
     "show",
     "devices",
     "check",
@@ -284,7 +285,7 @@ fn suites_say_what_they_are_for_and_how_long_they_take() {
 /// Few samples leave depths out, and a folder of an earlier version of a task is refused by name.
 #[test]
 fn few_samples_and_old_tasks_are_said() {
-    let folder = Folder::new("tasks-said");
+    let folder = Folder::default();
     let out = folder.out();
     let run = format!(
         "run --arch faulty --task needle --train-length 64 --lengths 64 --steps 1 --batch 1 --d-model 8 \
