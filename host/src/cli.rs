@@ -43,6 +43,9 @@ pub enum Command {
     List(ListArgs),
     /// Tasks that models are trained and measured on
     Tasks(TasksArgs),
+    /// Built-in suites: what each is for, its size and how long it takes
+    #[command(after_help = "Examples:\n  longhaul suites\n  longhaul run smoke")]
+    Suites,
     /// An example of a task in readable form
     Show(ShowArgs),
     /// Devices that plugins could use on this machine
@@ -78,20 +81,21 @@ pub struct PluginArgs {
 #[command(after_help = "\
 Examples:
   longhaul run quick
-  longhaul run --arch mamba2:state=128 --arch transformer --task mqar:pairs=8 \\
-      --train-length 128 --lengths 128..8192 --seeds 3 --lr 1e-3 --out runs/mine
+  longhaul run --arch mamba2:state=128 --arch transformer --task mqar:pairs=4,vocab=64 \\
+      --train-length 64 --lengths 64..4096 --seeds 3 --lr 3e-3 --steps 1200 --out runs/mine
   longhaul run quick --resume
   longhaul run published --task parity --out runs/parity
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
-    /// A built-in suite (quick, smoke, niah, mqar, published) or a TOML file
+    /// A built-in suite or a TOML file. quick: a first look, minutes; smoke: seconds, whether
+    /// a new plugin trains and evaluates; niah, mqar, published: hours. `longhaul suites`
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4
     #[arg(long = "arch", value_name = "ARCH")]
     pub architectures: Vec<String>,
-    /// Task with options, instead of the suite's: mqar:pairs=8. One that the
-    /// suite has keeps the suite's settings
+    /// Task, instead of the suite's: mqar is the suite's own, with its options
+    /// and settings; mqar:pairs=8 with other options has the suite's general ones
     #[arg(long = "task", value_name = "TASK")]
     pub tasks: Vec<String>,
     /// Evaluation lengths in tokens: 64..16384 (doublings) or 64,100,1000

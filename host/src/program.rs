@@ -18,6 +18,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tasks(args) => commands::tasks::run(args),
+        Command::Suites => commands::suites::run(),
         Command::Show(args) => commands::show::run(args),
         Command::Devices(_) => commands::devices::run(),
         Command::Check(args) => commands::check::run(args),

@@ -1,5 +1,5 @@
 //! Random draws by counter: ChaCha8 keyed by task, options, split and seed; an example's index
-//! chooses the stream, and a position in the stream is found without the ones before.
+//! and a purpose choose the stream, and a position in the stream is found without the ones before.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -13,6 +13,10 @@ pub enum Purpose {
     Plan = 0,
     /// The filler between, one word a position.
     Filler = 1,
+    /// The order of a breakdown's values over examples.
+    Order = 2,
+    /// Trials from which the accuracy of guessing is computed.
+    Chance = 3,
 }
 
 /// A source of draws.
@@ -31,23 +35,23 @@ pub fn key(name: &str, options: &str) -> u64 {
 }
 
 impl Draws {
-    /// The draws of an example for a purpose. The length is part of the key, so that examples of
-    /// two lengths share nothing.
-    pub fn new(key: u64, at: &Coordinates, purpose: Purpose) -> Self {
+    /// The draws of an example for a purpose, at an attempt to find one that belongs to its split. The
+    /// length is part of the key, so that examples of two lengths share nothing.
+    pub fn new(key: u64, at: &Coordinates, attempt: u64, purpose: Purpose) -> Self {
         let split: u64 = match at.split {
             Split::Train => 1,
             Split::Validation => 2,
             Split::Test => 3,
         };
         let mut seed = [0; 32];
-        for (place, word) in seed
-            .chunks_exact_mut(8)
-            .zip([key, split, at.seed, at.length as u64])
+        for (place, word) in
+            seed.chunks_exact_mut(8)
+                .zip([key, split | attempt << 8, at.seed, at.length as u64])
         {
             place.copy_from_slice(&word.to_le_bytes());
         }
         let mut rng = ChaCha8Rng::from_seed(seed);
-        rng.set_stream(at.index.wrapping_mul(2).wrapping_add(purpose as u64));
+        rng.set_stream(at.index.wrapping_mul(4).wrapping_add(purpose as u64));
         Self { rng }
     }
 
@@ -59,6 +63,13 @@ impl Draws {
     /// The next draw from [0, 1).
     pub fn unit(&mut self) -> f64 {
         f64::from(self.rng.next_u32()) / 4_294_967_296.0
+    }
+
+    /// The next draw from the exponential distribution of mean 1.
+    pub fn exponential(&mut self) -> f64 {
+        // 53 bits, so that the smallest of a million is not rounded; never the logarithm of 0.
+        let bits = (self.rng.next_u64() >> 11) as f64;
+        -((bits + 0.5) / 9_007_199_254_740_992.0).ln()
     }
 
     /// Goes to a position of the stream, counted in draws.

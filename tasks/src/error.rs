@@ -43,6 +43,32 @@ pub enum TaskError {
         /// What is allowed.
         allowed: String,
     },
+    /// A version of the task's definition that is not here.
+    #[error(
+        "task `{task}` is at version {version} here, and version `{asked}` made other examples; use the \
+         release that had it, or leave `version` out"
+    )]
+    Version {
+        /// The task.
+        task: String,
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        version: u64,
+    },
+    /// A record of another definition of the task.
+    #[error(
+        "task `{task}` was recorded as `{recorded}`, not as the version {version} that is here, whose \
+         examples are others; use the release that recorded it, or train again in another folder"
+    )]
+    Recorded {
+        /// The task.
+        task: String,
+        /// Its options in the record.
+        recorded: String,
+        /// What there is.
+        version: u64,
+    },
     /// Options that do not go together.
     #[error("task `{task}`: {reason}")]
     BadCombination {
@@ -99,7 +125,7 @@ pub enum SuiteError {
     },
     /// A key that does not exist.
     #[error(
-        "suite {origin}, line {line}: no key `{key}`{}; {table} has {known}",
+        "suite {origin}, line {line}: no key `{key}`{}; its table has {known}",
         did_you_mean(nearest)
     )]
     UnknownKey {
@@ -111,9 +137,7 @@ pub enum SuiteError {
         key: String,
         /// The closest known name.
         nearest: Option<String>,
-        /// The table it stands in.
-        table: String,
-        /// All keys of that table.
+        /// All keys of the table it stands in.
         known: String,
     },
     /// Text that is not TOML, or a value of the wrong type.

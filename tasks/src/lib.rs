@@ -7,20 +7,24 @@
 // Errors here are read by people once a run, so their size does not matter.
 #![allow(clippy::result_large_err)]
 
+pub mod bounds;
+mod chance;
 mod draws;
 mod error;
 mod options;
+mod parts;
 mod sequence;
 mod suite;
 mod task;
 mod tasks;
 
 pub use error::{SuiteError, TaskError};
-pub use options::{OptionSpec, OptionValue};
+pub use options::{Allowed, OptionSpec, OptionValue};
 pub use suite::{
     ArchitectureEntry, Evaluation, Limits, ModelSize, Suite, TargetEntry, TaskEntry, Training,
     suites,
 };
 pub use task::{
-    Coordinates, Label, Metric, Sample, Split, Task, TaskSpec, build, parse_task, registry,
+    Coordinates, Label, Metric, Sample, Split, Task, TaskSpec, build, parse_task, recorded_task,
+    registry,
 };

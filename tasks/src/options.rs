@@ -1,6 +1,10 @@
 //! Typed options of tasks: declared as constants, parsed and checked from text.
 
 use crate::error::{TaskError, nearest};
+use crate::task::TaskSpec;
+
+/// Stands among the options of every task's text: the version of its definition.
+const VERSION: &str = "version";
 
 /// An option's type, default and limits; both limits are allowed values.
 #[derive(Debug, Clone, Copy)]
@@ -108,12 +112,19 @@ pub struct Options {
 
 impl Options {
     /// Checks given values and fills in defaults.
-    pub fn parse(
-        task: &str,
-        specs: &[OptionSpec],
-        given: &[(String, String)],
-    ) -> Result<Self, TaskError> {
-        for (name, _) in given {
+    pub fn parse(task: &TaskSpec, given: &[(String, String)]) -> Result<Self, TaskError> {
+        let (specs, version, task) = (task.options, task.version, task.name);
+        for (name, value) in given {
+            if name == VERSION {
+                if *value == version.to_string() {
+                    continue;
+                }
+                return Err(TaskError::Version {
+                    task: task.to_owned(),
+                    asked: value.clone(),
+                    version,
+                });
+            }
             if !specs.iter().any(|spec| spec.name == name) {
                 let names: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
                 return Err(TaskError::UnknownOption {
@@ -140,9 +151,9 @@ impl Options {
             })?;
             Ok((spec.name, value))
         };
-        Ok(Self {
-            values: specs.iter().map(value).collect::<Result<_, TaskError>>()?,
-        })
+        let mut values: Vec<_> = specs.iter().map(value).collect::<Result<_, TaskError>>()?;
+        values.push((VERSION, OptionValue::Integer(version)));
+        Ok(Self { values })
     }
 
     fn get(&self, name: &str) -> OptionValue {
@@ -179,7 +190,7 @@ impl Options {
         }
     }
 
-    /// All options as text, sorted by name; parses to the same options.
+    /// All options and the version as text, sorted by name; parses to the same options.
     pub fn text(&self) -> String {
         let mut values = self.values.clone();
         values.sort_by_key(|(name, _)| *name);

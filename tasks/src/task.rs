@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use crate::error::{TaskError, nearest};
 use crate::options::{OptionSpec, Options};
+use crate::parts::{ATTEMPTS, split_of};
 use crate::tasks;
 
-/// Which examples: no two splits share any.
+/// Which examples. No two splits share any, of any seed, where a length has enough to give each some:
+/// `tasks/README.md` says where not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
     /// To train on.
@@ -79,6 +81,8 @@ pub struct TaskSpec {
     pub scored: &'static str,
     /// How chance is defined.
     pub chance_meaning: &'static str,
+    /// Of its definition: it goes up when any example changes, and stands in the options text.
+    pub version: u64,
     /// What counts as one answer.
     pub metric: Metric,
     /// Its options.
@@ -91,12 +95,12 @@ pub struct TaskSpec {
 pub trait Task: Send + Sync {
     /// What is said of it.
     fn spec(&self) -> &'static TaskSpec;
-    /// All options as canonical text: sorted, comma-separated, parses to the same task.
+    /// All options and the version as canonical text: sorted, comma-separated, parses to the same task.
     fn options_text(&self) -> String;
     /// Number of token ids.
     fn vocab(&self) -> usize;
-    /// Accuracy of a guesser who knows the format, in the task's metric.
-    fn chance(&self) -> f64;
+    /// Accuracy at a length of a guesser who knows the format, in the task's metric.
+    fn chance(&self, length: usize) -> f64;
     /// Shortest length.
     fn min_length(&self) -> usize;
     /// Longest length.
@@ -105,12 +109,17 @@ pub trait Task: Send + Sync {
     }
     /// Shortest and longest training length of the source.
     fn default_train_lengths(&self) -> (usize, usize);
-    /// An example of a length that is known to be allowed.
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample>;
+    /// Examples after which each of a breakdown's labels has occurred: fewer leave some out.
+    fn label_cycle(&self) -> u64 {
+        1
+    }
+    /// An example of a length that is known to be allowed, of whatever split it then belongs to; each
+    /// attempt is another.
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample>;
     /// A token in readable form.
     fn symbol(&self, token: u32) -> Cow<'static, str>;
 
-    /// An example.
+    /// An example: the first attempt that belongs to the split.
     ///
     /// # Errors
     /// A length that the task cannot have.
@@ -125,7 +134,9 @@ pub trait Task: Send + Sync {
                 max,
             });
         }
-        Ok(self.make(at))
+        let mut attempts = (0..ATTEMPTS).map(|attempt| self.make(at, attempt));
+        let found = attempts.find(|sample| split_of(sample.as_ref()) == at.split);
+        Ok(found.unwrap_or_else(|| self.make(at, 0)))
     }
 }
 
@@ -148,8 +159,19 @@ pub trait Sample: Send {
 }
 
 /// All tasks.
-pub fn registry() -> &'static [TaskSpec] {
+pub fn registry() -> &'static [&'static TaskSpec] {
     tasks::ALL
+}
+
+fn find(name: &str) -> Result<&'static TaskSpec, TaskError> {
+    let spec = registry().iter().find(|spec| spec.name == name);
+    spec.copied().ok_or_else(|| {
+        let known = registry().iter().map(|spec| spec.name);
+        TaskError::UnknownTask {
+            name: name.to_owned(),
+            nearest: nearest(name, known),
+        }
+    })
 }
 
 /// A task by name and options as text.
@@ -157,17 +179,25 @@ pub fn registry() -> &'static [TaskSpec] {
 /// # Errors
 /// An unknown name, with the nearest; an unknown option; a value that is not allowed.
 pub fn build(name: &str, options: &[(String, String)]) -> Result<Box<dyn Task>, TaskError> {
-    let spec = registry()
-        .iter()
-        .find(|spec| spec.name == name)
-        .ok_or_else(|| {
-            let known = registry().iter().map(|spec| spec.name);
-            TaskError::UnknownTask {
-                name: name.to_owned(),
-                nearest: nearest(name, known),
-            }
-        })?;
-    (spec.build)(&Options::parse(name, spec.options, options)?)
+    let spec = find(name)?;
+    (spec.build)(&Options::parse(spec, options)?)
+}
+
+/// The task of a record.
+///
+/// # Errors
+/// As [`build`]; another version of the task than the one that was recorded.
+pub fn recorded_task(name: &str, options: &str) -> Result<Box<dyn Task>, TaskError> {
+    let version = find(name)?.version;
+    let its_own = format!("version={version}");
+    if options.split(',').any(|option| option == its_own) {
+        return parse_task(&format!("{name}:{options}"));
+    }
+    Err(TaskError::Recorded {
+        task: name.to_owned(),
+        recorded: options.to_owned(),
+        version,
+    })
 }
 
 /// A task from `name` or `name:option=value,option=value`.

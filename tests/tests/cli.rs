@@ -8,6 +8,7 @@ const COMMANDS: &[&str] = &[
     "eval",
     "list",
     "tasks",
+    "suites",
     "show",
     "devices",
     "check",
@@ -266,6 +267,43 @@ fn tasks_and_their_examples_are_shown() {
     longhaul(["show", "needle", "--length", "2"])
         .expect(2)
         .complains(&["needle", "2"]);
+    // Every allowed option makes an example in bounded time.
+    longhaul(["show", "mqar:pairs=16,power_a=10", "--length", "64"]).expect(0);
+}
+
+#[test]
+fn suites_say_what_they_are_for_and_how_long_they_take() {
+    let names = ["quick", "smoke", "niah", "mqar", "published"];
+    let ran = longhaul(["suites"]).expect(0).prints(&names);
+    assert_reads_well(&ran);
+    ran.prints(&["longhaul check", "minutes on two cores", "15 models"]);
+    longhaul(["run", "--help"])
+        .expect(0)
+        .prints(&["smoke", "longhaul suites"]);
+}
+
+/// Few samples leave depths out, and a folder of an earlier version of a task is refused by name.
+#[test]
+fn few_samples_and_old_tasks_are_said() {
+    let folder = Folder::default();
+    let out = folder.out();
+    let run = format!(
+        "run --arch faulty --task needle --train-length 64 --lengths 64 --steps 1 --batch 1 --d-model 8 \
+         --layers 1 --samples 5 --out {}",
+        out.display()
+    );
+    with_faulty(&run)
+        .expect(0)
+        .complains(&["5 samples", "needle", "11 or more"]);
+    let record = out.join("run.toml");
+    let text = std::fs::read_to_string(&record).expect("a record");
+    let old = "depth=random,haystack=repeat,keys=1,value=word";
+    let now = "depth=grid,haystack=repeat,keys=1,train_depth=uniform,value=word,version=2";
+    assert!(text.contains(now), "{text}");
+    std::fs::write(&record, text.replace(now, old)).expect("an old record");
+    with_faulty(&format!("eval {} --lengths 128", out.display()))
+        .expect(2)
+        .complains(&["needle", "depth=random", "version 2"]);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     }
     let chosen = choose(&manifest.units, args)?;
     for unit in &chosen {
-        let task = longhaul_tasks::parse_task(&unit.task_text())?;
+        let task = longhaul_tasks::recorded_task(&unit.task, &unit.task_options)?;
         lengths
             .iter()
             .try_for_each(|&length| check_length(task.as_ref(), length))?;

@@ -10,6 +10,7 @@ pub mod list;
 pub mod new;
 pub mod run;
 pub mod show;
+pub mod suites;
 pub mod tasks;
 
 use std::io::Write;

@@ -44,7 +44,7 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
         tokens.len(),
         task.vocab(),
         task.spec().metric.name(),
-        task.chance(),
+        task.chance(length),
         if labels.is_empty() {
             "no labels".to_owned()
         } else {

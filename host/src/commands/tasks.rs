@@ -22,7 +22,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         let mut rows = vec![cells(&["task", "metric", "chance", "what"])];
         for spec in registry() {
             let task = build(spec.name, &[]).map_err(CommandError::usage)?;
-            let chance = format!("{:.3}", task.chance());
+            let chance = format!("{:.3}", task.chance(task.default_train_lengths().1));
             rows.push(cells(&[spec.name, spec.metric.name(), &chance, spec.title]));
         }
         let hint =
@@ -53,7 +53,11 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         cells(&["  metric", spec.metric.name()]),
         cells(&[
             "  chance",
-            &format!("{:.3e}: {}", task.chance(), spec.chance_meaning),
+            &format!(
+                "{:.3e} at {max} tokens: {}",
+                task.chance(max),
+                spec.chance_meaning
+            ),
         ]),
         cells(&["  options", &task.options_text()]),
     ]));

@@ -3,11 +3,13 @@
 //! hash, the run's id. It opens no library and no device, and does not write.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Debug, Display};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use longhaul_plugin_api::variables;
 use longhaul_results::Split;
-use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, parse_task};
+use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, bounds, parse_task};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -267,11 +269,11 @@ pub fn make(
     let entries: Vec<TaskEntry> = if overrides.tasks.is_empty() {
         suite.tasks.clone()
     } else {
-        overrides
+        let own = overrides
             .tasks
             .iter()
-            .flat_map(|text| entries_of(suite, text))
-            .collect()
+            .map(|text| entries_of(suite, suite_name, text));
+        own.collect::<Result<Vec<_>, _>>()?.concat()
     };
     let nothing = |texts: &[&str]| texts.is_empty() && overrides.architectures.is_empty();
     let unserved = |entry: &TaskEntry| entry.architectures.is_none() && nothing(&texts);
@@ -329,15 +331,34 @@ pub fn make(
     })
 }
 
-/// The suite's own entries of a task, with their settings; one with none where it has no such task.
-fn entries_of(suite: &Suite, text: &str) -> Vec<TaskEntry> {
-    let own = suite.tasks.iter().filter(|entry| entry.name == text);
-    let own: Vec<TaskEntry> = own.cloned().collect();
-    if own.is_empty() {
-        vec![TaskEntry::new(text)]
-    } else {
-        own
+/// The suite's own entries of a task, with their options and settings: all of that name where none of
+/// its options are given, else those with the same options. Where it has none, an entry with the suite's
+/// general settings.
+fn entries_of(suite: &Suite, suite_name: &str, text: &str) -> Result<Vec<TaskEntry>, RunError> {
+    let asked = parse_task(text)?;
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for entry in &suite.tasks {
+        let task = parse_task(&entry.name)?;
+        if task.spec().name != asked.spec().name {
+            continue;
+        }
+        if !text.contains(':') || task.options_text() == asked.options_text() {
+            own.push(entry.clone());
+        } else {
+            others.push(entry.name.clone());
+        }
     }
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    if !others.is_empty() {
+        tracing::warn!(
+            "suite `{suite_name}` has `{}`, and its settings are not those of `{text}`, which is trained \
+             with the suite's general ones",
+            others.join("`, `")
+        );
+    }
+    Ok(vec![TaskEntry::new(text)])
 }
 
 /// Units in order, each once.
@@ -392,8 +413,9 @@ fn model_size(
         .layers
         .or(overrides.layers)
         .unwrap_or(suite.model.layers);
-    at_least_one("d_model", u64::from(d_model), &architecture.architecture)?;
-    at_least_one("layers", u64::from(layers), &architecture.architecture)?;
+    let whose = &architecture.architecture;
+    within("d_model", whose, d_model, &bounds::D_MODEL)?;
+    within("layers", whose, layers, &bounds::LAYERS)?;
     Ok((d_model, layers))
 }
 
@@ -454,14 +476,8 @@ impl TaskPlan {
             (_, Some(of_task)) => of_task.clone(),
             _ => suite.training.learning_rates.clone(),
         };
-        if let Some(bad) = learning_rates
-            .iter()
-            .find(|rate| !(rate.is_finite() && **rate > 0.0))
-        {
-            return Err(RunError::Input(format!(
-                "learning rate {bad} of task `{}` is not a number above 0",
-                entry.name
-            )));
+        for &rate in &learning_rates {
+            within("learning rate", &entry.name, rate, &bounds::LEARNING_RATE)?;
         }
         let plan = Self {
             train_length,
@@ -483,10 +499,18 @@ impl TaskPlan {
             seeds: overrides.seeds.unwrap_or(suite.training.seeds),
             task,
         };
-        at_least_one("steps", plan.steps, &entry.name)?;
-        at_least_one("batch", plan.batch as u64, &entry.name)?;
-        at_least_one("samples", plan.samples, &entry.name)?;
-        at_least_one("seeds", plan.seeds, &entry.name)?;
+        within("steps", &entry.name, plan.steps, &bounds::STEPS)?;
+        within("batch", &entry.name, plan.batch, &bounds::BATCH)?;
+        within("samples", &entry.name, plan.samples, &bounds::SAMPLES)?;
+        within("seeds", &entry.name, plan.seeds, &bounds::SEEDS)?;
+        let cycle = plan.task.label_cycle();
+        if plan.samples < cycle {
+            tracing::warn!(
+                "{} samples of `{}` leave some of its {cycle} labels out; give {cycle} or more",
+                plan.samples,
+                entry.name
+            );
+        }
         Ok(plan)
     }
 
@@ -576,13 +600,13 @@ pub fn check_length(task: &dyn Task, length: usize) -> Result<(), RunError> {
     }))
 }
 
-fn at_least_one(what: &str, value: u64, whose: &str) -> Result<(), RunError> {
-    if value > 0 {
-        return Ok(());
-    }
-    Err(RunError::Input(format!(
-        "{what} of `{whose}` is 0; it is at least 1"
-    )))
+fn within<T: PartialOrd + Display + Debug>(
+    what: &str,
+    whose: &str,
+    value: T,
+    range: &RangeInclusive<T>,
+) -> Result<(), RunError> {
+    bounds::check(&format!("{what} of `{whose}`"), value, range).map_err(RunError::Input)
 }
 
 /// A name with nothing in it that a file name should not have, of 48 letters at most.

@@ -140,7 +140,7 @@ fn a_task_that_is_there_twice_is_measured_at_the_lengths_of_both() {
 #[test]
 fn names_are_short_whatever_the_numbers() {
     let overrides = Overrides {
-        learning_rates: vec![1e-300, 0.1 + 0.2],
+        learning_rates: vec![1.234_567_890_123_456_7e-30, 0.1 + 0.2],
         ..Overrides::default()
     };
     for unit in plan(&overrides).unwrap().units {
@@ -195,4 +195,45 @@ fn what_cannot_be_is_refused_in_words() {
     let device = make(&suite, "test", &Overrides::default(), "cuda:0", &resolve);
     let message = device.unwrap_err().to_string();
     assert!(message.contains("does not run on cuda"), "{message}");
+}
+
+/// A task named without options is the suite's, with its options and settings; with options, the entry
+/// that has just these, or one of its own.
+#[test]
+fn a_task_without_options_is_the_suites() {
+    let suite = r#"
+[[architecture]]
+name = "one"
+[[task]]
+name = "mqar:pairs=4,vocab=64"
+train_length = 64
+steps = 3
+[[task]]
+name = "mqar:pairs=2,vocab=64"
+train_length = 64
+steps = 4
+[[task]]
+name = "parity"
+"#;
+    let suite = Suite::from_toml(suite, "test").unwrap();
+    let planned = |text: &str| {
+        let overrides = Overrides {
+            tasks: vec![text.to_owned()],
+            ..Overrides::default()
+        };
+        let plan = make(&suite, "test", &overrides, "cpu", &resolve).unwrap();
+        let said = plan.units.iter().map(|unit| {
+            let pairs = unit.task_options.split(',').find(|o| o.contains("pairs"));
+            (
+                pairs.unwrap_or("").to_owned(),
+                unit.training.as_ref().unwrap().steps,
+            )
+        });
+        said.collect::<Vec<_>>()
+    };
+    let said = |pairs: &str, steps| (pairs.to_owned(), steps);
+    assert_eq!(planned("mqar"), [said("pairs=4", 3), said("pairs=2", 4)]);
+    assert_eq!(planned("mqar:vocab=64,pairs=2"), [said("pairs=2", 4)]);
+    assert_eq!(planned("mqar:pairs=4"), [said("pairs=4", 1000)]);
+    assert_eq!(planned("induction"), [said("", 1000)]);
 }

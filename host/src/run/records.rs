@@ -1,5 +1,7 @@
 //! From what a worker says to rows of `results.csv` and `training.csv`. An unknown value stays empty.
 
+use std::sync::Arc;
+
 use longhaul_results::statistics::{Z95, wilson};
 use longhaul_results::{Measurement, Status, TrainingPoint};
 use longhaul_tasks::Task;
@@ -8,15 +10,17 @@ use crate::run::plan::{Evaluation, Training, Unit};
 use crate::worker::protocol::{Evaluated, Message, Score};
 
 /// What all rows of a unit have in common.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Common {
     /// A row without a measurement.
     row: Measurement,
+    /// The task, whose chance depends on the length.
+    task: Arc<dyn Task>,
 }
 
 impl Common {
     /// Of a unit, its id and its task.
-    pub fn new(run_id: &str, device: &str, unit: &Unit, id: &str, task: &dyn Task) -> Self {
+    pub fn new(run_id: &str, device: &str, unit: &Unit, id: &str, task: Box<dyn Task>) -> Self {
         let training = unit.training.as_ref();
         let checkpoint = unit.checkpoint.as_ref();
         let of = |value: &dyn Fn(&Training) -> u64| training.map(value);
@@ -43,10 +47,10 @@ impl Common {
                 weight_decay: training.map(|training| training.weight_decay),
                 clip_norm: training.map(|training| training.clip_norm),
                 metric: task.spec().metric.name().to_owned(),
-                chance: Some(task.chance()),
                 device: device.to_owned(),
                 ..Measurement::default()
             },
+            task: task.into(),
         }
     }
 
@@ -60,6 +64,7 @@ impl Common {
         Measurement {
             split: what.split,
             eval_length: what.length as u64,
+            chance: Some(self.task.chance(what.length)),
             status,
             reason: one_line(reason),
             ..self.row.clone()
@@ -180,7 +185,7 @@ pub mod tests {
     /// What the rows of a unit have in common.
     pub fn common(unit: &Unit) -> Common {
         let task = longhaul_tasks::parse_task("parity").unwrap();
-        Common::new("id", "cpu", unit, &unit.id(), task.as_ref())
+        Common::new("id", "cpu", unit, &unit.id(), task)
     }
 
     /// Ten test examples of a length.

@@ -94,7 +94,7 @@ pub fn run_unit(
     cancel: &AtomicBool,
     say: &mut dyn FnMut(Event),
 ) {
-    let task = match longhaul_tasks::parse_task(&work.unit.task_text()) {
+    let task = match longhaul_tasks::recorded_task(&work.unit.task, &work.unit.task_options) {
         Ok(task) => task,
         Err(error) => {
             return say(Event::Disk(format!(
@@ -106,13 +106,7 @@ pub fn run_unit(
         work,
         settings,
         device,
-        common: Common::new(
-            &settings.run_id,
-            device,
-            &work.unit,
-            &work.id,
-            task.as_ref(),
-        ),
+        common: Common::new(&settings.run_id, device, &work.unit, &work.id, task),
         deadline: Instant::now() + Duration::from_secs(settings.time_s),
         train: work.train,
         left: work.evaluations.clone(),

@@ -16,13 +16,14 @@ const STOP: u32 = 28;
 const PAD: u32 = 29;
 const VOCAB: usize = 30;
 
-pub(crate) const COPYING: TaskSpec = TaskSpec {
+pub(crate) static COPYING: TaskSpec = TaskSpec {
     name: "copying",
     title: "Copying a string",
     source: "Repeat After Me, arXiv 2402.01032, section 2; sjelassi/transformers_ssm_copy",
     length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
     scored: "the second x and the full stop, as one answer",
     chance_meaning: "a string at random: 0 to every printed digit",
+    version: 2,
     metric: Metric::ExactMatch,
     options: &[],
     build: |options| {
@@ -34,13 +35,14 @@ pub(crate) const COPYING: TaskSpec = TaskSpec {
     },
 };
 
-pub(crate) const PREFIX_LOOKUP: TaskSpec = TaskSpec {
+pub(crate) static PREFIX_LOOKUP: TaskSpec = TaskSpec {
     name: "prefix-lookup",
     title: "Prefix-key n-gram lookup",
     source: "Repeat After Me, arXiv 2402.01032, section 4.2; sjelassi/transformers_ssm_copy",
     length_meaning: "all tokens of $g|x|y. ; x has what g, y and the four marks leave",
     scored: "the `answer` letters after g's only place in x, as one answer",
     chance_meaning: "letters at random: 26^-answer",
+    version: 2,
     metric: Metric::ExactMatch,
     options: &[
         OptionSpec {
@@ -66,7 +68,7 @@ struct Copying {
 
 impl Task for Copying {
     fn spec(&self) -> &'static TaskSpec {
-        &crate::tasks::ALL[3]
+        &COPYING
     }
 
     fn options_text(&self) -> String {
@@ -77,7 +79,7 @@ impl Task for Copying {
         VOCAB
     }
 
-    fn chance(&self) -> f64 {
+    fn chance(&self, _length: usize) -> f64 {
         0.0
     }
 
@@ -89,10 +91,10 @@ impl Task for Copying {
         (13, 103)
     }
 
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample> {
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
         let count = (at.length - 3) / 2;
         let mut sequence = Sequence::new(Filler::Uniform {
-            draws: Draws::new(self.key, at, Purpose::Filler),
+            draws: Draws::new(self.key, at, attempt, Purpose::Filler),
             low: 0,
             count: LETTERS as u32,
             replaced: Vec::new(),
@@ -168,7 +170,7 @@ impl Lookup {
 
 impl Task for Lookup {
     fn spec(&self) -> &'static TaskSpec {
-        &crate::tasks::ALL[4]
+        &PREFIX_LOOKUP
     }
 
     fn options_text(&self) -> String {
@@ -179,7 +181,7 @@ impl Task for Lookup {
         VOCAB
     }
 
-    fn chance(&self) -> f64 {
+    fn chance(&self, _length: usize) -> f64 {
         (1.0 / LETTERS as f64).powi(self.answer as i32)
     }
 
@@ -192,11 +194,11 @@ impl Task for Lookup {
         (self.min_length(), self.min_length().max(64))
     }
 
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample> {
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
         let count = at.length - 4 - self.ngram - self.answer;
-        let place =
-            Draws::new(self.key, at, Purpose::Plan).below(count - self.ngram - self.answer + 1);
-        let draws = Draws::new(self.key, at, Purpose::Filler);
+        let place = Draws::new(self.key, at, attempt, Purpose::Plan)
+            .below(count - self.ngram - self.answer + 1);
+        let draws = Draws::new(self.key, at, attempt, Purpose::Filler);
         // The key is drawn with all letters different from their neighbours' copies, so that it does
         // not overlap itself inside its own place.
         let uniform = |replaced| Filler::Uniform {

@@ -4,18 +4,20 @@
 
 use std::borrow::Cow;
 
+use crate::chance::remembered;
 use crate::draws::{Draws, Purpose, key};
 use crate::options::{Allowed, OptionSpec, OptionValue};
 use crate::sequence::{Filler, Sequence};
 use crate::task::{Coordinates, Metric, Sample, Task, TaskSpec};
 
-pub(crate) const PARITY: TaskSpec = TaskSpec {
+pub(crate) static PARITY: TaskSpec = TaskSpec {
     name: "parity",
     title: "Parity of a bit string",
     source: "arXiv 2207.02098, appendix A; settings of arXiv 2411.12537, section 5.1",
     length_meaning: "the bits, which are all tokens",
     scored: "whether the number of ones is odd, at the last bit",
     chance_meaning: "1 / 2",
+    version: 2,
     metric: Metric::TokenAccuracy,
     options: &[],
     build: |options| {
@@ -27,13 +29,14 @@ pub(crate) const PARITY: TaskSpec = TaskSpec {
     },
 };
 
-pub(crate) const ARITHMETIC: TaskSpec = TaskSpec {
+pub(crate) static ARITHMETIC: TaskSpec = TaskSpec {
     name: "modular-arithmetic",
     title: "Modular arithmetic without brackets",
     source: "arXiv 2207.02098, appendix A (simple); settings of arXiv 2411.12537, section 5.1",
     length_meaning: "all tokens: digits and operators in turn and `=` at the end, an odd length has one pad before",
     scored: "the value modulo `modulus` at the `=`, with * before + and -",
-    chance_meaning: "1 / modulus",
+    chance_meaning: "the likeliest value of so many digits, exactly: 0, because a product with a 0 is 0; near 1 / modulus for many",
+    version: 2,
     metric: Metric::TokenAccuracy,
     options: &[OptionSpec {
         name: "modulus",
@@ -62,7 +65,7 @@ struct Parity {
 
 impl Task for Parity {
     fn spec(&self) -> &'static TaskSpec {
-        &crate::tasks::ALL[5]
+        &PARITY
     }
 
     fn options_text(&self) -> String {
@@ -73,7 +76,7 @@ impl Task for Parity {
         3
     }
 
-    fn chance(&self) -> f64 {
+    fn chance(&self, _length: usize) -> f64 {
         0.5
     }
 
@@ -85,9 +88,9 @@ impl Task for Parity {
         (3, 40)
     }
 
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample> {
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
         let filler = Filler::Uniform {
-            draws: Draws::new(self.key, at, Purpose::Filler),
+            draws: Draws::new(self.key, at, attempt, Purpose::Filler),
             low: 1,
             count: 2,
             replaced: Vec::new(),
@@ -143,9 +146,38 @@ impl Arithmetic {
     }
 }
 
+/// Probability of the likeliest value of an expression of `digits` digits, all equally likely as are the
+/// operators: the law of (sum so far, last product) goes from digit to digit. It is settled, to float64,
+/// long before 200 digits.
+fn likeliest_value(m: usize, digits: usize) -> f64 {
+    let uniform = 1.0 / m as f64;
+    let mut law = vec![0.0; m * m];
+    law[..m].fill(uniform);
+    for _ in 1..digits.min(200) {
+        let mut next = vec![0.0; m * m];
+        for (sum, row) in law.chunks(m).enumerate() {
+            for (product, &mass) in row.iter().enumerate() {
+                for digit in 0..m {
+                    // `+` leaves a digit as it is, `-` negates it, and both are as likely.
+                    next[(sum + product) % m * m + digit] += mass * uniform * 2.0 / 3.0;
+                    next[sum * m + product * digit % m] += mass * uniform / 3.0;
+                }
+            }
+        }
+        law = next;
+    }
+    let mut values = vec![0.0; m];
+    for (sum, row) in law.chunks(m).enumerate() {
+        for (product, mass) in row.iter().enumerate() {
+            values[(sum + product) % m] += mass;
+        }
+    }
+    values.into_iter().fold(0.0, f64::max)
+}
+
 impl Task for Arithmetic {
     fn spec(&self) -> &'static TaskSpec {
-        &crate::tasks::ALL[6]
+        &ARITHMETIC
     }
 
     fn options_text(&self) -> String {
@@ -156,8 +188,10 @@ impl Task for Arithmetic {
         self.modulus + 5
     }
 
-    fn chance(&self) -> f64 {
-        1.0 / self.modulus as f64
+    fn chance(&self, length: usize) -> f64 {
+        let (modulus, digits) = (self.modulus, (length / 2).max(1));
+        let known = (ARITHMETIC.name, [modulus as u64, digits as u64, 0]);
+        remembered(known, || likeliest_value(modulus, digits))
     }
 
     fn min_length(&self) -> usize {
@@ -168,9 +202,9 @@ impl Task for Arithmetic {
         (3, 40)
     }
 
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample> {
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
         let digits = at.length / 2;
-        let mut draws = Draws::new(self.key, at, Purpose::Filler);
+        let mut draws = Draws::new(self.key, at, attempt, Purpose::Filler);
         let value = self.value(&mut draws, digits);
         draws.seek(0);
         let (modulus, plus) = (self.modulus as u32, self.plus());

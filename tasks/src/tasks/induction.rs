@@ -8,13 +8,14 @@ use crate::options::{Allowed, OptionSpec, OptionValue};
 use crate::sequence::{Filler, Sequence};
 use crate::task::{Coordinates, Metric, Sample, Task, TaskSpec};
 
-pub(crate) const SPEC: TaskSpec = TaskSpec {
+pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "induction",
     title: "Induction heads",
     source: "Mamba, arXiv 2312.00752, section 4.1.2 and appendix E.1",
     length_meaning: "all tokens, the special token at the end included",
     scored: "the token after the special token at the end",
     chance_meaning: "one of the ordinary tokens at random: 1 / (vocab - 1)",
+    version: 2,
     metric: Metric::TokenAccuracy,
     options: &[OptionSpec {
         name: "vocab",
@@ -41,7 +42,7 @@ struct Induction {
 
 impl Task for Induction {
     fn spec(&self) -> &'static TaskSpec {
-        &crate::tasks::ALL[1]
+        &SPEC
     }
 
     fn options_text(&self) -> String {
@@ -52,7 +53,7 @@ impl Task for Induction {
         self.vocab
     }
 
-    fn chance(&self) -> f64 {
+    fn chance(&self, _length: usize) -> f64 {
         1.0 / (self.vocab as f64 - 1.0)
     }
 
@@ -64,13 +65,13 @@ impl Task for Induction {
         (256, 256)
     }
 
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample> {
-        let mut draws = Draws::new(self.key, at, Purpose::Plan);
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
+        let mut draws = Draws::new(self.key, at, attempt, Purpose::Plan);
         let ordinary = self.vocab - 1;
         let place = draws.below(at.length - 2);
         let answer = draws.below(ordinary) as u32;
         let mut sequence = Sequence::new(Filler::Uniform {
-            draws: Draws::new(self.key, at, Purpose::Filler),
+            draws: Draws::new(self.key, at, attempt, Purpose::Filler),
             low: 0,
             count: ordinary as u32,
             replaced: Vec::new(),

@@ -1,4 +1,4 @@
-//! The tasks, one file a family.
+//! The tasks, one file a family. Each names itself by its own static; this is the only list.
 
 mod copying;
 mod formal;
@@ -9,13 +9,13 @@ mod selective;
 
 use crate::task::TaskSpec;
 
-pub(crate) static ALL: &[TaskSpec] = &[
-    mqar::SPEC,
-    induction::SPEC,
-    selective::SPEC,
-    copying::COPYING,
-    copying::PREFIX_LOOKUP,
-    formal::PARITY,
-    formal::ARITHMETIC,
-    needle::SPEC,
+pub(crate) static ALL: &[&TaskSpec] = &[
+    &mqar::SPEC,
+    &induction::SPEC,
+    &selective::SPEC,
+    &copying::COPYING,
+    &copying::PREFIX_LOOKUP,
+    &formal::PARITY,
+    &formal::ARITHMETIC,
+    &needle::SPEC,
 ];

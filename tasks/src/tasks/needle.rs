@@ -1,6 +1,8 @@
 //! A needle in a haystack at the level of tokens, with the factors of Huang (arXiv 2407.08112, section
 //! 3 and Table 4): depth, kind of haystack (repeated noise against varied filler), kind of value
-//! (word, number, uuid). The needle stands at a sentence boundary; the question comes at the end.
+//! (word, number, uuid). The haystack is cut out of an endless text at a random phase, so that what
+//! stands before the question has the same law at every length. The needle stands at a place: the
+//! haystack's start, a boundary of two sentences, or its end. The question comes last.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -8,7 +10,7 @@ use std::sync::OnceLock;
 use crate::draws::{Draws, Purpose, key};
 use crate::options::{Allowed, OptionSpec, OptionValue, Options};
 use crate::sequence::{Filler, Sequence};
-use crate::task::{Coordinates, Metric, Sample, Task, TaskSpec};
+use crate::task::{Coordinates, Metric, Sample, Split, Task, TaskSpec};
 
 // One vocabulary for every choice of options, so that models are comparable.
 const STOP: u32 = 1;
@@ -59,25 +61,34 @@ const NOISE_WORDS: [&str; 15] = [
     "and", "back", "again",
 ];
 
-/// Words a sentence of the varied haystack, without the full stop.
-static SENTENCES: [usize; 5] = [6, 9, 4, 11, 7];
+/// Words a sentence, without the full stop, of the repeated and of the varied haystack.
+static REPEATED_SENTENCES: [usize; 5] = [4, 4, 4, 3, 4];
+static VARIED_SENTENCES: [usize; 5] = [6, 9, 4, 11, 7];
 
+/// Depths of the grid: 0, 0.1, .. 1.
 const DEPTHS: usize = 11;
 
-pub(crate) const SPEC: TaskSpec = TaskSpec {
+pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "needle",
     title: "Needle in a haystack, token by token",
     source: "Huang, arXiv 2407.08112, section 3; RULER, arXiv 2404.06654, niah",
     length_meaning: "all tokens: haystack, needles, question and answer",
     scored: "all tokens of the value after the question, as one answer",
     chance_meaning: "a value at random: 1/64 for a word, 1/9000000 for a number, 16^-32 for a uuid",
+    version: 2,
     metric: Metric::ExactMatch,
     options: &[
         OptionSpec {
             name: "depth",
-            help: "place of the needle as a fraction of the haystack; random: 0, 0.1, .. 1 in turn",
-            default: OptionValue::Word("random"),
-            allowed: Allowed::WordOrFloat("random", 0.0, 1.0),
+            help: "where the needle is measured, as a fraction of the places; grid: 0, 0.1, .. 1, each as often",
+            default: OptionValue::Word("grid"),
+            allowed: Allowed::WordOrFloat("grid", 0.0, 1.0),
+        },
+        OptionSpec {
+            name: "train_depth",
+            help: "where it is in training; uniform: every place as often",
+            default: OptionValue::Word("uniform"),
+            allowed: Allowed::WordOrFloat("uniform", 0.0, 1.0),
         },
         OptionSpec {
             name: "haystack",
@@ -104,7 +115,10 @@ pub(crate) const SPEC: TaskSpec = TaskSpec {
 struct Needle {
     options: String,
     key: u64,
+    /// Where it is measured; `None` is the grid.
     depth: Option<f64>,
+    /// Where it is in training; `None` is every place.
+    train_depth: Option<f64>,
     varied: bool,
     value: &'static str,
     keys: usize,
@@ -116,6 +130,7 @@ impl Needle {
             options: options.text(),
             key: key(SPEC.name, &options.text()),
             depth: options.float("depth"),
+            train_depth: options.float("train_depth"),
             varied: options.word("haystack") == "varied",
             value: options.word("value"),
             keys: options.integer("keys"),
@@ -152,46 +167,112 @@ impl Needle {
         }
     }
 
-    /// Sentence boundaries of the haystack: the first is 0, the last at or before `len`.
-    fn boundary(&self, index: usize) -> usize {
-        let lengths: &[usize] = if self.varied {
-            &SENTENCES
+    /// The endless text's sentences.
+    fn sentences(&self) -> Sentences {
+        Sentences(if self.varied {
+            &VARIED_SENTENCES
         } else {
-            &[4, 4, 4, 3, 4]
+            &REPEATED_SENTENCES
+        })
+    }
+
+    /// The place of the needle that is asked for, of `count` places, and its depth as a label.
+    fn place(&self, at: &Coordinates, count: usize, draws: &mut Draws) -> (usize, f64) {
+        let last = (count - 1) as f64;
+        let depth = match (at.split, self.train_depth, self.depth) {
+            (Split::Train, Some(depth), _) => depth,
+            (Split::Train, None, _) => draws.below(count) as f64 / last,
+            (_, _, Some(depth)) => depth,
+            (_, _, None) => self.grid_depth(at),
         };
-        let period: usize = lengths.iter().map(|length| length + 1).sum();
-        let within: usize = lengths[..index % lengths.len()]
-            .iter()
-            .map(|length| length + 1)
-            .sum();
-        index / lengths.len() * period + within
+        ((last * depth).round() as usize, depth)
     }
 
-    /// Number of whole sentences in `len` tokens of haystack.
-    fn sentences(&self, len: usize) -> usize {
-        let mut low = 0;
-        let mut high = len + 1;
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            if self.boundary(middle) <= len {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        low
+    /// Each run of eleven examples has every depth once, in an order of its own, so that a number of
+    /// examples that is no multiple of eleven favours none.
+    fn grid_depth(&self, at: &Coordinates) -> f64 {
+        let run = Coordinates {
+            index: at.index / DEPTHS as u64,
+            ..*at
+        };
+        let order = Draws::new(self.key, &run, 0, Purpose::Order).distinct(DEPTHS, DEPTHS);
+        order[(at.index % DEPTHS as u64) as usize] as f64 / (DEPTHS - 1) as f64
     }
 
-    fn filler(&self, at: &Coordinates) -> Filler {
+    fn filler(&self, at: &Coordinates, attempt: u64) -> Filler {
         if !self.varied {
             return Filler::Cycle(&REPEATED);
         }
         Filler::Sentences {
-            draws: Draws::new(self.key, at, Purpose::Filler),
-            lengths: &SENTENCES,
+            draws: Draws::new(self.key, at, attempt, Purpose::Filler),
+            lengths: &VARIED_SENTENCES,
             stop: STOP,
             low: FILLER,
             cumulative: zipf(),
+        }
+    }
+}
+
+/// An endless text: sentences of these numbers of words in turn, each with a full stop.
+#[derive(Clone, Copy)]
+struct Sentences(&'static [usize]);
+
+impl Sentences {
+    fn period(self) -> usize {
+        self.0.iter().map(|words| words + 1).sum()
+    }
+
+    /// Position of the start of a sentence, counted from 0.
+    fn start(self, sentence: usize) -> usize {
+        let within = &self.0[..sentence % self.0.len()];
+        let within: usize = within.iter().map(|words| words + 1).sum();
+        sentence / self.0.len() * self.period() + within
+    }
+
+    /// Number of sentences that start before a position.
+    fn starts_before(self, position: usize) -> usize {
+        let whole = position / self.period() * self.0.len();
+        let rest =
+            (whole..whole + self.0.len()).filter(|&sentence| self.start(sentence) < position);
+        whole + rest.count()
+    }
+}
+
+/// Where a needle can stand in `len` tokens of a text from `phase` on.
+struct Places {
+    text: Sentences,
+    phase: usize,
+    len: usize,
+    /// The first sentence that starts inside.
+    first: usize,
+    /// Sentences that start inside.
+    inside: usize,
+}
+
+impl Places {
+    fn new(text: Sentences, phase: usize, len: usize) -> Self {
+        let first = text.starts_before(phase + 1);
+        let inside = text.starts_before(phase + len) - first;
+        Self {
+            text,
+            phase,
+            len,
+            first,
+            inside,
+        }
+    }
+
+    /// Both ends, and every boundary of two sentences between.
+    fn count(&self) -> usize {
+        self.inside + 2
+    }
+
+    /// Position of a place in the haystack.
+    fn position(&self, place: usize) -> usize {
+        match place {
+            0 => 0,
+            place if place <= self.inside => self.text.start(self.first + place - 1) - self.phase,
+            _ => self.len,
         }
     }
 }
@@ -213,7 +294,7 @@ fn zipf() -> &'static [u64] {
 
 impl Task for Needle {
     fn spec(&self) -> &'static TaskSpec {
-        &crate::tasks::ALL[7]
+        &SPEC
     }
 
     fn options_text(&self) -> String {
@@ -224,7 +305,7 @@ impl Task for Needle {
         VOCAB
     }
 
-    fn chance(&self) -> f64 {
+    fn chance(&self, _length: usize) -> f64 {
         match self.value {
             "word" => 1.0 / WORD_COUNT as f64,
             "number" => 1.0 / 9_000_000.0,
@@ -234,7 +315,7 @@ impl Task for Needle {
 
     fn min_length(&self) -> usize {
         // Two sentences of haystack at least, so that there is a depth.
-        self.boundary(2) + self.keys * self.needle_len() + self.question_len()
+        self.sentences().start(2) + self.keys * self.needle_len() + self.question_len()
     }
 
     fn default_train_lengths(&self) -> (usize, usize) {
@@ -242,35 +323,38 @@ impl Task for Needle {
         (length, length)
     }
 
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample> {
-        let mut draws = Draws::new(self.key, at, Purpose::Plan);
+    fn label_cycle(&self) -> u64 {
+        if self.depth.is_none() {
+            DEPTHS as u64
+        } else {
+            1
+        }
+    }
+
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
+        let mut draws = Draws::new(self.key, at, attempt, Purpose::Plan);
         let hay = at.length - self.keys * self.needle_len() - self.question_len();
-        let sentences = self.sentences(hay);
-        // Depth 0..1 goes over the boundaries 0..=sentences, as the paper places its needle.
-        let depth = self
-            .depth
-            .unwrap_or((at.index % DEPTHS as u64) as f64 / (DEPTHS - 1) as f64);
+        let text = self.sentences();
+        let phase = draws.below(text.period());
+        let places = Places::new(text, phase, hay);
+        let (place, depth) = self.place(at, places.count(), &mut draws);
         let keys = draws.distinct(self.keys, KEY_COUNT);
-        let mut needles: Vec<(usize, usize)> = (0..self.keys)
-            .map(|needle| match needle {
-                0 => ((sentences as f64 * depth) as usize, 0),
-                other => (draws.below(sentences + 1), other),
-            })
-            .collect();
+        let others = (1..self.keys).map(|other| (draws.below(places.count()), other));
+        let mut needles: Vec<(usize, usize)> = std::iter::once((place, 0)).chain(others).collect();
         needles.sort_unstable();
         let values: Vec<Vec<u32>> = keys.iter().map(|_| self.draw_value(&mut draws)).collect();
-        let mut sequence = Sequence::new(self.filler(at));
+        let mut sequence = Sequence::new(self.filler(at, attempt));
         let mut read = 0;
-        for (boundary, needle) in needles {
-            let position = self.boundary(boundary);
-            sequence.filler(read, position - read, false);
+        for (place, needle) in needles {
+            let position = places.position(place);
+            sequence.filler(phase + read, position - read, false);
             read = position;
             let mut tokens = vec![MAGIC, KEYS + keys[needle] as u32, IS];
             tokens.extend(&values[needle]);
             tokens.push(STOP);
             sequence.literal(tokens, false);
         }
-        sequence.filler(read, hay - read, false);
+        sequence.filler(phase + read, hay - read, false);
         sequence.literal(vec![QUESTION, KEYS + keys[0] as u32, IS], false);
         sequence.literal(values[0].clone(), true);
         sequence.label("depth", format!("{depth:.2}"));

@@ -8,13 +8,14 @@ use crate::options::{Allowed, OptionSpec, OptionValue};
 use crate::sequence::{Filler, Sequence};
 use crate::task::{Coordinates, Metric, Sample, Task, TaskSpec};
 
-pub(crate) const SPEC: TaskSpec = TaskSpec {
+pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "selective-copying",
     title: "Selective copying",
     source: "Mamba, arXiv 2312.00752, section 4.1.1 and appendix E.1",
     length_meaning: "all tokens: noise with the data tokens in it, then one marker a data token",
     scored: "the data tokens in order, one at each marker",
     chance_meaning: "a data token at random: 1 / (vocab - 2)",
+    version: 2,
     metric: Metric::TokenAccuracy,
     options: &[
         OptionSpec {
@@ -51,7 +52,7 @@ struct Selective {
 
 impl Task for Selective {
     fn spec(&self) -> &'static TaskSpec {
-        &crate::tasks::ALL[2]
+        &SPEC
     }
 
     fn options_text(&self) -> String {
@@ -62,7 +63,7 @@ impl Task for Selective {
         self.vocab
     }
 
-    fn chance(&self) -> f64 {
+    fn chance(&self, _length: usize) -> f64 {
         1.0 / (self.vocab as f64 - 2.0)
     }
 
@@ -74,8 +75,8 @@ impl Task for Selective {
         (4096, 4096)
     }
 
-    fn make(&self, at: &Coordinates) -> Box<dyn Sample> {
-        let mut draws = Draws::new(self.key, at, Purpose::Plan);
+    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
+        let mut draws = Draws::new(self.key, at, attempt, Purpose::Plan);
         let noise = at.length - self.items;
         let mut places = draws.distinct(self.items, noise);
         places.sort_unstable();

@@ -1,15 +1,20 @@
 //! Suites: architectures, tasks and settings in TOML. Built-in ones live in `tasks/suites/`. A key
-//! that does not exist is an error with the nearest one and its line.
+//! that does not exist is an error with the nearest one and its line; what a number may be stands in
+//! [`crate::bounds`].
+
+mod check;
 
 use std::path::Path;
 
 use serde::Deserialize;
 
+use self::check::Problem;
 use crate::error::{SuiteError, nearest};
-use crate::task::{Task, parse_task};
+use crate::task::Task;
 
 /// A suite. Every part but its tasks and architectures has defaults.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Suite {
     /// One line.
     #[serde(default)]
@@ -17,6 +22,9 @@ pub struct Suite {
     /// What it is for.
     #[serde(default)]
     pub description: String,
+    /// How long it takes, and where.
+    #[serde(default)]
+    pub duration: String,
     /// How models are trained.
     #[serde(default)]
     pub training: Training,
@@ -42,6 +50,7 @@ pub struct Suite {
 
 /// A published figure. Exactly one of `at_least`, `below` and `above` says what is expected.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TargetEntry {
     /// What was found, in a sentence.
     pub claim: String,
@@ -63,7 +72,7 @@ pub struct TargetEntry {
 
 /// Settings of training.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Training {
     /// Optimiser steps.
     pub steps: u64,
@@ -97,7 +106,7 @@ impl Default for Training {
 
 /// Size of every model that does not say otherwise.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ModelSize {
     /// D.
     pub d_model: u32,
@@ -116,7 +125,7 @@ impl Default for ModelSize {
 
 /// Settings of evaluation.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Evaluation {
     /// Examples a length.
     pub samples: u64,
@@ -130,7 +139,7 @@ impl Default for Evaluation {
 
 /// Limits of one unit: a training and its evaluations.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Seconds of wall clock.
     pub time_s: u64,
@@ -149,6 +158,7 @@ impl Default for Limits {
 
 /// An architecture of a suite.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ArchitectureEntry {
     /// As `--arch` takes it.
     pub name: String,
@@ -156,6 +166,7 @@ pub struct ArchitectureEntry {
 
 /// A task of a suite.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskEntry {
     /// As `--task` takes it.
     pub name: String,
@@ -208,76 +219,14 @@ impl TaskEntry {
     }
 }
 
-/// Keys of each table, for messages about others.
-const KEYS: [(&str, &[&str]); 8] = [
-    (
-        "the top level",
-        &[
-            "title",
-            "description",
-            "training",
-            "model",
-            "evaluation",
-            "limits",
-            "architecture",
-            "task",
-            "target",
-        ],
-    ),
-    (
-        "training",
-        &[
-            "steps",
-            "batch",
-            "learning_rates",
-            "warmup_steps",
-            "weight_decay",
-            "clip_norm",
-            "seeds",
-        ],
-    ),
-    ("model", &["d_model", "layers"]),
-    ("evaluation", &["samples"]),
-    ("limits", &["time_s", "memory_bytes"]),
-    ("architecture", &["name"]),
-    (
-        "task",
-        &[
-            "name",
-            "train_length",
-            "train_length_min",
-            "lengths",
-            "samples",
-            "steps",
-            "batch",
-            "learning_rates",
-            "weight_decay",
-            "architectures",
-        ],
-    ),
-    (
-        "target",
-        &[
-            "claim",
-            "source",
-            "architecture",
-            "task",
-            "lengths",
-            "at_least",
-            "below",
-            "above",
-        ],
-    ),
-];
-
 /// The built-in suites, name and text.
 pub fn suites() -> &'static [(&'static str, &'static str)] {
     &[
-        ("quick", include_str!("../suites/quick.toml")),
-        ("smoke", include_str!("../suites/smoke.toml")),
-        ("niah", include_str!("../suites/niah.toml")),
-        ("mqar", include_str!("../suites/mqar.toml")),
-        ("published", include_str!("../suites/published.toml")),
+        ("quick", include_str!("../../suites/quick.toml")),
+        ("smoke", include_str!("../../suites/smoke.toml")),
+        ("niah", include_str!("../../suites/niah.toml")),
+        ("mqar", include_str!("../../suites/mqar.toml")),
+        ("published", include_str!("../../suites/published.toml")),
     ]
 }
 
@@ -311,120 +260,40 @@ impl Suite {
     /// # Errors
     /// A key that does not exist; a value that is not allowed.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, SuiteError> {
-        let toml = |error: toml::de::Error| SuiteError::Toml {
-            origin: origin.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
-        };
-        let value: toml::Table = toml::from_str(text).map_err(toml)?;
-        check_keys(&value, text, origin)?;
-        let suite: Self = toml::from_str(text).map_err(toml)?;
-        suite.validate(origin)?;
-        Ok(suite)
-    }
-
-    fn validate(&self, origin: &str) -> Result<(), SuiteError> {
-        let invalid = |reason: String| {
-            Err(SuiteError::Invalid {
+        let suite: Self = toml::from_str(text).map_err(|error| of_toml(&error, text, origin))?;
+        check::suite(&suite).map_err(|problem| match problem {
+            Problem::Value(reason) => SuiteError::Invalid {
                 origin: origin.to_owned(),
                 reason,
-            })
-        };
-        if self.training.steps == 0 || self.training.batch == 0 || self.training.seeds == 0 {
-            return invalid("steps, batch and seeds of [training] are at least 1".to_owned());
-        }
-        if self.training.learning_rates.is_empty() {
-            return invalid("learning_rates of [training] is empty".to_owned());
-        }
-        for target in &self.targets {
-            let expected = [
-                target.at_least.is_some(),
-                target.below.is_some(),
-                target.above.is_some(),
-            ];
-            if expected.iter().filter(|given| **given).count() != 1 || target.lengths.is_empty() {
-                return invalid(format!(
-                    "target `{}` needs lengths and exactly one of at_least, below and above",
-                    target.claim
-                ));
-            }
-            parse_task(&target.task).map_err(|source| SuiteError::Task {
+            },
+            Problem::Task(source) => SuiteError::Task {
                 origin: origin.to_owned(),
                 source,
-            })?;
-        }
-        for entry in &self.tasks {
-            let task = parse_task(&entry.name).map_err(|source| SuiteError::Task {
-                origin: origin.to_owned(),
-                source,
-            })?;
-            let (min, max) = entry.train_lengths(task.as_ref());
-            if min > max {
-                return invalid(format!(
-                    "task `{}`: train_length_min {min} is above train_length {max}",
-                    entry.name
-                ));
-            }
-            for length in entry.lengths.iter().copied().chain([min, max]) {
-                if !(task.min_length()..=task.max_length()).contains(&length) {
-                    return invalid(format!(
-                        "task `{}` takes lengths {}..{}, not {length}",
-                        entry.name,
-                        task.min_length(),
-                        task.max_length()
-                    ));
-                }
-            }
-        }
-        Ok(())
+            },
+        })?;
+        Ok(suite)
     }
 }
 
-fn check_keys(value: &toml::Table, text: &str, origin: &str) -> Result<(), SuiteError> {
-    let keys_of = |table: &str| {
-        KEYS.iter()
-            .find(|(name, _)| *name == table)
-            .expect("known")
-            .1
-    };
-    let check = |table: &str, found: &toml::Table| -> Result<(), SuiteError> {
-        let known = keys_of(table);
-        match found.keys().find(|key| !known.contains(&key.as_str())) {
-            None => Ok(()),
-            Some(key) => Err(SuiteError::UnknownKey {
+/// The parser's error; of a key that does not exist, with the nearest that does.
+fn of_toml(error: &toml::de::Error, text: &str, origin: &str) -> SuiteError {
+    let message = error.message();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match (message.starts_with("unknown field"), quoted.next()) {
+        (true, Some(key)) => {
+            let known: Vec<&str> = quoted.collect();
+            let before = error.span().map_or("", |span| &text[..span.start]);
+            SuiteError::UnknownKey {
                 origin: origin.to_owned(),
-                line: line_of(text, key),
-                key: key.clone(),
+                line: 1 + before.matches('\n').count(),
+                key: key.to_owned(),
                 nearest: nearest(key, known.iter().copied()),
-                table: if table == "the top level" {
-                    table.to_owned()
-                } else {
-                    format!("[{table}]")
-                },
                 known: known.join(", "),
-            }),
-        }
-    };
-    check("the top level", value)?;
-    for (name, part) in value {
-        match part {
-            toml::Value::Table(table) => check(name, table)?,
-            toml::Value::Array(tables) => {
-                for table in tables.iter().filter_map(toml::Value::as_table) {
-                    check(name, table)?;
-                }
             }
-            _ => {}
         }
+        _ => SuiteError::Toml {
+            origin: origin.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        },
     }
-    Ok(())
-}
-
-/// The first line on which a key is set or opens a table.
-fn line_of(text: &str, key: &str) -> usize {
-    let found = text.lines().position(|line| {
-        let line = line.trim_start().trim_start_matches('[').trim_start();
-        line.strip_prefix(key)
-            .is_some_and(|rest| rest.trim_start().starts_with(['=', ']', '.']))
-    });
-    found.map_or(1, |index| index + 1)
 }

@@ -1,0 +1,122 @@
+//! Whether a suite's values make sense, each on its own and together.
+
+use super::{Suite, TargetEntry, TaskEntry, Training};
+use crate::bounds::{self, check};
+use crate::error::TaskError;
+use crate::task::{Task, parse_task};
+
+/// What is wrong with a suite.
+#[derive(Debug)]
+pub enum Problem {
+    /// A value, in a sentence.
+    Value(String),
+    /// A task that cannot be made.
+    Task(TaskError),
+}
+
+impl From<String> for Problem {
+    fn from(sentence: String) -> Self {
+        Self::Value(sentence)
+    }
+}
+
+/// The first value that makes no sense.
+pub fn suite(suite: &Suite) -> Result<(), Problem> {
+    training(&suite.training)?;
+    check("d_model of [model]", suite.model.d_model, &bounds::D_MODEL)?;
+    check("layers of [model]", suite.model.layers, &bounds::LAYERS)?;
+    check(
+        "samples of [evaluation]",
+        suite.evaluation.samples,
+        &bounds::SAMPLES,
+    )?;
+    check("time_s of [limits]", suite.limits.time_s, &bounds::TIME_S)?;
+    if let Some(bytes) = suite.limits.memory_bytes {
+        check("memory_bytes of [limits]", bytes, &bounds::MEMORY_BYTES)?;
+    }
+    suite.targets.iter().try_for_each(target)?;
+    suite.tasks.iter().try_for_each(task)
+}
+
+fn training(training: &Training) -> Result<(), Problem> {
+    let named = |key: &str| format!("{key} of [training]");
+    check(&named("steps"), training.steps, &bounds::STEPS)?;
+    check(&named("batch"), training.batch, &bounds::BATCH)?;
+    check(&named("seeds"), training.seeds, &bounds::SEEDS)?;
+    let warmup = 0..=*bounds::STEPS.end();
+    check(&named("warmup_steps"), training.warmup_steps, &warmup)?;
+    let (decay, clip) = (training.weight_decay, training.clip_norm);
+    check(&named("weight_decay"), decay, &bounds::WEIGHT_DECAY)?;
+    check(&named("clip_norm"), clip, &bounds::CLIP_NORM)?;
+    learning_rates(&training.learning_rates, "[training]")
+}
+
+fn learning_rates(rates: &[f64], of: &str) -> Result<(), Problem> {
+    if rates.is_empty() {
+        return Err(format!("learning_rates of {of} is empty; give at least one").into());
+    }
+    let each = |&rate: &f64| {
+        check(
+            &format!("a learning rate of {of}"),
+            rate,
+            &bounds::LEARNING_RATE,
+        )
+    };
+    Ok(rates.iter().try_for_each(each)?)
+}
+
+fn task(entry: &TaskEntry) -> Result<(), Problem> {
+    let of = format!("task `{}`", entry.name);
+    let named = |key: &str| format!("{key} of {of}");
+    if let Some(steps) = entry.steps {
+        check(&named("steps"), steps, &bounds::STEPS)?;
+    }
+    if let Some(batch) = entry.batch {
+        check(&named("batch"), batch, &bounds::BATCH)?;
+    }
+    if let Some(samples) = entry.samples {
+        check(&named("samples"), samples, &bounds::SAMPLES)?;
+    }
+    if let Some(decay) = entry.weight_decay {
+        check(&named("weight_decay"), decay, &bounds::WEIGHT_DECAY)?;
+    }
+    if let Some(rates) = &entry.learning_rates {
+        learning_rates(rates, &of)?;
+    }
+    if entry.architectures.as_ref().is_some_and(Vec::is_empty) {
+        let key = named("architectures");
+        return Err(format!("{key} is empty; leave it out for the suite's").into());
+    }
+    let task = parse_task(&entry.name).map_err(Problem::Task)?;
+    let (min, max) = entry.train_lengths(task.as_ref());
+    if min > max {
+        return Err(format!("{of}: train_length_min {min} is above train_length {max}").into());
+    }
+    let mut all = entry.lengths.iter().copied().chain([min, max]);
+    all.try_for_each(|length| check_length(task.as_ref(), length, &of))
+}
+
+fn target(target: &TargetEntry) -> Result<(), Problem> {
+    let of = format!("target `{}`", target.claim);
+    let limits = [target.at_least, target.below];
+    let given = limits.iter().flatten().count() + usize::from(target.above.is_some());
+    if given != 1 || target.lengths.is_empty() {
+        return Err(
+            format!("{of} needs lengths and exactly one of at_least, below and above").into(),
+        );
+    }
+    for limit in limits.into_iter().flatten() {
+        check(&format!("the accuracy of {of}"), limit, &bounds::ACCURACY)?;
+    }
+    let task = parse_task(&target.task).map_err(Problem::Task)?;
+    let mut lengths = target.lengths.iter();
+    lengths.try_for_each(|&length| check_length(task.as_ref(), length, &of))
+}
+
+fn check_length(task: &dyn Task, length: usize, of: &str) -> Result<(), Problem> {
+    let (min, max) = (task.min_length(), task.max_length());
+    if (min..=max).contains(&length) {
+        return Ok(());
+    }
+    Err(format!("{of} takes lengths {min}..{max}, not {length}").into())
+}

@@ -1,0 +1,95 @@
+//! Every allowed option and length makes an example, in bounded time.
+
+use std::time::{Duration, Instant};
+
+use longhaul_tasks::{Allowed, Coordinates, Split, TaskSpec, parse_task, registry};
+
+/// Values from one end of what an option allows to the other.
+fn values(allowed: Allowed) -> Vec<String> {
+    match allowed {
+        Allowed::Integer(min, max) => {
+            let middle = ((min.max(1) * max) as f64).sqrt() as u64;
+            [min, min + 1, middle, max].map(|v| v.to_string()).to_vec()
+        }
+        Allowed::Float(min, max) => [min, (min + max) / 3.0, 1.0, 3.0, max]
+            .map(|v| v.clamp(min, max).to_string())
+            .to_vec(),
+        Allowed::Boolean => vec!["false".to_owned(), "true".to_owned()],
+        Allowed::Words(words) => words.iter().map(|&word| word.to_owned()).collect(),
+        Allowed::WordOrFloat(word, min, max) => {
+            vec![
+                word.to_owned(),
+                min.to_string(),
+                "0.37".to_owned(),
+                max.to_string(),
+            ]
+        }
+    }
+}
+
+/// Every combination of those values.
+fn combinations(spec: &TaskSpec) -> Vec<String> {
+    spec.options
+        .iter()
+        .fold(vec![String::new()], |texts, option| {
+            let values = values(option.allowed);
+            let more = |text: &String| -> Vec<String> {
+                let more = values
+                    .iter()
+                    .map(|value| format!("{text},{}={value}", option.name));
+                more.collect()
+            };
+            texts.iter().flat_map(more).collect()
+        })
+}
+
+#[test]
+fn all_options_and_lengths_make_an_example_in_bounded_time() {
+    for spec in registry() {
+        let mut made = 0;
+        for options in combinations(spec) {
+            let text = format!("{}:{}", spec.name, options.trim_start_matches(','));
+            // Options that do not go together are refused by name.
+            let Ok(task) = parse_task(&text) else {
+                continue;
+            };
+            let min = task.min_length();
+            for (length, most) in [
+                (min, 2000),
+                (min + 1, 2000),
+                (2 * min, 2000),
+                (1 << 20, 30_000),
+            ] {
+                // A million tokens are tried with a few options only.
+                made += 1;
+                if length == 1 << 20 && made % 97 != 0 {
+                    continue;
+                }
+                for split in [Split::Train, Split::Validation, Split::Test] {
+                    let begun = Instant::now();
+                    let at = Coordinates {
+                        split,
+                        length,
+                        seed: 0,
+                        index: 5,
+                    };
+                    let sample = task.sample(&at).expect(&text);
+                    assert_eq!(sample.len(), length, "{text}");
+                    let took = begun.elapsed();
+                    assert!(
+                        took < Duration::from_millis(most),
+                        "{text} at {length}: {took:?}"
+                    );
+                }
+                let begun = Instant::now();
+                let chance = task.chance(length);
+                assert!(
+                    (0.0..=1.0).contains(&chance),
+                    "{text} at {length}: {chance}"
+                );
+                assert!(begun.elapsed() < Duration::from_secs(20), "{text}: chance");
+            }
+        }
+        assert!(made > 0, "{}", spec.name);
+    }
+}
