@@ -7,7 +7,8 @@ use clap::Parser;
 use crate::cli::{Cli, Command, WorkerJob};
 use crate::commands;
 use crate::exit::{self, CommandError};
-use crate::{catalogue, logging, machine, worker};
+use crate::worker::pipe;
+use crate::{catalogue, logging, worker};
 
 /// The program: reads the command line, calls one command, and turns its end into an exit code.
 pub fn main() -> ExitCode {
@@ -38,38 +39,24 @@ pub fn main() -> ExitCode {
 /// A worker's life: its job comes on standard input, its answer goes to what was standard output.
 /// Whatever a plugin prints goes to standard error, so that it cannot disturb the answer.
 fn work(job: WorkerJob) -> Result<u8, CommandError> {
-    if job == WorkerJob::Train {
-        return worker::work();
-    }
-    let mut answer = machine::private_stdout().map_err(CommandError::environment)?;
-    let mut line = String::new();
-    std::io::stdin()
-        .read_line(&mut line)
-        .map_err(CommandError::environment)?;
-    let text = match job {
-        WorkerJob::Describe => {
-            #[derive(serde::Deserialize)]
-            struct Library {
-                library: std::path::PathBuf,
-            }
-            let Library { library } = parse(&line)?;
-            let plugin = catalogue::describe_here(&library)?;
-            serde_json::to_string(&plugin).map_err(CommandError::usage)?
+    let text = pipe::open()?;
+    pipe::conclude(match job {
+        WorkerJob::Train => {
+            worker::work(&text);
+            return Ok(exit::OK);
         }
-        WorkerJob::Check => commands::check::work(parse(&line)?)?,
-        WorkerJob::Bench => commands::bench::work(&parse(&line)?)?,
-        WorkerJob::Checkpoint => commands::checkpoint::work(&parse(&line)?)?,
-        WorkerJob::Train => unreachable!("handled above"),
-    };
-    use std::io::Write;
-    writeln!(answer, "{text}").map_err(CommandError::environment)?;
+        WorkerJob::Describe => pipe::parse::<catalogue::Library>(&text)
+            .and_then(|library| catalogue::describe_here(&library.library))
+            .map(pipe::answer),
+        WorkerJob::Check => pipe::parse(&text)
+            .and_then(commands::check::work)
+            .map(pipe::answer),
+        WorkerJob::Bench => pipe::parse(&text)
+            .and_then(|job| commands::bench::work(&job))
+            .map(pipe::answer),
+        WorkerJob::Checkpoint => pipe::parse(&text)
+            .and_then(|job| commands::checkpoint::work(&job))
+            .map(pipe::answer),
+    });
     Ok(exit::OK)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, CommandError> {
-    serde_json::from_str(line).map_err(|error| {
-        CommandError::usage(format!(
-            "`longhaul worker` is started by other commands: {error}"
-        ))
-    })
 }

@@ -1,6 +1,6 @@
 //! `longhaul bench`: the speed of a model, timed in a worker of its own; one JSON line.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::data::{Batch, Logits, TrainConfig};
@@ -8,11 +8,12 @@ use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{ArchSpec, ModelSize};
-use crate::catalogue::{Catalogue, run_worker};
+use crate::catalogue::Catalogue;
 use crate::cli::{BenchArgs, BenchMode};
 use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED};
+use crate::launch::{Limits, ask};
 
 /// Tokens read before single steps are timed.
 const PROMPT: usize = 64;
@@ -39,7 +40,7 @@ pub struct BenchJob {
 
 /// What it answers: the command's one line.
 #[derive(Debug, Serialize, Deserialize)]
-struct BenchResult {
+pub struct BenchResult {
     architecture: String,
     options: String,
     mode: String,
@@ -104,20 +105,17 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         task: args.task.clone(),
         seconds: args.seconds,
     };
-    let job = serde_json::to_value(job).expect("plain data");
-    let limit = Duration::from_secs_f64(600.0 + 20.0 * args.seconds);
-    let line = run_worker("bench", &job, limit).map_err(|message| CommandError {
-        code: FAILED,
-        message,
-    })?;
+    let limits = Limits::of_time((600.0 + 20.0 * args.seconds) as u64);
+    let result: BenchResult = ask("bench", &job, &limits).map_err(|error| error.or_code(FAILED))?;
+    let line = serde_json::to_string(&result).expect("plain data");
     print(&format!("{line}\n")).map(|()| 0)
 }
 
-/// The worker's side: builds, warms up, times, and gives the line.
+/// The worker's side: builds, warms up, and times.
 ///
 /// # Errors
 /// The plugin's.
-pub fn work(job: &BenchJob) -> Result<String, CommandError> {
+pub fn work(job: &BenchJob) -> Result<BenchResult, CommandError> {
     let failed = |error: ClientError| CommandError {
         code: FAILED,
         message: error.to_string(),
@@ -165,7 +163,7 @@ pub fn work(job: &BenchJob) -> Result<String, CommandError> {
         state_bytes,
         peak_memory_bytes: crate::machine::peak_memory(),
     };
-    Ok(serde_json::to_string(&result).expect("plain data"))
+    Ok(result)
 }
 
 /// Calls until both the least time and the fewest repetitions are reached; the first call is not

@@ -2,7 +2,6 @@
 //! crash is a failed check and the others still run.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use longhaul_conformance::{CHECKS, Check, Outcome, Subject};
 use longhaul_plugin_api::client::LoadedPlugin;
@@ -10,15 +9,17 @@ use longhaul_plugin_api::metadata::OptionValue;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{ArchSpec, Value};
-use crate::catalogue::{Catalogue, Plugin, run_worker};
+use crate::catalogue::{Catalogue, describe};
 use crate::cli::CheckArgs;
 use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED, OK};
+use crate::launch::{AskError, Limits, ask};
 use crate::table::columns;
+use crate::text;
 
-/// Longest that one check may take.
-const LIMIT: Duration = Duration::from_secs(300);
+/// Longest that one check may take, in seconds of its own.
+const LIMIT: u64 = 300;
 
 /// What a worker is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct CheckJob {
 
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
-struct CheckResult {
+pub struct CheckResult {
     architecture: String,
     check: String,
     passed: bool,
@@ -40,6 +41,7 @@ struct CheckResult {
     #[serde(default)]
     skipped: bool,
     worst: Option<f64>,
+    #[serde(deserialize_with = "text::as_block")]
     detail: String,
 }
 
@@ -98,7 +100,7 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
             args.skip.contains(&whole)
         };
         for check in wanted.iter().filter(|check| !is_skipped(check)) {
-            let result = run_one(spec, check.name, &device);
+            let result = run_one(spec, check.name, &device)?;
             failed += usize::from(!result.passed);
             if args.json {
                 print(&format!(
@@ -154,12 +156,7 @@ fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
         let catalogue = Catalogue::scan(&args.plugins)?;
         return Ok(vec![ArchSpec::parse(&args.subject, &catalogue)?]);
     }
-    let job = serde_json::json!({ "library": path });
-    let line = run_worker("describe", &job, LIMIT).map_err(|reason| CommandError {
-        code: FAILED,
-        message: reason,
-    })?;
-    let plugin: Plugin = serde_json::from_str(&line).map_err(CommandError::usage)?;
+    let plugin = describe(path).map_err(|error| error.or_code(FAILED))?;
     let names: Vec<String> = plugin
         .architectures
         .iter()
@@ -174,7 +171,7 @@ fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
         .collect()
 }
 
-fn run_one(spec: &ArchSpec, check: &str, device: &str) -> CheckResult {
+fn run_one(spec: &ArchSpec, check: &str, device: &str) -> Result<CheckResult, CommandError> {
     let job = CheckJob {
         library: spec.library.clone(),
         architecture: spec.architecture.clone(),
@@ -182,24 +179,25 @@ fn run_one(spec: &ArchSpec, check: &str, device: &str) -> CheckResult {
         check: check.to_owned(),
         device: device.to_owned(),
     };
-    let job = serde_json::to_value(job).expect("plain data");
-    let answer = run_worker("check", &job, LIMIT)
-        .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()));
-    answer.unwrap_or_else(|reason| CheckResult {
-        architecture: spec.architecture.clone(),
-        check: check.to_owned(),
-        passed: false,
-        skipped: false,
-        worst: None,
-        detail: reason,
-    })
+    match ask("check", &job, &Limits::of_time(LIMIT)) {
+        Err(error @ AskError::Interrupted) => Err(error.or_code(FAILED)),
+        Err(lost) => Ok(CheckResult {
+            architecture: spec.architecture.clone(),
+            check: check.to_owned(),
+            passed: false,
+            skipped: false,
+            worst: None,
+            detail: lost.to_string(),
+        }),
+        Ok(result) => Ok(result),
+    }
 }
 
-/// The worker's side: one check, one JSON line.
+/// The worker's side: one check.
 ///
 /// # Errors
 /// A library that cannot be opened.
-pub fn work(job: CheckJob) -> Result<String, CommandError> {
+pub fn work(job: CheckJob) -> Result<CheckResult, CommandError> {
     let plugin = LoadedPlugin::open(&job.library, crate::logging::plugin_log)
         .map_err(CommandError::usage)?;
     let info = plugin.info().clone();
@@ -240,13 +238,12 @@ pub fn work(job: CheckJob) -> Result<String, CommandError> {
         detail,
     } = (check.run)(&subject);
     let worst = worst.filter(|worst| worst.is_finite());
-    let result = CheckResult {
+    Ok(CheckResult {
         architecture: job.architecture,
         check: job.check,
         passed,
         skipped,
         worst,
         detail,
-    };
-    Ok(serde_json::to_string(&result).expect("plain data"))
+    })
 }

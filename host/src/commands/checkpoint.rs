@@ -2,23 +2,23 @@
 //! values runs in a worker.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::did_you_mean;
-use crate::catalogue::{Catalogue, run_worker};
+use crate::catalogue::Catalogue;
 use crate::checkpoint::files::{Folder, Tensors};
 use crate::checkpoint::load::{LoadError, Understood};
 use crate::checkpoint::verify::{GRADIENT_OF, Row, verify};
 use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, VerifyArgs};
 use crate::commands::{devices, print};
 use crate::device::{self, Devices};
-use crate::exit::{CommandError, FAILED, OK};
+use crate::exit::{CommandError, FAILED, OK, USAGE};
+use crate::launch::{self, Limits};
 use crate::table::columns;
 
-/// Longest that a worker may take.
-const LIMIT: Duration = Duration::from_secs(3600);
+/// Longest that a worker may take, in seconds of its own.
+const LIMIT: u64 = 3600;
 
 /// What a worker is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -179,9 +179,7 @@ pub fn ask_library(
         verify_on,
         threads: args.threads.max(1),
     };
-    let job = serde_json::to_value(job).expect("plain data");
-    let line = run_worker("checkpoint", &job, LIMIT).map_err(CommandError::usage)?;
-    serde_json::from_str(&line).map_err(CommandError::usage)
+    launch::ask("checkpoint", &job, &Limits::of_time(LIMIT)).map_err(|error| error.or_code(USAGE))
 }
 
 /// The plugin that reads a checkpoint of this `model_type`.
@@ -222,12 +220,11 @@ pub fn library_for(folder: &Folder, catalogue: &Catalogue) -> Result<PathBuf, Co
 ///
 /// # Errors
 /// Whatever does not fit.
-pub fn work(job: &CheckpointJob) -> Result<String, CommandError> {
-    let answer = look(job).map_err(|error| CommandError {
+pub fn work(job: &CheckpointJob) -> Result<Answer, CommandError> {
+    look(job).map_err(|error| CommandError {
         code: FAILED,
         message: error.to_string(),
-    })?;
-    Ok(serde_json::to_string(&answer).expect("plain data"))
+    })
 }
 
 fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {

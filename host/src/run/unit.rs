@@ -2,13 +2,14 @@
 //! evaluation. Every planned length ends up with a record, whatever happens, unless the run stops.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use longhaul_results::{Measurement, Status, TrainingPoint};
 
 use crate::architecture::ArchSpec;
 use crate::device::Devices;
-use crate::run::child::{End, Limits, run_worker};
+use crate::launch::{self, Limits};
+use crate::run::child::{End, run_worker};
 use crate::run::plan::Unit;
 use crate::run::records::Common;
 use crate::worker::protocol::{Evaluation, FailureKind, Job, Message, Training};
@@ -87,7 +88,7 @@ pub fn run_unit(
         settings,
         device,
         common: Common::new(&settings.run_id, device, task.as_ref()),
-        deadline: Instant::now() + Duration::from_secs(settings.time_s),
+        time_left: Duration::from_secs(settings.time_s),
         train: work.train,
         left: work.evaluations.clone(),
         say,
@@ -104,7 +105,7 @@ struct Runner<'a> {
     settings: &'a Settings,
     device: &'a str,
     common: Common,
-    deadline: Instant,
+    time_left: Duration,
     train: bool,
     left: Vec<(usize, u64)>,
     say: &'a mut dyn FnMut(Event),
@@ -123,8 +124,8 @@ impl Runner<'_> {
     fn worker(&mut self, cancel: &AtomicBool) -> bool {
         let job = self.job();
         let limits = Limits {
-            deadline: self.deadline,
-            time_s: self.settings.time_s,
+            time: Some(self.time_left),
+            silence: launch::SILENCE,
             memory_bytes: self.settings.memory_bytes,
         };
         let mut heard = Heard {
@@ -135,9 +136,17 @@ impl Runner<'_> {
         (self.say)(Event::Lengths(
             self.left.iter().map(|left| left.0).collect(),
         ));
-        let end = run_worker(&job, &limits, cancel, &mut |message| {
+        let (end, own_time) = run_worker(&job, &limits, cancel, &mut |message| {
             self.hear(message, &mut heard)
         });
+        self.time_left = self.time_left.saturating_sub(own_time);
+        let end = match end {
+            // An earlier worker of the unit may have used a part of it.
+            End::TimedOut { .. } => End::TimedOut {
+                time_s: self.settings.time_s,
+            },
+            end => end,
+        };
         match end {
             End::Cancelled => return false,
             End::Failed {
@@ -372,7 +381,7 @@ mod tests {
             settings: &settings,
             device: "cpu",
             common: Common::new("id", "cpu", task.as_ref()),
-            deadline: Instant::now(),
+            time_left: Duration::ZERO,
             train: true,
             left: work.evaluations.clone(),
             say: &mut say,
@@ -386,6 +395,7 @@ mod tests {
         End::Died {
             status: std::os::unix::process::ExitStatusExt::from_raw(11),
             last_line: String::new(),
+            system_killed: None,
         }
     }
 

@@ -1,7 +1,5 @@
 //! One job from start to end: load, build, train or read back, evaluate.
 
-use std::io::Read;
-
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::error::ErrorKind;
 use longhaul_tasks::{Task, TaskError, parse_task};
@@ -10,7 +8,6 @@ use crate::architecture::ModelSize;
 use crate::checkpoint::files::Folder;
 use crate::checkpoint::load::{LoadError, Understood};
 use crate::device;
-use crate::exit::CommandError;
 use crate::run::plan::Checkpoint;
 use crate::worker::clock::Clock;
 use crate::worker::evaluate::evaluate;
@@ -77,32 +74,15 @@ impl From<TaskError> for Failure {
     }
 }
 
-/// Does the job that stands on standard input. Returns the process's exit code: 0 whenever the host
-/// was told how it went.
-///
-/// # Errors
-/// No pipe, or no job on it.
-pub fn work() -> Result<u8, CommandError> {
-    // A worker without its host is of no use, and the first to go when memory is short.
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    pipe::take_stdout().map_err(CommandError::environment)?;
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(CommandError::environment)?;
-    let job: Job = serde_json::from_str(&text).map_err(|error| {
-        CommandError::usage(format!(
-            "`longhaul worker` is started by other commands: {error}"
-        ))
-    })?;
-    if let Err(failure) = run(&job) {
+/// Does a job and tells the host how it went.
+pub fn work(job: &str) {
+    let job: Result<Job, Failure> = pipe::parse(job).map_err(|error| Failure::error(error.message));
+    if let Err(failure) = job.and_then(|job| run(&job)) {
         send(&Message::Failed {
             kind: failure.kind,
             reason: failure.reason,
         });
     }
-    Ok(crate::exit::OK)
 }
 
 fn run(job: &Job) -> Result<(), Failure> {

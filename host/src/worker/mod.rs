@@ -7,7 +7,7 @@ mod clock;
 mod evaluate;
 mod job;
 pub mod models;
-mod pipe;
+pub mod pipe;
 pub mod protocol;
 mod train;
 

@@ -1,0 +1,139 @@
+//! Workers that answer a question: describing, checking, timing, looking at a checkpoint.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Ended, Heard, Limits, run};
+use crate::exit::{CommandError, INTERRUPTED};
+use crate::run::interrupt::Listener;
+use crate::text;
+
+/// One line of a worker that answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply<T> {
+    /// An answer, or a part of it.
+    Answer(T),
+    /// There is no answer, or no more of it.
+    Refusal {
+        /// Exit code that the command should have.
+        code: u8,
+        /// Why.
+        #[serde(deserialize_with = "text::as_block")]
+        message: String,
+    },
+    /// That was all.
+    End,
+}
+
+/// Why a worker did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It said why it cannot.
+    #[error("{message}")]
+    Refused {
+        /// Exit code that the command should have.
+        code: u8,
+        /// Why.
+        message: String,
+    },
+    /// It ended otherwise, as these words say.
+    #[error("{0}")]
+    Lost(String),
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl AskError {
+    /// The command's error: a worker that was lost is a failure of what was asked.
+    pub fn or_code(self, code: u8) -> CommandError {
+        let code = match self {
+            Self::Interrupted => INTERRUPTED,
+            _ => code,
+        };
+        CommandError {
+            code,
+            message: self.to_string(),
+        }
+    }
+}
+
+/// Has a worker answer one question.
+///
+/// # Errors
+/// Its refusal, its end, or Ctrl-C.
+pub fn ask<A: DeserializeOwned>(
+    job: &str,
+    question: &impl Serialize,
+    limits: &Limits,
+) -> Result<A, AskError> {
+    let mut last = None;
+    ask_each(job, question, limits, &mut |answer| last = Some(answer))?;
+    last.ok_or_else(|| AskError::Lost("it ended without an answer".to_owned()))
+}
+
+/// Has a worker answer a question in parts; `on` hears each as it comes.
+///
+/// # Errors
+/// Its refusal, its end, or Ctrl-C: then some parts may be missing.
+pub fn ask_each<A: DeserializeOwned>(
+    job: &str,
+    question: &impl Serialize,
+    limits: &Limits,
+    on: &mut dyn FnMut(A),
+) -> Result<(), AskError> {
+    let input = serde_json::to_vec(question).expect("a question serialises");
+    let interrupt = Listener::new()
+        .map_err(|error| AskError::Lost(format!("no handler for Ctrl-C: {error}")))?;
+    let mut refusal = None;
+    let report = run(job, &input, limits, interrupt.flag(), &mut |line| {
+        match serde_json::from_slice(line) {
+            Ok(Reply::Answer(answer)) => on(answer),
+            Ok(Reply::End) => return Heard::Enough,
+            Ok(Reply::Refusal { code, message }) => {
+                refusal = Some(AskError::Refused { code, message });
+                return Heard::Enough;
+            }
+            Err(error) => return Heard::Impossible(format!("what cannot be read: {error}")),
+        }
+        Heard::More
+    });
+    match (refusal, report.ended) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Ended::Enough) => Ok(()),
+        (None, Ended::Cancelled) => Err(AskError::Interrupted),
+        (None, ended) => Err(AskError::Lost(words(&ended, limits.time))),
+    }
+}
+
+/// How a worker ended, in words that follow on its name.
+fn words(ended: &Ended, limit: Option<Duration>) -> String {
+    match ended {
+        Ended::Enough | Ended::Cancelled => "it ended without an answer".to_owned(),
+        Ended::Impossible(what) => format!("its worker said {what}"),
+        Ended::Died {
+            status, last_line, ..
+        } => {
+            let how = crate::signals::describe(*status);
+            if last_line.is_empty() {
+                format!("it died: {how}")
+            } else {
+                format!("it died: {how}: {last_line}")
+            }
+        }
+        Ended::TimedOut => format!(
+            "it took longer than {} s",
+            limit.unwrap_or_default().as_secs()
+        ),
+        Ended::Silent { limit } => format!("it said nothing for {} s", limit.as_secs()),
+        Ended::OutOfMemory { used, limit } => format!(
+            "it took {} MiB of memory, over the limit of {} MiB",
+            used >> 20,
+            limit >> 20
+        ),
+        Ended::NotStarted { reason } => reason.clone(),
+    }
+}
