@@ -139,7 +139,8 @@ pub struct RunArgs {
     /// With --resume: try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
-    /// Seconds that a training with its evaluations may take
+    /// Seconds that a training with its evaluations may take; waiting for a
+    /// processor does not count [default: no limit, but an hour of silence]
     #[arg(long, value_name = "SECONDS")]
     pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
@@ -184,7 +185,8 @@ pub struct EvalArgs {
     /// Try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
-    /// Seconds that the evaluations of a model may take
+    /// Seconds that the evaluations of a model may take; waiting for a
+    /// processor does not count [default: as the run]
     #[arg(long, value_name = "SECONDS")]
     pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
@@ -462,9 +464,10 @@ pub struct CheckpointEvalArgs {
     /// With --resume: try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
-    /// Seconds that the evaluations of a checkpoint on a task may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    pub time_limit: u64,
+    /// Seconds that the evaluations of a checkpoint on a task may take; waiting
+    /// for a processor does not count [default: no limit, but an hour of silence]
+    #[arg(long, value_name = "SECONDS")]
+    pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,

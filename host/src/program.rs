@@ -8,12 +8,13 @@ use crate::cli::{Cli, Command, WorkerJob};
 use crate::commands;
 use crate::exit::{self, CommandError};
 use crate::worker::pipe;
-use crate::{catalogue, logging, worker};
+use crate::{catalogue, logging, signals, worker};
 
 /// The program: reads the command line, calls one command, and turns its end into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(cli.verbose, cli.quiet);
+    signals::survive_file_limits();
     let ended = match &cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Eval(args) => commands::eval::run(args),

@@ -132,6 +132,8 @@ pub struct LoadedModel {
     parameters: Vec<ParameterInfo>,
     /// What the training asked for that was begun last.
     reporting: Reporting,
+    /// Its peak learning rate.
+    learning_rate: f64,
 }
 
 impl LoadedModel {
@@ -149,17 +151,15 @@ impl LoadedModel {
         if parameters.is_empty() {
             return Err(lie("no parameter".to_owned()));
         }
-        for (index, parameter) in parameters.iter().enumerate() {
+        let mut names = std::collections::HashSet::new();
+        for parameter in &parameters {
             if parameter.is_empty() {
                 return Err(lie(format!(
                     "parameter `{}` without values",
                     parameter.name
                 )));
             }
-            if parameters[..index]
-                .iter()
-                .any(|other| other.name == parameter.name)
-            {
+            if !names.insert(parameter.name.as_str()) {
                 return Err(lie(format!("two parameters named `{}`", parameter.name)));
             }
         }
@@ -168,6 +168,7 @@ impl LoadedModel {
             model,
             parameters,
             reporting: Reporting::default(),
+            learning_rate: f64::INFINITY,
         })
     }
 
@@ -215,6 +216,7 @@ impl LoadedModel {
         let begun = self.model.begin_training(config.clone());
         unwrap(&self.plugin, "begin_training", begun)?;
         self.reporting = config.reporting();
+        self.learning_rate = config.learning_rate;
         Ok(())
     }
 
@@ -287,6 +289,7 @@ impl LoadedModel {
         let session = unwrap(&self.plugin, "new_session", self.model.new_session(rows))?;
         Ok(LoadedSession {
             plugin: self.plugin.clone(),
+            position: session.position(),
             session,
         })
     }
@@ -314,13 +317,43 @@ impl LoadedModel {
                 report.correct, report.scored
             )));
         }
+        if report.loss < -NLL_ROUNDING || report.loss > f64::from(f32::MAX) {
+            return Err(lie(format!(
+                "a loss of {}, which no mean negative log likelihood can be",
+                report.loss
+            )));
+        }
+        // Of gradients alone no learning rate is asked for.
+        let most = self.learning_rate * 1.000_001;
+        if call == "train_step" && !(0.0..=most).contains(&report.learning_rate) {
+            return Err(lie(format!(
+                "a learning rate of {} of at most {}",
+                report.learning_rate, self.learning_rate
+            )));
+        }
         Ok(report)
+    }
+}
+
+/// How far rounding may bring a negative log likelihood beyond its limits, in nats.
+const NLL_ROUNDING: f64 = 1e-2;
+
+/// Whether a negative log likelihood can be that of a target where this is the most likely token of so many.
+/// The most likely token has at least its equal share, any other at most half.
+fn is_likelihood(nll: f32, is_most_likely: bool, vocab: usize) -> bool {
+    let nll = f64::from(nll);
+    if is_most_likely {
+        (-NLL_ROUNDING..=(vocab as f64).ln() + NLL_ROUNDING).contains(&nll)
+    } else {
+        nll >= std::f64::consts::LN_2 - NLL_ROUNDING
     }
 }
 
 /// A session behind checked calls.
 pub struct LoadedSession {
     plugin: String,
+    /// Tokens that it was fed.
+    position: u64,
     session: SessionBox,
 }
 
@@ -366,6 +399,24 @@ impl LoadedSession {
         {
             return Err(self.lie(format!("token {token} of a vocabulary of {vocab}")));
         }
+        let targets = batch.targets.iter().filter(|&&target| target >= 0);
+        let answers = targets.zip(&output.predictions).zip(&output.nll);
+        for ((&target, &prediction), &nll) in answers {
+            let is_most_likely = i64::from(target) == i64::from(prediction);
+            if !is_likelihood(nll, is_most_likely, vocab) {
+                return Err(self.lie(format!(
+                    "a negative log likelihood of {nll} for target {target} where token {prediction} of {vocab} is the most likely"
+                )));
+            }
+        }
+        self.position += u64::from(batch.length);
+        if self.session.position() != self.position {
+            return Err(self.lie(format!(
+                "with its session at position {} after {} tokens",
+                self.session.position(),
+                self.position
+            )));
+        }
         Ok(output)
     }
 
@@ -392,7 +443,9 @@ impl LoadedSession {
     /// # Errors
     /// The plugin's.
     pub fn reset(&mut self) -> Result<()> {
-        unwrap(&self.plugin, "reset", self.session.reset())
+        unwrap(&self.plugin, "reset", self.session.reset())?;
+        self.position = 0;
+        Ok(())
     }
 
     /// An independent copy.
@@ -403,6 +456,7 @@ impl LoadedSession {
         let session = unwrap(&self.plugin, "fork", self.session.fork())?;
         Ok(Self {
             plugin: self.plugin.clone(),
+            position: self.position,
             session,
         })
     }
@@ -421,7 +475,9 @@ impl LoadedSession {
     /// The plugin's.
     pub fn import_state(&mut self, state: &[u8]) -> Result<()> {
         let done = self.session.import_state(RSlice::from_slice(state));
-        unwrap(&self.plugin, "import_state", done)
+        unwrap(&self.plugin, "import_state", done)?;
+        self.position = self.session.position();
+        Ok(())
     }
 }
 
@@ -444,14 +500,13 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
     if info.name.is_empty() || info.version.is_empty() {
         return Err("a description without name or version".to_owned());
     }
+    check_name("a library", info.name.as_str())?;
     if info.architectures.is_empty() {
         return Err("a description without architectures".to_owned());
     }
     for (index, architecture) in info.architectures.iter().enumerate() {
         let name = architecture.name.as_str();
-        if name.is_empty() || name.contains([':', ',', '/', ' ']) {
-            return Err(format!("an architecture named `{name}`"));
-        }
+        check_name("an architecture", name)?;
         if info.architectures[..index]
             .iter()
             .any(|other| other.name == name)
@@ -459,6 +514,7 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
             return Err(format!("two architectures named `{name}`"));
         }
         for (place, option) in architecture.options.iter().enumerate() {
+            check_name("an option", option.name.as_str())?;
             if architecture.options[..place]
                 .iter()
                 .any(|other| other.name == option.name)
@@ -483,4 +539,53 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// Refuses a name that could not stand in a file's name, a list of options or a table.
+fn check_name(what: &str, name: &str) -> std::result::Result<(), String> {
+    const LONGEST: usize = 64;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    if begins && name.len() <= LONGEST && name.chars().all(plain) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(LONGEST).collect();
+    Err(format!(
+        "{what} named {shown:?}: a name is at most {LONGEST} letters, digits, `-`, `_` and `.`, and begins with a letter or digit"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_short() {
+        for name in ["mamba2", "longhaul-lstm", "my_mixer.v2", &"a".repeat(64)] {
+            assert_eq!(check_name("a", name), Ok(()));
+        }
+        for name in [
+            "",
+            "a b",
+            "a/b",
+            "a:b",
+            "=a",
+            "-a",
+            "é",
+            "a\u{1b}",
+            &"a".repeat(65),
+        ] {
+            let refused = check_name("an option", name).unwrap_err();
+            assert!(refused.starts_with("an option named"), "{refused}");
+            assert!(!refused.contains('\u{1b}'));
+        }
+    }
+
+    #[test]
+    fn likelihoods_agree_with_what_is_most_likely() {
+        assert!(is_likelihood(0.0, true, 4) && is_likelihood(1.38, true, 4));
+        assert!(!is_likelihood(-5.0, true, 4) && !is_likelihood(1.5, true, 4));
+        assert!(is_likelihood(0.7, false, 4) && is_likelihood(30.0, false, 4));
+        assert!(!is_likelihood(0.0, false, 4) && !is_likelihood(-3e38, false, 4));
+    }
 }

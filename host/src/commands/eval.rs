@@ -53,7 +53,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             .iter()
             .try_for_each(|&length| check_length(task.as_ref(), length))?;
     }
-    let time_s = args.time_limit.unwrap_or(manifest.limits.time_s);
+    let time_s = args.time_limit.or(manifest.limits.time_s);
     let memory = (args.memory_limit.as_deref(), None);
     let resources = Resources::new(&args.device, args.jobs, args.threads, time_s, memory)?;
     same_environment(&manifest, resources.devices.kind(), &args.run)?;

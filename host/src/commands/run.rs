@@ -38,7 +38,7 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         &args.device,
         args.jobs,
         args.threads,
-        args.time_limit.unwrap_or(suite.limits.time_s),
+        args.time_limit.or(suite.limits.time_s),
         (args.memory_limit.as_deref(), suite.limits.memory_bytes),
     )?;
     let overrides = overrides(args)?;

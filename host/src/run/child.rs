@@ -3,11 +3,13 @@
 
 use std::process::ExitStatus;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longhaul_results::Status;
 
 use crate::launch::{self, Ended, Heard, Limits};
+use crate::run::conversation::Conversation;
+use crate::text;
 use crate::worker::protocol::{FailureKind, Job, Message};
 
 /// How a worker ended.
@@ -153,6 +155,45 @@ fn died(status: ExitStatus, last_line: &str, system_killed: Option<bool>) -> (St
     }
 }
 
+/// Lets through what is worth a look: how far a worker is only now and then, and so much of its log.
+#[derive(Default)]
+struct Eye {
+    glance: Option<Instant>,
+    logged: u32,
+}
+
+impl Eye {
+    /// Events of a plugin's log that one worker may have.
+    const LOG: u32 = 1000;
+    /// How often a look is taken at how far a worker is.
+    const GLANCE: Duration = Duration::from_millis(100);
+
+    fn lets(&mut self, message: Message) -> Option<Message> {
+        match message {
+            Message::Log { level, .. } if self.logged == Self::LOG => {
+                self.logged += 1;
+                let text = format!("more than {} events; the others are dropped", Self::LOG);
+                Some(Message::Log { level, text })
+            }
+            Message::Log { .. } => {
+                self.logged = self.logged.saturating_add(1);
+                (self.logged <= Self::LOG).then_some(message)
+            }
+            Message::Progress { record: false, .. } | Message::Evaluation { .. } => {
+                if self
+                    .glance
+                    .is_some_and(|last| last.elapsed() < Self::GLANCE)
+                {
+                    return None;
+                }
+                self.glance = Some(Instant::now());
+                Some(message)
+            }
+            _ => Some(message),
+        }
+    }
+}
+
 /// Runs a worker on a job to its end, and says what time of its own that took. `on` hears every message but
 /// the last.
 pub fn run_worker(
@@ -161,10 +202,19 @@ pub fn run_worker(
     cancel: &AtomicBool,
     on: &mut dyn FnMut(&Message),
 ) -> (End, Duration) {
+    if let Err(reason) = job.check() {
+        let kind = FailureKind::Error;
+        return (End::Failed { kind, reason }, Duration::ZERO);
+    }
     let input = serde_json::to_vec(job).expect("a job serialises");
     let mut last = None;
+    let mut conversation = Conversation::new(job);
+    let mut eye = Eye::default();
     let report = launch::run("train", &input, limits, cancel, &mut |line| {
-        match serde_json::from_slice(line) {
+        let message = serde_json::from_slice(line)
+            .map_err(|error| format!("what is no message: {error}"))
+            .and_then(|message| conversation.hear(&message).map(|()| message));
+        match message {
             Ok(Message::Done {
                 inside_plugin_s,
                 outside_plugin_s,
@@ -176,10 +226,12 @@ pub fn run_worker(
             }
             Ok(Message::Failed { kind, reason }) => last = Some(End::Failed { kind, reason }),
             Ok(message) => {
-                on(&message);
+                if let Some(message) = eye.lets(message) {
+                    on(&message);
+                }
                 return Heard::More;
             }
-            Err(error) => return Heard::Impossible(format!("what is no message: {error}")),
+            Err(what) => return Heard::Impossible(text::line(&what)),
         }
         Heard::Enough
     });
@@ -274,5 +326,21 @@ mod tests {
         };
         assert_eq!(end.status(), (Status::OutOfMemory, "r".into()));
         assert_eq!(End::TimedOut { time_s: 5 }.status().0, Status::TimedOut);
+    }
+
+    #[test]
+    fn a_flood_is_cut() {
+        let mut eye = Eye::default();
+        let log = Message::Log {
+            level: "info".into(),
+            text: "x".into(),
+        };
+        let let_through = (0..100_000).filter_map(|_| eye.lets(log.clone())).count();
+        assert_eq!(let_through, Eye::LOG as usize + 1);
+        let share = Message::Evaluation { share: 0.5 };
+        let let_through = (0..1000).filter_map(|_| eye.lets(share.clone())).count();
+        assert!(let_through < 50, "{let_through}");
+        let trained = Message::Trained { seconds: 1.0 };
+        assert!(eye.lets(trained).is_some());
     }
 }

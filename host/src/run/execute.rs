@@ -11,7 +11,7 @@ use longhaul_results::Status;
 
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
-use crate::run::progress::Progress;
+use crate::run::progress::{Progress, weight};
 use crate::run::unit::{Event, Settings, Work, run_unit};
 use crate::worker::protocol::Message;
 
@@ -48,6 +48,9 @@ pub fn execute(
     interrupt: &AtomicBool,
 ) -> Result<Outcome, RunError> {
     let jobs = jobs.clamp(1, works.len().max(1));
+    let mut works = works;
+    // The longest first, so that none of them is left alone at the end.
+    works.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
     let queue = Mutex::new(VecDeque::from(works));
     let cancel = AtomicBool::new(false);
     let mut outcome = Outcome::default();
@@ -56,7 +59,23 @@ pub fn execute(
         let (sender, events) = channel::<(usize, Event)>();
         for slot in 0..jobs {
             let (sender, queue, cancel) = (sender.clone(), &queue, &cancel);
-            scope.spawn(move || serve(slot, queue, settings, cancel, &sender));
+            let served = std::thread::Builder::new()
+                .spawn_scoped(scope, move || serve(slot, queue, settings, cancel, &sender));
+            match served {
+                Ok(_) => {}
+                Err(error) if slot > 0 => {
+                    tracing::warn!(
+                        "{slot} workers at a time, as there is no thread for more: {error}"
+                    );
+                    break;
+                }
+                Err(error) => {
+                    failure = Some(RunError::Worker(format!(
+                        "there is no thread to work with: {error}"
+                    )));
+                    break;
+                }
+            }
         }
         drop(sender);
         loop {
@@ -72,7 +91,7 @@ pub fn execute(
                         failure.get_or_insert(error);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => progress.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }

@@ -54,8 +54,9 @@ pub struct Manifest {
 /// Limits of a unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LimitsRecord {
-    /// Seconds of wall clock.
-    pub time_s: u64,
+    /// Seconds of a worker's own time, where they are limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_s: Option<u64>,
     /// Bytes of resident memory.
     pub memory_bytes: Option<u64>,
 }
@@ -325,7 +326,7 @@ mod tests {
 
     fn manifest(units: Vec<Unit>) -> Manifest {
         let limits = LimitsRecord {
-            time_s: 60,
+            time_s: Some(60),
             memory_bytes: None,
         };
         Manifest::new(&plan(units), 2, 1, limits)

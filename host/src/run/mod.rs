@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod command;
+pub mod conversation;
 pub mod error;
 pub mod execute;
 pub mod finish;

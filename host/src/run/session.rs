@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
+use crate::launch;
 use crate::run::command::{resume_command, retry_flags};
 use crate::run::error::RunError;
 use crate::run::execute::execute;
@@ -19,6 +20,13 @@ use crate::run::progress::Progress;
 use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
 
+/// Most workers at a time, and most threads of one.
+const MOST_JOBS: u64 = 1024;
+/// Least memory that a worker needs, in bytes.
+const LEAST_MEMORY: u64 = 16 << 20;
+/// Seconds from which on a limit of time is none: 30,000 years.
+const NO_LIMIT: u64 = 1_000_000_000_000;
+
 /// Workers at a time and what each may use.
 #[derive(Debug, Clone)]
 pub struct Resources {
@@ -28,8 +36,8 @@ pub struct Resources {
     pub jobs: usize,
     /// CPU threads a worker.
     pub threads: u32,
-    /// Seconds of wall clock for a unit.
-    pub time_s: u64,
+    /// Seconds of its worker's own time for a unit.
+    pub time_s: Option<u64>,
     /// Bytes of resident memory for a worker; none where the system does not say how much there is.
     pub memory_bytes: Option<u64>,
 }
@@ -44,7 +52,7 @@ impl Resources {
         device: &str,
         jobs: Option<usize>,
         threads: Option<u32>,
-        time_s: u64,
+        time_s: Option<u64>,
         memory: (Option<&str>, Option<u64>),
     ) -> Result<Self, RunError> {
         let devices = Devices::parse(device).map_err(RunError::Input)?;
@@ -56,21 +64,37 @@ impl Resources {
             devices.names().len()
         };
         let jobs = jobs.unwrap_or(own);
+        let time_s = time_s.filter(|&time_s| time_s < NO_LIMIT);
         let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
-        for (what, number) in [
-            ("--jobs", jobs as u64),
-            ("--threads", u64::from(threads)),
-            ("--time-limit", time_s),
+        for (what, number, most) in [
+            ("--jobs", jobs as u64, MOST_JOBS),
+            ("--threads", u64::from(threads), MOST_JOBS),
+            ("--time-limit", time_s.unwrap_or(1), NO_LIMIT),
         ] {
-            if number == 0 {
-                return Err(RunError::Input(format!("{what} is 0; it is at least 1")));
+            if !(1..=most).contains(&number) {
+                let limit = if number == 0 {
+                    "at least 1"
+                } else {
+                    &format!("at most {most}")
+                };
+                return Err(RunError::Input(format!(
+                    "{what} is {number}; it is {limit}"
+                )));
             }
         }
         let memory_bytes = match memory {
             (Some(text), _) => Some(parse_size(text)?),
             (None, Some(bytes)) => Some(bytes),
-            (None, None) => machine::memory_bytes().map(|bytes| bytes / 10 * 9),
+            (None, None) => launch::memory_share(),
         };
+        if let Some(bytes) = memory_bytes.filter(|&bytes| bytes < LEAST_MEMORY) {
+            return Err(RunError::Input(format!(
+                "--memory-limit is {bytes} bytes; it is at least {} MiB",
+                LEAST_MEMORY >> 20
+            )));
+        }
+        // More than any machine has; files of TOML hold no larger numbers.
+        let memory_bytes = memory_bytes.map(|bytes| bytes.min(i64::MAX as u64));
         Ok(Self {
             devices,
             jobs,

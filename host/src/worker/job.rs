@@ -9,9 +9,10 @@ use crate::checkpoint::files::Folder;
 use crate::checkpoint::load::{LoadError, Understood};
 use crate::device;
 use crate::run::plan::Checkpoint;
+use crate::text;
 use crate::worker::clock::Clock;
 use crate::worker::evaluate::evaluate;
-use crate::worker::models::{self, ModelFileError};
+use crate::worker::models::{self, ModelFileError, Store};
 use crate::worker::pipe::{self, send};
 use crate::worker::protocol::{FailureKind, Job, Message};
 use crate::worker::train::train;
@@ -34,6 +35,11 @@ impl Failure {
         }
     }
 
+    /// The system has no thread.
+    pub fn thread(error: std::io::Error) -> Self {
+        Self::error(format!("there is no thread to make examples with: {error}"))
+    }
+
     /// The same with the place where it happened.
     pub fn at(mut self, place: &str) -> Self {
         self.reason = format!("{place}: {}", self.reason);
@@ -50,7 +56,7 @@ impl From<ClientError> for Failure {
         };
         Self {
             kind,
-            reason: error.to_string(),
+            reason: text::line(&error.to_string()),
         }
     }
 }
@@ -63,7 +69,9 @@ impl From<ModelFileError> for Failure {
                 kind: FailureKind::Disk,
                 reason: error.to_string(),
             },
-            ModelFileError::Read { .. } => Self::error(error.to_string()),
+            ModelFileError::Read { .. } | ModelFileError::NotFinite { .. } => {
+                Self::error(error.to_string())
+            }
         }
     }
 }
@@ -73,6 +81,9 @@ impl From<TaskError> for Failure {
         Self::error(error.to_string())
     }
 }
+
+/// Most notes of a model that are passed on.
+const NOTES: usize = 64;
 
 /// Does a job and tells the host how it went.
 pub fn work(job: &str) {
@@ -86,7 +97,18 @@ pub fn work(job: &str) {
 }
 
 fn run(job: &Job) -> Result<(), Failure> {
+    job.check().map_err(Failure::error)?;
     let mut clock = Clock::start();
+    // Before a plugin is there that could use up descriptors. A checkpoint has no model of its own.
+    let store = match &job.checkpoint {
+        Some(_) => None,
+        None => Some(
+            Store::open(&job.folder).map_err(|source| ModelFileError::Write {
+                path: job.folder.display().to_string(),
+                source,
+            })?,
+        ),
+    };
     let task = parse_task(&job.task)?;
     let mut model = match &job.checkpoint {
         Some(checkpoint) => read_checkpoint(job, checkpoint, &mut clock)?,
@@ -96,21 +118,26 @@ fn run(job: &Job) -> Result<(), Failure> {
         .checkpoint
         .as_ref()
         .map(|checkpoint| checkpoint.vocab as usize);
+    let notes = model.notes();
     send(&Message::Started {
         parameters: model.parameter_values(),
-        notes: model.notes(),
+        notes: notes
+            .iter()
+            .take(NOTES)
+            .map(|note| text::line(note))
+            .collect(),
     });
-    match &job.training {
-        Some(training) => {
+    match (&job.training, &store) {
+        (_, None) => {}
+        (Some(training), Some(store)) => {
             let begun = std::time::Instant::now();
             train(&mut model, task.as_ref(), job, training, &mut clock)?;
-            models::save(&model, &job.model_file, &job.identity)?;
+            models::save(&model, store, &job.model, &job.identity)?;
             send(&Message::Trained {
                 seconds: begun.elapsed().as_secs_f64(),
             });
         }
-        None if job.checkpoint.is_some() => {}
-        None => models::load(&mut model, &job.model_file, &job.identity)?,
+        (None, Some(store)) => models::load(&mut model, store, &job.model, &job.identity)?,
     }
     for (index, evaluation) in job.evaluations.iter().enumerate() {
         send(&Message::Evaluating { index });

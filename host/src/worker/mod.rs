@@ -3,6 +3,7 @@
 //! retries.
 
 pub mod batches;
+mod blind;
 mod clock;
 mod evaluate;
 mod job;

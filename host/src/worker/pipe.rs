@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::exit::CommandError;
 use crate::launch::Reply;
+use crate::text;
 use crate::worker::protocol::Message;
 
 static PIPE: OnceLock<Pipe> = OnceLock::new();
@@ -76,7 +77,10 @@ pub fn answer<T: Serialize>(answer: T) {
 pub fn conclude(done: Result<(), CommandError>) {
     write(&match done {
         Ok(()) => Reply::<()>::End,
-        Err(CommandError { code, message }) => Reply::Refusal { code, message },
+        Err(CommandError { code, message }) => Reply::Refusal {
+            code,
+            message: text::block(&message),
+        },
     });
 }
 
@@ -87,7 +91,8 @@ fn write(said: &impl Serialize) {
     if pipe.process != getpid() {
         return;
     }
-    let mut line = format!("{} ", pipe.word).into_bytes();
+    // Whatever somebody else began in this pipe ends here.
+    let mut line = format!("\n{} ", pipe.word).into_bytes();
     serde_json::to_writer(&mut line, said).expect("a message serialises");
     line.push(b'\n');
     let mut file = pipe
@@ -100,7 +105,7 @@ fn write(said: &impl Serialize) {
 }
 
 /// Passes a plugin's log event on to the host.
-pub extern "C" fn plugin_log(level: LogLevel, text: RStr<'_>) {
+pub extern "C" fn plugin_log(level: LogLevel, words: RStr<'_>) {
     let level = match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
@@ -109,6 +114,6 @@ pub extern "C" fn plugin_log(level: LogLevel, text: RStr<'_>) {
     };
     send(&Message::Log {
         level: level.to_owned(),
-        text: crate::text::line(text.as_str()),
+        text: text::line(words.as_str()),
     });
 }
