@@ -6,6 +6,7 @@
 //! and is dropped. That keeps accidents apart, not malice: a plugin is native code in the same process.
 
 mod ask;
+mod clock;
 mod lines;
 mod tree;
 mod watch;

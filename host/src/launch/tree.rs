@@ -60,43 +60,45 @@ pub fn end(child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
     let _ = child.kill();
     let status = child.wait();
     lock(&WORKERS).remove(&child.id());
-    end_strays();
+    end_strays(child.id());
     status
 }
 
-/// Kills orphans of dead workers, and their children in turn, until there are none.
-fn end_strays() {
+/// Kills what a worker of this group left behind, and its children in turn, until there is nothing.
+fn end_strays(group: u32) {
     let begun = Instant::now();
     let mut killed = BTreeSet::new();
     loop {
-        // The children of one that is dead by now come to light in the next list only.
-        let pending = !killed.is_empty();
         let workers = lock(&WORKERS);
         let own = children_of(std::process::id(), Duration::ZERO);
-        for process in own.into_iter().filter(|child| !workers.contains(child)) {
-            if let Some(process) = pid(process).filter(|process| is_marked(*process)) {
+        for child in own.into_iter().filter(|child| !workers.contains(child)) {
+            let path = format!("/proc/{child}/stat");
+            let (Some(stat), Some(process)) = (stat(path), pid(child)) else {
+                continue;
+            };
+            if is_marked(process) {
                 let _ = rustix::process::kill_process(process, Signal::KILL);
-                killed.insert(process.as_raw_nonzero());
+                killed.insert(child);
+            } else if stat.group == group {
+                // It was killed with its group, and has no variables any more.
+                killed.insert(child);
             }
         }
         drop(workers);
-        if killed.is_empty() && !pending {
+        // The children of one that was killed just now come to light in the next list.
+        if killed.is_empty() {
             return;
         }
         if begun.elapsed() > PATIENCE {
-            tracing::warn!(
-                "{} processes that a plugin started cannot be ended",
-                killed.len()
-            );
+            let count = killed.len();
+            tracing::warn!("{count} processes that a plugin started cannot be ended");
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
-        killed.retain(|&process| {
-            let process = Pid::from_raw(process.get());
-            matches!(
-                rustix::process::waitpid(process, WaitOptions::NOHANG),
-                Ok(None)
-            )
+        killed.retain(|&child| {
+            let waited =
+                pid(child).map(|id| rustix::process::waitpid(Some(id), WaitOptions::NOHANG));
+            matches!(waited, Some(Ok(None)))
         });
     }
 }
@@ -181,6 +183,7 @@ fn running(process: u32) -> u32 {
 struct Stat {
     state: char,
     parent: u32,
+    group: u32,
     /// Processor time, that of children that were waited for included.
     ticks: u64,
 }
@@ -195,6 +198,7 @@ fn stat(path: impl AsRef<Path>) -> Option<Stat> {
     Some(Stat {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         ticks: (11..15).filter_map(ticks).sum(),
     })
 }
@@ -270,7 +274,7 @@ mod tests {
         let children = children_of(std::process::id(), Duration::ZERO);
         assert!(children.contains(&child.id()), "{children:?}");
         // Somebody else's child is left alone, whatever is swept away.
-        end_strays();
+        end_strays(u32::MAX);
         assert!(child.try_wait().unwrap().is_none(), "it lives");
         child.kill().unwrap();
         child.wait().unwrap();

@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
+use super::clock::Clock;
 use super::lines::{Lines, Tail};
-use super::tree::{self, Usage};
+use super::tree;
 use super::{Ended, Heard, Limits, Report};
 
 /// How often a worker's use of the machine is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// Most that counts between two looks: what is beyond it was this process's own absence.
-const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How long a worker may take to leave after its last word.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// Most bytes that are taken from a pipe at a time.
@@ -76,7 +75,7 @@ fn watch(
         if worker.is_dead() {
             break None;
         }
-        if clock.looked.elapsed() >= LOOK {
+        if clock.since_look() >= LOOK {
             let usage = tree::usage(worker.child.id(), limits.memory_bytes);
             clock.look(usage);
             if let Some(ended) = clock.beyond(limits, usage) {
@@ -109,7 +108,7 @@ fn watch(
     }
     Report {
         ended,
-        own_time: clock.own,
+        own_time: clock.own(),
     }
 }
 
@@ -215,7 +214,7 @@ impl Worker {
     ) -> Option<Ended> {
         let mut ended = None;
         let pushed = self.lines.push(bytes, &mut |line| {
-            clock.spoke = clock.own;
+            clock.spoke();
             ended = match on(line) {
                 Heard::More => None,
                 Heard::Enough => Some(Ended::Enough),
@@ -313,59 +312,6 @@ fn read(pipe: &mut Option<File>, buffer: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// A worker's own time.
-struct Clock {
-    looked: Instant,
-    own: Duration,
-    /// Its own time when it said something last.
-    spoke: Duration,
-    processor: Duration,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            looked: Instant::now(),
-            own: Duration::ZERO,
-            spoke: Duration::ZERO,
-            processor: Duration::ZERO,
-        }
-    }
-
-    fn look(&mut self, usage: Usage) {
-        let passed = self.looked.elapsed().min(LONGEST_LOOK);
-        self.looked = Instant::now();
-        let ran = usage.processor.saturating_sub(self.processor);
-        self.processor = usage.processor;
-        self.own += own_part(passed, ran, usage.running);
-    }
-
-    /// How the worker ends if it is beyond a limit.
-    fn beyond(&self, limits: &Limits, usage: Usage) -> Option<Ended> {
-        if let Some(limit) = limits
-            .memory_bytes
-            .filter(|&limit| usage.memory_bytes > limit)
-        {
-            let used = usage.memory_bytes;
-            return Some(Ended::OutOfMemory { used, limit });
-        }
-        if limits.time.is_some_and(|limit| self.own >= limit) {
-            return Some(Ended::TimedOut);
-        }
-        let limit = limits.silence;
-        (self.own - self.spoke >= limit).then_some(Ended::Silent { limit })
-    }
-}
-
-/// The part of some time that a worker had for itself: what its threads ran of it, or all of it where they
-/// slept. `running` threads share what there was.
-fn own_part(passed: Duration, ran: Duration, running: u32) -> Duration {
-    if ran.is_zero() && running == 0 {
-        return passed;
-    }
-    passed.min(ran / running.max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,11 +352,12 @@ mod tests {
         (report.ended, heard)
     }
 
-    fn is_gone(script_word: &str) -> bool {
-        let all = std::fs::read_dir("/proc").unwrap().flatten();
-        !all.into_iter().any(|entry| {
+    /// Whether no process has this word in its command line.
+    fn is_gone(word: &str) -> bool {
+        let mut all = std::fs::read_dir("/proc").unwrap().flatten();
+        !all.any(|entry| {
             let text = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&text).contains(script_word)
+            String::from_utf8_lossy(&text).contains(word)
         })
     }
 
@@ -503,24 +450,5 @@ mod tests {
             panic!("{ended:?}");
         };
         assert_eq!(last_line, "why");
-    }
-
-    #[test]
-    fn waiting_for_a_processor_does_not_count() {
-        let ms = Duration::from_millis;
-        assert_eq!(own_part(ms(100), ms(0), 0), ms(100), "it sleeps");
-        assert_eq!(
-            own_part(ms(100), ms(100), 1),
-            ms(100),
-            "it has one to itself"
-        );
-        assert_eq!(own_part(ms(100), ms(10), 1), ms(10), "others had it");
-        assert_eq!(own_part(ms(100), ms(0), 2), ms(0), "others had all");
-        assert_eq!(own_part(ms(100), ms(200), 4), ms(50), "four threads on two");
-        assert_eq!(
-            own_part(ms(100), ms(400), 4),
-            ms(100),
-            "four threads on four"
-        );
     }
 }
