@@ -182,6 +182,11 @@ impl Catalogue {
         let files = find(args)?;
         let mut plugins = Vec::new();
         for (file, described) in files.iter().zip(in_parallel(&files, |file| describe(file))) {
+            // Where there is room for few processes, one at a time may be possible.
+            let described = match described {
+                Err(AskError::NotStarted(_)) => describe(file),
+                described => described,
+            };
             match described {
                 Ok(plugin) => plugins.push(plugin),
                 Err(error @ AskError::Interrupted) => return Err(error.or_code(INTERRUPTED)),

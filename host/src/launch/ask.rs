@@ -42,6 +42,9 @@ pub enum AskError {
     /// It ended otherwise, as these words say.
     #[error("{0}")]
     Lost(String),
+    /// It could not be started, for these reasons of the system.
+    #[error("{0}")]
+    NotStarted(String),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -105,6 +108,7 @@ pub fn ask_each<A: DeserializeOwned>(
         (Some(refusal), _) => Err(refusal),
         (None, Ended::Enough) => Ok(()),
         (None, Ended::Cancelled) => Err(AskError::Interrupted),
+        (None, Ended::NotStarted { reason }) => Err(AskError::NotStarted(reason)),
         (None, ended) => Err(AskError::Lost(words(&ended, limits.time))),
     }
 }
@@ -112,7 +116,9 @@ pub fn ask_each<A: DeserializeOwned>(
 /// How a worker ended, in words that follow on its name.
 fn words(ended: &Ended, limit: Option<Duration>) -> String {
     match ended {
-        Ended::Enough | Ended::Cancelled => "it ended without an answer".to_owned(),
+        Ended::Enough | Ended::Cancelled | Ended::NotStarted { .. } => {
+            "it ended without an answer".to_owned()
+        }
         Ended::Impossible(what) => format!("its worker said {what}"),
         Ended::Died {
             status, last_line, ..
@@ -134,6 +140,5 @@ fn words(ended: &Ended, limit: Option<Duration>) -> String {
             used >> 20,
             limit >> 20
         ),
-        Ended::NotStarted { reason } => reason.clone(),
     }
 }
