@@ -14,6 +14,7 @@ pub mod device;
 pub mod exit;
 pub mod logging;
 pub mod machine;
+pub mod memory;
 pub mod program;
 pub mod run;
 pub mod signals;
