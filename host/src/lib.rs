@@ -15,6 +15,7 @@ pub mod exit;
 pub mod launch;
 pub mod logging;
 pub mod machine;
+pub mod memory;
 pub mod program;
 pub mod run;
 pub mod signals;

@@ -7,6 +7,15 @@ use longhaul_plugin_api::checkpoint::{CheckpointPlan, IGNORED, TensorPlace};
 use longhaul_plugin_api::error::PluginError;
 use serde_json::Value;
 
+/// Largest size that is read from a config: far over any model's, and products of three still fit a word.
+const MOST_SIZE: u64 = 1 << 20;
+
+/// Most layers, as on the command line.
+const MOST_LAYERS: u64 = 1 << 10;
+
+/// Most token ids.
+const MOST_VOCAB: u64 = 1 << 24;
+
 /// A kind of checkpoint that a library reads.
 pub struct Format {
     /// `model_type` of the `config.json`.
@@ -89,16 +98,20 @@ impl Config {
         self.find(key).is_some()
     }
 
-    /// A size of at least 1.
+    /// A size of at least 1, and at most [`MOST_SIZE`].
     ///
     /// # Errors
     /// If it is absent or no such number.
     pub fn size(&self, key: &str) -> Result<usize> {
-        self.find(key)
-            .and_then(Value::as_u64)
-            .filter(|size| (1..1 << 32).contains(size))
+        self.size_to(key, MOST_SIZE)
+    }
+
+    /// A size from 1 to `most`.
+    fn size_to(&self, key: &str, most: u64) -> Result<usize> {
+        let size = self.find(key).and_then(Value::as_u64);
+        size.filter(|size| (1..=most).contains(size))
             .map(|size| size as usize)
-            .ok_or_else(|| self.wrong(key, "a whole number of at least 1"))
+            .ok_or_else(|| self.wrong(key, &format!("a whole number from 1 to {most}")))
     }
 
     /// A token id.
@@ -250,9 +263,9 @@ impl Plan {
             plan: CheckpointPlan {
                 architecture: architecture.into(),
                 options: Vec::new().into(),
-                vocab: config.size("vocab_size")? as u32,
+                vocab: config.size_to("vocab_size", MOST_VOCAB)? as u32,
                 d_model: config.size("hidden_size")? as u32,
-                layers: config.size("num_hidden_layers")? as u32,
+                layers: config.size_to("num_hidden_layers", MOST_LAYERS)? as u32,
                 max_length: config.size_or("max_position_embeddings", 0)? as u64,
                 tensors: Vec::new().into(),
                 extra: Vec::new().into(),
@@ -411,7 +424,7 @@ mod tests {
         let config = config(r#"{"heads": 0, "scaling": {"kind": "yarn"}, "none": null}"#);
         let message = config.size("heads").unwrap_err().to_string();
         assert!(
-            message.contains("`heads`") && message.contains("at least 1"),
+            message.contains("`heads`") && message.contains("from 1 to"),
             "{message}"
         );
         let message = config.size("width").unwrap_err().to_string();
