@@ -15,7 +15,7 @@ use crate::data::{
 };
 use crate::error::{ErrorKind, PluginError};
 use crate::load::{LoadError, ProbeReport, open};
-use crate::metadata::{LibraryInfo, OptionKind, OptionValue, StateGrowth};
+use crate::metadata::{LibraryInfo, OptionKind, OptionValue, StateGrowth, is_option_text};
 
 /// Why a call into a plugin gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -501,6 +501,8 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
         return Err("a description without name or version".to_owned());
     }
     check_name("a library", info.name.as_str())?;
+    // A version may name its build, 1.0.0+abc.
+    check_name("a version", &info.version.replace('+', "-"))?;
     if info.architectures.is_empty() {
         return Err("a description without architectures".to_owned());
     }
@@ -521,9 +523,14 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
             {
                 return Err(format!("two options `{}` of `{name}`", option.name));
             }
+            if let OptionKind::Choice { choices, .. } = &option.kind {
+                choices
+                    .iter()
+                    .try_for_each(|word| check_name("a word", word))?;
+            }
             let default = option.kind.default_value();
             let fits = match (&option.kind, &default) {
-                (OptionKind::Text { .. }, _) => true,
+                (OptionKind::Text { default }, _) => is_option_text(default),
                 (OptionKind::Float { min, max, .. }, OptionValue::Float(value)) => {
                     (min..=max).contains(&value)
                 }

@@ -266,7 +266,33 @@ impl OptionSpec {
                 .find(|choice| choice.as_str() == text)
                 .map(|choice| OptionValue::Text(choice.clone()))
                 .ok_or_else(refuse),
-            OptionKind::Text { .. } => Ok(OptionValue::Text(text.into())),
+            OptionKind::Text { .. } => Some(text)
+                .filter(|text| is_option_text(text))
+                .map(|text| OptionValue::Text(text.into()))
+                .ok_or_else(refuse),
+        }
+    }
+}
+
+/// Whether a text can be the value of an option: on one line, without the comma that ends a value.
+pub fn is_option_text(text: &str) -> bool {
+    !text.contains(|c: char| c == ',' || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_options_stay_on_their_line() {
+        let option = OptionSpec {
+            name: "pattern".into(),
+            help: "".into(),
+            kind: OptionKind::Text { default: "".into() },
+        };
+        assert!(option.parse("mamba2*3+attention").is_ok() && option.parse("").is_ok());
+        for no in ["a\nb", "a\u{1b}[2J", "a,b"] {
+            assert!(option.parse(no).is_err(), "{no:?}");
         }
     }
 }

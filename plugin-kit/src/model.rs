@@ -12,6 +12,7 @@ use longhaul_plugin_api::data::{
 };
 use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth};
+use longhaul_plugin_api::variables;
 
 use crate::backbone::{Architecture, trace};
 use crate::checkpoint::{self, Format};
@@ -197,7 +198,7 @@ pub(crate) fn check_size(config: &ModelConfig) -> Result<()> {
 /// Whether every buffer is to start each run full of NaN.
 pub(crate) fn poison_wanted(config: &ModelConfig) -> bool {
     extra::has(&config.extra, extra::POISONED_BUFFERS)
-        || std::env::var_os("LONGHAUL_POISON").is_some()
+        || std::env::var_os(variables::POISON).is_some_and(|value| !value.is_empty())
 }
 
 /// A model on the kit.
