@@ -9,6 +9,8 @@
 
 mod draws;
 mod error;
+pub mod limits;
+mod named;
 mod options;
 mod sequence;
 mod suite;
@@ -16,6 +18,7 @@ mod task;
 mod tasks;
 
 pub use error::{SuiteError, TaskError};
+pub use named::{Named, NamedError};
 pub use options::{OptionSpec, OptionValue};
 pub use suite::{
     ArchitectureEntry, Evaluation, Limits, ModelSize, Suite, TargetEntry, TaskEntry, Training,
