@@ -1,11 +1,13 @@
 //! `--arch mamba2:state=128,layers=4`: from text to an architecture of the catalogue with a checked
 //! value for every option.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::data::{Device, ModelConfig};
 use longhaul_plugin_api::metadata::OptionValue;
+use longhaul_tasks::Named;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Architecture, Catalogue, Plugin};
@@ -15,6 +17,7 @@ use crate::exit::CommandError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArchSpec {
     /// The plugin's file.
+    #[serde(with = "crate::path_text")]
     pub library: PathBuf,
     /// The library's own name.
     pub plugin: String,
@@ -63,28 +66,40 @@ pub struct ModelSize {
 }
 
 impl ArchSpec {
-    /// Finds and checks `name:option=value,option=value`; `library/name` chooses between two
-    /// libraries with an architecture of one name.
+    /// Finds and checks `name:option=value,option=value`; `library/name` chooses among the libraries
+    /// with an architecture of one name, by a library's own name or by its file.
     ///
     /// # Errors
     /// An unknown name, with the nearest; an option's value that is not allowed, with its limits.
     pub fn parse(text: &str, catalogue: &Catalogue) -> Result<Self, CommandError> {
-        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-        let (plugin, architecture) = find(name.trim(), catalogue)?;
-        let mut given = Vec::new();
-        for pair in rest
-            .split(',')
-            .map(str::trim)
-            .filter(|pair| !pair.is_empty())
-        {
-            let (option, value) = pair.split_once('=').ok_or_else(|| {
-                CommandError::usage(format!(
-                    "`{pair}` in `{text}` is not of the form option=value"
-                ))
-            })?;
-            given.push((option.trim().to_owned(), value.trim().to_owned()));
+        let Named { name, options } = Named::parse(text).map_err(CommandError::usage)?;
+        let (plugin, architecture) = find(&name, catalogue)?;
+        Self::from_parts(plugin, architecture, options)
+    }
+
+    /// Whether a text means this architecture: by its name, its library where the text has one, and the
+    /// value of every option that the text gives.
+    ///
+    /// # Errors
+    /// Text that is none; an option or value that this architecture does not have.
+    pub fn is_meant(&self, text: &str, catalogue: &Catalogue) -> Result<bool, CommandError> {
+        let Named { name, options } = Named::parse(text).map_err(CommandError::usage)?;
+        let (library, name) = split_library(&name);
+        let own = |(plugin, architecture): &(&Plugin, &Architecture)| {
+            plugin.path == self.library && architecture.name == self.architecture
+        };
+        let Some((plugin, architecture)) = catalogue.architectures().find(own) else {
+            return Ok(false);
+        };
+        if name != self.architecture || !library.is_none_or(|library| is_library(plugin, library)) {
+            return Ok(false);
         }
-        Self::from_parts(plugin, architecture, given)
+        let given = |name: &str| options.iter().any(|(option, _)| option == name);
+        let other = Self::from_parts(plugin, architecture, options.clone())?;
+        let mut pairs = self.values.iter().zip(&other.values);
+        Ok(pairs.all(|(own, other)| own == other || !given(&own.0))
+            && (self.d_model == other.d_model || !given("d_model"))
+            && (self.layers == other.layers || !given("layers")))
     }
 
     fn from_parts(
@@ -223,42 +238,100 @@ fn take_size(
     })
 }
 
+/// `library/name` in two; a library may be a path.
+fn split_library(text: &str) -> (Option<&str>, &str) {
+    match text.rsplit_once('/') {
+        Some((library, name)) => (Some(library), name),
+        None => (None, text),
+    }
+}
+
+/// Whether a plugin is meant: by its own name, its file's name, or a path to its file.
+fn is_library(plugin: &Plugin, text: &str) -> bool {
+    let path = Path::new(text);
+    let same_file = || match (path.canonicalize(), plugin.path.canonicalize()) {
+        (Ok(given), Ok(own)) => given == own,
+        _ => false,
+    };
+    plugin.name == text
+        || plugin.path == path
+        || plugin.path.file_name() == Some(path.as_os_str())
+        || same_file()
+}
+
+/// Every architecture that `name` or `library/name` means; at least one.
+///
+/// # Errors
+/// An unknown library or architecture, with the nearest and with all there are.
+pub fn find_all<'a>(
+    text: &str,
+    catalogue: &'a Catalogue,
+) -> Result<Vec<(&'a Plugin, &'a Architecture)>, CommandError> {
+    let (library, name) = split_library(text);
+    let in_library = |plugin: &Plugin| library.is_none_or(|library| is_library(plugin, library));
+    if let Some(library) = library.filter(|_| !catalogue.plugins.iter().any(in_library)) {
+        let names = || catalogue.plugins.iter().map(|plugin| plugin.name.as_str());
+        return Err(CommandError::usage(format!(
+            "no plugin `{library}`{}; there are {}, and --plugin FILE names another",
+            did_you_mean(library, names()),
+            listed(names())
+        )));
+    }
+    let all = || {
+        let all = catalogue.architectures();
+        all.filter(|(plugin, _)| in_library(plugin))
+    };
+    let found: Vec<_> = all().filter(|(_, found)| found.name == name).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let names = || all().map(|(_, architecture)| architecture.name.as_str());
+    let (near, known) = (did_you_mean(name, names()), listed(names()));
+    Err(CommandError::usage(match library {
+        Some(library) => {
+            format!("plugin `{library}` has no architecture `{name}`{near}; it has {known}")
+        }
+        None => format!(
+            "no architecture `{name}`{near}; there are {known}; --plugin FILE adds those of another library"
+        ),
+    }))
+}
+
+/// The one architecture that `name` or `library/name` means. Of several the one in the place that is
+/// looked at first counts: a file that the user names comes before what lies beside the program.
 fn find<'a>(
-    name: &str,
+    text: &str,
     catalogue: &'a Catalogue,
 ) -> Result<(&'a Plugin, &'a Architecture), CommandError> {
-    let (library, name) = match name.split_once('/') {
-        Some((library, name)) => (Some(library), name),
-        None => (None, name),
+    let mut found = find_all(text, catalogue)?;
+    let first = found.iter().map(|(plugin, _)| plugin.place).min();
+    found.retain(|(plugin, _)| Some(plugin.place) == first);
+    let [(plugin, architecture), others @ ..] = found.as_slice() else {
+        unreachable!("at least one is found");
     };
-    let all: Vec<_> = catalogue
-        .architectures()
-        .filter(|(plugin, _)| library.is_none_or(|library| plugin.name == library))
-        .filter(|(_, architecture)| architecture.name == name)
-        .collect();
-    match all.as_slice() {
-        [one] => Ok(*one),
-        [] => {
-            let names: Vec<&str> = catalogue
-                .architectures()
-                .map(|(_, a)| a.name.as_str())
-                .collect();
-            Err(CommandError::usage(format!(
-                "no architecture `{name}`{}; there are {}",
-                did_you_mean(name, names.iter().copied()),
-                names.join(", ")
-            )))
-        }
-        [first, second, ..] => Err(CommandError::usage(format!(
-            "architecture `{name}` is in two plugins, {} ({}) and {} ({}); write `{}/{name}` or \
-             name one file with --plugin and move the other away",
-            first.0.name,
-            first.0.path.display(),
-            second.0.name,
-            second.0.path.display(),
-            first.0.name,
-        ))),
-    }
+    let Some((other, _)) = others.first() else {
+        return Ok((plugin, architecture));
+    };
+    let name = &architecture.name;
+    let (path, other_path) = (plugin.path.display(), other.path.display());
+    let choice = if plugin.name == other.name {
+        path.to_string()
+    } else {
+        plugin.name.clone()
+    };
+    Err(CommandError::usage(format!(
+        "architecture `{name}` is in two plugins, {} ({path}) and {} ({other_path}); write \
+         `{choice}/{name}` for the first, or name one file with --plugin",
+        plugin.name, other.name,
+    )))
+}
+
+/// Names with commas, each once.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.collect();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    names.join(", ")
 }
 
 /// ` (did you mean ..?)` where a known name is close.
@@ -277,6 +350,7 @@ pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
 mod tests {
     use super::*;
     use crate::catalogue::{ArchitectureOption, Kind};
+    use crate::libraries::Place;
 
     fn catalogue() -> Catalogue {
         let option = |name: &str, kind| ArchitectureOption {
@@ -312,6 +386,7 @@ mod tests {
         };
         let plugin = Plugin {
             path: "libx.so".into(),
+            place: Place::Own,
             sha256: "00".into(),
             name: "longhaul-mamba2".into(),
             version: "0.1.0".into(),
@@ -350,6 +425,101 @@ mod tests {
         assert!(error("mamba2:state=0").contains("integer 1..1024, not `0`"));
         assert!(error("mamba2:layers=0").contains("integer 1..1024"));
         assert!(error("mamba2:state").contains("option=value"));
+        assert!(error("mamba").contains("--plugin"));
+    }
+
+    #[test]
+    fn what_is_given_twice_is_said_so() {
+        let catalogue = catalogue();
+        for option in [
+            "state=8,state=16",
+            "d_model=8,d_model=8",
+            "layers=1,tied=true,layers=2",
+        ] {
+            let text = format!("mamba2:{option}");
+            let message = ArchSpec::parse(&text, &catalogue).expect_err(&text).message;
+            assert!(message.contains("twice"), "{message}");
+            assert!(!message.contains("did you mean"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_library_is_named_as_such() {
+        let mut catalogue = catalogue();
+        catalogue.plugins.push(Plugin {
+            name: "mine".into(),
+            ..catalogue.plugins[0].clone()
+        });
+        catalogue.plugins[1].architectures[0].name = "other".into();
+        let error = |text: &str| ArchSpec::parse(text, &catalogue).expect_err(text).message;
+        let message = error("nolib/mamba2");
+        assert!(
+            message.contains("no plugin `nolib`; there are longhaul-mamba2, mine"),
+            "{message}"
+        );
+        assert!(error("min/other").contains("did you mean `mine`?"));
+        let message = error("mine/mamba2");
+        assert!(
+            message.contains("plugin `mine` has no architecture `mamba2`"),
+            "{message}"
+        );
+        assert!(message.ends_with("it has other"), "{message}");
+    }
+
+    #[test]
+    fn an_architecture_is_meant_by_what_a_text_gives() {
+        let catalogue = catalogue();
+        let spec = ArchSpec::parse("mamba2:state=8,d_model=32,layers=2", &catalogue).unwrap();
+        let meant = |text: &str| spec.is_meant(text, &catalogue).unwrap();
+        for yes in [
+            "mamba2",
+            "mamba2:state=8",
+            "mamba2:state=08,tied=false",
+            "mamba2:layers=2,d_model=32",
+            "longhaul-mamba2/mamba2:pattern=",
+        ] {
+            assert!(meant(yes), "{yes}");
+        }
+        for no in [
+            "mamba",
+            "mamba2:state=64",
+            "mamba2:tied=true",
+            "mamba2:layers=3",
+            "mine/mamba2",
+        ] {
+            assert!(!meant(no), "{no}");
+        }
+        assert!(spec.is_meant("mamba2:stat=8", &catalogue).is_err());
+    }
+
+    #[test]
+    fn of_two_files_the_named_one_counts() {
+        let mut catalogue = catalogue();
+        catalogue.plugins.push(Plugin {
+            path: "mine/libx.so".into(),
+            place: Place::Named,
+            ..catalogue.plugins[0].clone()
+        });
+        let library = |text: &str, catalogue: &Catalogue| {
+            ArchSpec::parse(text, catalogue).map(|spec| spec.library)
+        };
+        assert_eq!(
+            library("mamba2", &catalogue).unwrap(),
+            Path::new("mine/libx.so")
+        );
+        assert_eq!(
+            library("longhaul-mamba2/mamba2", &catalogue).unwrap(),
+            Path::new("mine/libx.so")
+        );
+        // In one place the advice is a text that is understood.
+        catalogue.plugins[0].place = Place::Named;
+        catalogue.plugins[0].path = "a/liby.so".into();
+        let message = library("mamba2", &catalogue).unwrap_err().message;
+        assert!(message.contains("write `a/liby.so/mamba2`"), "{message}");
+        assert_eq!(
+            library("liby.so/mamba2", &catalogue).unwrap(),
+            Path::new("a/liby.so")
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Which plugins there are. Each library describes itself in a worker process, so that a broken one
 //! costs a warning and nothing else.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::cli::PluginArgs;
 use crate::exit::{CommandError, INTERRUPTED};
 use crate::launch::{AskError, Limits, ask};
+use crate::libraries::{self, Place};
 use crate::text;
 
 /// Longest that a library may take to describe itself, in seconds of its worker's own.
@@ -28,7 +28,11 @@ const AT_ONCE: usize = 16;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plugin {
     /// The file.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
+    /// Where it was found.
+    #[serde(skip)]
+    pub place: Place,
     /// Its hash, hexadecimal.
     #[serde(deserialize_with = "text::as_line")]
     pub sha256: String,
@@ -174,23 +178,33 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Finds and reads all plugins; a broken one is a warning.
+    /// Finds and reads all plugins; one that is broken is a warning, and of several files with the same
+    /// bytes the first is read.
     ///
     /// # Errors
-    /// A named file or folder that does not exist; no plugin at all.
+    /// A named file or folder that does not exist; a named file that is broken; no plugin at all.
     pub fn scan(args: &PluginArgs) -> Result<Self, CommandError> {
-        let files = find(args)?;
-        let mut plugins = Vec::new();
-        for (file, described) in files.iter().zip(in_parallel(&files, |file| describe(file))) {
+        let files = libraries::find(args)?;
+        let described = in_parallel(&files, |(_, file)| describe(file));
+        let mut plugins = Vec::<Plugin>::new();
+        for ((place, file), described) in files.iter().zip(described) {
             // Where there is room for few processes, one at a time may be possible.
             let described = match described {
                 Err(AskError::NotStarted(_)) => describe(file),
                 described => described,
             };
+            let file = file.display();
             match described {
-                Ok(plugin) => plugins.push(plugin),
+                Ok(plugin) if plugins.iter().any(|other| other.sha256 == plugin.sha256) => {}
+                Ok(plugin) => plugins.push(Plugin {
+                    place: *place,
+                    ..plugin
+                }),
                 Err(error @ AskError::Interrupted) => return Err(error.or_code(INTERRUPTED)),
-                Err(reason) => tracing::warn!("left out {}: {reason}", file.display()),
+                Err(reason) if *place == Place::Named => {
+                    return Err(CommandError::usage(format!("plugin {file}: {reason}")));
+                }
+                Err(reason) => tracing::warn!("left out {file}: {reason}"),
             }
         }
         if plugins.is_empty() {
@@ -208,65 +222,6 @@ impl Catalogue {
             .iter()
             .flat_map(|plugin| plugin.architectures.iter().map(move |a| (plugin, a)))
     }
-}
-
-/// Library files in order: named ones, named folders, the environment's, the build's own folder.
-fn find(args: &PluginArgs) -> Result<Vec<PathBuf>, CommandError> {
-    let mut files = Vec::new();
-    for file in &args.plugins {
-        if !file.is_file() {
-            return Err(CommandError::usage(format!(
-                "no plugin at {}",
-                file.display()
-            )));
-        }
-        files.push(file.clone());
-    }
-    let environment = std::env::var_os("LONGHAUL_PLUGIN_PATH").unwrap_or_default();
-    let folders = args.plugin_dirs.iter().cloned();
-    for folder in
-        folders.chain(std::env::split_paths(&environment).filter(|p| !p.as_os_str().is_empty()))
-    {
-        let found = libraries(&folder, "").map_err(|error| {
-            CommandError::usage(format!("plugin folder {}: {error}", folder.display()))
-        })?;
-        files.extend(found);
-    }
-    for folder in own_folders() {
-        files.extend(libraries(&folder, "liblonghaul_").unwrap_or_default());
-    }
-    let mut seen = BTreeSet::new();
-    files.retain(|file| seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone())));
-    Ok(files)
-}
-
-/// The folder of the running program; beside test binaries, the folder above.
-fn own_folders() -> Vec<PathBuf> {
-    let folder = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().map(Path::to_owned));
-    let Some(folder) = folder else {
-        return Vec::new();
-    };
-    let above = folder.parent().map(Path::to_owned);
-    match folder.file_name().and_then(|name| name.to_str()) {
-        Some("deps" | "examples") => above.into_iter().collect(),
-        _ => vec![folder],
-    }
-}
-
-fn libraries(folder: &Path, prefix: &str) -> std::io::Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "so"))
-        .filter(|path| {
-            path.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|n| n.starts_with(prefix))
-        })
-        .collect();
-    files.sort();
-    Ok(files)
 }
 
 /// Does the same to each item, with several threads where they are to be had; results are in the items' order.
@@ -302,6 +257,7 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Library {
     /// The file.
+    #[serde(with = "crate::path_text")]
     pub library: PathBuf,
 }
 
@@ -369,6 +325,7 @@ fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {
     });
     Plugin {
         path: path.to_owned(),
+        place: Place::default(),
         sha256,
         name: info.name.to_string(),
         version: info.version.to_string(),

@@ -1,21 +1,37 @@
 //! From the command line to one command, and from its end to an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
+use longhaul_plugin_api::variables;
 
 use crate::cli::{Cli, Command, WorkerJob};
 use crate::commands;
 use crate::exit::{self, CommandError};
 use crate::worker::pipe;
-use crate::{catalogue, logging, signals, worker};
+use crate::{catalogue, logging, signals, text, worker};
 
 /// The program: reads the command line, calls one command, and turns its end into an exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    logging::start(cli.verbose, cli.quiet);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => return end(Err(not_text())),
+        Err(error) => error.exit(),
+    };
+    end(begin(&cli).and_then(|()| carry_out(&cli.command)))
+}
+
+/// The log, and what the environment says.
+fn begin(cli: &Cli) -> Result<(), CommandError> {
+    logging::start(cli.verbose, cli.quiet).map_err(CommandError::usage)?;
     signals::survive_file_limits();
-    let ended = match &cli.command {
+    variables::check(|name| std::env::var_os(name)).map_err(CommandError::usage)
+}
+
+fn carry_out(command: &Command) -> Result<u8, CommandError> {
+    match command {
         Command::Run(args) => commands::run::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::List(args) => commands::list::run(args),
@@ -27,14 +43,31 @@ pub fn main() -> ExitCode {
         Command::New(args) => commands::new::run(args),
         Command::Checkpoint(args) => commands::checkpoint::run(args),
         Command::Worker(args) => work(args.job),
-    };
-    match ended {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("longhaul: {error}");
-            ExitCode::from(error.code)
-        }
     }
+}
+
+/// From a command's end to the process's. Where standard error is closed, the exit code says all that can
+/// be said.
+fn end(ended: Result<u8, CommandError>) -> ExitCode {
+    let error = match ended {
+        Ok(code) => return ExitCode::from(code),
+        Err(error) => error,
+    };
+    let message = error.to_string();
+    let _ = writeln!(std::io::stderr(), "longhaul: {}", text::block(&message));
+    ExitCode::from(error.code)
+}
+
+/// An argument that must be text, a name or a number, and is not. Paths may be any bytes.
+fn not_text() -> CommandError {
+    let bad = std::env::args_os().filter(|argument| argument.to_str().is_none());
+    let bad: Vec<String> = bad
+        .map(|argument| format!("`{}`", argument.to_string_lossy()))
+        .collect();
+    CommandError::usage(format!(
+        "{} is not UTF-8, which names and numbers must be; options that take a FILE or DIR take any path",
+        bad.join(" or ")
+    ))
 }
 
 /// A worker's life: its job comes on standard input, its answer goes to what was standard output.

@@ -33,6 +33,19 @@ pub fn block(words: &str) -> String {
     shown
 }
 
+/// All of a text on lines of its own, as [`block`] has it: for what this program prints, in which the words of
+/// others may stand.
+pub fn visible(words: &str) -> String {
+    let (mut shown, mut left) = (String::new(), usize::MAX);
+    push(&mut shown, words, &mut left);
+    shown
+}
+
+/// Whether a character on a line does not show itself.
+pub fn is_unseen(c: char) -> bool {
+    matches!(c, '\n' | '\t') || !is_plain(c)
+}
+
 /// Appends words as they may be shown; `false` where they were cut.
 fn push(shown: &mut String, words: &str, left: &mut usize) -> bool {
     for c in words.chars() {
@@ -93,6 +106,7 @@ mod tests {
         assert_eq!(line("\u{9b}31m\u{202e}"), r"\u{9b}31m\u{202e}");
         assert_eq!(line("é 漢 µ"), "é 漢 µ");
         assert_eq!(block("a\n\tb\r\u{1b}"), "a\n\tb\\u{d}\\u{1b}");
+        assert_eq!(visible("a\nb\u{1b}[2J"), "a\nb\\u{1b}[2J");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED};
 use crate::launch::{Limits, ask};
+use crate::worker::CHUNK;
 
 /// Tokens read before single steps are timed.
 const PROMPT: usize = 64;
@@ -66,11 +67,6 @@ pub struct BenchResult {
 /// An unknown architecture or task; a model that cannot be built or run.
 pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
     let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
-    if args.batch == 0 || args.length == 0 || args.threads == 0 || args.vocab == 0 {
-        return Err(CommandError::usage(
-            "--batch, --length, --threads and --vocab are at least 1",
-        ));
-    }
     let mut vocab = args.vocab;
     if let Some(task) = &args.task {
         let task = parse_task(task).map_err(CommandError::usage)?;
@@ -253,15 +249,33 @@ fn fill(
 
 type Timing = (Vec<f64>, usize, Option<u64>);
 
+/// Tokens of a feed: as many as an evaluation feeds at once. The same ones come again and again, so that
+/// memory is the model's and not the length's.
+fn chunk_of(job: &BenchJob) -> (usize, Vec<u32>) {
+    let chunk = job.length.min(CHUNK);
+    (chunk, random_tokens(job.batch * chunk, job.size.vocab))
+}
+
 fn time_feeding(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientError> {
-    let tokens = random_tokens(job.batch * job.length, job.size.vocab);
+    let (chunk, tokens) = chunk_of(job);
+    let vocab = job.size.vocab as usize;
     let mut session = model.new_session(job.batch)?;
     let mut state = 0;
     let times = collect(job.seconds, || {
         session.reset()?;
         let begin = Instant::now();
-        let batch = Batch::new(&tokens, &[], job.batch, job.length);
-        session.feed(batch, Logits::Last, job.size.vocab as usize)?;
+        let mut left = job.length;
+        while left > 0 {
+            let length = left.min(chunk);
+            left -= length;
+            let wanted = if left == 0 {
+                Logits::Last
+            } else {
+                Logits::None
+            };
+            let tokens = &tokens[..job.batch * length];
+            session.feed(Batch::new(tokens, &[], job.batch, length), wanted, vocab)?;
+        }
         let time = begin.elapsed().as_secs_f64();
         state = session.state_bytes();
         Ok(time)
@@ -272,7 +286,7 @@ fn time_feeding(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientErr
 fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientError> {
     let vocab = job.size.vocab as usize;
     let prompt = random_tokens(job.batch * PROMPT, job.size.vocab);
-    let tokens = random_tokens(job.batch * job.length, job.size.vocab);
+    let (_, tokens) = chunk_of(job);
     let mut session = model.new_session(job.batch)?;
     let mut state = 0;
     let times = collect(job.seconds, || {
@@ -283,8 +297,8 @@ fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientEr
             vocab,
         )?;
         let begin = Instant::now();
-        for step in 0..job.length {
-            let step = &tokens[step * job.batch..][..job.batch];
+        let steps = tokens.chunks_exact(job.batch).cycle();
+        for step in steps.take(job.length) {
             session.feed(Batch::new(step, &[], job.batch, 1), Logits::Last, vocab)?;
         }
         let time = begin.elapsed().as_secs_f64();

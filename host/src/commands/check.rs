@@ -24,6 +24,7 @@ const LIMIT: u64 = 300;
 /// What a worker is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CheckJob {
+    #[serde(with = "crate::path_text")]
     library: PathBuf,
     architecture: String,
     values: Vec<(String, Value)>,

@@ -23,7 +23,9 @@ const LIMIT: u64 = 3600;
 /// What a worker is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CheckpointJob {
+    #[serde(with = "crate::path_text")]
     folder: PathBuf,
+    #[serde(with = "crate::path_text")]
     library: PathBuf,
     /// Device to verify it on, if it is to be verified.
     verify_on: Option<String>,

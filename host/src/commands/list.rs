@@ -1,6 +1,6 @@
 //! `longhaul list`: the architectures that plugins offer.
 
-use crate::architecture::did_you_mean;
+use crate::architecture::find_all;
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::cli::ListArgs;
 use crate::commands::print;
@@ -15,24 +15,7 @@ pub fn run(args: &ListArgs) -> Result<u8, CommandError> {
     let catalogue = Catalogue::scan(&args.plugins)?;
     let chosen: Vec<(&Plugin, &Architecture)> = match &args.architecture {
         None => catalogue.architectures().collect(),
-        Some(name) => {
-            let found: Vec<_> = catalogue
-                .architectures()
-                .filter(|(_, a)| a.name == *name)
-                .collect();
-            if found.is_empty() {
-                let names: Vec<&str> = catalogue
-                    .architectures()
-                    .map(|(_, a)| a.name.as_str())
-                    .collect();
-                return Err(CommandError::usage(format!(
-                    "no architecture `{name}`{}; there are {}",
-                    did_you_mean(name, names.iter().copied()),
-                    names.join(", ")
-                )));
-            }
-            found
-        }
+        Some(name) => find_all(name, &catalogue)?,
     };
     if args.json {
         let plugins: Vec<&Plugin> = catalogue

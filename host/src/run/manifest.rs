@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use longhaul_plugin_api::variables;
 use serde::{Deserialize, Serialize};
 
 use crate::device;
+use crate::run::command::{by_this_program, quote};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
 use crate::run::plan::{Environment, Plan, Unit};
@@ -80,6 +82,7 @@ pub struct PluginRecord {
     /// Hash of its file.
     pub sha256: String,
     /// Where it was; below the folder the command ran in, from there.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
 }
 
@@ -155,21 +158,24 @@ impl Manifest {
         Ok(())
     }
 
-    /// Its command, under its own variables where others are set here.
+    /// Its command for this program, under its own variables where others are set here. The file may be
+    /// another person's: what is not one command is not repeated.
     pub fn command_here(&self, here: &Environment) -> String {
+        let Some(command) = by_this_program(&self.command) else {
+            return "(its run.toml holds no command that Longhaul wrote)".to_owned();
+        };
         let unset = here
             .keys()
             .filter(|name| !self.environment.contains_key(*name));
         let unset: String = unset.map(|name| format!("-u {name} ")).collect();
-        let set = self
-            .environment
-            .iter()
-            .filter(|(name, value)| here.get(*name) != Some(value));
+        let set = self.environment.iter().filter(|(name, value)| {
+            variables::ALL.contains(&name.as_str()) && here.get(*name) != Some(value)
+        });
         let set: String = set
-            .map(|(name, value)| format!("{name}={value} "))
+            .map(|(name, value)| format!("{name}={} ", quote(value.as_ref())))
             .collect();
         let env = if unset.is_empty() { "" } else { "env " };
-        format!("{env}{unset}{set}{}", self.command)
+        format!("{env}{unset}{set}{command}")
     }
 
     /// In which way another plan differs from this one; `None` if it does not.

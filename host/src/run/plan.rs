@@ -3,10 +3,11 @@
 //! hash, the run's id. It opens no library and no device, and does not write.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use longhaul_plugin_api::variables;
-use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, parse_task};
+use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, limits, parse_task};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -95,6 +96,7 @@ pub struct Unit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Its folder.
+    #[serde(with = "crate::path_text")]
     pub folder: PathBuf,
     /// Token ids of its model.
     pub vocab: u32,
@@ -236,6 +238,9 @@ pub fn make(
             .map(|own| own.iter().map(String::as_str).collect());
         for text in own.as_ref().unwrap_or(&texts) {
             let architecture = resolve(text)?;
+            let trainings = units.len() as u64 + task.trainings();
+            limits::check("number of trainings of the plan", trainings, &limits::UNITS)
+                .map_err(RunError::Input)?;
             for unit in task.units(suite, overrides, &architecture)? {
                 if !units.iter().any(|other| other.name == unit.name) {
                     units.push(unit);
@@ -286,8 +291,18 @@ fn options_text(
         .layers
         .or(overrides.layers)
         .unwrap_or(suite.model.layers);
-    at_least_one("d_model", u64::from(d_model), &architecture.architecture)?;
-    at_least_one("layers", u64::from(layers), &architecture.architecture)?;
+    within(
+        "d_model",
+        u64::from(d_model),
+        &limits::D_MODEL,
+        &architecture.architecture,
+    )?;
+    within(
+        "layers",
+        u64::from(layers),
+        &limits::LAYERS,
+        &architecture.architecture,
+    )?;
     let mut options = architecture.options.clone();
     options.push(("d_model".to_owned(), d_model.to_string()));
     options.push(("layers".to_owned(), layers.to_string()));
@@ -343,14 +358,8 @@ impl TaskPlan {
             (_, Some(of_task)) => of_task.clone(),
             _ => suite.training.learning_rates.clone(),
         };
-        if let Some(bad) = learning_rates
-            .iter()
-            .find(|rate| !(rate.is_finite() && **rate > 0.0))
-        {
-            return Err(RunError::Input(format!(
-                "learning rate {bad} of task `{}` is not a number above 0",
-                entry.name
-            )));
+        for &rate in &learning_rates {
+            within("learning rate", rate, &limits::LEARNING_RATE, &entry.name)?;
         }
         let plan = Self {
             train_length,
@@ -372,11 +381,24 @@ impl TaskPlan {
             seeds: overrides.seeds.unwrap_or(suite.training.seeds),
             task,
         };
-        at_least_one("steps", plan.steps, &entry.name)?;
-        at_least_one("batch", plan.batch as u64, &entry.name)?;
-        at_least_one("samples", plan.samples, &entry.name)?;
-        at_least_one("seeds", plan.seeds, &entry.name)?;
+        within("steps", plan.steps, &limits::STEPS, &entry.name)?;
+        within("batch", plan.batch as u64, &limits::BATCH, &entry.name)?;
+        within("samples", plan.samples, &limits::SAMPLES, &entry.name)?;
+        within("seeds", plan.seeds, &limits::SEEDS, &entry.name)?;
+        within(
+            "weight decay",
+            plan.weight_decay,
+            &limits::WEIGHT_DECAY,
+            &entry.name,
+        )?;
+        let clip_norm = suite.training.clip_norm;
+        within("clip_norm", clip_norm, &limits::CLIP_NORM, &entry.name)?;
         Ok(plan)
+    }
+
+    /// How many trainings an architecture has on this task.
+    fn trainings(&self) -> u64 {
+        self.seeds * self.learning_rates.len() as u64
     }
 
     /// Every seed and learning rate of one architecture on this task.
@@ -415,9 +437,10 @@ impl TaskPlan {
                 };
                 let identity = unit.identity();
                 unit.name = format!(
-                    "{}-{}-s{seed}-lr{learning_rate}-{}",
+                    "{}-{}-s{seed}-lr{}-{}",
                     file_word(&unit.architecture),
                     file_word(&unit.task),
+                    limits::short(learning_rate),
                     &identity[..8]
                 );
                 unit.model = format!("models/{}.safetensors", unit.name);
@@ -446,13 +469,14 @@ pub fn check_length(task: &dyn Task, length: usize) -> Result<(), RunError> {
     }))
 }
 
-fn at_least_one(what: &str, value: u64, whose: &str) -> Result<(), RunError> {
-    if value > 0 {
-        return Ok(());
-    }
-    Err(RunError::Input(format!(
-        "{what} of `{whose}` is 0; it is at least 1"
-    )))
+/// Refuses a number of a task or an architecture that cannot work, with its range.
+fn within<T: PartialOrd + limits::Word>(
+    what: &str,
+    number: T,
+    range: &RangeInclusive<T>,
+    whose: &str,
+) -> Result<(), RunError> {
+    limits::check(&format!("{what} of `{whose}`"), number, range).map_err(RunError::Input)
 }
 
 /// A name with nothing in it that a file name should not have.

@@ -16,7 +16,7 @@ use crate::worker::pipe::send;
 use crate::worker::protocol::{Evaluated, Evaluation, Message, Score};
 
 /// Most tokens of a row in one feed.
-const CHUNK: usize = 2048;
+pub const CHUNK: usize = 2048;
 /// Most tokens of all rows in one feed.
 const FEED: usize = 16_384;
 /// Most bytes of recurrent state over all rows, as the model declares it.

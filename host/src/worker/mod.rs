@@ -12,4 +12,5 @@ pub mod pipe;
 pub mod protocol;
 mod train;
 
+pub use evaluate::CHUNK;
 pub use job::work;

@@ -31,6 +31,7 @@ pub struct Job {
     /// The training; without one the saved model is read.
     pub training: Option<Training>,
     /// The run's folder, from the root of the file system: a plugin may change the folder it works in.
+    #[serde(with = "crate::path_text")]
     pub folder: PathBuf,
     /// Name of the model's file in the folder `models` there.
     pub model: String,
