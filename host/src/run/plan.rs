@@ -228,19 +228,25 @@ pub fn make(
         let refusal = architecture.runs_on(kind).err().map(RunError::Input);
         refusal.map_or(Ok(architecture), Err)
     };
-    let (mut units, mut chosen) = (Vec::<Unit>::new(), Vec::new());
+    let mut tasks = Vec::new();
     for entry in &entries {
-        let task = TaskPlan::new(suite, entry, overrides)?;
-        let own: Option<Vec<&str>> = entry
+        let own = entry
             .architectures
             .as_ref()
-            .filter(|_| overrides.architectures.is_empty())
-            .map(|own| own.iter().map(String::as_str).collect());
-        for text in own.as_ref().unwrap_or(&texts) {
+            .filter(|_| overrides.architectures.is_empty());
+        let own = own.map(|own| own.iter().map(String::as_str).collect());
+        let texts: Vec<&str> = own.unwrap_or_else(|| texts.clone());
+        tasks.push((TaskPlan::new(suite, entry, overrides)?, texts));
+    }
+    let trainings = tasks
+        .iter()
+        .map(|(task, texts)| task.trainings(texts.len()));
+    limits::check("the number of trainings", trainings.sum(), &limits::UNITS)
+        .map_err(RunError::Input)?;
+    let (mut units, mut chosen) = (Vec::<Unit>::new(), Vec::new());
+    for (task, texts) in &tasks {
+        for text in texts {
             let architecture = resolve(text)?;
-            let trainings = units.len() as u64 + task.trainings();
-            limits::check("number of trainings of the plan", trainings, &limits::UNITS)
-                .map_err(RunError::Input)?;
             for unit in task.units(suite, overrides, &architecture)? {
                 if !units.iter().any(|other| other.name == unit.name) {
                     units.push(unit);
@@ -396,9 +402,9 @@ impl TaskPlan {
         Ok(plan)
     }
 
-    /// How many trainings an architecture has on this task.
-    fn trainings(&self) -> u64 {
-        self.seeds * self.learning_rates.len() as u64
+    /// How many trainings this many architectures have on this task.
+    fn trainings(&self, architectures: usize) -> u64 {
+        self.seeds * (self.learning_rates.len() * architectures) as u64
     }
 
     /// Every seed and learning rate of one architecture on this task.
