@@ -8,6 +8,10 @@ use longhaul_tasks::limits;
 
 use crate::number::{self, real, whole};
 
+/// Heading of the options that every command has; they stand after a command's own.
+const GLOBAL: &str = "Every command";
+const LAST: usize = 1000;
+
 /// How far does a sequence architecture really carry what it read?
 #[derive(Debug, Parser)]
 #[command(
@@ -25,10 +29,13 @@ Exit codes: 0 all done, 1 a measurement or check failed, 2 bad input,
 )]
 pub struct Cli {
     /// More of the log on standard error; twice for all of it
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(
+        short, long, global = true, action = clap::ArgAction::Count,
+        help_heading = GLOBAL, display_order = LAST
+    )]
     pub verbose: u8,
     /// Only errors on standard error
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, display_order = LAST)]
     pub quiet: bool,
     /// What to do
     #[command(subcommand)]
@@ -136,12 +143,16 @@ pub struct RunArgs {
     /// Folder for the results [default: runs/SUITE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with a run that was stopped
+    /// Go on with a run that was stopped: what is measured is kept, a training
+    /// that was interrupted begins again at step 0
     #[arg(long)]
     pub resume: bool,
     /// With --resume: try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Seconds that a training with its evaluations may take; waiting for a
     /// processor does not count [default: no limit, but an hour of silence]
     #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>(limits::TIME_S))]
@@ -188,6 +199,9 @@ pub struct EvalArgs {
     /// Try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Seconds that the evaluations of a model may take; waiting for a
     /// processor does not count [default: as the run]
     #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>(limits::TIME_S))]
@@ -253,8 +267,8 @@ pub struct ShowArgs {
     /// Which example
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(number::ANY))]
     pub index: u64,
-    /// Which split
-    #[arg(long, value_enum, default_value_t = SplitName::Test)]
+    /// Which split: train, validation or test
+    #[arg(long, value_enum, default_value_t = SplitName::Test, hide_possible_values = true)]
     pub split: SplitName,
 }
 
@@ -313,7 +327,7 @@ pub struct CheckArgs {
 pub enum BenchMode {
     /// Training steps
     Train,
-    /// Feeding a whole sequence at once
+    /// Feeding whole sequences, in the pieces that an evaluation reads
     Feed,
     /// Feeding token by token
     Step,
@@ -334,8 +348,9 @@ pub struct BenchArgs {
     /// Architecture with options
     #[arg(long = "arch", value_name = "ARCH")]
     pub architecture: String,
-    /// What to time
-    #[arg(long, value_enum, default_value_t = BenchMode::Train)]
+    /// What to time: train (steps of training), feed (whole sequences, in the
+    /// pieces that an evaluation reads) or step (token by token)
+    #[arg(long, value_enum, default_value_t = BenchMode::Train, hide_possible_values = true)]
     pub mode: BenchMode,
     /// Sequences
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>(limits::BATCH))]
@@ -467,6 +482,9 @@ pub struct CheckpointEvalArgs {
     /// With --resume: try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Seconds that the evaluations of a checkpoint on a task may take; waiting
     /// for a processor does not count [default: no limit, but an hour of silence]
     #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>(limits::TIME_S))]

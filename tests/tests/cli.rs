@@ -71,6 +71,14 @@ fn help_names_every_command_the_exit_codes_and_an_example() {
             "no example of `{command}` in:\n{}",
             ran.stdout
         );
+        // A command's own options come first, all in the short form.
+        let own = ran.stdout.find("\nEvery command:\n").expect("a heading");
+        let last = ran
+            .stdout
+            .find("--help")
+            .expect("the last of a command's own");
+        assert!(last < own && ran.stdout.find("--quiet").is_some_and(|place| place > own));
+        assert!(!ran.stdout.contains("Possible values:"), "{}", ran.stdout);
         assert_reads_well(&ran);
     }
 }
@@ -213,6 +221,7 @@ fn list_shows_every_architecture_and_its_options() {
             ran.stdout
         );
     }
+    assert_reads_well(&with_faulty("list --all").expect(0));
     let ran = with_faulty("list faulty").expect(0);
     assert_reads_well(&ran);
     ran.prints(&[

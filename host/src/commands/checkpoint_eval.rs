@@ -11,13 +11,15 @@ use crate::catalogue::Catalogue;
 use crate::checkpoint::files::Folder;
 use crate::cli::{CheckpointEvalArgs, FolderArgs};
 use crate::commands::checkpoint::{Answer, ask_library, library_for};
-use crate::exit::CommandError;
+use crate::commands::print;
+use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
 use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::plan::{Checkpoint, Plan, Unit, check_length, environment, file_word, run_id};
+use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
 
@@ -74,6 +76,10 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
         memory_bytes: resources.memory_bytes,
     };
     let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
+    if args.dry_run {
+        let text = preview(&plan.units, false, &args.out, &resources);
+        return print(&text).map(|()| OK).map_err(RunError::Command);
+    }
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&args.out, &plan, &manifest, args.resume)?;
     let works = works(&plan, &folder, args.retry_failed);

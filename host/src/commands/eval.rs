@@ -7,14 +7,16 @@ use std::path::Path;
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
 use crate::cli::EvalArgs;
+use crate::commands::print;
 use crate::device;
-use crate::exit::CommandError;
+use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
 use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{Manifest, differences};
 use crate::run::plan::{Environment, Unit, check_length, environment};
+use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
 use crate::worker::models::is_saved;
@@ -59,6 +61,18 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let memory = (args.memory_limit.as_deref(), None);
     let resources = Resources::new(&args.device, args.jobs, args.threads, time_s, memory)?;
     same_environment(&manifest, resources.devices.kind(), &args.run)?;
+    if args.dry_run {
+        let units: Vec<Unit> = chosen
+            .into_iter()
+            .map(|unit| Unit {
+                lengths: lengths.clone(),
+                samples: args.samples.unwrap_or(unit.samples),
+                ..unit
+            })
+            .collect();
+        let text = preview(&units, false, &args.run, &resources);
+        return print(&text).map(|()| OK).map_err(RunError::Command);
+    }
     let interrupt = interrupt_flag()?;
     let (mut folder, manifest) = RunFolder::existing(&args.run)?;
     let works = works(&manifest, &chosen, &folder, &lengths, args, &catalogue)?;

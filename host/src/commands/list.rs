@@ -1,11 +1,13 @@
 //! `longhaul list`: the architectures that plugins offer.
 
+use longhaul_tasks::limits;
+
 use crate::architecture::find_all;
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::cli::ListArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::{columns, wrap};
+use crate::table::columns;
 
 /// Lists architectures, or one in full.
 ///
@@ -39,12 +41,19 @@ pub fn run(args: &ListArgs) -> Result<u8, CommandError> {
 }
 
 fn overview(chosen: &[(&Plugin, &Architecture)]) -> String {
-    let mut rows = vec![cells(&["architecture", "family", "state", "what"])];
+    let mut rows = vec![cells(&[
+        "architecture",
+        "family",
+        "state",
+        "devices",
+        "what",
+    ])];
     for (_, architecture) in chosen {
         rows.push(cells(&[
             &architecture.name,
             &architecture.family,
             &architecture.state_growth,
+            &architecture.devices.join(","),
             &architecture.title,
         ]));
     }
@@ -77,40 +86,25 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
         cells(&["  devices", &architecture.devices.join(", ")]),
         cells(&["  can", &architecture.capabilities.join(", ")]),
     ]));
-    text.push_str("\nOptions (name, default, allowed, what):\n");
+    text.push_str("\nOptions (name, default, allowed; what):\n");
+    let row = |name: &str, default: &str, allowed: &str, what: &str| {
+        cells(&[&format!("  {name}"), default, &format!("{allowed}; {what}")])
+    };
     let mut rows: Vec<Vec<String>> = architecture
         .options
         .iter()
         .map(|option| {
             let kind = option.spec().kind;
             let default = kind.default_value().to_string();
-            let limits = wrap(&kind.limits(), 22).join("\n");
-            cells(&[
-                &format!("  {}", option.name),
-                &default,
-                &limits.replace('\n', " "),
-                &option.help,
-            ])
+            row(&option.name, &default, &kind.limits(), &option.help)
         })
         .collect();
-    rows.push(cells(&[
-        "  d_model",
-        "suite",
-        "integer 1..65536",
-        "model width, as --d-model",
-    ]));
-    rows.push(cells(&[
-        "  layers",
-        "suite",
-        "integer 1..1024",
-        "layers, as --layers",
-    ]));
-    // Long lists of words would push the help off the line; they go before it instead.
-    for row in &mut rows {
-        if row[2].chars().count() > 22 {
-            row[3] = format!("{}; {}", row[2], row[3]);
-            row[2] = String::new();
-        }
+    for (name, range, what) in [
+        ("d_model", limits::D_MODEL, "model width, as --d-model"),
+        ("layers", limits::LAYERS, "layers, as --layers"),
+    ] {
+        let allowed = format!("integer {}..{}", range.start(), range.end());
+        rows.push(row(name, "suite's", &allowed, what));
     }
     text.push_str(&columns(&rows));
     text.push_str(&format!("\nCite:\n{}\n", architecture.citation.trim_end()));

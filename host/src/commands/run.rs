@@ -8,13 +8,15 @@ use longhaul_tasks::Suite;
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
 use crate::cli::RunArgs;
-use crate::exit::CommandError;
+use crate::commands::print;
+use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
 use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::plan::{self, Overrides, Plan};
+use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
 use crate::worker::models::is_saved;
@@ -60,6 +62,10 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         .out
         .clone()
         .unwrap_or_else(|| default_folder(&args.suite));
+    if args.dry_run {
+        let text = preview(&plan.units, true, &out, &resources);
+        return print(&text).map(|()| OK).map_err(RunError::Command);
+    }
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
     let works = works(&plan, &folder, args.retry_failed);

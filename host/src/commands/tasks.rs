@@ -5,7 +5,7 @@ use longhaul_tasks::{TaskSpec, build, registry};
 use crate::cli::TasksArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::columns;
+use crate::table::{columns, percent};
 
 /// Lists tasks, or one in full.
 ///
@@ -22,7 +22,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         let mut rows = vec![cells(&["task", "metric", "chance", "what"])];
         for spec in registry() {
             let task = build(spec.name, &[]).map_err(CommandError::usage)?;
-            let chance = format!("{:.3}", task.chance());
+            let chance = percent(task.chance());
             rows.push(cells(&[spec.name, spec.metric.name(), &chance, spec.title]));
         }
         let hint =
@@ -53,7 +53,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         cells(&["  metric", spec.metric.name()]),
         cells(&[
             "  chance",
-            &format!("{:.3e}: {}", task.chance(), spec.chance_meaning),
+            &format!("{}: {}", percent(task.chance()), spec.chance_meaning),
         ]),
         cells(&["  options", &task.options_text()]),
     ]));
