@@ -71,7 +71,7 @@ fn rows(group: &[&Unit], trained: bool) -> Vec<Vec<String>> {
     let architectures = each(&|unit| format!("{}:{}", unit.architecture, unit.options));
     let mut rows = vec![
         row("task", unit.task_text()),
-        row("models", architectures.join("  ")),
+        row("models", architectures.join(" ")),
     ];
     if trained {
         let length = match (unit.train_length_min, unit.train_length) {
