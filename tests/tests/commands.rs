@@ -126,6 +126,7 @@ fn wrong(lines: &[String], clone: &Path) -> Vec<String> {
             .any(|name| line.starts_with(name))
         {
             let mut plan: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            plan.retain(|word| word != "--dry-run");
             plan.push("--dry-run".to_owned());
             tried.push(plan);
         }
