@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::data::{Device, ModelConfig};
 use longhaul_plugin_api::metadata::OptionValue;
-use longhaul_tasks::{Named, limits};
+use longhaul_tasks::{Named, bounds};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Architecture, Catalogue, Plugin};
@@ -108,8 +108,8 @@ impl ArchSpec {
         architecture: &Architecture,
         mut given: Vec<(String, String)>,
     ) -> Result<Self, CommandError> {
-        let d_model = take_size(&mut given, "d_model", &limits::D_MODEL)?;
-        let layers = take_size(&mut given, "layers", &limits::LAYERS)?;
+        let d_model = take_size(&mut given, "d_model", &bounds::D_MODEL)?;
+        let layers = take_size(&mut given, "layers", &bounds::LAYERS)?;
         let known: Vec<&str> = architecture
             .options
             .iter()
@@ -227,14 +227,13 @@ impl From<&OptionValue> for Value {
 fn take_size(
     given: &mut Vec<(String, String)>,
     name: &str,
-    range: &RangeInclusive<u64>,
+    range: &RangeInclusive<u32>,
 ) -> Result<Option<u32>, CommandError> {
     let Some(place) = given.iter().position(|(known, _)| known == name) else {
         return Ok(None);
     };
     let (_, text) = given.remove(place);
     let size = text.parse().ok().filter(|size| range.contains(size));
-    let size = size.and_then(|size| u32::try_from(size).ok());
     size.map(Some).ok_or_else(|| {
         CommandError::usage(format!(
             "option `{name}` is integer {}..{}, not `{text}`",

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use longhaul_tasks::limits;
+use longhaul_tasks::bounds;
 
-use crate::number::{self, real, whole};
+use crate::number::{self, within};
 
 /// Heading of the options that every command has; they stand after a command's own.
 const GLOBAL: &str = "Every command";
@@ -111,34 +111,34 @@ pub struct RunArgs {
     #[arg(long, value_name = "N|MIN..MAX")]
     pub train_length: Option<String>,
     /// Number of seeds
-    #[arg(long, value_name = "N", value_parser = whole::<u64>(limits::SEEDS))]
+    #[arg(long, value_name = "N", value_parser = within(bounds::SEEDS))]
     pub seeds: Option<u64>,
     /// Peak learning rate; may be given several times
-    #[arg(long = "lr", value_name = "RATE", value_delimiter = ',', value_parser = real(limits::LEARNING_RATE))]
+    #[arg(long = "lr", value_name = "RATE", value_delimiter = ',', value_parser = within(bounds::LEARNING_RATE))]
     pub learning_rates: Vec<f64>,
     /// Optimiser steps
-    #[arg(long, value_name = "N", value_parser = whole::<u64>(limits::STEPS))]
+    #[arg(long, value_name = "N", value_parser = within(bounds::STEPS))]
     pub steps: Option<u64>,
     /// Sequences a step
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(limits::BATCH))]
+    #[arg(long, value_name = "N", value_parser = within(bounds::BATCH))]
     pub batch: Option<usize>,
     /// Model width
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(limits::D_MODEL))]
+    #[arg(long, value_name = "N", value_parser = within(bounds::D_MODEL))]
     pub d_model: Option<u32>,
     /// Layers
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(limits::LAYERS))]
+    #[arg(long, value_name = "N", value_parser = within(bounds::LAYERS))]
     pub layers: Option<u32>,
     /// Examples a length
-    #[arg(long, value_name = "N", value_parser = whole::<u64>(limits::SAMPLES))]
+    #[arg(long, value_name = "N", value_parser = within(bounds::SAMPLES))]
     pub samples: Option<u64>,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(number::JOBS))]
+    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(number::THREADS))]
+    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
     pub threads: Option<u32>,
     /// Folder for the results [default: runs/SUITE]
     #[arg(long, value_name = "DIR")]
@@ -155,7 +155,7 @@ pub struct RunArgs {
     pub dry_run: bool,
     /// Seconds that a training with its evaluations may take; waiting for a
     /// processor does not count [default: no limit, but an hour of silence]
-    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>(limits::TIME_S))]
+    #[arg(long, value_name = "SECONDS", value_parser = within(number::TIME_S))]
     pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
@@ -185,16 +185,16 @@ pub struct EvalArgs {
     #[arg(long = "arch", value_name = "ARCH")]
     pub architectures: Vec<String>,
     /// Examples a length
-    #[arg(long, value_name = "N", value_parser = whole::<u64>(limits::SAMPLES))]
+    #[arg(long, value_name = "N", value_parser = within(bounds::SAMPLES))]
     pub samples: Option<u64>,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(number::JOBS))]
+    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(number::THREADS))]
+    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
     pub threads: Option<u32>,
     /// Try again what did not end well
     #[arg(long)]
@@ -204,7 +204,7 @@ pub struct EvalArgs {
     pub dry_run: bool,
     /// Seconds that the evaluations of a model may take; waiting for a
     /// processor does not count [default: as the run]
-    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>(limits::TIME_S))]
+    #[arg(long, value_name = "SECONDS", value_parser = within(number::TIME_S))]
     pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
@@ -259,13 +259,13 @@ pub struct ShowArgs {
     #[arg(value_name = "TASK")]
     pub task: String,
     /// Length in tokens [default: the task's shortest training length]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(number::WHOLE_LENGTH))]
+    #[arg(long, value_name = "N", value_parser = within(number::WHOLE_LENGTH))]
     pub length: Option<usize>,
     /// Data seed
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(number::ANY))]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Which example
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(number::ANY))]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub index: u64,
     /// Which split: train, validation or test
     #[arg(long, value_enum, default_value_t = SplitName::Test, hide_possible_values = true)]
@@ -353,29 +353,29 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t = BenchMode::Train, hide_possible_values = true)]
     pub mode: BenchMode,
     /// Sequences
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>(limits::BATCH))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = within(bounds::BATCH))]
     pub batch: usize,
     /// Tokens a sequence
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize>(number::WHOLE_LENGTH))]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = within(number::WHOLE_LENGTH))]
     pub length: usize,
     /// Model width
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<u32>(limits::D_MODEL))]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = within(bounds::D_MODEL))]
     pub d_model: u32,
     /// Layers
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = whole::<u32>(limits::LAYERS))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(bounds::LAYERS))]
     pub layers: u32,
     /// Token ids; a task has its own
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = whole::<u32>(number::VOCAB))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = within(number::VOCAB))]
     pub vocab: u32,
     /// CPU threads
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = whole::<u32>(number::THREADS))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(number::THREADS))]
     pub threads: u32,
     /// Train on this task's examples, making them included, instead of on
     /// random tokens scored at every position
     #[arg(long, value_name = "TASK")]
     pub task: Option<String>,
     /// Least seconds to time
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = real(number::SECONDS))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = within(number::SECONDS))]
     pub seconds: f64,
     /// Device: cpu, cuda:0
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -456,22 +456,22 @@ pub struct CheckpointEvalArgs {
     pub lengths: String,
     /// Length that the checkpoint was trained at, in tokens
     /// [default: max_position_embeddings, or else the shortest length]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(limits::LENGTH))]
+    #[arg(long, value_name = "N", value_parser = within(number::LENGTH))]
     pub train_length: Option<usize>,
     /// Examples a length
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = whole::<u64>(limits::SAMPLES))]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = within(bounds::SAMPLES))]
     pub samples: u64,
     /// Number of seeds of the examples
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>(limits::SEEDS))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = within(bounds::SEEDS))]
     pub seeds: u64,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(number::JOBS))]
+    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(number::THREADS))]
+    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
     pub threads: Option<u32>,
     /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "runs/checkpoints")]
@@ -487,7 +487,7 @@ pub struct CheckpointEvalArgs {
     pub dry_run: bool,
     /// Seconds that the evaluations of a checkpoint on a task may take; waiting
     /// for a processor does not count [default: no limit, but an hour of silence]
-    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>(limits::TIME_S))]
+    #[arg(long, value_name = "SECONDS", value_parser = within(number::TIME_S))]
     pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
@@ -504,7 +504,7 @@ pub struct FolderArgs {
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
     /// CPU threads
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = whole::<u32>(number::THREADS))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(number::THREADS))]
     pub threads: u32,
     /// Where plugins are
     #[command(flatten)]

@@ -44,7 +44,12 @@ pub fn find(args: &PluginArgs) -> Result<Vec<(Place, PathBuf)>, CommandError> {
     let given = given.map(|folder| (Place::Folder, folder));
     for (place, folder) in given.chain(variable.map(|folder| (Place::Variable, folder))) {
         let found = libraries(&folder).map_err(|error| {
-            CommandError::usage(format!("plugin folder {}: {error}", folder.display()))
+            let by = if place == Place::Variable {
+                " of LONGHAUL_PLUGIN_PATH"
+            } else {
+                ""
+            };
+            CommandError::usage(format!("plugin folder {}{by}: {error}", folder.display()))
         })?;
         if found.is_empty() {
             tracing::warn!(

@@ -7,9 +7,9 @@
 // Errors here are read by people once a run, so their size does not matter.
 #![allow(clippy::result_large_err)]
 
+pub mod bounds;
 mod draws;
 mod error;
-pub mod limits;
 mod named;
 mod options;
 mod sequence;

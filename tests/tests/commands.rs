@@ -89,9 +89,8 @@ fn small(line: &str) -> Vec<String> {
 }
 
 fn is_readers(line: &str) -> bool {
-    let own = |word: &&str| line.contains(*word);
     let capitals = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
-    let names = READERS.iter().any(|word| own(&word)) && !line.starts_with("new ");
+    let names = READERS.iter().any(|word| line.contains(word)) && !line.starts_with("new ");
     names || line.contains("~/") || line.split_whitespace().any(capitals)
 }
 

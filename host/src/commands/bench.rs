@@ -14,6 +14,7 @@ use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED};
 use crate::launch::{Limits, ask};
+use crate::memory::{self, Purpose};
 use crate::worker::CHUNK;
 
 /// Tokens read before single steps are timed.
@@ -90,6 +91,21 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         layers: args.layers,
         max_train_length: (args.length + PROMPT) as u64,
     };
+    let purpose = match args.mode {
+        BenchMode::Train => Purpose::Training {
+            batch: args.batch,
+            length: args.length,
+        },
+        BenchMode::Feed | BenchMode::Step => Purpose::Reading,
+    };
+    if device::kind(&device) == "cpu" {
+        let built = ModelSize {
+            d_model: spec.d_model.unwrap_or(size.d_model),
+            layers: spec.layers.unwrap_or(size.layers),
+            ..size
+        };
+        memory::check(built, None, purpose, None).map_err(CommandError::usage)?;
+    }
     let job = BenchJob {
         spec,
         mode: format!("{:?}", args.mode).to_lowercase(),

@@ -1,6 +1,6 @@
 //! `longhaul list`: the architectures that plugins offer.
 
-use longhaul_tasks::limits;
+use longhaul_tasks::bounds;
 
 use crate::architecture::find_all;
 use crate::catalogue::{Architecture, Catalogue, Plugin};
@@ -100,8 +100,8 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
         })
         .collect();
     for (name, range, what) in [
-        ("d_model", limits::D_MODEL, "model width, as --d-model"),
-        ("layers", limits::LAYERS, "layers, as --layers"),
+        ("d_model", bounds::D_MODEL, "model width, as --d-model"),
+        ("layers", bounds::LAYERS, "layers, as --layers"),
     ] {
         let allowed = format!("integer {}..{}", range.start(), range.end());
         rows.push(row(name, "suite's", &allowed, what));

@@ -1,8 +1,7 @@
 //! Lengths, ranges and sizes as text: `64..16384`, `64,100,1K`, `3..40`, `4G`. Knows no task: whether a
 //! length is allowed is decided where the plan is made.
 
-use longhaul_tasks::limits;
-
+use crate::number::{LENGTH, WORKER_BYTES};
 use crate::run::error::RunError;
 
 /// Most lengths one list may have: more is a slip of the keyboard.
@@ -86,11 +85,11 @@ pub fn parse_size(text: &str) -> Result<u64, RunError> {
     let bytes = number.filter(|number| *number >= 0.0);
     let bytes = bytes.map(|number: f64| (number * f64::from(2_f32.powi(shift))) as u64);
     match bytes {
-        Some(bytes) if limits::MEMORY_BYTES.contains(&bytes) => Ok(bytes),
+        Some(bytes) if WORKER_BYTES.contains(&bytes) => Ok(bytes),
         _ => Err(RunError::Input(format!(
             "memory of `{text}`: write bytes, or a number with K, M or G, from {}M to {}T, such as 512M or 4G",
-            limits::MEMORY_BYTES.start() >> 20,
-            limits::MEMORY_BYTES.end() >> 40
+            WORKER_BYTES.start() >> 20,
+            WORKER_BYTES.end() >> 40
         ))),
     }
 }
@@ -107,13 +106,8 @@ fn parse_length(part: &str, whole: &str) -> Result<usize, RunError> {
         .map_err(|_| bad(whole, &format!("`{part}` is not a whole number")))?;
     let length = number.checked_mul(1 << shift);
     length
-        .filter(|length| limits::LENGTH.contains(&(*length as u64)))
-        .ok_or_else(|| {
-            bad(
-                whole,
-                &format!("`{part}` is not in 1..{}", limits::LENGTH.end()),
-            )
-        })
+        .filter(|length| LENGTH.contains(length))
+        .ok_or_else(|| bad(whole, &format!("`{part}` is not in 1..{}", LENGTH.end())))
 }
 
 fn bad(text: &str, why: &str) -> RunError {

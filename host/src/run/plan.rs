@@ -3,16 +3,18 @@
 //! hash, the run's id. It opens no library and no device, and does not write.
 
 use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use longhaul_plugin_api::variables;
-use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, limits, parse_task};
+use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, bounds, parse_task};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::architecture::ArchSpec;
 use crate::device;
+use crate::number::{TRAININGS, short};
 use crate::run::error::RunError;
 use crate::run::lengths::doublings;
 use crate::run::targets::{self, Target};
@@ -241,7 +243,7 @@ pub fn make(
     let trainings = tasks
         .iter()
         .map(|(task, texts)| task.trainings(texts.len()));
-    limits::check("the number of trainings", trainings.sum(), &limits::UNITS)
+    bounds::check("the number of trainings", trainings.sum(), &TRAININGS)
         .map_err(RunError::Input)?;
     let (mut units, mut chosen) = (Vec::<Unit>::new(), Vec::new());
     for (task, texts) in &tasks {
@@ -299,15 +301,15 @@ fn options_text(
         .unwrap_or(suite.model.layers);
     within(
         "d_model",
-        u64::from(d_model),
-        &limits::D_MODEL,
         &architecture.architecture,
+        d_model,
+        &bounds::D_MODEL,
     )?;
     within(
         "layers",
-        u64::from(layers),
-        &limits::LAYERS,
         &architecture.architecture,
+        layers,
+        &bounds::LAYERS,
     )?;
     let mut options = architecture.options.clone();
     options.push(("d_model".to_owned(), d_model.to_string()));
@@ -365,7 +367,7 @@ impl TaskPlan {
             _ => suite.training.learning_rates.clone(),
         };
         for &rate in &learning_rates {
-            within("learning rate", rate, &limits::LEARNING_RATE, &entry.name)?;
+            within("learning rate", &entry.name, rate, &bounds::LEARNING_RATE)?;
         }
         let plan = Self {
             train_length,
@@ -387,18 +389,18 @@ impl TaskPlan {
             seeds: overrides.seeds.unwrap_or(suite.training.seeds),
             task,
         };
-        within("steps", plan.steps, &limits::STEPS, &entry.name)?;
-        within("batch", plan.batch as u64, &limits::BATCH, &entry.name)?;
-        within("samples", plan.samples, &limits::SAMPLES, &entry.name)?;
-        within("seeds", plan.seeds, &limits::SEEDS, &entry.name)?;
+        within("steps", &entry.name, plan.steps, &bounds::STEPS)?;
+        within("batch", &entry.name, plan.batch, &bounds::BATCH)?;
+        within("samples", &entry.name, plan.samples, &bounds::SAMPLES)?;
+        within("seeds", &entry.name, plan.seeds, &bounds::SEEDS)?;
         within(
             "weight decay",
-            plan.weight_decay,
-            &limits::WEIGHT_DECAY,
             &entry.name,
+            plan.weight_decay,
+            &bounds::WEIGHT_DECAY,
         )?;
         let clip_norm = suite.training.clip_norm;
-        within("clip_norm", clip_norm, &limits::CLIP_NORM, &entry.name)?;
+        within("clip_norm", &entry.name, clip_norm, &bounds::CLIP_NORM)?;
         Ok(plan)
     }
 
@@ -446,7 +448,7 @@ impl TaskPlan {
                     "{}-{}-s{seed}-lr{}-{}",
                     file_word(&unit.architecture),
                     file_word(&unit.task),
-                    limits::short(learning_rate),
+                    short(learning_rate),
                     &identity[..8]
                 );
                 unit.model = format!("models/{}.safetensors", unit.name);
@@ -475,14 +477,13 @@ pub fn check_length(task: &dyn Task, length: usize) -> Result<(), RunError> {
     }))
 }
 
-/// Refuses a number of a task or an architecture that cannot work, with its range.
-fn within<T: PartialOrd + limits::Word>(
+fn within<T: PartialOrd + Display + Debug>(
     what: &str,
-    number: T,
-    range: &RangeInclusive<T>,
     whose: &str,
+    value: T,
+    range: &RangeInclusive<T>,
 ) -> Result<(), RunError> {
-    limits::check(&format!("{what} of `{whose}`"), number, range).map_err(RunError::Input)
+    bounds::check(&format!("{what} of `{whose}`"), value, range).map_err(RunError::Input)
 }
 
 /// A name with nothing in it that a file name should not have.

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use longhaul_tasks::limits::short;
-
+use crate::number::short;
 use crate::run::plan::Unit;
 use crate::run::session::Resources;
 use crate::table::columns;

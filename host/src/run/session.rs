@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use longhaul_tasks::bounds;
+
 use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
 use crate::launch;
+use crate::number::{TIME_S, WORKER_BYTES};
 use crate::run::command::{resume_command, retry_flags};
 use crate::run::error::RunError;
 use crate::run::execute::execute;
@@ -20,10 +23,6 @@ use crate::run::progress::Progress;
 use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
 
-/// Most workers at a time, and most threads of one.
-const MOST_JOBS: u64 = 1024;
-/// Least memory that a worker needs, in bytes.
-const LEAST_MEMORY: u64 = 16 << 20;
 /// Seconds from which on a limit of time is none: 30,000 years.
 const NO_LIMIT: u64 = 1_000_000_000_000;
 
@@ -66,35 +65,18 @@ impl Resources {
         let jobs = jobs.unwrap_or(own);
         let time_s = time_s.filter(|&time_s| time_s < NO_LIMIT);
         let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
-        for (what, number, most) in [
-            ("--jobs", jobs as u64, MOST_JOBS),
-            ("--threads", u64::from(threads), MOST_JOBS),
-            ("--time-limit", time_s.unwrap_or(1), NO_LIMIT),
-        ] {
-            if !(1..=most).contains(&number) {
-                let limit = if number == 0 {
-                    "at least 1"
-                } else {
-                    &format!("at most {most}")
-                };
-                return Err(RunError::Input(format!(
-                    "{what} is {number}; it is {limit}"
-                )));
-            }
+        if let Some(seconds) = time_s {
+            bounds::check("the time limit", seconds, &TIME_S).map_err(RunError::Input)?;
         }
         let memory_bytes = match memory {
             (Some(text), _) => Some(parse_size(text)?),
-            (None, Some(bytes)) => Some(bytes),
+            (None, Some(bytes)) => {
+                bounds::check("the memory limit, in bytes,", bytes, &WORKER_BYTES)
+                    .map_err(RunError::Input)?;
+                Some(bytes)
+            }
             (None, None) => launch::memory_share(),
         };
-        if let Some(bytes) = memory_bytes.filter(|&bytes| bytes < LEAST_MEMORY) {
-            return Err(RunError::Input(format!(
-                "--memory-limit is {bytes} bytes; it is at least {} MiB",
-                LEAST_MEMORY >> 20
-            )));
-        }
-        // More than any machine has; files of TOML hold no larger numbers.
-        let memory_bytes = memory_bytes.map(|bytes| bytes.min(i64::MAX as u64));
         Ok(Self {
             devices,
             jobs,
