@@ -450,6 +450,16 @@ fn numbers_that_cannot_work_are_refused_with_their_range() {
             .expect(2)
             .complains(&["needs at least", "there are"]);
     }
+    for sizes in [
+        "--d-model 65536 --layers 1024",
+        "--batch 65536 --train-length 1048576",
+    ] {
+        let text = format!("run --arch lstm --task parity {sizes}");
+        longhaul_with(&text, &["--out".as_ref(), out.as_os_str()])
+            .expect(2)
+            .complains(&["lstm on parity", "needs at least", "there are"]);
+        assert!(!out.exists());
+    }
     let many = "run --seeds 10000 --lr 1,2,3,4,5,6 --arch lstm --arch mamba --task parity";
     longhaul_with(many, &["--out".as_ref(), out.as_os_str()])
         .expect(2)

@@ -1,21 +1,23 @@
 //! `longhaul run`: a suite and the command line become a plan; the plan is checked and written down,
 //! then carried out.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use longhaul_tasks::Suite;
+use longhaul_tasks::{Suite, parse_task};
 
-use crate::architecture::ArchSpec;
+use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::Catalogue;
 use crate::cli::RunArgs;
 use crate::commands::print;
 use crate::exit::{CommandError, OK};
+use crate::memory::{self, Purpose};
 use crate::run::error::RunError;
 use crate::run::finish::recorded;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::plan::{self, Overrides, Plan};
+use crate::run::plan::{self, Overrides, Plan, Unit};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag};
 use crate::run::unit::Work;
@@ -62,6 +64,9 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         .out
         .clone()
         .unwrap_or_else(|| default_folder(&args.suite));
+    if !args.resume && resources.devices.kind() == "cpu" {
+        fits(&plan.units, resources.memory_bytes)?;
+    }
     if args.dry_run {
         let text = preview(&plan.units, true, &out, &resources);
         return print(&text).map(|()| OK).map_err(RunError::Command);
@@ -72,6 +77,42 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     let id = plan.run_id.as_str();
     let units = (plan.units.as_slice(), plan.targets.as_slice());
     carry_out(&mut folder, id, units, works, resources, &interrupt)
+}
+
+/// Refuses trainings that no worker's memory can hold, before anything is written.
+fn fits(units: &[Unit], limit: Option<u64>) -> Result<(), RunError> {
+    let mut seen = BTreeSet::new();
+    for unit in units {
+        let task = unit.task_text();
+        if !seen.insert((&unit.options, task.clone(), unit.batch, unit.train_length)) {
+            continue;
+        }
+        let size = |name: &str| {
+            let mut pairs = unit
+                .options
+                .split(',')
+                .filter_map(|pair| pair.split_once('='));
+            let found = pairs.find(|(option, _)| *option == name)?;
+            found.1.parse::<u32>().ok()
+        };
+        let (Some(d_model), Some(layers)) = (size("d_model"), size("layers")) else {
+            continue;
+        };
+        let size = ModelSize {
+            vocab: parse_task(&task)?.vocab() as u32,
+            d_model,
+            layers,
+            max_train_length: unit.train_length as u64,
+        };
+        let purpose = Purpose::Training {
+            batch: unit.batch,
+            length: unit.train_length,
+        };
+        memory::check(size, None, purpose, limit).map_err(|refusal| {
+            RunError::Input(format!("{} on {task}: {refusal}", unit.architecture))
+        })?;
+    }
+    Ok(())
 }
 
 fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {
