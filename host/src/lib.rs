@@ -12,6 +12,7 @@ pub mod commands;
 pub mod cuda;
 pub mod device;
 pub mod exit;
+pub mod find;
 pub mod launch;
 pub mod libraries;
 pub mod logging;

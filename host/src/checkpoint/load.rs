@@ -8,9 +8,10 @@ use longhaul_plugin_api::checkpoint::{CheckpointPlan, IGNORED, TensorPlace};
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::data::Device;
 
-use crate::architecture::{ArchSpec, ModelSize, did_you_mean};
+use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::{Catalogue, describe_here};
 use crate::checkpoint::files::{FileError, Folder, Tensors};
+use crate::find::did_you_mean;
 
 /// Why a checkpoint did not become a model.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::did_you_mean;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Plugin};
 use crate::checkpoint::files::{Folder, Tensors};
 use crate::checkpoint::load::{LoadError, Understood};
 use crate::checkpoint::verify::{GRADIENT_OF, Row, verify};
@@ -14,6 +13,7 @@ use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, VerifyArgs};
 use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED, OK, USAGE};
+use crate::find::did_you_mean;
 use crate::launch::{self, Limits};
 use crate::table::columns;
 
@@ -189,14 +189,15 @@ pub fn ask_library(
 /// # Errors
 /// None, with those that can be read; two.
 pub fn library_for(folder: &Folder, catalogue: &Catalogue) -> Result<PathBuf, CommandError> {
-    let mut readers = catalogue
-        .plugins
-        .iter()
-        .filter(|plugin| plugin.model_types.contains(&folder.model_type));
+    let reads = |plugin: &&Plugin| plugin.model_types.contains(&folder.model_type);
+    let readers = || catalogue.plugins.iter().filter(reads);
+    // As for architectures, a file that the user names comes before what lies beside the program.
+    let first = readers().map(|plugin| plugin.place).min();
+    let mut readers = readers().filter(|plugin| Some(plugin.place) == first);
     match (readers.next(), readers.next()) {
         (Some(plugin), None) => Ok(plugin.path.clone()),
         (Some(first), Some(second)) => Err(CommandError::usage(format!(
-            "{} and {} both read checkpoints of model_type `{}`; move one away",
+            "{} and {} both read checkpoints of model_type `{}`; name the one that is meant with --plugin",
             first.path.display(),
             second.path.display(),
             folder.model_type

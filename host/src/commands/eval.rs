@@ -164,8 +164,15 @@ fn is_architecture(unit: &Unit, text: &str, catalogue: &Catalogue) -> Result<boo
     if name.rsplit('/').next() != Some(&unit.architecture) {
         return Ok(false);
     }
-    let spec = ArchSpec::parse(&unit.architecture_text(), catalogue).map_err(RunError::Command)?;
-    spec.is_meant(text, catalogue).map_err(RunError::Command)
+    build_of(unit, catalogue)?
+        .is_meant(text, catalogue)
+        .map_err(RunError::Command)
+}
+
+/// A unit's architecture, of the build that trained it where that is here.
+fn build_of(unit: &Unit, catalogue: &Catalogue) -> Result<ArchSpec, RunError> {
+    ArchSpec::of_build(&unit.architecture_text(), &unit.plugin_sha256, catalogue)
+        .map_err(RunError::Command)
 }
 
 fn listed(names: impl Iterator<Item = String>) -> String {
@@ -209,8 +216,7 @@ fn works(
             );
             continue;
         }
-        let architecture =
-            ArchSpec::parse(&unit.architecture_text(), catalogue).map_err(RunError::Command)?;
+        let architecture = build_of(unit, catalogue)?;
         if architecture.plugin_sha256 != unit.plugin_sha256 {
             tracing::warn!(
                 "{} was built anew since its models were trained; the records name the new one",

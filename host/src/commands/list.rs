@@ -2,11 +2,11 @@
 
 use longhaul_tasks::bounds;
 
-use crate::architecture::find_all;
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::cli::ListArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
+use crate::find::find_all;
 use crate::table::columns;
 
 /// Lists architectures, or one in full.
