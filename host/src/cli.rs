@@ -88,8 +88,10 @@ pub struct PluginArgs {
 #[command(after_help = "\
 Examples:
   longhaul run quick
-  longhaul run --arch mamba2:state=128 --arch transformer --task mqar:pairs=8 \\
-      --train-length 128 --lengths 128..8192 --seeds 3 --lr 1e-3 --out runs/mine
+  longhaul run --arch mamba2:state=128 --arch transformer:positions=alibi \\
+      --task mqar:pairs=4,vocab=64 --train-length 64 --lengths 64..2048 \\
+      --steps 1200 --seeds 3 --lr 3e-3 --out runs/mine
+  longhaul run quick --dry-run
   longhaul run quick --resume
   longhaul run published --task parity --out runs/parity
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
