@@ -348,6 +348,7 @@ fn broken_libraries_are_warnings_and_the_others_run() {
     // A folder's: one that the command names must be whole.
     for (path, _) in &broken {
         let name = path.file_name().unwrap_or_default();
+        // Two of them lie there already.
         let _ = std::os::unix::fs::symlink(path, scratch.path().join(name));
     }
     let plugins = ["--plugin-dir", &scratch.path().to_string_lossy()];
@@ -391,11 +392,11 @@ fn a_worker_ends_with_its_host_whatever_it_does() {
 fn limits_and_numbers_that_cannot_be_are_sentences() {
     let folder = Folder::default();
     for (option, value, words) in [
-        ("--jobs", "18446744073709551615", "at most 1024"),
-        ("--jobs", "10000000", "at most 1024"),
-        ("--threads", "4294967295", "at most 1024"),
-        ("--memory-limit", "1", "at least 16 MiB"),
-        ("--time-limit", "0", "at least 1"),
+        ("--jobs", "18446744073709551615", "1 to 1024"),
+        ("--jobs", "10000000", "1 to 1024"),
+        ("--threads", "4294967295", "1 to 1024"),
+        ("--memory-limit", "1", "16M to 1024T"),
+        ("--time-limit", "0", "1 to"),
     ] {
         longhaul(folder.run(&[""], "16", &[option, value]))
             .expect(2)

@@ -87,7 +87,7 @@ pub fn parse_size(text: &str) -> Result<u64, RunError> {
     match bytes {
         Some(bytes) if WORKER_BYTES.contains(&bytes) => Ok(bytes),
         _ => Err(RunError::Input(format!(
-            "memory of `{text}`: write bytes, or a number with K, M or G, from {}M to {}T, such as 512M or 4G",
+            "--memory-limit is `{text}`; it can be {}M to {}T, in bytes or with K, M, G or T",
             WORKER_BYTES.start() >> 20,
             WORKER_BYTES.end() >> 40
         ))),
