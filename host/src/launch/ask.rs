@@ -88,7 +88,10 @@ pub fn ask_each<A: DeserializeOwned>(
     limits: &Limits,
     on: &mut dyn FnMut(A),
 ) -> Result<(), AskError> {
-    let input = serde_json::to_vec(question).expect("a question serialises");
+    // A path may hold bytes that are no text, and JSON is text.
+    let input = serde_json::to_vec(question).map_err(|error| {
+        AskError::Lost(format!("{error}; rename it, or give another path to it"))
+    })?;
     let interrupt = Listener::new()
         .map_err(|error| AskError::Lost(format!("no handler for Ctrl-C: {error}")))?;
     let mut refusal = None;
