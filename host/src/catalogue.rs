@@ -261,8 +261,7 @@ fn libraries(folder: &Path, prefix: &str) -> std::io::Result<Vec<PathBuf>> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "so"))
         .filter(|path| {
             path.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|n| n.starts_with(prefix))
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
         })
         .collect();
     files.sort();

@@ -57,7 +57,7 @@ fn is_plain(c: char) -> bool {
     matches!(c, '\n' | '\t') || !(c.is_control() || turns)
 }
 
-/// [`line`] for a field that is read.
+/// [`line()`] for a field that is read.
 ///
 /// # Errors
 /// The reader's.
@@ -73,7 +73,7 @@ pub fn as_block<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> 
     Ok(block(&Cow::<str>::deserialize(from)?))
 }
 
-/// [`line`] for each entry of a field that is read.
+/// [`line()`] for each entry of a field that is read.
 ///
 /// # Errors
 /// The reader's.
