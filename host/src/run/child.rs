@@ -1,5 +1,5 @@
 //! The worker of a unit: its job, its messages, and its end as a status with a reason. Starting and limiting it
-//! is [`launch`](crate::launch)'s.
+//! is [`launch`]'s.
 
 use std::process::ExitStatus;
 use std::sync::atomic::AtomicBool;
