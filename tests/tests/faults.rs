@@ -225,10 +225,10 @@ fn every_fault_costs_its_own_records_and_the_rest_of_the_run_finishes() {
     // What a plugin forked is known by a variable that it inherited.
     let mark = format!("faults-{}", std::process::id());
     let child = command(folder.run(&options, "16,32,64", &limits))
-        .env("LONGHAUL_TESTED_BY", &mark)
+        .env("TEST_OF_FAULTS", &mark)
         .spawn();
     let ran = finish(child.expect("the binary starts")).expect(1);
-    assert_eq!(processes_with(&format!("LONGHAUL_TESTED_BY={mark}")), 0);
+    assert_eq!(processes_with(&format!("TEST_OF_FAULTS={mark}")), 0);
     let all = folder.results();
     assert_eq!(
         all.len(),
@@ -368,9 +368,9 @@ fn broken_libraries_are_warnings_and_the_others_run() {
 fn listing(mark: &str) -> std::process::Child {
     let library = fixture("hang_at_load");
     let mut list = command(["list", "--plugin", &library.to_string_lossy()]);
-    let child = list.env("LONGHAUL_TESTED_BY", mark).spawn();
+    let child = list.env("TEST_OF_FAULTS", mark).spawn();
     wait_until("the worker is there", || {
-        processes_with(&format!("LONGHAUL_TESTED_BY={mark}")) > 1
+        processes_with(&format!("TEST_OF_FAULTS={mark}")) > 1
     });
     child.expect("the binary starts")
 }
@@ -383,7 +383,7 @@ fn a_worker_ends_with_its_host_whatever_it_does() {
         signal(child.id(), name);
         assert_eq!(finish(child).code, code);
         wait_until("the worker is gone", || {
-            processes_with(&format!("LONGHAUL_TESTED_BY={mark}")) == 0
+            processes_with(&format!("TEST_OF_FAULTS={mark}")) == 0
         });
     }
 }
@@ -407,6 +407,48 @@ fn limits_and_numbers_that_cannot_be_are_sentences() {
         longhaul(folder.run(&[""], "16", &["--time-limit", limit])).expect(0);
         longhaul(folder.run(&[""], "16", &["--time-limit", limit, "--resume"])).expect(0);
     }
+}
+
+/// Numbers that only a file can hold cost their own records, and no plugin is blamed for them.
+#[test]
+fn a_suite_whose_numbers_are_none_is_not_the_plugins_crash() {
+    let folder = Folder::default();
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let suite = scratch.path().join("odd.toml");
+    let text = "[limits]\ntime_s = 9223372036854775807\n[training]\nweight_decay = nan\nsteps = 2\n[[architecture]]\nname = \"faulty\"\n[[task]]\nname = \"parity\"\ntrain_length = 16\nlengths = [16]\n";
+    fs::write(&suite, text).expect("writable");
+    let [suite, library, out] = [suite, faulty(), folder.out()];
+    let arguments = [&suite, &library, &out].map(|path| path.to_string_lossy().into_owned());
+    let ran = longhaul([
+        "run",
+        &arguments[0],
+        "--plugin",
+        &arguments[1],
+        "--out",
+        &arguments[2],
+    ]);
+    // Refused while the suite is read, or recorded as what it is.
+    if ran.code == Some(1) {
+        let results = folder.results();
+        assert_eq!(results[0]["status"], "failed");
+        assert!(
+            results[0]["reason"].contains("weight decay is NaN"),
+            "{results:?}"
+        );
+    } else {
+        ran.expect(2).complains(&["weight_decay"]);
+    }
+}
+
+/// A path of bytes that are no text is a warning, as any library that cannot be read.
+#[test]
+fn a_library_whose_path_is_no_text_is_left_out() {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"lib\xff.so");
+    fs::copy(faulty(), scratch.path().join(name)).expect("writable");
+    let ran = longhaul(["list", "--plugin-dir", &scratch.path().to_string_lossy()]);
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    ran.complains(&["left out", "UTF-8"]);
 }
 
 #[test]

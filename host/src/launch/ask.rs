@@ -18,8 +18,6 @@ pub enum Reply<T> {
     Answer(T),
     /// There is no answer, or no more of it.
     Refusal {
-        /// Exit code that the command should have.
-        code: u8,
         /// Why.
         #[serde(deserialize_with = "text::as_block")]
         message: String,
@@ -32,13 +30,8 @@ pub enum Reply<T> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// It said why it cannot.
-    #[error("{message}")]
-    Refused {
-        /// Exit code that the command should have.
-        code: u8,
-        /// Why.
-        message: String,
-    },
+    #[error("{0}")]
+    Refused(String),
     /// It ended otherwise, as these words say.
     #[error("{0}")]
     Lost(String),
@@ -51,7 +44,7 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// The command's error: a worker that was lost is a failure of what was asked.
+    /// The command's error with this exit code, but for Ctrl-C, which has its own.
     pub fn or_code(self, code: u8) -> CommandError {
         let code = match self {
             Self::Interrupted => INTERRUPTED,
@@ -88,7 +81,10 @@ pub fn ask_each<A: DeserializeOwned>(
     limits: &Limits,
     on: &mut dyn FnMut(A),
 ) -> Result<(), AskError> {
-    let input = serde_json::to_vec(question).expect("a question serialises");
+    // A path may hold bytes that are no text, and JSON is text.
+    let input = serde_json::to_vec(question).map_err(|error| {
+        AskError::Lost(format!("{error}; rename it, or give another path to it"))
+    })?;
     let interrupt = Listener::new()
         .map_err(|error| AskError::Lost(format!("no handler for Ctrl-C: {error}")))?;
     let mut refusal = None;
@@ -96,8 +92,8 @@ pub fn ask_each<A: DeserializeOwned>(
         match serde_json::from_slice(line) {
             Ok(Reply::Answer(answer)) => on(answer),
             Ok(Reply::End) => return Heard::Enough,
-            Ok(Reply::Refusal { code, message }) => {
-                refusal = Some(AskError::Refused { code, message });
+            Ok(Reply::Refusal { message }) => {
+                refusal = Some(AskError::Refused(message));
                 return Heard::Enough;
             }
             Err(error) => return Heard::Impossible(format!("what cannot be read: {error}")),

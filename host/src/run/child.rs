@@ -202,11 +202,17 @@ pub fn run_worker(
     cancel: &AtomicBool,
     on: &mut dyn FnMut(&Message),
 ) -> (End, Duration) {
-    if let Err(reason) = job.check() {
-        let kind = FailureKind::Error;
-        return (End::Failed { kind, reason }, Duration::ZERO);
-    }
-    let input = serde_json::to_vec(job).expect("a job serialises");
+    // A path may hold bytes that are no text, and JSON is text.
+    let input = job
+        .check()
+        .and_then(|()| serde_json::to_vec(job).map_err(|error| error.to_string()));
+    let input = match input {
+        Ok(input) => input,
+        Err(reason) => {
+            let kind = FailureKind::Error;
+            return (End::Failed { kind, reason }, Duration::ZERO);
+        }
+    };
     let mut last = None;
     let mut conversation = Conversation::new(job);
     let mut eye = Eye::default();

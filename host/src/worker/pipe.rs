@@ -77,8 +77,7 @@ pub fn answer<T: Serialize>(answer: T) {
 pub fn conclude(done: Result<(), CommandError>) {
     write(&match done {
         Ok(()) => Reply::<()>::End,
-        Err(CommandError { code, message }) => Reply::Refusal {
-            code,
+        Err(CommandError { message, .. }) => Reply::Refusal {
             message: text::block(&message),
         },
     });

@@ -105,15 +105,18 @@ impl Training {
         between("the batch", batch, 1, (MOST_BATCH / length_max).max(1))?;
         between("steps", self.steps, 1, u64::MAX / batch)?;
         between("warmup_steps", self.warmup_steps, 0, self.steps)?;
-        for (what, value, least) in [
-            ("learning rate", self.learning_rate, f64::MIN_POSITIVE),
-            ("weight decay", self.weight_decay, 0.0),
-            ("clip_norm", self.clip_norm, 0.0),
+        let rate = self.learning_rate;
+        if !rate.is_finite() || rate <= 0.0 {
+            return Err(format!(
+                "the learning rate is {rate}; it is a number above 0"
+            ));
+        }
+        for (what, value) in [
+            ("weight decay", self.weight_decay),
+            ("clip_norm", self.clip_norm),
         ] {
-            if !value.is_finite() || value < least {
-                return Err(format!(
-                    "the {what} is {value}; it is a number of at least {least:e}"
-                ));
+            if !value.is_finite() || value < 0.0 {
+                return Err(format!("the {what} is {value}; it is a number, 0 or above"));
             }
         }
         Ok(())
@@ -384,7 +387,10 @@ pub mod tests {
             training(&|training| training.weight_decay = f64::NAN).contains("weight decay is NaN")
         );
         assert!(training(&|training| training.learning_rate = 0.0).contains("learning rate is 0"));
-        assert!(training(&|training| training.clip_norm = -1.0).contains("clip_norm is -1"));
+        assert!(
+            training(&|training| training.clip_norm = -1.0)
+                .contains("clip_norm is -1; it is a number")
+        );
     }
 
     #[test]
