@@ -221,7 +221,7 @@ impl Config {
     /// Names of the keys that nothing is known of and that say something.
     fn unknown_keys(&self, format: &Format) -> Result<Vec<&str>> {
         let mut unknown = Vec::new();
-        let used = self.used.borrow();
+        let used = self.used.borrow().clone();
         for (key, value) in self.value.as_object().into_iter().flatten() {
             let key = key.as_str();
             if used.contains(key) || HARMLESS.contains(&key) || format.harmless.contains(&key) {

@@ -186,8 +186,7 @@ fn read_checkpoint(
 ) -> Result<LoadedModel, Failure> {
     let folder = Folder::open(&checkpoint.folder).map_err(|e| Failure::error(e.to_string()))?;
     let device = device::named(&job.device, job.threads);
-    let model = clock
-        .inside(|| Understood::ask(&folder, &job.architecture.library)?.build(&folder, device));
+    let model = clock.inside(|| Understood::ask(folder, &job.architecture.library)?.build(device));
     model.map_err(|error| match error {
         LoadError::Plugin(error) => error.into(),
         other => Failure::error(other.to_string()),
