@@ -659,7 +659,7 @@ impl Plan {
                 let token = value
                     .as_i64()
                     .filter(|token| (-vocab..vocab).contains(token));
-                let expected = format!("null or a token id below {vocab}");
+                let expected = format!("null or a token id below vocab_size, {vocab}");
                 Some(token.ok_or_else(|| config.wrong(key, &expected))?)
             }
         };

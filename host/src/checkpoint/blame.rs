@@ -27,7 +27,8 @@ pub fn keys_of(
     let place = |plan: &CheckpointPlan| shape_of(plan, tensor);
     let now = place(plan);
     let decides = |key: &&str| {
-        let changes = changed(config.keys.get(*key));
+        let mut changes = changed(config.keys.get(*key));
+        changes.extend(other_words(plan, key));
         changes.into_iter().any(|value| {
             let text = config.with(key, value);
             let other = plugin.checkpoint(&config.model_type, &text);
@@ -57,7 +58,15 @@ fn shape_of(plan: &CheckpointPlan, tensor: &str) -> Option<Vec<u64>> {
 /// Other values for a key that has this one.
 fn changed(value: Option<&Value>) -> Vec<Value> {
     match value {
-        None | Some(Value::Null) => vec![json!(1), json!(2), json!(true), json!(false)],
+        None | Some(Value::Null) => vec![
+            json!(1),
+            json!(2),
+            json!(4),
+            json!(8),
+            json!(true),
+            json!(false),
+            json!([0]),
+        ],
         Some(Value::Bool(yes)) => vec![json!(!yes)],
         Some(Value::Number(number)) => number.as_u64().map_or_else(Vec::new, |size| {
             let near = [
@@ -86,6 +95,15 @@ fn changed(value: Option<&Value>) -> Vec<Value> {
         }
         Some(_) => Vec::new(),
     }
+}
+
+/// The kinds of layers that an option joins by `+`, in another order, where this key lists them.
+fn other_words(plan: &CheckpointPlan, key: &str) -> Option<Value> {
+    let mut pairs = values(&plan.extra, OPTION_KEY).filter_map(|pair| pair.split_once('='));
+    let (option, _) = pairs.find(|(_, from)| *from == key)?;
+    let given = plan.options.iter().find(|given| given.0 == option)?;
+    let words: Vec<&str> = given.1.as_str().split('+').rev().collect();
+    (words.len() > 1).then(|| json!(words))
 }
 
 /// A message about options, with the key of the config that each option in it was read from.

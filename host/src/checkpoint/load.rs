@@ -38,8 +38,43 @@ pub enum LoadError {
 /// Result of loading.
 pub type Result<T> = std::result::Result<T, LoadError>;
 
+/// A library that reads checkpoints, opened in this process.
+pub struct Library {
+    plugin: LoadedPlugin,
+    described: Plugin,
+}
+
+impl Library {
+    /// Opens a library.
+    ///
+    /// # Errors
+    /// One that cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let described = describe_here(path).map_err(|error| LoadError::Words(error.to_string()))?;
+        let plugin = LoadedPlugin::open(path, crate::logging::plugin_log)?;
+        Ok(Self { plugin, described })
+    }
+
+    /// The `model_type`s that it reads.
+    pub fn model_types(&self) -> &[String] {
+        &self.described.model_types
+    }
+
+    /// What it makes of a config.
+    fn plan(&self, model_type: &str, config: &str) -> Result<CheckpointPlan> {
+        let answer = self.plugin.checkpoint(model_type, config);
+        let answer = answer.ok_or_else(|| {
+            LoadError::Words(format!(
+                "{} is older than checkpoints; build it anew",
+                self.described.path.display()
+            ))
+        })?;
+        Ok(answer?)
+    }
+}
+
 /// A checkpoint as a plugin understands it, before a model is built.
-pub struct Understood {
+pub struct Understood<'a> {
     /// The checkpoint, with the names of its tensors as the plan has them.
     pub folder: Folder,
     /// What the plugin says.
@@ -48,29 +83,17 @@ pub struct Understood {
     pub spec: ArchSpec,
     /// What the user should know.
     pub warnings: Vec<String>,
-    plugin: LoadedPlugin,
+    library: &'a Library,
 }
 
-impl Understood {
+impl<'a> Understood<'a> {
     /// Asks a library what a checkpoint is.
     ///
     /// # Errors
-    /// A library that cannot be opened or does not know; a config or options it refuses.
-    pub fn ask(mut folder: Folder, library: &Path) -> Result<Self> {
-        let words = |error: &dyn std::fmt::Display| LoadError::Words(error.to_string());
-        let described = describe_here(library).map_err(|error| words(&error))?;
-        let plugin = LoadedPlugin::open(library, crate::logging::plugin_log)?;
-        let ask = |config: &str| -> Result<CheckpointPlan> {
-            let answer = plugin.checkpoint(&folder.config.model_type, config);
-            let answer = answer.ok_or_else(|| {
-                LoadError::Words(format!(
-                    "{} is older than checkpoints; build it anew",
-                    library.display()
-                ))
-            })?;
-            Ok(answer?)
-        };
-        let mut plan = ask(&folder.config.text)?;
+    /// A library that does not know; a config or options it refuses.
+    pub fn ask(mut folder: Folder, library: &'a Library) -> Result<Self> {
+        let kind = folder.config.model_type.clone();
+        let mut plan = library.plan(&kind, &folder.config.text)?;
         let mut warnings = folder.tensors.warnings.clone();
         warnings.extend(values(&plan.extra, WARNING).map(str::to_owned));
         complete_names(&mut folder.tensors, &plan);
@@ -79,16 +102,16 @@ impl Understood {
                 "`{TIE}` in config.json ties `{head}` to `{embedding}`, and the file has different values \
                  for the two, which are used"
             ));
-            plan = ask(&folder.config.with(TIE, false.into()))?;
+            plan = library.plan(&kind, &folder.config.with(TIE, false.into()))?;
         }
-        let spec =
-            spec(&plan, described).map_err(|error| LoadError::Words(with_keys(&error, &plan)))?;
+        let spec = spec(&plan, &library.described)
+            .map_err(|error| LoadError::Words(with_keys(&error, &plan)))?;
         Ok(Self {
             folder,
             plan,
             spec,
             warnings,
-            plugin,
+            library,
         })
     }
 
@@ -114,7 +137,7 @@ impl Understood {
         memory::check(self.size(), Some(parameters), Purpose::Reading, None)
             .map_err(|error| LoadError::Words(with_keys(&error, &self.plan)))?;
         let config = self.spec.config(self.size(), 0, device);
-        let model = self.plugin.build(&config);
+        let model = self.library.plugin.build(&config);
         let mut model = model.map_err(|error| match error.kind() {
             ErrorKind::BadOption => LoadError::Words(with_keys(&error.to_string(), &self.plan)),
             _ => error.into(),
@@ -129,7 +152,7 @@ impl Understood {
         let Self { folder, plan, .. } = self;
         let (path, kind) = (folder.path.display(), &folder.config.model_type);
         let refuse = |what: String, tensor: &str| {
-            let keys = keys_of(&self.plugin, &folder.config, plan, tensor);
+            let keys = keys_of(&self.library.plugin, &folder.config, plan, tensor);
             Err(LoadError::Words(what + &keys))
         };
         for place in &plan.tensors {
@@ -175,7 +198,7 @@ impl Understood {
 }
 
 /// The architecture of a plan with its checked options.
-fn spec(plan: &CheckpointPlan, described: Plugin) -> std::result::Result<ArchSpec, String> {
+fn spec(plan: &CheckpointPlan, described: &Plugin) -> std::result::Result<ArchSpec, String> {
     let options: Vec<String> = plan
         .options
         .iter()
@@ -183,7 +206,7 @@ fn spec(plan: &CheckpointPlan, described: Plugin) -> std::result::Result<ArchSpe
         .collect();
     let text = format!("{}:{}", plan.architecture, options.join(","));
     let catalogue = Catalogue {
-        plugins: vec![described],
+        plugins: vec![described.clone()],
     };
     let mut spec = ArchSpec::parse(&text, &catalogue).map_err(|error| error.to_string())?;
     (spec.d_model, spec.layers) = (Some(plan.d_model), Some(plan.layers));

@@ -10,7 +10,7 @@ use crate::architecture::did_you_mean;
 use crate::catalogue::{Catalogue, run_worker};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::files::Folder;
-use crate::checkpoint::load::{LoadError, Understood};
+use crate::checkpoint::load::{Library, LoadError, Understood};
 use crate::checkpoint::tensors::Tensors;
 use crate::checkpoint::verify::{GRADIENT_OF, Row, Verified, verify};
 use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, VerifyArgs};
@@ -286,7 +286,8 @@ pub fn work(job: &CheckpointJob) -> Result<String, CommandError> {
 
 fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {
     let folder = Folder::open(&job.folder)?;
-    let mut understood = Understood::ask(folder, &job.library)?;
+    let library = Library::open(&job.library)?;
+    let mut understood = Understood::ask(folder, &library)?;
     let device = match &job.asked {
         Asked::Verify(device) => device.as_str(),
         _ => "cpu",

@@ -8,7 +8,7 @@ use longhaul_tasks::{Task, TaskError, parse_task};
 
 use crate::architecture::ModelSize;
 use crate::checkpoint::files::Folder;
-use crate::checkpoint::load::{LoadError, Understood};
+use crate::checkpoint::load::{Library, LoadError, Understood};
 use crate::device;
 use crate::exit::CommandError;
 use crate::run::plan::Checkpoint;
@@ -186,7 +186,10 @@ fn read_checkpoint(
 ) -> Result<LoadedModel, Failure> {
     let folder = Folder::open(&checkpoint.folder).map_err(|e| Failure::error(e.to_string()))?;
     let device = device::named(&job.device, job.threads);
-    let model = clock.inside(|| Understood::ask(folder, &job.architecture.library)?.build(device));
+    let model = clock.inside(|| {
+        let library = Library::open(&job.architecture.library)?;
+        Understood::ask(folder, &library)?.build(device)
+    });
     model.map_err(|error| match error {
         LoadError::Plugin(error) => error.into(),
         other => Failure::error(other.to_string()),
