@@ -29,7 +29,7 @@ fn checkpoint(command: &str, folder: &Path) -> Ran {
 #[test]
 fn every_family_agrees_with_what_other_software_computed() {
     let folders = folders();
-    assert!(folders.len() >= 11, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 12, "{} checkpoints", folders.len());
     for folder in folders {
         let ran = checkpoint("verify", &folder).expect(0);
         ran.prints(&[
@@ -236,10 +236,7 @@ fn what_was_not_compared_is_said() {
             data[last..].copy_from_slice(&bad.to_le_bytes());
         });
         let ran = checkpoint("verify", copy.folder.path()).expect(1);
-        ran.prints(&[
-            "1 of 3520 expected values are not finite",
-            "3 comparisons failed",
-        ]);
+        ran.prints(&["1 of 3520 expected values", "3 comparisons failed"]);
     }
 }
 
