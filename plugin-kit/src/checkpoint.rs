@@ -178,6 +178,8 @@ pub fn plan(formats: &[Format], model_type: &str, config: &str) -> Result<Checkp
 pub struct Config {
     value: Value,
     used: RefCell<BTreeSet<String>>,
+    /// Keys inside objects that were read and have no part in what they say.
+    beside: RefCell<Vec<String>>,
 }
 
 /// Whether a value says nothing: null, false, or empty.
@@ -215,12 +217,13 @@ impl Config {
         Ok(Self {
             value,
             used: RefCell::default(),
+            beside: RefCell::default(),
         })
     }
 
     /// Names of the keys that nothing is known of and that say something.
-    fn unknown_keys(&self, format: &Format) -> Result<Vec<&str>> {
-        let mut unknown = Vec::new();
+    fn unknown_keys(&self, format: &Format) -> Result<Vec<String>> {
+        let mut unknown = self.beside.borrow().clone();
         let used = self.used.borrow().clone();
         for (key, value) in self.value.as_object().into_iter().flatten() {
             let key = key.as_str();
@@ -237,7 +240,7 @@ impl Config {
                     return Err(self.wrong(key, &expected));
                 }
                 None if says_nothing(value) => {}
-                None => unknown.push(key),
+                None => unknown.push(key.to_owned()),
             }
         }
         Ok(unknown)
@@ -410,7 +413,7 @@ impl Config {
     /// For such a limit.
     pub fn expect_free_time_step(&self) -> Result<()> {
         let key = "time_step_limit";
-        let Some(limits) = self.find(key) else {
+        let Some(limits) = self.get(key) else {
             return Ok(());
         };
         let limit = |index: usize| limits.as_array().filter(|list| list.len() == 2)?.get(index);
@@ -466,17 +469,14 @@ impl Config {
             for key in ["rope_type", "type"] {
                 self.expect_word(&format!("{found}.{key}"), &["default"])?;
             }
-            for (key, value) in self
-                .find(found)
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
-                self.expect(
-                    &format!("{found}.{key}"),
-                    !value.is_object(),
-                    "the same for all layers",
-                )?;
+            let known = ["rope_type", "type", "rope_theta", share];
+            let inside = self.find(found).and_then(Value::as_object);
+            for (key, value) in inside.into_iter().flatten() {
+                let key = format!("{found}.{key}");
+                self.expect(&key, !value.is_object(), "the same for all layers")?;
+                if !known.iter().any(|known| key.ends_with(known)) && !says_nothing(value) {
+                    self.beside.borrow_mut().push(key);
+                }
             }
             rotary.base = self.positive_or(&format!("{found}.rope_theta"), rotary.base)?;
             rotary.share = self.positive_or(&format!("{found}.{share}"), rotary.share)?;

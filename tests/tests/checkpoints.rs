@@ -281,6 +281,9 @@ fn a_key_means_what_it_means_to_other_software() {
     inspected(&Copy::of("rwkv")).prints(&["64 tokens"]);
 
     let copy = Copy::of("llama");
+    let unscaled = json!({"rope_theta": 500.0, "factor": 4.0});
+    copy.set("rope_parameters", unscaled);
+    copy.verified().complains(&["rope_parameters.factor"]);
     copy.set("aa_draft", json!({"model_type": "mamba"}));
     copy.verified()
         .complains(&["not known to have", "aa_draft"]);
