@@ -80,30 +80,43 @@ fn changed(value: Option<&Value>) -> Vec<Value> {
         }),
         Some(Value::Array(list)) => {
             let reversed = list.iter().rev().cloned().collect();
-            let turned = list
-                .iter()
-                .cycle()
-                .skip(1)
-                .take(list.len())
-                .cloned()
-                .collect();
-            vec![
-                Value::Array(Vec::new()),
-                Value::Array(reversed),
-                Value::Array(turned),
-            ]
+            let turned = list.iter().cycle().skip(1).take(list.len());
+            let lists = [
+                Vec::new(),
+                reversed,
+                turned.cloned().collect(),
+                vec![json!(0)],
+            ];
+            let lists = lists.into_iter().filter(|other| other != list);
+            lists.map(Value::Array).collect()
         }
         Some(_) => Vec::new(),
     }
 }
 
-/// The kinds of layers that an option joins by `+`, in another order, where this key lists them.
-fn other_words(plan: &CheckpointPlan, key: &str) -> Option<Value> {
+/// The kinds of layers that an option joins by `+`, in other orders, where this key lists them.
+fn other_words(plan: &CheckpointPlan, key: &str) -> Vec<Value> {
     let mut pairs = values(&plan.extra, OPTION_KEY).filter_map(|pair| pair.split_once('='));
-    let (option, _) = pairs.find(|(_, from)| *from == key)?;
-    let given = plan.options.iter().find(|given| given.0 == option)?;
-    let words: Vec<&str> = given.1.as_str().split('+').rev().collect();
-    (words.len() > 1).then(|| json!(words))
+    let option = pairs
+        .find(|(_, from)| *from == key)
+        .map(|(option, _)| option);
+    let given = plan
+        .options
+        .iter()
+        .find(|given| option == Some(given.0.as_str()));
+    let words: Vec<&str> =
+        given.map_or_else(Vec::new, |given| given.1.as_str().split('+').collect());
+    let turned = |by| {
+        words
+            .iter()
+            .cycle()
+            .skip(by)
+            .take(words.len())
+            .collect::<Vec<_>>()
+    };
+    (1..words.len().min(8))
+        .map(|by| json!(turned(by)))
+        .collect()
 }
 
 /// A message about options, with the key of the config that each option in it was read from.
