@@ -2,8 +2,8 @@
 //! becomes which parameter. It reads no tensor.
 //!
 //! **Every key is accounted for.** A key that a format reads is honoured, or its value refused by name. Of the
-//! others, [`HARMLESS`] and the format's own harmless keys say nothing about what is computed;
-//! [`MEANINGFUL`] ones do in other families or other software, and are refused unless their value changes
+//! others, `HARMLESS` and the format's own harmless keys say nothing about what is computed;
+//! `MEANINGFUL` ones do in other families or other software, and are refused unless their value changes
 //! nothing; all that remain are named in a warning, since refusing every note that a trainer left in a
 //! config would refuse most checkpoints.
 
