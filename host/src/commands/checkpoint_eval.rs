@@ -4,13 +4,12 @@
 use std::path::Path;
 
 use longhaul_tasks::parse_task;
-use sha2::{Digest, Sha256};
 
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
-use crate::checkpoint::files::Folder;
+use crate::checkpoint::config::Config;
 use crate::cli::{CheckpointEvalArgs, FolderArgs};
-use crate::commands::checkpoint::{Answer, ask_library, library_for};
+use crate::commands::checkpoint::{Answer, Asked, ask_library, library_for};
 use crate::commands::print;
 use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
@@ -103,14 +102,15 @@ impl Known {
         threads: u32,
     ) -> Result<Self, RunError> {
         let usage = |error: &dyn std::fmt::Display| RunError::Input(error.to_string());
-        let folder = Folder::open(path).map_err(|error| usage(&error))?;
-        let library = library_for(&folder, catalogue).map_err(RunError::Command)?;
+        let config = Config::read(path).map_err(|error| usage(&error))?;
+        let library = library_for(&config, catalogue).map_err(RunError::Command)?;
         let asked = FolderArgs {
             folder: path.to_owned(),
             threads,
             plugins: args.plugins.clone(),
         };
-        let answer = ask_library(&asked, library.clone(), None).map_err(RunError::Command)?;
+        let answer =
+            ask_library(&asked, library.clone(), Asked::Hash).map_err(RunError::Command)?;
         let own = Catalogue {
             plugins: catalogue
                 .plugins
@@ -121,14 +121,7 @@ impl Known {
         };
         let mut spec = ArchSpec::parse(&answer.architecture, &own).map_err(RunError::Command)?;
         (spec.d_model, spec.layers) = (Some(answer.d_model), Some(answer.layers));
-        let mut hash = Sha256::new();
-        hash.update(folder.config.as_bytes());
-        folder.tensors.add_to_hash(&mut hash);
-        let sha256 = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let sha256 = answer.sha256.clone().unwrap_or_default();
         let checkpoint = Checkpoint {
             folder: path.to_owned(),
             vocab: answer.vocab,

@@ -6,7 +6,7 @@ use longhaul_tasks::{Task, TaskError, parse_task};
 
 use crate::architecture::ModelSize;
 use crate::checkpoint::files::Folder;
-use crate::checkpoint::load::{LoadError, Understood};
+use crate::checkpoint::load::{Library, LoadError, Understood};
 use crate::device;
 use crate::run::plan::Checkpoint;
 use crate::text;
@@ -193,8 +193,10 @@ fn read_checkpoint(
 ) -> Result<LoadedModel, Failure> {
     let folder = Folder::open(&checkpoint.folder).map_err(|e| Failure::error(e.to_string()))?;
     let device = device::named(&job.device, job.threads);
-    let model = clock
-        .inside(|| Understood::ask(&folder, &job.architecture.library)?.build(&folder, device));
+    let model = clock.inside(|| {
+        let library = Library::open(&job.architecture.library)?;
+        Understood::ask(folder, &library)?.build(device)
+    });
     model.map_err(|error| match error {
         LoadError::Plugin(error) => error.into(),
         other => Failure::error(other.to_string()),
