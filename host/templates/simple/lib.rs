@@ -1,6 +1,6 @@
 //! {{Name}}: a gated short convolution, made of the kit's operations alone.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::integer;
 use longhaul_plugin_kit::{Architecture, Graph, Mixer, Tensor};
@@ -18,10 +18,6 @@ impl Mixer for {{Type}} {
         let gated = graph.gate(gate, mixed, Activation::Silu);
         graph.linear("out_proj", gated, d_model, false)
     }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
-    }
 }
 
 /// The architecture `{{name}}`.
@@ -32,7 +28,6 @@ pub fn architecture() -> Architecture {
         family: Family::Convolution,
         citation: "@misc{{{crate}}, title={{{Name}}}, author={Me}, year={{{year}}}}",
         options: vec![integer("taps", 4, 2, 64, "taps of the convolution")],
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer: |settings| Ok(Box::new({{Type}} { taps: settings.size("taps")? })),
     }

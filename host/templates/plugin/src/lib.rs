@@ -6,7 +6,7 @@ mod cpu;
 mod cuda;
 pub mod reference;
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, integer};
@@ -26,7 +26,6 @@ pub fn architecture() -> Architecture {
             16,
             "width of the recurrence over the model width",
         )],
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer: |settings| Ok(Box::new({{Type}}::new(settings)?)),
     }
@@ -62,10 +61,6 @@ impl Mixer for {{Type}} {
         let gated = graph.gate(all.columns(2 * width, width), h, Activation::Silu);
         let init = residual_init(self.layers);
         graph.linear_with("out_proj", gated, x.cols(), false, init)
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }
 
