@@ -295,6 +295,10 @@ pub struct CheckArgs {
     /// on the CPU
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
+    /// Seconds that one check may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time_limit: u64,
     /// As JSON lines
     #[arg(long)]
     pub json: bool,
