@@ -375,7 +375,8 @@ pub struct BenchArgs {
 Examples:
   longhaul new my-mixer
   longhaul new my-mixer --simple
-  longhaul new my-mixer --kit ~/src/longhaul --folder plugins/mine")]
+  longhaul new my-mixer --kit ~/src/longhaul --folder ~/src/mine
+  longhaul new my-mixer --kit git+URL#v0.1.0")]
 pub struct NewArgs {
     /// Name of the plugin and its architecture, in lower-case: my-mixer
     #[arg(value_name = "NAME")]
@@ -386,10 +387,10 @@ pub struct NewArgs {
     /// Folder to make [default: NAME]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Checkout of Longhaul to build against
-    /// [default: the one this program was built from]
-    #[arg(long, value_name = "DIR")]
-    pub kit: Option<PathBuf>,
+    /// Longhaul to build against: a checkout, or git+URL#REV, which others can
+    /// build too [default: the checkout this program was built from]
+    #[arg(long, value_name = "DIR|git+URL#REV")]
+    pub kit: Option<String>,
 }
 
 /// `longhaul checkpoint`.

@@ -5,11 +5,11 @@ use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::integer;
 use longhaul_plugin_kit::{Architecture, Graph, Mixer, Tensor};
 
-struct {{Type}} {
+struct {{Type}}Mixer {
     taps: usize,
 }
 
-impl Mixer for {{Type}} {
+impl Mixer for {{Type}}Mixer {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         let d_model = x.cols();
         let both = graph.linear("in_proj", x, 2 * d_model, false);
@@ -29,8 +29,8 @@ pub fn architecture() -> Architecture {
         citation: "@misc{{{crate}}, title={{{Name}}}, author={Me}, year={{{year}}}}",
         options: vec![integer("taps", 4, 2, 64, "taps of the convolution")],
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new({{Type}} { taps: settings.size("taps")? })),
+        mixer: |settings| Ok(Box::new({{Type}}Mixer { taps: settings.size("taps")? })),
     }
 }
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture());
+longhaul_plugin_kit::export!({{Type}}Plugin, crate::architecture());

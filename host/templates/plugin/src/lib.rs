@@ -27,16 +27,16 @@ pub fn architecture() -> Architecture {
             "width of the recurrence over the model width",
         )],
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new({{Type}}::new(settings)?)),
+        mixer: |settings| Ok(Box::new({{Type}}Mixer::new(settings)?)),
     }
 }
 
-struct {{Type}} {
+struct {{Type}}Mixer {
     width: usize,
     layers: usize,
 }
 
-impl {{Type}} {
+impl {{Type}}Mixer {
     fn new(settings: &Settings) -> Result<Self> {
         let width = settings.size("expand")? * settings.d_model();
         if width > 1 << 16 {
@@ -52,7 +52,7 @@ impl {{Type}} {
     }
 }
 
-impl Mixer for {{Type}} {
+impl Mixer for {{Type}}Mixer {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         let width = self.width;
         let all = graph.linear("in_proj", x, 3 * width, true);
