@@ -52,7 +52,7 @@ pub const CHECKS: &[Check] = &[
         run: gradients::differences,
     },
     Check {
-        name: "gradients-add",
+        name: "batch-sums",
         what: "gradients of a batch are the sum of its parts'",
         run: gradients::sums,
     },

@@ -322,9 +322,9 @@ const CHECKED: &[(&str, &str)] = &[
     ("lies-about-state", "state-bytes"),
     ("nan-loss", "training"),
     ("silent-steps", "training"),
-    ("nan-in-feed", "chunks"),
-    ("short-answers", "training-feed"),
-    ("abort-in-feed", "chunks"),
+    ("nan-in-feed", "build"),
+    ("short-answers", "build"),
+    ("abort-in-feed", "build"),
     ("segfault-in-train-step", "training"),
 ];
 
