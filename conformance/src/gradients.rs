@@ -168,10 +168,10 @@ fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
 /// The gradients of a batch are those of its parts, each weighed by its scored positions. A part is small
 /// enough to be computed at once, the batch is not.
 pub fn sums(subject: &Subject) -> Outcome {
-    const PARTS: usize = 16;
+    const PARTS: usize = 7;
     let check = || -> Result<Outcome, ClientError> {
         let mut model = subject.model(1)?;
-        let whole = Data::new(12 * PARTS, 20, 43);
+        let whole = Data::new(20 * PARTS, 20, 43);
         let size = whole.tokens.len() / PARTS;
         let scored = model.loss_and_gradients(whole.batch())?.scored;
         let count = model.parameters().len();

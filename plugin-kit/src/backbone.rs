@@ -247,11 +247,13 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
     let embedded = graph.embedding(table, padding);
     let embedded = graph.scale(embedded, settings.float("embedding_scale")? as f32);
     let mut x = graph.mixer(|graph| mixer.embed(graph, embedded));
+    check_width("Mixer::embed", x, d_model)?;
     for layer in 0..layers {
         x = graph.scope(format!("layers.{layer}"), |graph| {
             let normal = graph.norm("norm1", x, norm, epsilon);
             let mixed = graph
                 .mixer(|graph| graph.scope("mixer", |graph| mixer.forward(graph, normal, layer)));
+            check_width("Mixer::forward", mixed, d_model)?;
             let x = graph.add(x, mixed);
             mlp.forward(graph, x, norm, epsilon, mixer, layer)
         })?;
@@ -269,6 +271,17 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
     };
     graph.head(normal, head, settings.float("logit_cap")? as f32);
     Ok(())
+}
+
+/// Refuses what an author's function gave where it is not as wide as the residual stream.
+fn check_width(function: &str, given: Tensor, d_model: usize) -> Result<()> {
+    if given.cols() == d_model {
+        return Ok(());
+    }
+    Err(PluginError::internal(format!(
+        "`{function}` gave {} columns, and the model is {d_model} wide: its result goes into the residual stream",
+        given.cols()
+    )))
 }
 
 /// Start of a projection into the residual stream: smaller the more of them there are
@@ -346,6 +359,7 @@ impl Mlp {
                      no `mlp`: write gated, geglu, gelu or none, or record one in `Mixer::mlp`",
                 )
             })?;
+            check_width("Mixer::mlp", own, x.cols())?;
             return Ok(graph.add(x, own));
         }
         let down = graph.scope("mlp", |graph| {

@@ -186,6 +186,20 @@ fn a_panic_while_recording_says_line_layer_and_the_operation_before() {
 }
 
 #[test]
+fn a_result_of_another_width_is_told_by_layer_and_operation() {
+    let error = refused(|_| {
+        Ok(Box::new(One(|graph, x| {
+            graph.linear("out_proj", x, 16, false)
+        })))
+    });
+    let place = "after operation `linear` in `layers.0.mixer.out_proj`";
+    says(
+        &error,
+        &[place, "`Mixer::forward` gave 16 columns", "8 wide"],
+    );
+}
+
+#[test]
 fn a_panic_while_running_says_line_operation_and_layer() {
     scaled(Wrong::Nothing).expect("nothing is wrong");
     let error = scaled(Wrong::Index).expect_err("an index past the end");
