@@ -253,10 +253,20 @@ fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
         return Ok(vec![ArchSpec::parse(&args.subject, &catalogue)?]);
     }
     let job = serde_json::json!({ "library": path });
-    let limit = Duration::from_secs(args.time_limit);
-    let line = run_worker("describe", &job, limit).map_err(|reason| CommandError {
-        code: FAILED,
-        message: reason,
+    let (start, limit) = (Instant::now(), Duration::from_secs(args.time_limit));
+    let line = run_worker("describe", &job, limit).map_err(|mut reason| {
+        if start.elapsed() >= limit {
+            reason = format!(
+                "{} had not described itself after {} s: for that a model of each architecture is recorded, so \
+                 look for an endless loop in `forward`",
+                path.display(),
+                args.time_limit
+            );
+        }
+        CommandError {
+            code: FAILED,
+            message: reason,
+        }
     })?;
     let plugin: Plugin = serde_json::from_str(&line).map_err(CommandError::usage)?;
     let names: Vec<String> = plugin
