@@ -11,6 +11,9 @@ pub const REFERENCE: f64 = 5e-5;
 /// A directional derivative against central differences of a float32 loss.
 pub const DIFFERENCES: f64 = 5e-3;
 
+/// Gradients of a batch against the sum of its parts': float32 sums in another order.
+pub const GRADIENT_SUMS: f64 = 1e-4;
+
 /// The loss of a batch by training and by feeding.
 pub const SAME_LOSS: f64 = 1e-5;
 

@@ -266,10 +266,18 @@ pub struct Library {
 /// # Errors
 /// The worker's refusal, or how it ended.
 pub fn describe(file: &Path) -> Result<Plugin, AskError> {
+    describe_within(file, DESCRIBE_S)
+}
+
+/// Like [`describe`], with another limit of time, in seconds of the worker's own.
+///
+/// # Errors
+/// The worker's refusal, or how it ended.
+pub fn describe_within(file: &Path, seconds: u64) -> Result<Plugin, AskError> {
     let library = Library {
         library: file.to_owned(),
     };
-    let limits = Limits::of_time(DESCRIBE_S).with_memory(DESCRIBE_BYTES);
+    let limits = Limits::of_time(seconds).with_memory(DESCRIBE_BYTES);
     ask("describe", &library, &limits)
 }
 

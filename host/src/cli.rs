@@ -316,6 +316,10 @@ pub struct CheckArgs {
     /// on the CPU
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
+    /// Seconds that one check may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time_limit: u64,
     /// As JSON lines
     #[arg(long)]
     pub json: bool,
@@ -393,7 +397,8 @@ pub struct BenchArgs {
 Examples:
   longhaul new my-mixer
   longhaul new my-mixer --simple
-  longhaul new my-mixer --kit ~/src/longhaul --folder plugins/mine")]
+  longhaul new my-mixer --kit ~/src/longhaul --folder ~/src/mine
+  longhaul new my-mixer --kit git+URL#v0.1.0")]
 pub struct NewArgs {
     /// Name of the plugin and its architecture, in lower-case: my-mixer
     #[arg(value_name = "NAME")]
@@ -404,10 +409,10 @@ pub struct NewArgs {
     /// Folder to make [default: NAME]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Checkout of Longhaul to build against
-    /// [default: the one this program was built from]
-    #[arg(long, value_name = "DIR")]
-    pub kit: Option<PathBuf>,
+    /// Longhaul to build against: a checkout, or git+URL#REV, which others can
+    /// build too [default: the checkout this program was built from]
+    #[arg(long, value_name = "DIR|git+URL#REV")]
+    pub kit: Option<String>,
 }
 
 /// `longhaul checkpoint`.

@@ -15,7 +15,10 @@ use crate::data::{
 };
 use crate::error::{ErrorKind, PluginError};
 use crate::load::{LoadError, ProbeReport, open};
-use crate::metadata::{LibraryInfo, OptionKind, OptionValue, StateGrowth, is_option_text};
+use crate::metadata::{
+    DESCRIBING_FAILED, LibraryInfo, OptionKind, OptionValue, RESERVED, StateGrowth, is_option_text,
+    pair,
+};
 
 /// Why a call into a plugin gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -241,7 +244,7 @@ impl LoadedModel {
         if report.is_unread() {
             return Ok(report);
         }
-        self.check_report("train_step", batch, report)
+        self.check_report("train_step", batch, report, Some(step))
     }
 
     /// Gradients without an update.
@@ -251,7 +254,7 @@ impl LoadedModel {
     pub fn loss_and_gradients(&mut self, batch: Batch<'_>) -> Result<StepReport> {
         let report = self.model.loss_and_gradients(batch);
         let report = unwrap(&self.plugin, "loss_and_gradients", report)?;
-        self.check_report("loss_and_gradients", batch, report)
+        self.check_report("loss_and_gradients", batch, report, None)
     }
 
     /// A parameter's gradient.
@@ -299,6 +302,7 @@ impl LoadedModel {
         call: &'static str,
         batch: Batch<'_>,
         report: StepReport,
+        step: Option<u64>,
     ) -> Result<StepReport> {
         let scored = batch.targets.iter().filter(|&&target| target >= 0).count() as u64;
         let lie = |what: String| ClientError::Lie {
@@ -306,11 +310,13 @@ impl LoadedModel {
             call,
             what,
         };
-        report.check_finite().map_err(|error| ClientError::Plugin {
-            plugin: self.plugin.clone(),
-            call,
-            error,
-        })?;
+        report
+            .check_finite(step)
+            .map_err(|error| ClientError::Plugin {
+                plugin: self.plugin.clone(),
+                call,
+                error,
+            })?;
         if report.scored != scored || report.correct > report.scored {
             return Err(lie(format!(
                 "{} right of {} scored positions; the batch has {scored}",
@@ -384,7 +390,7 @@ impl LoadedSession {
         let odd_logits = output.logits.iter().filter(|logit| logit.is_nan()).count();
         if odd + odd_logits > 0 {
             let message = format!(
-                "{odd} of {scored} negative log likelihoods and {odd_logits} logits are not finite"
+                "{odd} of {scored} negative log likelihoods and {odd_logits} logits are not finite: was every output and buffer written?"
             );
             return Err(ClientError::Plugin {
                 plugin: self.plugin.clone(),
@@ -497,6 +503,9 @@ fn unwrap<T>(plugin: &str, call: &'static str, result: AbiResult<T>) -> Result<T
 /// # Errors
 /// The first thing found, in words.
 pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> {
+    if let Some(why) = pair(&info.extra, DESCRIBING_FAILED) {
+        return Err(format!("no description: {why}"));
+    }
     if info.name.is_empty() || info.version.is_empty() {
         return Err("a description without name or version".to_owned());
     }
@@ -516,7 +525,7 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
             return Err(format!("two architectures named `{name}`"));
         }
         for (place, option) in architecture.options.iter().enumerate() {
-            check_name("an option", option.name.as_str())?;
+            check_option_name(name, option.name.as_str())?;
             if architecture.options[..place]
                 .iter()
                 .any(|other| other.name == option.name)
@@ -560,6 +569,18 @@ fn check_name(what: &str, name: &str) -> std::result::Result<(), String> {
     Err(format!(
         "{what} named {shown:?}: a name is at most {LONGEST} letters, digits, `-`, `_` and `.`, and begins with a letter or digit"
     ))
+}
+
+/// That an option can be written as `name=value` beside others, and means nothing else there.
+fn check_option_name(architecture: &str, name: &str) -> std::result::Result<(), String> {
+    check_name(&format!("an option of `{architecture}`"), name)?;
+    if RESERVED.contains(&name) {
+        return Err(format!(
+            "an option of `{architecture}` named `{name}`, which every model has of its own; choose another name (reserved are {})",
+            RESERVED.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

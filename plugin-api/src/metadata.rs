@@ -15,6 +15,9 @@ pub fn pair<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
         .map(|pair| pair.1.as_str())
 }
 
+/// Name of the fact in [`LibraryInfo::extra`] that says why there is no description.
+pub const DESCRIBING_FAILED: &str = "describing-failed";
+
 /// A library and the architectures inside it.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone)]
@@ -124,6 +127,21 @@ pub mod capability {
     /// Session state can be exported and imported.
     pub const EXPORT_STATE: &str = "export-state";
 }
+
+/// Names that no option may have: they are sizes and settings of every model, given beside its options.
+pub const RESERVED: [&str; 8] = [
+    "d_model",
+    "layers",
+    "vocab",
+    "max_train_length",
+    "train_length",
+    "seed",
+    "device",
+    "threads",
+];
+
+/// Beginning of a model's note that names the operations which its reference form takes as they are.
+pub const WITHOUT_REFERENCE: &str = "without a reference form: ";
 
 /// One typed option with its default and limits.
 #[repr(C)]

@@ -479,9 +479,9 @@ const CHECKED: &[(&str, &str)] = &[
     ("lies-about-state", "state-bytes"),
     ("nan-loss", "training"),
     ("silent-steps", "training"),
-    ("nan-in-feed", "chunks"),
-    ("short-answers", "training-feed"),
-    ("abort-in-feed", "chunks"),
+    ("nan-in-feed", "build"),
+    ("short-answers", "build"),
+    ("abort-in-feed", "build"),
     ("segfault-in-train-step", "training"),
 ];
 
@@ -507,6 +507,46 @@ fn failed_checks(fault: &str) -> Vec<(String, String)> {
     );
     let failed = lines.into_iter().filter(|(passed, _)| !passed);
     failed.map(|(_, check)| check).collect()
+}
+
+/// The output of `check` on a model with a fault, which must fail.
+fn checked(fault: &str, more: &[&str]) -> String {
+    let library = faulty();
+    let architecture = format!("faulty:fault={fault}");
+    let library = library.to_string_lossy();
+    let arguments = ["check", &architecture, "--plugin", &library];
+    longhaul([&arguments[..], more].concat()).expect(1).stdout
+}
+
+#[test]
+fn a_mistake_that_spoils_every_check_is_told_once_with_its_place() {
+    let text = checked("panic-in-build", &[]);
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(flat.matches("FAILED").count(), 1, "{text}");
+    for words in [
+        "runs on the CPU only",
+        "error in the plugin's code: panic at tests/faulty/src/fault.rs:",
+        "others skipped not run, because `build` failed",
+    ] {
+        assert!(flat.contains(words), "`{words}` is missing in: {text}");
+    }
+}
+
+#[test]
+fn a_check_that_does_not_end_is_stopped_and_named() {
+    let text = checked("hang-in-feed", &["--time-limit", "2"]);
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(flat.matches("FAILED").count(), 1, "{text}");
+    for words in ["`build` had not ended after 2 s", "--time-limit"] {
+        assert!(flat.contains(words), "`{words}` is missing in: {text}");
+    }
+}
+
+#[test]
+fn check_of_a_file_that_is_not_there_is_bad_input() {
+    longhaul(["check", "./absent.so"])
+        .expect(2)
+        .complains(&["no plugin at ./absent.so"]);
 }
 
 #[test]

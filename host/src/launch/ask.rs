@@ -1,7 +1,5 @@
 //! Workers that answer a question: describing, checking, timing, looking at a checkpoint.
 
-use std::time::Duration;
-
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +33,9 @@ pub enum AskError {
     /// It ended otherwise, as these words say.
     #[error("{0}")]
     Lost(String),
+    /// It was killed at its limit of time, in seconds.
+    #[error("it took longer than {0} s")]
+    TimedOut(u64),
     /// It could not be started, for these reasons of the system.
     #[error("{0}")]
     NotStarted(String),
@@ -105,14 +106,17 @@ pub fn ask_each<A: DeserializeOwned>(
         (None, Ended::Enough) => Ok(()),
         (None, Ended::Cancelled) => Err(AskError::Interrupted),
         (None, Ended::NotStarted { reason }) => Err(AskError::NotStarted(reason)),
-        (None, ended) => Err(AskError::Lost(words(&ended, limits.time))),
+        (None, Ended::TimedOut) => Err(AskError::TimedOut(
+            limits.time.unwrap_or_default().as_secs(),
+        )),
+        (None, ended) => Err(AskError::Lost(words(&ended))),
     }
 }
 
 /// How a worker ended, in words that follow on its name.
-fn words(ended: &Ended, limit: Option<Duration>) -> String {
+fn words(ended: &Ended) -> String {
     match ended {
-        Ended::Enough | Ended::Cancelled | Ended::NotStarted { .. } => {
+        Ended::Enough | Ended::Cancelled | Ended::TimedOut | Ended::NotStarted { .. } => {
             "it ended without an answer".to_owned()
         }
         Ended::Impossible(what) => format!("its worker said {what}"),
@@ -126,10 +130,6 @@ fn words(ended: &Ended, limit: Option<Duration>) -> String {
                 format!("it died: {how}: {last_line}")
             }
         }
-        Ended::TimedOut => format!(
-            "it took longer than {} s",
-            limit.unwrap_or_default().as_secs()
-        ),
         Ended::Silent { limit } => format!("it said nothing for {} s", limit.as_secs()),
         Ended::OutOfMemory { used, limit } => format!(
             "it took {} MiB of memory, over the limit of {} MiB",
