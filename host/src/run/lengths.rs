@@ -169,7 +169,8 @@ mod tests {
         assert!(parse_size("4X").is_err());
         for bad in ["0", "1", "15M", "nan", "inf", "-4G", "1e30", "2000T"] {
             let message = parse_size(bad).unwrap_err().to_string();
-            assert!(message.contains(&format!("`{bad}`")) && message.contains("from 16M to"));
+            let words = format!("--memory-limit is `{bad}`; it can be 16M to");
+            assert!(message.contains(&words), "{message}");
         }
     }
 }
