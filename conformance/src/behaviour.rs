@@ -17,8 +17,8 @@ pub fn metadata(subject: &Subject) -> Outcome {
     }
     let mut missing = Vec::new();
     let texts = [
-        ("licence", library.licence.is_empty()),
-        ("authors", library.authors.is_empty()),
+        ("`license` in Cargo.toml", library.licence.is_empty()),
+        ("`authors` in Cargo.toml", library.authors.is_empty()),
         ("title", architecture.title.is_empty()),
         (
             "citation",
@@ -45,6 +45,19 @@ pub fn metadata(subject: &Subject) -> Outcome {
     } else {
         Outcome::fail(None, format!("missing: {}", missing.join(", ")))
     }
+}
+
+/// What every other check begins with: a model is built, makes gradients and reads a token.
+pub fn build(subject: &Subject) -> Outcome {
+    let check = || -> Result<Outcome, ClientError> {
+        let mut model = subject.model(1)?;
+        model.loss_and_gradients(Data::new(2, 9, 1).batch())?;
+        let mut session = model.new_session(1)?;
+        session.feed(Data::new(1, 1, 1).batch(), Logits::Last, VOCAB)?;
+        let detail = format!("{} parameter values", model.parameter_values());
+        Ok(Outcome::pass(None, detail))
+    };
+    check().into()
 }
 
 /// A value just past each limit, which the option's own parser must refuse.

@@ -4,7 +4,7 @@ use longhaul_plugin_api::client::{ClientError, LoadedModel};
 use longhaul_plugin_api::data::{Logits, TrainConfig};
 
 use crate::subject::{Data, Draw, Outcome, Subject, VOCAB};
-use crate::tolerance::DIFFERENCES;
+use crate::tolerance::{DIFFERENCES, GRADIENT_SUMS};
 
 /// A constant learning rate without decay.
 pub(crate) fn train_config(steps: u64) -> TrainConfig {
@@ -33,12 +33,11 @@ pub fn differences(subject: &Subject) -> Outcome {
         let data = Data::new(3, 70, 5);
         model.loss_and_gradients(data.batch())?;
         let count = model.parameters().len();
-        let gradients: Vec<Vec<f32>> = (0..count)
-            .map(|index| model.read_gradient(index))
-            .collect::<Result<_, _>>()?;
+        let gradients = read_gradients(&model)?;
         let total = norm(gradients.iter().flatten());
         let mut draw = Draw::new(7);
         let (mut worst, mut place) = (0.0, String::new());
+        let mut wrong = Vec::new();
         for (index, gradient) in gradients.iter().enumerate() {
             let name = model.parameters()[index].name.to_string();
             if gradient.iter().any(|value| !value.is_finite()) {
@@ -66,14 +65,28 @@ pub fn differences(subject: &Subject) -> Outcome {
                 None => &mut model,
             };
             let error = best_error(judge, &data, index, &direction, length, slope)?;
+            if error > DIFFERENCES {
+                wrong.push(name.clone());
+            }
             if error > worst {
                 (worst, place) = (error, name);
             }
         }
-        Ok(if worst <= DIFFERENCES {
-            Outcome::pass(Some(worst), place)
-        } else {
-            Outcome::fail(Some(worst), format!("`{place}`"))
+        let of = match other {
+            Some(_) => "of the reference form",
+            None => "of the model's own loss, which agrees with a wrong recurrence too",
+        };
+        // A gradient goes from the loss backwards, so what is wrong last in the model went wrong first.
+        Ok(match wrong.last() {
+            None => Outcome::pass(Some(worst), format!("{place}, differences {of}")),
+            Some(nearest) => Outcome::fail(
+                Some(worst),
+                format!(
+                    "{} of {count} gradients are wrong, that of `{nearest}` nearest to the loss: look at the \
+                     backward pass of what reads it; differences {of}",
+                    wrong.len()
+                ),
+            ),
         })
     };
     check().into()
@@ -150,6 +163,65 @@ fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
         .map(|value| f64::from(*value).powi(2))
         .sum::<f64>()
         .sqrt()
+}
+
+/// The gradients of a batch are those of its parts, each weighed by its scored positions. A part is small
+/// enough to be computed at once, the batch is not.
+pub fn sums(subject: &Subject) -> Outcome {
+    const PARTS: usize = 7;
+    let check = || -> Result<Outcome, ClientError> {
+        let mut model = subject.model(1)?;
+        let whole = Data::new(20 * PARTS, 20, 43);
+        let size = whole.tokens.len() / PARTS;
+        let scored = model.loss_and_gradients(whole.batch())?.scored;
+        let count = model.parameters().len();
+        let got = read_gradients(&model)?;
+        let mut sums: Vec<Vec<f64>> = got.iter().map(|values| vec![0.0; values.len()]).collect();
+        for part in 0..PARTS {
+            let range = part * size..(part + 1) * size;
+            let part = Data {
+                tokens: whole.tokens[range.clone()].to_vec(),
+                targets: whole.targets[range].to_vec(),
+                rows: whole.rows / PARTS,
+                length: whole.length,
+            };
+            let share = model.loss_and_gradients(part.batch())?.scored as f64 / scored as f64;
+            for (sums, values) in sums.iter_mut().zip(read_gradients(&model)?) {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum += share * f64::from(value);
+                }
+            }
+        }
+        let total = norm(got.iter().flatten());
+        let (mut worst, mut place) = (0.0, 0);
+        for index in 0..count {
+            let gaps = got[index].iter().zip(&sums[index]);
+            let gap = gaps
+                .map(|(got, sum)| (f64::from(*got) - sum).powi(2))
+                .sum::<f64>();
+            // Beside the whole gradient, so that one which is rounding only is not measured.
+            let error = gap.sqrt() / (norm(got[index].iter()) + 1e-3 * total);
+            if error.is_nan() || error > worst {
+                (worst, place) = (error, index);
+            }
+        }
+        let name = &model.parameters()[place].name;
+        Ok(if worst <= GRADIENT_SUMS {
+            Outcome::pass(Some(worst), name.to_string())
+        } else {
+            let detail = format!(
+                "`{name}`: is a gradient overwritten where it is to be added to what other parts of the batch left?"
+            );
+            Outcome::fail(Some(worst), detail)
+        })
+    };
+    check().into()
+}
+
+/// All gradients of the last batch.
+fn read_gradients(model: &LoadedModel) -> Result<Vec<Vec<f32>>, ClientError> {
+    let all = 0..model.parameters().len();
+    all.map(|index| model.read_gradient(index)).collect()
 }
 
 /// No parameter is left out of the loss.

@@ -55,7 +55,10 @@ pub fn chunks(subject: &Subject) -> Outcome {
                 for (name, pieces) in [("steps", &[1][..]), ("chunks", &[5, 1, 64, 2, 33])] {
                     let place = format!("{name} at T {length}, B {rows}");
                     let parts = feed(&model, &data, pieces)?;
-                    if let Some(failed) = worst.take(&place, compare(&parts, &whole, SAME_LOGITS)) {
+                    let compared = compare(&parts, &whole, SAME_LOGITS);
+                    if let Some(mut failed) = worst.take(&place, compared) {
+                        failed.detail += " of one feed; is the state read at the start of a feed, and written \
+                                          back at its end?";
                         return Ok(failed);
                     }
                 }

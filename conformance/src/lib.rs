@@ -10,12 +10,26 @@ pub mod tolerance;
 
 pub use subject::{Check, Outcome, Subject};
 
+/// Name of the check without which the others would only say the same again: where it fails, those after it
+/// are not run.
+pub const FIRST: &str = "build";
+
+/// How a check ends that is not run because [`FIRST`] failed.
+pub fn not_run() -> Outcome {
+    Outcome::skip(format!("not run, because `{FIRST}` failed"))
+}
+
 /// All checks, in the order they are shown.
 pub const CHECKS: &[Check] = &[
     Check {
         name: "metadata",
         what: "describes itself completely",
         run: behaviour::metadata,
+    },
+    Check {
+        name: FIRST,
+        what: "a model is built, and takes a batch and a token",
+        run: behaviour::build,
     },
     Check {
         name: "options",
@@ -34,8 +48,13 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "gradients",
-        what: "gradients agree with differences of the reference form",
+        what: "gradients agree with differences of the loss",
         run: gradients::differences,
+    },
+    Check {
+        name: "batch-sums",
+        what: "gradients of a batch are the sum of its parts'",
+        run: gradients::sums,
     },
     Check {
         name: "gradients-reach",
@@ -136,13 +155,13 @@ pub fn run_in_process_only<P: longhaul_plugin_api::author::Plugin>(wanted: &[&st
         let subject = Subject::in_process::<P>(&info, architecture);
         let checks = CHECKS.iter().filter(|check| wanted.contains(&check.name));
         for check in checks {
-            if let Outcome {
-                passed: false,
-                detail,
-                ..
-            } = (check.run)(&subject)
-            {
-                failures.push(format!("{} {}: {detail}", architecture.name, check.name));
+            let outcome = (check.run)(&subject);
+            if !outcome.passed {
+                let (name, detail) = (&architecture.name, outcome.detail);
+                failures.push(format!("{name} {}: {detail}", check.name));
+                if check.name == FIRST {
+                    break;
+                }
             }
         }
     }

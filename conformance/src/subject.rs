@@ -124,7 +124,7 @@ impl Subject {
     pub fn in_process<P: Plugin>(library: &LibraryInfo, architecture: &ArchitectureInfo) -> Self {
         let name = library.name.to_string();
         let build = move |config: &ModelConfig| {
-            let model = guard("build", || Ok(model_box(P::build(config)?)));
+            let model = guard(|| Ok(model_box(P::build(config)?)));
             let model = model.into_result().map_err(|error| ClientError::Plugin {
                 plugin: name.clone(),
                 call: "build",

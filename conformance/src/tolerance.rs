@@ -11,8 +11,27 @@ pub const REFERENCE: f64 = 5e-5;
 /// A directional derivative against central differences of a float32 loss.
 pub const DIFFERENCES: f64 = 5e-3;
 
+/// Gradients of a batch against the sum of its parts': float32 sums in another order.
+pub const GRADIENT_SUMS: f64 = 1e-4;
+
 /// The loss of a batch by training and by feeding.
 pub const SAME_LOSS: f64 = 1e-5;
+
+/// A checkpoint's logits against those of other software in float64, over the largest logit.
+pub const VERIFY_LOGITS: f64 = 2e-4;
+
+/// A checkpoint's loss against that of other software in float64.
+pub const VERIFY_LOSS: f64 = 1e-5;
+
+/// A tensor's gradient against that of other software in float64: norm of the difference over norm of the
+/// gradient, which counts as at least [`VERIFY_ZERO`] of the norm of all gradients.
+pub const VERIFY_GRADIENT: f64 = 1e-3;
+
+/// Smallest norm that a gradient counts as, over the norm of all gradients. Some gradients are zero by their
+/// form (of queries and keys where a window holds one position), and what is computed for them in float32
+/// is the rounding of terms as large as the others, about 1e-7 of the norm of all. So `VERIFY_GRADIENT`
+/// times this is that rounding: less would measure noise, more would hide errors of small gradients.
+pub const VERIFY_ZERO: f64 = 1e-4;
 
 /// Compares two slices: non-finite values on either side first, then the largest error relative to the
 /// largest expected value (at least 1e-3).

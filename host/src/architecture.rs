@@ -1,20 +1,24 @@
 //! `--arch mamba2:state=128,layers=4`: from text to an architecture of the catalogue with a checked
 //! value for every option.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::data::{Device, ModelConfig};
 use longhaul_plugin_api::metadata::OptionValue;
+use longhaul_tasks::{Named, bounds};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::exit::CommandError;
+use crate::find::{did_you_mean, find, is_library, split_library};
 
 /// An architecture that was found, with checked options; travels to workers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArchSpec {
     /// The plugin's file.
+    #[serde(with = "crate::path_text")]
     pub library: PathBuf,
     /// The library's own name.
     pub plugin: String,
@@ -63,28 +67,61 @@ pub struct ModelSize {
 }
 
 impl ArchSpec {
-    /// Finds and checks `name:option=value,option=value`; `library/name` chooses between two
-    /// libraries with an architecture of one name.
+    /// Finds and checks `name:option=value,option=value`; `library/name` chooses among the libraries
+    /// with an architecture of one name, by a library's own name or by its file.
     ///
     /// # Errors
     /// An unknown name, with the nearest; an option's value that is not allowed, with its limits.
     pub fn parse(text: &str, catalogue: &Catalogue) -> Result<Self, CommandError> {
-        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-        let (plugin, architecture) = find(name.trim(), catalogue)?;
-        let mut given = Vec::new();
-        for pair in rest
-            .split(',')
-            .map(str::trim)
-            .filter(|pair| !pair.is_empty())
-        {
-            let (option, value) = pair.split_once('=').ok_or_else(|| {
-                CommandError::usage(format!(
-                    "`{pair}` in `{text}` is not of the form option=value"
-                ))
-            })?;
-            given.push((option.trim().to_owned(), value.trim().to_owned()));
+        let Named { name, options } = Named::parse(text).map_err(CommandError::usage)?;
+        let (plugin, architecture) = find(&name, catalogue)?;
+        Self::from_parts(plugin, architecture, options)
+    }
+
+    /// As [`ArchSpec::parse`], in the library with this hash where it is here: a run may have used several
+    /// builds of one.
+    ///
+    /// # Errors
+    /// As [`ArchSpec::parse`].
+    pub fn of_build(text: &str, sha256: &str, catalogue: &Catalogue) -> Result<Self, CommandError> {
+        let same = catalogue
+            .plugins
+            .iter()
+            .find(|plugin| plugin.sha256 == sha256);
+        match same.cloned() {
+            Some(plugin) => Self::parse(
+                text,
+                &Catalogue {
+                    plugins: vec![plugin],
+                },
+            ),
+            None => Self::parse(text, catalogue),
         }
-        Self::from_parts(plugin, architecture, given)
+    }
+
+    /// Whether a text means this architecture: by its name, its library where the text has one, and the
+    /// value of every option that the text gives.
+    ///
+    /// # Errors
+    /// Text that is none; an option or value that this architecture does not have.
+    pub fn is_meant(&self, text: &str, catalogue: &Catalogue) -> Result<bool, CommandError> {
+        let Named { name, options } = Named::parse(text).map_err(CommandError::usage)?;
+        let (library, name) = split_library(&name);
+        let own = |(plugin, architecture): &(&Plugin, &Architecture)| {
+            plugin.path == self.library && architecture.name == self.architecture
+        };
+        let Some((plugin, architecture)) = catalogue.architectures().find(own) else {
+            return Ok(false);
+        };
+        if name != self.architecture || !library.is_none_or(|library| is_library(plugin, library)) {
+            return Ok(false);
+        }
+        let given = |name: &str| options.iter().any(|(option, _)| option == name);
+        let other = Self::from_parts(plugin, architecture, options.clone())?;
+        let mut pairs = self.values.iter().zip(&other.values);
+        Ok(pairs.all(|(own, other)| own == other || !given(&own.0))
+            && (self.d_model == other.d_model || !given("d_model"))
+            && (self.layers == other.layers || !given("layers")))
     }
 
     fn from_parts(
@@ -92,8 +129,8 @@ impl ArchSpec {
         architecture: &Architecture,
         mut given: Vec<(String, String)>,
     ) -> Result<Self, CommandError> {
-        let d_model = take_size(&mut given, "d_model", 1 << 16)?;
-        let layers = take_size(&mut given, "layers", 1 << 10)?;
+        let d_model = take_size(&mut given, "d_model", &bounds::D_MODEL)?;
+        let layers = take_size(&mut given, "layers", &bounds::LAYERS)?;
         let known: Vec<&str> = architecture
             .options
             .iter()
@@ -211,74 +248,30 @@ impl From<&OptionValue> for Value {
 fn take_size(
     given: &mut Vec<(String, String)>,
     name: &str,
-    max: u32,
+    range: &RangeInclusive<u32>,
 ) -> Result<Option<u32>, CommandError> {
     let Some(place) = given.iter().position(|(known, _)| known == name) else {
         return Ok(None);
     };
     let (_, text) = given.remove(place);
-    let size = text.parse().ok().filter(|size| (1..=max).contains(size));
+    let size = text.parse().ok().filter(|size| range.contains(size));
     size.map(Some).ok_or_else(|| {
-        CommandError::usage(format!("option `{name}` is integer 1..{max}, not `{text}`"))
+        CommandError::usage(format!(
+            "option `{name}` is integer {}..{}, not `{text}`",
+            range.start(),
+            range.end()
+        ))
     })
 }
 
-fn find<'a>(
-    name: &str,
-    catalogue: &'a Catalogue,
-) -> Result<(&'a Plugin, &'a Architecture), CommandError> {
-    let (library, name) = match name.split_once('/') {
-        Some((library, name)) => (Some(library), name),
-        None => (None, name),
-    };
-    let all: Vec<_> = catalogue
-        .architectures()
-        .filter(|(plugin, _)| library.is_none_or(|library| plugin.name == library))
-        .filter(|(_, architecture)| architecture.name == name)
-        .collect();
-    match all.as_slice() {
-        [one] => Ok(*one),
-        [] => {
-            let names: Vec<&str> = catalogue
-                .architectures()
-                .map(|(_, a)| a.name.as_str())
-                .collect();
-            Err(CommandError::usage(format!(
-                "no architecture `{name}`{}; there are {}",
-                did_you_mean(name, names.iter().copied()),
-                names.join(", ")
-            )))
-        }
-        [first, second, ..] => Err(CommandError::usage(format!(
-            "architecture `{name}` is in two plugins, {} ({}) and {} ({}); write `{}/{name}` or \
-             name one file with --plugin and move the other away",
-            first.0.name,
-            first.0.path.display(),
-            second.0.name,
-            second.0.path.display(),
-            first.0.name,
-        ))),
-    }
-}
-
-/// ` (did you mean ..?)` where a known name is close.
-pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    known
-        .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(name, known), known))
-        .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
-        .min()
-        .map_or_else(String::new, |(_, known)| {
-            format!(" (did you mean `{known}`?)")
-        })
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::catalogue::{ArchitectureOption, Kind};
+    use crate::libraries::Place;
 
-    fn catalogue() -> Catalogue {
+    /// One plugin, `longhaul-mamba2`, with one architecture.
+    pub fn catalogue() -> Catalogue {
         let option = |name: &str, kind| ArchitectureOption {
             name: name.into(),
             help: String::new(),
@@ -312,6 +305,7 @@ mod tests {
         };
         let plugin = Plugin {
             path: "libx.so".into(),
+            place: Place::Own,
             sha256: "00".into(),
             name: "longhaul-mamba2".into(),
             version: "0.1.0".into(),
@@ -350,23 +344,60 @@ mod tests {
         assert!(error("mamba2:state=0").contains("integer 1..1024, not `0`"));
         assert!(error("mamba2:layers=0").contains("integer 1..1024"));
         assert!(error("mamba2:state").contains("option=value"));
+        assert!(error("mamba").contains("--plugin"));
     }
 
     #[test]
-    fn two_libraries_with_one_name_are_told_apart() {
+    fn a_build_is_known_by_its_hash() {
         let mut catalogue = catalogue();
         let mut other = catalogue.plugins[0].clone();
-        other.name = "mine".into();
+        (other.path, other.sha256) = ("liby.so".into(), "11".into());
         catalogue.plugins.push(other);
-        let error = ArchSpec::parse("mamba2", &catalogue)
-            .expect_err("ambiguous")
-            .message;
-        assert!(error.contains("longhaul-mamba2/mamba2"), "{error}");
-        assert_eq!(
-            ArchSpec::parse("mine/mamba2", &catalogue)
-                .expect("one")
-                .plugin,
-            "mine"
-        );
+        for (sha256, library) in [("00", "libx.so"), ("11", "liby.so")] {
+            let spec = ArchSpec::of_build("mamba2", sha256, &catalogue).unwrap();
+            assert_eq!(spec.library, PathBuf::from(library));
+        }
+        assert!(ArchSpec::of_build("mamba2", "22", &catalogue).is_err());
+    }
+
+    #[test]
+    fn what_is_given_twice_is_said_so() {
+        let catalogue = catalogue();
+        for option in [
+            "state=8,state=16",
+            "d_model=8,d_model=8",
+            "layers=1,tied=true,layers=2",
+        ] {
+            let text = format!("mamba2:{option}");
+            let message = ArchSpec::parse(&text, &catalogue).expect_err(&text).message;
+            assert!(message.contains("twice"), "{message}");
+            assert!(!message.contains("did you mean"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_architecture_is_meant_by_what_a_text_gives() {
+        let catalogue = catalogue();
+        let spec = ArchSpec::parse("mamba2:state=8,d_model=32,layers=2", &catalogue).unwrap();
+        let meant = |text: &str| spec.is_meant(text, &catalogue).unwrap();
+        for yes in [
+            "mamba2",
+            "mamba2:state=8",
+            "mamba2:state=08,tied=false",
+            "mamba2:layers=2,d_model=32",
+            "longhaul-mamba2/mamba2:pattern=",
+        ] {
+            assert!(meant(yes), "{yes}");
+        }
+        for no in [
+            "mamba",
+            "mamba2:state=64",
+            "mamba2:tied=true",
+            "mamba2:layers=3",
+            "mine/mamba2",
+        ] {
+            assert!(!meant(no), "{no}");
+        }
+        assert!(spec.is_meant("mamba2:stat=8", &catalogue).is_err());
     }
 }

@@ -1,11 +1,9 @@
 //! Which plugins there are. Each library describes itself in a worker process, so that a broken one
 //! costs a warning and nothing else.
 
-use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use longhaul_plugin_api::checkpoint::model_types;
 use longhaul_plugin_api::client::LoadedPlugin;
@@ -14,33 +12,52 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cli::PluginArgs;
-use crate::exit::CommandError;
+use crate::exit::{CommandError, INTERRUPTED};
+use crate::launch::{AskError, Limits, ask};
+use crate::libraries::{self, Place};
+use crate::text;
 
-/// Longest that a library may take to describe itself.
-const DESCRIBE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest that a library may take to describe itself, in seconds of its worker's own.
+const DESCRIBE_S: u64 = 10;
+/// Most memory that it may take meanwhile, in bytes.
+const DESCRIBE_BYTES: u64 = 2 << 30;
+/// Most libraries that describe themselves at the same time: each takes descriptors and memory.
+const AT_ONCE: usize = 16;
 
 /// A library's description as it travels between processes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plugin {
     /// The file.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
+    /// Where it was found.
+    #[serde(skip)]
+    pub place: Place,
     /// Its hash, hexadecimal.
+    #[serde(deserialize_with = "text::as_line")]
     pub sha256: String,
     /// The library's own name.
+    #[serde(deserialize_with = "text::as_line")]
     pub name: String,
     /// Its version.
+    #[serde(deserialize_with = "text::as_line")]
     pub version: String,
     /// SPDX licence expression.
+    #[serde(deserialize_with = "text::as_line")]
     pub licence: String,
     /// Authors.
+    #[serde(deserialize_with = "text::as_lines")]
     pub authors: Vec<String>,
     /// What it is built on.
+    #[serde(deserialize_with = "text::as_line")]
     pub kit: String,
     /// Version of the ABI it was built with.
+    #[serde(deserialize_with = "text::as_line")]
     pub api_version: String,
     /// The architectures inside.
     pub architectures: Vec<Architecture>,
     /// The `model_type`s of checkpoints it reads.
+    #[serde(deserialize_with = "text::as_lines")]
     pub model_types: Vec<String>,
 }
 
@@ -48,20 +65,27 @@ pub struct Plugin {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Architecture {
     /// The name `--arch` takes.
+    #[serde(deserialize_with = "text::as_line")]
     pub name: String,
     /// One line.
+    #[serde(deserialize_with = "text::as_line")]
     pub title: String,
     /// Its inductive bias.
+    #[serde(deserialize_with = "text::as_line")]
     pub family: String,
     /// BibTeX.
+    #[serde(deserialize_with = "text::as_block")]
     pub citation: String,
     /// Its options.
     pub options: Vec<ArchitectureOption>,
     /// State growth at the default options.
+    #[serde(deserialize_with = "text::as_line")]
     pub state_growth: String,
     /// Kinds of device.
+    #[serde(deserialize_with = "text::as_lines")]
     pub devices: Vec<String>,
     /// Declared capabilities.
+    #[serde(deserialize_with = "text::as_lines")]
     pub capabilities: Vec<String>,
 }
 
@@ -69,8 +93,10 @@ pub struct Architecture {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ArchitectureOption {
     /// The name before the `=`.
+    #[serde(deserialize_with = "text::as_line")]
     pub name: String,
     /// One sentence.
+    #[serde(deserialize_with = "text::as_line")]
     pub help: String,
     /// Type, default and limits.
     #[serde(flatten)]
@@ -107,13 +133,16 @@ pub enum Kind {
     /// One of these words.
     Choice {
         /// Value when none is given.
+        #[serde(deserialize_with = "text::as_line")]
         default: String,
         /// The words.
+        #[serde(deserialize_with = "text::as_lines")]
         choices: Vec<String>,
     },
     /// Free text.
     Text {
         /// Value when none is given.
+        #[serde(deserialize_with = "text::as_line")]
         default: String,
     },
 }
@@ -149,27 +178,33 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Finds and reads all plugins; a broken one is a warning.
+    /// Finds and reads all plugins; one that is broken is a warning, and of several files with the same
+    /// bytes the first is read.
     ///
     /// # Errors
-    /// A named file or folder that does not exist; no plugin at all.
+    /// A named file or folder that does not exist; a named file that is broken; no plugin at all.
     pub fn scan(args: &PluginArgs) -> Result<Self, CommandError> {
-        let files = find(args)?;
-        let described: Vec<_> = std::thread::scope(|scope| {
-            let workers: Vec<_> = files
-                .iter()
-                .map(|file| scope.spawn(|| describe(file)))
-                .collect();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().expect("no panic"))
-                .collect()
-        });
-        let mut plugins = Vec::new();
-        for (file, described) in files.iter().zip(described) {
+        let files = libraries::find(args)?;
+        let described = in_parallel(&files, |(_, file)| describe(file));
+        let mut plugins = Vec::<Plugin>::new();
+        for ((place, file), described) in files.iter().zip(described) {
+            // Where there is room for few processes, one at a time may be possible.
+            let described = match described {
+                Err(AskError::NotStarted(_)) => describe(file),
+                described => described,
+            };
+            let file = file.display();
             match described {
-                Ok(plugin) => plugins.push(plugin),
-                Err(reason) => tracing::warn!("left out {}: {reason}", file.display()),
+                Ok(plugin) if plugins.iter().any(|other| other.sha256 == plugin.sha256) => {}
+                Ok(plugin) => plugins.push(Plugin {
+                    place: *place,
+                    ..plugin
+                }),
+                Err(error @ AskError::Interrupted) => return Err(error.or_code(INTERRUPTED)),
+                Err(reason) if *place == Place::Named => {
+                    return Err(CommandError::usage(format!("plugin {file}: {reason}")));
+                }
+                Err(reason) => tracing::warn!("left out {file}: {reason}"),
             }
         }
         if plugins.is_empty() {
@@ -189,127 +224,61 @@ impl Catalogue {
     }
 }
 
-/// Library files in order: named ones, named folders, the environment's, the build's own folder.
-fn find(args: &PluginArgs) -> Result<Vec<PathBuf>, CommandError> {
-    let mut files = Vec::new();
-    for file in &args.plugins {
-        if !file.is_file() {
-            return Err(CommandError::usage(format!(
-                "no plugin at {}",
-                file.display()
-            )));
+/// Does the same to each item, with several threads where they are to be had; results are in the items' order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let take = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return };
+            let result = (index, work(item));
+            done.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(result);
         }
-        files.push(file.clone());
-    }
-    let environment = std::env::var_os("LONGHAUL_PLUGIN_PATH").unwrap_or_default();
-    let folders = args.plugin_dirs.iter().cloned();
-    for folder in
-        folders.chain(std::env::split_paths(&environment).filter(|p| !p.as_os_str().is_empty()))
-    {
-        let found = libraries(&folder, "").map_err(|error| {
-            CommandError::usage(format!("plugin folder {}: {error}", folder.display()))
-        })?;
-        files.extend(found);
-    }
-    for folder in own_folders() {
-        files.extend(libraries(&folder, "liblonghaul_").unwrap_or_default());
-    }
-    let mut seen = BTreeSet::new();
-    files.retain(|file| seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone())));
-    Ok(files)
-}
-
-/// The folder of the running program; beside test binaries, the folder above.
-fn own_folders() -> Vec<PathBuf> {
-    let folder = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().map(Path::to_owned));
-    let Some(folder) = folder else {
-        return Vec::new();
     };
-    let above = folder.parent().map(Path::to_owned);
-    match folder.file_name().and_then(|name| name.to_str()) {
-        Some("deps" | "examples") => above.into_iter().collect(),
-        _ => vec![folder],
-    }
+    std::thread::scope(|scope| {
+        for _ in 1..items.len().min(AT_ONCE) {
+            if std::thread::Builder::new()
+                .spawn_scoped(scope, take)
+                .is_err()
+            {
+                break;
+            }
+        }
+        take();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn libraries(folder: &Path, prefix: &str) -> std::io::Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "so"))
-        .filter(|path| {
-            path.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|n| n.starts_with(prefix))
-        })
-        .collect();
-    files.sort();
-    Ok(files)
+/// What a worker is asked that describes a library.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Library {
+    /// The file.
+    #[serde(with = "crate::path_text")]
+    pub library: PathBuf,
 }
 
 /// Reads a library's description in a worker.
-fn describe(file: &Path) -> Result<Plugin, String> {
-    let line = run_worker(
-        "describe",
-        &serde_json::json!({ "library": file }),
-        DESCRIBE_LIMIT,
-    )?;
-    serde_json::from_str(&line).map_err(|error| format!("its description is not readable: {error}"))
+///
+/// # Errors
+/// The worker's refusal, or how it ended.
+pub fn describe(file: &Path) -> Result<Plugin, AskError> {
+    describe_within(file, DESCRIBE_S)
 }
 
-/// Runs a worker that answers with one line; the error says how it ended.
-pub fn run_worker(job: &str, input: &serde_json::Value, limit: Duration) -> Result<String, String> {
-    use std::io::Write;
-    let exe = std::env::current_exe().map_err(|error| format!("no path to longhaul: {error}"))?;
-    let mut child = Command::new(exe)
-        .args(["worker", job])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("no worker could be started: {error}"))?;
-    let mut stdin = child.stdin.take().expect("piped");
-    // A worker that dies before it reads is reported by how it died.
-    let _ = writeln!(stdin, "{input}");
-    drop(stdin);
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut stderr = child.stderr.take().expect("piped");
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        let _ = stdout.read_to_string(&mut text);
-        text
-    });
-    let errors = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stderr.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    });
-    let start = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if start.elapsed() > limit => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("it took longer than {} s", limit.as_secs()));
-            }
-            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
-            Err(error) => return Err(format!("its worker was lost: {error}")),
-        }
+/// Like [`describe`], with another limit of time, in seconds of the worker's own.
+///
+/// # Errors
+/// The worker's refusal, or how it ended.
+pub fn describe_within(file: &Path, seconds: u64) -> Result<Plugin, AskError> {
+    let library = Library {
+        library: file.to_owned(),
     };
-    let text = reader.join().unwrap_or_default();
-    let errors = errors.join().unwrap_or_default();
-    if status.success() {
-        return Ok(text.lines().last().unwrap_or_default().to_owned());
-    }
-    let last = last_words(&errors);
-    let how = crate::signals::describe(status);
-    Err(match (status.code(), last) {
-        (Some(_), last) if !last.is_empty() => last.to_owned(),
-        (_, "") => how,
-        (_, last) => format!("{how}: {last}"),
-    })
+    let limits = Limits::of_time(seconds).with_memory(DESCRIBE_BYTES);
+    ask("describe", &library, &limits)
 }
 
 /// The worker's side: opens a library and describes it.
@@ -326,8 +295,20 @@ pub fn describe_here(path: &Path) -> Result<Plugin, CommandError> {
 }
 
 fn hash(path: &Path) -> std::io::Result<String> {
-    let digest = Sha256::digest(std::fs::read(path)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut piece)? {
+            0 => break,
+            count => hash.update(&piece[..count]),
+        }
+    }
+    Ok(hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {
@@ -352,6 +333,7 @@ fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {
     });
     Plugin {
         path: path.to_owned(),
+        place: Place::default(),
         sha256,
         name: info.name.to_string(),
         version: info.version.to_string(),
@@ -389,34 +371,5 @@ fn mirror_option(option: &OptionSpec) -> ArchitectureOption {
         name: option.name.to_string(),
         help: option.help.to_string(),
         kind,
-    }
-}
-/// What a worker that failed said last: its own message, of as many lines as it has, or else the last line.
-fn last_words(errors: &str) -> &str {
-    const OWN: &str = "longhaul: ";
-    let own = errors.rfind(&format!("\n{OWN}")).map(|start| start + 1);
-    let own = own.or_else(|| errors.starts_with(OWN).then_some(0));
-    match own {
-        Some(start) => errors[start + OWN.len()..].trim(),
-        None => errors
-            .lines()
-            .rev()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or_default()
-            .trim(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::last_words;
-
-    #[test]
-    fn a_message_of_several_lines_stays_whole() {
-        let said = "ptxas info\nlonghaul: a.cu does not compile:\na.cu(3): error\n";
-        assert_eq!(last_words(said), "a.cu does not compile:\na.cu(3): error");
-        assert_eq!(last_words("longhaul: no\n"), "no");
-        assert_eq!(last_words("one\n two \n\n"), "two");
-        assert_eq!(last_words(""), "");
     }
 }

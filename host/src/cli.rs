@@ -4,6 +4,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use longhaul_tasks::bounds;
+
+use crate::number::{self, within};
+
+/// Heading of the options that every command has; they stand after a command's own.
+const GLOBAL: &str = "Every command";
+const LAST: usize = 1000;
 
 /// How far does a sequence architecture really carry what it read?
 #[derive(Debug, Parser)]
@@ -22,10 +29,13 @@ Exit codes: 0 all done, 1 a measurement or check failed, 2 bad input,
 )]
 pub struct Cli {
     /// More of the log on standard error; twice for all of it
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(
+        short, long, global = true, action = clap::ArgAction::Count,
+        help_heading = GLOBAL, display_order = LAST
+    )]
     pub verbose: u8,
     /// Only errors on standard error
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, display_order = LAST)]
     pub quiet: bool,
     /// What to do
     #[command(subcommand)]
@@ -81,8 +91,10 @@ pub struct PluginArgs {
 #[command(after_help = "\
 Examples:
   longhaul run quick
-  longhaul run --arch mamba2:state=128 --arch transformer --task mqar:pairs=4,vocab=64 \\
-      --train-length 64 --lengths 64..4096 --seeds 3 --lr 3e-3 --steps 1200 --out runs/mine
+  longhaul run --arch mamba2:state=128 --arch transformer:positions=alibi \\
+      --task mqar:pairs=4,vocab=64 --train-length 64 --lengths 64..2048 \\
+      --steps 1200 --seeds 3 --lr 3e-3 --out runs/mine
+  longhaul run quick --dry-run
   longhaul run quick --resume
   longhaul run published --task parity --out runs/parity
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
@@ -105,46 +117,51 @@ pub struct RunArgs {
     #[arg(long, value_name = "N|MIN..MAX")]
     pub train_length: Option<String>,
     /// Number of seeds
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(bounds::SEEDS))]
     pub seeds: Option<u64>,
     /// Peak learning rate; may be given several times
-    #[arg(long = "lr", value_name = "RATE", value_delimiter = ',')]
+    #[arg(long = "lr", value_name = "RATE", value_delimiter = ',', value_parser = within(bounds::LEARNING_RATE))]
     pub learning_rates: Vec<f64>,
     /// Optimiser steps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(bounds::STEPS))]
     pub steps: Option<u64>,
     /// Sequences a step
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(bounds::BATCH))]
     pub batch: Option<usize>,
     /// Model width
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(bounds::D_MODEL))]
     pub d_model: Option<u32>,
     /// Layers
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(bounds::LAYERS))]
     pub layers: Option<u32>,
     /// Examples a length
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(bounds::SAMPLES))]
     pub samples: Option<u64>,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
     pub threads: Option<u32>,
     /// Folder for the results [default: runs/SUITE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with a run that was stopped
+    /// Go on with a run that was stopped: what is measured is kept, a training
+    /// that was interrupted begins again at step 0
     #[arg(long)]
     pub resume: bool,
     /// With --resume: try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
-    /// Seconds that a training with its evaluations may take
-    #[arg(long, value_name = "SECONDS")]
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Seconds that a training with its evaluations may take; waiting for a
+    /// processor does not count [default: no limit, but an hour of silence]
+    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
     pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
@@ -174,22 +191,26 @@ pub struct EvalArgs {
     #[arg(long = "arch", value_name = "ARCH")]
     pub architectures: Vec<String>,
     /// Examples a length
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(bounds::SAMPLES))]
     pub samples: Option<u64>,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
     pub threads: Option<u32>,
     /// Try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
-    /// Seconds that the evaluations of a model may take
-    #[arg(long, value_name = "SECONDS")]
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Seconds that the evaluations of a model may take; waiting for a
+    /// processor does not count [default: as the run]
+    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
     pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
@@ -244,7 +265,7 @@ pub struct ShowArgs {
     #[arg(value_name = "TASK")]
     pub task: String,
     /// Length in tokens [default: the task's shortest training length]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::WHOLE_LENGTH))]
     pub length: Option<usize>,
     /// Data seed
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -252,8 +273,8 @@ pub struct ShowArgs {
     /// Which example
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub index: u64,
-    /// Which split
-    #[arg(long, value_enum, default_value_t = SplitName::Test)]
+    /// Which split: train, validation or test
+    #[arg(long, value_enum, default_value_t = SplitName::Test, hide_possible_values = true)]
     pub split: SplitName,
 }
 
@@ -299,6 +320,10 @@ pub struct CheckArgs {
     /// on the CPU
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
+    /// Seconds that one check may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time_limit: u64,
     /// As JSON lines
     #[arg(long)]
     pub json: bool,
@@ -312,7 +337,7 @@ pub struct CheckArgs {
 pub enum BenchMode {
     /// Training steps
     Train,
-    /// Feeding a whole sequence at once
+    /// Feeding whole sequences, in the pieces that an evaluation reads
     Feed,
     /// Feeding token by token
     Step,
@@ -333,33 +358,34 @@ pub struct BenchArgs {
     /// Architecture with options
     #[arg(long = "arch", value_name = "ARCH")]
     pub architecture: String,
-    /// What to time
-    #[arg(long, value_enum, default_value_t = BenchMode::Train)]
+    /// What to time: train (steps of training), feed (whole sequences, in the
+    /// pieces that an evaluation reads) or step (token by token)
+    #[arg(long, value_enum, default_value_t = BenchMode::Train, hide_possible_values = true)]
     pub mode: BenchMode,
     /// Sequences
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = within(bounds::BATCH))]
     pub batch: usize,
     /// Tokens a sequence
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = within(number::WHOLE_LENGTH))]
     pub length: usize,
     /// Model width
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = within(bounds::D_MODEL))]
     pub d_model: u32,
     /// Layers
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(bounds::LAYERS))]
     pub layers: u32,
     /// Token ids; a task has its own
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = within(number::VOCAB))]
     pub vocab: u32,
     /// CPU threads
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(number::THREADS))]
     pub threads: u32,
     /// Train on this task's examples, making them included, instead of on
     /// random tokens scored at every position
     #[arg(long, value_name = "TASK")]
     pub task: Option<String>,
     /// Least seconds to time
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = within(number::SECONDS))]
     pub seconds: f64,
     /// Device: cpu, cuda:0
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -375,7 +401,8 @@ pub struct BenchArgs {
 Examples:
   longhaul new my-mixer
   longhaul new my-mixer --simple
-  longhaul new my-mixer --kit ~/src/longhaul --folder plugins/mine")]
+  longhaul new my-mixer --kit ~/src/longhaul --folder ~/src/mine
+  longhaul new my-mixer --kit git+URL#v0.1.0")]
 pub struct NewArgs {
     /// Name of the plugin and its architecture, in lower-case: my-mixer
     #[arg(value_name = "NAME")]
@@ -386,10 +413,10 @@ pub struct NewArgs {
     /// Folder to make [default: NAME]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Checkout of Longhaul to build against
-    /// [default: the one this program was built from]
-    #[arg(long, value_name = "DIR")]
-    pub kit: Option<PathBuf>,
+    /// Longhaul to build against: a checkout, or git+URL#REV, which others can
+    /// build too [default: the checkout this program was built from]
+    #[arg(long, value_name = "DIR|git+URL#REV")]
+    pub kit: Option<String>,
 }
 
 /// `longhaul checkpoint`.
@@ -440,22 +467,22 @@ pub struct CheckpointEvalArgs {
     pub lengths: String,
     /// Length that the checkpoint was trained at, in tokens
     /// [default: max_position_embeddings, or else the shortest length]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::LENGTH))]
     pub train_length: Option<usize>,
     /// Examples a length
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = within(bounds::SAMPLES))]
     pub samples: u64,
     /// Number of seeds of the examples
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = within(bounds::SEEDS))]
     pub seeds: u64,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
     pub jobs: Option<usize>,
     /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
     pub threads: Option<u32>,
     /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "runs/checkpoints")]
@@ -466,9 +493,13 @@ pub struct CheckpointEvalArgs {
     /// With --resume: try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
-    /// Seconds that the evaluations of a checkpoint on a task may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    pub time_limit: u64,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Seconds that the evaluations of a checkpoint on a task may take; waiting
+    /// for a processor does not count [default: no limit, but an hour of silence]
+    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
+    pub time_limit: Option<u64>,
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
@@ -484,7 +515,7 @@ pub struct FolderArgs {
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
     /// CPU threads
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(number::THREADS))]
     pub threads: u32,
     /// Where plugins are
     #[command(flatten)]

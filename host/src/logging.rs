@@ -5,15 +5,26 @@ use longhaul_plugin_api::abi::LogLevel;
 use longhaul_plugin_api::abi_stable::std_types::RStr;
 use tracing_subscriber::EnvFilter;
 
-/// Starts the log. `LONGHAUL_LOG` is a filter of its own and wins over `-v` and `-q`.
-pub fn start(verbose: u8, quiet: bool) {
+/// A filter of the log that wins over `-v` and `-q`.
+const VARIABLE: &str = "LONGHAUL_LOG";
+
+/// Starts the log.
+///
+/// # Errors
+/// A `LONGHAUL_LOG` that is no filter.
+pub fn start(verbose: u8, quiet: bool) -> Result<(), String> {
     let level = match (quiet, verbose) {
         (true, _) => "error",
         (false, 0) => "warn",
         (false, 1) => "info",
         (false, _) => "debug",
     };
-    let filter = EnvFilter::try_from_env("LONGHAUL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let own = std::env::var_os(VARIABLE).unwrap_or_default();
+    let own = own.to_string_lossy();
+    let filter = if own.is_empty() { level } else { &*own };
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        format!("{VARIABLE}={own} is no filter ({error}); write error, warn, info, debug or trace")
+    })?;
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
         && std::env::var_os("NO_COLOR").is_none();
     // A second start (a test) keeps the first.
@@ -24,6 +35,7 @@ pub fn start(verbose: u8, quiet: bool) {
         .with_target(false)
         .without_time()
         .try_init();
+    Ok(())
 }
 
 /// Receives a plugin's log event.

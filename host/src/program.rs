@@ -1,19 +1,37 @@
 //! From the command line to one command, and from its end to an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
+use longhaul_plugin_api::variables;
 
 use crate::cli::{Cli, Command, WorkerJob};
 use crate::commands;
 use crate::exit::{self, CommandError};
-use crate::{catalogue, logging, machine, worker};
+use crate::worker::pipe;
+use crate::{catalogue, logging, signals, text, worker};
 
 /// The program: reads the command line, calls one command, and turns its end into an exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    logging::start(cli.verbose, cli.quiet);
-    let ended = match &cli.command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => return end(Err(not_text())),
+        Err(error) => error.exit(),
+    };
+    end(begin(&cli).and_then(|()| carry_out(&cli.command)))
+}
+
+/// The log, and what the environment says.
+fn begin(cli: &Cli) -> Result<(), CommandError> {
+    logging::start(cli.verbose, cli.quiet).map_err(CommandError::usage)?;
+    signals::survive_file_limits();
+    variables::check(|name| std::env::var_os(name)).map_err(CommandError::usage)
+}
+
+fn carry_out(command: &Command) -> Result<u8, CommandError> {
+    match command {
         Command::Run(args) => commands::run::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::List(args) => commands::list::run(args),
@@ -26,51 +44,54 @@ pub fn main() -> ExitCode {
         Command::New(args) => commands::new::run(args),
         Command::Checkpoint(args) => commands::checkpoint::run(args),
         Command::Worker(args) => work(args.job),
-    };
-    match ended {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("longhaul: {error}");
-            ExitCode::from(error.code)
-        }
     }
+}
+
+/// From a command's end to the process's. Where standard error is closed, the exit code says all that can
+/// be said.
+fn end(ended: Result<u8, CommandError>) -> ExitCode {
+    let error = match ended {
+        Ok(code) => return ExitCode::from(code),
+        Err(error) => error,
+    };
+    let message = error.to_string();
+    let _ = writeln!(std::io::stderr(), "longhaul: {}", text::block(&message));
+    ExitCode::from(error.code)
+}
+
+/// An argument that must be text, a name or a number, and is not. Paths may be any bytes.
+fn not_text() -> CommandError {
+    let bad = std::env::args_os().filter(|argument| argument.to_str().is_none());
+    let bad: Vec<String> = bad
+        .map(|argument| format!("`{}`", argument.to_string_lossy()))
+        .collect();
+    CommandError::usage(format!(
+        "{} is not UTF-8, which names and numbers must be; options that take a FILE or DIR take any path",
+        bad.join(" or ")
+    ))
 }
 
 /// A worker's life: its job comes on standard input, its answer goes to what was standard output.
 /// Whatever a plugin prints goes to standard error, so that it cannot disturb the answer.
 fn work(job: WorkerJob) -> Result<u8, CommandError> {
-    if job == WorkerJob::Train {
-        return worker::work();
-    }
-    let mut answer = machine::private_stdout().map_err(CommandError::environment)?;
-    let mut line = String::new();
-    std::io::stdin()
-        .read_line(&mut line)
-        .map_err(CommandError::environment)?;
-    let text = match job {
-        WorkerJob::Describe => {
-            #[derive(serde::Deserialize)]
-            struct Library {
-                library: std::path::PathBuf,
-            }
-            let Library { library } = parse(&line)?;
-            let plugin = catalogue::describe_here(&library)?;
-            serde_json::to_string(&plugin).map_err(CommandError::usage)?
+    let text = pipe::open()?;
+    pipe::conclude(match job {
+        WorkerJob::Train => {
+            worker::work(&text);
+            return Ok(exit::OK);
         }
-        WorkerJob::Check => commands::check::work(parse(&line)?)?,
-        WorkerJob::Bench => commands::bench::work(&parse(&line)?)?,
-        WorkerJob::Checkpoint => commands::checkpoint::work(&parse(&line)?)?,
-        WorkerJob::Train => unreachable!("handled above"),
-    };
-    use std::io::Write;
-    writeln!(answer, "{text}").map_err(CommandError::environment)?;
+        WorkerJob::Describe => pipe::parse::<catalogue::Library>(&text)
+            .and_then(|library| catalogue::describe_here(&library.library))
+            .map(pipe::answer),
+        WorkerJob::Check => pipe::parse(&text)
+            .and_then(commands::check::work)
+            .map(pipe::answer),
+        WorkerJob::Bench => pipe::parse(&text)
+            .and_then(|job| commands::bench::work(&job))
+            .map(pipe::answer),
+        WorkerJob::Checkpoint => pipe::parse(&text)
+            .and_then(|job| commands::checkpoint::work(&job))
+            .map(pipe::answer),
+    });
     Ok(exit::OK)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, CommandError> {
-    serde_json::from_str(line).map_err(|error| {
-        CommandError::usage(format!(
-            "`longhaul worker` is started by other commands: {error}"
-        ))
-    })
 }

@@ -3,6 +3,12 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+/// Makes a file that grows beyond the system's limit an error of its write, in place of an end without a word.
+pub fn survive_file_limits() {
+    let noticed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, noticed);
+}
+
 /// `exit code 3` or `killed by signal 11 (SIGSEGV)`.
 pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {

@@ -61,9 +61,27 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// A share as people read it: `50.0 %`, with more digits, or an exponent, where it is small.
+pub fn percent(share: f64) -> String {
+    let value = 100.0 * share;
+    match value {
+        0.05.. => format!("{value:.1} %"),
+        0.0005.. => format!("{value:.4} %"),
+        0.0 => "0 %".to_owned(),
+        _ => format!("{value:.1e} %"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_keep_their_digits() {
+        let shares = [0.5, 1.0 / 64.0, 1.0 / 8192.0, 1.0 / 9e6, 0.0];
+        let words = shares.map(percent);
+        assert_eq!(words, ["50.0 %", "1.6 %", "0.0122 %", "1.1e-5 %", "0 %"]);
+    }
 
     #[test]
     fn the_last_column_is_wrapped_under_itself() {

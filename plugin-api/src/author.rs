@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::std_types::{RResult, RSlice, RSliceMut, RStr, RString, RVec};
+use abi_stable::std_types::{RSlice, RSliceMut, RStr, RString, RVec, Tuple2};
 use abi_stable::type_level::downcasting::TD_Opaque;
 
 use crate::abi::{
@@ -18,7 +18,8 @@ use crate::data::{
     TrainConfig,
 };
 use crate::error::PluginError;
-use crate::metadata::{LibraryInfo, StateGrowth};
+use crate::metadata::{DESCRIBING_FAILED, LibraryInfo, StateGrowth};
+use crate::panics::caught;
 
 /// Result of an author's function.
 pub type Result<T> = std::result::Result<T, PluginError>;
@@ -110,32 +111,21 @@ pub fn log(level: LogLevel, message: &str) {
     }
 }
 
-/// Runs an author's function; a panic becomes an internal error with its message.
-pub fn guard<T>(what: &str, call: impl FnOnce() -> Result<T>) -> AbiResult<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => RResult::ROk(value),
-        Ok(Err(error)) => RResult::RErr(error),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".to_owned());
-            RResult::RErr(PluginError::internal(format!("panic in `{what}`: {text}")))
-        }
-    }
+/// Runs an author's function for the boundary; a panic becomes an error that says where it happened.
+pub fn guard<T>(call: impl FnOnce() -> Result<T>) -> AbiResult<T> {
+    caught(call).into()
 }
 
-/// A library's description; a panic while describing becomes an empty description, which the host
-/// refuses by name.
+/// A library's description; a panic while describing becomes an empty description that says where it
+/// happened, which the host refuses with these words.
 pub fn guarded_description(describe: fn() -> LibraryInfo) -> LibraryInfo {
-    catch_unwind(describe).unwrap_or_else(|_| LibraryInfo {
+    caught(|| Ok(describe())).unwrap_or_else(|error| LibraryInfo {
         name: RString::new(),
         version: RString::new(),
         licence: RString::new(),
         authors: RVec::new(),
         architectures: RVec::new(),
-        extra: RVec::new(),
+        extra: vec![Tuple2(DESCRIBING_FAILED.into(), error.message)].into(),
     })
 }
 
@@ -197,7 +187,7 @@ fn check_step(report: StepReport, reporting: Reporting, step: u64) -> Result<Ste
         )));
     }
     if !report.is_unread() {
-        report.check_finite()?;
+        report.check_finite(Some(step))?;
     }
     Ok(report)
 }
@@ -216,19 +206,15 @@ impl ModelAbi for ModelGuard {
     }
 
     fn read_parameter(&self, index: usize, mut values: RSliceMut<'_, f32>) -> AbiResult<()> {
-        guard("read_parameter", || {
-            self.model.read_parameter(index, values.as_mut_slice())
-        })
+        guard(|| self.model.read_parameter(index, values.as_mut_slice()))
     }
 
     fn write_parameter(&mut self, index: usize, values: RSlice<'_, f32>) -> AbiResult<()> {
-        guard("write_parameter", || {
-            self.model.write_parameter(index, values.as_slice())
-        })
+        guard(|| self.model.write_parameter(index, values.as_slice()))
     }
 
     fn begin_training(&mut self, config: TrainConfig) -> AbiResult<()> {
-        guard("begin_training", || {
+        guard(|| {
             self.model.begin_training(&config)?;
             self.reporting = config.reporting();
             Ok(())
@@ -236,25 +222,23 @@ impl ModelAbi for ModelGuard {
     }
 
     fn train_step(&mut self, batch: Batch<'_>, step: u64) -> AbiResult<StepReport> {
-        guard("train_step", || {
+        guard(|| {
             check_batch(&batch, true)?;
             check_step(self.model.train_step(&batch, step)?, self.reporting, step)
         })
     }
 
     fn loss_and_gradients(&mut self, batch: Batch<'_>) -> AbiResult<StepReport> {
-        guard("loss_and_gradients", || {
+        guard(|| {
             check_batch(&batch, true)?;
             let report = self.model.loss_and_gradients(&batch)?;
-            report.check_finite()?;
+            report.check_finite(None)?;
             Ok(report)
         })
     }
 
     fn read_gradient(&self, index: usize, mut values: RSliceMut<'_, f32>) -> AbiResult<()> {
-        guard("read_gradient", || {
-            self.model.read_gradient(index, values.as_mut_slice())
-        })
+        guard(|| self.model.read_gradient(index, values.as_mut_slice()))
     }
 
     fn state_growth(&self) -> StateGrowth {
@@ -266,9 +250,7 @@ impl ModelAbi for ModelGuard {
     }
 
     fn new_session(&self, rows: usize) -> AbiResult<SessionBox> {
-        guard("new_session", || {
-            Ok(session_box(self.model.new_session(rows)?))
-        })
+        guard(|| Ok(session_box(self.model.new_session(rows)?)))
     }
 
     fn notes(&self) -> RVec<RString> {
@@ -282,7 +264,7 @@ struct SessionGuard {
 
 impl SessionAbi for SessionGuard {
     fn feed(&mut self, batch: Batch<'_>, logits: Logits) -> AbiResult<FeedOutput> {
-        guard("feed", || {
+        guard(|| {
             check_batch(&batch, false)?;
             self.session.feed(&batch, logits)
         })
@@ -297,33 +279,31 @@ impl SessionAbi for SessionGuard {
     }
 
     fn reset(&mut self) -> AbiResult<()> {
-        guard("reset", || self.session.reset())
+        guard(|| self.session.reset())
     }
 
     fn fork(&self) -> AbiResult<SessionBox> {
-        guard("fork", || Ok(session_box(self.session.fork()?)))
+        guard(|| Ok(session_box(self.session.fork()?)))
     }
 
     fn export_state(&self) -> AbiResult<RVec<u8>> {
-        guard("export_state", || Ok(self.session.export_state()?.into()))
+        guard(|| Ok(self.session.export_state()?.into()))
     }
 
     fn import_state(&mut self, state: RSlice<'_, u8>) -> AbiResult<()> {
-        guard("import_state", || {
-            self.session.import_state(state.as_slice())
-        })
+        guard(|| self.session.import_state(state.as_slice()))
     }
 }
 
 /// Exports a type that implements [`Plugin`](crate::author::Plugin) as this library's plugin: the
-/// root module and the probe. `$kit` is what the plugin is built on, a string literal.
+/// root module and the probe. `$kit` is what the plugin is built on, a constant string.
 ///
 /// Called once, at the top level of the plugin's `lib.rs`. A library that links another plugin's
 /// rlib (a hybrid) has these symbols twice; it passes `-Wl,-z,muldefs` from its build script, so
 /// that the linker takes its own.
 #[macro_export]
 macro_rules! export_plugin {
-    ($plugin:ty, $kit:literal) => {
+    ($plugin:ty, $kit:expr) => {
         mod longhaul_plugin_export {
             use $crate::author::Plugin as _;
 
@@ -340,26 +320,20 @@ macro_rules! export_plugin {
             extern "C" fn build(
                 config: $crate::data::ModelConfig,
             ) -> $crate::abi::AbiResult<$crate::abi::ModelBox> {
-                $crate::author::guard("build", || {
-                    Ok($crate::author::model_box(Exported::build(&config)?))
-                })
+                $crate::author::guard(|| Ok($crate::author::model_box(Exported::build(&config)?)))
             }
 
             extern "C" fn device_report(
                 device: $crate::data::Device,
             ) -> $crate::abi::AbiResult<$crate::abi_stable::std_types::RString> {
-                $crate::author::guard("device_report", || {
-                    Ok(Exported::device_report(&device)?.into())
-                })
+                $crate::author::guard(|| Ok(Exported::device_report(&device)?.into()))
             }
 
             extern "C" fn checkpoint(
                 model_type: $crate::abi_stable::std_types::RStr<'_>,
                 config: $crate::abi_stable::std_types::RStr<'_>,
             ) -> $crate::abi::AbiResult<$crate::checkpoint::CheckpointPlan> {
-                $crate::author::guard("checkpoint", || {
-                    Exported::checkpoint(model_type.as_str(), config.as_str())
-                })
+                $crate::author::guard(|| Exported::checkpoint(model_type.as_str(), config.as_str()))
             }
 
             fn root_module() -> $crate::abi::PluginModuleRef {

@@ -14,12 +14,71 @@ pub const MODEL_TYPE: &str = "model_type";
 /// a checkpoint may have and that has no place: a tied head, cached frequencies.
 pub const IGNORED: &str = "ignored";
 
+/// Name of the pair in [`CheckpointPlan::extra`] that says, as `head embedding`, which tensor the config ties
+/// to which. A file that has both with different values is not tied, whatever its config says.
+pub const TIED: &str = "tied";
+
+/// Name of the pair in [`CheckpointPlan::extra`] with the beginning of most tensors' names that files of the
+/// model without its head leave out: `model.`.
+pub const BASE: &str = "base";
+
+/// Name of the pair in [`CheckpointPlan::extra`] that says, as `option=key`, which key of the config an
+/// option was read from; one pair for each.
+pub const OPTION_KEY: &str = "option_key";
+
+/// Name of the pair in [`CheckpointPlan::extra`] that names a key of the config which the library honours,
+/// whether the config has it or not; one pair for each.
+pub const CONFIG_KEY: &str = "config_key";
+
+/// Name of the pair in [`CheckpointPlan::extra`] with a sentence that the user should read.
+pub const WARNING: &str = "warning";
+
+/// The values of all pairs of one name.
+pub fn values<'a>(pairs: &'a Pairs, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pairs
+        .iter()
+        .filter(move |pair| pair.0 == name)
+        .map(|pair| pair.1.as_str())
+}
+
+/// A config's text as JSON has it: Python writes `Infinity`, `-Infinity` and `NaN` bare, and here they are
+/// strings.
+pub fn standard_json(text: &str) -> String {
+    let quoted = |part: &str| {
+        let part = part.replace("-Infinity", "\"-infinity\"");
+        let part = part.replace("Infinity", "\"Infinity\"");
+        part.replace("NaN", "\"NaN\"")
+    };
+    // Parts between quotation marks that are not escaped: every second one is a string.
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let mut escaped = false;
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'\\' => escaped = !escaped,
+            b'"' if !escaped => {
+                parts.push(&text[start..index]);
+                start = index + 1;
+            }
+            _ => escaped = false,
+        }
+    }
+    parts.push(&text[start..]);
+    let mut whole = String::with_capacity(text.len());
+    for (index, part) in parts.into_iter().enumerate() {
+        if index > 0 {
+            whole.push('"');
+        }
+        match index % 2 {
+            0 => whole.push_str(&quoted(part)),
+            _ => whole.push_str(part),
+        }
+    }
+    whole
+}
+
 /// The `model_type`s that a library declares.
 pub fn model_types(info: &LibraryInfo) -> impl Iterator<Item = &str> {
-    info.extra
-        .iter()
-        .filter(|pair| pair.0 == MODEL_TYPE)
-        .map(|pair| pair.1.as_str())
+    values(&info.extra, MODEL_TYPE)
 }
 
 /// What a checkpoint is in the library's own terms.

@@ -15,7 +15,10 @@ use crate::data::{
 };
 use crate::error::{ErrorKind, PluginError};
 use crate::load::{LoadError, ProbeReport, open};
-use crate::metadata::{LibraryInfo, OptionKind, OptionValue, StateGrowth};
+use crate::metadata::{
+    DESCRIBING_FAILED, LibraryInfo, OptionKind, OptionValue, RESERVED, StateGrowth, is_option_text,
+    pair,
+};
 
 /// Why a call into a plugin gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +135,8 @@ pub struct LoadedModel {
     parameters: Vec<ParameterInfo>,
     /// What the training asked for that was begun last.
     reporting: Reporting,
+    /// Its peak learning rate.
+    learning_rate: f64,
 }
 
 impl LoadedModel {
@@ -149,17 +154,15 @@ impl LoadedModel {
         if parameters.is_empty() {
             return Err(lie("no parameter".to_owned()));
         }
-        for (index, parameter) in parameters.iter().enumerate() {
+        let mut names = std::collections::HashSet::new();
+        for parameter in &parameters {
             if parameter.is_empty() {
                 return Err(lie(format!(
                     "parameter `{}` without values",
                     parameter.name
                 )));
             }
-            if parameters[..index]
-                .iter()
-                .any(|other| other.name == parameter.name)
-            {
+            if !names.insert(parameter.name.as_str()) {
                 return Err(lie(format!("two parameters named `{}`", parameter.name)));
             }
         }
@@ -168,6 +171,7 @@ impl LoadedModel {
             model,
             parameters,
             reporting: Reporting::default(),
+            learning_rate: f64::INFINITY,
         })
     }
 
@@ -215,6 +219,7 @@ impl LoadedModel {
         let begun = self.model.begin_training(config.clone());
         unwrap(&self.plugin, "begin_training", begun)?;
         self.reporting = config.reporting();
+        self.learning_rate = config.learning_rate;
         Ok(())
     }
 
@@ -239,7 +244,7 @@ impl LoadedModel {
         if report.is_unread() {
             return Ok(report);
         }
-        self.check_report("train_step", batch, report)
+        self.check_report("train_step", batch, report, Some(step))
     }
 
     /// Gradients without an update.
@@ -249,7 +254,7 @@ impl LoadedModel {
     pub fn loss_and_gradients(&mut self, batch: Batch<'_>) -> Result<StepReport> {
         let report = self.model.loss_and_gradients(batch);
         let report = unwrap(&self.plugin, "loss_and_gradients", report)?;
-        self.check_report("loss_and_gradients", batch, report)
+        self.check_report("loss_and_gradients", batch, report, None)
     }
 
     /// A parameter's gradient.
@@ -287,6 +292,7 @@ impl LoadedModel {
         let session = unwrap(&self.plugin, "new_session", self.model.new_session(rows))?;
         Ok(LoadedSession {
             plugin: self.plugin.clone(),
+            position: session.position(),
             session,
         })
     }
@@ -296,6 +302,7 @@ impl LoadedModel {
         call: &'static str,
         batch: Batch<'_>,
         report: StepReport,
+        step: Option<u64>,
     ) -> Result<StepReport> {
         let scored = batch.targets.iter().filter(|&&target| target >= 0).count() as u64;
         let lie = |what: String| ClientError::Lie {
@@ -303,24 +310,56 @@ impl LoadedModel {
             call,
             what,
         };
-        report.check_finite().map_err(|error| ClientError::Plugin {
-            plugin: self.plugin.clone(),
-            call,
-            error,
-        })?;
+        report
+            .check_finite(step)
+            .map_err(|error| ClientError::Plugin {
+                plugin: self.plugin.clone(),
+                call,
+                error,
+            })?;
         if report.scored != scored || report.correct > report.scored {
             return Err(lie(format!(
                 "{} right of {} scored positions; the batch has {scored}",
                 report.correct, report.scored
             )));
         }
+        if report.loss < -NLL_ROUNDING || report.loss > f64::from(f32::MAX) {
+            return Err(lie(format!(
+                "a loss of {}, which no mean negative log likelihood can be",
+                report.loss
+            )));
+        }
+        // Of gradients alone no learning rate is asked for.
+        let most = self.learning_rate * 1.000_001;
+        if call == "train_step" && !(0.0..=most).contains(&report.learning_rate) {
+            return Err(lie(format!(
+                "a learning rate of {} of at most {}",
+                report.learning_rate, self.learning_rate
+            )));
+        }
         Ok(report)
+    }
+}
+
+/// How far rounding may bring a negative log likelihood beyond its limits, in nats.
+const NLL_ROUNDING: f64 = 1e-2;
+
+/// Whether a negative log likelihood can be that of a target where this is the most likely token of so many.
+/// The most likely token has at least its equal share, any other at most half.
+fn is_likelihood(nll: f32, is_most_likely: bool, vocab: usize) -> bool {
+    let nll = f64::from(nll);
+    if is_most_likely {
+        (-NLL_ROUNDING..=(vocab as f64).ln() + NLL_ROUNDING).contains(&nll)
+    } else {
+        nll >= std::f64::consts::LN_2 - NLL_ROUNDING
     }
 }
 
 /// A session behind checked calls.
 pub struct LoadedSession {
     plugin: String,
+    /// Tokens that it was fed.
+    position: u64,
     session: SessionBox,
 }
 
@@ -351,7 +390,7 @@ impl LoadedSession {
         let odd_logits = output.logits.iter().filter(|logit| logit.is_nan()).count();
         if odd + odd_logits > 0 {
             let message = format!(
-                "{odd} of {scored} negative log likelihoods and {odd_logits} logits are not finite"
+                "{odd} of {scored} negative log likelihoods and {odd_logits} logits are not finite: was every output and buffer written?"
             );
             return Err(ClientError::Plugin {
                 plugin: self.plugin.clone(),
@@ -365,6 +404,24 @@ impl LoadedSession {
             .find(|&&token| token as usize >= vocab)
         {
             return Err(self.lie(format!("token {token} of a vocabulary of {vocab}")));
+        }
+        let targets = batch.targets.iter().filter(|&&target| target >= 0);
+        let answers = targets.zip(&output.predictions).zip(&output.nll);
+        for ((&target, &prediction), &nll) in answers {
+            let is_most_likely = i64::from(target) == i64::from(prediction);
+            if !is_likelihood(nll, is_most_likely, vocab) {
+                return Err(self.lie(format!(
+                    "a negative log likelihood of {nll} for target {target} where token {prediction} of {vocab} is the most likely"
+                )));
+            }
+        }
+        self.position += u64::from(batch.length);
+        if self.session.position() != self.position {
+            return Err(self.lie(format!(
+                "with its session at position {} after {} tokens",
+                self.session.position(),
+                self.position
+            )));
         }
         Ok(output)
     }
@@ -392,7 +449,9 @@ impl LoadedSession {
     /// # Errors
     /// The plugin's.
     pub fn reset(&mut self) -> Result<()> {
-        unwrap(&self.plugin, "reset", self.session.reset())
+        unwrap(&self.plugin, "reset", self.session.reset())?;
+        self.position = 0;
+        Ok(())
     }
 
     /// An independent copy.
@@ -403,6 +462,7 @@ impl LoadedSession {
         let session = unwrap(&self.plugin, "fork", self.session.fork())?;
         Ok(Self {
             plugin: self.plugin.clone(),
+            position: self.position,
             session,
         })
     }
@@ -421,7 +481,9 @@ impl LoadedSession {
     /// The plugin's.
     pub fn import_state(&mut self, state: &[u8]) -> Result<()> {
         let done = self.session.import_state(RSlice::from_slice(state));
-        unwrap(&self.plugin, "import_state", done)
+        unwrap(&self.plugin, "import_state", done)?;
+        self.position = self.session.position();
+        Ok(())
     }
 }
 
@@ -441,17 +503,21 @@ fn unwrap<T>(plugin: &str, call: &'static str, result: AbiResult<T>) -> Result<T
 /// # Errors
 /// The first thing found, in words.
 pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> {
+    if let Some(why) = pair(&info.extra, DESCRIBING_FAILED) {
+        return Err(format!("no description: {why}"));
+    }
     if info.name.is_empty() || info.version.is_empty() {
         return Err("a description without name or version".to_owned());
     }
+    check_name("a library", info.name.as_str())?;
+    // A version may name its build, 1.0.0+abc.
+    check_name("a version", &info.version.replace('+', "-"))?;
     if info.architectures.is_empty() {
         return Err("a description without architectures".to_owned());
     }
     for (index, architecture) in info.architectures.iter().enumerate() {
         let name = architecture.name.as_str();
-        if name.is_empty() || name.contains([':', ',', '/', ' ']) {
-            return Err(format!("an architecture named `{name}`"));
-        }
+        check_name("an architecture", name)?;
         if info.architectures[..index]
             .iter()
             .any(|other| other.name == name)
@@ -459,15 +525,21 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
             return Err(format!("two architectures named `{name}`"));
         }
         for (place, option) in architecture.options.iter().enumerate() {
+            check_option_name(name, option.name.as_str())?;
             if architecture.options[..place]
                 .iter()
                 .any(|other| other.name == option.name)
             {
                 return Err(format!("two options `{}` of `{name}`", option.name));
             }
+            if let OptionKind::Choice { choices, .. } = &option.kind {
+                choices
+                    .iter()
+                    .try_for_each(|word| check_name("a word", word))?;
+            }
             let default = option.kind.default_value();
             let fits = match (&option.kind, &default) {
-                (OptionKind::Text { .. }, _) => true,
+                (OptionKind::Text { default }, _) => is_option_text(default),
                 (OptionKind::Float { min, max, .. }, OptionValue::Float(value)) => {
                     (min..=max).contains(&value)
                 }
@@ -483,4 +555,65 @@ pub fn check_description(info: &LibraryInfo) -> std::result::Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// Refuses a name that could not stand in a file's name, a list of options or a table.
+fn check_name(what: &str, name: &str) -> std::result::Result<(), String> {
+    const LONGEST: usize = 64;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    if begins && name.len() <= LONGEST && name.chars().all(plain) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(LONGEST).collect();
+    Err(format!(
+        "{what} named {shown:?}: a name is at most {LONGEST} letters, digits, `-`, `_` and `.`, and begins with a letter or digit"
+    ))
+}
+
+/// That an option can be written as `name=value` beside others, and means nothing else there.
+fn check_option_name(architecture: &str, name: &str) -> std::result::Result<(), String> {
+    check_name(&format!("an option of `{architecture}`"), name)?;
+    if RESERVED.contains(&name) {
+        return Err(format!(
+            "an option of `{architecture}` named `{name}`, which every model has of its own; choose another name (reserved are {})",
+            RESERVED.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_short() {
+        for name in ["mamba2", "longhaul-lstm", "my_mixer.v2", &"a".repeat(64)] {
+            assert_eq!(check_name("a", name), Ok(()));
+        }
+        for name in [
+            "",
+            "a b",
+            "a/b",
+            "a:b",
+            "=a",
+            "-a",
+            "é",
+            "a\u{1b}",
+            &"a".repeat(65),
+        ] {
+            let refused = check_name("an option", name).unwrap_err();
+            assert!(refused.starts_with("an option named"), "{refused}");
+            assert!(!refused.contains('\u{1b}'));
+        }
+    }
+
+    #[test]
+    fn likelihoods_agree_with_what_is_most_likely() {
+        assert!(is_likelihood(0.0, true, 4) && is_likelihood(1.38, true, 4));
+        assert!(!is_likelihood(-5.0, true, 4) && !is_likelihood(1.5, true, 4));
+        assert!(is_likelihood(0.7, false, 4) && is_likelihood(30.0, false, 4));
+        assert!(!is_likelihood(0.0, false, 4) && !is_likelihood(-3e38, false, 4));
+    }
 }

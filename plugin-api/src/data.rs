@@ -231,15 +231,16 @@ impl StepReport {
         self.loss.is_nan() && self.gradient_norm == 0.0 && self.scored == 0 && self.correct == 0
     }
 
-    /// That loss and gradient norm are finite, so that a NaN is an error where it arises.
+    /// That loss and gradient norm are finite, so that a NaN is an error where it arises; `step` is that of
+    /// the training, where the report is of one.
     ///
     /// # Errors
     /// [`Numeric`](crate::error::ErrorKind::Numeric), with both.
-    pub(crate) fn check_finite(&self) -> Result<(), PluginError> {
+    pub(crate) fn check_finite(&self, step: Option<u64>) -> Result<(), PluginError> {
         if self.loss.is_finite() && self.gradient_norm.is_finite() {
             return Ok(());
         }
-        Err(PluginError::not_finite(self.loss, self.gradient_norm))
+        Err(PluginError::not_finite(self.loss, self.gradient_norm, step))
     }
 }
 

@@ -30,7 +30,7 @@ impl ErrorKind {
             Self::OutOfMemory => "out of memory",
             Self::Device => "device error",
             Self::Numeric => "numeric error",
-            Self::Internal => "internal error",
+            Self::Internal => "error in the plugin's code",
         }
     }
 }
@@ -69,14 +69,29 @@ impl PluginError {
         Self::new(ErrorKind::Device, message)
     }
 
-    /// A loss and gradient norm that are not both finite.
-    pub fn not_finite(loss: f64, gradient_norm: f64) -> Self {
+    /// A loss and gradient norm that are not both finite, at a step of a training or outside of one. An
+    /// update can only have led there where there was one before.
+    pub fn not_finite(loss: f64, gradient_norm: f64, step: Option<u64>) -> Self {
+        let remedy = match step {
+            Some(1..) => "try a smaller learning rate",
+            _ => {
+                "no update came before, so an output or a buffer was not written, or starts from what it held"
+            }
+        };
         Self::new(
             ErrorKind::Numeric,
-            format!(
-                "loss {loss} and gradient norm {gradient_norm} are not both finite; try a smaller learning rate"
-            ),
+            format!("loss {loss} and gradient norm {gradient_norm} are not both finite; {remedy}"),
         )
+    }
+
+    /// The same error with the part of the plugin that it comes from in front, where that is a bug of
+    /// the plugin; what a user can mend is said without.
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        match self.kind {
+            ErrorKind::Internal => Self::internal(format!("{place}: {}", self.message)),
+            _ => self,
+        }
     }
 
     /// A bug in the plugin.

@@ -42,4 +42,5 @@ pub mod kernels;
 #[cfg(feature = "load")]
 pub mod load;
 pub mod metadata;
+pub mod panics;
 pub mod variables;

@@ -15,6 +15,9 @@ pub fn pair<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
         .map(|pair| pair.1.as_str())
 }
 
+/// Name of the fact in [`LibraryInfo::extra`] that says why there is no description.
+pub const DESCRIBING_FAILED: &str = "describing-failed";
+
 /// A library and the architectures inside it.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone)]
@@ -124,6 +127,21 @@ pub mod capability {
     /// Session state can be exported and imported.
     pub const EXPORT_STATE: &str = "export-state";
 }
+
+/// Names that no option may have: they are sizes and settings of every model, given beside its options.
+pub const RESERVED: [&str; 8] = [
+    "d_model",
+    "layers",
+    "vocab",
+    "max_train_length",
+    "train_length",
+    "seed",
+    "device",
+    "threads",
+];
+
+/// Beginning of a model's note that names the operations which its reference form takes as they are.
+pub const WITHOUT_REFERENCE: &str = "without a reference form: ";
 
 /// One typed option with its default and limits.
 #[repr(C)]
@@ -266,7 +284,33 @@ impl OptionSpec {
                 .find(|choice| choice.as_str() == text)
                 .map(|choice| OptionValue::Text(choice.clone()))
                 .ok_or_else(refuse),
-            OptionKind::Text { .. } => Ok(OptionValue::Text(text.into())),
+            OptionKind::Text { .. } => Some(text)
+                .filter(|text| is_option_text(text))
+                .map(|text| OptionValue::Text(text.into()))
+                .ok_or_else(refuse),
+        }
+    }
+}
+
+/// Whether a text can be the value of an option: on one line, without the comma that ends a value.
+pub fn is_option_text(text: &str) -> bool {
+    !text.contains(|c: char| c == ',' || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_options_stay_on_their_line() {
+        let option = OptionSpec {
+            name: "pattern".into(),
+            help: "".into(),
+            kind: OptionKind::Text { default: "".into() },
+        };
+        assert!(option.parse("mamba2*3+attention").is_ok() && option.parse("").is_ok());
+        for no in ["a\nb", "a\u{1b}[2J", "a,b"] {
+            assert!(option.parse(no).is_err(), "{no:?}");
         }
     }
 }

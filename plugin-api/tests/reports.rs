@@ -137,6 +137,7 @@ fn step(model: &mut LoadedModel, step: u64) -> std::result::Result<StepReport, C
 /// A training of ten steps, reported as often as said.
 fn begin(model: &mut LoadedModel, every: Option<u64>) {
     let config = TrainConfig {
+        learning_rate: 0.1,
         total_steps: 10,
         ..TrainConfig::default()
     };
@@ -155,6 +156,29 @@ fn a_full_report_is_always_taken() {
             for number in [0, 1, 4, 9] {
                 assert_eq!(step(&mut model, number).expect("a report"), FULL);
             }
+        }
+    }
+}
+
+#[test]
+fn numbers_that_no_step_can_have_are_lies() {
+    let loss = |loss| StepReport { loss, ..FULL };
+    let rate = |learning_rate| StepReport {
+        learning_rate,
+        ..FULL
+    };
+    let lies = [
+        loss(-5.0),
+        loss(1e308),
+        rate(f64::NAN),
+        rate(-0.1),
+        rate(0.2),
+    ];
+    for report in lies {
+        for mut model in models(report) {
+            begin(&mut model, None);
+            let error = step(&mut model, 3).expect_err("it cannot be");
+            assert!(error.to_string().contains("bug in the plugin"), "{error}");
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The standard backbone: embedding, pre-norm residual blocks of a mixer and an MLP, final norm and
 //! head. It is the same for every architecture, so that only the mixer differs in a comparison.
 
+use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::data::{Device, DeviceKind, ModelConfig};
+use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::metadata::{
     ArchitectureInfo, Family, OptionSpec, StateGrowth, capability,
 };
+use longhaul_plugin_api::panics::caught;
 
 use crate::cuda::precision::Precision;
-use crate::engine::graph::Graph;
+use crate::engine::graph::{Graph, Program};
 use crate::engine::params::Init;
 use crate::engine::tensor::Tensor;
 use crate::ops::elementwise::Activation;
@@ -22,9 +26,9 @@ pub trait Mixer: Send + Sync {
 
     /// Records the MLP that the architecture brings itself, chosen by the option `mlp` when
     /// [`Architecture::default_mlp`] names it: x is normalised, `[B, T, D]`; the result, of the same
-    /// shape, is added to the residual stream.
-    fn mlp(&self, _graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
-        x
+    /// shape, is added to the residual stream. None where it brings none.
+    fn mlp(&self, _graph: &mut Graph, _x: Tensor, _layer: usize) -> Option<Tensor> {
+        None
     }
 
     /// What happens to the embedding before the first block (learned positions).
@@ -36,9 +40,6 @@ pub trait Mixer: Send + Sync {
     fn min_rows(&self) -> usize {
         1
     }
-
-    /// How the state grows with these options.
-    fn state_growth(&self) -> StateGrowth;
 }
 
 /// One architecture of a plugin: what is said of it and how its mixer is made.
@@ -53,8 +54,6 @@ pub struct Architecture {
     pub citation: &'static str,
     /// The mixer's own options; the backbone's are added.
     pub options: Vec<OptionSpec>,
-    /// State growth at the default options.
-    pub state_growth: StateGrowth,
     /// The MLP where the user does not choose: `gated`, `geglu`, `gelu`, `none`, or another word for
     /// one of the architecture's own, see [`Mixer::mlp`].
     pub default_mlp: &'static str,
@@ -63,27 +62,78 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// The description that crosses the boundary.
+    /// Every option: its own, then the backbone's.
+    pub fn all_options(&self) -> Vec<OptionSpec> {
+        let own = self.options.iter().cloned();
+        own.chain(backbone_options(self.default_mlp)).collect()
+    }
+
+    /// The description that crosses the boundary. Devices, state and the reference form are what a model at
+    /// the default options records.
     pub fn info(&self) -> ArchitectureInfo {
-        let mut options = self.options.clone();
-        options.extend(backbone_options(self.default_mlp));
+        let on_device = |graph: &mut Graph| graph.want_device(Precision::default());
+        let program = self.sketch(on_device);
+        let has_reference = self
+            .sketch(Graph::want_reference)
+            .is_some_and(|program| program.references > 0);
+        let has_kernels = program
+            .as_ref()
+            .is_some_and(|program| program.check_device_form().is_ok());
+        let mut devices = vec!["cpu".into()];
+        devices.extend(has_kernels.then(|| "cuda".into()));
+        let mut capabilities = vec![
+            capability::TRAIN.into(),
+            capability::FORK.into(),
+            capability::EXPORT_STATE.into(),
+        ];
+        capabilities.extend(has_reference.then(|| capability::REFERENCE.into()));
         ArchitectureInfo {
             name: self.name.into(),
             title: self.title.into(),
             family: self.family,
             citation: self.citation.into(),
-            options: options.into(),
-            state_growth: self.state_growth,
-            devices: vec!["cpu".into(), "cuda".into()].into(),
-            capabilities: vec![
-                capability::TRAIN.into(),
-                capability::FORK.into(),
-                capability::EXPORT_STATE.into(),
-                capability::REFERENCE.into(),
-            ]
-            .into(),
+            options: self.all_options().into(),
+            state_growth: program.map_or(StateGrowth::Constant, |program| program.state_growth()),
+            devices: devices.into(),
+            capabilities: capabilities.into(),
             extra: Vec::new().into(),
         }
+    }
+
+    /// What a model at the default options records, at the first of some usual widths that they allow. None
+    /// where none does or recording fails, which building such a model then says.
+    fn sketch(&self, ask: impl Fn(&mut Graph)) -> Option<Program> {
+        let options = self.all_options().into_iter();
+        let options = options.map(|option| Tuple2(option.name, option.kind.default_value()));
+        let mut config = ModelConfig {
+            architecture: self.name.into(),
+            options: options.collect(),
+            vocab: 2,
+            d_model: 0,
+            // As many as a pattern of kinds of layers needs to show all of them.
+            layers: 24,
+            max_train_length: 64,
+            seed: 0,
+            device: Device {
+                kind: DeviceKind::Cpu,
+                index: 0,
+                threads: 1,
+            },
+            extra: Vec::new().into(),
+        };
+        [64, 128, 256, 512, 768, 1024]
+            .into_iter()
+            .find_map(|width| {
+                config.d_model = width;
+                let mut graph = Graph::sketch();
+                ask(&mut graph);
+                let recorded = caught(|| {
+                    let settings = Settings::new(&config);
+                    let mixer = (self.mixer)(&settings)?;
+                    record(&settings, mixer.as_ref(), &mut graph)
+                });
+                recorded.ok().map(|()| graph.program)
+            })
     }
 }
 
@@ -153,9 +203,15 @@ fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
 /// # Errors
 /// A missing option.
 pub fn trace(settings: &Settings, mixer: &dyn Mixer) -> Result<Graph> {
-    let mut graph = Graph::new(settings.config.seed);
-    record(settings, mixer, &mut graph)?;
-    Ok(graph)
+    traced(settings, mixer, Graph::new(settings.config.seed))
+}
+
+/// Records a model into a graph; a panic or a bug is told with the place it had come to.
+fn traced(settings: &Settings, mixer: &dyn Mixer, mut graph: Graph) -> Result<Graph> {
+    match caught(|| record(settings, mixer, &mut graph)) {
+        Ok(()) => Ok(graph),
+        Err(error) => Err(error.within(&graph.place())),
+    }
 }
 
 /// [`trace`] with the buffers that only forms for a device need, one that multiplies so.
@@ -169,8 +225,7 @@ pub fn trace_on_device(
 ) -> Result<Graph> {
     let mut graph = Graph::new(settings.config.seed);
     graph.want_device(precision);
-    record(settings, mixer, &mut graph)?;
-    Ok(graph)
+    traced(settings, mixer, graph)
 }
 
 /// Records a whole model into a graph.
@@ -192,14 +247,16 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
     let embedded = graph.embedding(table, padding);
     let embedded = graph.scale(embedded, settings.float("embedding_scale")? as f32);
     let mut x = graph.mixer(|graph| mixer.embed(graph, embedded));
+    check_width("Mixer::embed", x, d_model)?;
     for layer in 0..layers {
         x = graph.scope(format!("layers.{layer}"), |graph| {
             let normal = graph.norm("norm1", x, norm, epsilon);
             let mixed = graph
                 .mixer(|graph| graph.scope("mixer", |graph| mixer.forward(graph, normal, layer)));
+            check_width("Mixer::forward", mixed, d_model)?;
             let x = graph.add(x, mixed);
             mlp.forward(graph, x, norm, epsilon, mixer, layer)
-        });
+        })?;
     }
     let wanted = graph.select_scored(x);
     let last_epsilon = match settings.float("final_norm_epsilon")? as f32 {
@@ -214,6 +271,17 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
     };
     graph.head(normal, head, settings.float("logit_cap")? as f32);
     Ok(())
+}
+
+/// Refuses what an author's function gave where it is not as wide as the residual stream.
+fn check_width(function: &str, given: Tensor, d_model: usize) -> Result<()> {
+    if given.cols() == d_model {
+        return Ok(());
+    }
+    Err(PluginError::internal(format!(
+        "`{function}` gave {} columns, and the model is {d_model} wide: its result goes into the residual stream",
+        given.cols()
+    )))
 }
 
 /// Start of a projection into the residual stream: smaller the more of them there are
@@ -277,15 +345,22 @@ impl Mlp {
         epsilon: f32,
         mixer: &dyn Mixer,
         layer: usize,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         if self.kind == MlpKind::None {
-            return x;
+            return Ok(x);
         }
         let normal = graph.norm("norm2", x, norm, epsilon);
         if self.kind == MlpKind::Own {
             let own =
                 graph.mixer(|graph| graph.scope("mlp", |graph| mixer.mlp(graph, normal, layer)));
-            return graph.add(x, own);
+            let own = own.ok_or_else(|| {
+                PluginError::internal(
+                    "the option `mlp` has a word of the architecture's own (`default_mlp`), and its mixer has \
+                     no `mlp`: write gated, geglu, gelu or none, or record one in `Mixer::mlp`",
+                )
+            })?;
+            check_width("Mixer::mlp", own, x.cols())?;
+            return Ok(graph.add(x, own));
         }
         let down = graph.scope("mlp", |graph| {
             let hidden = if let MlpKind::Gated(activation) = self.kind {
@@ -304,6 +379,6 @@ impl Mlp {
                 residual_init(self.layers),
             )
         });
-        graph.add(x, down)
+        Ok(graph.add(x, down))
     }
 }

@@ -14,9 +14,13 @@ pub mod options;
 pub mod pattern;
 pub mod rows;
 pub mod simd;
+#[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "testing")]
 pub mod testing_ends;
+#[cfg(feature = "testing")]
 pub mod testing_memory;
+#[cfg(feature = "testing")]
 pub mod testing_speed;
 pub mod units;
 

@@ -11,7 +11,8 @@ use longhaul_plugin_api::data::{
     extra,
 };
 use longhaul_plugin_api::error::PluginError;
-use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth};
+use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth, WITHOUT_REFERENCE};
+use longhaul_plugin_api::variables;
 
 use crate::backbone::{Architecture, trace};
 use crate::checkpoint::{self, Format};
@@ -32,6 +33,10 @@ pub trait Library: 'static {
     const NAME: &'static str;
     /// Version of the plugin.
     const VERSION: &'static str;
+    /// Its licence, an SPDX expression.
+    const LICENCE: &'static str;
+    /// Its authors as cargo gives them, with colons between.
+    const AUTHORS: &'static str;
 
     /// The architectures inside.
     fn architectures() -> Vec<Architecture>;
@@ -42,9 +47,13 @@ pub trait Library: 'static {
     }
 }
 
+/// What a plugin on this kit is built on, as its probe says it.
+pub const KIT: &str = concat!("longhaul-plugin-kit ", env!("CARGO_PKG_VERSION"));
+
 /// Exports a [`Library`](crate::model::Library) type as this crate's plugin:
 /// `export!(Plugin, architecture())`, or `export!(Plugin, architecture(); FORMATS)` with the
-/// checkpoints it reads, a `&'static [Format]`.
+/// checkpoints it reads, a `&'static [Format]`. Name, version, licence and authors are those of the
+/// calling crate's Cargo.toml, and stand in every record.
 #[macro_export]
 macro_rules! export {
     ($name:ident, $($architecture:expr),+ $(; $formats:expr)? $(,)?) => {
@@ -54,6 +63,8 @@ macro_rules! export {
         impl $crate::model::Library for $name {
             const NAME: &'static str = env!("CARGO_PKG_NAME");
             const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+            const LICENCE: &'static str = env!("CARGO_PKG_LICENSE");
+            const AUTHORS: &'static str = env!("CARGO_PKG_AUTHORS");
 
             fn architectures() -> Vec<$crate::Architecture> {
                 vec![$($architecture),+]
@@ -85,7 +96,7 @@ macro_rules! export {
             }
         }
 
-        $crate::api::export_plugin!(super::$name, "longhaul-plugin-kit 0.1.0");
+        $crate::api::export_plugin!(super::$name, $crate::model::KIT);
     };
 }
 
@@ -97,8 +108,12 @@ impl<L: Library> Plugin for OnKit<L> {
         LibraryInfo {
             name: L::NAME.into(),
             version: L::VERSION.into(),
-            licence: "MIT OR Apache-2.0".into(),
-            authors: vec!["The Longhaul developers".into()].into(),
+            licence: L::LICENCE.into(),
+            authors: L::AUTHORS
+                .split(':')
+                .filter(|author| !author.is_empty())
+                .map(Into::into)
+                .collect(),
             architectures: L::architectures().iter().map(Architecture::info).collect(),
             extra: L::formats()
                 .iter()
@@ -196,8 +211,13 @@ pub(crate) fn check_size(config: &ModelConfig) -> Result<()> {
 
 /// Whether every buffer is to start each run full of NaN.
 pub(crate) fn poison_wanted(config: &ModelConfig) -> bool {
-    extra::has(&config.extra, extra::POISONED_BUFFERS)
-        || std::env::var_os("LONGHAUL_POISON").is_some()
+    let variable = std::env::var(variables::POISON);
+    extra::has(&config.extra, extra::POISONED_BUFFERS) || is_set(variable.ok().as_deref())
+}
+
+/// Whether a variable of the environment asks for something: one that is empty or 0 does not.
+fn is_set(variable: Option<&str>) -> bool {
+    !matches!(variable, None | Some("" | "0"))
 }
 
 /// A model on the kit.
@@ -205,7 +225,6 @@ pub struct KitModel {
     shared: Arc<Shared>,
     trainer: Trainer,
     optimizer: Option<AdamW>,
-    state_growth: StateGrowth,
 }
 
 impl KitModel {
@@ -233,7 +252,6 @@ impl KitModel {
             }),
             trainer: Trainer::new(mixer.min_rows(), poison),
             optimizer: None,
-            state_growth: mixer.state_growth(),
         })
     }
 
@@ -352,7 +370,7 @@ impl Model for KitModel {
     }
 
     fn state_growth(&self) -> StateGrowth {
-        self.state_growth
+        self.shared.program.state_growth()
     }
 
     fn declared_state_bytes(&self, length: u64) -> u64 {
@@ -367,7 +385,13 @@ impl Model for KitModel {
     }
 
     fn notes(&self) -> Vec<String> {
-        vec![format!("vector level {:?}", crate::simd::level())]
+        let mut notes = vec![format!("vector level {:?}", crate::simd::level())];
+        let program = &self.shared.program;
+        if program.references > 0 && !program.without_reference.is_empty() {
+            let names: Vec<&str> = program.without_reference.iter().copied().collect();
+            notes.push(format!("{WITHOUT_REFERENCE}{}", names.join(", ")));
+        }
+        notes
     }
 }
 
@@ -425,7 +449,7 @@ impl Session for KitSession {
 
 #[cfg(test)]
 mod tests {
-    use super::check_positions;
+    use super::{check_positions, is_set};
 
     #[test]
     fn a_batch_whose_positions_have_no_numbers_is_refused() {
@@ -435,5 +459,13 @@ mod tests {
         for word in ["65536 sequences", "4294967296 positions", "4294967295"] {
             assert!(refused.message.contains(word), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_variable_that_is_0_asks_for_nothing() {
+        assert_eq!(
+            [None, Some(""), Some("0"), Some("1")].map(is_set),
+            [false, false, false, true]
+        );
     }
 }

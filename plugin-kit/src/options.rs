@@ -101,14 +101,21 @@ impl Settings {
             .find(|option| option.0 == prefixed)
             .map(|option| &option.1)
             .ok_or_else(|| {
-                PluginError::bad_option(format!("the host sent no value for option `{prefixed}`"))
+                let mut declared: Vec<&str> =
+                    self.config.options.iter().map(|o| o.0.as_str()).collect();
+                declared.sort_unstable_by_key(|name| (distance(name, &prefixed), *name));
+                PluginError::internal(format!(
+                    "the architecture reads an option `{prefixed}` that it does not declare; its options, the \
+                     nearest first, are {}",
+                    declared.join(", ")
+                ))
             })
     }
 
     /// A whole number.
     ///
     /// # Errors
-    /// If the host sent none.
+    /// If the architecture declares none of that name, or of another type.
     pub fn integer(&self, name: &str) -> Result<i64> {
         match self.value(name)? {
             OptionValue::Integer(value) => Ok(*value),
@@ -119,7 +126,7 @@ impl Settings {
     /// A whole number that is a size.
     ///
     /// # Errors
-    /// If the host sent none, or a negative one.
+    /// As [`Settings::integer`]; a negative one.
     pub fn size(&self, name: &str) -> Result<usize> {
         let value = self.integer(name)?;
         usize::try_from(value)
@@ -129,7 +136,7 @@ impl Settings {
     /// A real number.
     ///
     /// # Errors
-    /// If the host sent none.
+    /// If the architecture declares none of that name, or of another type.
     pub fn float(&self, name: &str) -> Result<f64> {
         match self.value(name)? {
             OptionValue::Float(value) => Ok(*value),
@@ -140,7 +147,7 @@ impl Settings {
     /// `true` or `false`.
     ///
     /// # Errors
-    /// If the host sent neither.
+    /// As [`Settings::integer`].
     pub fn boolean(&self, name: &str) -> Result<bool> {
         match self.value(name)? {
             OptionValue::Boolean(value) => Ok(*value),
@@ -151,7 +158,7 @@ impl Settings {
     /// A word or text.
     ///
     /// # Errors
-    /// If the host sent none.
+    /// If the architecture declares none of that name, or of another type.
     pub fn text(&self, name: &str) -> Result<&str> {
         match self.value(name)? {
             OptionValue::Text(value) => Ok(value.as_str()),
@@ -161,7 +168,21 @@ impl Settings {
 }
 
 fn wrong_type(name: &str, expected: &str, got: &OptionValue) -> PluginError {
-    PluginError::bad_option(format!(
-        "option `{name}` is {expected}, and the host sent {got}"
+    PluginError::internal(format!(
+        "the architecture reads option `{name}` as {expected}, and declares another type: its value is {got}"
     ))
+}
+
+/// How many letters have to be put in, left out or changed to make one name of the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.bytes().enumerate() {
+            let change = corner + usize::from(a != b);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j].min(corner) + 1);
+        }
+    }
+    row[to.len()]
 }

@@ -745,14 +745,14 @@ pub fn config(
     layers: usize,
 ) -> longhaul_plugin_api::data::ModelConfig {
     use longhaul_plugin_api::abi_stable::std_types::Tuple2;
-    let info = architecture.info();
+    let all = architecture.all_options();
     for (name, _) in options {
         assert!(
-            info.options.iter().any(|spec| spec.name == *name),
+            all.iter().any(|spec| spec.name == *name),
             "no option `{name}`"
         );
     }
-    let values = info.options.iter().map(|spec| {
+    let values = all.iter().map(|spec| {
         let given = options.iter().find(|(name, _)| spec.name == *name);
         let value = match given {
             Some((_, text)) => spec.parse(text).unwrap_or_else(|error| panic!("{error}")),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use longhaul_plugin_kit::api::error::ErrorKind;
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::cuda::device::{Device, Kernel, KernelSource, Launch};
 use longhaul_plugin_kit::cuda::plugin::DeviceKitModel;
 use longhaul_plugin_kit::model::KitModel;
@@ -20,10 +20,6 @@ impl Mixer for One {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         self.0(graph, x)
     }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
-    }
 }
 
 fn architecture(
@@ -35,7 +31,6 @@ fn architecture(
         family: Family::Convolution,
         citation: "",
         options: Vec::new(),
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer,
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use longhaul_plugin_kit::api::author::Model;
 use longhaul_plugin_kit::api::data::{Batch, Logits, ModelConfig, StepReport, TrainConfig};
 use longhaul_plugin_kit::api::error::ErrorKind;
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::cuda::device::{
     Device, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
@@ -29,10 +29,6 @@ impl Mixer for Convolving {
         let mixed = graph.short_convolution("conv", x, 3, true, Activation::Silu);
         graph.linear("proj", mixed, x.cols(), false)
     }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
-    }
 }
 
 fn architecture() -> Architecture {
@@ -42,7 +38,6 @@ fn architecture() -> Architecture {
         family: Family::Convolution,
         citation: "",
         options: Vec::new(),
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer: |_| Ok(Box::new(Convolving)),
     }
@@ -502,10 +497,6 @@ impl Mixer for Attending {
             scale: 0.2,
         };
         graph.attention(x, x, x, spec)
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Linear
     }
 }
 

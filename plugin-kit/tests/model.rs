@@ -3,7 +3,7 @@
 
 use longhaul_plugin_kit::api::author::Model;
 use longhaul_plugin_kit::api::data::{Batch, Logits, ModelConfig, TrainConfig};
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::model::KitModel;
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Tensor};
@@ -23,10 +23,6 @@ impl Mixer for PositionWise {
         let table = graph.param("positions", &[80, x.cols()], Init::Normal { std: 0.3 });
         graph.add_positions(x, table)
     }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
-    }
 }
 
 fn architecture() -> Architecture {
@@ -36,7 +32,6 @@ fn architecture() -> Architecture {
         family: Family::Rnn,
         citation: "",
         options: Vec::new(),
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer: |_| Ok(Box::new(PositionWise)),
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 /// What the names of unfinished files begin with.
-const UNFINISHED: &str = ".unfinished-";
+pub const UNFINISHED: &str = ".unfinished-";
 
 /// Opens a plain file as `options` say, never through a link at its end and never waiting for a pipe.
 ///

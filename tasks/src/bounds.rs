@@ -21,10 +21,10 @@ pub const CLIP_NORM: RangeInclusive<f64> = 0.0..=1e9;
 pub const D_MODEL: RangeInclusive<u32> = 1..=65_536;
 /// Layers.
 pub const LAYERS: RangeInclusive<u32> = 1..=1_024;
-/// Seconds that a unit may take: to a year.
-pub const TIME_S: RangeInclusive<u64> = 1..=31_536_000;
-/// Bytes that a worker may take: from a mebibyte.
-pub const MEMORY_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 50;
+/// Seconds that a unit may take; from some thousands of years on that is no limit.
+pub const TIME_S: RangeInclusive<u64> = 1..=u64::MAX;
+/// Bytes that a worker may take: below 16 MiB none can begin.
+pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 /// Accuracies of published figures.
 pub const ACCURACY: RangeInclusive<f64> = 0.0..=1.0;
 

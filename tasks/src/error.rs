@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::named::NamedError;
+
 /// Why a task or an example cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TaskError {
@@ -78,13 +80,13 @@ pub enum TaskError {
         reason: String,
     },
     /// Text that is not `name:option=value,..`.
-    #[error("`{text}` is not of the form task:option=value,option=value")]
-    Syntax {
-        /// What was given.
-        text: String,
-    },
+    #[error(transparent)]
+    Named(#[from] NamedError),
     /// A length that the task cannot have.
-    #[error("task `{task}` with {options} takes lengths {min}..{max}, not {length}")]
+    #[error(
+        "task `{}` takes lengths {min}..{max}, not {length}",
+        with_options(task, options)
+    )]
     Length {
         /// The task.
         task: String,
@@ -164,6 +166,14 @@ pub enum SuiteError {
         /// Why.
         source: TaskError,
     },
+}
+
+/// A task as its user wrote it.
+fn with_options(task: &str, options: &str) -> String {
+    match options {
+        "" => task.to_owned(),
+        _ => format!("{task}:{options}"),
+    }
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {

@@ -11,6 +11,7 @@ pub mod bounds;
 mod chance;
 mod draws;
 mod error;
+mod named;
 mod options;
 mod parts;
 mod sequence;
@@ -19,6 +20,7 @@ mod task;
 mod tasks;
 
 pub use error::{SuiteError, TaskError};
+pub use named::{Named, NamedError};
 pub use options::{Allowed, OptionSpec, OptionValue};
 pub use suite::{
     ArchitectureEntry, Evaluation, Limits, ModelSize, Suite, TargetEntry, TaskEntry, Training,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{TaskError, nearest};
+use crate::named::Named;
 use crate::options::{OptionSpec, Options};
 use crate::parts::{ATTEMPTS, split_of};
 use crate::tasks;
@@ -205,22 +206,6 @@ pub fn recorded_task(name: &str, options: &str) -> Result<Box<dyn Task>, TaskErr
 /// # Errors
 /// As [`build`]; text of another form.
 pub fn parse_task(text: &str) -> Result<Box<dyn Task>, TaskError> {
-    let syntax = || TaskError::Syntax {
-        text: text.to_owned(),
-    };
-    let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-    let pairs = rest
-        .split(',')
-        .map(str::trim)
-        .filter(|pair| !pair.is_empty());
-    let options: Vec<(String, String)> = pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').ok_or_else(syntax)?;
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        })
-        .collect::<Result<_, TaskError>>()?;
-    if name.trim().is_empty() {
-        return Err(syntax());
-    }
-    build(name.trim(), &options)
+    let Named { name, options } = Named::parse(text)?;
+    build(&name, &options)
 }

@@ -453,7 +453,7 @@ fn mistakes_are_named() {
     assert!(error("mqar:pairs=99,vocab=64").contains("use vocab=200"));
     assert!(error("needle:depth=1.5").contains("grid or a number 0..1"));
     assert!(error("needle:value=name").contains("word | number | uuid"));
-    assert!(error("mqar:pairs").contains("task:option=value"));
+    assert!(error("mqar:pairs").contains("option=value"));
     let task = parse_task("mqar").expect("mqar");
     let short = task
         .sample(&at(15, 1, 0))

@@ -28,6 +28,8 @@ MODELS = {
     "recurrent_gemma": (tf.RecurrentGemmaForCausalLM, tf.RecurrentGemmaConfig, dict(ATTENTION, num_key_value_heads=2, head_dim=4, lru_width=24, attention_window_size=7, block_types=["recurrent", "attention"])),
     "rwkv": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, attention_hidden_size=24, intermediate_size=40, context_length=64)),
     "rwkv-deep": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, num_hidden_layers=7, attention_hidden_size=16, tie_word_embeddings=True, layer_norm_epsilon=1e-3)),
+    # Queries and keys have no gradient, by their form.
+    "mistral-window-1": (tf.MistralForCausalLM, tf.MistralConfig, dict(ATTENTION, sliding_window=1)),
 }
 
 

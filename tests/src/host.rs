@@ -1,6 +1,7 @@
 //! The host's binary, run as a user runs it, and the files it leaves.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -88,6 +89,16 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>
 /// When it cannot be started or does not end.
 pub fn longhaul<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ran {
     finish(command(arguments).spawn().expect("the binary starts"))
+}
+
+/// Runs the binary with the words of a text and then these.
+///
+/// # Panics
+/// As [`longhaul`].
+pub fn longhaul_with(text: &str, more: &[&OsStr]) -> Ran {
+    let mut all: Vec<OsString> = words(text);
+    all.extend(more.iter().map(|&word| word.to_owned()));
+    longhaul(all)
 }
 
 /// Waits for a command and collects what it said.
@@ -219,6 +230,7 @@ impl Folder {
     }
 }
 
-fn words(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_owned).collect()
+/// The words of a text, as arguments.
+pub fn words<T: for<'a> From<&'a str>>(text: &str) -> Vec<T> {
+    text.split_whitespace().map(T::from).collect()
 }

@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod card;
+pub mod documents;
 pub mod host;
 pub mod in_process;
 pub mod mutants;

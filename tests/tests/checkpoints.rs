@@ -8,6 +8,7 @@ use longhaul_tests::build::workspace;
 use longhaul_tests::host::{Ran, longhaul};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
 
 fn folders() -> Vec<PathBuf> {
     let entries =
@@ -28,7 +29,7 @@ fn checkpoint(command: &str, folder: &Path) -> Ran {
 #[test]
 fn every_family_agrees_with_what_other_software_computed() {
     let folders = folders();
-    assert!(folders.len() >= 11, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 12, "{} checkpoints", folders.len());
     for folder in folders {
         let ran = checkpoint("verify", &folder).expect(0);
         ran.prints(&[
@@ -99,6 +100,23 @@ impl Copy {
         std::fs::write(self.path("config.json"), text.replace(from, to)).expect("writable");
     }
 
+    /// Sets a key of the config; without a value, takes it away.
+    fn set(&self, key: &str, value: impl Into<Option<Value>>) {
+        let text = std::fs::read_to_string(self.path("config.json")).expect("readable");
+        let mut config: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("JSON");
+        match value.into() {
+            Some(value) => drop(config.insert(key.to_owned(), value)),
+            None => drop(config.remove(key).expect("a key of the config")),
+        }
+        let text = Value::Object(config).to_string();
+        std::fs::write(self.path("config.json"), text).expect("writable");
+    }
+
+    /// What other software computed still holds.
+    fn verified(&self) -> Ran {
+        checkpoint("verify", self.folder.path()).expect(0)
+    }
+
     fn refused(&self, parts: &[&str]) {
         checkpoint("inspect", self.folder.path())
             .expect(2)
@@ -162,6 +180,10 @@ fn damaged_and_foreign_files_are_refused() {
     copy.configure("\"hidden_size\": 16", "\"hidden_size\": \"wide\"");
     copy.refused(&["hidden_size", "wide", "whole number"]);
 
+    let copy = Copy::of("llama");
+    copy.set("num_hidden_layers", json!(1u64 << 31));
+    copy.refused(&["`num_hidden_layers`", "from 1 to 1024"]);
+
     let nowhere = Path::new("no/such/folder");
     checkpoint("inspect", nowhere)
         .expect(2)
@@ -185,6 +207,168 @@ fn a_wrong_value_fails_the_comparison() {
     });
     let ran = checkpoint("verify", copy.folder.path()).expect(1);
     ran.prints(&["FAILED", "lm_head.weight"]);
+}
+
+#[test]
+fn what_was_not_compared_is_said() {
+    let copy = Copy::of("llama");
+    copy.verified()
+        .prints(&["logits, loss and 35 of 35 gradients were compared"]);
+    copy.change("expected.safetensors", |stored| {
+        stored.remove("grad.lm_head.weight");
+    });
+    copy.verified()
+        .prints(&["34 of 35 gradients", "has none for lm_head.weight"]);
+    copy.change("expected.safetensors", |stored| {
+        stored.retain(|name, _| !name.starts_with("grad."));
+    });
+    let ran = copy.verified().prints(&["no gradient was", "none of 35"]);
+    assert!(!ran.stdout.contains("not finite"), "{}", ran.stdout);
+    for (tensor, bad) in [
+        ("logits", f32::NAN),
+        ("logits", f32::INFINITY),
+        ("logits", f32::NEG_INFINITY),
+    ] {
+        let copy = Copy::of("llama");
+        copy.change("expected.safetensors", |stored| {
+            let data = &mut stored.get_mut(tensor).expect("there").2;
+            let last = data.len() - 4;
+            data[last..].copy_from_slice(&bad.to_le_bytes());
+        });
+        let ran = checkpoint("verify", copy.folder.path()).expect(1);
+        ran.prints(&["1 of 3520 expected values", "3 comparisons failed"]);
+    }
+}
+
+/// Keys under their other names and in their other places; the values that other software computed from the
+/// unchanged checkpoint are right for each.
+#[test]
+fn a_key_means_what_it_means_to_other_software() {
+    let copy = Copy::of("llama");
+    copy.set("rope_parameters", None);
+    copy.set(
+        "rope_scaling",
+        json!({"rope_type": "default", "rope_theta": 500.0}),
+    );
+    copy.verified();
+    copy.set("rope_scaling", json!(null));
+    copy.set("rope_theta", json!(500));
+    copy.verified();
+    copy.set("hidden_act", json!("swish"));
+    copy.verified();
+    copy.set("tie_word_embeddings", json!(true));
+    copy.verified()
+        .complains(&["`lm_head.weight`", "different values"]);
+
+    // Absent is the class's own value; null is none.
+    for name in ["bamba", "recurrent_gemma"] {
+        let copy = Copy::of(name);
+        copy.set("pad_token_id", None);
+        copy.verified();
+    }
+    let copy = Copy::of("llama-wide-heads");
+    copy.set("pad_token_id", json!(3 - 40));
+    copy.verified();
+    let inspected = |copy: &Copy| checkpoint("inspect", copy.folder.path()).expect(0);
+    let copy = Copy::of("mistral");
+    copy.set("sliding_window", None);
+    inspected(&copy).prints(&["window=4096"]);
+    copy.set("sliding_window", json!(null));
+    inspected(&copy).prints(&["linear,"]);
+    copy.set("layer_types", json!(["full_attention", "full_attention"]));
+    copy.set("use_sliding_window", json!(false));
+    inspected(&copy).prints(&["linear,"]);
+    inspected(&Copy::of("rwkv")).prints(&["64 tokens"]);
+
+    let copy = Copy::of("llama");
+    let unscaled = json!({"rope_theta": 500.0, "factor": 4.0});
+    copy.set("rope_parameters", unscaled);
+    copy.verified().complains(&["rope_parameters.factor"]);
+    copy.set("aa_draft", json!({"model_type": "mamba"}));
+    copy.verified()
+        .complains(&["not known to have", "aa_draft"]);
+}
+
+#[test]
+fn a_key_that_is_not_honoured_is_refused_by_name() {
+    for (name, key, value) in [
+        (
+            "llama",
+            "rope_parameters",
+            json!({"type": "linear", "factor": 4.0}),
+        ),
+        ("llama", "rope_parameters", json!("x")),
+        (
+            "llama",
+            "rope_scaling",
+            json!({"rope_type": "llama3", "factor": 8.0}),
+        ),
+        ("llama", "partial_rotary_factor", json!(0.5)),
+        ("llama", "sliding_window", json!(9)),
+        ("llama", "hidden_act", json!("gelu")),
+        ("llama", "rms_norm_eps", json!(-1)),
+        ("llama", "num_key_value_heads", json!(3)),
+        ("llama", "quantization_config", json!({"bits": 4})),
+        (
+            "mistral",
+            "layer_types",
+            json!(["full_attention", "sliding_attention"]),
+        ),
+        ("mistral", "use_sliding_window", json!(false)),
+        ("mistral", "sliding_window", json!(0)),
+        ("bamba", "partial_rotary_factor", json!(1.0)),
+        ("bamba", "time_step_limit", json!([0.0, 0.1])),
+        ("bamba", "pad_token_id", json!(40)),
+        ("bamba", "attn_layer_indices", json!([2])),
+        ("recurrent_gemma", "logits_soft_cap", json!(0.0)),
+        ("recurrent_gemma", "block_types", json!([])),
+        (
+            "recurrent_gemma",
+            "block_types",
+            json!(["recurrent", "other"]),
+        ),
+        ("mamba2", "layer_norm_epsilon", json!(-1)),
+        ("mamba2", "n_groups", json!(null)),
+        ("mamba2", "rms_norm", json!(false)),
+        ("mamba", "time_step_rank", json!(0)),
+        ("rwkv", "intermediate_size", json!(41)),
+    ] {
+        let copy = Copy::of(name);
+        copy.set(key, value);
+        copy.refused(&[&format!("`{key}")]);
+    }
+}
+
+#[test]
+fn names_and_files_of_the_base_model_are_read() {
+    let renamed = |name: &str, rename: fn(&str) -> String| {
+        let copy = Copy::of(name);
+        copy.change("model.safetensors", |stored| {
+            *stored = std::mem::take(stored)
+                .into_iter()
+                .map(|(name, tensor)| (rename(&name), tensor))
+                .collect();
+        });
+        copy
+    };
+    let base = |name: &str| name.split_once('.').expect("a prefix").1.to_owned();
+    renamed("llama-wide-heads", base).verified();
+    renamed("mamba", base).verified();
+    renamed("llama", |name| format!("_orig_mod.{name}")).verified();
+
+    let copy = Copy::of("llama");
+    let index = json!({"weight_map": {"model.norm.weight": "./model-1.safetensors"}});
+    std::fs::write(copy.path("model.safetensors.index.json"), index.to_string()).expect("writable");
+    copy.verified()
+        .complains(&["model-1.safetensors", "gone", "model.safetensors"]);
+    std::fs::copy(
+        copy.path("model.safetensors"),
+        copy.path("model-1.safetensors"),
+    )
+    .expect("copied");
+    copy.refused(&["two sets of weights", "model.safetensors.index.json"]);
+    std::fs::write(copy.path("config.json"), b"\xef\xbb\xbf{}").expect("writable");
+    copy.refused(&["byte order mark"]);
 }
 
 #[test]

@@ -72,6 +72,14 @@ fn help_names_every_command_the_exit_codes_and_an_example() {
             "no example of `{command}` in:\n{}",
             ran.stdout
         );
+        // A command's own options come first, all in the short form.
+        let own = ran.stdout.find("\nEvery command:\n").expect("a heading");
+        let last = ran
+            .stdout
+            .find("--help")
+            .expect("the last of a command's own");
+        assert!(last < own && ran.stdout.find("--quiet").is_some_and(|place| place > own));
+        assert!(!ran.stdout.contains("Possible values:"), "{}", ran.stdout);
         assert_reads_well(&ran);
     }
 }
@@ -214,6 +222,10 @@ fn list_shows_every_architecture_and_its_options() {
             ran.stdout
         );
     }
+    // The widest table of options; a citation's lines are its own.
+    let hybrid = longhaul(["list", "hybrid"]).expect(0);
+    let (options, _) = hybrid.stdout.split_once("Cite:").expect("a citation");
+    assert_eq!(wide_lines(options), [""; 0]);
     let ran = with_faulty("list faulty").expect(0);
     assert_reads_well(&ran);
     ran.prints(&[

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use longhaul_tests::build::{faulty, fixture, workspace};
-use longhaul_tests::host::{Folder, Row, longhaul, rows};
+use longhaul_tests::host::{Folder, Row, command, finish, longhaul, rows, signal, wait_until};
 
 /// What a fault must lead to in a run that evaluates at 16, 32 and 64 tokens.
 struct Expectation {
@@ -90,6 +90,47 @@ const TABLE: &[Expectation] = &[
     expect("fault=short-answers", ["failed"; 3], &["asked for"]),
     expect("fault=extra-answers", ["failed"; 3], &["asked for"]),
     expect("fault=prints-to-stdout", OK, &[]),
+    in_training("fault=kills-itself", "crashed", &["SIGKILL", "neither"]),
+    in_training("fault=fork-holds-pipes", "crashed", &["SIGABRT"]),
+    expect("fault=fork-stays", OK, &[]),
+    expect("fault=forges-messages", OK, &[]),
+    expect("fault=line-without-end,after=3", OK, &[]),
+    expect("fault=flood-of-errors", OK, &[]),
+    in_training(
+        "fault=long-error",
+        "failed",
+        &["train_step", r"x\u{1b}[1mx", "..."],
+    ),
+    expect("fault=changes-folder", OK, &[]),
+    in_training(
+        "fault=no-descriptors",
+        "failed",
+        &["cannot write", "open files"],
+    ),
+    in_training(
+        "fault=nan-parameters",
+        "failed",
+        &["not finite after training"],
+    ),
+    in_training("fault=negative-loss", "failed", &["loss of -5"]),
+    in_training(
+        "fault=nan-learning-rate",
+        "failed",
+        &["learning rate of NaN"],
+    ),
+    expect(
+        "fault=echoes-targets,after=20",
+        ["ok", "failed", "failed"],
+        &["nothing but the targets"],
+    ),
+    expect("fault=sure-of-all", ["failed"; 3], &["likelihood"]),
+    expect(
+        "fault=rewrites-targets",
+        ["failed"; 3],
+        &["wrote into the targets"],
+    ),
+    expect("fault=stands-still", ["failed"; 3], &["position 0 after"]),
+    expect("fault=huge-state", ["failed"; 3], &["bytes of state"]),
     expect("decay=0.8", OK, &[]),
 ];
 
@@ -164,12 +205,30 @@ fn assert_not_measured(row: &Row) {
     assert!(!row["reason"].is_empty(), "{row:?}");
 }
 
+/// How many processes there are with this variable.
+fn processes_with(variable: &str) -> usize {
+    let all = fs::read_dir("/proc").expect("readable").flatten();
+    let marked = all.filter(|process| {
+        let variables = fs::read(process.path().join("environ")).unwrap_or_default();
+        variables
+            .split(|&byte| byte == 0)
+            .any(|own| own == variable.as_bytes())
+    });
+    marked.count()
+}
+
 #[test]
 fn every_fault_costs_its_own_records_and_the_rest_of_the_run_finishes() {
     let folder = Folder::default();
     let options: Vec<&str> = TABLE.iter().map(|row| row.options).collect();
     let limits = ["--time-limit", "5", "--memory-limit", "400M"];
-    let ran = longhaul(folder.run(&options, "16,32,64", &limits)).expect(1);
+    // What a plugin forked is known by a variable that it inherited.
+    let mark = format!("faults-{}", std::process::id());
+    let child = command(folder.run(&options, "16,32,64", &limits))
+        .env("TEST_OF_FAULTS", &mark)
+        .spawn();
+    let ran = finish(child.expect("the binary starts")).expect(1);
+    assert_eq!(processes_with(&format!("TEST_OF_FAULTS={mark}")), 0);
     let all = folder.results();
     assert_eq!(
         all.len(),
@@ -210,6 +269,12 @@ fn every_fault_costs_its_own_records_and_the_rest_of_the_run_finishes() {
             (&right["value"], &right["nll"])
         );
     }
+    // What somebody else writes into a worker's pipe costs no message of its own.
+    let steps = rows(&folder.file("training.csv"));
+    let steps = steps
+        .iter()
+        .filter(|row| row["options"].contains("line-without-end"));
+    assert_eq!(steps.count(), 12);
     assert!(folder.file("summary.csv").exists());
     for word in ["crash", "timeout", "memory", "failed"] {
         assert!(
@@ -261,6 +326,9 @@ fn broken(folder: &Path) -> Vec<(PathBuf, &'static str)> {
         (half, "libhalf.so"),
         (fixture("crash_at_load"), "SIGABRT"),
         (fixture("hang_at_load"), "libhang_at_load.so"),
+        (fixture("fork_at_load"), "not a Longhaul plugin"),
+        (fixture("flood_at_load"), "longer than 10 s"),
+        (fixture("leak_at_load"), "MiB of memory"),
         (fixture("no_probe"), "not a Longhaul plugin"),
         (fixture("older_generation"), "an older ABI, generation 0"),
         (fixture("newer_generation"), "a newer ABI, generation 99"),
@@ -277,11 +345,13 @@ fn broken_libraries_are_warnings_and_the_others_run() {
     let folder = Folder::default();
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let broken = broken(scratch.path());
-    let plugins: Vec<String> = broken
-        .iter()
-        .flat_map(|(path, _)| ["--plugin".to_owned(), path.to_string_lossy().into_owned()])
-        .collect();
-    let plugins: Vec<&str> = plugins.iter().map(String::as_str).collect();
+    // A folder's: one that the command names must be whole.
+    for (path, _) in &broken {
+        let name = path.file_name().unwrap_or_default();
+        // Two of them lie there already.
+        let _ = std::os::unix::fs::symlink(path, scratch.path().join(name));
+    }
+    let plugins = ["--plugin-dir", &scratch.path().to_string_lossy()];
     let ran = longhaul(folder.run(&[""], "16", &plugins)).expect(0);
     for (path, words) in &broken {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -292,6 +362,73 @@ fn broken_libraries_are_warnings_and_the_others_run() {
     let results = folder.results();
     assert_eq!(results.len(), 1);
     assert_measured(&results[0]);
+}
+
+/// A `list` that waits for a library that never ends loading, begun under a mark that its worker inherits.
+fn listing(mark: &str) -> std::process::Child {
+    let library = fixture("hang_at_load");
+    let mut list = command(["list", "--plugin", &library.to_string_lossy()]);
+    let child = list.env("TEST_OF_FAULTS", mark).spawn();
+    wait_until("the worker is there", || {
+        processes_with(&format!("TEST_OF_FAULTS={mark}")) > 1
+    });
+    child.expect("the binary starts")
+}
+
+#[test]
+fn a_worker_ends_with_its_host_whatever_it_does() {
+    for (name, code) in [("KILL", None), ("INT", Some(130))] {
+        let mark = format!("listing-{name}-{}", std::process::id());
+        let child = listing(&mark);
+        signal(child.id(), name);
+        assert_eq!(finish(child).code, code);
+        wait_until("the worker is gone", || {
+            processes_with(&format!("TEST_OF_FAULTS={mark}")) == 0
+        });
+    }
+}
+
+#[test]
+fn limits_and_numbers_that_cannot_be_are_sentences() {
+    let folder = Folder::default();
+    for (option, value, words) in [
+        ("--jobs", "18446744073709551615", "1 to 1024"),
+        ("--jobs", "10000000", "1 to 1024"),
+        ("--threads", "4294967295", "1 to 1024"),
+        ("--memory-limit", "1", "16M to 1024T"),
+        ("--time-limit", "0", "1 to"),
+    ] {
+        longhaul(folder.run(&[""], "16", &[option, value]))
+            .expect(2)
+            .complains(&[option, words]);
+    }
+    for limit in ["18446744073709551615", "9223372036854775807"] {
+        let folder = Folder::default();
+        longhaul(folder.run(&[""], "16", &["--time-limit", limit])).expect(0);
+        longhaul(folder.run(&[""], "16", &["--time-limit", limit, "--resume"])).expect(0);
+    }
+}
+
+/// Numbers that only a file can hold are refused like those of options, and no plugin is blamed for them.
+#[test]
+fn a_suite_whose_numbers_are_none_is_not_the_plugins_crash() {
+    let folder = Folder::default();
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let suite = scratch.path().join("odd.toml");
+    let text = "[limits]\ntime_s = 9223372036854775807\n[training]\nweight_decay = nan\nsteps = 2\n[[architecture]]\nname = \"faulty\"\n[[task]]\nname = \"parity\"\ntrain_length = 16\nlengths = [16]\n";
+    fs::write(&suite, text).expect("writable");
+    let [suite, library, out] = [suite, faulty(), folder.out()];
+    let arguments = [&suite, &library, &out].map(|path| path.to_string_lossy().into_owned());
+    let ran = longhaul([
+        "run",
+        &arguments[0],
+        "--plugin",
+        &arguments[1],
+        "--out",
+        &arguments[2],
+    ]);
+    ran.expect(2)
+        .complains(&["weight decay of `parity` is NaN"]);
 }
 
 #[test]
@@ -322,9 +459,9 @@ const CHECKED: &[(&str, &str)] = &[
     ("lies-about-state", "state-bytes"),
     ("nan-loss", "training"),
     ("silent-steps", "training"),
-    ("nan-in-feed", "chunks"),
-    ("short-answers", "training-feed"),
-    ("abort-in-feed", "chunks"),
+    ("nan-in-feed", "build"),
+    ("short-answers", "build"),
+    ("abort-in-feed", "build"),
     ("segfault-in-train-step", "training"),
 ];
 
@@ -350,6 +487,46 @@ fn failed_checks(fault: &str) -> Vec<(String, String)> {
     );
     let failed = lines.into_iter().filter(|(passed, _)| !passed);
     failed.map(|(_, check)| check).collect()
+}
+
+/// The output of `check` on a model with a fault, which must fail.
+fn checked(fault: &str, more: &[&str]) -> String {
+    let library = faulty();
+    let architecture = format!("faulty:fault={fault}");
+    let library = library.to_string_lossy();
+    let arguments = ["check", &architecture, "--plugin", &library];
+    longhaul([&arguments[..], more].concat()).expect(1).stdout
+}
+
+#[test]
+fn a_mistake_that_spoils_every_check_is_told_once_with_its_place() {
+    let text = checked("panic-in-build", &[]);
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(flat.matches("FAILED").count(), 1, "{text}");
+    for words in [
+        "runs on the CPU only",
+        "error in the plugin's code: panic at tests/faulty/src/fault.rs:",
+        "others skipped not run, because `build` failed",
+    ] {
+        assert!(flat.contains(words), "`{words}` is missing in: {text}");
+    }
+}
+
+#[test]
+fn a_check_that_does_not_end_is_stopped_and_named() {
+    let text = checked("hang-in-feed", &["--time-limit", "2"]);
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(flat.matches("FAILED").count(), 1, "{text}");
+    for words in ["`build` had not ended after 2 s", "--time-limit"] {
+        assert!(flat.contains(words), "`{words}` is missing in: {text}");
+    }
+}
+
+#[test]
+fn check_of_a_file_that_is_not_there_is_bad_input() {
+    longhaul(["check", "./absent.so"])
+        .expect(2)
+        .complains(&["no plugin at ./absent.so"]);
 }
 
 #[test]

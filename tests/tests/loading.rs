@@ -7,6 +7,7 @@ use longhaul_plugin_api::abi::{ABI_GENERATION, API_VERSION, TARGET};
 use longhaul_plugin_api::data::{Batch, Logits, TrainConfig};
 use longhaul_plugin_api::error::ErrorKind;
 use longhaul_plugin_api::load::LoadError;
+use longhaul_plugin_api::metadata::{DESCRIBING_FAILED, pair};
 use longhaul_tests::build::{faulty, fixture};
 use longhaul_tests::in_process::{
     LENGTH, ROWS, VOCAB, assert_says, build_model, exercise, failure, opened, refusal, sequences,
@@ -27,18 +28,21 @@ fn panics_and_bad_values_arrive_as_errors_and_the_library_stays_usable() {
     assert_eq!(panic.kind, ErrorKind::Internal);
     assert_says(
         panic.message.as_str(),
-        &["panic in `train_step`", "as asked"],
+        &["panic at tests/faulty/src/fault.rs:", "as asked"],
     );
     let loss = step("nan-loss");
     assert_eq!(loss.kind, ErrorKind::Numeric);
-    assert_says(loss.message.as_str(), &["NaN", "learning rate"]);
+    assert_says(loss.message.as_str(), &["NaN", "was not written"]);
     assert_eq!(step("out-of-memory").kind, ErrorKind::OutOfMemory);
     assert_eq!(
         refusal(build_model(module, "error-in-build")).kind,
         ErrorKind::BadOption
     );
     let panic = refusal(build_model(module, "panic-in-build"));
-    assert_says(panic.message.as_str(), &["panic in `build`"]);
+    assert_says(
+        panic.message.as_str(),
+        &["panic at tests/faulty/src/fault.rs:"],
+    );
 
     let mut model = value(build_model(module, "none"));
     let short = Batch::new(&tokens[1..], &targets, ROWS, LENGTH);
@@ -167,6 +171,8 @@ fn a_panic_while_describing_gives_an_empty_description() {
     let module = opened(&fixture("panics_describing"));
     let info = module.describe()();
     assert!(info.name.is_empty() && info.architectures.is_empty());
+    let why = pair(&info.extra, DESCRIBING_FAILED).expect("why there is none");
+    assert_says(why, &["panics_describing.rs:", "at a loss for words"]);
 }
 
 #[test]

@@ -80,7 +80,7 @@ const MUTANTS: &[Mutant] = &[
         architecture: "hawk",
         file: "src/scan.rs",
         edit: Edit::Replace("None => running.fill(0.0),", "None => {}"),
-        caught_by: &["training-feed"],
+        caught_by: &["build"],
     },
     Mutant {
         name: "lanes-by-threads",
@@ -149,7 +149,7 @@ const MUTANTS: &[Mutant] = &[
         architecture: "hawk",
         file: "src/scan.rs",
         edit: Edit::Replace("        grad_rates.fill(0.0);\n", ""),
-        caught_by: &["gradients"],
+        caught_by: &["build"],
     },
     Mutant {
         name: "late-position",
@@ -162,6 +162,30 @@ const MUTANTS: &[Mutant] = &[
             "let position = (run.position() + (block * EXACT_EVERY) as u64 + u64::from(run.position() > 0)) as f64;",
         ),
         caught_by: &["chunks"],
+    },
+    Mutant {
+        name: "overwritten-input",
+        bug: "an input's gradient is overwritten where it is to be added to, and nothing else uses that input",
+        plugin: "lstm",
+        architecture: "lstm",
+        file: "src/cpu.rs",
+        edit: Edit::Replace(
+            "let accumulate = grad.accumulate();",
+            "let accumulate = false;",
+        ),
+        caught_by: &["build"],
+    },
+    Mutant {
+        name: "lost-rows",
+        bug: "what rows of a batch leave in the gradients is lost when the next ones are computed",
+        plugin: "lstm",
+        architecture: "lstm",
+        file: "plugin-kit/src/engine/train.rs",
+        edit: Edit::Before(
+            "                    arena.prepare(program, shape, true);",
+            "                    clear(grads);\n",
+        ),
+        caught_by: &["batch-sums"],
     },
 ];
 

@@ -53,17 +53,17 @@ fn whole_records(path: &Path) -> usize {
     text.matches('\n').count() - 1
 }
 
-/// Every process that a thread of another one has started.
+/// Every process that another one has started.
 fn children(process: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process is there");
-    let lists = threads.flatten().map(|thread| {
-        let list = fs::read_to_string(thread.path().join("children"));
-        list.unwrap_or_default()
-    });
-    let ids = lists.collect::<Vec<String>>().join(" ");
-    ids.split_whitespace()
-        .filter_map(|id| id.parse().ok())
-        .collect()
+    let all = fs::read_dir("/proc").expect("readable").flatten();
+    let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |id: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit(") ").next().unwrap_or_default();
+        let field = after_name.split_whitespace().nth(1);
+        field.and_then(|parent| parent.parse::<u32>().ok())
+    };
+    ids.filter(|id| parent(id) == Some(process)).collect()
 }
 
 fn is_alive(process: u32) -> bool {
@@ -118,6 +118,23 @@ fn a_killed_run_leaves_no_worker_and_resumes_to_the_same_results() {
     for line in whole.lines() {
         assert!(after.lines().any(|kept| kept == line), "lost: {line}");
     }
+}
+
+/// A host that was stopped hears first what was said meanwhile, and its absence counts against no limit.
+#[test]
+fn a_stopped_host_goes_on_as_if_nothing_had_been() {
+    let folder = Folder::default();
+    let options = ["fault=slow-feed"];
+    let child = command(folder.run(&options, LENGTHS, &["--time-limit", "3"])).spawn();
+    let child = child.expect("the binary starts");
+    let results = folder.file("results.csv");
+    wait_until("a first record", || {
+        fs::read_to_string(&results).is_ok_and(|text| text.lines().count() > 1)
+    });
+    signal(child.id(), "STOP");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    signal(child.id(), "CONT");
+    finish(child).expect(0);
 }
 
 #[test]

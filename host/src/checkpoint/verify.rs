@@ -1,25 +1,20 @@
 //! A checkpoint's model against what other software computed from the same files: logits, loss and
 //! gradients of `expected.safetensors`. Non-finite values are counted before anything is compared.
 
+use longhaul_conformance::tolerance::{VERIFY_GRADIENT, VERIFY_LOGITS, VERIFY_LOSS, VERIFY_ZERO};
 use longhaul_plugin_api::checkpoint::CheckpointPlan;
 use longhaul_plugin_api::client::LoadedModel;
 use longhaul_plugin_api::data::{Batch, Logits};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::files::Tensors;
-use crate::checkpoint::load::{LoadError, Result, values};
-
-/// Largest error of a logit over the largest logit.
-const LOGITS: f64 = 2e-4;
-/// Largest relative error of the loss.
-const LOSS: f64 = 1e-5;
-/// Largest relative error of a gradient, by its norm.
-const GRADIENT: f64 = 1e-3;
-/// Norm below which a gradient counts as zero, over the norm of all gradients.
-const ZERO: f64 = 1e-7;
+use crate::checkpoint::load::{LoadError, Result, is_ignored, values_of};
+use crate::checkpoint::tensors::Tensors;
 
 /// What a comparison of a gradient is called.
 pub const GRADIENT_OF: &str = "gradient of";
+
+/// What stands before a tensor's name where `expected` has its gradient.
+const GRADIENT: &str = "grad.";
 
 /// One comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +34,15 @@ impl Row {
     pub fn passed(&self) -> bool {
         self.error.is_some_and(|error| error <= self.limit)
     }
+}
+
+/// All comparisons of a checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Verified {
+    /// Logits of one feed, of uneven chunks and of single steps; loss; gradients, the worst first.
+    pub rows: Vec<Row>,
+    /// Tensors of the checkpoint whose gradients the other software did not state.
+    pub without_gradient: Vec<String>,
 }
 
 /// What other software computed.
@@ -72,18 +76,21 @@ impl Expected {
             )));
         }
         let loss = tensors.doubles("loss", loss)?;
+        let [loss] = loss[..] else {
+            let what = format!("`loss` has {} values; expected 1", loss.len());
+            return Err(LoadError::Words(what));
+        };
         Ok(Self {
             rows,
             length,
             tokens: tensors.tokens("tokens", tokens)?,
             logits: tensors.doubles("logits", logits)?,
-            loss: loss.first().copied().unwrap_or(f64::NAN),
+            loss,
         })
     }
 }
 
-/// Every comparison, in order: logits of one feed, of uneven chunks and of single steps; loss;
-/// gradients, the worst first.
+/// Makes every comparison that `expected` has values for.
 ///
 /// # Errors
 /// A tensor that is missing or mis-shaped in `expected`; the plugin's.
@@ -91,7 +98,7 @@ pub fn verify(
     model: &mut LoadedModel,
     plan: &CheckpointPlan,
     expected: &Tensors,
-) -> Result<Vec<Row>> {
+) -> Result<Verified> {
     let vocab = plan.vocab as usize;
     let known = Expected::read(expected, vocab)?;
     let ways: [(&str, &[usize]); 3] = [
@@ -117,11 +124,20 @@ pub fn verify(
     rows.push(Row {
         what: "loss".to_owned(),
         error: error.is_finite().then_some(error),
-        limit: LOSS,
+        limit: VERIFY_LOSS,
         place: format!("{} against {}", report.loss, known.loss),
     });
     rows.extend(compare_gradients(model, plan, expected)?);
-    Ok(rows)
+    let tensors = plan.tensors.iter().map(|place| place.tensor.as_str());
+    let stated = |tensor: &&str| expected.get(&format!("{GRADIENT}{tensor}")).is_some();
+    let without_gradient = tensors
+        .filter(|tensor| !stated(tensor))
+        .map(str::to_owned)
+        .collect();
+    Ok(Verified {
+        rows,
+        without_gradient,
+    })
 }
 
 /// Logits `[B, T, V]` of feeding in chunks of the given lengths, repeated until the end.
@@ -152,9 +168,27 @@ fn feed(model: &LoadedModel, known: &Expected, vocab: usize, chunks: &[usize]) -
     Ok(all)
 }
 
+/// How many values on either side are not finite, in words; nothing where all are.
+fn odd_values(got: &[f32], expected: &[f64]) -> Option<String> {
+    let ours = got.iter().filter(|value| !value.is_finite()).count();
+    let theirs = expected.iter().filter(|value| !value.is_finite()).count();
+    let words = |odd: usize, all: usize, whose: &str| {
+        (odd > 0).then(|| format!("{odd} of {all} {whose} values are not finite"))
+    };
+    let ours = words(ours, got.len(), "computed");
+    let theirs = words(theirs, expected.len(), "expected");
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => Some(format!("{ours}, {theirs}")),
+        (one, other) => one.or(other),
+    }
+}
+
 fn compare_logits(what: &str, got: &[f32], known: &Expected, vocab: usize) -> Row {
-    let odd = got.iter().filter(|value| !value.is_finite()).count();
-    let largest = known.logits.iter().fold(0.0f64, |top, v| top.max(v.abs()));
+    let odd = odd_values(got, &known.logits);
+    let largest = known
+        .logits
+        .iter()
+        .fold(f64::MIN_POSITIVE, |top, v| top.max(v.abs()));
     let (mut worst, mut place) = (0.0, 0);
     for (index, (&got, exact)) in got.iter().zip(&known.logits).enumerate() {
         let error = (f64::from(got) - exact).abs() / largest;
@@ -165,18 +199,16 @@ fn compare_logits(what: &str, got: &[f32], known: &Expected, vocab: usize) -> Ro
     let position = place / vocab;
     Row {
         what: what.to_owned(),
-        error: (odd == 0 && largest.is_finite()).then_some(worst),
-        limit: LOGITS,
-        place: if odd > 0 {
-            format!("{odd} of {} are not finite", got.len())
-        } else {
+        error: odd.is_none().then_some(worst),
+        limit: VERIFY_LOGITS,
+        place: odd.unwrap_or_else(|| {
             format!(
                 "row {}, position {}, token {}",
                 position / known.length,
                 position % known.length,
                 place % vocab
             )
-        },
+        }),
     }
 }
 
@@ -188,7 +220,7 @@ fn compare_gradients(
 ) -> Result<Vec<Row>> {
     let mut pairs = Vec::new();
     for (name, found) in expected.iter() {
-        let Some(tensor) = name.strip_prefix("grad.") else {
+        let Some(tensor) = name.strip_prefix(GRADIENT) else {
             continue;
         };
         let place = plan
@@ -197,7 +229,12 @@ fn compare_gradients(
             .find(|place| place.tensor == tensor)
             .ok_or_else(|| {
                 LoadError::Words(format!(
-                    "expected.safetensors has `{name}`, and the checkpoint has no tensor `{tensor}`"
+                    "expected.safetensors has `{name}`, and `{tensor}` {}",
+                    if is_ignored(plan, tensor) {
+                        "is no parameter of its own by this config: it is tied to another or computed"
+                    } else {
+                        "is no tensor of a checkpoint of this config"
+                    }
                 ))
             })?;
         let exact = expected.doubles(name, found)?;
@@ -208,11 +245,11 @@ fn compare_gradients(
             .ok_or_else(|| LoadError::Words(format!("no parameter `{}`", place.parameter)))?;
         let gradient = model.read_gradient(index)?;
         let start = place.offset as usize;
-        if exact.len() != values(place) {
+        if exact.len() as u64 != values_of(place) {
             return Err(LoadError::Words(format!(
                 "`{name}` has {} values; expected {}",
                 exact.len(),
-                values(place)
+                values_of(place)
             )));
         }
         pairs.push((
@@ -228,25 +265,19 @@ fn compare_gradients(
             .map(|(_, _, exact)| norm(exact))
             .collect::<Vec<_>>(),
     );
+    let least = (VERIFY_ZERO * total).max(f64::MIN_POSITIVE);
     let mut rows: Vec<Row> = pairs
         .iter()
         .map(|(tensor, got, exact)| {
-            let odd = got.iter().filter(|value| !value.is_finite()).count();
-            let difference: Vec<f64> = got
-                .iter()
-                .zip(exact)
-                .map(|(&g, e)| f64::from(g) - e)
-                .collect();
-            let error = norm(&difference) / norm(exact).max(ZERO * total);
+            let odd = odd_values(got, exact);
+            let pairs = got.iter().zip(exact);
+            let difference: Vec<f64> = pairs.map(|(&g, e)| f64::from(g) - e).collect();
+            let error = norm(&difference) / norm(exact).max(least);
             Row {
                 what: GRADIENT_OF.to_owned(),
-                error: (odd == 0 && error.is_finite()).then_some(error),
-                limit: GRADIENT,
-                place: if odd > 0 {
-                    format!("{tensor}: {odd} values are not finite")
-                } else {
-                    tensor.clone()
-                },
+                error: (odd.is_none() && error.is_finite()).then_some(error),
+                limit: VERIFY_GRADIENT,
+                place: odd.map_or_else(|| tensor.clone(), |odd| format!("{tensor}: {odd}")),
             }
         })
         .collect();

@@ -1,6 +1,6 @@
 //! `longhaul bench`: the speed of a model, timed in a worker of its own; one JSON line.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::data::{Batch, Logits, TrainConfig};
@@ -8,11 +8,14 @@ use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{ArchSpec, ModelSize};
-use crate::catalogue::{Catalogue, run_worker};
+use crate::catalogue::Catalogue;
 use crate::cli::{BenchArgs, BenchMode};
 use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED};
+use crate::launch::{Limits, ask};
+use crate::memory::{self, Purpose};
+use crate::worker::CHUNK;
 
 /// Tokens read before single steps are timed.
 const PROMPT: usize = 64;
@@ -39,7 +42,7 @@ pub struct BenchJob {
 
 /// What it answers: the command's one line.
 #[derive(Debug, Serialize, Deserialize)]
-struct BenchResult {
+pub struct BenchResult {
     architecture: String,
     options: String,
     mode: String,
@@ -65,11 +68,6 @@ struct BenchResult {
 /// An unknown architecture or task; a model that cannot be built or run.
 pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
     let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
-    if args.batch == 0 || args.length == 0 || args.threads == 0 || args.vocab == 0 {
-        return Err(CommandError::usage(
-            "--batch, --length, --threads and --vocab are at least 1",
-        ));
-    }
     let mut vocab = args.vocab;
     if let Some(task) = &args.task {
         let task = parse_task(task).map_err(CommandError::usage)?;
@@ -93,6 +91,21 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         layers: args.layers,
         max_train_length: (args.length + PROMPT) as u64,
     };
+    let purpose = match args.mode {
+        BenchMode::Train => Purpose::Training {
+            batch: args.batch,
+            length: args.length,
+        },
+        BenchMode::Feed | BenchMode::Step => Purpose::Reading,
+    };
+    if device::kind(&device) == "cpu" {
+        let built = ModelSize {
+            d_model: spec.d_model.unwrap_or(size.d_model),
+            layers: spec.layers.unwrap_or(size.layers),
+            ..size
+        };
+        memory::check(built, None, purpose, None).map_err(CommandError::usage)?;
+    }
     let job = BenchJob {
         spec,
         mode: format!("{:?}", args.mode).to_lowercase(),
@@ -104,20 +117,17 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         task: args.task.clone(),
         seconds: args.seconds,
     };
-    let job = serde_json::to_value(job).expect("plain data");
-    let limit = Duration::from_secs_f64(600.0 + 20.0 * args.seconds);
-    let line = run_worker("bench", &job, limit).map_err(|message| CommandError {
-        code: FAILED,
-        message,
-    })?;
+    let limits = Limits::of_time((600.0 + 20.0 * args.seconds) as u64);
+    let result: BenchResult = ask("bench", &job, &limits).map_err(|error| error.or_code(FAILED))?;
+    let line = serde_json::to_string(&result).expect("plain data");
     print(&format!("{line}\n")).map(|()| 0)
 }
 
-/// The worker's side: builds, warms up, times, and gives the line.
+/// The worker's side: builds, warms up, and times.
 ///
 /// # Errors
 /// The plugin's.
-pub fn work(job: &BenchJob) -> Result<String, CommandError> {
+pub fn work(job: &BenchJob) -> Result<BenchResult, CommandError> {
     let failed = |error: ClientError| CommandError {
         code: FAILED,
         message: error.to_string(),
@@ -165,7 +175,7 @@ pub fn work(job: &BenchJob) -> Result<String, CommandError> {
         state_bytes,
         peak_memory_bytes: crate::machine::peak_memory(),
     };
-    Ok(serde_json::to_string(&result).expect("plain data"))
+    Ok(result)
 }
 
 /// Calls until both the least time and the fewest repetitions are reached; the first call is not
@@ -255,15 +265,33 @@ fn fill(
 
 type Timing = (Vec<f64>, usize, Option<u64>);
 
+/// Tokens of a feed: as many as an evaluation feeds at once. The same ones come again and again, so that
+/// memory is the model's and not the length's.
+fn chunk_of(job: &BenchJob) -> (usize, Vec<u32>) {
+    let chunk = job.length.min(CHUNK);
+    (chunk, random_tokens(job.batch * chunk, job.size.vocab))
+}
+
 fn time_feeding(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientError> {
-    let tokens = random_tokens(job.batch * job.length, job.size.vocab);
+    let (chunk, tokens) = chunk_of(job);
+    let vocab = job.size.vocab as usize;
     let mut session = model.new_session(job.batch)?;
     let mut state = 0;
     let times = collect(job.seconds, || {
         session.reset()?;
         let begin = Instant::now();
-        let batch = Batch::new(&tokens, &[], job.batch, job.length);
-        session.feed(batch, Logits::Last, job.size.vocab as usize)?;
+        let mut left = job.length;
+        while left > 0 {
+            let length = left.min(chunk);
+            left -= length;
+            let wanted = if left == 0 {
+                Logits::Last
+            } else {
+                Logits::None
+            };
+            let tokens = &tokens[..job.batch * length];
+            session.feed(Batch::new(tokens, &[], job.batch, length), wanted, vocab)?;
+        }
         let time = begin.elapsed().as_secs_f64();
         state = session.state_bytes();
         Ok(time)
@@ -274,7 +302,7 @@ fn time_feeding(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientErr
 fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientError> {
     let vocab = job.size.vocab as usize;
     let prompt = random_tokens(job.batch * PROMPT, job.size.vocab);
-    let tokens = random_tokens(job.batch * job.length, job.size.vocab);
+    let (_, tokens) = chunk_of(job);
     let mut session = model.new_session(job.batch)?;
     let mut state = 0;
     let times = collect(job.seconds, || {
@@ -285,8 +313,8 @@ fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientEr
             vocab,
         )?;
         let begin = Instant::now();
-        for step in 0..job.length {
-            let step = &tokens[step * job.batch..][..job.batch];
+        let steps = tokens.chunks_exact(job.batch).cycle();
+        for step in steps.take(job.length) {
             session.feed(Batch::new(step, &[], job.batch, 1), Logits::Last, vocab)?;
         }
         let time = begin.elapsed().as_secs_f64();

@@ -1,28 +1,28 @@
 //! `longhaul check`: the conformance suite on a library, each check in a worker of its own, so that a
 //! crash is a failed check and the others still run.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use longhaul_conformance::{CHECKS, Check, Outcome, Subject};
+use longhaul_conformance::{CHECKS, Check, FIRST, Outcome, Subject};
 use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_plugin_api::metadata::OptionValue;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{ArchSpec, Value};
-use crate::catalogue::{Catalogue, Plugin, run_worker};
+use crate::catalogue::{Catalogue, describe_within};
 use crate::cli::CheckArgs;
 use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED, OK};
+use crate::launch::{AskError, Limits, ask};
 use crate::table::columns;
-
-/// Longest that one check may take.
-const LIMIT: Duration = Duration::from_secs(300);
+use crate::text;
 
 /// What a worker is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CheckJob {
+    #[serde(with = "crate::path_text")]
     library: PathBuf,
     architecture: String,
     values: Vec<(String, Value)>,
@@ -32,7 +32,7 @@ pub struct CheckJob {
 
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
-struct CheckResult {
+pub struct CheckResult {
     architecture: String,
     check: String,
     passed: bool,
@@ -40,7 +40,21 @@ struct CheckResult {
     #[serde(default)]
     skipped: bool,
     worst: Option<f64>,
+    #[serde(deserialize_with = "text::as_block")]
     detail: String,
+}
+
+impl CheckResult {
+    fn new(architecture: &str, check: &str, outcome: Outcome) -> Self {
+        Self {
+            architecture: architecture.to_owned(),
+            check: check.to_owned(),
+            passed: outcome.passed,
+            skipped: outcome.skipped,
+            worst: outcome.worst.filter(|worst| worst.is_finite()),
+            detail: outcome.detail,
+        }
+    }
 }
 
 /// Checks a library's architectures, or one with options.
@@ -63,6 +77,23 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         )));
     }
     let specs = subjects(args)?;
+    require_known(args, &specs)?;
+    let mut failed = 0;
+    for spec in &specs {
+        spec.runs_on(device::kind(&device))
+            .map_err(CommandError::usage)?;
+        failed += check_one(spec, &wanted, args, &device)?;
+    }
+    if failed > 0 {
+        let checks = if failed == 1 { "check" } else { "checks" };
+        tracing::error!("{failed} {checks} failed");
+        return Ok(FAILED);
+    }
+    Ok(OK)
+}
+
+/// Refuses to leave out what there is not.
+fn require_known(args: &CheckArgs, specs: &[ArchSpec]) -> Result<(), CommandError> {
     for word in &args.skip {
         let known = word.split_once('/').is_some_and(|(architecture, check)| {
             specs.iter().any(|spec| spec.architecture == architecture)
@@ -75,72 +106,136 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
             )));
         }
     }
-    let mut failed = 0;
-    for spec in &specs {
-        let kind = device::kind(&device);
-        spec.runs_on(kind).map_err(CommandError::usage)?;
-        if !args.json {
+    Ok(())
+}
+
+/// Runs the checks on an architecture, and prints each when it has ended; returns how many failed.
+fn check_one(
+    spec: &ArchSpec,
+    wanted: &[&Check],
+    args: &CheckArgs,
+    device: &str,
+) -> Result<usize, CommandError> {
+    let mut report = Report::new(spec, args.json)?;
+    for check in wanted {
+        let whole = format!("{}/{}", spec.architecture, check.name);
+        if args.skip.contains(&whole) {
+            continue;
+        }
+        let result = if report.failed.iter().any(|(name, _)| *name == FIRST) {
+            CheckResult::new(
+                &spec.architecture,
+                check.name,
+                longhaul_conformance::not_run(),
+            )
+        } else {
+            report.begin(check.name);
+            run_one(spec, check.name, device, args.time_limit)?
+        };
+        report.end(check, &result)?;
+    }
+    report.finish()
+}
+
+/// What is printed of an architecture's checks, as they end.
+struct Report {
+    json: bool,
+    /// Whether the check that runs is named on the terminal.
+    is_terminal: bool,
+    /// Checks that failed, with what was wrong.
+    failed: Vec<(&'static str, String)>,
+    not_run: usize,
+}
+
+impl Report {
+    fn new(spec: &ArchSpec, json: bool) -> Result<Self, CommandError> {
+        if !json {
+            let only = match spec.devices.as_slice() {
+                [cpu] if cpu == "cpu" => ", runs on the CPU only",
+                _ => "",
+            };
             print(&format!(
-                "{} ({} {}, {})\n",
+                "{} ({} {}, {}){only}\n{}",
                 spec.text(),
                 spec.plugin,
                 spec.plugin_version,
-                spec.library.display()
+                spec.library.display(),
+                row("check", "result", "worst", "what or where")
             ))?;
         }
-        let mut rows = vec![
-            ["  check", "result", "worst", "what or where"]
-                .map(str::to_owned)
-                .to_vec(),
-        ];
-        let is_skipped = |check: &&&Check| {
-            let whole = format!("{}/{}", spec.architecture, check.name);
-            args.skip.contains(&whole)
+        Ok(Self {
+            json,
+            is_terminal: !json && std::io::stderr().is_terminal(),
+            failed: Vec::new(),
+            not_run: 0,
+        })
+    }
+
+    fn begin(&self, name: &str) {
+        if self.is_terminal {
+            eprint!("  {name} ...");
+        }
+    }
+
+    fn end(&mut self, check: &Check, result: &CheckResult) -> Result<(), CommandError> {
+        if self.is_terminal {
+            eprint!("\r\x1b[2K");
+        }
+        let as_before = self
+            .failed
+            .iter()
+            .find(|(_, detail)| !result.passed && *detail == result.detail)
+            .map(|(name, _)| format!("as {name}"));
+        if !result.passed {
+            self.failed.push((check.name, result.detail.clone()));
+        }
+        if self.json {
+            let line = serde_json::to_string(result).expect("plain data");
+            return print(&format!("{line}\n"));
+        }
+        if result.skipped && result.detail == longhaul_conformance::not_run().detail {
+            self.not_run += 1;
+            return Ok(());
+        }
+        let word = match (result.passed, result.skipped) {
+            (true, false) => "ok",
+            (true, true) => "skipped",
+            (false, _) => "FAILED",
         };
-        for check in wanted.iter().filter(|check| !is_skipped(check)) {
-            let result = run_one(spec, check.name, &device);
-            failed += usize::from(!result.passed);
-            if args.json {
-                print(&format!(
-                    "{}\n",
-                    serde_json::to_string(&result).expect("plain data")
-                ))?;
-                continue;
-            }
-            let what = if result.passed {
-                check.what.to_owned()
-            } else {
-                result.detail.clone()
-            };
-            let what = if result.passed && !result.detail.is_empty() {
-                format!("{what} ({})", result.detail)
-            } else {
-                what
-            };
-            rows.push(vec![
-                format!("  {}", check.name),
-                match (result.passed, result.skipped) {
-                    (true, false) => "ok",
-                    (true, true) => "skipped",
-                    (false, _) => "FAILED",
-                }
-                .to_owned(),
-                result
-                    .worst
-                    .map_or_else(String::new, |worst| format!("{worst:.1e}")),
-                what,
-            ]);
-        }
-        if !args.json {
-            print(&format!("{}\n", columns(&rows)))?;
-        }
+        let worst = result.worst.map(|worst| format!("{worst:.1e}"));
+        let what = match (result.passed && !result.skipped, result.detail.as_str()) {
+            (true, "") => check.what.to_owned(),
+            (true, detail) => format!("{} ({detail})", check.what),
+            (false, detail) => as_before.unwrap_or_else(|| detail.to_owned()),
+        };
+        let worst = worst.unwrap_or_default();
+        print(&row(check.name, word, &worst, &what))
     }
-    if failed > 0 {
-        let checks = if failed == 1 { "check" } else { "checks" };
-        tracing::error!("{failed} {checks} failed");
-        return Ok(FAILED);
+
+    /// Says how many were not run; returns how many failed.
+    fn finish(self) -> Result<usize, CommandError> {
+        if self.not_run > 0 {
+            let others = format!("{} others", self.not_run);
+            let why = longhaul_conformance::not_run().detail;
+            print(&row(&others, "skipped", "", &why))?;
+        }
+        if !self.json {
+            print("\n")?;
+        }
+        Ok(self.failed.len())
     }
-    Ok(OK)
+}
+
+/// A row of the table; its columns are as wide as they can be, because later rows are not known yet.
+fn row(check: &str, result: &str, worst: &str, what: &str) -> String {
+    let widest = CHECKS.iter().map(|check| check.name.len()).max();
+    let cells = vec![
+        format!("  {check:width$}", width = widest.unwrap_or(0)),
+        format!("{result:7}"),
+        format!("{worst:7}"),
+        what.to_owned(),
+    ];
+    columns(&[cells])
 }
 
 fn is_wanted(check: &Check, args: &CheckArgs) -> bool {
@@ -150,16 +245,27 @@ fn is_wanted(check: &Check, args: &CheckArgs) -> bool {
 fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
     let path = Path::new(&args.subject);
     let is_file = path.extension().is_some_and(|extension| extension == "so") || path.is_file();
+    if is_file && !path.exists() {
+        return Err(CommandError::usage(format!(
+            "no plugin at {}: check the path, or build the plugin first",
+            path.display()
+        )));
+    }
     if !is_file {
         let catalogue = Catalogue::scan(&args.plugins)?;
         return Ok(vec![ArchSpec::parse(&args.subject, &catalogue)?]);
     }
-    let job = serde_json::json!({ "library": path });
-    let line = run_worker("describe", &job, LIMIT).map_err(|reason| CommandError {
-        code: FAILED,
-        message: reason,
+    let plugin = describe_within(path, args.time_limit).map_err(|error| match error {
+        AskError::TimedOut(seconds) => CommandError {
+            code: FAILED,
+            message: format!(
+                "{} had not described itself after {seconds} s: for that a model of each architecture is recorded, \
+                 so look for an endless loop in `forward`",
+                path.display(),
+            ),
+        },
+        error => error.or_code(FAILED),
     })?;
-    let plugin: Plugin = serde_json::from_str(&line).map_err(CommandError::usage)?;
     let names: Vec<String> = plugin
         .architectures
         .iter()
@@ -174,7 +280,16 @@ fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
         .collect()
 }
 
-fn run_one(spec: &ArchSpec, check: &str, device: &str) -> CheckResult {
+/// Runs one check in a worker; one that does not end is a failed check.
+///
+/// # Errors
+/// Ctrl-C.
+fn run_one(
+    spec: &ArchSpec,
+    check: &str,
+    device: &str,
+    seconds: u64,
+) -> Result<CheckResult, CommandError> {
     let job = CheckJob {
         library: spec.library.clone(),
         architecture: spec.architecture.clone(),
@@ -182,24 +297,24 @@ fn run_one(spec: &ArchSpec, check: &str, device: &str) -> CheckResult {
         check: check.to_owned(),
         device: device.to_owned(),
     };
-    let job = serde_json::to_value(job).expect("plain data");
-    let answer = run_worker("check", &job, LIMIT)
-        .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()));
-    answer.unwrap_or_else(|reason| CheckResult {
-        architecture: spec.architecture.clone(),
-        check: check.to_owned(),
-        passed: false,
-        skipped: false,
-        worst: None,
-        detail: reason,
-    })
+    let reason = match ask("check", &job, &Limits::of_time(seconds)) {
+        Ok(result) => return Ok(result),
+        Err(error @ AskError::Interrupted) => return Err(error.or_code(FAILED)),
+        Err(AskError::TimedOut(seconds)) => format!(
+            "`{check}` had not ended after {seconds} s, and was stopped: an endless loop, or more work than fits \
+             into --time-limit"
+        ),
+        Err(lost) => lost.to_string(),
+    };
+    let outcome = Outcome::fail(None, reason);
+    Ok(CheckResult::new(&spec.architecture, check, outcome))
 }
 
-/// The worker's side: one check, one JSON line.
+/// The worker's side: one check.
 ///
 /// # Errors
 /// A library that cannot be opened.
-pub fn work(job: CheckJob) -> Result<String, CommandError> {
+pub fn work(job: CheckJob) -> Result<CheckResult, CommandError> {
     let plugin = LoadedPlugin::open(&job.library, crate::logging::plugin_log)
         .map_err(CommandError::usage)?;
     let info = plugin.info().clone();
@@ -233,20 +348,6 @@ pub fn work(job: CheckJob) -> Result<String, CommandError> {
         Box::new(move |config| plugin.build(config)),
     )
     .on(device::named(&job.device, 1));
-    let Outcome {
-        passed,
-        skipped,
-        worst,
-        detail,
-    } = (check.run)(&subject);
-    let worst = worst.filter(|worst| worst.is_finite());
-    let result = CheckResult {
-        architecture: job.architecture,
-        check: job.check,
-        passed,
-        skipped,
-        worst,
-        detail,
-    };
-    Ok(serde_json::to_string(&result).expect("plain data"))
+    let outcome = (check.run)(&subject);
+    Ok(CheckResult::new(&job.architecture, check.name, outcome))
 }

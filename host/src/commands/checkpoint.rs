@@ -2,32 +2,46 @@
 //! values runs in a worker.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::did_you_mean;
-use crate::catalogue::{Catalogue, run_worker};
-use crate::checkpoint::files::{Folder, Tensors};
-use crate::checkpoint::load::{LoadError, Understood};
-use crate::checkpoint::verify::{GRADIENT_OF, Row, verify};
+use crate::catalogue::{Catalogue, Plugin};
+use crate::checkpoint::config::Config;
+use crate::checkpoint::files::Folder;
+use crate::checkpoint::load::{Library, LoadError, Understood};
+use crate::checkpoint::tensors::Tensors;
+use crate::checkpoint::verify::{GRADIENT_OF, Row, Verified, verify};
 use crate::cli::{CheckpointArgs, CheckpointCommand, FolderArgs, VerifyArgs};
 use crate::commands::{devices, print};
 use crate::device::{self, Devices};
-use crate::exit::{CommandError, FAILED, OK};
+use crate::exit::{CommandError, FAILED, OK, USAGE};
+use crate::find::did_you_mean;
+use crate::launch::{self, Limits};
 use crate::table::columns;
 
-/// Longest that a worker may take.
-const LIMIT: Duration = Duration::from_secs(3600);
+/// Longest that a worker may take, in seconds of its own.
+const LIMIT: u64 = 3600;
 
 /// What a worker is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CheckpointJob {
+    #[serde(with = "crate::path_text")]
     folder: PathBuf,
+    #[serde(with = "crate::path_text")]
     library: PathBuf,
-    /// Device to verify it on, if it is to be verified.
-    verify_on: Option<String>,
+    asked: Asked,
     threads: u32,
+}
+
+/// What of a checkpoint is wanted beside its description.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Asked {
+    /// Nothing.
+    Description,
+    /// The hash of its config and weights.
+    Hash,
+    /// That it is verified on this device.
+    Verify(String),
 }
 
 /// What it answers.
@@ -50,7 +64,10 @@ pub struct Answer {
     state_growth: String,
     /// Bytes of state a row after 1024 tokens.
     state_bytes: u64,
-    rows: Vec<Row>,
+    /// Hash of config and weights, where it was asked for.
+    pub sha256: Option<String>,
+    verified: Option<Verified>,
+    warnings: Vec<String>,
 }
 
 /// Carries out the command.
@@ -66,7 +83,7 @@ pub fn run(args: &CheckpointArgs) -> Result<u8, CommandError> {
 }
 
 fn inspect(args: &FolderArgs) -> Result<u8, CommandError> {
-    let answer = ask(args, None)?;
+    let answer = ask(args, Asked::Description)?;
     print(&described(args, &answer))?;
     Ok(OK)
 }
@@ -74,11 +91,22 @@ fn inspect(args: &FolderArgs) -> Result<u8, CommandError> {
 fn verify_folder(args: &VerifyArgs) -> Result<u8, CommandError> {
     let device = Devices::parse_one(&args.device).map_err(CommandError::usage)?;
     devices::require_one(&device).map_err(CommandError::usage)?;
-    let answer = ask(&args.folder, Some(device))?;
+    let answer = ask(&args.folder, Asked::Verify(device))?;
     print(&described(&args.folder, &answer))?;
-    let failed = answer.rows.iter().filter(|row| !row.passed()).count();
-    let (gradients, others): (Vec<&Row>, Vec<&Row>) =
-        answer.rows.iter().partition(|row| row.what == GRADIENT_OF);
+    let verified = answer.verified.unwrap_or_default();
+    print(&compared(&verified))?;
+    Ok(match verified.rows.iter().all(Row::passed) {
+        true => OK,
+        false => FAILED,
+    })
+}
+
+/// The table of comparisons, and below it what was compared and how that went.
+fn compared(verified: &Verified) -> String {
+    let (gradients, others): (Vec<&Row>, Vec<&Row>) = verified
+        .rows
+        .iter()
+        .partition(|row| row.what == GRADIENT_OF);
     let mut table = vec![row_of("compared", "result", "error", "limit", "where")];
     table.extend(others.iter().map(|row| verdict(row)));
     // The worst gradients, and every one that failed.
@@ -88,19 +116,37 @@ fn verify_folder(args: &VerifyArgs) -> Result<u8, CommandError> {
             .filter(shown)
             .map(|index| verdict(gradients[index])),
     );
-    print(&columns(&table))?;
-    let worst = gradients.first().and_then(|row| row.error);
-    let worst = worst.map_or_else(|| "not finite".to_owned(), |worst| format!("{worst:.1e}"));
-    print(&format!(
-        "\n{} gradients, the worst {worst}. {}\n",
-        gradients.len(),
-        if failed == 0 {
-            "All within their limits.".to_owned()
-        } else {
-            format!("{failed} comparisons FAILED.")
+    let failed = verified.rows.iter().filter(|row| !row.passed()).count();
+    let result = match failed {
+        0 => "All within their limits.".to_owned(),
+        1 => "1 comparison FAILED.".to_owned(),
+        failed => format!("{failed} comparisons FAILED."),
+    };
+    let without = &verified.without_gradient;
+    let tensors = gradients.len() + without.len();
+    let what = match (gradients.first(), without.as_slice()) {
+        (None, _) => format!(
+            "Logits and loss were compared. No gradient was: expected.safetensors has none of {tensors}."
+        ),
+        (Some(worst), missing) => {
+            let worst = worst
+                .error
+                .map_or_else(|| "not finite".to_owned(), |worst| format!("{worst:.1e}"));
+            let missing = match missing {
+                [] => String::new(),
+                [one] => format!(" expected.safetensors has none for {one}."),
+                [first, ..] => format!(
+                    " expected.safetensors has none for {} tensors: {first}, ..",
+                    missing.len()
+                ),
+            };
+            format!(
+                "Logits, loss and {} of {tensors} gradients were compared, the worst gradient {worst}.{missing}",
+                gradients.len()
+            )
         }
-    ))?;
-    Ok(if failed == 0 { OK } else { FAILED })
+    };
+    format!("{}\n{what} {result}\n", columns(&table))
 }
 
 fn row_of(what: &str, result: &str, error: &str, limit: &str, place: &str) -> Vec<String> {
@@ -157,49 +203,53 @@ fn described(args: &FolderArgs, answer: &Answer) -> String {
 }
 
 /// Has a worker look at a checkpoint.
-fn ask(args: &FolderArgs, verify_on: Option<String>) -> Result<Answer, CommandError> {
-    let folder = Folder::open(&args.folder).map_err(CommandError::usage)?;
+fn ask(args: &FolderArgs, asked: Asked) -> Result<Answer, CommandError> {
+    let config = Config::read(&args.folder).map_err(CommandError::usage)?;
     let catalogue = Catalogue::scan(&args.plugins)?;
-    let library = library_for(&folder, &catalogue)?;
-    ask_library(args, library, verify_on)
+    let library = library_for(&config, &catalogue)?;
+    ask_library(args, library, asked)
 }
 
-/// Has a worker look at a checkpoint with this library.
+/// Has a worker look at a checkpoint with this library, and says what the user should know.
 ///
 /// # Errors
 /// Whatever does not fit.
 pub fn ask_library(
     args: &FolderArgs,
     library: PathBuf,
-    verify_on: Option<String>,
+    asked: Asked,
 ) -> Result<Answer, CommandError> {
     let job = CheckpointJob {
         folder: args.folder.clone(),
         library,
-        verify_on,
+        asked,
         threads: args.threads.max(1),
     };
-    let job = serde_json::to_value(job).expect("plain data");
-    let line = run_worker("checkpoint", &job, LIMIT).map_err(CommandError::usage)?;
-    serde_json::from_str(&line).map_err(CommandError::usage)
+    let answer: Answer = launch::ask("checkpoint", &job, &Limits::of_time(LIMIT))
+        .map_err(|error| error.or_code(USAGE))?;
+    for warning in &answer.warnings {
+        tracing::warn!("{}: {warning}", args.folder.display());
+    }
+    Ok(answer)
 }
 
 /// The plugin that reads a checkpoint of this `model_type`.
 ///
 /// # Errors
 /// None, with those that can be read; two.
-pub fn library_for(folder: &Folder, catalogue: &Catalogue) -> Result<PathBuf, CommandError> {
-    let mut readers = catalogue
-        .plugins
-        .iter()
-        .filter(|plugin| plugin.model_types.contains(&folder.model_type));
+pub fn library_for(config: &Config, catalogue: &Catalogue) -> Result<PathBuf, CommandError> {
+    let reads = |plugin: &&Plugin| plugin.model_types.contains(&config.model_type);
+    let readers = || catalogue.plugins.iter().filter(reads);
+    // As for architectures, a file that the user names comes before what lies beside the program.
+    let first = readers().map(|plugin| plugin.place).min();
+    let mut readers = readers().filter(|plugin| Some(plugin.place) == first);
     match (readers.next(), readers.next()) {
         (Some(plugin), None) => Ok(plugin.path.clone()),
         (Some(first), Some(second)) => Err(CommandError::usage(format!(
-            "{} and {} both read checkpoints of model_type `{}`; move one away",
+            "{} and {} both read checkpoints of model_type `{}`; name the one that is meant with --plugin",
             first.path.display(),
             second.path.display(),
-            folder.model_type
+            config.model_type
         ))),
         (None, _) => {
             let mut known: Vec<&str> = catalogue
@@ -210,8 +260,8 @@ pub fn library_for(folder: &Folder, catalogue: &Catalogue) -> Result<PathBuf, Co
             known.sort_unstable();
             Err(CommandError::usage(format!(
                 "no plugin reads checkpoints of model_type `{}`{}; there are plugins for {}",
-                folder.model_type,
-                did_you_mean(&folder.model_type, known.iter().copied()),
+                config.model_type,
+                did_you_mean(&config.model_type, known.iter().copied()),
                 known.join(", ")
             )))
         }
@@ -222,29 +272,32 @@ pub fn library_for(folder: &Folder, catalogue: &Catalogue) -> Result<PathBuf, Co
 ///
 /// # Errors
 /// Whatever does not fit.
-pub fn work(job: &CheckpointJob) -> Result<String, CommandError> {
-    let answer = look(job).map_err(|error| CommandError {
+pub fn work(job: &CheckpointJob) -> Result<Answer, CommandError> {
+    look(job).map_err(|error| CommandError {
         code: FAILED,
         message: error.to_string(),
-    })?;
-    Ok(serde_json::to_string(&answer).expect("plain data"))
+    })
 }
 
 fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {
     let folder = Folder::open(&job.folder)?;
-    let understood = Understood::ask(&folder, &job.library)?;
-    let device = device::named(job.verify_on.as_deref().unwrap_or("cpu"), job.threads);
-    let mut model = understood.build(&folder, device)?;
-    let rows = if job.verify_on.is_some() {
-        let expected = expected_file(&job.folder);
-        let expected = Tensors::open_files(vec![expected])?;
-        verify(&mut model, &understood.plan, &expected)?
-    } else {
-        Vec::new()
+    let library = Library::open(&job.library)?;
+    let mut understood = Understood::ask(folder, &library)?;
+    let device = match &job.asked {
+        Asked::Verify(device) => device.as_str(),
+        _ => "cpu",
     };
-    let plan = &understood.plan;
+    let mut model = understood.build(device::named(device, job.threads))?;
+    let Understood { folder, plan, .. } = &understood;
+    let verified = match &job.asked {
+        Asked::Verify(_) => {
+            let expected = Tensors::open_files(vec![expected_file(&job.folder)])?;
+            Some(verify(&mut model, plan, &expected)?)
+        }
+        _ => None,
+    };
     Ok(Answer {
-        model_type: folder.model_type.clone(),
+        model_type: folder.config.model_type.clone(),
         architecture: understood.spec.text(),
         vocab: plan.vocab,
         d_model: plan.d_model,
@@ -255,7 +308,9 @@ fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {
         parameters: model.parameter_values(),
         state_growth: model.state_growth().name().to_owned(),
         state_bytes: model.declared_state_bytes(1024),
-        rows,
+        sha256: matches!(job.asked, Asked::Hash).then(|| folder.sha256()),
+        verified,
+        warnings: understood.warnings,
     })
 }
 

@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use longhaul_tasks::parse_task;
-use sha2::{Digest, Sha256};
 
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
-use crate::checkpoint::files::Folder;
+use crate::checkpoint::config::Config;
 use crate::cli::{CheckpointEvalArgs, FolderArgs};
-use crate::commands::checkpoint::{Answer, ask_library, library_for};
-use crate::exit::CommandError;
+use crate::commands::checkpoint::{Answer, Asked, ask_library, library_for};
+use crate::commands::print;
+use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
@@ -19,6 +19,7 @@ use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::plan::{
     Checkpoint, Plan, Planned, Unit, check_length, environment, file_word, run_id,
 };
+use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag, works};
 
 /// Runs the command.
@@ -74,6 +75,10 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
         memory_bytes: resources.memory_bytes,
     };
     let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
+    if args.dry_run {
+        let text = preview(&plan.units, false, &args.out, &resources);
+        return print(&text).map(|()| OK).map_err(RunError::Command);
+    }
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&args.out, &plan, &manifest, args.resume)?;
     let (units, retry) = (plan.units.as_slice(), args.retry_failed);
@@ -125,14 +130,15 @@ impl Known {
         threads: u32,
     ) -> Result<Self, RunError> {
         let usage = |error: &dyn std::fmt::Display| RunError::Input(error.to_string());
-        let folder = Folder::open(path).map_err(|error| usage(&error))?;
-        let library = library_for(&folder, catalogue).map_err(RunError::Command)?;
+        let config = Config::read(path).map_err(|error| usage(&error))?;
+        let library = library_for(&config, catalogue).map_err(RunError::Command)?;
         let asked = FolderArgs {
             folder: path.to_owned(),
             threads,
             plugins: args.plugins.clone(),
         };
-        let answer = ask_library(&asked, library.clone(), None).map_err(RunError::Command)?;
+        let answer =
+            ask_library(&asked, library.clone(), Asked::Hash).map_err(RunError::Command)?;
         let own = Catalogue {
             plugins: catalogue
                 .plugins
@@ -143,14 +149,7 @@ impl Known {
         };
         let mut spec = ArchSpec::parse(&answer.architecture, &own).map_err(RunError::Command)?;
         (spec.d_model, spec.layers) = (Some(answer.d_model), Some(answer.layers));
-        let mut hash = Sha256::new();
-        hash.update(folder.config.as_bytes());
-        folder.tensors.add_to_hash(&mut hash);
-        let sha256 = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let sha256 = answer.sha256.clone().unwrap_or_default();
         let stated = usize::try_from(answer.max_length).ok();
         let checkpoint = Checkpoint {
             name,

@@ -1,8 +1,8 @@
 //! `longhaul eval`: the saved models of a run, read again at other lengths, without training. Records
 //! go into the same folder.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use longhaul_results::Split;
@@ -10,13 +10,15 @@ use longhaul_results::Split;
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
 use crate::cli::EvalArgs;
+use crate::commands::print;
 use crate::device;
-use crate::exit::CommandError;
+use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{Manifest, differences};
 use crate::run::plan::{Environment, Evaluation, Unit, check_length, environment};
+use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag, works};
 
 /// Runs the command.
@@ -47,18 +49,30 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             args.run.display()
         )));
     }
-    let chosen = choose(&manifest.units, args)?;
+    let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
+    let chosen = choose(&manifest.units, args, &catalogue)?;
     for unit in &chosen {
         let task = longhaul_tasks::recorded_task(&unit.task, &unit.task_options)?;
         lengths
             .iter()
             .try_for_each(|&length| check_length(task.as_ref(), length))?;
     }
-    let time_s = args.time_limit.unwrap_or(manifest.limits.time_s);
+    let time_s = args.time_limit.or(manifest.limits.time_s);
     let memory = (args.memory_limit.as_deref(), None);
     let resources = Resources::new(&args.device, args.jobs, args.threads, time_s, memory)?;
     same_environment(&manifest, resources.devices.kind(), &args.run)?;
-    let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
+    if args.dry_run {
+        let units: Vec<Unit> = chosen
+            .into_iter()
+            .map(|unit| Unit {
+                lengths: lengths.clone(),
+                samples: args.samples.unwrap_or(unit.samples),
+                ..unit
+            })
+            .collect();
+        let text = preview(&units, false, &args.run, &resources);
+        return print(&text).map(|()| OK).map_err(RunError::Command);
+    }
     let interrupt = interrupt_flag()?;
     let (mut folder, manifest) = RunFolder::existing(&args.run)?;
     let architectures = resolved(&chosen, &catalogue)?;
@@ -107,42 +121,48 @@ fn same_environment(manifest: &Manifest, kind: &str, run: &Path) -> Result<(), R
 }
 
 /// The units that `--task` and `--arch` name; all without them.
-fn choose(units: &[Unit], args: &EvalArgs) -> Result<Vec<Unit>, RunError> {
-    for text in &args.tasks {
-        let task = longhaul_tasks::parse_task(text)?;
-        if !units
-            .iter()
-            .any(|unit| is_task(unit, text, &task.options_text()))
-        {
-            let known = listed(units.iter().map(Unit::task_text));
-            return Err(RunError::Input(format!(
-                "the run has no task `{text}`; it has {known}"
-            )));
+fn choose(units: &[Unit], args: &EvalArgs, catalogue: &Catalogue) -> Result<Vec<Unit>, RunError> {
+    let mut chosen = units.to_vec();
+    if !args.tasks.is_empty() {
+        let mut wanted = BTreeSet::new();
+        for text in &args.tasks {
+            let options = longhaul_tasks::parse_task(text)?.options_text();
+            let fits = |unit: &&Unit| is_task(unit, text, &options);
+            let names = names_of(units.iter().filter(fits));
+            if names.is_empty() {
+                let known = listed(units.iter().map(Unit::task_text));
+                return Err(RunError::Input(format!(
+                    "the run has no task `{text}`; it has {known}"
+                )));
+            }
+            wanted.extend(names);
         }
+        chosen.retain(|unit| wanted.contains(&unit.name));
     }
-    for text in &args.architectures {
-        if !units.iter().any(|unit| is_architecture(unit, text)) {
-            let names = units.iter().map(|unit| unit.architecture.clone());
-            return Err(RunError::Input(format!(
-                "the run has no architecture `{text}`; it has {}",
-                listed(names)
-            )));
+    if !args.architectures.is_empty() {
+        let mut wanted = BTreeSet::new();
+        for text in &args.architectures {
+            let mut names = BTreeSet::new();
+            for unit in units {
+                if is_architecture(unit, text, catalogue)? {
+                    names.insert(unit.name.clone());
+                }
+            }
+            if names.is_empty() {
+                let known = listed(units.iter().map(Unit::architecture_text));
+                return Err(RunError::Input(format!(
+                    "the run has no architecture `{text}`; it has {known}"
+                )));
+            }
+            wanted.extend(names);
         }
+        chosen.retain(|unit| wanted.contains(&unit.name));
     }
-    let wanted = |unit: &&Unit| {
-        let task = args.tasks.is_empty()
-            || args.tasks.iter().any(|text| {
-                let options = longhaul_tasks::parse_task(text).map(|task| task.options_text());
-                options.is_ok_and(|options| is_task(unit, text, &options))
-            });
-        let architecture = args.architectures.is_empty()
-            || args
-                .architectures
-                .iter()
-                .any(|text| is_architecture(unit, text));
-        task && architecture
-    };
-    Ok(units.iter().filter(wanted).cloned().collect())
+    Ok(chosen)
+}
+
+fn names_of<'a>(units: impl Iterator<Item = &'a Unit>) -> BTreeSet<String> {
+    units.map(|unit| unit.name.clone()).collect()
 }
 
 /// Whether a unit's task is meant: by its name alone, or with exactly these options.
@@ -153,15 +173,22 @@ fn is_task(unit: &Unit, text: &str, options: &str) -> bool {
     }
 }
 
-/// Whether a unit's architecture is meant: by its name, and by every option that is given.
-fn is_architecture(unit: &Unit, text: &str) -> bool {
-    let (name, options) = text.split_once(':').unwrap_or((text, ""));
-    let own: Vec<&str> = unit.options.split(',').collect();
-    unit.architecture == name
-        && options
-            .split(',')
-            .filter(|pair| !pair.is_empty())
-            .all(|pair| own.contains(&pair))
+/// Whether a unit's architecture is meant, as [`ArchSpec::is_meant`] has it. One of another name need not be
+/// in any plugin that is here.
+fn is_architecture(unit: &Unit, text: &str, catalogue: &Catalogue) -> Result<bool, RunError> {
+    let name = text.split(':').next().unwrap_or(text).trim();
+    if name.rsplit('/').next() != Some(&unit.architecture) {
+        return Ok(false);
+    }
+    build_of(unit, catalogue)?
+        .is_meant(text, catalogue)
+        .map_err(RunError::Command)
+}
+
+/// A unit's architecture, of the build that trained it where that is here.
+fn build_of(unit: &Unit, catalogue: &Catalogue) -> Result<ArchSpec, RunError> {
+    ArchSpec::of_build(&unit.architecture_text(), &unit.plugin_sha256, catalogue)
+        .map_err(RunError::Command)
 }
 
 fn listed(names: impl Iterator<Item = String>) -> String {
@@ -178,7 +205,7 @@ fn resolved(units: &[Unit], catalogue: &Catalogue) -> Result<Vec<ArchSpec>, RunE
         let Entry::Vacant(place) = known.entry(unit.architecture_text()) else {
             continue;
         };
-        let architecture = ArchSpec::parse(place.key(), catalogue).map_err(RunError::Command)?;
+        let architecture = build_of(unit, catalogue)?;
         if architecture.plugin_sha256 != unit.plugin_sha256 {
             tracing::warn!(
                 "{} was built anew since its models were trained; the records name the new one",
@@ -199,11 +226,10 @@ mod tests {
     use crate::run::records::tests::unit;
 
     #[test]
-    fn units_are_chosen_by_name_and_options() {
+    fn units_are_chosen_by_task_and_its_options() {
         let unit = Unit {
             task: "needle".into(),
             task_options: "depth=random,haystack=repeat".into(),
-            options: "d_model=64,layers=2,state=8".into(),
             ..unit(1)
         };
         assert!(is_task(&unit, "needle", ""));
@@ -218,9 +244,5 @@ mod tests {
             "depth=random,haystack=varied"
         ));
         assert!(!is_task(&unit, "parity", ""));
-        assert!(is_architecture(&unit, "arch"));
-        assert!(is_architecture(&unit, "arch:state=8"));
-        assert!(!is_architecture(&unit, "arch:state=16"));
-        assert!(!is_architecture(&unit, "other"));
     }
 }

@@ -1,11 +1,13 @@
 //! `longhaul list`: the architectures that plugins offer.
 
-use crate::architecture::did_you_mean;
+use longhaul_tasks::bounds;
+
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::cli::ListArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::{columns, wrap};
+use crate::find::find_all;
+use crate::table::columns;
 
 /// Lists architectures, or one in full.
 ///
@@ -15,24 +17,7 @@ pub fn run(args: &ListArgs) -> Result<u8, CommandError> {
     let catalogue = Catalogue::scan(&args.plugins)?;
     let chosen: Vec<(&Plugin, &Architecture)> = match &args.architecture {
         None => catalogue.architectures().collect(),
-        Some(name) => {
-            let found: Vec<_> = catalogue
-                .architectures()
-                .filter(|(_, a)| a.name == *name)
-                .collect();
-            if found.is_empty() {
-                let names: Vec<&str> = catalogue
-                    .architectures()
-                    .map(|(_, a)| a.name.as_str())
-                    .collect();
-                return Err(CommandError::usage(format!(
-                    "no architecture `{name}`{}; there are {}",
-                    did_you_mean(name, names.iter().copied()),
-                    names.join(", ")
-                )));
-            }
-            found
-        }
+        Some(name) => find_all(name, &catalogue)?,
     };
     if args.json {
         let plugins: Vec<&Plugin> = catalogue
@@ -56,12 +41,19 @@ pub fn run(args: &ListArgs) -> Result<u8, CommandError> {
 }
 
 fn overview(chosen: &[(&Plugin, &Architecture)]) -> String {
-    let mut rows = vec![cells(&["architecture", "family", "state", "what"])];
+    let mut rows = vec![cells(&[
+        "architecture",
+        "family",
+        "state",
+        "devices",
+        "what",
+    ])];
     for (_, architecture) in chosen {
         rows.push(cells(&[
             &architecture.name,
             &architecture.family,
             &architecture.state_growth,
+            &architecture.devices.join(","),
             &architecture.title,
         ]));
     }
@@ -94,40 +86,25 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
         cells(&["  devices", &architecture.devices.join(", ")]),
         cells(&["  can", &architecture.capabilities.join(", ")]),
     ]));
-    text.push_str("\nOptions (name, default, allowed, what):\n");
+    text.push_str("\nOptions (name, default, allowed; what):\n");
+    let row = |name: &str, default: &str, allowed: &str, what: &str| {
+        cells(&[&format!("  {name}"), default, &format!("{allowed}; {what}")])
+    };
     let mut rows: Vec<Vec<String>> = architecture
         .options
         .iter()
         .map(|option| {
             let kind = option.spec().kind;
             let default = kind.default_value().to_string();
-            let limits = wrap(&kind.limits(), 22).join("\n");
-            cells(&[
-                &format!("  {}", option.name),
-                &default,
-                &limits.replace('\n', " "),
-                &option.help,
-            ])
+            row(&option.name, &default, &kind.limits(), &option.help)
         })
         .collect();
-    rows.push(cells(&[
-        "  d_model",
-        "suite",
-        "integer 1..65536",
-        "model width, as --d-model",
-    ]));
-    rows.push(cells(&[
-        "  layers",
-        "suite",
-        "integer 1..1024",
-        "layers, as --layers",
-    ]));
-    // Long lists of words would push the help off the line; they go before it instead.
-    for row in &mut rows {
-        if row[2].chars().count() > 22 {
-            row[3] = format!("{}; {}", row[2], row[3]);
-            row[2] = String::new();
-        }
+    for (name, range, what) in [
+        ("d_model", bounds::D_MODEL, "model width, as --d-model"),
+        ("layers", bounds::LAYERS, "layers, as --layers"),
+    ] {
+        let allowed = format!("integer {}..{}", range.start(), range.end());
+        rows.push(row(name, "suite's", &allowed, what));
     }
     text.push_str(&columns(&rows));
     text.push_str(&format!("\nCite:\n{}\n", architecture.citation.trim_end()));

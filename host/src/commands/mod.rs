@@ -16,15 +16,19 @@ pub mod tasks;
 use std::io::Write;
 
 use crate::exit::CommandError;
+use crate::text::visible;
 
-/// Writes a command's result to standard output. A closed pipe ends the process quietly, as a reader
-/// that has seen enough expects.
+/// Writes a command's result to standard output, where no text of others steers the terminal. A closed
+/// pipe ends the process quietly, as a reader that has seen enough expects.
 ///
 /// # Errors
 /// Any other refusal of the system.
 pub fn print(text: &str) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out
+        .write_all(visible(text).as_bytes())
+        .and_then(|()| out.flush())
+    {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(CommandError::environment(format!(

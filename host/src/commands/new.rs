@@ -1,7 +1,11 @@
 //! `longhaul new`: writes a plugin crate that builds as it is. Text only; it builds nothing.
 
+mod kit;
+mod names;
+
 use std::path::{Path, PathBuf};
 
+use self::kit::Kit;
 use crate::cli::NewArgs;
 use crate::commands::print;
 use crate::exit::{CommandError, OK};
@@ -60,26 +64,33 @@ const SIMPLE: &[(&str, &str)] = &[
         ".gitignore",
         include_str!("../../templates/plugin/gitignore"),
     ),
+    (
+        "README.md",
+        include_str!("../../templates/simple/README.md"),
+    ),
     ("src/lib.rs", include_str!("../../templates/simple/lib.rs")),
+    (
+        "tests/conformance.rs",
+        include_str!("../../templates/plugin/tests/conformance.rs"),
+    ),
 ];
 
-/// Words that Rust keeps for itself and a crate may be named by accident.
-const KEPT: &[&str] = &[
-    "as", "box", "break", "const", "continue", "crate", "dyn", "else", "enum", "extern", "fn",
-    "for", "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub", "ref",
-    "return", "self", "static", "struct", "super", "test", "trait", "true", "type", "unsafe",
-    "use", "where", "while",
-];
+/// The end of a manifest of a crate that is a workspace of its own.
+const OWN_WORKSPACE: &str = include_str!("../../templates/workspace.toml");
 
 /// Writes the crate and says what to do next.
 ///
 /// # Errors
-/// A name that is none, a folder that is there, a kit that is not, the system's refusal.
+/// A name that is none or is taken, a folder that is there, a kit that is not, the system's refusal.
 pub fn run(args: &NewArgs) -> Result<u8, CommandError> {
     let name = args.name.as_str();
-    check_name(name)?;
+    names::check(name)?;
+    let kit = Kit::parse(args.kit.as_deref())?;
     let folder = args.folder.clone().unwrap_or_else(|| PathBuf::from(name));
-    let root = kit_root(args.kit.as_deref())?;
+    if args.folder.is_none() {
+        stay_out_of_checkouts(name)?;
+    }
+    names::check_free(name)?;
     std::fs::create_dir(&folder).map_err(|error| {
         CommandError::usage(match error.kind() {
             std::io::ErrorKind::AlreadyExists => format!(
@@ -89,76 +100,99 @@ pub fn run(args: &NewArgs) -> Result<u8, CommandError> {
             _ => format!("cannot make the folder {}: {error}", folder.display()),
         })
     })?;
-    let files = if args.simple { SIMPLE } else { WHOLE };
-    for (path, text) in files {
-        let path = folder.join(fill(path, name, &root));
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(path.parent().unwrap_or(&folder))?;
-            std::fs::write(&path, fill(text, name, &root))
-        };
-        write().map_err(|error| {
-            CommandError::environment(format!("cannot write {}: {error}", path.display()))
-        })?;
-    }
+    write(args, &folder, &kit).inspect_err(|_| {
+        // Nothing is left behind of a crate that could not be written.
+        let _ = std::fs::remove_dir_all(&folder);
+    })?;
     let library = format!("target/release/lib{}.so", name.replace('-', "_"));
     let program = std::env::current_exe().unwrap_or_else(|_| "longhaul".into());
     let program = program.display();
     print(&format!(
         "{} is written. Next:\n\n  cd {}\n  cargo build --release\n  {program} check {library}\n  \
-         {program} run quick \\\n      --plugin {library} --arch {name} --arch mamba2\n",
+         {program} run smoke --plugin {library} --arch {name}\n  \
+         {program} run quick \\\n      --plugin {library} --arch {name} --arch mamba2\n\n\
+         Licence and authors stand in Cargo.toml and in every record; its README says how others get it.\n",
         folder.display(),
         folder.display(),
     ))?;
     Ok(OK)
 }
 
-/// Lower-case letters, digits and hyphens, beginning with a letter: a package, a library and an
-/// architecture at once.
-fn check_name(name: &str) -> Result<(), CommandError> {
-    let letters = name
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
-    let ends = !name.ends_with('-') && !name.contains("--");
-    if letters && begins && ends && !KEPT.contains(&name) {
-        return Ok(());
-    }
-    Err(CommandError::usage(format!(
-        "`{name}` cannot name a plugin; use lower-case letters, digits and single hyphens, beginning \
-         with a letter, and no word of the Rust language: my-mixer"
-    )))
-}
-
-/// The checkout that the kit is taken from.
-fn kit_root(given: Option<&Path>) -> Result<PathBuf, CommandError> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    let root = given.or(built).unwrap_or(Path::new("."));
-    let whole = root
+/// Writes all files into a folder that was made for them.
+fn write(args: &NewArgs, folder: &Path, kit: &Kit) -> Result<(), CommandError> {
+    let refuse = |path: &Path, error: std::io::Error| {
+        CommandError::environment(format!("cannot write {}: {error}", path.display()))
+    };
+    let whole = folder
         .canonicalize()
-        .ok()
-        .filter(|root| root.join("plugin-kit/Cargo.toml").is_file());
-    whole.ok_or_else(|| {
-        CommandError::usage(format!(
-            "{} is not a checkout of Longhaul: it has no plugin-kit/Cargo.toml; give one with --kit",
-            root.display()
-        ))
-    })
+        .map_err(|error| refuse(folder, error))?;
+    // Folders of a checkout's `plugins` are members of its workspace; every other crate is one of its own.
+    let is_member = whole.parent().is_some_and(|parent| {
+        parent.ends_with("plugins") && parent.parent().is_some_and(kit::is_checkout)
+    });
+    let words = Words::new(&args.name, kit, &whole)?;
+    let files = if args.simple { SIMPLE } else { WHOLE };
+    for (path, text) in files {
+        let path = folder.join(words.fill(path));
+        let mut text = words.fill(text);
+        if path.ends_with("Cargo.toml") && !is_member {
+            text.push_str(OWN_WORKSPACE);
+        }
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
+            std::fs::write(&path, text)
+        };
+        write().map_err(|error| refuse(&path, error))?;
+    }
+    Ok(())
 }
 
-/// Puts names into a template.
-fn fill(text: &str, name: &str, root: &Path) -> String {
-    let words: Vec<String> = name.split('-').map(capital).collect();
-    let pairs = [
-        ("name", name.to_owned()),
-        ("crate", name.replace('-', "_")),
-        ("Type", words.concat()),
-        ("Name", words.join(" ")),
-        ("root", root.display().to_string()),
-        ("year", "2026".to_owned()),
-    ];
-    pairs.iter().fold(text.to_owned(), |text, (word, value)| {
-        text.replace(&format!("{{{{{word}}}}}"), value)
-    })
+/// Refuses to put a crate into a checkout of Longhaul where no folder was named.
+fn stay_out_of_checkouts(name: &str) -> Result<(), CommandError> {
+    let here = std::env::current_dir().unwrap_or_default();
+    match here.ancestors().find(|folder| kit::is_checkout(folder)) {
+        None => Ok(()),
+        Some(root) => Err(CommandError::usage(format!(
+            "{name} would be written into the checkout of Longhaul at {}; name a folder outside, such as \
+             --folder {}, or --folder {name} if it is to be there",
+            root.display(),
+            root.with_file_name(name).display()
+        ))),
+    }
+}
+
+/// What stands for the `{{words}}` of a template.
+struct Words(Vec<(&'static str, String)>);
+
+impl Words {
+    /// Those of a plugin in a folder.
+    fn new(name: &str, kit: &Kit, folder: &Path) -> Result<Self, CommandError> {
+        let words: Vec<String> = name.split('-').map(capital).collect();
+        let dependency = |package| kit.dependency(package, folder);
+        Ok(Self(vec![
+            ("name", name.to_owned()),
+            ("crate", name.replace('-', "_")),
+            ("Type", words.concat()),
+            ("Name", words.join(" ")),
+            ("kit", dependency("plugin-kit")?),
+            ("conformance", dependency("conformance")?),
+            ("emulator", dependency("tests/emulator")?),
+            ("year", this_year().to_string()),
+        ]))
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let pairs = self.0.iter();
+        pairs.fold(text.to_owned(), |text, (word, value)| {
+            text.replace(&format!("{{{{{word}}}}}"), value)
+        })
+    }
+}
+
+fn this_year() -> u64 {
+    const DAYS: f64 = 365.2425;
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    1970 + (since.as_secs_f64() / (DAYS * 86_400.0)) as u64
 }
 
 fn capital(word: &str) -> String {
@@ -173,15 +207,21 @@ mod tests {
 
     #[test]
     fn names_are_checked_and_filled_in() {
-        for bad in ["", "My", "1a", "a_b", "a--b", "a-", "fn", "a/b", "../a"] {
-            assert!(check_name(bad).is_err(), "{bad}");
+        let bad = ["", "My", "1a", "a_b", "a--b", "a-", "a/b", "../a", "ä"];
+        let long = "a".repeat(65);
+        let kept = names::KEYWORDS.iter().chain(names::CRATES).copied();
+        for bad in bad.into_iter().chain([long.as_str()]).chain(kept) {
+            let error = names::check(bad).expect_err(bad);
+            assert!(error.message.contains("cannot name a plugin"), "{error}");
         }
-        check_name("my-mixer2").unwrap();
-        let filled = fill(
-            "{{name}} {{crate}} {{Type}} {{Name}} @misc{{{crate}}}",
-            "my-mixer",
-            Path::new("/"),
-        );
-        assert_eq!(filled, "my-mixer my_mixer MyMixer My Mixer @misc{my_mixer}");
+        for good in ["my-mixer2", "graph", "a", "async-mixer"] {
+            names::check(good).unwrap();
+        }
+        let kit = Kit::Checkout("/lh".into());
+        let words = Words::new("my-mixer", &kit, Path::new("/a/my-mixer")).unwrap();
+        let filled = words.fill("{{name}} {{crate}} {{Type}} {{Name}} {{kit}} @misc{{{crate}}}");
+        let expected =
+            "my-mixer my_mixer MyMixer My Mixer { path = \"../../lh/plugin-kit\" } @misc{my_mixer}";
+        assert_eq!(filled, expected);
     }
 }

@@ -1,19 +1,23 @@
 //! `longhaul run`: a suite and the command line become a plan; the plan is checked and written down,
 //! then carried out.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use longhaul_tasks::Suite;
+use longhaul_tasks::{Suite, parse_task};
 
-use crate::architecture::ArchSpec;
+use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::Catalogue;
 use crate::cli::RunArgs;
-use crate::exit::CommandError;
+use crate::commands::print;
+use crate::exit::{CommandError, OK};
+use crate::memory::{self, Purpose};
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::plan::{self, Overrides, Unit};
+use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag, works};
 
 /// Runs the command.
@@ -35,7 +39,7 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         &args.device,
         args.jobs,
         args.threads,
-        args.time_limit.unwrap_or(suite.limits.time_s),
+        args.time_limit.or(suite.limits.time_s),
         (args.memory_limit.as_deref(), suite.limits.memory_bytes),
     )?;
     let overrides = overrides(args)?;
@@ -57,6 +61,13 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         .out
         .clone()
         .unwrap_or_else(|| default_folder(&args.suite));
+    if !args.resume && resources.devices.kind() == "cpu" {
+        fits(&plan.units, resources.memory_bytes)?;
+    }
+    if args.dry_run {
+        let text = preview(&plan.units, true, &out, &resources);
+        return print(&text).map(|()| OK).map_err(RunError::Command);
+    }
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
     let (units, retry) = (plan.units.as_slice(), args.retry_failed);
@@ -70,6 +81,32 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     let id = plan.run_id.as_str();
     let units = (plan.units.as_slice(), plan.targets.as_slice());
     carry_out(&mut folder, id, units, works, resources, &interrupt)
+}
+
+/// Refuses trainings that no worker's memory can hold, before anything is written.
+fn fits(units: &[Unit], limit: Option<u64>) -> Result<(), RunError> {
+    let mut seen = BTreeSet::new();
+    for unit in units {
+        let task = unit.task_text();
+        let Some(training) = &unit.training else {
+            continue;
+        };
+        let (batch, length) = (training.batch, training.length);
+        if !seen.insert((unit.d_model, unit.layers, task.clone(), batch, length)) {
+            continue;
+        }
+        let size = ModelSize {
+            vocab: parse_task(&task)?.vocab() as u32,
+            d_model: unit.d_model,
+            layers: unit.layers,
+            max_train_length: length as u64,
+        };
+        let purpose = Purpose::Training { batch, length };
+        memory::check(size, None, purpose, limit).map_err(|refusal| {
+            RunError::Input(format!("{} on {task}: {refusal}", unit.architecture))
+        })?;
+    }
+    Ok(())
 }
 
 fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {

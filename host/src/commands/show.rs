@@ -5,7 +5,7 @@ use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 use crate::cli::{ShowArgs, SplitName};
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::width;
+use crate::table::{percent, width};
 
 /// Tokens shown in full; of a longer example the ends and what is scored.
 const MOST: usize = 240;
@@ -37,19 +37,21 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
     let (mut tokens, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
     sample.write(0, &mut tokens, &mut targets);
     let labels: Vec<String> = sample.labels().iter().map(ToString::to_string).collect();
+    let options = match task.options_text() {
+        options if options.is_empty() => options,
+        options => format!(":{options}"),
+    };
+    let labels = match labels.as_slice() {
+        [] => String::new(),
+        labels => format!("this one is of {}\n", labels.join(", ")),
+    };
     let mut text = format!(
-        "{} ({})\n{} tokens, vocabulary {}, {} of chance {:.3}\n{}\n\n",
+        "{}{options}\n{} tokens, vocabulary {}; {}, of which chance is {}\n{labels}\n",
         task.spec().name,
-        task.options_text(),
         tokens.len(),
         task.vocab(),
         task.spec().metric.name(),
-        task.chance(length),
-        if labels.is_empty() {
-            "no labels".to_owned()
-        } else {
-            labels.join(", ")
-        }
+        percent(task.chance(length)),
     );
     text.push_str(&render(task.as_ref(), &tokens, &targets));
     text.push_str("\nUpper lines: tokens. Lower lines: what is to be said after reading them.\n");

@@ -5,7 +5,7 @@ use longhaul_tasks::{TaskSpec, build, registry};
 use crate::cli::TasksArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::columns;
+use crate::table::{columns, percent};
 
 /// Lists tasks, or one in full.
 ///
@@ -22,7 +22,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         let mut rows = vec![cells(&["task", "metric", "chance", "what"])];
         for spec in registry() {
             let task = build(spec.name, &[]).map_err(CommandError::usage)?;
-            let chance = format!("{:.3}", task.chance(task.default_train_lengths().1));
+            let chance = percent(task.chance(task.default_train_lengths().1));
             rows.push(cells(&[spec.name, spec.metric.name(), &chance, spec.title]));
         }
         let hint =
@@ -54,8 +54,8 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         cells(&[
             "  chance",
             &format!(
-                "{:.3e} at {max} tokens: {}",
-                task.chance(max),
+                "{} at {max} tokens: {}",
+                percent(task.chance(max)),
                 spec.chance_meaning
             ),
         ]),

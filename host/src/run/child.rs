@@ -1,35 +1,16 @@
-//! One worker process under limits: started, listened to, watched, and killed where it must be. How it
-//! ended is said here; what that means for records is not.
+//! The worker of a unit: its job, its messages, and its end as a status with a reason. Starting and limiting it
+//! is [`crate::launch`]'s.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
+use std::process::ExitStatus;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use longhaul_results::Status;
 
+use crate::launch::{self, Ended, Heard, Limits};
+use crate::run::conversation::Conversation;
+use crate::text;
 use crate::worker::protocol::{FailureKind, Job, Message};
-
-/// How often a worker's memory is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long a worker may take to end after its last word.
-const FAREWELL: Duration = Duration::from_secs(3);
-/// How much of a worker's standard error is kept.
-const TAIL: usize = 8192;
-
-/// What a worker may use.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// When it is killed.
-    pub deadline: Instant,
-    /// The seconds that `deadline` stands for, for the words.
-    pub time_s: u64,
-    /// Bytes of resident memory.
-    pub memory_bytes: Option<u64>,
-}
 
 /// How a worker ended.
 #[derive(Debug)]
@@ -54,8 +35,20 @@ pub enum End {
         status: ExitStatus,
         /// Its last line on standard error.
         last_line: String,
+        /// Whether the system killed a process for lack of memory meanwhile, where it says so.
+        system_killed: Option<bool>,
     },
-    /// It was killed at its deadline.
+    /// It said what cannot be, and was killed.
+    Impossible {
+        /// What.
+        what: String,
+    },
+    /// It was killed for saying nothing.
+    Silent {
+        /// The limit, in seconds.
+        time_s: u64,
+    },
+    /// It was killed at its limit of time.
     TimedOut {
         /// The limit, in seconds.
         time_s: u64,
@@ -87,11 +80,23 @@ impl End {
                 };
                 (status, reason.clone())
             }
-            Self::Died { status, last_line } => died(*status, last_line),
+            Self::Died {
+                status,
+                last_line,
+                system_killed,
+            } => died(*status, last_line, *system_killed),
+            Self::Impossible { what } => (
+                Status::Failed,
+                format!("the worker said {what}; this is a bug in the plugin"),
+            ),
+            Self::Silent { time_s } => (
+                Status::TimedOut,
+                format!("killed because it said nothing for {time_s} s of its own time"),
+            ),
             Self::TimedOut { time_s } => (
                 Status::TimedOut,
                 format!(
-                    "killed at the time limit of {time_s} s for training and evaluations; --time-limit raises it"
+                    "killed at the time limit of {time_s} s of its own time for training and evaluations; --time-limit raises it"
                 ),
             ),
             Self::OutOfMemory { used, limit } => (
@@ -113,7 +118,7 @@ impl End {
 }
 
 /// Status and reason of a death that nobody asked for.
-fn died(status: ExitStatus, last_line: &str) -> (Status, String) {
+fn died(status: ExitStatus, last_line: &str, system_killed: Option<bool>) -> (Status, String) {
     let how = crate::signals::describe(status);
     let words = if last_line.is_empty() {
         how.clone()
@@ -123,11 +128,20 @@ fn died(status: ExitStatus, last_line: &str) -> (Status, String) {
     let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
     let allocation = (last_line.contains("memory allocation of") && last_line.contains("failed"))
         || last_line.contains("std::bad_alloc");
-    if killed {
-        return (
-            Status::OutOfMemory,
-            format!("{how}, most likely by the system for lack of memory"),
-        );
+    match system_killed {
+        Some(true) if killed => {
+            let words = format!("{how}, by the system for lack of memory");
+            return (Status::OutOfMemory, words);
+        }
+        None if killed => {
+            let words = format!("{how}, most likely by the system for lack of memory");
+            return (Status::OutOfMemory, words);
+        }
+        Some(false) if killed => {
+            let words = format!("{how}, neither by longhaul nor by the system for lack of memory");
+            return (Status::Crashed, words);
+        }
+        _ => {}
     }
     if allocation {
         return (Status::OutOfMemory, words);
@@ -141,197 +155,118 @@ fn died(status: ExitStatus, last_line: &str) -> (Status, String) {
     }
 }
 
-/// Runs a worker on a job to its end. `on` hears every message but the last.
+/// Lets through what is worth a look: how far a worker is only now and then, and so much of its log.
+#[derive(Default)]
+struct Eye {
+    glance: Option<Instant>,
+    logged: u32,
+}
+
+impl Eye {
+    /// Events of a plugin's log that one worker may have.
+    const LOG: u32 = 1000;
+    /// How often a look is taken at how far a worker is.
+    const GLANCE: Duration = Duration::from_millis(100);
+
+    fn lets(&mut self, message: Message) -> Option<Message> {
+        match message {
+            Message::Log { level, .. } if self.logged == Self::LOG => {
+                self.logged += 1;
+                let text = format!("more than {} events; the others are dropped", Self::LOG);
+                Some(Message::Log { level, text })
+            }
+            Message::Log { .. } => {
+                self.logged = self.logged.saturating_add(1);
+                (self.logged <= Self::LOG).then_some(message)
+            }
+            Message::Progress { record: false, .. } | Message::Evaluation { .. } => {
+                if self
+                    .glance
+                    .is_some_and(|last| last.elapsed() < Self::GLANCE)
+                {
+                    return None;
+                }
+                self.glance = Some(Instant::now());
+                Some(message)
+            }
+            _ => Some(message),
+        }
+    }
+}
+
+/// Runs a worker on a job to its end, and says what time of its own that took. `on` hears every message but
+/// the last.
 pub fn run_worker(
     job: &Job,
     limits: &Limits,
     cancel: &AtomicBool,
     on: &mut dyn FnMut(&Message),
-) -> End {
-    let mut child = match start(job) {
-        Ok(child) => child,
-        Err(error) => {
-            return End::NotStarted {
-                reason: format!("no worker could be started: {error}"),
-            };
+) -> (End, Duration) {
+    // A path may hold bytes that are no text, and JSON is text.
+    let input = job
+        .check()
+        .and_then(|()| serde_json::to_vec(job).map_err(|error| error.to_string()));
+    let input = match input {
+        Ok(input) => input,
+        Err(reason) => {
+            let kind = FailureKind::Error;
+            return (End::Failed { kind, reason }, Duration::ZERO);
         }
     };
-    let lines = listen(&mut child);
-    let tail = child.stderr.take().map(keep_tail);
-    let ended = watch(&child, &lines, limits, cancel, on);
-    // A worker that is told to die, and one that does not leave after its last word, is killed with
-    // all it started.
-    let killed = matches!(
-        ended,
-        Some(End::TimedOut { .. } | End::OutOfMemory { .. } | End::Cancelled)
-    );
-    let status = wait(&mut child, if killed { Duration::ZERO } else { FAREWELL });
-    match (ended, status) {
-        (Some(end), _) => end,
-        (None, Ok(status)) => End::Died {
-            status,
-            last_line: tail.map(Tail::last_line).unwrap_or_default(),
-        },
-        (None, Err(error)) => End::NotStarted {
-            reason: format!("the worker was lost: {error}"),
-        },
-    }
-}
-
-fn start(job: &Job) -> std::io::Result<Child> {
-    // The link stays good when the program's file is replaced during a run.
-    let mut child = Command::new("/proc/self/exe")
-        .arg0("longhaul")
-        .args(["worker", "train"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // Its own group: Ctrl-C reaches the host alone, which then decides.
-        .process_group(0)
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let text = serde_json::to_vec(job).expect("a job serialises");
-        // A worker that died already is noticed by its silence.
-        let _ = stdin.write_all(&text);
-    }
-    Ok(child)
-}
-
-/// A thread that turns lines into messages.
-fn listen(child: &mut Child) -> Receiver<Message> {
-    let (sender, receiver) = channel();
-    let Some(stdout) = child.stdout.take() else {
-        return receiver;
-    };
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).split(b'\n') {
-            let Ok(line) = line else { return };
-            match serde_json::from_slice(&line) {
-                Ok(message) => {
-                    if sender.send(message).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => tracing::warn!("a worker said what is not a message: {error}"),
-            }
-        }
-    });
-    receiver
-}
-
-/// Listens and looks until the worker has said its last word (`Some`), fell silent (`None`) or must go.
-fn watch(
-    child: &Child,
-    lines: &Receiver<Message>,
-    limits: &Limits,
-    cancel: &AtomicBool,
-    on: &mut dyn FnMut(&Message),
-) -> Option<End> {
-    let mut looked = Instant::now();
-    loop {
-        if cancel.load(Ordering::Relaxed) {
-            return Some(End::Cancelled);
-        }
-        if Instant::now() >= limits.deadline {
-            return Some(End::TimedOut {
-                time_s: limits.time_s,
-            });
-        }
-        if looked.elapsed() >= LOOK {
-            looked = Instant::now();
-            let used = resident_bytes(child.id()).unwrap_or(0);
-            if let Some(limit) = limits.memory_bytes.filter(|&limit| used > limit) {
-                return Some(End::OutOfMemory { used, limit });
-            }
-        }
-        match lines.recv_timeout(LOOK) {
+    let mut last = None;
+    let mut conversation = Conversation::new(job);
+    let mut eye = Eye::default();
+    let report = launch::run("train", &input, limits, cancel, &mut |line| {
+        let message = serde_json::from_slice(line)
+            .map_err(|error| format!("what is no message: {error}"))
+            .and_then(|message| conversation.hear(&message).map(|()| message));
+        match message {
             Ok(Message::Done {
                 inside_plugin_s,
                 outside_plugin_s,
             }) => {
-                return Some(End::Done {
+                last = Some(End::Done {
                     inside_plugin_s,
                     outside_plugin_s,
                 });
             }
-            Ok(Message::Failed { kind, reason }) => return Some(End::Failed { kind, reason }),
-            Ok(message) => on(&message),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return None,
+            Ok(Message::Failed { kind, reason }) => last = Some(End::Failed { kind, reason }),
+            Ok(message) => {
+                if let Some(message) = eye.lets(message) {
+                    on(&message);
+                }
+                return Heard::More;
+            }
+            Err(what) => return Heard::Impossible(text::line(&what)),
         }
-    }
-}
-
-/// Waits for the end, and kills the worker's whole group when it does not come.
-fn wait(child: &mut Child, patience: Duration) -> std::io::Result<ExitStatus> {
-    let begun = Instant::now();
-    while begun.elapsed() < patience {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    if let Some(group) = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-    let _ = child.kill();
-    child.wait()
-}
-
-/// Resident memory of a process, in bytes.
-fn resident_bytes(process: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
-}
-
-/// The end of a worker's standard error.
-struct Tail {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    reader: std::thread::JoinHandle<()>,
-}
-
-fn keep_tail(mut stderr: ChildStderr) -> Tail {
-    let bytes = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&bytes);
-    let reader = std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-            let mut kept = kept
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            kept.extend_from_slice(&buffer[..count]);
-            let excess = kept.len().saturating_sub(TAIL);
-            kept.drain(..excess);
-        }
+        Heard::Enough
     });
-    Tail { bytes, reader }
-}
-
-impl Tail {
-    /// The last line that says something; waits a moment for it to arrive.
-    fn last_line(self) -> String {
-        let begun = Instant::now();
-        while !self.reader.is_finished() && begun.elapsed() < Duration::from_millis(500) {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let kept = self
-            .bytes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&kept).into_owned();
-        // What Rust says under a panic is about how to see more, not about why.
-        let about = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
-        text.lines()
-            .rev()
-            .find(about)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    }
+    let end = match report.ended {
+        Ended::Enough => last.unwrap_or(End::Done {
+            inside_plugin_s: 0.0,
+            outside_plugin_s: 0.0,
+        }),
+        Ended::Impossible(what) => End::Impossible { what },
+        Ended::Died {
+            status,
+            last_line,
+            system_killed,
+        } => End::Died {
+            status,
+            last_line,
+            system_killed,
+        },
+        Ended::TimedOut => End::TimedOut {
+            time_s: limits.time.unwrap_or_default().as_secs(),
+        },
+        Ended::Silent { limit } => End::Silent {
+            time_s: limit.as_secs(),
+        },
+        Ended::OutOfMemory { used, limit } => End::OutOfMemory { used, limit },
+        Ended::Cancelled => End::Cancelled,
+        Ended::NotStarted { reason } => End::NotStarted { reason },
+    };
+    (end, report.own_time)
 }
 
 #[cfg(test)]
@@ -348,6 +283,7 @@ mod tests {
         let end = End::Died {
             status: ended(raw),
             last_line: line.to_owned(),
+            system_killed: None,
         };
         end.status()
     }
@@ -375,6 +311,14 @@ mod tests {
     #[test]
     fn memory_has_its_own_status() {
         assert_eq!(status_of(9, "").0, Status::OutOfMemory);
+        let killed = |system_killed| died(ended(9), "", system_killed);
+        assert_eq!(killed(Some(true)).0, Status::OutOfMemory);
+        let (status, reason) = killed(Some(false));
+        assert_eq!(status, Status::Crashed);
+        assert!(
+            reason.contains("SIGKILL") && reason.contains("neither"),
+            "{reason}"
+        );
         let line = "memory allocation of 1099511627776 bytes failed";
         assert_eq!(status_of(6, line).0, Status::OutOfMemory);
         let end = End::OutOfMemory {
@@ -391,22 +335,18 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_memory() {
-        assert!(resident_bytes(std::process::id()).unwrap() > 1 << 16);
-    }
-
-    #[test]
-    fn the_last_line_is_kept() {
-        let mut child = Command::new("sh")
-            .args([
-                "-c",
-                "seq 100000 >&2; echo why >&2; echo 'note: run with' >&2; echo >&2",
-            ])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let tail = keep_tail(child.stderr.take().unwrap());
-        child.wait().unwrap();
-        assert_eq!(tail.last_line(), "why");
+    fn a_flood_is_cut() {
+        let mut eye = Eye::default();
+        let log = Message::Log {
+            level: "info".into(),
+            text: "x".into(),
+        };
+        let let_through = (0..100_000).filter_map(|_| eye.lets(log.clone())).count();
+        assert_eq!(let_through, Eye::LOG as usize + 1);
+        let share = Message::Evaluation { share: 0.5 };
+        let let_through = (0..1000).filter_map(|_| eye.lets(share.clone())).count();
+        assert!(let_through < 50, "{let_through}");
+        let trained = Message::Trained { seconds: 1.0 };
+        assert!(eye.lets(trained).is_some());
     }
 }

@@ -59,7 +59,23 @@ pub fn execute(
         let (sender, events) = sync_channel::<(usize, Event)>(WAITING);
         for slot in 0..jobs {
             let (sender, queue, cancel) = (sender.clone(), &queue, &cancel);
-            scope.spawn(move || serve(slot, queue, settings, cancel, &sender));
+            let served = std::thread::Builder::new()
+                .spawn_scoped(scope, move || serve(slot, queue, settings, cancel, &sender));
+            match served {
+                Ok(_) => {}
+                Err(error) if slot > 0 => {
+                    tracing::warn!(
+                        "{slot} workers at a time, as there is no thread for more: {error}"
+                    );
+                    break;
+                }
+                Err(error) => {
+                    failure = Some(RunError::Worker(format!(
+                        "there is no thread to work with: {error}"
+                    )));
+                    break;
+                }
+            }
         }
         drop(sender);
         loop {
@@ -81,7 +97,7 @@ pub fn execute(
                         failure.get_or_insert(error);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => progress.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }

@@ -233,7 +233,7 @@ mod tests {
             targets: Vec::new(),
         };
         let limits = LimitsRecord {
-            time_s: 60,
+            time_s: Some(60),
             memory_bytes: None,
         };
         let manifest = Manifest::new(&plan, 1, 1, limits);

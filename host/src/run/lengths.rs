@@ -1,13 +1,17 @@
 //! Lengths, ranges and sizes as text: `64..16384`, `64,100,1K`, `3..40`, `4G`. Knows no task: whether a
 //! length is allowed is decided where the plan is made.
 
+use longhaul_tasks::bounds::MEMORY_BYTES;
+
+use crate::number::LENGTH;
 use crate::run::error::RunError;
 
 /// Most lengths one list may have: more is a slip of the keyboard.
 const MOST_LENGTHS: usize = 64;
 
-/// Parses evaluation lengths: numbers and ranges of doublings (`64..1K` is 64, 128, ... 1024),
-/// separated by commas. `K` and `M` are 2^10 and 2^20. The result is sorted, without repetitions.
+/// Parses evaluation lengths: numbers and ranges of doublings (`64..1K` is 64, 128, ... 1024), separated
+/// by commas. A range has both its ends, so `64..100` is 64 and 100. `K` and `M` are 2^10 and 2^20. The
+/// result is sorted, without repetitions.
 ///
 /// # Errors
 /// Text of another form, a range that runs backwards, length 0, too many lengths.
@@ -25,6 +29,7 @@ pub fn parse_lengths(text: &str) -> Result<Vec<usize>, RunError> {
                     ));
                 }
                 lengths.extend(doublings(first, last));
+                lengths.push(last);
             }
         }
     }
@@ -59,10 +64,11 @@ pub fn parse_range(text: &str) -> Result<(usize, usize), RunError> {
     Ok((first, last))
 }
 
-/// Parses a number of bytes: `4000000000`, `512M`, `4G`, `4GiB`; the letters are powers of 1024.
+/// Parses the memory of a worker in bytes: `4000000000`, `512M`, `4G`, `4GiB`; the letters are powers of
+/// 1024.
 ///
 /// # Errors
-/// Text of another form, 0.
+/// Text of another form; less than a worker needs, or more than any machine has.
 pub fn parse_size(text: &str) -> Result<u64, RunError> {
     let trimmed = text.trim();
     let upper = trimmed.to_ascii_uppercase();
@@ -78,11 +84,14 @@ pub fn parse_size(text: &str) -> Result<u64, RunError> {
         _ => (short, 0),
     };
     let number: Option<f64> = digits.trim().parse().ok();
-    let bytes = number.map(|number: f64| number * f64::from(2_f32.powi(shift)));
+    let bytes = number.filter(|number| *number >= 0.0);
+    let bytes = bytes.map(|number: f64| (number * f64::from(2_f32.powi(shift))) as u64);
     match bytes {
-        Some(bytes) if (1.0..1e18).contains(&bytes) => Ok(bytes as u64),
+        Some(bytes) if MEMORY_BYTES.contains(&bytes) => Ok(bytes),
         _ => Err(RunError::Input(format!(
-            "`{text}` is not a size; write bytes or a number with K, M or G, such as 512M or 4G"
+            "--memory-limit is `{text}`; it can be {}M to {}T, in bytes or with K, M, G or T",
+            MEMORY_BYTES.start() >> 20,
+            MEMORY_BYTES.end() >> 40
         ))),
     }
 }
@@ -97,15 +106,15 @@ fn parse_length(part: &str, whole: &str) -> Result<usize, RunError> {
     let number: usize = digits
         .parse()
         .map_err(|_| bad(whole, &format!("`{part}` is not a whole number")))?;
-    if number == 0 || number > 1 << 40 {
-        return Err(bad(whole, &format!("`{part}` is out of range")));
-    }
-    Ok(number << shift)
+    let length = number.checked_mul(1 << shift);
+    length
+        .filter(|length| LENGTH.contains(length))
+        .ok_or_else(|| bad(whole, &format!("`{part}` is not in 1..{}", LENGTH.end())))
 }
 
 fn bad(text: &str, why: &str) -> RunError {
     RunError::Input(format!(
-        "lengths `{text}`: {why}; write lengths in tokens, such as 64,128,256 or 64..16384 (doublings)"
+        "lengths `{text}`: {why}; write lengths in tokens, such as 64,128,256 or 64..16384 (doublings, with both ends)"
     ))
 }
 
@@ -120,13 +129,28 @@ mod tests {
             [64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384]
         );
         assert_eq!(parse_lengths("256, 64,100,64").unwrap(), [64, 100, 256]);
-        assert_eq!(parse_lengths("96..400,1K").unwrap(), [96, 192, 384, 1024]);
+        assert_eq!(parse_lengths("64..100").unwrap(), [64, 100]);
+        assert_eq!(
+            parse_lengths("96..400,1K").unwrap(),
+            [96, 192, 384, 400, 1024]
+        );
         assert_eq!(parse_lengths("1M").unwrap(), [1 << 20]);
     }
 
     #[test]
     fn other_text_is_refused_by_name() {
-        for text in ["", "64..", "a", "128..64", "0", "64,,128", "-5", "64...128"] {
+        for text in [
+            "",
+            "64..",
+            "a",
+            "128..64",
+            "0",
+            "64,,128",
+            "-5",
+            "64...128",
+            "64..18446744073709551615",
+            "18446744073709551615M",
+        ] {
             let message = parse_lengths(text).unwrap_err().to_string();
             assert!(message.contains(&format!("`{text}`")), "{message}");
         }
@@ -145,6 +169,10 @@ mod tests {
         assert_eq!(parse_size("512M").unwrap(), 512 << 20);
         assert_eq!(parse_size("1.5GiB").unwrap(), 3 << 29);
         assert!(parse_size("4X").is_err());
-        assert!(parse_size("0").is_err());
+        for bad in ["0", "1", "15M", "nan", "inf", "-4G", "1e30", "2000T"] {
+            let message = parse_size(bad).unwrap_err().to_string();
+            let words = format!("--memory-limit is `{bad}`; it can be 16M to");
+            assert!(message.contains(&words), "{message}");
+        }
     }
 }

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use longhaul_plugin_api::variables;
 use longhaul_results::files;
 use serde::{Deserialize, Serialize};
 
 use crate::device;
+use crate::run::command::{by_this_program, quote};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
 use crate::run::plan::{Environment, Plan, Unit, run_id};
@@ -56,8 +58,9 @@ pub struct Manifest {
 /// Limits of a unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LimitsRecord {
-    /// Seconds of wall clock.
-    pub time_s: u64,
+    /// Seconds of a worker's own time, where they are limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_s: Option<u64>,
     /// Bytes of resident memory.
     pub memory_bytes: Option<u64>,
 }
@@ -81,6 +84,7 @@ pub struct PluginRecord {
     /// Hash of its file.
     pub sha256: String,
     /// Where it was; below the folder the command ran in, from there.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
 }
 
@@ -177,21 +181,24 @@ impl Manifest {
         files::write_whole(&path, text.as_bytes()).map_err(RunError::io("write", &path))
     }
 
-    /// Its command, under its own variables where others are set here.
+    /// Its command for this program, under its own variables where others are set here. The file may be
+    /// another person's: what is not one command is not repeated.
     pub fn command_here(&self, here: &Environment) -> String {
+        let Some(command) = by_this_program(&self.command) else {
+            return "(its run.toml holds no command that Longhaul wrote)".to_owned();
+        };
         let unset = here
             .keys()
             .filter(|name| !self.environment.contains_key(*name));
         let unset: String = unset.map(|name| format!("-u {name} ")).collect();
-        let set = self
-            .environment
-            .iter()
-            .filter(|(name, value)| here.get(*name) != Some(value));
+        let set = self.environment.iter().filter(|(name, value)| {
+            variables::ALL.contains(&name.as_str()) && here.get(*name) != Some(value)
+        });
         let set: String = set
-            .map(|(name, value)| format!("{name}={value} "))
+            .map(|(name, value)| format!("{name}={} ", quote(value.as_ref())))
             .collect();
         let env = if unset.is_empty() { "" } else { "env " };
-        format!("{env}{unset}{set}{}", self.command)
+        format!("{env}{unset}{set}{command}")
     }
 
     /// In which way another plan differs from this one; `None` if it does not.
@@ -361,7 +368,7 @@ mod tests {
 
     fn manifest(units: Vec<Unit>) -> Manifest {
         let limits = LimitsRecord {
-            time_s: 60,
+            time_s: Some(60),
             memory_bytes: None,
         };
         Manifest::new(&plan(units), 2, 1, limits)

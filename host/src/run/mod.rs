@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod command;
+pub mod conversation;
 pub mod error;
 pub mod execute;
 pub mod finish;
@@ -14,6 +15,7 @@ pub mod manifest;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod preview;
 pub mod progress;
 pub mod queue;
 pub mod records;

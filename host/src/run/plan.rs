@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use longhaul_plugin_api::variables;
 use longhaul_results::Split;
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::architecture::ArchSpec;
 use crate::device;
+use crate::number::{TRAININGS, short};
 use crate::run::error::RunError;
 use crate::run::lengths::doublings;
 use crate::run::targets::{self, Target};
@@ -114,6 +115,7 @@ pub struct Checkpoint {
     /// What it is called in the records, unlike every other one of the plan.
     pub name: String,
     /// Its folder.
+    #[serde(with = "crate::path_text")]
     pub folder: PathBuf,
     /// Token ids of its model.
     pub vocab: u32,
@@ -155,9 +157,9 @@ impl Unit {
         format!("{}/{}:{}", self.plugin, self.architecture, self.options)
     }
 
-    /// The saved model's file, inside the run folder.
-    pub fn model_file(&self) -> PathBuf {
-        Path::new("models").join(format!("{}.safetensors", self.name))
+    /// Name of the saved model's file, in the folder `models` of the run.
+    pub fn model_name(&self) -> String {
+        format!("{}.safetensors", self.name)
     }
 
     /// Longest training length in tokens, where it is known.
@@ -294,15 +296,24 @@ pub fn make(
         let refusal = architecture.runs_on(kind).err().map(RunError::Input);
         refusal.map_or(Ok(architecture), Err)
     };
-    let mut planned = Planned::default();
+    let mut tasks = Vec::new();
     for entry in &entries {
-        let task = TaskPlan::new(suite, entry, overrides)?;
-        let own: Option<Vec<&str>> = entry
+        let own = entry
             .architectures
             .as_ref()
-            .filter(|_| overrides.architectures.is_empty())
-            .map(|own| own.iter().map(String::as_str).collect());
-        for text in own.as_ref().unwrap_or(&texts) {
+            .filter(|_| overrides.architectures.is_empty());
+        let own = own.map(|own| own.iter().map(String::as_str).collect());
+        let texts: Vec<&str> = own.unwrap_or_else(|| texts.clone());
+        tasks.push((TaskPlan::new(suite, entry, overrides)?, texts));
+    }
+    let trainings = tasks
+        .iter()
+        .map(|(task, texts)| task.trainings(texts.len()));
+    bounds::check("the number of trainings", trainings.sum(), &TRAININGS)
+        .map_err(RunError::Input)?;
+    let mut planned = Planned::default();
+    for (task, texts) in &tasks {
+        for text in texts {
             let architecture = resolve(text)?;
             for unit in task.units(suite, overrides, &architecture)? {
                 planned.add(unit, &architecture)?;
@@ -503,6 +514,14 @@ impl TaskPlan {
         within("batch", &entry.name, plan.batch, &bounds::BATCH)?;
         within("samples", &entry.name, plan.samples, &bounds::SAMPLES)?;
         within("seeds", &entry.name, plan.seeds, &bounds::SEEDS)?;
+        within(
+            "weight decay",
+            &entry.name,
+            plan.weight_decay,
+            &bounds::WEIGHT_DECAY,
+        )?;
+        let clip_norm = suite.training.clip_norm;
+        within("clip_norm", &entry.name, clip_norm, &bounds::CLIP_NORM)?;
         let cycle = plan.task.label_cycle();
         if plan.samples < cycle {
             tracing::warn!(
@@ -512,6 +531,11 @@ impl TaskPlan {
             );
         }
         Ok(plan)
+    }
+
+    /// How many trainings this many architectures have on this task.
+    fn trainings(&self, architectures: usize) -> u64 {
+        self.seeds * (self.learning_rates.len() * architectures) as u64
     }
 
     /// Every seed and learning rate of one architecture on this task.
@@ -555,7 +579,11 @@ impl TaskPlan {
                 let what = [&unit.architecture, &unit.task]
                     .map(|name| file_word(name))
                     .join("-");
-                unit.name = format!("{what}-s{seed}-lr{learning_rate:e}-{}", &unit.id()[..9]);
+                unit.name = format!(
+                    "{what}-s{seed}-lr{}-{}",
+                    short(learning_rate),
+                    &unit.id()[..9]
+                );
                 units.push(unit);
             }
         }

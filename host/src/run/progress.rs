@@ -24,6 +24,7 @@ pub struct Progress {
     /// Work of all units, and of those that are over, in tokens read.
     total: f64,
     over: f64,
+    started: Instant,
 }
 
 enum Show {
@@ -52,6 +53,17 @@ struct Slot {
     spoke: Option<Instant>,
 }
 
+/// The time left of something of which a share is done, in words; none where too little is done to tell.
+fn left(begun: Instant, share: f64) -> String {
+    let gone = begun.elapsed();
+    if share < 0.02 || gone < Duration::from_secs(2) {
+        return String::new();
+    }
+    let left = gone.mul_f64((1.0 - share.min(1.0)) / share);
+    let words = indicatif::HumanDuration(Duration::from_secs(left.as_secs() + 1));
+    format!(", about {words:#} left")
+}
+
 impl Progress {
     /// Of some work with so many slots; silent when only errors are wanted.
     pub fn new(works: &[Work], slots: usize) -> Self {
@@ -61,17 +73,18 @@ impl Progress {
         } else if std::io::stderr().is_terminal() {
             let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
             let overall = multi.add(ProgressBar::new(GRAIN as u64));
-            let style =
-                "all    {wide_bar:.dim} {percent:>3} %  {msg}, {elapsed} gone, about {eta} left";
+            let style = "all    {wide_bar:.dim} {percent:>3} %  {msg}";
             overall.set_style(style_of(style));
-            overall.enable_steady_tick(Duration::from_secs(1));
             Show::Live { multi, overall }
         } else {
             Show::Plain
         };
         let progress = Self {
             show,
-            slots: (0..slots.max(1)).map(|_| Slot::default()).collect(),
+            slots: (0..slots.clamp(1, works.len().max(1)))
+                .map(|_| Slot::default())
+                .collect(),
+            started: Instant::now(),
             units: works.len(),
             begun: 0,
             total,
@@ -92,7 +105,7 @@ impl Progress {
         let bar = match &self.show {
             Show::Live { multi, overall } => {
                 let bar = multi.insert_before(overall, ProgressBar::new(GRAIN as u64));
-                bar.set_style(style_of("{prefix} {wide_msg} {bar:12.dim} {eta:>4} left"));
+                bar.set_style(style_of("{prefix} {wide_msg} {bar:12.dim}"));
                 // Short: the numbers beside it must fit into 80 columns.
                 bar.set_prefix(format!(
                     "{}/{} s{}",
@@ -202,8 +215,9 @@ impl Progress {
     pub fn over(&mut self, slot: usize) {
         let now = std::mem::take(&mut self.slots[slot]);
         self.over += now.weight();
-        if let Some(bar) = &now.bar {
+        if let (Some(bar), Show::Live { multi, .. }) = (&now.bar, &self.show) {
             bar.finish_and_clear();
+            multi.remove(bar);
         }
         let seconds = now.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         if !now.cells.is_empty() {
@@ -224,6 +238,11 @@ impl Progress {
             "info" => tracing::info!(unit, "{text}"),
             _ => tracing::debug!(unit, "{text}"),
         });
+    }
+
+    /// Nothing happened for a while: only time went by.
+    pub fn tick(&self) {
+        self.overall();
     }
 
     /// Clears the live lines.
@@ -264,8 +283,14 @@ impl Progress {
             return;
         };
         let done = self.over + self.slots.iter().map(|slot| slot.done).sum::<f64>();
-        overall.set_position((GRAIN * done / self.total.max(1.0)) as u64);
-        overall.set_message(format!("{} of {} begun", self.begun, self.units));
+        let share = done / self.total.max(1.0);
+        overall.set_position((GRAIN * share) as u64);
+        let gone = indicatif::HumanDuration(Duration::from_secs(self.started.elapsed().as_secs()));
+        let left = left(self.started, share);
+        overall.set_message(format!(
+            "{} of {} begun, {gone:#} gone{left}",
+            self.begun, self.units
+        ));
     }
 }
 
@@ -308,4 +333,19 @@ fn style_of(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("##-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_said_when_something_is_known_of_it() {
+        let Some(ago) = Instant::now().checked_sub(Duration::from_secs(100)) else {
+            return;
+        };
+        assert_eq!(left(Instant::now(), 0.5), "");
+        assert_eq!(left(ago, 0.0), "");
+        assert_eq!(left(ago, 0.5), ", about 2m left");
+    }
 }

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use longhaul_tasks::bounds;
+
 use crate::architecture::ArchSpec;
 use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
+use crate::launch;
 use crate::run::command::retry_flags;
 use crate::run::error::RunError;
 use crate::run::execute::execute;
@@ -21,6 +24,9 @@ use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
 use crate::worker::models::is_saved;
 
+/// Seconds from which on a limit of time is none: 30,000 years.
+const NO_LIMIT: u64 = 1_000_000_000_000;
+
 /// Workers at a time and what each may use.
 #[derive(Debug, Clone)]
 pub struct Resources {
@@ -30,8 +36,8 @@ pub struct Resources {
     pub jobs: usize,
     /// CPU threads a worker.
     pub threads: u32,
-    /// Seconds of wall clock for a unit.
-    pub time_s: u64,
+    /// Seconds of its worker's own time for a unit.
+    pub time_s: Option<u64>,
     /// Bytes of resident memory for a worker; none where the system does not say how much there is.
     pub memory_bytes: Option<u64>,
 }
@@ -46,7 +52,7 @@ impl Resources {
         device: &str,
         jobs: Option<usize>,
         threads: Option<u32>,
-        time_s: u64,
+        time_s: Option<u64>,
         memory: (Option<&str>, Option<u64>),
     ) -> Result<Self, RunError> {
         let devices = Devices::parse(device).map_err(RunError::Input)?;
@@ -58,20 +64,19 @@ impl Resources {
             devices.names().len()
         };
         let jobs = jobs.unwrap_or(own);
+        let time_s = time_s.filter(|&time_s| time_s < NO_LIMIT);
         let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
-        for (what, number) in [
-            ("--jobs", jobs as u64),
-            ("--threads", u64::from(threads)),
-            ("--time-limit", time_s),
-        ] {
-            if number == 0 {
-                return Err(RunError::Input(format!("{what} is 0; it is at least 1")));
-            }
+        if let Some(seconds) = time_s {
+            bounds::check("the time limit", seconds, &bounds::TIME_S).map_err(RunError::Input)?;
         }
         let memory_bytes = match memory {
             (Some(text), _) => Some(parse_size(text)?),
-            (None, Some(bytes)) => Some(bytes),
-            (None, None) => machine::memory_bytes().map(|bytes| bytes / 10 * 9),
+            (None, Some(bytes)) => {
+                bounds::check("the memory limit, in bytes,", bytes, &bounds::MEMORY_BYTES)
+                    .map_err(RunError::Input)?;
+                Some(bytes)
+            }
+            (None, None) => launch::memory_share(),
         };
         Ok(Self {
             devices,
@@ -104,6 +109,7 @@ pub fn works(
     evaluations: &dyn Fn(&Unit) -> Vec<Evaluation>,
 ) -> Vec<Work> {
     let recorded = Recorded::new(&folder.rows, &folder.points);
+    let models = folder.path.join("models");
     let mut works = Vec::new();
     for (unit, architecture) in units.iter().zip(architectures) {
         let id = unit.id();
@@ -111,7 +117,7 @@ pub fn works(
         if !left.is_empty() {
             let train = unit.training.as_ref().is_some_and(|training| {
                 !(recorded.is_trained(&id, training)
-                    && is_saved(&folder.path.join(unit.model_file()), &id))
+                    && is_saved(&models.join(unit.model_name()), &id))
             });
             works.push(Work {
                 unit: unit.clone(),

@@ -2,15 +2,17 @@
 //! evaluation. Every planned length ends up with a record, whatever happens, unless the run stops.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use longhaul_results::{Measurement, Status, TrainingPoint};
 
 use crate::architecture::ArchSpec;
 use crate::device::Devices;
-use crate::run::child::{End, Limits, run_worker};
+use crate::launch::{self, Limits};
+use crate::run::child::{End, run_worker};
 use crate::run::plan::{Evaluation, Unit};
 use crate::run::records::Common;
+use crate::worker::models::disk_refuses;
 use crate::worker::protocol::{FailureKind, Job, Message};
 
 /// A training step reads a token forward and backward: as much work as reading it so many times.
@@ -59,8 +61,8 @@ pub struct Settings {
     pub devices: Devices,
     /// CPU threads a worker.
     pub threads: u32,
-    /// Seconds of wall clock for a unit.
-    pub time_s: u64,
+    /// Seconds of its worker's own time for a unit.
+    pub time_s: Option<u64>,
     /// Bytes of resident memory for a worker.
     pub memory_bytes: Option<u64>,
 }
@@ -107,7 +109,7 @@ pub fn run_unit(
         settings,
         device,
         common: Common::new(&settings.run_id, device, &work.unit, &work.id, task),
-        deadline: Instant::now() + Duration::from_secs(settings.time_s),
+        time_left: settings.time_s.map(Duration::from_secs),
         train: work.train,
         left: work.evaluations.clone(),
         say,
@@ -124,7 +126,7 @@ struct Runner<'a> {
     settings: &'a Settings,
     device: &'a str,
     common: Common,
-    deadline: Instant,
+    time_left: Option<Duration>,
     train: bool,
     left: Vec<Evaluation>,
     say: &'a mut dyn FnMut(Event),
@@ -143,8 +145,8 @@ impl Runner<'_> {
     fn worker(&mut self, cancel: &AtomicBool) -> bool {
         let job = self.job();
         let limits = Limits {
-            deadline: self.deadline,
-            time_s: self.settings.time_s,
+            time: self.time_left,
+            silence: launch::SILENCE,
             memory_bytes: self.settings.memory_bytes,
         };
         let mut heard = Heard {
@@ -155,17 +157,30 @@ impl Runner<'_> {
         (self.say)(Event::Lengths(
             self.left.iter().map(|left| left.length).collect(),
         ));
-        let end = run_worker(&job, &limits, cancel, &mut |message| {
+        let (end, own_time) = run_worker(&job, &limits, cancel, &mut |message| {
             self.hear(message, &mut heard)
         });
+        self.time_left = self.time_left.map(|left| left.saturating_sub(own_time));
+        let end = match end {
+            // An earlier worker of the unit may have used a part of it.
+            End::TimedOut { .. } => End::TimedOut {
+                time_s: self.settings.time_s.unwrap_or_default(),
+            },
+            end => end,
+        };
         match end {
             End::Cancelled => return false,
             End::Failed {
                 kind: FailureKind::Disk,
                 reason,
             } => {
-                (self.say)(Event::Disk(reason));
-                return false;
+                // A plugin may have used up descriptors: the host looks at the disk itself.
+                if let Some(error) = disk_refuses(&self.settings.folder) {
+                    (self.say)(Event::Disk(format!("{reason} ({error})")));
+                    return false;
+                }
+                let kind = FailureKind::Error;
+                self.lost(&End::Failed { kind, reason }, &heard);
             }
             End::Done {
                 inside_plugin_s,
@@ -200,7 +215,8 @@ impl Runner<'_> {
             device: self.device.to_owned(),
             threads: self.settings.threads,
             training: unit.training.clone().filter(|_| self.train),
-            model_file: self.settings.folder.join(unit.model_file()),
+            folder: self.settings.folder.clone(),
+            model: unit.model_name(),
             identity: self.work.id.clone(),
             checkpoint: unit.checkpoint.clone(),
             evaluations: self.left.clone(),
@@ -253,21 +269,27 @@ impl Runner<'_> {
             let reason = format!("training {}", past(status));
             return self.give_up(end, &reason);
         }
-        self.train = false;
+        let trained_now = std::mem::replace(&mut self.train, false);
         self.forget_answered(heard);
         // `left` now begins with what the worker was at: evaluations go in order.
         let (status, _) = end.status();
         match (heard.evaluating, status) {
-            (None, _) => self.give_up(end, "the saved model could not be evaluated"),
-            (Some(_), Status::TimedOut) => {
+            _ if matches!(end, End::Impossible { .. }) => {
+                self.give_up(end, "the worker said what cannot be, at a shorter length");
+            }
+            (_, Status::TimedOut) => {
                 self.give_up(
                     end,
                     "over budget: the time limit was reached at a shorter length",
                 );
             }
-            (Some(_), Status::OutOfMemory) => {
+            (_, Status::OutOfMemory) => {
                 self.give_up(end, "over budget: memory ran out at a shorter length");
             }
+            // It died between two lengths, or after its training, and a fresh one goes on. One that did nothing
+            // before it died leads to no other like it.
+            (None, _) if trained_now || heard.answered.contains(&true) => {}
+            (None, _) => self.give_up(end, "the saved model could not be evaluated"),
             (Some(_), _) => self.record_first(end),
         }
     }
@@ -348,7 +370,7 @@ pub mod tests {
             run_id: "id".into(),
             devices: Devices::parse("cpu").unwrap(),
             threads: 1,
-            time_s: 60,
+            time_s: Some(60),
             memory_bytes: None,
         }
     }
@@ -367,7 +389,7 @@ pub mod tests {
             settings: &settings,
             device: "cpu",
             common: common(&work.unit),
-            deadline: Instant::now(),
+            time_left: None,
             train: true,
             left: work.evaluations.clone(),
             say: &mut say,
@@ -381,6 +403,7 @@ pub mod tests {
         End::Died {
             status: std::os::unix::process::ExitStatusExt::from_raw(11),
             last_line: String::new(),
+            system_killed: None,
         }
     }
 
@@ -412,6 +435,29 @@ pub mod tests {
         let (rows, left) = lose(&crash(), &heard);
         assert_eq!(rows, [(80, Status::Crashed)]);
         assert_eq!(left, [160]);
+    }
+
+    #[test]
+    fn a_death_between_two_lengths_costs_none() {
+        let between = |answered: [bool; 3]| Heard {
+            trained: true,
+            evaluating: None,
+            answered: answered.to_vec(),
+        };
+        let (rows, left) = lose(&crash(), &between([true, false, false]));
+        assert_eq!((rows, left), (Vec::new(), vec![80, 160]));
+        let (rows, left) = lose(&crash(), &between([false; 3]));
+        assert_eq!(
+            (rows, left),
+            (Vec::new(), vec![40, 80, 160]),
+            "its training is saved"
+        );
+        let impossible = End::Impossible {
+            what: "nonsense".into(),
+        };
+        let (rows, left) = lose(&impossible, &between([true, false, false]));
+        assert_eq!(rows, [(80, Status::Failed), (160, Status::NotRun)]);
+        assert!(left.is_empty());
     }
 
     #[test]

@@ -106,24 +106,27 @@ pub struct Ahead<T> {
 impl<T: Default + Send> Ahead<T> {
     /// Starts a thread in `scope` that makes things until `make` says `false` or the receiver is gone.
     /// Two are kept ready beside the one in use.
+    ///
+    /// # Errors
+    /// The system has no thread.
     pub fn start<'scope, 'env>(
         scope: &'scope std::thread::Scope<'scope, 'env>,
         mut make: impl FnMut(&mut T) -> bool + Send + 'scope,
-    ) -> Self
+    ) -> std::io::Result<Self>
     where
         T: 'scope,
     {
         let (made_sender, made) = sync_channel(2);
         let (used, used_receiver) = sync_channel::<T>(4);
-        scope.spawn(move || {
+        std::thread::Builder::new().spawn_scoped(scope, move || {
             loop {
                 let mut thing = used_receiver.try_recv().unwrap_or_default();
                 if !make(&mut thing) || made_sender.send(thing).is_err() {
                     return;
                 }
             }
-        });
-        Self { made, used }
+        })?;
+        Ok(Self { made, used })
     }
 
     /// The next thing; `None` when there are no more.
@@ -212,7 +215,8 @@ mod tests {
                 *thing = count;
                 count += 1;
                 count <= 10
-            });
+            })
+            .unwrap();
             for expected in 0..10 {
                 let thing = ahead.next().unwrap();
                 assert_eq!(thing, expected);
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn an_impatient_receiver_ends_the_thread() {
         std::thread::scope(|scope| {
-            let ahead = Ahead::<u64>::start(scope, |_| true);
+            let ahead = Ahead::<u64>::start(scope, |_| true).unwrap();
             assert!(ahead.next().is_some());
             drop(ahead);
         });

@@ -10,13 +10,14 @@ use longhaul_tasks::{Coordinates, Metric, Sample, Split, Task};
 
 use crate::run::plan::Evaluation;
 use crate::worker::batches::Ahead;
+use crate::worker::blind::FirstRow;
 use crate::worker::clock::Clock;
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
 use crate::worker::protocol::{Evaluated, Message, Score};
 
 /// Most tokens of a row in one feed.
-const CHUNK: usize = 2048;
+pub const CHUNK: usize = 2048;
 /// Most tokens of all rows in one feed.
 const FEED: usize = 16_384;
 /// Most bytes of recurrent state over all rows, as the model declares it.
@@ -27,11 +28,11 @@ const GLANCE: Duration = Duration::from_millis(500);
 /// How the examples of one length are read: depends on nothing but length, number and the model's
 /// state, so that values do not depend on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Layout {
+pub(super) struct Layout {
     /// Rows a feed.
-    rows: usize,
+    pub(super) rows: usize,
     /// Tokens a row and feed.
-    chunk: usize,
+    pub(super) chunk: usize,
 }
 
 impl Layout {
@@ -48,13 +49,13 @@ impl Layout {
 
 /// Some tokens of a group of examples.
 #[derive(Default)]
-struct Chunk {
+pub(super) struct Chunk {
     /// `[rows, length]`.
     tokens: Vec<u32>,
     /// `[rows, length]`; -1 is not scored.
-    targets: Vec<i32>,
+    pub(super) targets: Vec<i32>,
     /// Tokens a row.
-    length: usize,
+    pub(super) length: usize,
     /// Labels of each example, with the group's last chunk; else empty. Rows beyond them are padding.
     labels: Option<Vec<Vec<String>>>,
     /// Tokens without padding.
@@ -81,21 +82,28 @@ pub fn evaluate(
     let begun = Instant::now();
     let mut session = clock.inside(|| model.new_session(layout.rows))?;
     let mut tally = Tally::new(task.spec().metric, layout.rows);
+    let mut first_answers = FirstRow::default();
     let mut tokens = 0;
     let mut state_bytes = None;
     let groups = samples.div_ceil(layout.rows as u64);
     let chunks = groups * first.div_ceil(layout.chunk) as u64;
     std::thread::scope(|scope| -> Result<(), Failure> {
         let mut source = Source::new(task, evaluation, seed, layout);
-        let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk));
+        let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk))
+            .map_err(Failure::thread)?;
         let (mut done, mut glance) = (0_u64, Instant::now());
         while let Some(mut chunk) = ahead.next() {
             let answers = feed(&mut session, &chunk, layout.rows, vocab, clock)?;
             tally.chunk(&chunk, &answers);
+            if tally.examples == 0 {
+                first_answers.take(&chunk, &answers);
+            }
             tokens += chunk.real_tokens;
             if let Some(labels) = chunk.labels.take() {
                 tally.group(&labels);
-                state_bytes.get_or_insert(session.state_bytes() / layout.rows as u64);
+                if state_bytes.is_none() {
+                    state_bytes = Some(state_of(model, &session, layout.rows)?);
+                }
                 clock.inside(|| session.reset())?;
             }
             done += 1;
@@ -116,29 +124,64 @@ pub fn evaluate(
             tally.examples
         )));
     }
-    Ok(Evaluated {
+    let evaluated = Evaluated {
         index,
         scores: tally.scores(),
         state_bytes: state_bytes.unwrap_or(0),
         peak_memory_bytes: crate::machine::peak_memory(),
         tokens,
         seconds: begun.elapsed().as_secs_f64(),
-    })
+    };
+    drop(session);
+    // After the measurement, so that it costs it neither time nor memory.
+    let alone = Layout { rows: 1, ..layout };
+    let one = Evaluation {
+        samples: 1,
+        ..evaluation
+    };
+    let reader = || Source::new(task, one, seed, alone);
+    first_answers.check(model, reader, vocab, clock)?;
+    Ok(evaluated)
 }
 
-fn feed(
+/// Bytes of state a row, where they are near what the model declares: `longhaul check` holds them equal, and here
+/// a number that stands for nothing is no measurement.
+fn state_of(model: &LoadedModel, session: &LoadedSession, rows: usize) -> Result<u64, Failure> {
+    let (state, position) = (session.state_bytes(), session.position());
+    let declared = model
+        .declared_state_bytes(position)
+        .saturating_mul(rows as u64);
+    if state / 2 > declared || declared / 2 > state {
+        return Err(Failure::error(format!(
+            "the session says it has {state} bytes of state after {position} tokens of {rows} sequences, where the model declares {declared}; this is a bug in the plugin"
+        )));
+    }
+    Ok(state / rows as u64)
+}
+
+pub(super) fn feed(
     session: &mut LoadedSession,
     chunk: &Chunk,
     rows: usize,
     vocab: usize,
     clock: &mut Clock,
 ) -> Result<FeedOutput, Failure> {
-    // Targets are left away where nothing is scored: filler needs no output head.
+    // Targets are left away where nothing is scored: filler needs no output head. What a plugin gets is a copy,
+    // so that writing into it changes no score.
     let scored = chunk.targets.iter().any(|&target| target >= 0);
-    let targets: &[i32] = if scored { &chunk.targets } else { &[] };
-    let batch = Batch::new(&chunk.tokens, targets, rows, chunk.length);
+    let targets = if scored {
+        chunk.targets.clone()
+    } else {
+        Vec::new()
+    };
+    let batch = Batch::new(&chunk.tokens, &targets, rows, chunk.length);
     let position = session.position();
     let answers = clock.inside(|| session.feed(batch, Logits::None, vocab));
+    if scored && targets != chunk.targets {
+        return Err(Failure::error(
+            "the plugin wrote into the targets that it was given; this is a bug in the plugin",
+        ));
+    }
     answers.map_err(|error| Failure::from(error).at(&format!("reading from token {position} on")))
 }
 
@@ -155,7 +198,7 @@ fn coordinates(evaluation: Evaluation, seed: u64, index: u64) -> Coordinates {
 }
 
 /// Writes the chunks of all groups in order.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     task: &'a dyn Task,
     evaluation: Evaluation,
     seed: u64,
@@ -181,7 +224,7 @@ impl<'a> Source<'a> {
     }
 
     /// The next chunk; `false` when there are no more.
-    fn fill(&mut self, chunk: &mut Chunk) -> bool {
+    pub(super) fn fill(&mut self, chunk: &mut Chunk) -> bool {
         let mut longest = self
             .group
             .iter()

@@ -1,20 +1,18 @@
 //! One job from start to end: load, build, train or read back, evaluate.
 
-use std::io::Read;
-
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::error::ErrorKind;
 use longhaul_tasks::{Task, TaskError, parse_task};
 
 use crate::architecture::ModelSize;
 use crate::checkpoint::files::Folder;
-use crate::checkpoint::load::{LoadError, Understood};
+use crate::checkpoint::load::{Library, LoadError, Understood};
 use crate::device;
-use crate::exit::CommandError;
 use crate::run::plan::Checkpoint;
+use crate::text;
 use crate::worker::clock::Clock;
 use crate::worker::evaluate::evaluate;
-use crate::worker::models::{self, ModelFileError};
+use crate::worker::models::{self, ModelFileError, Store};
 use crate::worker::pipe::{self, send};
 use crate::worker::protocol::{FailureKind, Job, Message};
 use crate::worker::train::train;
@@ -37,6 +35,11 @@ impl Failure {
         }
     }
 
+    /// The system has no thread.
+    pub fn thread(error: std::io::Error) -> Self {
+        Self::error(format!("there is no thread to make examples with: {error}"))
+    }
+
     /// The same with the place where it happened.
     pub fn at(mut self, place: &str) -> Self {
         self.reason = format!("{place}: {}", self.reason);
@@ -53,7 +56,7 @@ impl From<ClientError> for Failure {
         };
         Self {
             kind,
-            reason: error.to_string(),
+            reason: text::line(&error.to_string()),
         }
     }
 }
@@ -66,7 +69,9 @@ impl From<ModelFileError> for Failure {
                 kind: FailureKind::Disk,
                 reason: error.to_string(),
             },
-            ModelFileError::Read { .. } => Self::error(error.to_string()),
+            ModelFileError::Read { .. } | ModelFileError::NotFinite { .. } => {
+                Self::error(error.to_string())
+            }
         }
     }
 }
@@ -77,36 +82,33 @@ impl From<TaskError> for Failure {
     }
 }
 
-/// Does the job that stands on standard input. Returns the process's exit code: 0 whenever the host
-/// was told how it went.
-///
-/// # Errors
-/// No pipe, or no job on it.
-pub fn work() -> Result<u8, CommandError> {
-    // A worker without its host is of no use, and the first to go when memory is short.
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    pipe::take_stdout().map_err(CommandError::environment)?;
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(CommandError::environment)?;
-    let job: Job = serde_json::from_str(&text).map_err(|error| {
-        CommandError::usage(format!(
-            "`longhaul worker` is started by other commands: {error}"
-        ))
-    })?;
-    if let Err(failure) = run(&job) {
+/// Most notes of a model that are passed on.
+const NOTES: usize = 64;
+
+/// Does a job and tells the host how it went.
+pub fn work(job: &str) {
+    let job: Result<Job, Failure> = pipe::parse(job).map_err(|error| Failure::error(error.message));
+    if let Err(failure) = job.and_then(|job| run(&job)) {
         send(&Message::Failed {
             kind: failure.kind,
             reason: failure.reason,
         });
     }
-    Ok(crate::exit::OK)
 }
 
 fn run(job: &Job) -> Result<(), Failure> {
+    job.check().map_err(Failure::error)?;
     let mut clock = Clock::start();
+    // Before a plugin is there that could use up descriptors. A checkpoint has no model of its own.
+    let store = match &job.checkpoint {
+        Some(_) => None,
+        None => Some(
+            Store::open(&job.folder).map_err(|source| ModelFileError::Write {
+                path: job.folder.display().to_string(),
+                source,
+            })?,
+        ),
+    };
     let task = parse_task(&job.task)?;
     let mut model = match &job.checkpoint {
         Some(checkpoint) => read_checkpoint(job, checkpoint, &mut clock)?,
@@ -116,21 +118,26 @@ fn run(job: &Job) -> Result<(), Failure> {
         .checkpoint
         .as_ref()
         .map(|checkpoint| checkpoint.vocab as usize);
+    let notes = model.notes();
     send(&Message::Started {
         parameters: model.parameter_values(),
-        notes: model.notes(),
+        notes: notes
+            .iter()
+            .take(NOTES)
+            .map(|note| text::line(note))
+            .collect(),
     });
-    match &job.training {
-        Some(training) => {
+    match (&job.training, &store) {
+        (_, None) => {}
+        (Some(training), Some(store)) => {
             let begun = std::time::Instant::now();
             train(&mut model, task.as_ref(), job, training, &mut clock)?;
-            models::save(&model, &job.model_file, &job.identity)?;
+            models::save(&model, store, &job.model, &job.identity)?;
             send(&Message::Trained {
                 seconds: begun.elapsed().as_secs_f64(),
             });
         }
-        None if job.checkpoint.is_some() => {}
-        None => models::load(&mut model, &job.model_file, &job.identity)?,
+        (None, Some(store)) => models::load(&mut model, store, &job.model, &job.identity)?,
     }
     let vocab = vocab.unwrap_or(task.vocab());
     for (index, &evaluation) in job.evaluations.iter().enumerate() {
@@ -176,8 +183,10 @@ fn read_checkpoint(
 ) -> Result<LoadedModel, Failure> {
     let folder = Folder::open(&checkpoint.folder).map_err(|e| Failure::error(e.to_string()))?;
     let device = device::named(&job.device, job.threads);
-    let model = clock
-        .inside(|| Understood::ask(&folder, &job.architecture.library)?.build(&folder, device));
+    let model = clock.inside(|| {
+        let library = Library::open(&job.architecture.library)?;
+        Understood::ask(folder, &library)?.build(device)
+    });
     model.map_err(|error| match error {
         LoadError::Plugin(error) => error.into(),
         other => Failure::error(other.to_string()),

@@ -3,12 +3,14 @@
 //! retries.
 
 pub mod batches;
+mod blind;
 mod clock;
 mod evaluate;
 mod job;
 pub mod models;
-mod pipe;
+pub mod pipe;
 pub mod protocol;
 mod train;
 
+pub use evaluate::CHUNK;
 pub use job::work;

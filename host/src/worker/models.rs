@@ -2,10 +2,15 @@
 //! training in it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel};
-use longhaul_results::files;
+use longhaul_results::files::UNFINISHED;
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, open, openat, renameat, unlinkat};
+use rustix::io::Errno;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
@@ -20,6 +25,16 @@ pub enum ModelFileError {
     /// The plugin refused.
     #[error(transparent)]
     Plugin(#[from] ClientError),
+    /// A trained model that is none.
+    #[error("{odd} of the {all} values of parameter `{name}` are not finite after training")]
+    NotFinite {
+        /// The parameter.
+        name: String,
+        /// Values that are not finite.
+        odd: usize,
+        /// All values.
+        all: usize,
+    },
     /// The system refused to write.
     #[error("cannot write {path}: {source}; free some space or choose another --out folder")]
     Write {
@@ -40,14 +55,121 @@ pub enum ModelFileError {
     },
 }
 
+/// Where a run's models are, as a descriptor: whatever a plugin does to the working folder, files are written and
+/// read here, and no link leads anywhere else.
+pub struct Store {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the folder `models` of a run's folder.
+    ///
+    /// # Errors
+    /// The system's; it is a link.
+    pub fn open(run: &Path) -> std::io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let run_folder = open(run, flags, Mode::empty())?;
+        let folder = openat(
+            &run_folder,
+            "models",
+            flags | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?;
+        Ok(Self {
+            folder,
+            path: run.join("models"),
+        })
+    }
+
+    /// Writes beside the file, syncs, and puts it in its place.
+    fn write_whole(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let beside = format!("{UNFINISHED}{}", std::process::id());
+        let made = self.write_synced(&beside, bytes);
+        let placed = made.and_then(|()| {
+            renameat(&self.folder, beside.as_str(), &self.folder, name)?;
+            Ok(fsync(&self.folder)?)
+        });
+        if placed.is_err() {
+            let _ = unlinkat(&self.folder, beside.as_str(), AtFlags::empty());
+        }
+        placed
+    }
+
+    fn write_synced(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        // A process of the same number may have been killed here.
+        let _ = unlinkat(&self.folder, name, AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(&self.folder, name, flags, Mode::from_raw_mode(0o644))?;
+        let mut file = File::from(file);
+        file.write_all(bytes)?;
+        file.sync_data()
+    }
+
+    fn read(&self, name: &str) -> std::io::Result<Vec<u8>> {
+        let file = openat(&self.folder, name, READING, Mode::empty())?;
+        read_regular(File::from(file))
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+/// A FIFO in a file's place is not waited for, and a link not followed.
+const READING: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
+fn read_regular(mut file: File) -> std::io::Result<Vec<u8>> {
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Why the disk itself takes no model, if it does not: full, over quota, read-only or broken. Anything else that a
+/// worker met was its own.
+pub fn disk_refuses(run: &Path) -> Option<std::io::Error> {
+    /// A disk that takes less has no room for records either.
+    const PROBE: usize = 1 << 20;
+    let beside = format!("{UNFINISHED}{}", std::process::id());
+    let probed = Store::open(run).and_then(|store| {
+        let written = store.write_synced(&beside, &vec![0; PROBE]);
+        let _ = unlinkat(&store.folder, beside.as_str(), AtFlags::empty());
+        written
+    });
+    let errors = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO];
+    let is_disk = |error: &std::io::Error| {
+        Errno::from_io_error(error).is_some_and(|error| errors.contains(&error))
+    };
+    probed.err().filter(is_disk)
+}
+
 /// Saves every parameter, at once: a reader sees the old file or the new one whole.
 ///
 /// # Errors
-/// The plugin's on reading a parameter; the system's on writing.
-pub fn save(model: &LoadedModel, path: &Path, identity: &str) -> Result<(), ModelFileError> {
+/// The plugin's on reading a parameter; a value that is not finite; the system's on writing.
+pub fn save(
+    model: &LoadedModel,
+    store: &Store,
+    name: &str,
+    identity: &str,
+) -> Result<(), ModelFileError> {
     let mut bytes = Vec::new();
     for index in 0..model.parameters().len() {
         let values = model.read_parameter(index)?;
+        let odd = values.iter().filter(|value| !value.is_finite()).count();
+        if odd > 0 {
+            return Err(ModelFileError::NotFinite {
+                name: crate::text::line(&model.parameters()[index].name),
+                odd,
+                all: values.len(),
+            });
+        }
         let raw: Vec<u8> = values
             .iter()
             .flat_map(|value| value.to_le_bytes())
@@ -64,11 +186,11 @@ pub fn save(model: &LoadedModel, path: &Path, identity: &str) -> Result<(), Mode
             (parameter.name.to_string(), view)
         });
     let refuse = |source| ModelFileError::Write {
-        path: path.display().to_string(),
+        path: store.shown(name),
         source,
     };
     let file = serialise(views.collect(), identity).map_err(refuse)?;
-    files::write_whole(path, &file).map_err(refuse)
+    store.write_whole(name, &file).map_err(refuse)
 }
 
 /// The bytes of a file: tensors, and the training's id with the hash of all values.
@@ -98,12 +220,19 @@ fn hash_of<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
 ///
 /// # Errors
 /// A file that is absent, torn, of another training or another shape.
-pub fn load(model: &mut LoadedModel, path: &Path, identity: &str) -> Result<(), ModelFileError> {
+pub fn load(
+    model: &mut LoadedModel,
+    store: &Store,
+    name: &str,
+    identity: &str,
+) -> Result<(), ModelFileError> {
     let refuse = |reason: String| ModelFileError::Read {
-        path: path.display().to_string(),
+        path: store.shown(name),
         reason,
     };
-    let bytes = files::read(path, u64::MAX).map_err(|error| refuse(error.to_string()))?;
+    let bytes = store
+        .read(name)
+        .map_err(|error| refuse(error.to_string()))?;
     let tensors = check(&bytes, identity).map_err(refuse)?;
     for index in 0..model.parameters().len() {
         let parameter = &model.parameters()[index];
@@ -133,7 +262,10 @@ pub fn load(model: &mut LoadedModel, path: &Path, identity: &str) -> Result<(), 
 
 /// Whether a file is the saved model of this training.
 pub fn is_saved(path: &Path, identity: &str) -> bool {
-    files::read(path, u64::MAX).is_ok_and(|bytes| check(&bytes, identity).is_ok())
+    open(path, READING, Mode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|file| read_regular(File::from(file)))
+        .is_ok_and(|bytes| check(&bytes, identity).is_ok())
 }
 
 /// The tensors of a file that is whole and of this training.
@@ -169,12 +301,18 @@ mod tests {
     #[test]
     fn identity_is_checked() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("m.safetensors");
+        std::fs::create_dir(folder.path().join("models")).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let path = folder.path().join("models/m.safetensors");
         assert!(!is_saved(&path, "a"));
         let raw = 1.5_f32.to_le_bytes();
         let view = TensorView::new(Dtype::F32, vec![1], &raw).unwrap();
         let mut file = serialise(vec![("x".to_owned(), view)], "a").unwrap();
-        std::fs::write(&path, &file).unwrap();
+        store.write_whole("m.safetensors", &file).unwrap();
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
         assert!(is_saved(&path, "a"));
         assert!(!is_saved(&path, "b"));
         // A torn file is not a model.
@@ -184,5 +322,51 @@ mod tests {
         *file.last_mut().unwrap() ^= 1;
         std::fs::write(&path, &file).unwrap();
         assert!(!is_saved(&path, "a"));
+    }
+    #[test]
+    fn no_link_is_followed_and_no_pipe_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, outside) = (folder.path().join("run"), folder.path().join("outside"));
+        std::fs::create_dir_all(&run).unwrap();
+        std::fs::write(&outside, "mine").unwrap();
+        std::os::unix::fs::symlink(folder.path(), run.join("models")).unwrap();
+        assert!(Store::open(&run).is_err(), "a link in the folder's place");
+        std::fs::remove_file(run.join("models")).unwrap();
+        std::fs::create_dir(run.join("models")).unwrap();
+        let store = Store::open(&run).unwrap();
+        std::os::unix::fs::symlink(&outside, run.join("models/m")).unwrap();
+        assert!(store.read("m").is_err());
+        store.write_whole("m", b"model").unwrap();
+        assert_eq!(std::fs::read(&outside).unwrap(), b"mine");
+        assert_eq!(store.read("m").unwrap(), b"model");
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(run.join("models/f"))
+            .status();
+        assert!(fifo.unwrap().success());
+        assert!(
+            store
+                .read("f")
+                .unwrap_err()
+                .to_string()
+                .contains("not a file")
+        );
+        assert!(!is_saved(&run.join("models/f"), "a"));
+    }
+
+    #[test]
+    fn only_the_disk_is_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(
+            disk_refuses(folder.path()).is_none(),
+            "a folder that is not there is no full disk"
+        );
+        std::fs::create_dir(folder.path().join("models")).unwrap();
+        assert!(disk_refuses(folder.path()).is_none());
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("models"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::ArchSpec;
 use crate::run::plan::{Checkpoint, Evaluation, Training};
+use crate::text;
 
 /// All that a worker is to do for one unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +30,11 @@ pub struct Job {
     pub threads: u32,
     /// The training; without one the saved model is read.
     pub training: Option<Training>,
-    /// Where the model is saved or read.
-    pub model_file: PathBuf,
+    /// The run's folder, from the root of the file system: a plugin may change the folder it works in.
+    #[serde(with = "crate::path_text")]
+    pub folder: PathBuf,
+    /// Name of the model's file in the folder `models` there.
+    pub model: String,
     /// Identity of the training, kept in the saved model.
     pub identity: String,
     /// The checkpoint that is read instead of a trained model.
@@ -39,13 +43,120 @@ pub struct Job {
     pub evaluations: Vec<Evaluation>,
 }
 
+/// Most of what a job may ask for of a model's size and of threads.
+const MOST_WIDTH: u64 = 1 << 16;
+const MOST_LAYERS: u64 = 1 << 10;
+const MOST_THREADS: u64 = 1 << 10;
+/// Most tokens of one training step: a model with one value a token would need gigabytes.
+const MOST_BATCH: u64 = 1 << 30;
+/// Longest example, in tokens.
+const MOST_LENGTH: u64 = 1 << 40;
+/// Most evaluations of a job.
+const MOST_EVALUATIONS: u64 = 100_000;
+
+impl Job {
+    /// Whether it can be done at all, by its numbers and names alone. The host asks before it starts a worker,
+    /// and the worker before it begins.
+    ///
+    /// # Errors
+    /// The first thing that cannot be, with what can.
+    pub fn check(&self) -> Result<(), String> {
+        between("d_model", self.d_model.into(), 1, MOST_WIDTH)?;
+        between("layers", self.layers.into(), 1, MOST_LAYERS)?;
+        between("threads", self.threads.into(), 1, MOST_THREADS)?;
+        between(
+            "the training length",
+            self.train_length as u64,
+            u64::from(self.checkpoint.is_none()),
+            MOST_LENGTH,
+        )?;
+        crate::device::Devices::parse_one(&self.device)?;
+        if self.checkpoint.is_none() {
+            check_file_name(&self.model)?;
+        }
+        if let Some(training) = &self.training {
+            training.check(self.train_length as u64)?;
+        }
+        let evaluations = self.evaluations.len() as u64;
+        between(
+            "the number of evaluations",
+            evaluations,
+            0,
+            MOST_EVALUATIONS,
+        )?;
+        for evaluation in &self.evaluations {
+            let (length, samples) = (evaluation.length as u64, evaluation.samples);
+            between("an evaluation's length", length, 1, MOST_LENGTH)?;
+            between(
+                "an evaluation's number of examples",
+                samples,
+                1,
+                u64::MAX / length,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Training {
+    fn check(&self, length_max: u64) -> Result<(), String> {
+        let (length_min, batch) = (self.length_min as u64, self.batch as u64);
+        between("the shortest training length", length_min, 1, length_max)?;
+        let length = self.length as u64;
+        between(
+            "the longest training length",
+            length,
+            length_max,
+            length_max,
+        )?;
+        between("the batch", batch, 1, (MOST_BATCH / length_max).max(1))?;
+        between("steps", self.steps, 1, u64::MAX / batch)?;
+        between("warmup_steps", self.warmup_steps, 0, self.steps)?;
+        let rate = self.learning_rate;
+        if !rate.is_finite() || rate <= 0.0 {
+            return Err(format!(
+                "the learning rate is {rate}; it is a number above 0"
+            ));
+        }
+        for (what, value) in [
+            ("weight decay", self.weight_decay),
+            ("clip_norm", self.clip_norm),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                return Err(format!("the {what} is {value}; it is a number, 0 or above"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn between(what: &str, value: u64, least: u64, most: u64) -> Result<(), String> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{what} is {value}; it is {least} to {most}"))
+}
+
+/// Refuses a name that could lead out of a folder, or that a file cannot have.
+fn check_file_name(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    if !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(format!(
+        "the model's file cannot be named `{}`",
+        crate::text::line(name)
+    ))
+}
+
 /// What went wrong in a worker that lived to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// Memory ran out, and the plugin noticed.
     OutOfMemory,
-    /// The model file could not be written: the disk's fault, not the plugin's.
+    /// The model file could not be written. The host judges whether that was the disk or the plugin, which
+    /// may have used up descriptors.
     Disk,
     /// The device failed, after which a process has to begin anew on it.
     Device,
@@ -57,6 +168,7 @@ pub enum FailureKind {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Empty, or `depth=0.50`.
+    #[serde(deserialize_with = "text::as_line")]
     pub label: String,
     /// Answers in the task's metric.
     pub samples: u64,
@@ -94,6 +206,7 @@ pub enum Message {
         /// Values of all parameters.
         parameters: u64,
         /// The model's notes for the log.
+        #[serde(deserialize_with = "text::as_lines")]
         notes: Vec<String>,
     },
     /// A training step was done.
@@ -139,6 +252,7 @@ pub enum Message {
         /// What kind.
         kind: FailureKind,
         /// The words.
+        #[serde(deserialize_with = "text::as_line")]
         reason: String,
     },
     /// A log event of the plugin.
@@ -146,6 +260,7 @@ pub enum Message {
         /// `error`, `warn`, `info` or `debug`.
         level: String,
         /// The words.
+        #[serde(deserialize_with = "text::as_line")]
         text: String,
     },
     /// Nothing more can be done.
@@ -153,6 +268,7 @@ pub enum Message {
         /// What kind.
         kind: FailureKind,
         /// The words.
+        #[serde(deserialize_with = "text::as_line")]
         reason: String,
     },
     /// All is done.
@@ -165,15 +281,102 @@ pub enum Message {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    //! Also holds the job that tests beside this module use.
+
     use super::*;
+
+    /// A job for tests: a training of ten steps and two evaluations of ten examples.
+    pub fn job() -> Job {
+        let evaluation = |length| Evaluation {
+            split: longhaul_results::Split::Test,
+            length,
+            samples: 10,
+        };
+        Job {
+            architecture: ArchSpec {
+                library: "lib.so".into(),
+                plugin: "p".into(),
+                plugin_version: "0.1.0".into(),
+                plugin_sha256: "ab".into(),
+                architecture: "arch".into(),
+                values: Vec::new(),
+                options: Vec::new(),
+                d_model: None,
+                layers: None,
+                devices: vec!["cpu".into()],
+            },
+            d_model: 8,
+            layers: 1,
+            task: "parity".into(),
+            train_length: 16,
+            seed: 0,
+            device: "cpu".into(),
+            threads: 1,
+            training: Some(Training {
+                length_min: 3,
+                length: 16,
+                steps: 10,
+                batch: 4,
+                learning_rate: 1e-3,
+                warmup_steps: 0,
+                weight_decay: 0.1,
+                clip_norm: 1.0,
+            }),
+            folder: "/runs/a".into(),
+            model: "a-s0-lr0.001-12345678.safetensors".into(),
+            identity: "12345678".into(),
+            checkpoint: None,
+            evaluations: vec![evaluation(16), evaluation(32)],
+        }
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_is_refused_with_a_sentence() {
+        assert_eq!(job().check(), Ok(()));
+        let refused = |change: &dyn Fn(&mut Job)| {
+            let mut job = job();
+            change(&mut job);
+            job.check().unwrap_err()
+        };
+        assert_eq!(
+            refused(&|job| job.d_model = 1 << 31),
+            "d_model is 2147483648; it is 1 to 65536"
+        );
+        assert!(refused(&|job| job.layers = 0).contains("layers is 0"));
+        assert!(refused(&|job| job.threads = u32::MAX).contains("threads"));
+        assert!(refused(&|job| job.train_length = usize::MAX).contains("training length"));
+        assert!(refused(&|job| job.device = "gpu".into()).contains("gpu"));
+        assert!(refused(&|job| job.evaluations[0].length = 0).contains("length is 0"));
+        assert!(refused(&|job| job.evaluations[0].samples = 1 << 62).contains("examples"));
+        for name in ["", "..", "../a", "a/b", ".a", "a\0", &"a".repeat(256)] {
+            assert!(
+                refused(&|job| job.model = name.to_owned()).contains("named"),
+                "{name}"
+            );
+        }
+        let training =
+            |change: &dyn Fn(&mut Training)| refused(&|job| change(job.training.as_mut().unwrap()));
+        assert!(training(&|training| training.batch = 0).contains("batch is 0"));
+        assert!(training(&|training| training.batch = 1 << 31).contains("batch"));
+        assert!(training(&|training| training.steps = 0).contains("steps is 0"));
+        assert!(training(&|training| training.length_min = 17).contains("shortest"));
+        assert!(
+            training(&|training| training.weight_decay = f64::NAN).contains("weight decay is NaN")
+        );
+        assert!(training(&|training| training.learning_rate = 0.0).contains("learning rate is 0"));
+        assert!(
+            training(&|training| training.clip_norm = -1.0)
+                .contains("clip_norm is -1; it is a number")
+        );
+    }
 
     #[test]
     fn every_message_survives_the_pipe() {
         let messages = [
             Message::Started {
                 parameters: 5,
-                notes: vec!["a \"quoted\"\nnote".to_owned()],
+                notes: vec!["a \"quoted\" note".to_owned()],
             },
             Message::Progress {
                 step: 3,

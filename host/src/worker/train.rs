@@ -53,7 +53,8 @@ pub fn train(
             let made = making < steps && plan.fill(task, making, batch).is_ok();
             making += 1;
             made
-        });
+        })
+        .map_err(Failure::thread)?;
         let mut report = Reports::new(config.reporting());
         for step in 0..steps {
             let batch = ahead.next().ok_or_else(|| {

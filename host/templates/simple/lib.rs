@@ -1,15 +1,15 @@
 //! {{Name}}: a gated short convolution, made of the kit's operations alone.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::integer;
 use longhaul_plugin_kit::{Architecture, Graph, Mixer, Tensor};
 
-struct {{Type}} {
+struct {{Type}}Mixer {
     taps: usize,
 }
 
-impl Mixer for {{Type}} {
+impl Mixer for {{Type}}Mixer {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         let d_model = x.cols();
         let both = graph.linear("in_proj", x, 2 * d_model, false);
@@ -17,10 +17,6 @@ impl Mixer for {{Type}} {
         let mixed = graph.short_convolution("conv1d", value, self.taps, true, Activation::Silu);
         let gated = graph.gate(gate, mixed, Activation::Silu);
         graph.linear("out_proj", gated, d_model, false)
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }
 
@@ -32,10 +28,9 @@ pub fn architecture() -> Architecture {
         family: Family::Convolution,
         citation: "@misc{{{crate}}, title={{{Name}}}, author={Me}, year={{{year}}}}",
         options: vec![integer("taps", 4, 2, 64, "taps of the convolution")],
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new({{Type}} { taps: settings.size("taps")? })),
+        mixer: |settings| Ok(Box::new({{Type}}Mixer { taps: settings.size("taps")? })),
     }
 }
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture());
+longhaul_plugin_kit::export!({{Type}}Plugin, crate::architecture());

@@ -163,7 +163,7 @@ impl DeviceTrainer {
             self.totals.forget_bad(device)?;
             // If it is this one, the report says so.
             if bad_step != step {
-                let mut error = PluginError::not_finite(loss, norm);
+                let mut error = PluginError::not_finite(loss, norm, Some(bad_step));
                 error.message = format!("training step {bad_step}: {}", error.message).into();
                 return Err(error);
             }
@@ -268,13 +268,8 @@ impl DeviceTrainer {
         };
         self.arena.begin_pass();
         run.fill(self.grads.ptr(), 0.0, self.grads.total())?;
-        for operation in &program.operations {
-            operation.cuda_forward(&run)?;
-        }
-        for operation in program.operations.iter().rev() {
-            operation.cuda_backward(&run)?;
-        }
-        Ok(())
+        program.forward(|operation| operation.cuda_forward(&run))?;
+        program.backward(|operation| operation.cuda_backward(&run))
     }
 
     /// What follows a pass: sums and norm, and in training the update.

@@ -32,7 +32,6 @@ pub struct DeviceKitModel {
     params: Params,
     trainer: DeviceTrainer,
     has_gradients: bool,
-    state_growth: StateGrowth,
 }
 
 impl DeviceKitModel {
@@ -50,6 +49,7 @@ impl DeviceKitModel {
         let mixer = (architecture.mixer)(&settings)?;
         let graph = trace_on_device(&settings, mixer.as_ref(), device.precision())?;
         let (program, params) = (graph.program, graph.params);
+        program.check_device_form()?;
         let poison = poison_wanted(config);
         let model = DeviceModel::new(device, &program, &params)?;
         Ok(Self {
@@ -62,7 +62,6 @@ impl DeviceKitModel {
             }),
             params,
             has_gradients: false,
-            state_growth: mixer.state_growth(),
         })
     }
 }
@@ -118,7 +117,7 @@ impl Model for DeviceKitModel {
     }
 
     fn state_growth(&self) -> StateGrowth {
-        self.state_growth
+        self.shared.program.state_growth()
     }
 
     fn declared_state_bytes(&self, length: u64) -> u64 {

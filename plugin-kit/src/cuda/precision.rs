@@ -28,7 +28,7 @@ impl Precision {
 
     fn named(name: Option<&std::ffi::OsStr>) -> Result<Self> {
         match name.map(std::ffi::OsStr::to_string_lossy).as_deref() {
-            None | Some("float32") => Ok(Self::Float32),
+            None | Some("" | "float32") => Ok(Self::Float32),
             Some("tf32") => Ok(Self::Tf32),
             Some("bf16") => Ok(Self::Bf16),
             Some(other) => Err(PluginError::bad_option(format!(

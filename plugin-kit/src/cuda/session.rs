@@ -225,10 +225,7 @@ impl DeviceSession {
             touched: &self.arena.touched,
         };
         self.arena.begin_pass();
-        program
-            .operations
-            .iter()
-            .try_for_each(|operation| operation.cuda_forward(&run))
+        program.forward(|operation| operation.cuda_forward(&run))
     }
 
     fn read_outputs(&self, places: &Places, with_logits: bool) -> Result<Outputs> {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 
+use super::contract::Asked;
 use super::graph::Program;
 use super::tensor::Shape;
 
@@ -13,6 +14,8 @@ pub struct Arena {
     touched: Vec<Cell<bool>>,
     lengths: Vec<Cell<usize>>,
     poison: bool,
+    /// What the operation that runs has asked for, where it is [held to its contract](super::contract).
+    pub(crate) asked: Option<Asked>,
 }
 
 impl Arena {
@@ -26,6 +29,7 @@ impl Arena {
             touched: vec![Cell::new(false); count],
             lengths: vec![Cell::new(0); count],
             poison,
+            asked: None,
         }
     }
 
@@ -50,28 +54,44 @@ impl Arena {
             .sum()
     }
 
+    #[track_caller]
     pub(crate) fn value(&self, id: usize) -> Ref<'_, [f32]> {
-        Ref::map(self.values[id].borrow(), |values| {
-            &values[..self.lengths[id].get()]
-        })
+        let Ok(values) = self.values[id].try_borrow() else {
+            taken("buffer", "written")
+        };
+        self.cut(id, values)
     }
 
+    #[track_caller]
     pub(crate) fn value_mut(&self, id: usize) -> RefMut<'_, [f32]> {
-        RefMut::map(self.values[id].borrow_mut(), |values| {
-            &mut values[..self.lengths[id].get()]
-        })
+        let Ok(values) = self.values[id].try_borrow_mut() else {
+            taken("buffer", "read or written")
+        };
+        self.cut_mut(id, values)
     }
 
+    #[track_caller]
     pub(crate) fn grad(&self, id: usize) -> Ref<'_, [f32]> {
-        Ref::map(self.grads[id].borrow(), |values| {
-            &values[..self.lengths[id].get()]
-        })
+        let Ok(values) = self.grads[id].try_borrow() else {
+            taken("gradient", "written")
+        };
+        self.cut(id, values)
     }
 
+    #[track_caller]
     pub(crate) fn grad_mut(&self, id: usize) -> RefMut<'_, [f32]> {
-        RefMut::map(self.grads[id].borrow_mut(), |values| {
-            &mut values[..self.lengths[id].get()]
-        })
+        let Ok(values) = self.grads[id].try_borrow_mut() else {
+            taken("gradient", "read or written")
+        };
+        self.cut_mut(id, values)
+    }
+
+    fn cut<'a>(&self, id: usize, values: Ref<'a, Vec<f32>>) -> Ref<'a, [f32]> {
+        Ref::map(values, |values| &values[..self.lengths[id].get()])
+    }
+
+    fn cut_mut<'a>(&self, id: usize, values: RefMut<'a, Vec<f32>>) -> RefMut<'a, [f32]> {
+        RefMut::map(values, |values| &mut values[..self.lengths[id].get()])
     }
 
     /// Whether a gradient is touched for the first time in this run.
@@ -87,4 +107,13 @@ fn grow(buffer: &mut Vec<f32>, length: usize, poison: bool) {
     if poison {
         buffer[..length].fill(f32::NAN);
     }
+}
+
+/// Panics where an operation asks for what it holds.
+#[track_caller]
+pub(crate) fn taken(what: &str, how: &str) -> ! {
+    panic!(
+        "this operation asks for a {what} that it holds already, to be {how}: drop the first view before \
+         you take the second (inputs that are columns of one tensor have one gradient)"
+    )
 }

@@ -1,7 +1,13 @@
 //! Tracing: a model's `forward` is called once and leaves a [`Program`], the list of operations
 //! and the buffers they use. Nothing is computed here.
 
+use std::collections::BTreeSet;
+
+use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::ParameterRole;
+use longhaul_plugin_api::error::PluginError;
+use longhaul_plugin_api::metadata::StateGrowth;
+use longhaul_plugin_api::panics::caught;
 
 use super::operation::Operation;
 use super::params::{Entry, Init, Params, initialise};
@@ -12,6 +18,12 @@ use crate::cuda::precision::Precision;
 #[derive(Default)]
 pub struct Program {
     pub(crate) operations: Vec<Box<dyn Operation>>,
+    /// Where each operation stands in the model, for messages: `layers.0.mixer.in_proj`.
+    pub(crate) places: Vec<String>,
+    /// Operations that [`Graph::reference`] recorded.
+    pub(crate) references: usize,
+    /// Names of an author's operations that were recorded while reference forms were asked for.
+    pub(crate) without_reference: BTreeSet<&'static str>,
     pub(crate) buffers: Vec<Extent>,
     /// Which buffers are activations and so have a gradient.
     pub(crate) has_gradient: Vec<bool>,
@@ -27,6 +39,79 @@ impl Program {
     /// Declared bytes of one row's state after `length` tokens.
     pub fn state_bytes(&self, length: u64) -> u64 {
         self.states.iter().map(|state| state.bytes(length)).sum()
+    }
+
+    /// How the state grows: without end where a cache has no window, up to the widest window, or not at all.
+    pub fn state_growth(&self) -> StateGrowth {
+        let caches = || {
+            self.states.iter().filter_map(|state| match state {
+                StateSpec::Cache { window, .. } => Some(window),
+                StateSpec::Fixed { .. } => None,
+            })
+        };
+        if caches().any(Option::is_none) {
+            StateGrowth::Linear
+        } else if caches().next().is_some() {
+            StateGrowth::Window
+        } else {
+            StateGrowth::Constant
+        }
+    }
+
+    /// An operation's name and place, for messages.
+    pub(crate) fn label(&self, operation: usize) -> String {
+        let name = self.operations[operation].name();
+        match self.places[operation].as_str() {
+            "" => format!("operation `{name}`"),
+            place => format!("operation `{name}` in `{place}`"),
+        }
+    }
+
+    /// Runs every operation forward, in order; a panic or a bug in one is told with its place.
+    ///
+    /// # Errors
+    /// The first operation's that has one.
+    pub(crate) fn forward(&self, call: impl Fn(&dyn Operation) -> Result<()>) -> Result<()> {
+        (0..self.operations.len()).try_for_each(|index| self.run_one(index, "forward", &call))
+    }
+
+    /// Runs every operation backward, the last one first, as [`Program::forward`] does.
+    ///
+    /// # Errors
+    /// The first operation's that has one.
+    pub(crate) fn backward(&self, call: impl Fn(&dyn Operation) -> Result<()>) -> Result<()> {
+        let operations = 0..self.operations.len();
+        operations
+            .rev()
+            .try_for_each(|index| self.run_one(index, "backward", &call))
+    }
+
+    fn run_one(
+        &self,
+        index: usize,
+        part: &str,
+        call: &impl Fn(&dyn Operation) -> Result<()>,
+    ) -> Result<()> {
+        caught(|| call(self.operations[index].as_ref()))
+            .map_err(|error| error.within(&format!("{part} of {}", self.label(index))))
+    }
+
+    /// Refuses a program of which a part cannot run on a device, when a model is built for one.
+    ///
+    /// # Errors
+    /// The first operation without kernels.
+    pub(crate) fn check_device_form(&self) -> Result<()> {
+        let without = (0..self.operations.len()).find(|&index| !self.runs_on_device(index));
+        without.map_or(Ok(()), |index| {
+            Err(PluginError::unsupported(format!(
+                "{} has no CUDA kernels; use --device cpu",
+                self.label(index)
+            )))
+        })
+    }
+
+    fn runs_on_device(&self, operation: usize) -> bool {
+        !self.operations[operation].kernels().is_empty()
     }
 
     /// Names of the operations in order, for notes and profiles.
@@ -47,6 +132,12 @@ pub struct Graph {
     device_form: Option<Precision>,
     scope: Vec<String>,
     role: ParameterRole,
+    /// Whether a parameter may be mentioned again, see [`Graph::shared`].
+    sharing: bool,
+    /// Whether parameters get no values, see [`Graph::sketch`].
+    is_sketch: bool,
+    /// Parameters that there were at the last operation.
+    params_before: usize,
     /// Tables of rotary angles made so far, by rotated values and base.
     pub(crate) rotary_tables: Vec<((usize, f64), Saved)>,
 }
@@ -62,7 +153,18 @@ impl Graph {
             device_form: None,
             scope: Vec::new(),
             role: ParameterRole::Backbone,
+            sharing: false,
+            is_sketch: false,
+            params_before: 0,
             rotary_tables: Vec::new(),
+        }
+    }
+
+    /// An empty graph of which only the operations and buffers are wanted: parameters get no values.
+    pub(crate) fn sketch() -> Self {
+        Self {
+            is_sketch: true,
+            ..Self::new(0)
         }
     }
 
@@ -107,11 +209,32 @@ impl Graph {
         result
     }
 
-    /// A parameter by name: made at the first mention, the same one at later mentions. Weight decay
-    /// applies to it when it has two dimensions or more.
+    /// Runs a part of `forward` in which a name that was used before means the parameter that it named
+    /// then: `graph.shared(|graph| graph.linear("proj", x, 64, false))` multiplies by one weight twice.
+    pub fn shared<R>(&mut self, part: impl FnOnce(&mut Self) -> R) -> R {
+        let outer = std::mem::replace(&mut self.sharing, true);
+        let result = part(self);
+        self.sharing = outer;
+        result
+    }
+
+    /// Where recording has come to, for messages.
+    pub(crate) fn place(&self) -> String {
+        let scope = match self.scope.join(".") {
+            scope if scope.is_empty() => "the model".to_owned(),
+            scope => format!("`{scope}`"),
+        };
+        match self.program.operations.len().checked_sub(1) {
+            None => format!("recording {scope}"),
+            Some(last) => format!("recording {scope}, after {}", self.program.label(last)),
+        }
+    }
+
+    /// A new parameter by name. Weight decay applies to it when it has two dimensions or more.
     ///
     /// # Panics
-    /// If it was mentioned before with another shape.
+    /// If there is one of that name, outside of [`Graph::shared`]; inside, if it has another shape.
+    #[track_caller]
     pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> Param {
         self.param_with_decay(name, shape, init, shape.len() >= 2)
     }
@@ -119,11 +242,13 @@ impl Graph {
     /// A parameter that weight decay never touches, whatever its shape (A_log, D, biases of gates).
     ///
     /// # Panics
-    /// If it was mentioned before with another shape.
+    /// As [`Graph::param`].
+    #[track_caller]
     pub fn param_without_decay(&mut self, name: &str, shape: &[usize], init: Init) -> Param {
         self.param_with_decay(name, shape, init, false)
     }
 
+    #[track_caller]
     fn param_with_decay(&mut self, name: &str, shape: &[usize], init: Init, decay: bool) -> Param {
         let mut full = self.scope.join(".");
         if !full.is_empty() {
@@ -131,14 +256,18 @@ impl Graph {
         }
         full.push_str(name);
         if let Some(id) = self.params.find(&full) {
-            let known = &self.params.entries[id].shape;
-            assert_eq!(
-                known, shape,
-                "parameter `{full}` is mentioned with two shapes"
+            assert!(
+                self.sharing,
+                "two parameters named `{full}`: give each a name of its own, or use one twice inside `graph.shared(..)`"
             );
+            let known = &self.params.entries[id].shape;
+            assert_eq!(known, shape, "the shared parameter `{full}` has two shapes");
             return Param { id };
         }
-        let values = initialise(&init, &full, shape, self.seed);
+        let values = match self.is_sketch {
+            true => Vec::new(),
+            false => initialise(&init, &full, shape, self.seed),
+        };
         self.params.entries.push(Entry {
             name: full,
             shape: shape.to_vec(),
@@ -212,7 +341,21 @@ impl Graph {
     }
 
     /// Records an operation; replays run it in the order of recording.
-    pub fn push(&mut self, operation: impl Operation + 'static) {
+    pub fn push<O: Operation + 'static>(&mut self, operation: O) {
+        // Only for words in a report: the kit's own operations are held against references in its tests.
+        let is_kits = std::any::type_name::<O>().starts_with("longhaul_plugin_kit::");
+        if self.reference_form && !is_kits {
+            self.program.without_reference.insert(operation.name());
+        }
+        let own = self.params.entries.get(self.params_before);
+        self.program.places.push(match own {
+            Some(param) => {
+                let (owner, _) = param.name.rsplit_once('.').unwrap_or((&param.name, ""));
+                owner.to_owned()
+            }
+            None => self.scope.join("."),
+        });
+        self.params_before = self.params.entries.len();
         self.program.operations.push(Box::new(operation));
     }
 }

@@ -2,6 +2,7 @@
 //! gradients ([`train`]) or for recurrent inference ([`session`]). It knows no architecture.
 
 pub mod arena;
+mod contract;
 pub mod graph;
 pub mod operation;
 pub mod optimizer;

@@ -8,7 +8,7 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
-use super::arena::Arena;
+use super::arena::{Arena, taken};
 use super::params::Params;
 use super::tensor::{Param, Saved, Shape, State, Tensor};
 pub use crate::cuda::device::KernelSource;
@@ -161,14 +161,24 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// In a feed, or while it is borrowed.
+    #[track_caller]
     pub fn param_grad(&self, param: Param) -> RefMut<'a, Vec<f32>> {
-        self.grads.expect("gradients exist in training only")[param.id].borrow_mut()
+        let grads = self.grads.expect("gradients exist in training only");
+        if let Some(asked) = &self.arena.asked {
+            asked.param(param);
+        }
+        let Ok(sums) = grads[param.id].try_borrow_mut() else {
+            let name = &self.params.entries[param.id].name;
+            taken(&format!("gradient of parameter `{name}`"), "written")
+        };
+        sums
     }
 
     /// An activation.
     ///
     /// # Panics
     /// While it is borrowed for writing.
+    #[track_caller]
     pub fn value(&self, tensor: Tensor) -> View<'a> {
         View {
             data: self.arena.value(tensor.id),
@@ -180,6 +190,7 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// While it is borrowed.
+    #[track_caller]
     pub fn value_mut(&self, tensor: Tensor) -> ViewMut<'a> {
         ViewMut {
             data: self.arena.value_mut(tensor.id),
@@ -192,9 +203,14 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// While it is borrowed for writing.
+    #[track_caller]
     pub fn grad(&self, tensor: Tensor) -> View<'a> {
-        if self.arena.first_touch(tensor.id) {
-            self.arena.grad_mut(tensor.id).fill(0.0);
+        match &self.arena.asked {
+            Some(asked) => asked.output(self.arena, tensor),
+            None if self.arena.first_touch(tensor.id) => {
+                self.arena.grad_mut(tensor.id).fill(0.0);
+            }
+            None => {}
         }
         View {
             data: self.arena.grad(tensor.id),
@@ -207,8 +223,12 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// While it is borrowed.
+    #[track_caller]
     pub fn grad_mut(&self, tensor: Tensor) -> ViewMut<'a> {
-        let first = self.arena.first_touch(tensor.id);
+        if let Some(asked) = &self.arena.asked {
+            asked.input(self.arena, tensor);
+        }
+        let first = self.arena.asked.is_none() && self.arena.first_touch(tensor.id);
         let mut data = self.arena.grad_mut(tensor.id);
         let accumulate = if first && !tensor.is_whole() {
             data.fill(0.0);
@@ -227,6 +247,7 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// While it is borrowed for writing.
+    #[track_caller]
     pub fn saved(&self, saved: Saved) -> Ref<'a, [f32]> {
         self.arena.value(saved.id)
     }
@@ -235,6 +256,7 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// While it is borrowed.
+    #[track_caller]
     pub fn saved_mut(&self, saved: Saved) -> RefMut<'a, [f32]> {
         self.arena.value_mut(saved.id)
     }
@@ -243,8 +265,12 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// While it is borrowed.
+    #[track_caller]
     pub fn state(&self, state: State) -> Option<RefMut<'a, StateRows>> {
-        self.states.map(|states| states[state.id].borrow_mut())
+        let Ok(slot) = self.states?[state.id].try_borrow_mut() else {
+            taken("state slot", "written")
+        };
+        Some(slot)
     }
 
     /// An error that names the operation's limit.

@@ -154,9 +154,7 @@ impl SessionState {
             loss: Cell::new(LossSums::default()),
             outputs: RefCell::new(Outputs::default()),
         };
-        for operation in &program.operations {
-            operation.forward(&run)?;
-        }
+        program.forward(|operation| operation.forward(&run))?;
         let outputs = run.outputs.into_inner();
         self.position += count as u64;
         Ok(outputs)

@@ -74,6 +74,7 @@ impl Tensor {
     ///
     /// # Panics
     /// If the range leaves the tensor.
+    #[track_caller]
     pub fn columns(self, start: usize, cols: usize) -> Self {
         assert!(
             start + cols <= self.cols,

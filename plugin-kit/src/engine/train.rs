@@ -12,6 +12,7 @@ use longhaul_plugin_api::error::PluginError;
 use rayon::prelude::*;
 
 use super::arena::Arena;
+use super::contract;
 use super::graph::Program;
 use super::operation::{LossSums, Outputs, Run, Wanted};
 use super::params::Params;
@@ -35,6 +36,8 @@ pub struct Trainer {
     arenas: Mutex<Vec<Arena>>,
     wanted: Vec<Wanted>,
     poison: bool,
+    /// Whether the program's operations were [held to their contract](super::contract).
+    is_held: bool,
     min_rows: usize,
 }
 
@@ -45,15 +48,34 @@ struct Micro {
     wanted: std::ops::Range<usize>,
 }
 
+impl Micro {
+    /// Its shape, and what is its own of the batch's tokens and scored positions.
+    fn cut<'a>(
+        &self,
+        length: usize,
+        tokens: &'a [u32],
+        wanted: &'a [Wanted],
+    ) -> (Shape, &'a [u32], &'a [Wanted]) {
+        let shape = Shape {
+            rows: self.rows,
+            length,
+            scored: self.wanted.len(),
+        };
+        let tokens = &tokens[self.start * length..][..self.rows * length];
+        (shape, tokens, &wanted[self.wanted.clone()])
+    }
+}
+
 impl Trainer {
     /// A trainer for programs whose micro-batches have at least `min_rows` rows. `poison` fills
-    /// every buffer with NaN before each run.
+    /// every buffer with NaN before each run, and holds the operations to their contract once.
     pub fn new(min_rows: usize, poison: bool) -> Self {
         Self {
             lanes: Vec::new(),
             arenas: Mutex::new(Vec::new()),
             wanted: Vec::new(),
             poison,
+            is_held: !poison,
             min_rows: min_rows.max(1),
         }
     }
@@ -76,9 +98,16 @@ impl Trainer {
                 "no position of the batch is scored",
             ));
         }
+        let tokens = batch.tokens.as_slice();
+        let mut scored = micros.iter().filter(|micro| !micro.wanted.is_empty());
+        if let Some(first) = scored.next().filter(|_| !self.is_held) {
+            let (shape, tokens, wanted) = first.cut(length, tokens, &self.wanted);
+            contract::hold(program, params, shape, tokens, wanted)?;
+            self.is_held = true;
+        }
         let loss_scale = 1.0 / self.wanted.len() as f32;
         self.prepare_lanes(params, micros.len());
-        let (lane_count, tokens) = (self.lanes.len(), batch.tokens.as_slice());
+        let lane_count = self.lanes.len();
         let (arenas, wanted, poison) = (&self.arenas, &self.wanted, self.poison);
         let sums: Vec<Result<LossSums>> = self
             .lanes
@@ -90,17 +119,13 @@ impl Trainer {
                 let mut arena = pooled.unwrap_or_else(|| Arena::new(program, poison));
                 let mut sums = LossSums::default();
                 for micro in micros.iter().skip(lane).step_by(lane_count) {
-                    let shape = Shape {
-                        rows: micro.rows,
-                        length,
-                        scored: micro.wanted.len(),
-                    };
+                    let (shape, tokens, wanted) = micro.cut(length, tokens, wanted);
                     arena.prepare(program, shape, true);
                     let run = Run {
                         shape,
                         position: 0,
-                        tokens: &tokens[micro.start * length..][..micro.rows * length],
-                        wanted: &wanted[micro.wanted.clone()],
+                        tokens,
+                        wanted,
                         params,
                         arena: &arena,
                         grads: Some(grads),
@@ -109,7 +134,8 @@ impl Trainer {
                         loss: Cell::new(LossSums::default()),
                         outputs: RefCell::new(Outputs::default()),
                     };
-                    replay(program, &run)?;
+                    program.forward(|operation| operation.forward(&run))?;
+                    program.backward(|operation| operation.backward(&run))?;
                     let loss = run.loss.get();
                     sums.nll += loss.nll;
                     sums.scored += loss.scored;
@@ -211,17 +237,6 @@ impl Trainer {
                 });
         }
     }
-}
-
-/// Forward through the program, then backward.
-fn replay(program: &Program, run: &Run<'_>) -> Result<()> {
-    for operation in &program.operations {
-        operation.forward(run)?;
-    }
-    for operation in program.operations.iter().rev() {
-        operation.backward(run)?;
-    }
-    Ok(())
 }
 
 fn clear(grads: &mut Gradients) {

@@ -78,6 +78,7 @@ impl Graph {
     ///
     /// # Panics
     /// If the widths do not fit the heads.
+    #[track_caller]
     pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec) -> Tensor {
         let AttentionSpec {
             heads,

@@ -20,6 +20,7 @@ impl Graph {
     ///
     /// # Panics
     /// If the heads do not divide the columns.
+    #[track_caller]
     pub fn block_linear(&mut self, name: &str, x: Tensor, heads: usize) -> Tensor {
         assert!(
             heads > 0 && x.cols().is_multiple_of(heads),

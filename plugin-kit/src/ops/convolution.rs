@@ -17,6 +17,7 @@ impl Graph {
     /// `y[t, c] = f(b[c] + sum_j w[c, j] x[t - width + 1 + j, c])` with w `[cols, width]` under
     /// `name.weight` and b `[cols]` under `name.bias` where `bias` is set. Its state is the last
     /// `width - 1` inputs.
+    #[track_caller]
     pub fn short_convolution(
         &mut self,
         name: &str,

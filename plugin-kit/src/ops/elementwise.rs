@@ -79,14 +79,19 @@ impl Activation {
 
 impl Graph {
     /// `a + b`.
+    ///
+    /// # Panics
+    /// If they are not equally wide.
+    #[track_caller]
     pub fn add(&mut self, a: Tensor, b: Tensor) -> Tensor {
         let y = self.tensor_like(a, a.cols());
-        assert_eq!(a.cols(), b.cols(), "a sum of unequal widths");
+        assert_eq!(a.cols(), b.cols(), "a sum of tensors of unequal widths");
         self.push(Add { a, b, y });
         y
     }
 
     /// `factor * x`; x itself where the factor is 1.
+    #[track_caller]
     pub fn scale(&mut self, x: Tensor, factor: f32) -> Tensor {
         if factor == 1.0 {
             return x;
@@ -97,6 +102,7 @@ impl Graph {
     }
 
     /// `f(x)`.
+    #[track_caller]
     pub fn activation(&mut self, x: Tensor, activation: Activation) -> Tensor {
         let y = self.tensor_like(x, x.cols());
         self.push(Gate {
@@ -110,9 +116,17 @@ impl Graph {
 
     /// `f(gate) * x`: a gated unit (arXiv 2002.05202 for SwiGLU) or a plain product with
     /// [`Activation::Identity`]. Gate and x may be columns of one tensor.
+    ///
+    /// # Panics
+    /// If they are not equally wide.
+    #[track_caller]
     pub fn gate(&mut self, gate: Tensor, x: Tensor, activation: Activation) -> Tensor {
         let y = self.tensor_like(x, x.cols());
-        assert_eq!(gate.cols(), x.cols(), "a gate of another width");
+        assert_eq!(
+            gate.cols(),
+            x.cols(),
+            "a gate and what it gates are of unequal widths"
+        );
         self.push(Gate {
             gate,
             x: Some(x),

@@ -14,6 +14,7 @@ use crate::simd::add_into;
 impl Graph {
     /// The rows of a table `[V, D]` that the input tokens name. Reading the padding token leaves no
     /// gradient in the table.
+    #[track_caller]
     pub fn embedding(&mut self, table: Param, padding: Option<u32>) -> Tensor {
         let (vocab, cols) = (self.param_shape(table)[0], self.param_shape(table)[1]);
         let y = self.tensor(cols);
@@ -30,6 +31,7 @@ impl Graph {
 
     /// `x + table[position]` with a table `[positions, D]`; a position past the table is an error
     /// that says so.
+    #[track_caller]
     pub fn add_positions(&mut self, x: Tensor, table: Param) -> Tensor {
         let y = self.tensor(x.cols());
         let positions = self.param_shape(table)[0];
@@ -44,6 +46,7 @@ impl Graph {
 
     /// The rows of x at the positions whose output is wanted, so that what follows costs nothing
     /// elsewhere.
+    #[track_caller]
     pub fn select_scored(&mut self, x: Tensor) -> Tensor {
         let y = self.scored_tensor(x.cols());
         self.push(SelectScored { x, y });

@@ -18,6 +18,7 @@ impl Graph {
     /// Scores `x Wᵀ` with W `[V, D]` against the targets of the wanted positions; x has their rows
     /// only, see [`Graph::select_scored`]. With a cap c above 0 the logits are `c tanh(logit / c)`.
     /// The last operation of a program.
+    #[track_caller]
     pub fn head(&mut self, x: Tensor, weight: Param, cap: f32) {
         let block = if self.wants_device() {
             head_cuda::places(self.param_shape(weight)[0])
@@ -31,6 +32,7 @@ impl Graph {
     ///
     /// # Panics
     /// If `block` is 0.
+    #[track_caller]
     pub fn head_in_blocks(&mut self, x: Tensor, weight: Param, cap: f32, block: usize) {
         assert!(block > 0, "a head with room for no logits");
         let vocab = self.param_shape(weight)[0];

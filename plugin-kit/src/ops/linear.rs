@@ -14,11 +14,13 @@ use crate::rows::{self, column_sums};
 impl Graph {
     /// `x Wᵀ` with W `[out, x.cols]` under `name.weight`, and `+ b` with b `[out]` under
     /// `name.bias` where `bias` is set. W starts with gain 1, b at 0.
+    #[track_caller]
     pub fn linear(&mut self, name: &str, x: Tensor, out: usize, bias: bool) -> Tensor {
         self.linear_with(name, x, out, bias, Init::Linear { gain: 1.0 })
     }
 
     /// [`Graph::linear`] with another start for W.
+    #[track_caller]
     pub fn linear_with(
         &mut self,
         name: &str,
@@ -33,6 +35,7 @@ impl Graph {
     }
 
     /// `x Wᵀ + b` with parameters at hand: W `[out, x.cols]`, b `[out]`.
+    #[track_caller]
     pub fn linear_by(&mut self, x: Tensor, weight: Param, bias: Option<Param>) -> Tensor {
         let out = self.param_shape(weight)[0];
         let y = self.tensor_like(x, out);

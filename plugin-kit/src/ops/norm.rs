@@ -24,6 +24,7 @@ pub enum NormKind {
 impl Graph {
     /// Normalises each row, with a weight `[cols]` under `name.weight` and, for LayerNorm, a bias
     /// `[cols]` under `name.bias`.
+    #[track_caller]
     pub fn norm(&mut self, name: &str, x: Tensor, kind: NormKind, epsilon: f32) -> Tensor {
         self.group_norm(name, x, kind, 1, epsilon)
     }
@@ -32,6 +33,7 @@ impl Graph {
     ///
     /// # Panics
     /// If the groups do not divide the columns.
+    #[track_caller]
     pub fn group_norm(
         &mut self,
         name: &str,

@@ -26,6 +26,7 @@ type Function = Box<dyn Fn(&Sequences) -> Vec<f64> + Send + Sync>;
 impl Graph {
     /// Records a float64 function over whole sequences with result `[B, T, cols]`. Its state is all it
     /// has read, and every feed computes it anew from position 0.
+    #[track_caller]
     pub fn reference(
         &mut self,
         inputs: &[Tensor],
@@ -47,6 +48,7 @@ impl Graph {
             y,
         };
         self.push(operation);
+        self.program.references += 1;
         y
     }
 }

@@ -31,6 +31,7 @@ impl Graph {
     ///
     /// # Panics
     /// If `dims` is odd or larger than a head.
+    #[track_caller]
     pub fn rotary(&mut self, x: Tensor, heads: usize, dims: usize, base: f64) -> Tensor {
         let head_dim = x.cols() / heads;
         assert!(

@@ -1,6 +1,6 @@
 //! Options and the layers: the recurrent block with its gate, and local multi-query attention.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec, StateGrowth};
+use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
@@ -55,7 +55,6 @@ pub fn griffin() -> Architecture {
         family: Family::Hybrid,
         citation: CITATION,
         options,
-        state_growth: StateGrowth::Window,
         default_mlp: "geglu",
         mixer: |settings| Ok(Box::new(Griffin::new(settings)?)),
     }
@@ -69,7 +68,6 @@ pub fn hawk() -> Architecture {
         family: Family::LinearRnn,
         citation: CITATION,
         options: recurrent_options(),
-        state_growth: StateGrowth::Constant,
         default_mlp: "geglu",
         mixer: |settings| {
             Ok(Box::new(Hawk {
@@ -178,10 +176,6 @@ impl Mixer for Hawk {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         self.recurrent.forward(graph, x)
     }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
-    }
 }
 
 struct Griffin {
@@ -251,14 +245,6 @@ impl Mixer for Griffin {
             self.attend(graph, x)
         } else {
             self.recurrent.forward(graph, x)
-        }
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        if self.layers.contains(&true) {
-            StateGrowth::Window
-        } else {
-            StateGrowth::Constant
         }
     }
 }

@@ -1,43 +1,41 @@
 //! Bamba checkpoints (Mamba-2 and attention in one model) in the Hugging Face layout: names and
 //! options only.
 
-use longhaul_mamba2::checkpoint::Sizes as Mamba2;
+use longhaul_mamba2::checkpoint::{Keys, Sizes as Mamba2};
 use longhaul_plugin_kit::Result;
-use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
+use longhaul_plugin_kit::checkpoint::{Config, Format, Plan, Rotary};
 use longhaul_transformer::checkpoint::Sizes as Attention;
 
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[Format {
     model_type: "bamba",
+    harmless: &[
+        "mamba_chunk_size",
+        "num_logits_to_keep",
+        "z_loss_coefficient",
+    ],
     read,
 }];
 
+/// Rotary embedding where a config says nothing: of half a head.
+const ROTARY: Rotary = Rotary {
+    base: 10_000.0,
+    share: 0.5,
+};
+
 fn read(config: &Config) -> Result<Plan> {
-    config.expect_word("hidden_act", &["silu"])?;
+    config.expect_word("hidden_act", &["silu", "swish"])?;
     config.expect_free_time_step()?;
     let mut plan = Plan::new("hybrid", config)?;
-    let epsilon = config.float_or("rms_norm_eps", 1e-5)?;
-    let attention = Attention::read(config)?;
-    let mamba2 = Mamba2 {
-        heads: config.size("mamba_n_heads")?,
-        head_dim: head_dim(config)?,
-        state: config.size("mamba_d_state")?,
-        groups: config.size_or("mamba_n_groups", 1)?,
-        expand: config.size_or("mamba_expand", 2)?,
-        conv: config.size_or("mamba_d_conv", 4)?,
-        bias: config.boolean_or("mamba_proj_bias", false)?,
-        conv_bias: config.boolean_or("mamba_conv_bias", true)?,
-        epsilon,
-    };
-    let mamba2 = mamba2.check(plan.d_model())?;
+    // The class sets its share over this key; `rope_parameters` may have another.
+    let share = config.float_or("partial_rotary_factor", ROTARY.share)?;
+    config.expect("partial_rotary_factor", share == ROTARY.share, "0.5")?;
+    let attention = Attention::read(config, Some(8))?;
+    let mamba2 = mamba2(config, plan.d_model())?;
     let bias = config.boolean_or("attention_bias", false)?;
     let mlp_bias = config.boolean_or("mlp_bias", false)?;
     let hidden = config.size("intermediate_size")?;
-    let attended = if config.has("attn_layer_indices") {
-        config.sizes("attn_layer_indices")?
-    } else {
-        Vec::new()
-    };
+    let attended = config.indices("attn_layer_indices", plan.layers())?;
     let kinds: Vec<&str> = (0..plan.layers())
         .map(|layer| {
             if attended.contains(&layer) {
@@ -47,17 +45,17 @@ fn read(config: &Config) -> Result<Plan> {
             }
         })
         .collect();
-    plan.option("pattern", kinds.join("+"));
-    mamba2.options(&mut plan, "mamba2.");
-    attention.options(&mut plan, "attention.", config, 0.5)?;
-    plan.option("attention.bias", bias);
+    plan.option_of("pattern", "attn_layer_indices", kinds.join("+"));
+    mamba2.options(&mut plan, "mamba2.", &MAMBA2_KEYS);
+    attention.options(&mut plan, "attention.", config.rotary(ROTARY)?);
+    plan.option_of("attention.bias", "attention_bias", bias);
     plan.option("norm", "rmsnorm");
-    plan.option("norm_epsilon", epsilon);
+    plan.option_of("norm_epsilon", "rms_norm_eps", mamba2.epsilon);
     plan.option("mlp", "gated");
-    plan.option("mlp_bias", mlp_bias);
-    plan.option("mlp_hidden", hidden);
+    plan.option_of("mlp_bias", "mlp_bias", mlp_bias);
+    plan.option_of("mlp_hidden", "intermediate_size", hidden);
     plan.ends(config, "model.embed_tokens.weight", "lm_head.weight", false)?;
-    plan.padding(config)?;
+    plan.padding(config, Some(0))?;
     let d_model = plan.d_model();
     plan.whole("model.final_layernorm.weight", &[d_model], "norm.weight");
     for (layer, kind) in kinds.iter().enumerate() {
@@ -79,11 +77,23 @@ fn read(config: &Config) -> Result<Plan> {
     Ok(plan)
 }
 
-/// `mamba_d_head`, which may be the word auto.
-fn head_dim(config: &Config) -> Result<usize> {
-    if config.expect_word("mamba_d_head", &["auto"]).is_ok() {
-        let inner = config.size_or("mamba_expand", 2)? * config.size("hidden_size")?;
-        return Ok(inner / config.size("mamba_n_heads")?);
-    }
-    config.size("mamba_d_head")
+/// Keys of the Mamba-2 layers.
+const MAMBA2_KEYS: Keys = Keys {
+    heads: "mamba_n_heads",
+    head_dim: "mamba_d_head",
+    state: "mamba_d_state",
+    groups: "mamba_n_groups",
+    expand: "mamba_expand",
+    conv: "mamba_d_conv",
+    bias: "mamba_proj_bias",
+    conv_bias: "mamba_conv_bias",
+    epsilon: "rms_norm_eps",
+};
+
+fn mamba2(config: &Config, d_model: usize) -> Result<Mamba2> {
+    let automatic = config.expect_word(MAMBA2_KEYS.head_dim, &["auto"]).is_ok();
+    let heads = config.size(MAMBA2_KEYS.heads)?;
+    let inner = config.size_or(MAMBA2_KEYS.expand, 2)? * d_model;
+    let head_dim = automatic.then_some(inner / heads);
+    Mamba2::read(config, &MAMBA2_KEYS, head_dim, 1)
 }

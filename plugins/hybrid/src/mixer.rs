@@ -1,6 +1,6 @@
 //! One mixer that hands each layer to the mixer of its kind.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec, StateGrowth};
+use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
 use longhaul_plugin_kit::options::{Settings, choice, text};
 use longhaul_plugin_kit::{Architecture, Graph, Mixer, PluginError, Result, Tensor, pattern};
 
@@ -34,7 +34,6 @@ pub fn architecture() -> Architecture {
         family: Family::Hybrid,
         citation: CITATION,
         options,
-        state_growth: StateGrowth::Linear,
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Hybrid::new(settings)?)),
     }
@@ -106,17 +105,5 @@ impl Mixer for Hybrid {
             .map(|(_, mixer)| mixer.min_rows())
             .max()
             .unwrap_or(1)
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        let growths: Vec<StateGrowth> = self
-            .mixers
-            .iter()
-            .map(|(_, mixer)| mixer.state_growth())
-            .collect();
-        [StateGrowth::Linear, StateGrowth::Window]
-            .into_iter()
-            .find(|growth| growths.contains(growth))
-            .unwrap_or(StateGrowth::Constant)
     }
 }

@@ -1,6 +1,6 @@
 //! Options and the layer: input weights over the whole sequence at once, then the recurrence.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::options::{Settings, float, integer};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
@@ -24,7 +24,6 @@ pub fn architecture() -> Architecture {
                 "start of the forget gate's bias",
             ),
         ],
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Lstm::new(settings)?)),
     }
@@ -86,9 +85,5 @@ impl Mixer for Lstm {
 
     fn min_rows(&self) -> usize {
         8
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }

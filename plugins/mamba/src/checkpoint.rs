@@ -6,11 +6,22 @@ use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[Format {
     model_type: "mamba",
+    harmless: &[
+        "rescale_prenorm_residual",
+        "residual_in_fp32",
+        "time_step_floor",
+        "time_step_init_scheme",
+        "time_step_max",
+        "time_step_min",
+        "time_step_scale",
+        "use_associative_scan",
+        "use_mambapy",
+    ],
     read,
 }];
 
 fn read(config: &Config) -> Result<Plan> {
-    config.expect_word("hidden_act", &["silu"])?;
+    config.expect_word("hidden_act", &["silu", "swish"])?;
     let mut plan = Plan::new("mamba", config)?;
     let d_model = plan.d_model();
     let (state, conv) = (
@@ -33,14 +44,15 @@ fn read(config: &Config) -> Result<Plan> {
     };
     let bias = config.boolean_or("use_bias", false)?;
     let conv_bias = config.boolean_or("use_conv_bias", true)?;
-    plan.option("state", state);
-    plan.option("expand", expand);
-    plan.option("conv", conv);
-    plan.option("dt_rank", dt_rank);
-    plan.option("bias", bias);
-    plan.option("conv_bias", conv_bias);
+    plan.option_of("state", "state_size", state);
+    plan.option_of("expand", "expand", expand);
+    plan.option_of("conv", "conv_kernel", conv);
+    plan.option_of("dt_rank", "time_step_rank", dt_rank);
+    plan.option_of("bias", "use_bias", bias);
+    plan.option_of("conv_bias", "use_conv_bias", conv_bias);
     plan.option("norm", "rmsnorm");
-    plan.option("norm_epsilon", config.float_or("layer_norm_epsilon", 1e-5)?);
+    let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
+    plan.option_of("norm_epsilon", "layer_norm_epsilon", epsilon);
     plan.option("mlp", "none");
     plan.ends(config, "backbone.embeddings.weight", "lm_head.weight", true)?;
     plan.whole("backbone.norm_f.weight", &[d_model], "norm.weight");

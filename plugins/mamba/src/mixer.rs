@@ -1,7 +1,7 @@
 //! Options and the layer: one projection to x and z; a short convolution; dt, B and C from its result;
 //! the selective scan; the gate; out.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
@@ -35,7 +35,6 @@ pub fn architecture() -> Architecture {
                 "transitions 2 exp(dt A) - 1, which may be negative (arXiv 2411.12537)",
             ),
         ],
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Mamba::new(settings)?)),
     }
@@ -123,10 +122,6 @@ impl Mixer for Mamba {
             self.bias,
             residual_init(self.layers),
         )
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }
 

@@ -1,13 +1,44 @@
 //! Mamba-2 checkpoints in the Hugging Face layout: names and options only.
 
+use longhaul_plugin_kit::Result;
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
-use longhaul_plugin_kit::{PluginError, Result};
 
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[Format {
     model_type: "mamba2",
+    harmless: &[
+        "chunk_size",
+        "rescale_prenorm_residual",
+        "residual_in_fp32",
+        "time_step_floor",
+        "time_step_max",
+        "time_step_min",
+        "time_step_rank",
+    ],
     read,
 }];
+
+/// What a format calls the sizes of a Mamba-2 layer.
+pub struct Keys {
+    /// [`Sizes::heads`].
+    pub heads: &'static str,
+    /// [`Sizes::head_dim`].
+    pub head_dim: &'static str,
+    /// [`Sizes::state`].
+    pub state: &'static str,
+    /// [`Sizes::groups`].
+    pub groups: &'static str,
+    /// [`Sizes::expand`].
+    pub expand: &'static str,
+    /// [`Sizes::conv`].
+    pub conv: &'static str,
+    /// [`Sizes::bias`].
+    pub bias: &'static str,
+    /// [`Sizes::conv_bias`].
+    pub conv_bias: &'static str,
+    /// [`Sizes::epsilon`].
+    pub epsilon: &'static str,
+}
 
 /// Sizes of a Mamba-2 layer as a config states them.
 pub struct Sizes {
@@ -32,31 +63,68 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Checks that the heads fill the inner width.
+    /// Reads the sizes; `head_dim` is that of a config which does not state it, `groups` that of one without
+    /// the key.
     ///
     /// # Errors
-    /// If they do not.
-    pub fn check(self, d_model: usize) -> Result<Self> {
-        let inner = self.expand * d_model;
-        if self.heads * self.head_dim != inner {
-            return Err(PluginError::bad_option(format!(
-                "config.json has {} heads of {} channels, which do not make the inner width {inner}",
-                self.heads, self.head_dim
-            )));
-        }
-        Ok(self)
+    /// A size that is absent or wrong; heads that do not fill the inner width, or groups the heads.
+    pub fn read(
+        config: &Config,
+        keys: &Keys,
+        head_dim: Option<usize>,
+        groups: usize,
+    ) -> Result<Self> {
+        let inner = config.size_or(keys.expand, 2)? * config.size("hidden_size")?;
+        let sizes = Self {
+            heads: config.size(keys.heads)?,
+            head_dim: head_dim.map_or_else(|| config.size(keys.head_dim), Ok)?,
+            state: config.size(keys.state)?,
+            groups: config.size_or(keys.groups, groups)?,
+            expand: config.size_or(keys.expand, 2)?,
+            conv: config.size_or(keys.conv, 4)?,
+            bias: config.boolean_or(keys.bias, false)?,
+            conv_bias: config.boolean_or(keys.conv_bias, true)?,
+            epsilon: config.positive_or(keys.epsilon, 1e-5)?,
+        };
+        config.expect(
+            keys.heads,
+            sizes.heads * sizes.head_dim == inner,
+            &format!(
+                "{} times hidden_size over {}: heads of {} channels that make the inner width {inner}",
+                keys.expand, keys.head_dim, sizes.head_dim
+            ),
+        )?;
+        let divides = sizes.heads.is_multiple_of(sizes.groups);
+        config.expect(
+            keys.groups,
+            divides,
+            &format!("a divisor of {}, {}", keys.heads, sizes.heads),
+        )?;
+        Ok(sizes)
     }
 
     /// Sets the options, each under `prefix`.
-    pub fn options(&self, plan: &mut Plan, prefix: &str) {
-        plan.option(&format!("{prefix}state"), self.state);
-        plan.option(&format!("{prefix}head_dim"), self.head_dim);
-        plan.option(&format!("{prefix}groups"), self.groups);
-        plan.option(&format!("{prefix}expand"), self.expand);
-        plan.option(&format!("{prefix}conv"), self.conv);
-        plan.option(&format!("{prefix}bias"), self.bias);
-        plan.option(&format!("{prefix}conv_bias"), self.conv_bias);
-        plan.option(&format!("{prefix}norm_gate_epsilon"), self.epsilon);
+    pub fn options(&self, plan: &mut Plan, prefix: &str, keys: &Keys) {
+        for (option, key, size) in [
+            ("state", keys.state, self.state),
+            ("head_dim", keys.head_dim, self.head_dim),
+            ("groups", keys.groups, self.groups),
+            ("expand", keys.expand, self.expand),
+            ("conv", keys.conv, self.conv),
+        ] {
+            plan.option_of(&format!("{prefix}{option}"), key, size);
+        }
+        plan.option_of(&format!("{prefix}bias"), keys.bias, self.bias);
+        plan.option_of(
+            &format!("{prefix}conv_bias"),
+            keys.conv_bias,
+            self.conv_bias,
+        );
+        plan.option_of(
+            &format!("{prefix}norm_gate_epsilon"),
+            keys.epsilon,
+            self.epsilon,
+        );
     }
 
     /// The tensors of a layer's mixer, `theirs` being its name there.
@@ -89,26 +157,30 @@ impl Sizes {
     }
 }
 
+/// Keys of Mamba-2's own format.
+const KEYS: Keys = Keys {
+    heads: "num_heads",
+    head_dim: "head_dim",
+    state: "state_size",
+    groups: "n_groups",
+    expand: "expand",
+    conv: "conv_kernel",
+    bias: "use_bias",
+    conv_bias: "use_conv_bias",
+    epsilon: "layer_norm_epsilon",
+};
+
 fn read(config: &Config) -> Result<Plan> {
-    config.expect_word("hidden_act", &["silu"])?;
+    config.expect_word("hidden_act", &["silu", "swish"])?;
     config.expect_free_time_step()?;
+    // Older configs say that the gated norm is there, as it always is.
+    let normed = config.boolean_or("rms_norm", true)?;
+    config.expect("rms_norm", normed, "true")?;
     let mut plan = Plan::new("mamba2", config)?;
-    let epsilon = config.float_or("layer_norm_epsilon", 1e-5)?;
-    let sizes = Sizes {
-        heads: config.size("num_heads")?,
-        head_dim: config.size("head_dim")?,
-        state: config.size("state_size")?,
-        groups: config.size_or("n_groups", 1)?,
-        expand: config.size_or("expand", 2)?,
-        conv: config.size_or("conv_kernel", 4)?,
-        bias: config.boolean_or("use_bias", false)?,
-        conv_bias: config.boolean_or("use_conv_bias", true)?,
-        epsilon,
-    };
-    let sizes = sizes.check(plan.d_model())?;
-    sizes.options(&mut plan, "");
+    let sizes = Sizes::read(config, &KEYS, None, 8)?;
+    sizes.options(&mut plan, "", &KEYS);
     plan.option("norm", "rmsnorm");
-    plan.option("norm_epsilon", epsilon);
+    plan.option_of("norm_epsilon", KEYS.epsilon, sizes.epsilon);
     plan.option("mlp", "none");
     plan.ends(
         config,

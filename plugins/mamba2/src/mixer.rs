@@ -1,7 +1,7 @@
 //! Options and the layer: one projection to gate, x, B, C and dt; a short convolution over x, B and C;
 //! the state-space operation; a gated norm; out.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
@@ -52,7 +52,6 @@ pub fn architecture() -> Architecture {
                 "epsilon of the gated norm",
             ),
         ],
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Mamba2::new(settings)?)),
     }
@@ -144,10 +143,6 @@ impl Mixer for Mamba2 {
             self.bias,
             residual_init(self.layers),
         )
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }
 

@@ -6,22 +6,27 @@ use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[Format {
     model_type: "rwkv",
+    // Deeper layers are divided for half precision at inference, which is undone where it matters.
+    harmless: &["rescale_every"],
     read,
 }];
 
 fn read(config: &Config) -> Result<Plan> {
     let mut plan = Plan::new("rwkv4", config)?;
     let d_model = plan.d_model();
-    let hidden = config.size_or("attention_hidden_size", d_model)?;
-    let mlp_hidden = config.size_or("intermediate_size", 4 * d_model)?;
-    plan.option("hidden", hidden);
+    let hidden = config.optional_size("attention_hidden_size", None)?;
+    let mlp_hidden = config.optional_size("intermediate_size", None)?;
+    let hidden = hidden.unwrap_or(d_model);
+    let mlp_hidden = mlp_hidden.unwrap_or(4 * d_model);
+    plan.option_of("hidden", "attention_hidden_size", hidden);
     plan.option("embedding_norm", true);
     plan.option("norm", "layernorm");
-    plan.option("norm_epsilon", config.float_or("layer_norm_epsilon", 1e-5)?);
+    let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
+    plan.option_of("norm_epsilon", "layer_norm_epsilon", epsilon);
     // The norm before the head has PyTorch's default, whatever the others have.
     plan.option("final_norm_epsilon", 1e-5);
     plan.option("mlp", "channel-mix");
-    plan.option("mlp_hidden", mlp_hidden);
+    plan.option_of("mlp_hidden", "intermediate_size", mlp_hidden);
     plan.ends(config, "rwkv.embeddings.weight", "head.weight", false)?;
     norm(&mut plan, "rwkv.blocks.0.pre_ln", "pre_ln");
     norm(&mut plan, "rwkv.ln_out", "norm");

@@ -1,6 +1,6 @@
 //! RWKV-4 (arXiv 2305.13048): options, time mix, channel mix.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
@@ -32,7 +32,6 @@ pub fn architecture() -> Architecture {
                 "LayerNorm between the embedding and the first block (ln0)",
             ),
         ],
-        state_growth: StateGrowth::Constant,
         default_mlp: "channel-mix",
         mixer: |settings| Ok(Box::new(Rwkv4::new(settings)?)),
     }
@@ -108,7 +107,7 @@ impl Mixer for Rwkv4 {
         graph.linear_with("output", y, d_model, false, residual_init(self.layers))
     }
 
-    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
         let Depth { falling, .. } = Depth::new(layer, self.layers);
         let start = || by_share(x.cols(), |share| share.powf(falling));
         let mix = ChannelMix {
@@ -118,7 +117,7 @@ impl Mixer for Rwkv4 {
             key: ("time_mix_key", start()),
             receptance: Some(("time_mix_receptance", start())),
         };
-        mix.record(graph, x)
+        Some(mix.record(graph, x))
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
@@ -127,9 +126,5 @@ impl Mixer for Rwkv4 {
         } else {
             x
         }
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }

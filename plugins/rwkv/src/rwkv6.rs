@@ -1,6 +1,6 @@
 //! RWKV-6, Finch (arXiv 2404.05892): options, time mix, channel mix.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
@@ -44,7 +44,6 @@ pub fn architecture() -> Architecture {
         family: Family::LinearRnn,
         citation: CITATION,
         options,
-        state_growth: StateGrowth::Constant,
         default_mlp: "channel-mix",
         mixer: |settings| Ok(Box::new(Rwkv6::new(settings)?)),
     }
@@ -171,7 +170,7 @@ impl Mixer for Rwkv6 {
         graph.linear_with("output", gated, d_model, false, init)
     }
 
-    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
         let Depth { falling, .. } = Depth::new(layer, self.layers);
         let start = || by_share(x.cols(), |share| 1.0 - share.powf(falling));
         let mix = ChannelMix {
@@ -181,7 +180,7 @@ impl Mixer for Rwkv6 {
             key: ("time_maa_k", start()),
             receptance: Some(("time_maa_r", start())),
         };
-        mix.record(graph, x)
+        Some(mix.record(graph, x))
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
@@ -190,9 +189,5 @@ impl Mixer for Rwkv6 {
         } else {
             x
         }
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
@@ -44,7 +44,6 @@ pub fn architecture() -> Architecture {
         family: Family::LinearRnn,
         citation: CITATION,
         options,
-        state_growth: StateGrowth::Constant,
         default_mlp: "channel-mix",
         mixer: |settings| Ok(Box::new(Rwkv7::new(settings)?)),
     }
@@ -198,7 +197,7 @@ impl Mixer for Rwkv7 {
         graph.linear_with("output", gated, d_model, false, init)
     }
 
-    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
         let Depth { falling, .. } = Depth::new(layer, self.layers);
         let start = by_share(x.cols(), |share| 1.0 - share.powf(falling.powi(4)));
         let mix = ChannelMix {
@@ -208,7 +207,7 @@ impl Mixer for Rwkv7 {
             key: ("x_k", start),
             receptance: None,
         };
-        mix.record(graph, x)
+        Some(mix.record(graph, x))
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
@@ -217,9 +216,5 @@ impl Mixer for Rwkv7 {
         } else {
             x
         }
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }

@@ -1,19 +1,27 @@
 //! Llama and Mistral checkpoints in the Hugging Face layout: names and options only.
 
 use longhaul_plugin_kit::Result;
-use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
+use longhaul_plugin_kit::checkpoint::{Config, Format, Plan, Rotary};
 
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[
     Format {
         model_type: "llama",
-        read,
+        harmless: &[],
+        read: read_llama,
     },
     Format {
         model_type: "mistral",
-        read,
+        harmless: &[],
+        read: read_mistral,
     },
 ];
+
+/// Rotary embedding where a config says nothing: of the whole head.
+const ROTARY: Rotary = Rotary {
+    base: 10_000.0,
+    share: 1.0,
+};
 
 /// Sizes of an attention as a config states them.
 pub struct Sizes {
@@ -26,38 +34,54 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Reads the keys that the Llama family of configs shares.
+    /// Reads the keys that the Llama family of configs shares. `kv_heads` is the number of key and value heads
+    /// of a config without the key; null is as many as query heads.
     ///
     /// # Errors
     /// If one is absent or wrong.
-    pub fn read(config: &Config) -> Result<Self> {
+    pub fn read(config: &Config, kv_heads: Option<usize>) -> Result<Self> {
         let heads = config.size("num_attention_heads")?;
+        let d_model = config.size("hidden_size")?;
+        let kv_heads = config.optional_size("num_key_value_heads", kv_heads)?;
+        let kv_heads = kv_heads.unwrap_or(heads);
+        let divides = heads.is_multiple_of(kv_heads);
+        config.expect(
+            "num_key_value_heads",
+            divides,
+            &format!("a divisor of num_attention_heads, {heads}"),
+        )?;
+        let head_dim = match config.optional_size("head_dim", None)? {
+            Some(head_dim) => head_dim,
+            None => {
+                let expected = format!("a divisor of hidden_size, {d_model}");
+                let divides = d_model.is_multiple_of(heads);
+                config.expect("num_attention_heads", divides, &expected)?;
+                d_model / heads
+            }
+        };
         Ok(Self {
             heads,
-            kv_heads: config.size_or("num_key_value_heads", heads)?,
-            head_dim: config.size_or("head_dim", config.size("hidden_size")? / heads)?,
+            kv_heads,
+            head_dim,
         })
     }
 
-    /// Sets the options, each under `prefix`, and the rotary ones from the config.
-    ///
-    /// # Errors
-    /// A rotary embedding that is scaled.
-    pub fn options(
-        &self,
-        plan: &mut Plan,
-        prefix: &str,
-        config: &Config,
-        share: f64,
-    ) -> Result<()> {
-        plan.option(&format!("{prefix}heads"), self.heads);
-        plan.option(&format!("{prefix}kv_heads"), self.kv_heads);
-        plan.option(&format!("{prefix}head_dim"), self.head_dim);
-        let (base, share) = config.rotary(10_000.0, share)?;
-        plan.option(&format!("{prefix}rope_base"), base);
-        plan.option(&format!("{prefix}rope_share"), share);
+    /// Sets the options, each under `prefix`.
+    pub fn options(&self, plan: &mut Plan, prefix: &str, rotary: Rotary) {
+        for (option, key, size) in [
+            ("heads", "num_attention_heads", self.heads),
+            ("kv_heads", "num_key_value_heads", self.kv_heads),
+            ("head_dim", "head_dim", self.head_dim),
+        ] {
+            plan.option_of(&format!("{prefix}{option}"), key, size);
+        }
+        for (option, key, value) in [
+            ("rope_base", "rope_theta", rotary.base),
+            ("rope_share", "partial_rotary_factor", rotary.share),
+        ] {
+            plan.option_of(&format!("{prefix}{option}"), key, value);
+        }
         plan.ignore("rotary_emb.inv_freq");
-        Ok(())
     }
 
     /// The four projections of layer `layer`, from `theirs` followed by `q_proj` and so on.
@@ -86,25 +110,59 @@ impl Sizes {
     }
 }
 
-fn read(config: &Config) -> Result<Plan> {
-    config.expect_word("hidden_act", &["silu"])?;
+fn read_llama(config: &Config) -> Result<Plan> {
+    let sizes = Sizes::read(config, None)?;
     let mut plan = Plan::new("transformer", config)?;
-    let sizes = Sizes::read(config)?;
-    sizes.options(&mut plan, "", config, 1.0)?;
+    config.expect_layers("full_attention", plan.layers())?;
     let bias = config.boolean_or("attention_bias", false)?;
     let mlp_bias = config.boolean_or("mlp_bias", false)?;
-    let hidden = config.size("intermediate_size")?;
-    plan.option("bias", bias);
-    plan.option("mlp", "gated");
-    plan.option("mlp_bias", mlp_bias);
-    plan.option("mlp_hidden", hidden);
-    plan.option("norm", "rmsnorm");
-    plan.option("norm_epsilon", config.float_or("rms_norm_eps", 1e-6)?);
-    if config.has("sliding_window") && config.boolean_or("use_sliding_window", true)? {
-        plan.option("window", config.size("sliding_window")?);
+    plan.option_of("bias", "attention_bias", bias);
+    plan.option_of("mlp_bias", "mlp_bias", mlp_bias);
+    blocks(plan, config, &sizes, bias, mlp_bias)
+}
+
+fn read_mistral(config: &Config) -> Result<Plan> {
+    let sizes = Sizes::read(config, Some(8))?;
+    let mut plan = Plan::new("transformer", config)?;
+    // A config without the key has the window of the first Mistral; null is none.
+    let window = config.optional_size("sliding_window", Some(4096))?;
+    // Software disagrees on what this key does beside a window, so it must agree with it.
+    let used = config.boolean_or("use_sliding_window", window.is_some())?;
+    let agrees = used || window.is_none();
+    config.expect(
+        "use_sliding_window",
+        agrees,
+        "true or absent where sliding_window is not null",
+    )?;
+    let kind = match window {
+        Some(_) => "sliding_attention",
+        None => "full_attention",
+    };
+    config.expect_layers(kind, plan.layers())?;
+    if let Some(window) = window {
+        plan.option_of("window", "sliding_window", window);
     }
+    blocks(plan, config, &sizes, false, false)
+}
+
+/// What both have: embedding, blocks, final norm and head.
+fn blocks(
+    mut plan: Plan,
+    config: &Config,
+    sizes: &Sizes,
+    bias: bool,
+    mlp_bias: bool,
+) -> Result<Plan> {
+    config.expect_word("hidden_act", &["silu", "swish"])?;
+    sizes.options(&mut plan, "", config.rotary_of_share(ROTARY)?);
+    let hidden = config.size("intermediate_size")?;
+    plan.option("mlp", "gated");
+    plan.option_of("mlp_hidden", "intermediate_size", hidden);
+    plan.option("norm", "rmsnorm");
+    let epsilon = config.positive_or("rms_norm_eps", 1e-6)?;
+    plan.option_of("norm_epsilon", "rms_norm_eps", epsilon);
     plan.ends(config, "model.embed_tokens.weight", "lm_head.weight", false)?;
-    plan.padding(config)?;
+    plan.padding(config, None)?;
     let d_model = plan.d_model();
     plan.whole("model.norm.weight", &[d_model], "norm.weight");
     for layer in 0..plan.layers() {

@@ -1,6 +1,6 @@
 //! Options and the layer: one projection to queries, keys and values, positions, attention, out.
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
@@ -71,7 +71,6 @@ pub fn architecture() -> Architecture {
             ),
             boolean("bias", false, "biases in the projections"),
         ],
-        state_growth: StateGrowth::Linear,
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Attention::new(settings)?)),
     }
@@ -207,13 +206,5 @@ impl Mixer for Attention {
         let std = 1.0 / (x.cols() as f32).sqrt();
         let table = graph.param("positions.weight", &[rows, x.cols()], Init::Normal { std });
         graph.add_positions(x, table)
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        if self.spec.window.is_some() {
-            StateGrowth::Window
-        } else {
-            StateGrowth::Linear
-        }
     }
 }

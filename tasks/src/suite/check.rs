@@ -30,7 +30,9 @@ pub fn suite(suite: &Suite) -> Result<(), Problem> {
         suite.evaluation.samples,
         &bounds::SAMPLES,
     )?;
-    check("time_s of [limits]", suite.limits.time_s, &bounds::TIME_S)?;
+    if let Some(seconds) = suite.limits.time_s {
+        check("time_s of [limits]", seconds, &bounds::TIME_S)?;
+    }
     if let Some(bytes) = suite.limits.memory_bytes {
         check("memory_bytes of [limits]", bytes, &bounds::MEMORY_BYTES)?;
     }

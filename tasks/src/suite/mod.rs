@@ -138,22 +138,13 @@ impl Default for Evaluation {
 }
 
 /// Limits of one unit: a training and its evaluations.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Seconds of wall clock.
-    pub time_s: u64,
+    /// Seconds that it may take, in which its worker runs or sleeps; `None` is no limit.
+    pub time_s: Option<u64>,
     /// Bytes of resident memory; `None` is no limit.
     pub memory_bytes: Option<u64>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            time_s: 3600,
-            memory_bytes: None,
-        }
-    }
 }
 
 /// An architecture of a suite.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::{ErrorKind, PluginError};
 
+use crate::processes;
+
 /// Declares the faults once: variant, the word of the option, and what it does.
 macro_rules! faults {
     ($($variant:ident = $word:literal, $does:literal;)*) => {
@@ -59,6 +61,23 @@ faults! {
     ForgetsBetweenFeeds = "forgets-between-feeds", "Each feed begins from an empty state.";
     MixesRows = "mixes-rows", "The first row's state reaches the other rows.";
     Nondeterministic = "nondeterministic", "Initialises from the clock.";
+    KillsItself = "kills-itself", "Sends its process SIGKILL in a training step.";
+    ForkHoldsPipes = "fork-holds-pipes", "Leaves a forked child that holds every descriptor, and aborts.";
+    ForkStays = "fork-stays", "Leaves a forked child in a session of its own, and works.";
+    ForgesMessages = "forges-messages", "Writes lines like a worker's own into every pipe.";
+    LineWithoutEnd = "line-without-end", "Writes 64 MB without an end of line into every pipe.";
+    FloodOfErrors = "flood-of-errors", "Writes 64 MB to standard error.";
+    LongError = "long-error", "A training step returns an error of 64 MB.";
+    ChangesFolder = "changes-folder", "Changes the folder it works in.";
+    NoDescriptors = "no-descriptors", "Opens files until no descriptor is left.";
+    NanParameters = "nan-parameters", "One value of a parameter is not a number after training.";
+    NegativeLoss = "negative-loss", "Reports a loss of -5.";
+    NanLearningRate = "nan-learning-rate", "Reports a learning rate that is not a number.";
+    EchoesTargets = "echoes-targets", "Takes its predictions from the targets.";
+    SureOfAll = "sure-of-all", "Claims that every target is certain.";
+    RewritesTargets = "rewrites-targets", "Writes its predictions over the targets it was given.";
+    StandsStill = "stands-still", "Says that its session is at position 0.";
+    HugeState = "huge-state", "Says that its session has 2^62 bytes of state.";
     PrintsToStdout = "prints-to-stdout", "Writes protocol-like garbage to standard output.";
 }
 
@@ -104,6 +123,36 @@ impl Schedule {
             Fault::HangInTrainStep => hang(),
             Fault::Exits => std::process::exit(0),
             Fault::Leak => leak(),
+            Fault::KillsItself => processes::kill_self(),
+            Fault::ForkHoldsPipes => {
+                processes::leave_a_child();
+                std::process::abort()
+            }
+            Fault::ForkStays if step == self.after => {
+                processes::leave_a_child();
+                Ok(())
+            }
+            Fault::ForgesMessages if step == self.after => {
+                processes::write_to_pipes(FORGED.as_bytes());
+                Ok(())
+            }
+            Fault::LineWithoutEnd if step == self.after => {
+                processes::write_to_pipes(&vec![b'x'; 64 << 20]);
+                Ok(())
+            }
+            Fault::FloodOfErrors if step == self.after => {
+                eprint!("{}", "x".repeat(64 << 20));
+                Ok(())
+            }
+            Fault::LongError => Err(PluginError::internal("x\u{1b}[1m".repeat(8 << 20))),
+            Fault::ChangesFolder => {
+                let _ = std::env::set_current_dir("/");
+                Ok(())
+            }
+            Fault::NoDescriptors => {
+                processes::use_up_descriptors();
+                Ok(())
+            }
             Fault::OutOfMemory => Err(out_of_memory("training step")),
             Fault::PrintsToStdout => {
                 print_garbage();
@@ -148,6 +197,9 @@ fn out_of_memory(place: &str) -> PluginError {
         format!("{place}: 1 TiB asked for, less is there, as the option `fault` asked"),
     )
 }
+
+/// Messages as a worker could send them.
+const FORGED: &str = "\n{\"message\":\"failed\",\"kind\":\"disk\",\"reason\":\"full\"}\n{\"message\":\"evaluated\",\"index\":7}\n{\"message\":\"done\",\"inside_plugin_s\":0,\"outside_plugin_s\":0}\n";
 
 /// Lines that look like a worker's own and are not, and one without an end.
 fn print_garbage() {

@@ -11,6 +11,7 @@ mod fault;
 mod model;
 mod optimizer;
 mod options;
+mod processes;
 mod session;
 mod weights;
 

@@ -177,6 +177,9 @@ impl Model for Averages {
 
     fn read_parameter(&self, index: usize, values: &mut [f32]) -> Result<()> {
         values.copy_from_slice(self.tensor(&self.weights.tensors, index)?);
+        if self.schedule.fault == Fault::NanParameters && index == 1 {
+            values[0] = f32::NAN;
+        }
         Ok(())
     }
 
@@ -203,6 +206,12 @@ impl Model for Averages {
         (report.gradient_norm, report.learning_rate) = optimizer.update(weights, &self.grads, step);
         if self.schedule.due(Fault::NanLoss, step) {
             report.loss = f64::NAN;
+        }
+        if self.schedule.due(Fault::NegativeLoss, step) {
+            report.loss = -5.0;
+        }
+        if self.schedule.due(Fault::NanLearningRate, step) {
+            report.learning_rate = f64::NAN;
         }
         if self.schedule.due(Fault::SilentSteps, step)
             || (self.schedule.due(Fault::QuietSteps, step) && !self.reporting.is_due(step))

@@ -45,8 +45,24 @@ impl Averaging {
     }
 
     /// Answers falsely, where that is asked for and due.
-    fn falsify(&self, output: &mut FeedOutput) {
+    fn falsify(&self, batch: &Batch<'_>, output: &mut FeedOutput) {
         let now = self.position.saturating_sub(1);
+        let scored = batch.targets.iter().filter(|&&target| target >= 0);
+        if self.schedule.due(Fault::EchoesTargets, now) {
+            let echoed = scored.clone().zip(output.predictions.iter_mut());
+            echoed.for_each(|(&target, prediction)| *prediction = target as u32);
+            output.nll.iter_mut().for_each(|nll| *nll = 0.0);
+        }
+        if self.schedule.due(Fault::SureOfAll, now) {
+            output.nll.iter_mut().for_each(|nll| *nll = 0.0);
+        }
+        if self.schedule.due(Fault::RewritesTargets, now) {
+            for (target, &prediction) in scored.zip(&output.predictions) {
+                let target = std::ptr::from_ref(target).cast_mut();
+                // SAFETY: none; it is the host's memory, borrowed for reading only, as the option asked.
+                unsafe { target.write_volatile(prediction as i32) };
+            }
+        }
         if self.schedule.due(Fault::ShortAnswers, now) {
             output.predictions.pop();
             output.nll.pop();
@@ -101,15 +117,21 @@ impl Session for Averaging {
             }
         }
         self.position += length as u64;
-        self.falsify(&mut output);
+        self.falsify(batch, &mut output);
         Ok(output)
     }
 
     fn position(&self) -> u64 {
+        if self.schedule.fault == Fault::StandsStill {
+            return 0;
+        }
         self.position
     }
 
     fn state_bytes(&self) -> u64 {
+        if self.schedule.fault == Fault::HugeState {
+            return 1 << 62;
+        }
         (self.state.len() * size_of::<f32>()) as u64
     }
 

@@ -8,11 +8,17 @@ use longhaul_plugin_kit::{
 };
 use rayon::prelude::*;
 
-use crate::cuda;
+use crate::{cuda, reference};
 
 /// Records the recurrence; the result is h, `[B, T, W]`, like x and the gate before its sigmoid.
 pub(crate) fn recurrence(graph: &mut Graph, x: Tensor, gate: Tensor) -> Tensor {
     let width = x.cols();
+    if graph.wants_reference() {
+        // What `longhaul check` holds the fast form against.
+        return graph.reference(&[x, gate], &[], width, move |given| {
+            reference::recurrence(&given.inputs[0], &given.inputs[1], given.length, width)
+        });
+    }
     let h = graph.tensor(width);
     let operation = Recurrence {
         x,

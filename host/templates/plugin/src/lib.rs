@@ -6,7 +6,7 @@ mod cpu;
 mod cuda;
 pub mod reference;
 
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, integer};
@@ -26,18 +26,17 @@ pub fn architecture() -> Architecture {
             16,
             "width of the recurrence over the model width",
         )],
-        state_growth: StateGrowth::Constant,
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new({{Type}}::new(settings)?)),
+        mixer: |settings| Ok(Box::new({{Type}}Mixer::new(settings)?)),
     }
 }
 
-struct {{Type}} {
+struct {{Type}}Mixer {
     width: usize,
     layers: usize,
 }
 
-impl {{Type}} {
+impl {{Type}}Mixer {
     fn new(settings: &Settings) -> Result<Self> {
         let width = settings.size("expand")? * settings.d_model();
         if width > 1 << 16 {
@@ -53,7 +52,7 @@ impl {{Type}} {
     }
 }
 
-impl Mixer for {{Type}} {
+impl Mixer for {{Type}}Mixer {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         let width = self.width;
         let all = graph.linear("in_proj", x, 3 * width, true);
@@ -62,10 +61,6 @@ impl Mixer for {{Type}} {
         let gated = graph.gate(all.columns(2 * width, width), h, Activation::Silu);
         let init = residual_init(self.layers);
         graph.linear_with("out_proj", gated, x.cols(), false, init)
-    }
-
-    fn state_growth(&self) -> StateGrowth {
-        StateGrowth::Constant
     }
 }
 

@@ -159,7 +159,7 @@ fn channel_mix_agrees() {
             inputs: &[d_model],
             range: (-2.0, 2.0),
             recurrent: true,
-            build: &|graph, inputs| mixer.mlp(graph, inputs[0], 1),
+            build: &|graph, inputs| mixer.mlp(graph, inputs[0], 1).expect("an MLP"),
             reference: &|inputs, params| {
                 let x = &inputs[0];
                 let before = shifted(x, d_model, length);

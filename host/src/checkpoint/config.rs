@@ -1,0 +1,59 @@
+//! A checkpoint's `config.json` as far as the host reads it: what kind of checkpoint it is. The rest is the
+//! plugin's.
+
+use std::path::Path;
+
+use longhaul_plugin_api::checkpoint::standard_json;
+use serde_json::{Map, Value};
+
+use crate::checkpoint::files::{FileError, bad, read_text};
+
+/// A `config.json`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its text.
+    pub text: String,
+    /// Its `model_type`.
+    pub model_type: String,
+    /// Its keys and values.
+    pub keys: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads the config of a checkpoint's folder.
+    ///
+    /// # Errors
+    /// A file that is no config, or does not say what the checkpoint is.
+    pub fn read(folder: &Path) -> Result<Self, FileError> {
+        let path = folder.join("config.json");
+        let text = read_text(&path)?;
+        let value = serde_json::from_str(&standard_json(&text))
+            .map_err(|error| bad(&path, format!("it is not JSON: {error}")))?;
+        let Value::Object(keys) = value else {
+            return Err(bad(&path, "it is not an object of keys and values"));
+        };
+        let nothing = "so nothing says what the checkpoint is";
+        let model_type = match keys.get("model_type") {
+            Some(Value::String(word)) if !word.is_empty() => word.clone(),
+            Some(_) => {
+                return Err(bad(
+                    &path,
+                    format!("`model_type` in it is no word, {nothing}"),
+                ));
+            }
+            None => return Err(bad(&path, format!("no `model_type` in it, {nothing}"))),
+        };
+        Ok(Self {
+            text,
+            model_type,
+            keys,
+        })
+    }
+
+    /// The text with another value for a key.
+    pub fn with(&self, key: &str, value: Value) -> String {
+        let mut keys = self.keys.clone();
+        keys.insert(key.to_owned(), value);
+        Value::Object(keys).to_string()
+    }
+}

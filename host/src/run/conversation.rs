@@ -1,0 +1,349 @@
+//! What a worker may say, and when: each message is held against the job and against what was said before.
+//! A message that cannot be true ends the worker; what it means for records is not decided here.
+
+use longhaul_tasks::{Metric, parse_task};
+
+use crate::worker::protocol::{Evaluated, Job, Message, Score};
+
+/// Most bytes that anything on a machine has: beyond it a number is no size.
+const MOST_BYTES: u64 = 1 << 50;
+/// Most breakdowns of one length.
+const MOST_SCORES: usize = 10_000;
+/// How far below 0 rounding may bring a negative log likelihood, in nats.
+const ROUNDING: f64 = 1e-3;
+
+/// What was said of a job so far.
+pub struct Conversation<'a> {
+    job: &'a Job,
+    started: bool,
+    trained: bool,
+    /// Last training step that was reported.
+    step: Option<u64>,
+    /// The evaluation under way.
+    evaluating: Option<usize>,
+    /// Evaluations that were begun.
+    begun: usize,
+}
+
+/// What cannot be, in words that follow on "the worker said".
+pub type Impossible = String;
+
+impl<'a> Conversation<'a> {
+    /// Before the first word.
+    pub fn new(job: &'a Job) -> Self {
+        Self {
+            job,
+            started: false,
+            trained: job.training.is_none(),
+            step: None,
+            evaluating: None,
+            begun: 0,
+        }
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    /// In which way it cannot be.
+    pub fn hear(&mut self, message: &Message) -> Result<(), Impossible> {
+        if !self.started
+            && !matches!(
+                message,
+                Message::Started { .. } | Message::Log { .. } | Message::Failed { .. }
+            )
+        {
+            return Err("something of a model before there was one".to_owned());
+        }
+        match message {
+            Message::Log { .. } | Message::Failed { .. } => Ok(()),
+            Message::Started { parameters, .. } => {
+                let again = std::mem::replace(&mut self.started, true);
+                must(!again, || "twice that its model stands".to_owned())?;
+                within("parameters", *parameters, MOST_BYTES)
+            }
+            Message::Progress { .. } => self.progress(message),
+            Message::Trained { seconds } => {
+                time(*seconds)?;
+                let last = self.job.training.as_ref().map(|training| training.steps);
+                let step = self.step.map(|step| step + 1);
+                let trained = std::mem::replace(&mut self.trained, true);
+                must(!trained && step == last, || {
+                    format!(
+                        "that training is over after step {} of {}",
+                        step.unwrap_or(0),
+                        last.unwrap_or(0)
+                    )
+                })
+            }
+            Message::Evaluating { index } => {
+                let next = self.trained && self.evaluating.is_none() && *index == self.begun;
+                must(next && *index < self.job.evaluations.len(), || {
+                    format!("that it begins evaluation {index}, which is not next")
+                })?;
+                (self.evaluating, self.begun) = (Some(*index), self.begun + 1);
+                Ok(())
+            }
+            Message::Evaluation { share } => {
+                must(self.evaluating.is_some(), || {
+                    "how far an evaluation is that was not begun".to_owned()
+                })?;
+                must((0.0..=1.0).contains(share), || {
+                    format!("a share of {share}")
+                })
+            }
+            Message::Evaluated(evaluated) => {
+                self.answered(evaluated.index)?;
+                check_scores(self.job, evaluated)
+            }
+            Message::EvaluationFailed { index, .. } => self.answered(*index),
+            Message::Done {
+                inside_plugin_s,
+                outside_plugin_s,
+            } => {
+                time(*inside_plugin_s)?;
+                time(*outside_plugin_s)?;
+                let left = self.job.evaluations.len() - self.begun;
+                must(
+                    self.trained && self.evaluating.is_none() && left == 0,
+                    || format!("that all is done, with {left} evaluations not begun"),
+                )
+            }
+        }
+    }
+
+    fn progress(&mut self, message: &Message) -> Result<(), Impossible> {
+        let Message::Progress {
+            step,
+            loss,
+            accuracy,
+            gradient_norm,
+            learning_rate,
+            tokens_per_second,
+            seconds,
+            ..
+        } = message
+        else {
+            return Ok(());
+        };
+        let Some(training) = self.job.training.as_ref().filter(|_| !self.trained) else {
+            return Err("a training step outside a training".to_owned());
+        };
+        let later = self.step.is_none_or(|last| *step > last) && *step < training.steps;
+        must(later, || {
+            format!(
+                "training step {step} of {} after {}",
+                training.steps,
+                self.step.map_or("none".to_owned(), |step| step.to_string())
+            )
+        })?;
+        self.step = Some(*step);
+        must(loss.is_finite() && *loss >= -ROUNDING, || {
+            format!("a loss of {loss} at step {step}")
+        })?;
+        let share = accuracy.is_none_or(|accuracy| (0.0..=1.0).contains(&accuracy));
+        must(share, || {
+            format!("an accuracy of {accuracy:?} at step {step}")
+        })?;
+        let norm = gradient_norm.is_none_or(|norm| norm.is_finite() && norm >= 0.0);
+        must(norm, || {
+            format!("a gradient norm of {gradient_norm:?} at step {step}")
+        })?;
+        let rate = (0.0..=training.learning_rate * 1.000_001).contains(learning_rate);
+        must(rate, || {
+            format!("a learning rate of {learning_rate} at step {step}")
+        })?;
+        let speed = tokens_per_second.is_none_or(|speed| speed.is_finite() && speed >= 0.0);
+        must(speed, || format!("{tokens_per_second:?} tokens a second"))?;
+        time(*seconds)
+    }
+
+    /// Takes the end of an evaluation.
+    fn answered(&mut self, index: usize) -> Result<(), Impossible> {
+        must(self.evaluating.take() == Some(index), || {
+            format!("the end of evaluation {index}, which was not begun")
+        })
+    }
+}
+
+/// Whether an evaluation's numbers can be those of what was asked.
+fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
+    let asked = &job.evaluations[evaluated.index];
+    let place = format!("at {} tokens", asked.length);
+    must((1..=MOST_SCORES).contains(&evaluated.scores.len()), || {
+        format!("{} scores {place}", evaluated.scores.len())
+    })?;
+    // Every example can have every position scored, and a length is about what was asked for.
+    let most = asked.samples.saturating_mul(2 * asked.length as u64 + 64);
+    for score in &evaluated.scores {
+        check_score(score, most, &place)?;
+    }
+    let (cell, labelled) = evaluated.scores.split_last().expect("at least one");
+    let cells = cell.label.is_empty() && labelled.iter().all(|score| !score.label.is_empty());
+    must(cells, || format!("no score of all examples {place}"))?;
+    let metric = parse_task(&job.task).map(|task| task.spec().metric);
+    must(
+        metric != Ok(Metric::ExactMatch) || cell.samples == asked.samples,
+        || {
+            format!(
+                "{} answers of {} examples {place}",
+                cell.samples, asked.samples
+            )
+        },
+    )?;
+    within("bytes of state", evaluated.state_bytes, MOST_BYTES)?;
+    within(
+        "bytes of memory",
+        evaluated.peak_memory_bytes.unwrap_or(0),
+        MOST_BYTES,
+    )?;
+    time(evaluated.seconds)
+}
+
+fn check_score(score: &Score, most: u64, place: &str) -> Result<(), Impossible> {
+    let Score {
+        label,
+        samples,
+        correct,
+        tokens,
+        nll_sum,
+    } = score;
+    must(correct <= samples, || {
+        format!("{correct} right answers of {samples} {place} `{label}`")
+    })?;
+    must((*samples).max(*tokens) <= most, || {
+        format!(
+            "{samples} answers of {tokens} tokens {place} `{label}`, where there are at most {most}"
+        )
+    })?;
+    let least = -ROUNDING * *tokens as f64;
+    must(nll_sum.is_finite() && *nll_sum >= least, || {
+        format!("a negative log likelihood of {nll_sum} {place} `{label}`")
+    })
+}
+
+fn must(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Impossible> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn within(what: &str, number: u64, most: u64) -> Result<(), Impossible> {
+    must(number <= most, || format!("{number} {what}"))
+}
+
+fn time(seconds: f64) -> Result<(), Impossible> {
+    must(seconds.is_finite() && seconds >= 0.0, || {
+        format!("a time of {seconds} s")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::protocol::tests::job;
+
+    fn started() -> Message {
+        Message::Started {
+            parameters: 5,
+            notes: Vec::new(),
+        }
+    }
+
+    fn step(step: u64, loss: f64, learning_rate: f64) -> Message {
+        Message::Progress {
+            step,
+            loss,
+            accuracy: Some(0.5),
+            gradient_norm: None,
+            learning_rate,
+            tokens_per_second: None,
+            seconds: 0.1,
+            record: true,
+        }
+    }
+
+    fn evaluated(index: usize, samples: u64, correct: u64, nll_sum: f64) -> Message {
+        Message::Evaluated(Evaluated {
+            index,
+            scores: vec![Score {
+                label: String::new(),
+                samples,
+                correct,
+                tokens: samples,
+                nll_sum,
+            }],
+            state_bytes: 8,
+            peak_memory_bytes: None,
+            tokens: 100,
+            seconds: 0.1,
+        })
+    }
+
+    fn done() -> Message {
+        Message::Done {
+            inside_plugin_s: 1.0,
+            outside_plugin_s: 1.0,
+        }
+    }
+
+    /// What is refused of the last of these messages.
+    fn last(messages: &[Message]) -> Result<(), Impossible> {
+        let job = job();
+        let mut conversation = Conversation::new(&job);
+        let (last, before) = messages.split_last().unwrap();
+        for message in before {
+            conversation.hear(message).unwrap();
+        }
+        conversation.hear(last)
+    }
+
+    #[test]
+    fn what_a_worker_says_is_believed_in_order() {
+        let trained = Message::Trained { seconds: 1.0 };
+        let all = [
+            started(),
+            step(0, 1.0, 1e-3),
+            step(9, 0.5, 1e-4),
+            trained,
+            Message::Evaluating { index: 0 },
+            Message::Evaluation { share: 0.5 },
+            evaluated(0, 10, 10, 0.0),
+            Message::Evaluating { index: 1 },
+            evaluated(1, 10, 0, 5.0),
+            done(),
+        ];
+        for end in 1..=all.len() {
+            assert_eq!(last(&all[..end]), Ok(()), "{end}");
+        }
+        for skipped in [0, 2, 3, 4, 6, 7, 8] {
+            let mut some = all.to_vec();
+            some.remove(skipped);
+            let job = job();
+            let mut conversation = Conversation::new(&job);
+            let heard: Result<Vec<()>, _> = some.iter().map(|m| conversation.hear(m)).collect();
+            assert!(heard.is_err(), "without message {skipped}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let training = |message| last(&[started(), message]).unwrap_err();
+        assert!(training(step(10, 1.0, 1e-3)).contains("step 10 of 10"));
+        assert!(training(step(0, -5.0, 1e-3)).contains("loss of -5"));
+        assert!(training(step(0, f64::NAN, 1e-3)).contains("loss of NaN"));
+        assert!(training(step(0, 1.0, f64::NAN)).contains("learning rate of NaN"));
+        assert!(training(step(0, 1.0, 0.1)).contains("learning rate of 0.1"));
+        assert!(training(Message::Trained { seconds: 0.0 }).contains("step 0 of 10"));
+        assert!(training(done()).contains("all is done"));
+        assert!(training(started()).contains("twice"));
+        let evaluating = |message| {
+            let trained = Message::Trained { seconds: 1.0 };
+            let begun = Message::Evaluating { index: 0 };
+            last(&[started(), step(9, 1.0, 1e-3), trained, begun, message]).unwrap_err()
+        };
+        assert!(evaluating(evaluated(7, 10, 1, 1.0)).contains("evaluation 7"));
+        assert!(evaluating(evaluated(0, 4, 99, 1.0)).contains("99 right answers of 4"));
+        assert!(evaluating(evaluated(0, 1 << 60, 1, 1.0)).contains("at most"));
+        assert!(evaluating(evaluated(0, 10, 1, -5.0)).contains("likelihood of -5"));
+        assert!(evaluating(Message::Evaluation { share: 2.0 }).contains("share of 2"));
+        assert!(evaluating(Message::Evaluating { index: 1 }).contains("not next"));
+    }
+}

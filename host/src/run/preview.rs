@@ -1,0 +1,110 @@
+//! What a plan would do, in words, before any of it is done: `--dry-run`.
+
+use std::path::Path;
+
+use crate::number::short;
+use crate::run::plan::{Training, Unit};
+use crate::run::session::Resources;
+use crate::table::columns;
+
+/// A plan in words: its trainings or evaluations a task, where they would be written, and by how many
+/// workers.
+pub fn preview(units: &[Unit], trained: bool, out: &Path, resources: &Resources) -> String {
+    let count = match (units.len(), trained) {
+        (1, true) => "1 training with its evaluations".to_owned(),
+        (count, true) => format!("{count} trainings with their evaluations"),
+        (1, false) => "Evaluations of 1 model".to_owned(),
+        (count, false) => format!("Evaluations of {count} models"),
+    };
+    let mut text = format!("{count}, into {}:\n", out.display());
+    for group in groups(units) {
+        text.push('\n');
+        text.push_str(&columns(&rows(&group, trained)));
+    }
+    let time = resources.time_s.map_or_else(String::new, |seconds| {
+        format!(", at most {seconds} s a unit")
+    });
+    let memory = resources.memory_bytes.map_or_else(String::new, |bytes| {
+        format!(", {} MiB a worker", bytes >> 20)
+    });
+    text.push_str(&format!(
+        "\nWorkers on {}: {} at a time, {} CPU thread{} each{time}{memory}.\n\
+         Nothing was run or written.\n",
+        resources.devices.text(),
+        resources.jobs,
+        resources.threads,
+        if resources.threads == 1 { "" } else { "s" },
+    ));
+    text
+}
+
+/// Units that differ by architecture, seed or learning rate only, in the order of the plan.
+fn groups(units: &[Unit]) -> Vec<Vec<&Unit>> {
+    let same = |a: &Unit, b: &Unit| {
+        let task = |unit: &Unit| (unit.task_text(), unit.evaluations());
+        let training = |unit: &Unit| {
+            unit.training.clone().map(|training| Training {
+                learning_rate: 0.0,
+                ..training
+            })
+        };
+        task(a) == task(b) && training(a) == training(b)
+    };
+    let mut groups = Vec::<Vec<&Unit>>::new();
+    for unit in units {
+        match groups.iter_mut().find(|group| same(group[0], unit)) {
+            Some(group) => group.push(unit),
+            None => groups.push(vec![unit]),
+        }
+    }
+    groups
+}
+
+fn rows(group: &[&Unit], trained: bool) -> Vec<Vec<String>> {
+    let unit = group[0];
+    let row = |name: &str, what: String| vec![format!("  {name}"), what];
+    let each = |get: &dyn Fn(&Unit) -> String| {
+        let mut all = Vec::new();
+        for value in group.iter().map(|unit| get(unit)) {
+            if !all.contains(&value) {
+                all.push(value);
+            }
+        }
+        all
+    };
+    let architectures = each(&|unit| format!("{}:{}", unit.architecture, unit.options));
+    let mut rows = vec![
+        row("task", unit.task_text()),
+        row("models", architectures.join(" ")),
+    ];
+    if let Some(training) = unit.training.as_ref().filter(|_| trained) {
+        let length = match (training.length_min, training.length) {
+            (min, max) if min == max => max.to_string(),
+            (min, max) => format!("{min}..{max}"),
+        };
+        let rate = |unit: &Unit| {
+            let training = unit.training.as_ref();
+            training.map_or_else(String::new, |training| short(training.learning_rate))
+        };
+        let rates = each(&rate).join(", ");
+        rows.push(row(
+            "training",
+            format!(
+                "{} steps of {} sequences of {length} tokens; learning rate {rates}",
+                training.steps, training.batch
+            ),
+        ));
+    }
+    let seeds = each(&|unit| unit.seed.to_string());
+    rows.push(row("seeds", seeds.len().to_string()));
+    let lengths: Vec<String> = unit.lengths.iter().map(usize::to_string).collect();
+    rows.push(row(
+        "evaluation",
+        format!(
+            "{} examples at each of {}",
+            unit.samples,
+            lengths.join(", ")
+        ),
+    ));
+    rows
+}
