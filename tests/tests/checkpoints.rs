@@ -420,8 +420,20 @@ fn checkpoints_are_evaluated_like_models_of_a_run() {
     longhaul(&all)
         .expect(0)
         .prints(&["induction", "4 measurements", "2 read back"]);
-    let records = std::fs::read_to_string(Path::new(&out).join("results.csv")).expect("written");
-    assert!(records.contains("checkpoint=llama") && records.contains("checkpoint=mamba"));
+    let records = longhaul_tests::host::rows(&Path::new(&out).join("results.csv"));
+    let names: std::collections::BTreeSet<&str> = records
+        .iter()
+        .map(|row| row["checkpoint"].as_str())
+        .collect();
+    assert_eq!(names, ["llama", "mamba"].into());
+    for row in &records {
+        assert_eq!(row["checkpoint_sha256"].len(), 64);
+        let unknown = ["train_steps", "batch", "learning_rate", "weight_decay"];
+        assert!(
+            unknown.iter().all(|column| row[*column].is_empty()),
+            "{row:?}"
+        );
+    }
     longhaul(&all)
         .expect(2)
         .complains(&["already holds this run", "--resume"]);

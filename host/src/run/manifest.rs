@@ -134,7 +134,7 @@ impl Manifest {
             RunError::Input(format!(
                 "{} is not the file of a run of this version: {}",
                 path.display(),
-                reason.escape_debug()
+                crate::text::line(reason)
             ))
         };
         let text = String::from_utf8(bytes).map_err(|error| refuse(&error.to_string()))?;
@@ -160,6 +160,8 @@ impl Manifest {
             if !names.insert(name) {
                 return Err(format!("two units are named `{name}`"));
             }
+            longhaul_tasks::recorded_task(&unit.task, &unit.task_options)
+                .map_err(|error| error.to_string())?;
         }
         let id = run_id(device::kind(&self.device), &self.environment, &self.units);
         if id != self.run_id {
