@@ -428,7 +428,7 @@ fn a_suite_whose_numbers_are_none_is_not_the_plugins_crash() {
         &arguments[2],
     ]);
     ran.expect(2)
-        .complains(&["weight decay of `parity` is NaN"]);
+        .complains(&["weight_decay of [training] is NaN"]);
 }
 
 #[test]
