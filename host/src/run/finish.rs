@@ -27,12 +27,12 @@ pub struct Report {
     pub all: usize,
 }
 
-/// Writes everything that is made of the records.
+/// Writes everything that is made of the records, which it takes out of the folder: there may be many.
 ///
 /// # Errors
 /// Ctrl-C; files that cannot be written; `results.csv` is then as it was or whole.
 pub fn finish(
-    folder: &RunFolder,
+    folder: &mut RunFolder,
     (units, targets): (&[Unit], &[Target]),
     interrupt: &AtomicBool,
 ) -> Result<Report, RunError> {
@@ -41,10 +41,10 @@ pub fn finish(
         false => Ok(()),
     };
     let places = Places::new(units);
-    let rows = in_order(folder.rows.clone(), &places);
+    let rows = in_order(std::mem::take(&mut folder.rows), &places);
     go_on()?;
     write_csv(&folder.path.join("results.csv"), &rows)?;
-    let points = points_in_order(folder.points.clone(), &places);
+    let points = points_in_order(std::mem::take(&mut folder.points), &places);
     if !points.is_empty() {
         write_csv(&folder.path.join("training.csv"), &points)?;
     }
