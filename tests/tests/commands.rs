@@ -40,9 +40,10 @@ const READERS: &[&str] = &[
     "cuda:",
 ];
 
-/// The commands of a text, those of its shell blocks first, without the program's name.
+/// The commands of a text, those of its shell blocks first, without the program's name; the name of a new
+/// plugin, which its README leaves open, is filled in.
 fn shown(text: &str) -> Vec<String> {
-    let (prose, mut lines) = split(text);
+    let (prose, mut lines) = split(&text.replace("{{name}}", "my-mixer"));
     lines.extend(
         spans(&prose)
             .into_iter()
