@@ -40,9 +40,10 @@ const READERS: &[&str] = &[
     "cuda:",
 ];
 
-/// The commands of a text, those of its shell blocks first, without the program's name.
+/// The commands of a text, those of its shell blocks first, without the program's name; the name of a new
+/// plugin, which its README leaves open, is filled in.
 fn shown(text: &str) -> Vec<String> {
-    let (prose, mut lines) = split(text);
+    let (prose, mut lines) = split(&text.replace("{{name}}", "my-mixer"));
     lines.extend(
         spans(&prose)
             .into_iter()
@@ -110,8 +111,10 @@ fn is_long(line: &str) -> bool {
 fn carry_out(words: &[String], clone: &Path) -> Ran {
     let mut started = command(words);
     if words[0] == "new" {
-        // Each writes a crate where there is none.
-        let fresh = tempfile::tempdir_in(clone).expect("a temporary folder");
+        // Each writes a crate where there is none, and beside the clone: into it, `new` writes none unasked.
+        // It only writes down the address of a kit, so `git+URL#REV` does as it stands.
+        let beside = clone.parent().expect("a clone lies in a folder");
+        let fresh = tempfile::tempdir_in(beside).expect("a temporary folder");
         started.current_dir(fresh.keep());
     } else {
         started.current_dir(clone);
