@@ -163,7 +163,7 @@ pub mod tests {
             d_model: 64,
             layers: 2,
             task: "parity".into(),
-            task_options: String::new(),
+            task_options: longhaul_tasks::parse_task("parity").unwrap().options_text(),
             seed: 0,
             samples: 10,
             lengths: vec![40, 80],
