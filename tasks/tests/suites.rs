@@ -172,3 +172,13 @@ fn tasks_and_targets_are_checked_as_the_suite_is() {
         assert!(target(line).contains(part), "{line}: {}", target(line));
     }
 }
+
+#[test]
+fn an_error_in_an_endless_line_does_not_quote_it() {
+    let text = format!("title = 't'\ntarget = [{}", "1, ".repeat(1000));
+    let message = Suite::from_toml(&text, "long")
+        .expect_err("refused")
+        .to_string();
+    assert!(message.starts_with("suite long: line 2: "), "{message}");
+    assert!(message.len() < 200, "{message}");
+}

@@ -266,17 +266,30 @@ impl Suite {
     }
 }
 
+/// Longest line of a suite that an error quotes, in bytes.
+const QUOTED: usize = 200;
+
+/// The parser's error with the line it is about; of a line that would fill the screen, its number alone.
+fn shown(error: &toml::de::Error, text: &str, line: usize) -> String {
+    let quoted = text.lines().nth(line - 1).unwrap_or("");
+    if quoted.len() <= QUOTED {
+        return error.to_string().trim_end().to_owned();
+    }
+    format!("line {line}: {}", error.message())
+}
+
 /// The parser's error; of a key that does not exist, with the nearest that does.
 fn of_toml(error: &toml::de::Error, text: &str, origin: &str) -> SuiteError {
     let message = error.message();
+    let before = error.span().map_or("", |span| &text[..span.start]);
+    let line = 1 + before.matches('\n').count();
     let mut quoted = message.split('`').skip(1).step_by(2);
     match (message.starts_with("unknown field"), quoted.next()) {
         (true, Some(key)) => {
             let known: Vec<&str> = quoted.collect();
-            let before = error.span().map_or("", |span| &text[..span.start]);
             SuiteError::UnknownKey {
                 origin: origin.to_owned(),
-                line: 1 + before.matches('\n').count(),
+                line,
                 key: key.to_owned(),
                 nearest: nearest(key, known.iter().copied()),
                 known: known.join(", "),
@@ -284,7 +297,7 @@ fn of_toml(error: &toml::de::Error, text: &str, origin: &str) -> SuiteError {
         }
         _ => SuiteError::Toml {
             origin: origin.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: shown(error, text, line),
         },
     }
 }

@@ -9,6 +9,8 @@ use longhaul::checkpoint::load::{Library, Understood};
 use longhaul_plugin_api::data::{Device, DeviceKind};
 use longhaul_tests::build;
 
+use crate::answer;
+
 /// Families whose libraries read checkpoints.
 const FAMILIES: [&str; 6] = [
     "griffin",
@@ -96,12 +98,7 @@ pub fn read(folder: &Path, libraries: &BTreeMap<String, Library>) -> Result<(), 
         Ok(())
     });
     if let Err(message) = &done {
-        assert!(!message.contains("panic"), "{message}");
-        assert!(
-            message.len() < 2000,
-            "{} bytes of message: {message}",
-            message.len()
-        );
+        answer::sentence(message);
     }
     done
 }

@@ -1,6 +1,7 @@
 //! The main function of a target. Inputs are tried in a child process: a panic, an abort, a lack of
 //! memory or an input that takes too long ends the child, and this process says which input it was.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -16,6 +17,12 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Address space of a child in bytes: whoever trusts a number in an input goes past it.
 const MEMORY: u64 = 8 << 30;
 
+/// Each answer that a target names must be that of at least one input in so many: else it tries little.
+const ONE_IN: u64 = 100;
+
+/// Exit code of a child whose inputs had too few answers of a kind.
+const ONE_SIDED: i32 = 102;
+
 /// Says to a process of a target that it is the child.
 const CHILD: &str = "LONGHAUL_FUZZ_CHILD";
 
@@ -28,7 +35,7 @@ struct Request {
 }
 
 /// Tries `inputs` inputs of the target `name`: `make` makes one from its own stream of draws, `attempt`
-/// tries it and panics where something is wrong. Command-line arguments and what they replace:
+/// tries it, says which of `answers` it got, and panics where something is wrong. Command-line arguments and what they replace:
 /// `--inputs N` (or `LONGHAUL_FUZZ_INPUTS`), `--seed N` (or `LONGHAUL_FUZZ_SEED`), `--first N` to begin
 /// later, `--input FILE` for one input from a file.
 ///
@@ -37,15 +44,17 @@ struct Request {
 pub fn fuzz(
     name: &str,
     inputs: u64,
+    answers: &[&'static str],
     make: impl Fn(&mut Random) -> Vec<u8>,
-    attempt: impl Fn(&[u8]),
+    attempt: impl Fn(&[u8]) -> &'static str,
 ) {
     let Some(request) = Request::read(name, inputs) else {
         return;
     };
     let current = scratch().join(format!("{name}-{}.input", std::process::id()));
     if let Some(current) = std::env::var_os(CHILD) {
-        work(&request, Path::new(&current), make, attempt);
+        let counts = work(&request, Path::new(&current), make, attempt);
+        check(name, answers, &counts);
         return;
     }
     let began = Instant::now();
@@ -137,6 +146,10 @@ fn watch(mut child: Child, current: &Path) -> Option<String> {
     let (mut seen, mut since) = (None, Instant::now());
     loop {
         if let Some(status) = child.try_wait().expect("the child is ours") {
+            if status.code() == Some(ONE_SIDED) {
+                let _ = std::fs::remove_file(current);
+                std::process::exit(ONE_SIDED);
+            }
             return (!status.success()).then(|| ended(status));
         }
         let now = std::fs::metadata(current)
@@ -161,30 +174,54 @@ fn ended(status: ExitStatus) -> String {
     }
 }
 
-/// The child's side: input after input, each written down before it is tried.
+/// Says how many inputs were answered how; a target whose inputs are all answered alike has failed.
+fn check(name: &str, answers: &[&'static str], counts: &BTreeMap<&'static str, u64>) {
+    let total: u64 = counts.values().sum();
+    let shown: Vec<String> = counts
+        .iter()
+        .map(|(answer, count)| format!("{count} {answer}"))
+        .collect();
+    println!("{name}: {}", shown.join(", "));
+    for answer in answers {
+        let count = counts.get(answer).copied().unwrap_or(0);
+        if count < total / ONE_IN {
+            eprintln!(
+                "{name}: {count} of {total} inputs were {answer}, fewer than one in {ONE_IN}"
+            );
+            std::process::exit(ONE_SIDED);
+        }
+    }
+}
+
+/// The child's side: input after input, each written down before it is tried; how many were answered how.
 fn work(
     request: &Request,
     current: &Path,
     make: impl Fn(&mut Random) -> Vec<u8>,
-    attempt: impl Fn(&[u8]),
-) {
+    attempt: impl Fn(&[u8]) -> &'static str,
+) -> BTreeMap<&'static str, u64> {
     let limit = Rlimit {
         current: Some(MEMORY),
         maximum: Some(MEMORY),
     };
     setrlimit(Resource::As, limit).expect("memory can be limited");
-    let one = |index: u64, input: &[u8]| {
+    let mut counts = BTreeMap::new();
+    let mut one = |index: u64, input: &[u8]| {
         std::fs::write(current, input).expect("the input can be written");
-        if catch_unwind(AssertUnwindSafe(|| attempt(input))).is_err() {
-            eprintln!("input {index}");
-            std::process::exit(101);
+        match catch_unwind(AssertUnwindSafe(|| attempt(input))) {
+            Ok(answer) => *counts.entry(answer).or_default() += 1,
+            Err(_) => {
+                eprintln!("input {index}");
+                std::process::exit(101);
+            }
         }
     };
     if let Some(file) = &request.file {
         one(0, &std::fs::read(file).expect("the input can be read"));
-        return;
+        return counts;
     }
     for index in request.first..request.first + request.inputs {
         one(index, &make(&mut Random::new(request.seed, index)));
     }
+    counts
 }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Number, Value};
 
 use crate::random::Random;
-use crate::text::{AWKWARD, string};
+use crate::text::{AWKWARD, bytes, string};
 
 /// A value that a key was not meant to have; sometimes the old one, changed.
 pub fn value(random: &mut Random, old: &Value) -> Value {
@@ -98,5 +98,49 @@ fn change(random: &mut Random, place: &mut Value) {
             change(random, &mut list[index]);
         }
         other => *other = value(random, &other.clone()),
+    }
+}
+
+/// Values as they are written, among them numbers that a parsed document cannot hold.
+const RAW: [&str; 16] = [
+    "0",
+    "-1",
+    "2147483648",
+    "4294967296",
+    "9223372036854775807",
+    "18446744073709551615",
+    "1e308",
+    "-5",
+    "1e-320",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "\"\"",
+    "\"\\u001b[2J../../x\"",
+    "1e999",
+];
+
+/// A document on one line with a value replaced as it is written, so that a program's own numbers meet
+/// those that JSON allows; or some values changed, or some bytes.
+///
+/// # Panics
+/// Where `line` is not JSON with a key.
+pub fn message(random: &mut Random, line: &str) -> Vec<u8> {
+    match random.below(4) {
+        0 => bytes(random, line.as_bytes()),
+        1 => {
+            let parsed = serde_json::from_str(line).expect("the corpus is JSON");
+            document(random, &parsed).to_string().into_bytes()
+        }
+        _ => {
+            let colons: Vec<usize> = line.match_indices(':').map(|(place, _)| place).collect();
+            let begin = random.choose(&colons) + 1;
+            let rest = &line[begin..];
+            let end = rest.find([',', '}']).unwrap_or(rest.len());
+            [&line[..begin], *random.choose(&RAW), &rest[end..]]
+                .concat()
+                .into_bytes()
+        }
     }
 }

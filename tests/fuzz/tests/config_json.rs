@@ -2,7 +2,7 @@
 
 use longhaul_fuzz::checkpoints::{Checkpoint, corpus, libraries, read};
 use longhaul_fuzz::random::Random;
-use longhaul_fuzz::{driver, json, text};
+use longhaul_fuzz::{answer, driver, json, text};
 
 /// A number of a checkpoint of the corpus, then its config, changed.
 fn make(random: &mut Random, corpus: &[Checkpoint]) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path();
     let make = |random: &mut Random| make(random, &corpus);
-    driver::fuzz("config_json", 6_000, make, |input| {
+    driver::fuzz("config_json", 6_000, &answer::BOTH, make, |input| {
         let line = input
             .iter()
             .position(|&byte| byte == b'\n')
@@ -32,6 +32,6 @@ fn main() {
         let checkpoint = &corpus[index.parse::<usize>().expect("a number")];
         std::fs::write(path.join("model.safetensors"), &checkpoint.weights).expect("writable");
         std::fs::write(path.join("config.json"), &input[line + 1..]).expect("writable");
-        let _ = read(path, &libraries);
+        answer::of(&read(path, &libraries))
     });
 }

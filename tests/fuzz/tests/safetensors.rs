@@ -2,7 +2,7 @@
 
 use longhaul_fuzz::checkpoints::{corpus, libraries, read};
 use longhaul_fuzz::random::Random;
-use longhaul_fuzz::{driver, json, text};
+use longhaul_fuzz::{answer, driver, json, text};
 use serde_json::{Value, json};
 
 /// What stands before an input that is a list of shards instead of weights.
@@ -41,7 +41,7 @@ fn main() {
         true => [LIST, json::document(random, &list).to_string().as_bytes()].concat(),
         false => weights(random, &checkpoint.weights),
     };
-    driver::fuzz("safetensors", 5_000, make, |input| {
+    driver::fuzz("safetensors", 5_000, &answer::BOTH, make, |input| {
         let names = [
             "model.safetensors",
             "model.safetensors.index.json",
@@ -57,6 +57,6 @@ fn main() {
             }
             None => std::fs::write(file(names[0]), input).expect("writable"),
         }
-        let _ = read(path, &libraries);
+        answer::of(&read(path, &libraries))
     });
 }
