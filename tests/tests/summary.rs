@@ -83,6 +83,8 @@ fn an_architecture_that_fails_first_takes_nothing_from_the_others() {
     let ran = longhaul(folder.run(&["fault=nan-loss,after=3", ""], "16,32", &[])).expect(1);
     assert!(ran.stdout.contains("chance 50.0 %"), "{}", ran.stdout);
     assert!(ran.stdout.contains("failed"), "{}", ran.stdout);
+    let trained = "1 model trained, 1 not to the end";
+    assert!(ran.stdout.contains(trained), "{}", ran.stdout);
     let plot = folder.file("plots").join("accuracy-parity.svg");
     let plot = std::fs::read_to_string(plot).expect("a plot");
     assert!(plot.contains("fault=nan-loss"), "{plot}");

@@ -23,6 +23,8 @@ const WAITING: usize = 1024;
 pub struct Outcome {
     /// Whether Ctrl-C ended it.
     pub interrupted: bool,
+    /// Trainings that came to their end.
+    pub trained: usize,
     /// Seconds inside plugins, of workers that said so.
     pub inside_plugin_s: f64,
     /// Seconds of workers outside plugins.
@@ -154,7 +156,10 @@ impl Kept {
                     progress.plugin_log(slot, "debug", &note);
                 }
             }
-            Event::Said(message) => progress.said(slot, &message),
+            Event::Said(message) => {
+                outcome.trained += usize::from(matches!(message, Message::Trained { .. }));
+                progress.said(slot, &message);
+            }
             Event::Point(point) => self.points.push(*point),
             Event::Rows(rows) => {
                 for row in rows.iter().filter(|row| row.is_reported_cell()) {

@@ -158,8 +158,8 @@ pub fn carry_out(
         memory_bytes: resources.memory_bytes,
     };
     let begun = std::time::Instant::now();
-    let trained = works.iter().filter(|work| work.train).count();
-    let read_back = works.len() - trained;
+    let to_train = works.iter().filter(|work| work.train).count();
+    let read_back = works.len() - to_train;
     let mut progress = Progress::new(&works, resources.jobs);
     let outcome = execute(
         works,
@@ -186,8 +186,13 @@ pub fn carry_out(
         ));
     }
     text.push_str(&format!(
-        ".\n{trained} model{} trained, {read_back} read back, in {:.0} s",
-        if trained == 1 { "" } else { "s" },
+        ".\n{} model{} trained{}, {read_back} read back, in {:.0} s",
+        outcome.trained,
+        if outcome.trained == 1 { "" } else { "s" },
+        match to_train.saturating_sub(outcome.trained) {
+            0 => String::new(),
+            failed => format!(", {failed} not to the end"),
+        },
         begun.elapsed().as_secs_f64()
     ));
     if let Some(outside) = outcome.outside_fraction() {
