@@ -20,7 +20,7 @@ use crate::run::plan::{
     Checkpoint, Plan, Planned, Unit, check_length, environment, file_word, run_id,
 };
 use crate::run::preview::preview;
-use crate::run::session::{Resources, carry_out, interrupt_flag, works};
+use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
 
 /// Runs the command.
 ///
@@ -81,17 +81,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
     }
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&args.out, &plan, &manifest, args.resume)?;
-    let (units, retry) = (plan.units.as_slice(), args.retry_failed);
-    let works = works(
-        &folder,
-        units,
-        &plan.architectures,
-        retry,
-        &Unit::evaluations,
-    );
-    let id = plan.run_id.as_str();
-    let units = (plan.units.as_slice(), plan.targets.as_slice());
-    carry_out(&mut folder, id, units, works, resources, &interrupt)
+    carry_out_plan(&mut folder, &plan, args.retry_failed, resources, &interrupt)
 }
 
 /// A name for each folder: the end of its path that no other folder has.

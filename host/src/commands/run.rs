@@ -18,7 +18,7 @@ use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::plan::{self, Overrides, Unit};
 use crate::run::preview::preview;
-use crate::run::session::{Resources, carry_out, interrupt_flag, works};
+use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
 
 /// Runs the command.
 ///
@@ -70,17 +70,7 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     }
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
-    let (units, retry) = (plan.units.as_slice(), args.retry_failed);
-    let works = works(
-        &folder,
-        units,
-        &plan.architectures,
-        retry,
-        &Unit::evaluations,
-    );
-    let id = plan.run_id.as_str();
-    let units = (plan.units.as_slice(), plan.targets.as_slice());
-    carry_out(&mut folder, id, units, works, resources, &interrupt)
+    carry_out_plan(&mut folder, &plan, args.retry_failed, resources, &interrupt)
 }
 
 /// Refuses trainings that no worker's memory can hold, before anything is written.

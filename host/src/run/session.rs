@@ -18,7 +18,7 @@ use crate::run::finish::{Recorded, finish};
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_size;
 use crate::run::machine;
-use crate::run::plan::{Evaluation, Unit};
+use crate::run::plan::{Evaluation, Plan, Unit};
 use crate::run::progress::Progress;
 use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
@@ -129,6 +129,23 @@ pub fn works(
         }
     }
     works
+}
+
+/// Carries out what a plan's folder leaves to do, with [`carry_out`]'s words and errors.
+///
+/// # Errors
+/// Ctrl-C; files that cannot be written.
+pub fn carry_out_plan(
+    folder: &mut RunFolder,
+    plan: &Plan,
+    retry: bool,
+    resources: Resources,
+    interrupt: &AtomicBool,
+) -> Result<u8, RunError> {
+    let (units, architectures) = (plan.units.as_slice(), plan.architectures.as_slice());
+    let works = works(folder, units, architectures, retry, &Unit::evaluations);
+    let planned = (units, plan.targets.as_slice());
+    carry_out(folder, &plan.run_id, planned, works, resources, interrupt)
 }
 
 /// Carries out the work of a folder, then writes and prints what is made of its records. Returns the
