@@ -304,11 +304,7 @@ fn hash(path: &Path) -> std::io::Result<String> {
             count => hash.update(&piece[..count]),
         }
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(crate::text::hex(&hash.finalize()))
 }
 
 fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {

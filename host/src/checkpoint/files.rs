@@ -85,8 +85,7 @@ impl Folder {
         let mut hash = Sha256::new();
         hash.update(self.config.text.as_bytes());
         self.tensors.add_to_hash(&mut hash);
-        let bytes = hash.finalize();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::text::hex(&hash.finalize())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::number::{TRAININGS, short};
 use crate::run::error::RunError;
 use crate::run::lengths::doublings;
 use crate::run::targets::{self, Target};
+use crate::text::hex;
 
 /// What the command line says beside or instead of the suite.
 #[derive(Debug, Clone, Default)]
@@ -240,11 +241,6 @@ pub fn run_id(kind: &str, environment: &Environment, units: &[Unit]) -> String {
 fn hash(data: &impl Serialize) -> String {
     let text = serde_json::to_string(data).expect("plain data serialises");
     hex(&Sha256::digest(text.as_bytes()))
-}
-
-/// Bytes in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Makes the plan of a suite with what the command line replaces. `resolve` finds an architecture by

@@ -212,8 +212,7 @@ fn hash_of<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
         hash.update(name);
         hash.update(data);
     }
-    let hash = hash.finalize();
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::text::hex(&hash.finalize())
 }
 
 /// Puts saved values into a model that was built the same way.
