@@ -11,6 +11,7 @@ pub mod bounds;
 mod chance;
 mod draws;
 mod error;
+mod materials;
 mod named;
 mod options;
 mod parts;
@@ -20,6 +21,7 @@ mod task;
 mod tasks;
 
 pub use error::{SuiteError, TaskError};
+pub use materials::Materials;
 pub use named::{Named, NamedError};
 pub use options::{Allowed, OptionSpec, OptionValue};
 pub use suite::{
@@ -27,6 +29,6 @@ pub use suite::{
     suites,
 };
 pub use task::{
-    Coordinates, Label, Metric, Sample, Split, Task, TaskSpec, build, parse_task, recorded_task,
-    registry,
+    Coordinates, Label, Metric, Request, Sample, Split, Task, TaskSpec, build, parse_task,
+    parse_task_of, recorded_task, registry,
 };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{TaskError, nearest};
+use crate::materials::Materials;
 use crate::named::Named;
 use crate::options::{OptionSpec, Options};
 use crate::parts::{ATTEMPTS, split_of};
@@ -68,6 +69,9 @@ impl std::fmt::Display for Label {
     }
 }
 
+/// Makes a task of checked options, and of materials if it reads text.
+pub(crate) type Build = fn(&Options, &Materials) -> Result<Box<dyn Task>, TaskError>;
+
 /// What is said of a task.
 pub struct TaskSpec {
     /// The name `--task` takes.
@@ -88,8 +92,8 @@ pub struct TaskSpec {
     pub metric: Metric,
     /// Its options.
     pub options: &'static [OptionSpec],
-    /// Makes it from checked options.
-    pub(crate) build: fn(&Options) -> Result<Box<dyn Task>, TaskError>,
+    /// Makes it from checked options, and the materials of a task that reads text.
+    pub(crate) build: Build,
 }
 
 /// A task with its options.
@@ -141,9 +145,18 @@ pub trait Task: Send + Sync {
     }
 }
 
+/// What is to be generated after an example has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The texts that an answer is held against, by the task's metric.
+    pub references: Vec<String>,
+    /// Most tokens to generate.
+    pub most_new: usize,
+}
+
 /// An example. Small whatever its length.
 pub trait Sample: Send {
-    /// Tokens.
+    /// Tokens, of the prompt where an answer is generated.
     fn len(&self) -> usize;
     /// Whether there are none.
     fn is_empty(&self) -> bool {
@@ -151,6 +164,10 @@ pub trait Sample: Send {
     }
     /// What results can be broken down by.
     fn labels(&self) -> &[Label];
+    /// What is generated; none where the scored positions are the answer.
+    fn request(&self) -> Option<&Request> {
+        None
+    }
     /// Writes tokens and targets of the positions from `start` on; both slices have the same length.
     /// The target of position t is what follows after reading tokens 0..=t, and -1 is not scored.
     ///
@@ -175,13 +192,18 @@ fn find(name: &str) -> Result<&'static TaskSpec, TaskError> {
     })
 }
 
-/// A task by name and options as text.
+/// A task by name and options as text, made of these materials.
 ///
 /// # Errors
-/// An unknown name, with the nearest; an unknown option; a value that is not allowed.
-pub fn build(name: &str, options: &[(String, String)]) -> Result<Box<dyn Task>, TaskError> {
+/// An unknown name, with the nearest; an unknown option; a value that is not allowed; materials that it
+/// cannot be made of.
+pub fn build(
+    name: &str,
+    options: &[(String, String)],
+    materials: &Materials,
+) -> Result<Box<dyn Task>, TaskError> {
     let spec = find(name)?;
-    (spec.build)(&Options::parse(spec, options)?)
+    (spec.build)(&Options::parse(spec, options)?, materials)
 }
 
 /// The task of a record.
@@ -201,11 +223,19 @@ pub fn recorded_task(name: &str, options: &str) -> Result<Box<dyn Task>, TaskErr
     })
 }
 
-/// A task from `name` or `name:option=value,option=value`.
+/// A task from `name` or `name:option=value,option=value`, made of the materials that need no file.
 ///
 /// # Errors
 /// As [`build`]; text of another form.
 pub fn parse_task(text: &str) -> Result<Box<dyn Task>, TaskError> {
+    parse_task_of(text, &Materials::default())
+}
+
+/// A task from `name` or `name:option=value,option=value`, made of these materials.
+///
+/// # Errors
+/// As [`build`]; text of another form.
+pub fn parse_task_of(text: &str, materials: &Materials) -> Result<Box<dyn Task>, TaskError> {
     let Named { name, options } = Named::parse(text)?;
-    build(&name, &options)
+    build(&name, &options, materials)
 }

@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use longhaul_tasks::{
-    Coordinates, Split, Suite, Task, TaskEntry, build, parse_task, recorded_task, registry, suites,
+    Coordinates, Materials, Split, Suite, Task, TaskEntry, build, parse_task, recorded_task,
+    registry, suites,
 };
 
 fn at(length: usize, seed: u64, index: u64) -> Coordinates {
@@ -476,7 +477,7 @@ fn mistakes_are_named() {
         "{old}"
     );
     for spec in registry() {
-        let defaults = build(spec.name, &[]).expect(spec.name);
+        let defaults = build(spec.name, &[], &Materials::default()).expect(spec.name);
         assert!(
             defaults
                 .sample(&at(defaults.min_length() - 1, 1, 0))

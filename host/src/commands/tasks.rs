@@ -1,6 +1,6 @@
 //! `longhaul tasks`: what models are trained and measured on.
 
-use longhaul_tasks::{TaskSpec, build, registry};
+use longhaul_tasks::{Materials, TaskSpec, build, registry};
 
 use crate::cli::TasksArgs;
 use crate::commands::print;
@@ -21,7 +21,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
     let Some(name) = &args.task else {
         let mut rows = vec![cells(&["task", "metric", "chance", "what"])];
         for spec in registry() {
-            let task = build(spec.name, &[]).map_err(CommandError::usage)?;
+            let task = build(spec.name, &[], &Materials::default()).map_err(CommandError::usage)?;
             let chance = percent(task.chance(task.default_train_lengths().1));
             rows.push(cells(&[spec.name, spec.metric.name(), &chance, spec.title]));
         }

@@ -26,7 +26,7 @@ pub(crate) static COPYING: TaskSpec = TaskSpec {
     version: 2,
     metric: Metric::ExactMatch,
     options: &[],
-    build: |options| {
+    build: |options, _| {
         let options = options.text();
         Ok(Box::new(Copying {
             key: key(COPYING.name, &options),
@@ -58,7 +58,7 @@ pub(crate) static PREFIX_LOOKUP: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(1, 64),
         },
     ],
-    build: |options| Lookup::new(options).map(|task| Box::new(task) as Box<dyn Task>),
+    build: |options, _| Lookup::new(options).map(|task| Box::new(task) as Box<dyn Task>),
 };
 
 struct Copying {

@@ -20,7 +20,7 @@ pub(crate) static PARITY: TaskSpec = TaskSpec {
     version: 2,
     metric: Metric::TokenAccuracy,
     options: &[],
-    build: |options| {
+    build: |options, _| {
         let options = options.text();
         Ok(Box::new(Parity {
             key: key(PARITY.name, &options),
@@ -44,7 +44,7 @@ pub(crate) static ARITHMETIC: TaskSpec = TaskSpec {
         default: OptionValue::Integer(5),
         allowed: Allowed::Integer(2, 64),
     }],
-    build: |options| {
+    build: |options, _| {
         let modulus = options.integer("modulus");
         let options = options.text();
         Ok(Box::new(Arithmetic {

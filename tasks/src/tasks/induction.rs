@@ -23,7 +23,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
         default: OptionValue::Integer(16),
         allowed: Allowed::Integer(3, 65536),
     }],
-    build: |options| {
+    build: |options, _| {
         let vocab = options.integer("vocab");
         let options = options.text();
         Ok(Box::new(Induction {

@@ -109,7 +109,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(1, 64),
         },
     ],
-    build: |options| Ok(Box::new(Needle::new(options))),
+    build: |options, _| Ok(Box::new(Needle::new(options))),
 };
 
 struct Needle {

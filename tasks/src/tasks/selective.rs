@@ -31,7 +31,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(4, 65536),
         },
     ],
-    build: |options| {
+    build: |options, _| {
         let (items, vocab) = (options.integer("items"), options.integer("vocab"));
         let options = options.text();
         Ok(Box::new(Selective {

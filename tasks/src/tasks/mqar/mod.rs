@@ -48,7 +48,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
             allowed: Allowed::Boolean,
         },
     ],
-    build: |options| Mqar::new(options).map(|task| Box::new(task) as Box<dyn Task>),
+    build: |options, _| Mqar::new(options).map(|task| Box::new(task) as Box<dyn Task>),
 };
 
 struct Mqar {

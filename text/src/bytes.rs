@@ -1,0 +1,53 @@
+//! The tokenizer that needs no file: a token is a byte.
+
+use crate::tokenizer::Tokenizer;
+
+/// Token `b` is the byte `b` of UTF-8; there are 256, and none is special.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bytes;
+
+impl Tokenizer for Bytes {
+    fn id(&self) -> &str {
+        "bytes"
+    }
+
+    fn vocab(&self) -> usize {
+        256
+    }
+
+    fn encode(&self, text: &str) -> Vec<u32> {
+        text.bytes().map(u32::from).collect()
+    }
+
+    /// Tokens from 256 on stand for no byte and are left out.
+    fn decode(&self, tokens: &[u32]) -> String {
+        let bytes: Vec<u8> = tokens
+            .iter()
+            .filter_map(|&token| u8::try_from(token).ok())
+            .collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn bos(&self) -> Option<u32> {
+        None
+    }
+
+    fn stops(&self) -> &[u32] {
+        &[]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back() {
+        let text = "naïve – 🦀\n";
+        let tokens = Bytes.encode(text);
+        assert_eq!(tokens.len(), text.len());
+        assert_eq!(Bytes.decode(&tokens), text);
+        // Half a character, and a token that no byte has.
+        assert_eq!(Bytes.decode(&[0xc3, 300, 0x61]), "\u{fffd}a");
+    }
+}
