@@ -60,6 +60,11 @@ impl Draws {
         ((u64::from(self.rng.next_u32()) * count as u64) >> 32) as usize
     }
 
+    /// The next 64 bits, two draws.
+    pub fn word(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
     /// The next draw from [0, 1).
     pub fn unit(&mut self) -> f64 {
         f64::from(self.rng.next_u32()) / 4_294_967_296.0

@@ -15,6 +15,7 @@ mod materials;
 mod named;
 mod options;
 mod parts;
+mod permutation;
 mod sequence;
 mod suite;
 mod task;

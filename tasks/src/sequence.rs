@@ -1,8 +1,18 @@
 //! The one form of sample: literal pieces, filler that is recomputed from its position, and a few
 //! targets. Its size does not depend on its length.
 
+use std::sync::Arc;
+
 use crate::draws::Draws;
 use crate::task::{Label, Sample};
+
+/// Filler of records that are all of one length, each computed from its index alone.
+pub trait Records: Send + Sync {
+    /// Tokens a record.
+    fn len(&self) -> usize;
+    /// Writes a record, of [`Records::len`] tokens.
+    fn write(&self, index: usize, record: &mut [u32]);
+}
 
 /// What a stretch of tokens is made of.
 #[derive(Clone)]
@@ -53,6 +63,8 @@ pub enum Filler {
         /// Cumulative probabilities of the words, times 2^32.
         cumulative: &'static [u64],
     },
+    /// One record after the other.
+    Records(Arc<dyn Records>),
 }
 
 impl Filler {
@@ -60,6 +72,7 @@ impl Filler {
     pub fn write(&self, from: usize, tokens: &mut [u32]) {
         match self {
             Self::Constant(token) => tokens.fill(*token),
+            Self::Records(records) => write_records(records.as_ref(), from, tokens),
             Self::Cycle(cycle) => {
                 for (offset, token) in tokens.iter_mut().enumerate() {
                     *token = cycle[(from + offset) % cycle.len()];
@@ -122,6 +135,19 @@ impl Filler {
                 }
             }
         }
+    }
+}
+
+/// Writes the tokens from an index on of records that stand one after the other.
+fn write_records(records: &dyn Records, from: usize, tokens: &mut [u32]) {
+    let len = records.len();
+    let mut record = vec![0; len];
+    let (mut index, mut within, mut done) = (from / len, from % len, 0);
+    while done < tokens.len() {
+        records.write(index, &mut record);
+        let count = (len - within).min(tokens.len() - done);
+        tokens[done..done + count].copy_from_slice(&record[within..within + count]);
+        (index, within, done) = (index + 1, 0, done + count);
     }
 }
 

@@ -30,7 +30,7 @@ fn whole(task: &dyn Task, at: &Coordinates) -> (Vec<u32>, Vec<i32>) {
     (tokens, targets)
 }
 
-const VARIANTS: [&str; 15] = [
+const VARIANTS: [&str; 27] = [
     "mqar",
     "mqar:pairs=2,vocab=64",
     "mqar:pairs=8,random_filler=true",
@@ -46,6 +46,18 @@ const VARIANTS: [&str; 15] = [
     "needle",
     "needle:haystack=varied,value=number,keys=3",
     "needle:haystack=varied,value=uuid,depth=0.25",
+    "needle:haystack=needles,value=number",
+    "needle:haystack=needles,key=uuid,value=uuid,keys=2",
+    "needle:keys=4,queries=3,values=2",
+    "variable-tracking",
+    "variable-tracking:chains=3,hops=2,haystack=varied",
+    "common-words",
+    "common-words:common=3,repeats=30,others=3,vocab=512",
+    "frequent-words",
+    "frequent-words:alpha=3,vocab=64",
+    "facts",
+    "facts:hops=2",
+    "needle:haystack=varied,key=uuid,keys=2,values=3",
 ];
 
 fn lengths(task: &dyn Task) -> Vec<usize> {
@@ -154,6 +166,10 @@ fn a_million_tokens_are_read_in_pieces() {
         "prefix-lookup",
         "parity",
         "needle:haystack=varied",
+        "needle:haystack=needles",
+        "variable-tracking",
+        "frequent-words",
+        "facts:hops=2",
     ] {
         let task = parse_task(text).expect(text);
         let length = 1 << 20;
@@ -433,6 +449,225 @@ fn needles_are_found_at_their_depth() {
     }
 }
 
+/// Needles that stand in a text, as key and value, in its order.
+fn needles(tokens: &[u32], key: usize, value: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let mut found = Vec::new();
+    for start in (0..tokens.len()).filter(|&start| tokens[start] == 2) {
+        let Some(body) = tokens.get(start + 1..start + 3 + key + value) else {
+            continue;
+        };
+        if body[key] == 4 && body[key + 1 + value] == 1 {
+            found.push((body[..key].to_vec(), body[key + 1..][..value].to_vec()));
+        }
+    }
+    found
+}
+
+#[test]
+fn all_values_of_all_asked_keys_are_the_answer() {
+    for (text, key, value, queries, values) in [
+        ("needle:keys=4,queries=3,values=2", 1, 1, 3, 2),
+        (
+            "needle:keys=4,queries=4,haystack=varied,value=number",
+            1,
+            7,
+            4,
+            1,
+        ),
+        ("needle:haystack=needles,value=number,keys=3", 1, 7, 1, 1),
+        (
+            "needle:haystack=needles,key=uuid,value=uuid,values=2",
+            32,
+            32,
+            1,
+            2,
+        ),
+    ] {
+        let task = parse_task(text).expect(text);
+        for index in 0..30 {
+            let length = task.min_length() + 400;
+            let (tokens, targets) = whole(task.as_ref(), &at(length, 1, index));
+            let asked = queries * (2 + key + values * value);
+            let (hay, questions) = tokens.split_at(length - asked);
+            let found = needles(hay, key, value);
+            let mut scored = 0;
+            for (number, question) in questions.chunks(asked / queries).enumerate() {
+                assert_eq!(question[0], 3, "{text}");
+                let own = found.iter().filter(|(own, _)| *own == question[1..1 + key]);
+                let own: Vec<&[u32]> = own.map(|(_, value)| value.as_slice()).collect();
+                assert_eq!(
+                    own.len(),
+                    values,
+                    "{text}: only its own needles have the key"
+                );
+                let answer = own.concat();
+                assert_eq!(question[2 + key..], answer, "{text}");
+                let start = length - asked + number * asked / queries + 1 + key;
+                let wanted: Vec<i32> = answer.iter().map(|&token| token as i32).collect();
+                assert_eq!(targets[start..start + wanted.len()], wanted, "{text}");
+                scored += wanted.len();
+            }
+            assert_eq!(targets.iter().filter(|&&t| t >= 0).count(), scored);
+            if text.contains("needles") {
+                assert!(
+                    found.len() > 400 / (3 + key + value),
+                    "{text}: {}",
+                    found.len()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn variables_are_followed_from_their_number() {
+    for (text, chains, hops) in [
+        ("variable-tracking", 1, 4),
+        ("variable-tracking:chains=3,hops=2,haystack=varied", 3, 2),
+        ("variable-tracking:chains=10,hops=5", 10, 5),
+    ] {
+        let task = parse_task(text).expect(text);
+        for index in 0..40 {
+            let length = task.min_length() + index as usize * 7;
+            let (tokens, targets) = whole(task.as_ref(), &at(length, 1, index));
+            let question = length - hops - 1 - 7;
+            assert_eq!((tokens[question], tokens[question + 6]), (3, 4));
+            let number = &tokens[question + 1..question + 6];
+            // What each variable has, read from the front: a variable is known before it is used.
+            let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
+            let mut having = Vec::new();
+            let hay = &tokens[..question];
+            for start in (0..question).filter(|&i| hay[i] == 164 && hay.get(i + 2) == Some(&4)) {
+                let variable = hay[start + 1];
+                let own = if hay[start + 3] == 164 {
+                    known[&hay[start + 4]].clone()
+                } else {
+                    hay[start + 3..start + 8].to_vec()
+                };
+                if own == number {
+                    having.push(variable);
+                }
+                assert!(known.insert(variable, own).is_none(), "{text}: set once");
+            }
+            assert_eq!(known.len(), chains * (hops + 1), "{text}");
+            let numbers: HashSet<&Vec<u32>> = known.values().collect();
+            assert_eq!(numbers.len(), chains, "{text}");
+            let answer: Vec<i32> = having.iter().map(|&variable| variable as i32).collect();
+            assert_eq!(targets[question + 6..length - 1], answer, "{text}");
+        }
+    }
+}
+
+#[test]
+fn common_and_frequent_words_are_counted() {
+    let count = |list: &[u32]| {
+        let mut counts: HashMap<u32, usize> = HashMap::new();
+        for &word in list {
+            *counts.entry(word).or_default() += 1;
+        }
+        counts
+    };
+    for (text, common, repeats, others) in [
+        ("common-words", 10, 6, 1),
+        (
+            "common-words:common=3,repeats=30,others=3,vocab=512",
+            3,
+            30,
+            3,
+        ),
+    ] {
+        let task = parse_task(text).expect(text);
+        for length in [task.min_length(), 700, task.max_length()] {
+            let (tokens, targets) = whole(task.as_ref(), &at(length, 1, 4));
+            let list = &tokens[..length - 1 - common];
+            assert_eq!(tokens[list.len()], 1);
+            let counts = count(list);
+            // In the order of first occurrence.
+            let mut answer = Vec::new();
+            for word in list {
+                let times = counts[word];
+                assert!(times == repeats || times <= others, "{text}: {times}");
+                if times == repeats && !answer.contains(&(*word as i32)) {
+                    answer.push(*word as i32);
+                }
+            }
+            assert_eq!(answer.len(), common, "{text}");
+            assert_eq!(targets[list.len()..length - 1], answer, "{text} {length}");
+        }
+    }
+    // Common words are any words: which they are says nothing before the list is read.
+    let task = parse_task("common-words:common=1,repeats=8").expect("common-words");
+    let mut sum = 0.0;
+    for index in 0..400 {
+        let (_, targets) = whole(task.as_ref(), &at(60, 1, index));
+        sum += f64::from(targets[58] - 3);
+    }
+    // Uniform over 4,093 words, of standard deviation 1,182.
+    assert!(
+        (sum / 400.0 - 2046.0).abs() < 5.0 * 1182.0 / 20.0,
+        "{}",
+        sum / 400.0
+    );
+    for text in [
+        "frequent-words",
+        "frequent-words:alpha=3,vocab=64",
+        "frequent-words:alpha=1.1",
+    ] {
+        let task = parse_task(text).expect(text);
+        for more in [0, 1, 2, 3, 50, 5000] {
+            let length = task.min_length() + more;
+            let (tokens, targets) = whole(task.as_ref(), &at(length, 1, more as u64));
+            let list = &tokens[..length - 4];
+            let mut counts: Vec<(usize, u32)> = count(list)
+                .into_iter()
+                .map(|(word, times)| (times, word))
+                .collect();
+            counts.sort_unstable_by(|a, b| b.cmp(a));
+            assert_eq!(counts[0].1, 2, "{text}: the dots are the most frequent");
+            let strict = counts[..5].windows(2).all(|pair| pair[0].0 > pair[1].0);
+            assert!(strict, "{text} {length}: {:?}", &counts[..5]);
+            let answer: Vec<i32> = counts[1..4].iter().map(|(_, word)| *word as i32).collect();
+            assert_eq!(targets[length - 4..length - 1], answer, "{text} {length}");
+        }
+    }
+}
+
+#[test]
+fn facts_are_looked_up() {
+    for (text, hops) in [("facts", 1), ("facts:hops=2", 2)] {
+        let task = parse_task(text).expect(text);
+        for index in 0..40 {
+            let length = task.min_length() + 17 * index as usize;
+            let (tokens, targets) = whole(task.as_ref(), &at(length, 1, index));
+            let question = length - 4 - hops;
+            let mut said: HashMap<(u32, u32, u32), Vec<u32>> = HashMap::new();
+            for document in tokens[..question].chunks(12).filter(|d| d.len() == 12) {
+                assert_eq!(document[0], 1);
+                let mut at = 3;
+                while at < 12 {
+                    let len = if document[at] == 3 { 2 } else { 1 };
+                    let value = document[at + 1..at + 1 + len].to_vec();
+                    let fact = (document[1], document[2], document[at]);
+                    assert!(said.insert(fact, value).is_none(), "{text}: said once");
+                    at += 1 + len;
+                }
+            }
+            assert_eq!(tokens[question], 2);
+            let mut entity = (tokens[question + 1], tokens[question + 2]);
+            let relation = tokens[question + 2 + hops];
+            if hops == 2 {
+                assert_eq!(tokens[question + 3], 3);
+                let linked = &said[&(entity.0, entity.1, 3)];
+                assert_ne!((linked[0], linked[1]), entity, "{text}: another entity");
+                entity = (linked[0], linked[1]);
+            }
+            let value = said[&(entity.0, entity.1, relation)][0] as i32;
+            assert_eq!(targets[length - 2], value, "{text} {length}");
+            assert_eq!(targets.iter().filter(|&&t| t >= 0).count(), 1);
+        }
+    }
+}
+
 #[test]
 fn mistakes_are_named() {
     let error = |text: &str| parse_task(text).err().expect(text).to_string();
@@ -455,6 +690,9 @@ fn mistakes_are_named() {
     assert!(error("needle:depth=1.5").contains("grid or a number 0..1"));
     assert!(error("needle:value=name").contains("word | number | uuid"));
     assert!(error("mqar:pairs").contains("option=value"));
+    assert!(error("needle:queries=3").contains("use keys=3"));
+    assert!(error("variable-tracking:chains=32,hops=4").contains("160 variables"));
+    assert!(error("common-words:repeats=3,others=3").contains("use others below repeats"));
     let task = parse_task("mqar").expect("mqar");
     let short = task
         .sample(&at(15, 1, 0))
@@ -465,9 +703,9 @@ fn mistakes_are_named() {
         short.contains("takes lengths 16..1048576, not 15"),
         "{short}"
     );
-    let other = error("needle:version=1");
-    assert!(other.contains("is at version 2 here"), "{other}");
-    assert!(parse_task("needle:version=2").is_ok());
+    let other = error("needle:version=2");
+    assert!(other.contains("is at version 3 here"), "{other}");
+    assert!(parse_task("needle:version=3").is_ok());
     let old = recorded_task("needle", "depth=random,haystack=repeat,keys=1,value=word");
     assert!(old.is_err());
     let old = recorded_task("parity", "").err().expect("another version");

@@ -285,7 +285,14 @@ fn tasks_and_their_examples_are_shown() {
 
 #[test]
 fn suites_say_what_they_are_for_and_how_long_they_take() {
-    let names = ["quick", "smoke", "niah", "mqar", "published"];
+    let names = [
+        "quick",
+        "smoke",
+        "niah",
+        "ruler-tokens",
+        "mqar",
+        "published",
+    ];
     let ran = longhaul(["suites"]).expect(0).prints(&names);
     assert_reads_well(&ran);
     ran.prints(&["longhaul check", "minutes on two cores", "15 models"]);

@@ -26,7 +26,7 @@ const SMALL: &[(&str, &str, &str)] = &[
 ];
 
 /// Suites whose evaluations are long whatever the flags.
-const LONG: &[&str] = &["niah", "mqar", "published"];
+const LONG: &[&str] = &["niah", "ruler-tokens", "mqar", "published"];
 
 /// Words of what only a reader has.
 const READERS: &[&str] = &[

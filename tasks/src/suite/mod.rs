@@ -216,6 +216,10 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("quick", include_str!("../../suites/quick.toml")),
         ("smoke", include_str!("../../suites/smoke.toml")),
         ("niah", include_str!("../../suites/niah.toml")),
+        (
+            "ruler-tokens",
+            include_str!("../../suites/ruler-tokens.toml"),
+        ),
         ("mqar", include_str!("../../suites/mqar.toml")),
         ("published", include_str!("../../suites/published.toml")),
     ]
