@@ -61,8 +61,13 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// The accuracy of guessing; a loss has none.
+pub fn chance(chance: Option<f64>) -> String {
+    chance.map_or_else(|| "none".to_owned(), percent)
+}
+
 /// A share as people read it: `50.0 %`, with more digits, or an exponent, where it is small.
-pub fn percent(share: f64) -> String {
+fn percent(share: f64) -> String {
     let value = 100.0 * share;
     match value {
         0.05.. => format!("{value:.1} %"),

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use crate::metric::Kind;
 use crate::record::Split;
 use crate::setting::group;
 use crate::summary::SummaryRow;
@@ -11,6 +12,7 @@ use crate::summary::SummaryRow;
 struct Judged {
     /// Seeds that were planned and not measured.
     missing: u64,
+    /// Accuracy, or a loss below 0.
     value: f64,
     nll: f64,
     rate: f64,
@@ -69,7 +71,11 @@ fn best_rate(rows: &[SummaryRow], model: &[usize]) -> Option<f64> {
     let judged = at_length.filter_map(|row| {
         Some(Judged {
             missing: planned - row.seeds,
-            value: row.value?,
+            value: if Kind::of(&row.metric).is_accuracy() {
+                row.value?
+            } else {
+                -row.value?
+            },
             nll: row.nll.unwrap_or(f64::INFINITY),
             rate: row.learning_rate?,
         })

@@ -1,5 +1,5 @@
-//! Accuracy against length as SVG: a curve a model with its intervals, and lines for chance and for the
-//! training length. The same rows give the same bytes.
+//! A metric against length or position as SVG: a curve a model with its intervals, and lines for chance and
+//! for the training length. The same rows give the same bytes.
 
 use std::collections::BTreeSet;
 
@@ -14,19 +14,34 @@ const WIDTH: f64 = 520.0;
 const LEFT: f64 = 54.0;
 const RIGHT: f64 = 66.0;
 const PLOT: f64 = 270.0;
-/// Room above 1 and below 0, so that markers there are whole.
+/// Room above and below the scale, so that markers at its ends are whole.
 const ROOM: f64 = 11.0;
 const LINE: f64 = 16.0;
 /// Widest character of a text, as share of its size.
 const CHARACTER: f64 = 0.56;
 const SIZE: f64 = 13.0;
 
+/// Steps of the scale of values.
+const TICKS: u32 = 5;
+
 const GREY: &str = "#606060";
 
-/// The plot of one task. Everything is laid out from above; `top` is where accuracy 1 is.
+/// What a figure's points are at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Across {
+    /// Lengths of examples.
+    Length,
+    /// Positions inside examples.
+    Position,
+}
+
+/// The plot of one task. Everything is laid out from above; `top` is where the scale ends.
 pub(crate) struct Figure<'a> {
     task: &'a TaskView<'a>,
+    across: Across,
     styles: Vec<Style>,
+    /// Values of the scale's ends.
+    scale: (f64, f64),
     /// Known training lengths near the measured ones, which have a line, and the others.
     trained: BTreeSet<u64>,
     outside: BTreeSet<u64>,
@@ -38,7 +53,7 @@ pub(crate) struct Figure<'a> {
 
 impl<'a> Figure<'a> {
     /// Of a task; `styles` has one for each of its curves.
-    pub fn new(task: &'a TaskView<'a>, styles: Vec<Style>) -> Self {
+    pub fn new(task: &'a TaskView<'a>, across: Across, styles: Vec<Style>) -> Self {
         let (shortest, longest) = (task.lengths[0], task.lengths[task.lengths.len() - 1]);
         let near = |length: &u64| *length >= shortest.div_ceil(4) && *length / 4 <= longest;
         let trained = task
@@ -58,7 +73,9 @@ impl<'a> Figure<'a> {
         );
         Self {
             task,
+            across,
             styles,
+            scale: scale(task),
             trained,
             outside,
             range,
@@ -73,7 +90,7 @@ impl<'a> Figure<'a> {
         self.axes();
         self.chance();
         self.curves();
-        let mut y = self.y(0.0) + ROOM + 44.0;
+        let mut y = self.y(self.scale.0) + ROOM + 44.0;
         y = self.legend(y + 16.0);
         y = self.notes(y + 4.0);
         self.svg.finish(WIDTH, y + 4.0)
@@ -90,7 +107,8 @@ impl<'a> Figure<'a> {
     }
 
     fn y(&self, value: f64) -> f64 {
-        self.top + (1.0 - value) * PLOT
+        let (low, high) = self.scale;
+        self.top + (high - value) / (high - low) * PLOT
     }
 
     /// Title, options, and the training lengths above their lines.
@@ -120,13 +138,20 @@ impl<'a> Figure<'a> {
 
     fn axes(&mut self) {
         let (left, right) = (LEFT, WIDTH - RIGHT);
-        let (top, bottom) = (self.y(1.0) - ROOM, self.y(0.0) + ROOM);
-        for percent in [0, 20, 40, 60, 80, 100] {
-            let y = self.y(f64::from(percent) / 100.0);
+        let (low, high) = self.scale;
+        let (top, bottom) = (self.y(high) - ROOM, self.y(low) + ROOM);
+        for tick in 0..=TICKS {
+            let value = low + (high - low) * f64::from(tick) / f64::from(TICKS);
+            let y = self.y(value);
             self.svg
                 .line(&[(left, y), (right, y)], r##"stroke="#e8e8e8""##);
             let place = (left - 7.0, y + 4.5);
-            self.svg.text(place, Anchor::End, "", &percent.to_string());
+            let label = if self.task.kind.is_accuracy() {
+                self.task.kind.show_short(value)
+            } else {
+                format!("{value:.1}")
+            };
+            self.svg.text(place, Anchor::End, "", &label);
         }
         for length in self.trained.clone() {
             let x = self.x(length);
@@ -152,12 +177,15 @@ impl<'a> Figure<'a> {
             (middle, bottom + 38.0),
             Anchor::Middle,
             "",
-            "length in tokens",
+            match self.across {
+                Across::Length => "length in tokens",
+                Across::Position => "position in tokens, the end of its bucket",
+            },
         );
         let place = (15.0, (top + bottom) / 2.0);
         let turned = format!(r#"transform="rotate(-90 {} {})""#, place.0, place.1);
-        let metric = format!("{} in %", self.task.metric);
-        self.svg.text(place, Anchor::Middle, &turned, &metric);
+        let metric = &self.task.metric;
+        self.svg.text(place, Anchor::Middle, &turned, metric);
     }
 
     /// The line of guessing with its words at the end, outside the plot.
@@ -301,9 +329,9 @@ impl<'a> Figure<'a> {
         };
         let mut notes = Vec::new();
         notes.extend(match self.task.common(CurveView::seeds) {
-            Some(1) => Some(
-                "One seed: an anecdote, no comparison. Bars: Wilson 95 % of its answers".to_owned(),
-            ),
+            Some(1) => {
+                Some("One seed: an anecdote, no comparison. Bars: 95 % by its samples".to_owned())
+            }
             Some(seeds) => Some(format!(
                 "Mean of {seeds} seeds. Bars: its 95 % interval over all seeds; rings: the worst, the \
                  median and the best seed"
@@ -346,6 +374,26 @@ impl<'a> Figure<'a> {
         }
         y
     }
+}
+
+/// Values of the ends of a task's scale: all that accuracies can be, or tenths that hold all losses.
+fn scale(task: &TaskView<'_>) -> (f64, f64) {
+    if task.kind.is_accuracy() {
+        return (0.0, 1.0);
+    }
+    let points = || task.curves.iter().flat_map(|curve| &curve.points);
+    let low = points().filter_map(|row| row.value_low.or(row.value));
+    let high = points().filter_map(|row| row.value_high.or(row.value));
+    let low = low.fold(f64::INFINITY, f64::min);
+    let high = high.fold(f64::NEG_INFINITY, f64::max);
+    // So that ticks have one decimal: steps of tenths.
+    let step = ((high - low) / f64::from(TICKS) * 10.0).ceil().max(1.0) / 10.0;
+    let low = (low / step).floor() * step;
+    let mut high = low + step * f64::from(TICKS);
+    while points().any(|row| row.value_high.or(row.value) > Some(high)) {
+        high += step * f64::from(TICKS);
+    }
+    (low, high)
 }
 
 fn fill(colour: &str) -> String {

@@ -9,6 +9,7 @@ mod figure;
 pub mod files;
 mod journal;
 mod lock;
+pub mod metric;
 mod plot;
 mod record;
 mod setting;

@@ -1,10 +1,11 @@
-//! Plots of a summary as files: one a task, written whole or not at all.
+//! Plots of a summary as files: one a task, and of losses one by position, written whole or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::figure::Figure;
+use crate::figure::{Across, Figure};
 use crate::files;
+use crate::record::Split;
 use crate::style::Styles;
 use crate::summary::SummaryRow;
 use crate::view::{CurveView, tasks};
@@ -19,9 +20,42 @@ pub struct PlotError {
     pub source: std::io::Error,
 }
 
-/// A plot of each task with measured values: a word for its file, and SVG text.
+/// A plot of each task with measured values: the name of its file, and SVG text.
 pub fn plots(summary: &[SummaryRow]) -> Vec<(String, String)> {
     let styles = Styles::new(summary);
+    let mut plots = plots_of(summary, Across::Length, &styles);
+    plots.extend(plots_of(&by_position(summary), Across::Position, &styles));
+    plots
+}
+
+/// The longest evaluation of each curve as points by position: rows of position buckets whose length is the
+/// end of the bucket.
+fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
+    let end = |row: &SummaryRow| -> Option<u64> {
+        let (_, end) = row.label.strip_prefix("position=")?.split_once("..")?;
+        end.parse().ok()
+    };
+    let mut buckets: Vec<(u64, &SummaryRow)> = summary
+        .iter()
+        .filter(|row| row.split == Split::Test && row.selected != Some(false))
+        .filter_map(|row| Some((end(row)?, row)))
+        .collect();
+    let mut longest = HashMap::new();
+    for (_, row) in &buckets {
+        let known = longest.entry(row.trained()).or_insert(row.eval_length);
+        *known = row.eval_length.max(*known);
+    }
+    buckets.retain(|(_, row)| longest[&row.trained()] == row.eval_length);
+    let point = |(end, row): (u64, &SummaryRow)| SummaryRow {
+        label: String::new(),
+        eval_length: end,
+        ..row.clone()
+    };
+    buckets.into_iter().map(point).collect()
+}
+
+/// A plot of each task of these rows.
+fn plots_of(summary: &[SummaryRow], across: Across, styles: &Styles) -> Vec<(String, String)> {
     let tasks = tasks(summary);
     let mut taken = BTreeSet::new();
     let mut plots = Vec::new();
@@ -39,18 +73,25 @@ pub fn plots(summary: &[SummaryRow]) -> Vec<(String, String)> {
         let name = name.expect("there are more numbers than tasks");
         taken.insert(name.clone());
         let firsts: Vec<&SummaryRow> = task.curves.iter().map(CurveView::first).collect();
-        plots.push((name, Figure::new(task, styles.of(&firsts)).draw()));
+        let what = match (across, task.kind.is_accuracy()) {
+            (Across::Length, true) => "accuracy",
+            (Across::Length, false) => "loss",
+            (Across::Position, _) => "position",
+        };
+        let figure = Figure::new(task, across, styles.of(&firsts));
+        plots.push((format!("{what}-{name}.svg"), figure.draw()));
     }
     plots
 }
 
-/// Writes the plot of each task with measured values, `accuracy-TASK.svg`, and returns the files.
+/// Writes the plots of each task with measured values, `accuracy-TASK.svg`, or `loss-TASK.svg` and
+/// `position-TASK.svg`, and returns the files.
 ///
 /// # Errors
 /// The system's refusal. Each file is whole or as it was.
 pub fn plot_all(summary: &[SummaryRow], folder: &Path) -> Result<Vec<PathBuf>, PlotError> {
     let write = |(name, text): (String, String)| {
-        let path = folder.join(format!("accuracy-{name}.svg"));
+        let path = folder.join(name);
         match files::write_whole(&path, text.as_bytes()) {
             Ok(()) => Ok(path),
             Err(source) => Err(PlotError { path, source }),

@@ -4,6 +4,8 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::metric::{Kind, Scores};
+
 /// How a measurement ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -122,19 +124,23 @@ pub struct Measurement {
     pub eval_length: u64,
     /// Empty for the whole cell, else a breakdown such as `depth=0.50`.
     pub label: String,
-    /// What counts as one answer.
+    /// What is measured of a sample.
     pub metric: String,
-    /// Answers.
+    /// Samples: answers, or examples.
     pub samples: Option<u64>,
-    /// Right answers.
+    /// Right answers, where answers are right or wrong.
     pub correct: Option<u64>,
-    /// Right answers over answers.
+    /// Mean over samples: of right and wrong answers the share of right ones.
     pub value: Option<f64>,
-    /// Lower end of the Wilson 95 % interval.
+    /// Standard deviation of a sample's score, where it is not right or wrong.
+    pub value_sd: Option<f64>,
+    /// Lower end of the 95 % interval.
     pub value_low: Option<f64>,
     /// Upper end of it.
     pub value_high: Option<f64>,
-    /// Accuracy of guessing.
+    /// How that was made: `wilson` of accuracies, `student` of losses.
+    pub interval: String,
+    /// Accuracy of guessing; a loss has none.
     pub chance: Option<f64>,
     /// Mean negative log likelihood of scored tokens, in nats.
     pub nll: Option<f64>,
@@ -176,6 +182,20 @@ impl Measurement {
         }
     }
 
+    /// The kind of its values.
+    pub fn kind(&self) -> Kind {
+        Kind::of(&self.metric)
+    }
+
+    /// Its samples' scores, where it was measured.
+    pub fn scores(&self) -> Option<Scores> {
+        Some(Scores {
+            samples: self.samples?,
+            mean: self.value?,
+            sd: self.value_sd,
+        })
+    }
+
     /// Whether it is of a whole cell that is reported: no breakdown, and not for choosing.
     pub fn is_reported_cell(&self) -> bool {
         self.label.is_empty() && self.split == Split::Test
@@ -184,15 +204,21 @@ impl Measurement {
 
 impl Record for Measurement {
     fn validate(&self) -> Result<(), String> {
-        share("value", self.value)?;
-        share("value_low", self.value_low)?;
-        share("value_high", self.value_high)?;
+        let bounded = if self.kind().is_accuracy() {
+            share
+        } else {
+            not_negative
+        };
+        bounded("value", self.value)?;
+        bounded("value_low", self.value_low)?;
+        bounded("value_high", self.value_high)?;
         share("chance", self.chance)?;
         for (name, value) in [
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),
             ("clip_norm", self.clip_norm),
             ("nll", self.nll),
+            ("value_sd", self.value_sd),
             ("seconds", self.seconds),
             ("tokens_per_second", self.tokens_per_second),
         ] {
@@ -201,9 +227,9 @@ impl Record for Measurement {
         if self.eval_length == 0 {
             return Err("eval_length is 0".to_owned());
         }
-        let answers = (self.samples, self.correct, self.value);
-        match (self.status, answers) {
-            (Status::Ok, (Some(samples), Some(correct), Some(value))) => {
+        let measured = (self.samples, self.value, self.correct);
+        match (self.status, self.kind(), measured) {
+            (Status::Ok, Kind::ZeroOne, (Some(samples), Some(value), Some(correct))) => {
                 if samples == 0 || correct > samples {
                     return Err(format!("{correct} of {samples} answers are right"));
                 }
@@ -212,9 +238,21 @@ impl Record for Measurement {
                 }
                 Ok(())
             }
-            (Status::Ok, _) => Err("it is ok without samples, correct and value".to_owned()),
-            (_, (None, None, None)) => Ok(()),
-            (status, _) => Err(format!("it is {} and has a value", status.name())),
+            (Status::Ok, Kind::Share | Kind::Loss, (Some(samples), Some(_), None)) => {
+                if samples == 0 {
+                    return Err("it has a value of 0 samples".to_owned());
+                }
+                Ok(())
+            }
+            (Status::Ok, Kind::ZeroOne, _) => {
+                Err("it is ok without samples, correct and value".to_owned())
+            }
+            (Status::Ok, ..) => Err(format!(
+                "it is ok, and {} has samples and value, and no correct",
+                self.metric
+            )),
+            (_, _, (None, None, None)) => Ok(()),
+            (status, ..) => Err(format!("it is {} and has a value", status.name())),
         }
     }
 }

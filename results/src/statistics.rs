@@ -1,5 +1,6 @@
 //! Intervals and means of accuracies, in float64. Pure functions.
 
+use statrs::distribution::{ContinuousCDF, StudentsT};
 use statrs::function::beta::beta_reg;
 
 /// Standard normal quantile of a two-sided 95 % interval.
@@ -9,27 +10,47 @@ pub const Z95: f64 = 1.959_963_984_540_054;
 const TAIL: f64 = 0.025;
 
 /// Wilson's score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22): how far `samples`
-/// answers of one model determine its accuracy. `None` of no samples and of more correct than samples.
-pub fn wilson(correct: u64, samples: u64, z: f64) -> Option<(f64, f64)> {
-    if samples == 0 || correct > samples {
+/// answers of one model determine its accuracy. `correct` is a whole number of answers, or a sum of shares
+/// from 0 to 1. `None` of no samples and of more correct than samples.
+pub fn wilson(correct: f64, samples: u64, z: f64) -> Option<(f64, f64)> {
+    let n = samples as f64;
+    if samples == 0 || !(0.0..=n).contains(&correct) {
         return None;
     }
-    let (n, p) = (samples as f64, correct as f64 / samples as f64);
+    let p = correct / n;
     let centre = p + z * z / (2.0 * n);
     let spread = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + z * z / n;
     // At the ends the exact values are 0 and 1; rounding must not move them.
-    let low = if correct == 0 {
+    let low = if correct == 0.0 {
         0.0
     } else {
         (centre - spread) / scale
     };
-    let high = if correct == samples {
+    let high = if correct == n {
         1.0
     } else {
         (centre + spread) / scale
     };
     Some((low, high))
+}
+
+/// Student's 95 % interval of the mean of a population, from the mean and the standard deviation of so many
+/// values of it (Student 1908, Biometrika 6). `None` of fewer than two.
+pub fn student(mean: f64, sd: f64, count: u64) -> Option<(f64, f64)> {
+    if count < 2 || !(mean.is_finite() && sd.is_finite() && sd >= 0.0) {
+        return None;
+    }
+    let law = StudentsT::new(0.0, 1.0, (count - 1) as f64).ok()?;
+    let half = law.inverse_cdf(1.0 - TAIL) * sd / (count as f64).sqrt();
+    Some((mean - half, mean + half))
+}
+
+/// Standard deviation of a population, from some values of it; `None` of fewer than two.
+pub fn standard_deviation(values: &[f64]) -> Option<f64> {
+    let mean = mean(values)?;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
 }
 
 /// 95 % interval of the mean accuracy over all seeds, from the accuracies of a few: the two ends of
@@ -109,10 +130,10 @@ mod tests {
     #[test]
     fn wilson_agrees_with_newcombe() {
         for (correct, samples, low, high) in [
-            (81, 263, 0.2553, 0.3662),
-            (15, 148, 0.0624, 0.1605),
-            (0, 20, 0.0, 0.1611),
-            (1, 29, 0.0061, 0.1718),
+            (81.0, 263, 0.2553, 0.3662),
+            (15.0, 148, 0.0624, 0.1605),
+            (0.0, 20, 0.0, 0.1611),
+            (1.0, 29, 0.0061, 0.1718),
         ] {
             let (got_low, got_high) = wilson(correct, samples, Z95).expect("counts that can be");
             assert!(
@@ -124,13 +145,30 @@ mod tests {
                 "{correct}/{samples}: {got_high}"
             );
         }
-        assert_eq!(wilson(10, 10, Z95).expect("counts that can be").1, 1.0);
-        let (low, high) = wilson(125, 250, Z95).expect("counts that can be");
+        assert_eq!(wilson(10.0, 10, Z95).expect("counts that can be").1, 1.0);
+        let (low, high) = wilson(125.0, 250, Z95).expect("counts that can be");
         assert!(
             ((high - low) / 2.0 - 0.062).abs() < 1e-3,
             "half-width of 250 at one half"
         );
-        assert_eq!((wilson(0, 0, Z95), wilson(99, 4, Z95)), (None, None));
+        assert_eq!((wilson(0.0, 0, Z95), wilson(99.0, 4, Z95)), (None, None));
+    }
+
+    /// scipy.stats.t.interval(0.95, n - 1, loc=mean, scale=sd / sqrt(n)) of SciPy 1.17.
+    #[test]
+    fn student_agrees_with_scipy() {
+        for (values, low, high) in [
+            (vec![1.2, 1.5, 1.1, 1.9], 0.853_118_147_5, 1.996_881_852_5),
+            (vec![2.0, 2.5], -0.926_551_184_0, 5.426_551_184_0),
+        ] {
+            let (mean, sd) = (mean(&values), standard_deviation(&values));
+            let (mean, sd) = (mean.expect("a mean"), sd.expect("a deviation"));
+            let found = student(mean, sd, values.len() as u64).expect("an interval");
+            assert!((found.0 - low).abs() < 1e-7, "{values:?}: {found:?}");
+            assert!((found.1 - high).abs() < 1e-7, "{values:?}: {found:?}");
+        }
+        assert_eq!(student(1.0, 0.5, 1), None);
+        assert_eq!(standard_deviation(&[1.0]), None);
     }
 
     /// Clopper and Pearson's intervals, from the quantiles of the beta distribution as SciPy has them.

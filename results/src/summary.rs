@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::choice::mark_selected;
 use crate::curve::{self, Effective, Point};
+use crate::metric::{Kind, Scores};
 use crate::record::{Measurement, Split, Status};
 use crate::setting::group;
-use crate::statistics::{Z95, mean, median, seeds_interval, wilson};
+use crate::statistics::{mean, median, seeds_interval, standard_deviation, student};
 
 /// One row of `summary.csv`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,7 +70,8 @@ pub struct SummaryRow {
     /// Upper end of it.
     pub value_high: Option<f64>,
     /// `wilson` of one seed: how far its answers determine this model's accuracy. `gaffke` of more: how far
-    /// the seeds determine the mean over all seeds, never narrower than Wilson's of all their answers.
+    /// the seeds determine the mean over all seeds, never narrower than Wilson's of all their answers. Of a
+    /// loss `student`, over the samples of one seed or over the seeds.
     pub interval: String,
     /// Worst seed.
     pub value_min: Option<f64>,
@@ -147,8 +149,8 @@ fn point_row(seeds: &[&Measurement]) -> SummaryRow {
     let values = known(|m| m.value);
     let value = mean(&values);
     let chance = seeds.iter().find_map(|m| m.chance);
-    let answers = answers(&ok);
-    let interval = interval(&values, answers);
+    let scores = pooled(&ok);
+    let interval = interval(first.kind(), &values, scores.as_ref());
     SummaryRow {
         plugin: first.plugin.clone(),
         architecture: first.architecture.clone(),
@@ -172,7 +174,7 @@ fn point_row(seeds: &[&Measurement]) -> SummaryRow {
         metric: first.metric.clone(),
         seeds: ok.len() as u64,
         not_ok: (seeds.len() - ok.len()) as u64,
-        samples: answers.map(|(_, samples)| samples),
+        samples: scores.map(|scores| scores.samples),
         value,
         value_low: interval.map(|interval| interval.1.0),
         value_high: interval.map(|interval| interval.1.1),
@@ -195,19 +197,39 @@ fn point_row(seeds: &[&Measurement]) -> SummaryRow {
     }
 }
 
-/// Right answers and answers of all these measurements.
-fn answers(measured: &[&Measurement]) -> Option<(u64, u64)> {
-    let counts = measured.iter().filter_map(|m| m.correct.zip(m.samples));
-    counts.reduce(|sum, next| (sum.0 + next.0, sum.1 + next.1))
+/// The scores of all these measurements as of one model. The deviation is known of one alone.
+fn pooled(measured: &[&Measurement]) -> Option<Scores> {
+    if let [one] = measured {
+        return one.scores();
+    }
+    let all = measured.iter().filter_map(|m| m.scores());
+    let (samples, sum) = all.fold((0, 0.0), |(samples, sum), one| {
+        (samples + one.samples, sum + one.mean * one.samples as f64)
+    });
+    (samples > 0).then(|| Scores {
+        samples,
+        mean: sum / samples as f64,
+        sd: None,
+    })
 }
 
-/// The interval's kind and ends.
-fn interval(values: &[f64], answers: Option<(u64, u64)>) -> Option<(&'static str, (f64, f64))> {
-    let pooled = answers.and_then(|(correct, samples)| wilson(correct, samples, Z95));
-    let Some((low, high)) = seeds_interval(values) else {
-        return pooled.map(|ends| ("wilson", ends));
-    };
-    let (least, most) = pooled.unwrap_or((low, high));
+/// The interval's name and ends.
+fn interval(
+    kind: Kind,
+    values: &[f64],
+    scores: Option<&Scores>,
+) -> Option<(&'static str, (f64, f64))> {
+    let of_samples = scores.and_then(|scores| kind.interval(scores));
+    if values.len() < 2 {
+        return of_samples;
+    }
+    if !kind.is_accuracy() {
+        let sd = standard_deviation(values)?;
+        let (low, high) = student(mean(values)?, sd, values.len() as u64)?;
+        return Some(("student", (low.max(0.0), high)));
+    }
+    let (low, high) = seeds_interval(values)?;
+    let (least, most) = of_samples.map_or((low, high), |(_, ends)| ends);
     Some(("gaffke", (low.min(least), high.max(most))))
 }
 
@@ -217,9 +239,11 @@ fn scaled(value: Option<f64>, chance: Option<f64>) -> Option<f64> {
 
 /// Whether the answers of these measurements are above chance, all taken as of one model.
 fn above_chance(measured: &[&Measurement], chance: Option<f64>) -> bool {
-    let low = answers(measured).and_then(|(correct, samples)| wilson(correct, samples, Z95));
-    low.zip(chance)
-        .is_some_and(|((low, _), chance)| low > chance)
+    let scores = pooled(measured).zip(measured.first());
+    let interval = scores.and_then(|(scores, first)| first.kind().interval(&scores));
+    interval
+        .zip(chance)
+        .is_some_and(|((_, (low, _)), chance)| low > chance)
 }
 
 /// What a whole curve says.
@@ -318,7 +342,7 @@ fn describe(
             .filter(|_| learned == Some(true))
             .and_then(|first| mean[first].scaled),
         learned,
-        seeds_learned: first.map(|_| effective.len() as u64),
+        seeds_learned: learned.map(|_| effective.len() as u64),
         effective: curve::effective_length(&mean, train_length),
         of_seeds: effective
             .iter()

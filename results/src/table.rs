@@ -1,6 +1,7 @@
-//! Tables for a terminal: per task, models down and lengths across, in percent. Plain text, whose cells
+//! Tables for a terminal: per task, models down and lengths across. Plain text, whose cells
 //! stand apart whatever they hold.
 
+use crate::metric::Kind;
 use crate::summary::SummaryRow;
 use crate::text::{printable, short_length, shorten, wrap};
 use crate::view::{CurveView, TaskView, effective, learning, tasks};
@@ -30,12 +31,15 @@ fn head(task: &TaskView<'_>, width: usize, text: &mut String) {
     };
     text.push_str(&shorten(&title, width));
     text.push('\n');
-    let mut parts = vec![format!("{} in % by length", task.metric)];
+    let mut parts = vec![format!("{} by length", task.metric)];
     for fact in FACTS {
         parts.extend(task.common(fact).flatten());
     }
     let chance = task.chance;
     parts.extend(chance.map(|chance| format!("chance {:.1} %", 100.0 * chance)));
+    if !task.kind.is_accuracy() {
+        parts.push("less is better".to_owned());
+    }
     paragraph(&parts.join("; "), width, text);
     paragraph(&brackets(task), width, text);
 }
@@ -47,15 +51,19 @@ fn brackets(task: &TaskView<'_>) -> String {
         .curves
         .iter()
         .all(|curve| !curve.first().checkpoint.is_empty());
+    let law = if task.kind.is_accuracy() {
+        "Wilson"
+    } else {
+        "Student"
+    };
     match task.common(CurveView::seeds) {
         Some(1) if checkpoints => {
-            "in brackets how far the answers determine the accuracy (Wilson, 95 %)".to_owned()
+            format!("in brackets how far the samples determine the mean ({law}, 95 %)")
         }
-        Some(1) => {
+        Some(1) => format!(
             "one seed, so an anecdote and no comparison of architectures; in brackets how far its \
-                    answers determine this one model's accuracy (Wilson, 95 %)"
-                .to_owned()
-        }
+             samples determine this one model's mean ({law}, 95 %)"
+        ),
         Some(seeds) => format!(
             "mean of {seeds} seeds, in brackets its 95 % interval over all seeds, then {}",
             if seeds > 3 { many } else { "the seeds" }
@@ -118,17 +126,18 @@ fn value(row: &SummaryRow) -> Option<String> {
     let mark = if row.not_ok > 0 { "*" } else { "" };
     Some(row.value.map_or_else(
         || row.status.short().to_owned(),
-        |value| format!("{:.1}{mark}", 100.0 * value),
+        |value| format!("{}{mark}", Kind::of(&row.metric).show(value)),
     ))
 }
 
 fn interval(row: &SummaryRow) -> Option<String> {
-    let percent = |value: f64| {
-        let text = format!("{:.1}", 100.0 * value);
+    let kind = Kind::of(&row.metric);
+    let end = |value: f64| {
+        let text = kind.show(value);
         text.strip_suffix(".0").unwrap_or(&text).to_owned()
     };
     let (low, high) = row.value_low.zip(row.value_high)?;
-    Some(format!("[{}, {}]", percent(low), percent(high)))
+    Some(format!("[{}, {}]", end(low), end(high)))
 }
 
 /// Up to three seeds from the worst to the best; of more the worst, the median and the best.
@@ -139,8 +148,9 @@ fn seeds(row: &SummaryRow) -> Option<String> {
         2 => &[row.value_min, row.value_max],
         _ => &all[..],
     };
-    let percent = |value: &Option<f64>| value.map(|value| format!("{:.0}", 100.0 * value));
-    let shown: Vec<String> = shown.iter().filter_map(percent).collect();
+    let kind = Kind::of(&row.metric);
+    let show = |value: &Option<f64>| value.map(|value| kind.show_short(value));
+    let shown: Vec<String> = shown.iter().filter_map(show).collect();
     (!shown.is_empty()).then(|| shown.join("/"))
 }
 

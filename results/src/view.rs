@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::metric::Kind;
 use crate::setting::{Model, group};
 use crate::summary::SummaryRow;
 use crate::text::short_length;
@@ -14,8 +15,10 @@ pub struct TaskView<'a> {
     pub task: &'a str,
     /// Its options.
     pub options: &'a str,
-    /// What counts as one answer, in words.
+    /// What is measured of a sample, in words, with its unit.
     pub metric: String,
+    /// The kind of its values.
+    pub kind: Kind,
     /// Accuracy of guessing.
     pub chance: Option<f64>,
     /// All evaluation lengths, ascending.
@@ -87,11 +90,13 @@ fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize
     for points in &mut curves {
         points.sort_by_key(|row| row.eval_length);
     }
+    let kind = Kind::of(&first.metric);
     let names = names(&curves.iter().map(|points| points[0]).collect::<Vec<_>>());
     TaskView {
         task: &first.task,
         options: &first.task_options,
-        metric: first.metric.replace('_', " "),
+        metric: kind.words(&first.metric),
+        kind,
         chance,
         lengths: lengths.into_iter().collect(),
         curves: names

@@ -65,13 +65,13 @@ fn an_interval_is_never_narrower_than_what_the_answers_say() {
     assert_eq!(one[0].interval, "wilson");
     assert_eq!(
         one[0].value_low.zip(one[0].value_high),
-        wilson(90, 100, Z95)
+        wilson(90.0, 100, Z95)
     );
     for correct in [0, 25, 90, 100] {
         let rows = [0, 1, 2].map(|seed| row("a", seed, 64, correct));
         let row = summarise(&rows).remove(0);
         let (low, high) = row.value_low.zip(row.value_high).expect("an interval");
-        let pooled = wilson(3 * correct, 300, Z95).expect("counts");
+        let pooled = wilson(3.0 * correct as f64, 300, Z95).expect("counts");
         let seeds = seeds_interval(&[correct as f64 / 100.0; 3]).expect("three seeds");
         assert_eq!(row.interval, "gaffke");
         assert_eq!((low, high), (pooled.0.min(seeds.0), pooled.1.max(seeds.1)));

@@ -34,14 +34,22 @@ pub struct Coordinates {
     pub index: u64,
 }
 
-/// What counts as one answer.
+/// What is measured of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
-    /// Every scored token is an answer.
+    /// Every scored token is an answer, right or wrong.
     TokenAccuracy,
     /// An example is an answer, right when all its scored tokens are. Answers are teacher-forced; that
     /// all tokens are right under it is the same as greedy decoding giving exactly the answer.
     ExactMatch,
+    /// The share of the references that a generated answer contains, whatever the case of letters (RULER's
+    /// `string_match_all`).
+    StringMatchAll,
+    /// Whether a generated answer contains any of the references, whatever the case of letters (RULER's
+    /// `string_match_part`).
+    StringMatchPart,
+    /// An example's negative log likelihood in bits over the bytes of text of its scored tokens.
+    BitsPerByte,
 }
 
 impl Metric {
@@ -50,6 +58,9 @@ impl Metric {
         match self {
             Self::TokenAccuracy => "token_accuracy",
             Self::ExactMatch => "exact_match",
+            Self::StringMatchAll => "string_match_all",
+            Self::StringMatchPart => "string_match_part",
+            Self::BitsPerByte => "bits_per_byte",
         }
     }
 }
@@ -104,8 +115,8 @@ pub trait Task: Send + Sync {
     fn options_text(&self) -> String;
     /// Number of token ids.
     fn vocab(&self) -> usize;
-    /// Accuracy at a length of a guesser who knows the format, in the task's metric.
-    fn chance(&self, length: usize) -> f64;
+    /// Accuracy at a length of a guesser who knows the format, in the task's metric; a loss has none.
+    fn chance(&self, length: usize) -> Option<f64>;
     /// Shortest length.
     fn min_length(&self) -> usize;
     /// Longest length.
@@ -121,6 +132,10 @@ pub trait Task: Send + Sync {
     /// An example of a length that is known to be allowed, of whatever split it then belongs to; each
     /// attempt is another.
     fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample>;
+    /// Bytes of text that a token stands for, where the metric is of bytes.
+    fn bytes(&self, _token: u32) -> usize {
+        1
+    }
     /// A token in readable form.
     fn symbol(&self, token: u32) -> Cow<'static, str>;
 

@@ -244,7 +244,10 @@ fn parts_are_an_eighth_and_fair() {
 #[test]
 fn chance_is_what_guessing_gets() {
     let close = |text: &str, length: usize, stated: f64| {
-        let chance = parse_task(text).expect(text).chance(length);
+        let chance = parse_task(text)
+            .expect(text)
+            .chance(length)
+            .expect("an accuracy");
         assert!(
             (chance - stated).abs() < 0.006,
             "{text} at {length}: {chance}"
@@ -293,7 +296,7 @@ fn chance_is_what_guessing_gets() {
             }
         }
         let measured = f64::from(right) / f64::from(all);
-        let stated = task.chance(length);
+        let stated = task.chance(length).expect("an accuracy");
         assert!(
             (measured - stated).abs() < 0.02,
             "{text}: {measured}, {stated}"

@@ -90,7 +90,7 @@ fn all_options_and_lengths_make_an_example_in_bounded_time() {
                     );
                 }
                 let begun = Instant::now();
-                let chance = task.chance(length);
+                let chance = task.chance(length).expect("an accuracy");
                 assert!(
                     (0.0..=1.0).contains(&chance),
                     "{text} at {length}: {chance}"

@@ -5,7 +5,7 @@ use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 use crate::cli::{ShowArgs, SplitName};
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::{percent, width};
+use crate::table::{chance, width};
 
 /// Tokens shown in full; of a longer example the ends and what is scored.
 const MOST: usize = 240;
@@ -51,7 +51,7 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
         tokens.len(),
         task.vocab(),
         task.spec().metric.name(),
-        percent(task.chance(length)),
+        chance(task.chance(length)),
     );
     text.push_str(&render(task.as_ref(), &tokens, &targets));
     text.push_str("\nUpper lines: tokens. Lower lines: what is to be said after reading them.\n");

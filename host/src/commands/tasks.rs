@@ -5,7 +5,7 @@ use longhaul_tasks::{Materials, TaskSpec, build, registry};
 use crate::cli::TasksArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::{columns, percent};
+use crate::table::{chance, columns};
 
 /// Lists tasks, or one in full.
 ///
@@ -22,7 +22,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         let mut rows = vec![cells(&["task", "metric", "chance", "what"])];
         for spec in registry() {
             let task = build(spec.name, &[], &Materials::default()).map_err(CommandError::usage)?;
-            let chance = percent(task.chance(task.default_train_lengths().1));
+            let chance = chance(task.chance(task.default_train_lengths().1));
             rows.push(cells(&[spec.name, spec.metric.name(), &chance, spec.title]));
         }
         let hint =
@@ -55,7 +55,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
             "  chance",
             &format!(
                 "{} at {max} tokens: {}",
-                percent(task.chance(max)),
+                chance(task.chance(max)),
                 spec.chance_meaning
             ),
         ]),

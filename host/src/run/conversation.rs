@@ -1,6 +1,7 @@
 //! What a worker may say, and when: each message is held against the job and against what was said before.
 //! A message that cannot be true ends the worker; what it means for records is not decided here.
 
+use longhaul_results::metric::Kind;
 use longhaul_tasks::{Metric, parse_task};
 
 use crate::worker::protocol::{Evaluated, Job, Message, Score};
@@ -174,15 +175,16 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
     })?;
     // Every example can have every position scored, and a length is about what was asked for.
     let most = asked.samples.saturating_mul(2 * asked.length as u64 + 64);
+    let metric = parse_task(&job.task).map_err(|error| error.to_string())?;
+    let metric = metric.spec().metric;
     for score in &evaluated.scores {
-        check_score(score, most, &place)?;
+        check_score(score, Kind::of(metric.name()), most, &place)?;
     }
     let (cell, labelled) = evaluated.scores.split_last().expect("at least one");
     let cells = cell.label.is_empty() && labelled.iter().all(|score| !score.label.is_empty());
     must(cells, || format!("no score of all examples {place}"))?;
-    let metric = parse_task(&job.task).map(|task| task.spec().metric);
     must(
-        metric != Ok(Metric::ExactMatch) || cell.samples == asked.samples,
+        metric == Metric::TokenAccuracy || cell.samples == asked.samples,
         || {
             format!(
                 "{} answers of {} examples {place}",
@@ -199,16 +201,30 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
     time(evaluated.seconds)
 }
 
-fn check_score(score: &Score, most: u64, place: &str) -> Result<(), Impossible> {
+fn check_score(score: &Score, kind: Kind, most: u64, place: &str) -> Result<(), Impossible> {
     let Score {
         label,
         samples,
-        correct,
+        sum,
+        squares,
         tokens,
         nll_sum,
     } = score;
-    must(correct <= samples, || {
-        format!("{correct} right answers of {samples} {place} `{label}`")
+    let count = *samples as f64;
+    let range = 0.0..=if kind.is_accuracy() { count } else { f64::MAX };
+    must(range.contains(sum) && range.contains(squares), || {
+        format!("a score of {sum} in all, of {samples} answers {place} `{label}`")
+    })?;
+    let whole = sum.fract() == 0.0 && squares == sum;
+    must(kind != Kind::ZeroOne || whole, || {
+        format!("{sum} right answers of {samples} {place} `{label}`")
+    })?;
+    // Cauchy and Schwarz.
+    let rounded = squares * count * (1.0 + 1e-9) + 1e-9;
+    must(sum * sum <= rounded, || {
+        format!(
+            "a score of {sum} whose squares are {squares}, of {samples} answers {place} `{label}`"
+        )
     })?;
     must((*samples).max(*tokens) <= most, || {
         format!(
@@ -266,7 +282,8 @@ mod tests {
             scores: vec![Score {
                 label: String::new(),
                 samples,
-                correct,
+                sum: correct as f64,
+                squares: correct as f64,
                 tokens: samples,
                 nll_sum,
             }],
@@ -340,7 +357,9 @@ mod tests {
             last(&[started(), step(9, 1.0, 1e-3), trained, begun, message]).unwrap_err()
         };
         assert!(evaluating(evaluated(7, 10, 1, 1.0)).contains("evaluation 7"));
-        assert!(evaluating(evaluated(0, 4, 99, 1.0)).contains("99 right answers of 4"));
+        assert!(
+            evaluating(evaluated(0, 4, 99, 1.0)).contains("a score of 99 in all, of 4 answers")
+        );
         assert!(evaluating(evaluated(0, 1 << 60, 1, 1.0)).contains("at most"));
         assert!(evaluating(evaluated(0, 10, 1, -5.0)).contains("likelihood of -5"));
         assert!(evaluating(Message::Evaluation { share: 2.0 }).contains("share of 2"));

@@ -165,7 +165,8 @@ mod tests {
         let score = |label: &str| Score {
             label: label.into(),
             samples: 4,
-            correct: 2,
+            sum: 2.0,
+            squares: 2.0,
             tokens: 4,
             nll_sum: 1.0,
         };

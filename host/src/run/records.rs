@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longhaul_results::statistics::{Z95, wilson};
+use longhaul_results::metric::{Kind, Scores};
 use longhaul_results::{Measurement, Status, TrainingPoint};
 use longhaul_tasks::Task;
 
@@ -64,7 +64,7 @@ impl Common {
         Measurement {
             split: what.split,
             eval_length: what.length as u64,
-            chance: Some(self.task.chance(what.length)),
+            chance: self.task.chance(what.length),
             status,
             reason: one_line(reason),
             ..self.row.clone()
@@ -74,16 +74,20 @@ impl Common {
     /// The rows of an evaluation: breakdowns, then the whole cell. The cell comes last, so that where
     /// it stands, its breakdowns stand too.
     pub fn measured(&self, what: Evaluation, evaluated: &Evaluated) -> Vec<Measurement> {
+        let kind = self.row.kind();
         let row = |score: &Score| {
-            let limits = wilson(score.correct, score.samples, Z95);
+            let scores = scores_of(score, kind);
+            let interval = scores.and_then(|scores| kind.interval(&scores));
             let whole = score.label.is_empty();
             Measurement {
                 label: score.label.clone(),
                 samples: Some(score.samples),
-                correct: Some(score.correct),
-                value: (score.samples > 0).then(|| score.correct as f64 / score.samples as f64),
-                value_low: limits.map(|limits| limits.0),
-                value_high: limits.map(|limits| limits.1),
+                correct: (kind == Kind::ZeroOne).then_some(score.sum as u64),
+                value: scores.map(|scores| scores.mean),
+                value_sd: scores.and_then(|scores| scores.sd),
+                value_low: interval.map(|(_, ends)| ends.0),
+                value_high: interval.map(|(_, ends)| ends.1),
+                interval: interval.map_or_else(String::new, |(name, _)| name.to_owned()),
                 nll: (score.tokens > 0).then(|| score.nll_sum / score.tokens as f64),
                 // A pass over all examples has one time, one state and one peak: the cell's.
                 state_bytes: whole.then_some(evaluated.state_bytes),
@@ -145,6 +149,21 @@ fn one_line(words: &str) -> String {
     }
 }
 
+/// Mean of a score's samples, and of shares and losses their deviation; `None` of no samples.
+fn scores_of(score: &Score, kind: Kind) -> Option<Scores> {
+    let count = score.samples as f64;
+    let mean = (score.samples > 0).then(|| score.sum / count)?;
+    let spread = || {
+        let squares = score.squares - mean * score.sum;
+        (squares.max(0.0) / (count - 1.0)).sqrt()
+    };
+    Some(Scores {
+        samples: score.samples,
+        mean,
+        sd: (kind != Kind::ZeroOne && score.samples > 1).then(spread),
+    })
+}
+
 #[cfg(test)]
 pub mod tests {
     //! Also holds the unit that tests beside this module use.
@@ -202,7 +221,8 @@ pub mod tests {
         let score = |label: &str, samples, correct| Score {
             label: label.into(),
             samples,
-            correct,
+            sum: correct as f64,
+            squares: correct as f64,
             tokens: samples,
             nll_sum: 1.0,
         };

@@ -352,7 +352,8 @@ mod tests {
             let score = Score {
                 label: String::new(),
                 samples: 100,
-                correct,
+                sum: correct as f64,
+                squares: correct as f64,
                 tokens: 100,
                 nll_sum: 1.0,
             };

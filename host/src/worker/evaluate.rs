@@ -1,12 +1,11 @@
 //! Evaluation at one length, streamed: examples are written chunk by chunk while the model reads them,
 //! so that memory does not grow with length unless the model's state does.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use longhaul_plugin_api::client::{LoadedModel, LoadedSession};
 use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
-use longhaul_tasks::{Coordinates, Metric, Sample, Split, Task};
+use longhaul_tasks::{Coordinates, Sample, Split, Task};
 
 use crate::run::plan::Evaluation;
 use crate::worker::batches::Ahead;
@@ -14,7 +13,8 @@ use crate::worker::blind::FirstRow;
 use crate::worker::clock::Clock;
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
-use crate::worker::protocol::{Evaluated, Message, Score};
+use crate::worker::protocol::{Evaluated, Message};
+use crate::worker::tally::Tally;
 
 /// Most tokens of a row in one feed.
 pub const CHUNK: usize = 2048;
@@ -81,7 +81,7 @@ pub fn evaluate(
     reset_peak_memory();
     let begun = Instant::now();
     let mut session = clock.inside(|| model.new_session(layout.rows))?;
-    let mut tally = Tally::new(task.spec().metric, layout.rows);
+    let mut tally = Tally::new(task, layout.rows);
     let mut first_answers = FirstRow::default();
     let mut tokens = 0;
     let mut state_bytes = None;
@@ -94,8 +94,13 @@ pub fn evaluate(
         let (mut done, mut glance) = (0_u64, Instant::now());
         while let Some(mut chunk) = ahead.next() {
             let answers = feed(&mut session, &chunk, layout.rows, vocab, clock)?;
-            tally.chunk(&chunk, &answers);
-            if tally.examples == 0 {
+            tally.chunk(
+                &chunk.targets,
+                chunk.length,
+                &answers.predictions,
+                &answers.nll,
+            );
+            if tally.examples() == 0 {
                 first_answers.take(&chunk, &answers);
             }
             tokens += chunk.real_tokens;
@@ -118,10 +123,10 @@ pub fn evaluate(
         }
         Ok(())
     })?;
-    if tally.examples != samples {
+    if tally.examples() != samples {
         return Err(Failure::error(format!(
             "the task made {} of {samples} examples",
-            tally.examples
+            tally.examples()
         )));
     }
     let evaluated = Evaluated {
@@ -283,77 +288,6 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Answers of one row so far.
-#[derive(Debug, Default, Clone, Copy)]
-struct Row {
-    scored: u64,
-    correct: u64,
-    nll: f64,
-}
-
-/// Right and wrong, over all and by label.
-struct Tally {
-    metric: Metric,
-    rows: Vec<Row>,
-    scores: BTreeMap<String, Score>,
-    examples: u64,
-}
-
-impl Tally {
-    fn new(metric: Metric, rows: usize) -> Self {
-        Self {
-            metric,
-            rows: vec![Row::default(); rows],
-            scores: BTreeMap::new(),
-            examples: 0,
-        }
-    }
-
-    /// Takes the answers of a chunk, which are in row-major order of its scored positions.
-    fn chunk(&mut self, chunk: &Chunk, answers: &FeedOutput) {
-        let mut answer = answers.predictions.iter().zip(answers.nll.iter());
-        for (row, targets) in self.rows.iter_mut().zip(chunk.targets.chunks(chunk.length)) {
-            for &target in targets.iter().filter(|&&target| target >= 0) {
-                let Some((&prediction, &nll)) = answer.next() else {
-                    return;
-                };
-                row.scored += 1;
-                row.correct += u64::from(i64::from(prediction) == i64::from(target));
-                row.nll += f64::from(nll);
-            }
-        }
-    }
-
-    /// Closes a group of examples, one an entry of `labels`.
-    fn group(&mut self, labels: &[Vec<String>]) {
-        for (row, labels) in self.rows.iter().zip(labels) {
-            let (samples, correct) = match self.metric {
-                Metric::TokenAccuracy => (row.scored, row.correct),
-                Metric::ExactMatch => (1, u64::from(row.correct == row.scored)),
-            };
-            for label in labels.iter().map(String::as_str).chain([""]) {
-                let score = self.scores.entry(label.to_owned()).or_default();
-                score.samples += samples;
-                score.correct += correct;
-                score.tokens += row.scored;
-                score.nll_sum += row.nll;
-            }
-            self.examples += 1;
-        }
-        self.rows.fill(Row::default());
-    }
-
-    /// Breakdowns in order of their label, then all examples.
-    fn scores(mut self) -> Vec<Score> {
-        let whole = self.scores.remove("").unwrap_or_default();
-        let labelled = self
-            .scores
-            .into_iter()
-            .map(|(label, score)| Score { label, ..score });
-        labelled.chain([whole]).collect()
-    }
-}
-
 /// Lets the kernel count this process's peak memory from now on, where it allows that.
 fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
@@ -427,44 +361,5 @@ mod tests {
             sample.write(0, &mut expected, &mut targets);
             assert_eq!(found, &expected);
         }
-    }
-
-    #[test]
-    fn answers_are_counted_by_metric_and_label() {
-        let chunk = Chunk {
-            tokens: vec![0; 6],
-            // Two rows of three, and padding below.
-            targets: vec![-1, 4, 5, 6, -1, 7],
-            length: 3,
-            labels: None,
-            real_tokens: 6,
-        };
-        let answers = FeedOutput {
-            predictions: vec![4, 5, 6, 0].into(),
-            nll: vec![0.5, 0.5, 1.0, 2.0].into(),
-            logits: Vec::new().into(),
-        };
-        let labels = [vec!["depth=0.50".to_owned()], vec!["depth=0.10".to_owned()]];
-        let score = |metric| {
-            let mut tally = Tally::new(metric, 2);
-            tally.chunk(&chunk, &answers);
-            tally.group(&labels);
-            tally.scores()
-        };
-        let tokens = score(Metric::TokenAccuracy);
-        let names: Vec<&str> = tokens.iter().map(|score| score.label.as_str()).collect();
-        assert_eq!(names, ["depth=0.10", "depth=0.50", ""]);
-        assert_eq!(
-            (tokens[2].samples, tokens[2].correct, tokens[2].tokens),
-            (4, 3, 4)
-        );
-        assert_eq!((tokens[0].samples, tokens[0].correct), (2, 1));
-        assert!((tokens[2].nll_sum - 4.0).abs() < 1e-12);
-        let exact = score(Metric::ExactMatch);
-        assert_eq!(
-            (exact[2].samples, exact[2].correct, exact[2].tokens),
-            (2, 1, 4)
-        );
-        assert_eq!((exact[1].samples, exact[1].correct), (1, 1));
     }
 }

@@ -10,6 +10,7 @@ mod job;
 pub mod models;
 pub mod pipe;
 pub mod protocol;
+pub mod tally;
 mod train;
 
 pub use evaluate::CHUNK;

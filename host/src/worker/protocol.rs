@@ -164,20 +164,43 @@ pub enum FailureKind {
     Error,
 }
 
-/// Right answers of one breakdown, or of all examples (label empty).
+/// Scores of one breakdown, or of all examples (label empty).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Empty, or `depth=0.50`.
     #[serde(deserialize_with = "text::as_line")]
     pub label: String,
-    /// Answers in the task's metric.
+    /// Samples in the task's metric: answers, or examples.
     pub samples: u64,
-    /// Right ones.
-    pub correct: u64,
+    /// Sum of their scores: of answers that are right or wrong the number of right ones.
+    pub sum: f64,
+    /// Sum of the squares of their scores.
+    pub squares: f64,
     /// Scored tokens.
     pub tokens: u64,
     /// Sum of their negative log likelihood, in nats.
     pub nll_sum: f64,
+}
+
+impl Score {
+    /// Of one sample with this score.
+    pub fn of(value: f64) -> Self {
+        Self {
+            samples: 1,
+            sum: value,
+            squares: value * value,
+            ..Self::default()
+        }
+    }
+
+    /// Takes another's samples in.
+    pub fn add(&mut self, other: &Self) {
+        self.samples += other.samples;
+        self.sum += other.sum;
+        self.squares += other.squares;
+        self.tokens += other.tokens;
+        self.nll_sum += other.nll_sum;
+    }
 }
 
 /// The outcome of one evaluation.
@@ -395,7 +418,8 @@ pub mod tests {
                 scores: vec![Score {
                     label: "depth=0.50".to_owned(),
                     samples: 3,
-                    correct: 2,
+                    sum: 2.0,
+                    squares: 2.0,
                     tokens: 9,
                     nll_sum: 0.25,
                 }],

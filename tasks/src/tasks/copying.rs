@@ -79,8 +79,8 @@ impl Task for Copying {
         VOCAB
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        0.0
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(0.0)
     }
 
     fn min_length(&self) -> usize {
@@ -181,8 +181,8 @@ impl Task for Lookup {
         VOCAB
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        (1.0 / LETTERS as f64).powi(self.answer as i32)
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some((1.0 / LETTERS as f64).powi(self.answer as i32))
     }
 
     fn min_length(&self) -> usize {

@@ -147,8 +147,8 @@ impl Task for Facts {
         VOCAB
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        1.0 / VALUE_COUNT as f64
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(1.0 / VALUE_COUNT as f64)
     }
 
     fn min_length(&self) -> usize {

@@ -76,8 +76,8 @@ impl Task for Parity {
         3
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        0.5
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(0.5)
     }
 
     fn min_length(&self) -> usize {
@@ -188,10 +188,10 @@ impl Task for Arithmetic {
         self.modulus + 5
     }
 
-    fn chance(&self, length: usize) -> f64 {
+    fn chance(&self, length: usize) -> Option<f64> {
         let (modulus, digits) = (self.modulus, (length / 2).max(1));
         let known = (ARITHMETIC.name, [modulus as u64, digits as u64, 0]);
-        remembered(known, || likeliest_value(modulus, digits))
+        Some(remembered(known, || likeliest_value(modulus, digits)))
     }
 
     fn min_length(&self) -> usize {

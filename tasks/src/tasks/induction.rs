@@ -53,8 +53,8 @@ impl Task for Induction {
         self.vocab
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        1.0 / (self.vocab as f64 - 1.0)
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(1.0 / (self.vocab as f64 - 1.0))
     }
 
     fn min_length(&self) -> usize {

@@ -308,10 +308,12 @@ impl Task for Needle {
         VOCAB
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        self.value
-            .chance()
-            .powi((self.queries * self.values) as i32)
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(
+            self.value
+                .chance()
+                .powi((self.queries * self.values) as i32),
+        )
     }
 
     fn min_length(&self) -> usize {

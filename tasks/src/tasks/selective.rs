@@ -63,8 +63,8 @@ impl Task for Selective {
         self.vocab
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        1.0 / (self.vocab as f64 - 2.0)
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(1.0 / (self.vocab as f64 - 2.0))
     }
 
     fn min_length(&self) -> usize {

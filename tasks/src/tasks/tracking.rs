@@ -113,9 +113,9 @@ impl Task for Tracking {
         VOCAB
     }
 
-    fn chance(&self, _length: usize) -> f64 {
+    fn chance(&self, _length: usize) -> Option<f64> {
         let guesses = (0..=self.hops).map(|hop| 1.0 / (KEY_COUNT - hop) as f64);
-        guesses.product()
+        Some(guesses.product())
     }
 
     fn min_length(&self) -> usize {

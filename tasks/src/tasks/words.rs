@@ -187,8 +187,8 @@ impl Task for Common {
         self.vocab
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        guessed(self.common, self.words())
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(guessed(self.common, self.words()))
     }
 
     fn min_length(&self) -> usize {
@@ -268,8 +268,8 @@ impl Task for Frequent {
         self.vocab
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        guessed(FREQUENT, self.shares.len())
+    fn chance(&self, _length: usize) -> Option<f64> {
+        Some(guessed(FREQUENT, self.shares.len()))
     }
 
     fn min_length(&self) -> usize {

@@ -108,8 +108,8 @@ impl Task for Mqar {
         self.vocab
     }
 
-    fn chance(&self, length: usize) -> f64 {
-        self.law(length.max(self.min_length())).chance(self.pairs)
+    fn chance(&self, length: usize) -> Option<f64> {
+        Some(self.law(length.max(self.min_length())).chance(self.pairs))
     }
 
     fn min_length(&self) -> usize {

@@ -1,0 +1,238 @@
+//! What a model's answers score, over all examples and by label, in the task's metric.
+
+use std::collections::BTreeMap;
+
+use longhaul_results::metric::Kind;
+use longhaul_tasks::{Metric, Task};
+
+use crate::worker::protocol::Score;
+
+/// Scored positions of one example, or of some of its positions.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Answered {
+    scored: u64,
+    correct: u64,
+    nll: f64,
+    bytes: u64,
+}
+
+impl Answered {
+    fn add(&mut self, other: Self) {
+        self.scored += other.scored;
+        self.correct += other.correct;
+        self.nll += other.nll;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Scores of examples in one metric.
+pub struct Tally<'a> {
+    task: &'a dyn Task,
+    metric: Metric,
+    /// What each row of the present group has answered so far.
+    rows: Vec<Answered>,
+    /// The same by position, of losses.
+    positions: Vec<BTreeMap<Bucket, Answered>>,
+    /// Positions of the present group that have been read.
+    position: usize,
+    /// By the start of the positions that they are of, then by label; the whole is the last.
+    scores: BTreeMap<(Option<usize>, String), Score>,
+    whole: Score,
+    examples: u64,
+}
+
+impl<'a> Tally<'a> {
+    /// Of nothing, for groups of `rows` examples.
+    pub fn new(task: &'a dyn Task, rows: usize) -> Self {
+        Self {
+            task,
+            metric: task.spec().metric,
+            rows: vec![Answered::default(); rows],
+            positions: vec![BTreeMap::new(); rows],
+            position: 0,
+            scores: BTreeMap::new(),
+            whole: Score::default(),
+            examples: 0,
+        }
+    }
+
+    /// Examples that are closed.
+    pub fn examples(&self) -> u64 {
+        self.examples
+    }
+
+    /// Takes the answers of the next chunk of the group, `length` positions a row, which are in row-major
+    /// order of its scored positions: predictions and their likelihoods. `targets` is `[rows, length]`.
+    pub fn chunk(&mut self, targets: &[i32], length: usize, predictions: &[u32], nll: &[f32]) {
+        let by_position = !Kind::of(self.metric.name()).is_accuracy();
+        let mut answers = predictions.iter().zip(nll);
+        for (row, targets) in targets.chunks(length).enumerate() {
+            for (place, &target) in targets.iter().enumerate() {
+                let Ok(wanted) = u32::try_from(target) else {
+                    continue;
+                };
+                let Some((&prediction, &nll)) = answers.next() else {
+                    return;
+                };
+                let answered = Answered {
+                    scored: 1,
+                    correct: u64::from(prediction == wanted),
+                    nll: f64::from(nll),
+                    bytes: self.task.bytes(wanted) as u64,
+                };
+                self.rows[row].add(answered);
+                if by_position {
+                    let bucket = Bucket::of(self.position + place);
+                    self.positions[row].entry(bucket).or_default().add(answered);
+                }
+            }
+        }
+        self.position += length;
+    }
+
+    /// Closes a group of examples, one an entry of `labels`.
+    pub fn group(&mut self, labels: &[Vec<String>]) {
+        for (row, labels) in labels.iter().enumerate() {
+            let answered = self.rows[row];
+            self.example(labels, self.scored(&answered));
+            for (bucket, answered) in std::mem::take(&mut self.positions[row]) {
+                let score = self.scored(&answered);
+                self.labelled(Some(bucket.start), &bucket.label(), &score);
+            }
+        }
+        self.rows.fill(Answered::default());
+        self.position = 0;
+    }
+
+    /// The score of what was answered.
+    fn scored(&self, answered: &Answered) -> Score {
+        let value = match self.metric {
+            Metric::TokenAccuracy => {
+                return Score {
+                    samples: answered.scored,
+                    sum: answered.correct as f64,
+                    squares: answered.correct as f64,
+                    tokens: answered.scored,
+                    nll_sum: answered.nll,
+                    ..Score::default()
+                };
+            }
+            Metric::ExactMatch => f64::from(u8::from(answered.correct == answered.scored)),
+            // Rounding must not make a loss less than none.
+            Metric::BitsPerByte => {
+                answered.nll.max(0.0) / std::f64::consts::LN_2 / answered.bytes.max(1) as f64
+            }
+            // Answers in text are scored where they are generated.
+            Metric::StringMatchAll | Metric::StringMatchPart => 0.0,
+        };
+        Score {
+            tokens: answered.scored,
+            nll_sum: answered.nll,
+            ..Score::of(value)
+        }
+    }
+
+    /// Adds an example with its labels and its score.
+    pub fn example(&mut self, labels: &[String], score: Score) {
+        for label in labels {
+            self.labelled(None, label, &score);
+        }
+        self.whole.add(&score);
+        self.examples += 1;
+    }
+
+    fn labelled(&mut self, start: Option<usize>, label: &str, score: &Score) {
+        let key = (start, label.to_owned());
+        self.scores.entry(key).or_default().add(score);
+    }
+
+    /// Breakdowns in order of their label, then those by position, then all examples.
+    pub fn scores(self) -> Vec<Score> {
+        let labelled = self
+            .scores
+            .into_iter()
+            .map(|((_, label), score)| Score { label, ..score });
+        labelled.chain([self.whole]).collect()
+    }
+}
+
+/// Positions that a loss is averaged over: the first 64, then octaves, from 256 on quarters of octaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Bucket {
+    start: usize,
+    len: usize,
+}
+
+impl Bucket {
+    /// Of a position, from 0.
+    fn of(position: usize) -> Self {
+        if position < 64 {
+            return Self { start: 0, len: 64 };
+        }
+        let octave = 1 << position.ilog2();
+        let len = if octave < 256 { octave } else { octave / 4 };
+        Self {
+            start: position / len * len,
+            len,
+        }
+    }
+
+    fn label(self) -> String {
+        format!("position={}..{}", self.start, self.start + self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_by_metric_and_label() {
+        // Two rows of three, and padding below.
+        let targets = [-1, 4, 5, 6, -1, 7];
+        let labels = [vec!["depth=0.50".to_owned()], vec!["depth=0.10".to_owned()]];
+        let score = |task: &str| {
+            let task = longhaul_tasks::parse_task(task).unwrap();
+            let mut tally = Tally::new(task.as_ref(), 2);
+            tally.chunk(&targets, 3, &[4, 5, 6, 0], &[0.5, 0.5, 1.0, 2.0]);
+            tally.group(&labels);
+            assert_eq!(tally.examples(), 2);
+            tally.scores()
+        };
+        let tokens = score("mqar");
+        let names: Vec<&str> = tokens.iter().map(|score| score.label.as_str()).collect();
+        assert_eq!(names, ["depth=0.10", "depth=0.50", ""]);
+        let numbers = |score: &Score| (score.samples, score.sum, score.tokens);
+        assert_eq!(numbers(&tokens[2]), (4, 3.0, 4));
+        assert_eq!(numbers(&tokens[0]), (2, 1.0, 2));
+        assert!((tokens[2].nll_sum - 4.0).abs() < 1e-12);
+        let exact = score("needle");
+        assert_eq!(numbers(&exact[2]), (2, 1.0, 4));
+        assert_eq!(numbers(&exact[1]), (1, 1.0, 2));
+    }
+
+    #[test]
+    fn buckets_cover_all_positions_once() {
+        let mut end = 0;
+        let mut position = 0;
+        while position < 1 << 20 {
+            let bucket = Bucket::of(position);
+            assert_eq!(bucket.start, end, "no gap and no overlap");
+            end = bucket.start + bucket.len;
+            assert_eq!(Bucket::of(end - 1), bucket);
+            position = end;
+        }
+        let labels = [0, 63, 64, 255, 256, 319, 320, 1 << 19].map(|p| Bucket::of(p).label());
+        let expected = [
+            "position=0..64",
+            "position=0..64",
+            "position=64..128",
+            "position=128..256",
+            "position=256..320",
+            "position=256..320",
+            "position=320..384",
+            "position=524288..655360",
+        ];
+        assert_eq!(labels, expected);
+    }
+}
