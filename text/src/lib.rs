@@ -1,9 +1,17 @@
 //! Text for tasks: tokenizers and documents. No task and no model is known here.
 
 mod bytes;
+mod error;
+mod files;
+mod json;
+mod open;
+mod special;
 mod texts;
 mod tokenizer;
+mod world;
 
 pub use bytes::Bytes;
+pub use error::TextError;
+pub use open::{fits, tokenizer_of};
 pub use texts::{Document, Texts};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, with_bos};

@@ -1,0 +1,121 @@
+//! RWKV's world vocabulary (BlinkDL/RWKV-LM, rwkv_vocab_v20230424.txt): a line a token, `ID REPR BYTES`; a text is
+//! cut into its longest tokens from left to right.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use rwkv_tokenizer::WorldTokenizer;
+
+use crate::error::TextError;
+use crate::files;
+use crate::tokenizer::Tokenizer;
+
+/// Largest vocabulary that is read, in bytes; the one there is has 1 MB.
+const MOST: u64 = 16 << 20;
+
+/// The id that no line has; it ends a text.
+const END: u32 = 0;
+
+/// A tokenizer of this form.
+pub(crate) struct World {
+    id: String,
+    inner: WorldTokenizer,
+    vocab: usize,
+}
+
+impl World {
+    /// Reads a vocabulary.
+    pub fn read(path: &Path) -> Result<Self, TextError> {
+        let bytes = files::read(path, MOST)?;
+        let not = |what: &str| TextError::not(path, format!("is no world vocabulary: {what}"));
+        let text = std::str::from_utf8(&bytes).map_err(|_| not("it is no UTF-8"))?;
+        let mut vocab = 1;
+        for (number, line) in text.lines().enumerate() {
+            if !is_token(line, vocab) {
+                return Err(not(&format!(
+                    "line {} is not `{vocab} 'TEXT' BYTES`",
+                    number + 1
+                )));
+            }
+            vocab += 1;
+        }
+        if vocab == 1 || vocab > usize::from(u16::MAX) + 1 {
+            return Err(not(&format!("it has {} tokens", vocab - 1)));
+        }
+        let name = path.to_str().ok_or_else(|| not("its path is no UTF-8"))?;
+        // The crate panics where a line does not say what it means.
+        let inner = catch_unwind(AssertUnwindSafe(|| WorldTokenizer::new(Some(name))));
+        let Ok(Ok(inner)) = inner else {
+            return Err(not("a token has not as many bytes as its line says"));
+        };
+        Ok(Self {
+            id: format!("world-{}", files::sha256_of(&bytes)),
+            inner,
+            vocab,
+        })
+    }
+}
+
+/// Whether a line is of the token with this id.
+fn is_token(line: &str, id: usize) -> bool {
+    let parts = line.split_once(' ').zip(line.rsplit_once(' '));
+    let Some(((first, rest), (_, bytes))) = parts else {
+        return false;
+    };
+    let quoted = rest.trim_start_matches('b').starts_with(['\'', '"']);
+    first.parse() == Ok(id) && quoted && bytes.parse::<u32>().is_ok_and(|bytes| bytes > 0)
+}
+
+impl Tokenizer for World {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    fn encode(&self, text: &str) -> Vec<u32> {
+        self.inner.encode(text).into_iter().map(u32::from).collect()
+    }
+
+    fn decode(&self, tokens: &[u32]) -> String {
+        let known = |token: &u32| *token != END && (*token as usize) < self.vocab;
+        let tokens: Vec<u16> = tokens
+            .iter()
+            .filter(|token| known(token))
+            .map(|&token| token as u16)
+            .collect();
+        if let Ok(text) = self.inner.decode(tokens.clone()) {
+            return text;
+        }
+        // Tokens that are parts of characters: the longest runs that are text, else U+FFFD.
+        let mut text = String::new();
+        let mut from = 0;
+        while from < tokens.len() {
+            let ends = (from + 1..=tokens.len().min(from + 8)).rev();
+            let found = ends
+                .filter_map(|end| Some((end, self.inner.decode(tokens[from..end].to_vec()).ok()?)))
+                .next();
+            match found {
+                Some((end, part)) => {
+                    text.push_str(&part);
+                    from = end;
+                }
+                None => {
+                    text.push('\u{fffd}');
+                    from += 1;
+                }
+            }
+        }
+        text
+    }
+
+    fn bos(&self) -> Option<u32> {
+        None
+    }
+
+    fn stops(&self) -> &[u32] {
+        &[END]
+    }
+}
