@@ -14,6 +14,7 @@ use crate::cuda::precision::Precision;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::params::Init;
 use crate::engine::tensor::Tensor;
+use crate::initial::Starts;
 use crate::ops::elementwise::Activation;
 use crate::ops::norm::NormKind;
 use crate::options::{Settings, boolean, choice, float, integer};
@@ -34,6 +35,12 @@ pub trait Mixer: Send + Sync {
     /// What happens to the embedding before the first block (learned positions).
     fn embed(&self, _graph: &mut Graph, x: Tensor) -> Tensor {
         x
+    }
+
+    /// How the backbone's own matrices start, where the reference implementation has them otherwise and the option
+    /// `init` asks for it.
+    fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {
+        usual
     }
 
     /// Fewest rows of a micro-batch that its recurrence needs to be efficient.
@@ -237,12 +244,12 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
         _ => NormKind::Rms,
     };
     let epsilon = settings.float("norm_epsilon")? as f32;
-    let mlp = Mlp::new(settings)?;
+    let starts = mixer.starts(settings, Starts::usual(settings));
+    let mlp = Mlp::new(settings, starts.mlp_in, starts.mlp_out)?;
     if settings.wants_reference() {
         graph.want_reference();
     }
-    let std = 1.0 / (d_model as f32).sqrt();
-    let table = graph.param("embedding.weight", &[vocab, d_model], Init::Normal { std });
+    let table = graph.param("embedding.weight", &[vocab, d_model], starts.embedding);
     let padding = u32::try_from(settings.integer("padding_token")?).ok();
     let embedded = graph.embedding(table, padding);
     let embedded = graph.scale(embedded, settings.float("embedding_scale")? as f32);
@@ -267,7 +274,7 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
     let head = if settings.boolean("tied")? {
         table
     } else {
-        graph.param("head.weight", &[vocab, d_model], Init::Linear { gain: 1.0 })
+        graph.param("head.weight", &[vocab, d_model], starts.head)
     };
     graph.head(normal, head, settings.float("logit_cap")? as f32);
     Ok(())
@@ -304,6 +311,14 @@ pub fn mlp_hidden(settings: &Settings) -> Result<usize> {
     })
 }
 
+/// Whether the blocks have an MLP, also where a part of a hybrid asks.
+///
+/// # Errors
+/// A missing option.
+pub fn has_mlp(settings: &Settings) -> Result<bool> {
+    Ok(settings.whole().text("mlp")? != "none")
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MlpKind {
     Gated(Activation),
@@ -316,11 +331,14 @@ struct Mlp {
     kind: MlpKind,
     hidden: usize,
     bias: bool,
-    layers: usize,
+    /// The start of each matrix into it.
+    start_in: Init,
+    /// The start of the matrix out of it.
+    start_out: Init,
 }
 
 impl Mlp {
-    fn new(settings: &Settings) -> Result<Self> {
+    fn new(settings: &Settings, start_in: Init, start_out: Init) -> Result<Self> {
         let kind = match settings.text("mlp")? {
             "gated" => MlpKind::Gated(Activation::Silu),
             "geglu" => MlpKind::Gated(Activation::Gelu),
@@ -332,7 +350,8 @@ impl Mlp {
             kind,
             hidden: mlp_hidden(settings)?,
             bias: settings.boolean("mlp_bias")?,
-            layers: settings.layers(),
+            start_in,
+            start_out,
         })
     }
 
@@ -363,21 +382,19 @@ impl Mlp {
             return Ok(graph.add(x, own));
         }
         let down = graph.scope("mlp", |graph| {
+            let into = |graph: &mut Graph, name: &str| {
+                graph.linear_with(name, normal, self.hidden, self.bias, self.start_in.clone())
+            };
             let hidden = if let MlpKind::Gated(activation) = self.kind {
-                let gate = graph.linear("gate", normal, self.hidden, self.bias);
-                let up = graph.linear("up", normal, self.hidden, self.bias);
+                let gate = into(graph, "gate");
+                let up = into(graph, "up");
                 graph.gate(gate, up, activation)
             } else {
-                let up = graph.linear("up", normal, self.hidden, self.bias);
+                let up = into(graph, "up");
                 graph.activation(up, Activation::Gelu)
             };
-            graph.linear_with(
-                "down",
-                hidden,
-                x.cols(),
-                self.bias,
-                residual_init(self.layers),
-            )
+            let start = self.start_out.clone();
+            graph.linear_with("down", hidden, x.cols(), self.bias, start)
         });
         Ok(graph.add(x, down))
     }

@@ -8,6 +8,7 @@ pub mod cuda;
 pub mod engine;
 pub mod gemm;
 mod gemv;
+pub mod initial;
 pub mod model;
 pub mod ops;
 pub mod options;
@@ -18,6 +19,8 @@ pub mod simd;
 pub mod testing;
 #[cfg(feature = "testing")]
 pub mod testing_ends;
+#[cfg(feature = "testing")]
+pub mod testing_initial;
 #[cfg(feature = "testing")]
 pub mod testing_memory;
 #[cfg(feature = "testing")]

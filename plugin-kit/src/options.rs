@@ -78,6 +78,11 @@ impl Settings {
         }
     }
 
+    /// The same configuration with options read by their full names: the view of a whole model.
+    pub fn whole(&self) -> Self {
+        Self::new(&self.config)
+    }
+
     /// Whether the model is asked for in its reference form.
     pub fn wants_reference(&self) -> bool {
         extra::has(&self.config.extra, extra::REFERENCE_FORM)

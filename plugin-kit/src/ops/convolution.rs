@@ -26,14 +26,25 @@ impl Graph {
         bias: bool,
         activation: Activation,
     ) -> Tensor {
+        let weight = Init::within(1.0 / (width as f32).sqrt());
+        let bias = bias.then_some(Init::Zeros);
+        self.short_convolution_with(name, x, width, weight, bias, activation)
+    }
+
+    /// [`Graph::short_convolution`] with other starts for w and for b, which is there where it has one.
+    #[track_caller]
+    pub fn short_convolution_with(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        width: usize,
+        weight: Init,
+        bias: Option<Init>,
+        activation: Activation,
+    ) -> Tensor {
         let cols = x.cols();
-        let bound = 1.0 / (width as f32).sqrt();
-        let start = Init::Uniform {
-            low: -bound,
-            high: bound,
-        };
-        let weight = self.param_without_decay(&format!("{name}.weight"), &[cols, width], start);
-        let bias = bias.then(|| self.param(&format!("{name}.bias"), &[cols], Init::Zeros));
+        let weight = self.param_without_decay(&format!("{name}.weight"), &[cols, width], weight);
+        let bias = bias.map(|start| self.param(&format!("{name}.bias"), &[cols], start));
         let y = self.tensor(cols);
         let operation = ShortConvolution {
             x,

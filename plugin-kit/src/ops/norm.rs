@@ -42,12 +42,29 @@ impl Graph {
         groups: usize,
         epsilon: f32,
     ) -> Tensor {
+        self.group_norm_with(name, x, kind, groups, epsilon, Init::Ones)
+    }
+
+    /// [`Graph::group_norm`] with another start for the weight.
+    ///
+    /// # Panics
+    /// As [`Graph::group_norm`].
+    #[track_caller]
+    pub fn group_norm_with(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        kind: NormKind,
+        groups: usize,
+        epsilon: f32,
+        weight: Init,
+    ) -> Tensor {
         assert!(
             groups > 0 && x.cols().is_multiple_of(groups),
             "{groups} groups of {}",
             x.cols()
         );
-        let weight = self.param(&format!("{name}.weight"), &[x.cols()], Init::Ones);
+        let weight = self.param(&format!("{name}.weight"), &[x.cols()], weight);
         let bias = (kind == NormKind::Layer)
             .then(|| self.param(&format!("{name}.bias"), &[x.cols()], Init::Zeros));
         let y = self.tensor_like(x, x.cols());

@@ -1,7 +1,8 @@
 //! Options and the layers: the recurrent block with its gate, and local multi-query attention.
 
 use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
-use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
+use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, float, integer, text};
@@ -94,6 +95,7 @@ fn recurrent_options() -> Vec<OptionSpec> {
             "blocks of the gates and query heads; 0 is one for every 64 of the model width",
         ),
         integer("conv", 4, 2, 64, "taps of the short convolution"),
+        InitialValues::option(),
     ]
 }
 
@@ -115,7 +117,53 @@ struct Recurrent {
     width: usize,
     heads: usize,
     conv: usize,
+    scales: Scales,
+}
+
+/// Starts of the matrices, of which `recurrentgemma` has other scales.
+#[derive(Clone, Copy)]
+struct Scales {
+    start: InitialValues,
+    /// Layers of the model.
     layers: usize,
+}
+
+impl Scales {
+    fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            start: InitialValues::of(settings)?,
+            layers: settings.layers(),
+        })
+    }
+
+    /// Of a matrix that reads the residual stream of width `d_model`.
+    fn into(self, d_model: usize) -> Init {
+        let reference = Init::normal_by_fan_in(1.0, d_model);
+        self.start.choose(Init::Linear { gain: 1.0 }, reference)
+    }
+
+    /// Of a matrix from `width` columns to the residual stream.
+    fn out(self, width: usize) -> Init {
+        let reference = Init::normal_by_fan_in(2.0 / self.layers as f32, width);
+        self.start.choose(residual_init(self.layers), reference)
+    }
+
+    /// Of the convolution's taps.
+    fn taps(self, taps: usize) -> Init {
+        let usual = Init::within(1.0 / (taps as f32).sqrt());
+        self.start.choose(usual, Init::normal_by_fan_in(0.01, taps))
+    }
+
+    /// Of the backbone; there the head is the embedding.
+    fn starts(self, settings: &Settings, usual: Starts) -> Starts {
+        let hidden = mlp_hidden(settings).unwrap_or(1);
+        Starts {
+            head: self.into(settings.d_model()),
+            mlp_in: self.into(settings.d_model()),
+            mlp_out: self.out(hidden),
+            ..usual
+        }
+    }
 }
 
 impl Recurrent {
@@ -134,15 +182,20 @@ impl Recurrent {
             width,
             heads,
             conv: settings.size("conv")?,
-            layers: settings.layers(),
+            scales: Scales::new(settings)?,
         })
     }
 
     fn forward(&self, graph: &mut Graph, x: Tensor) -> Tensor {
         let d_model = x.cols();
-        let gate = graph.linear("linear_y", x, self.width, true);
-        let input = graph.linear("linear_x", x, self.width, true);
-        let u = graph.short_convolution("conv_1d", input, self.conv, true, Activation::Identity);
+        let into = |graph: &mut Graph, name: &str| {
+            graph.linear_with(name, x, self.width, true, self.scales.into(d_model))
+        };
+        let gate = into(graph, "linear_y");
+        let input = into(graph, "linear_x");
+        let (conv, taps, bias) = (self.conv, self.scales.taps(self.conv), Some(Init::Zeros));
+        let u =
+            graph.short_convolution_with("conv_1d", input, conv, taps, bias, Activation::Identity);
         let h = graph.scope("rg_lru", |graph| {
             let i = graph.block_linear("input_gate", u, self.heads);
             let r = graph.block_linear("recurrent_gate", u, self.heads);
@@ -150,13 +203,8 @@ impl Recurrent {
             rg_lru(graph, u, r, i, lambda)
         });
         let gated = graph.gate(gate, h, Activation::Gelu);
-        graph.linear_with(
-            "linear_out",
-            gated,
-            d_model,
-            true,
-            residual_init(self.layers),
-        )
+        let start = self.scales.out(self.width);
+        graph.linear_with("linear_out", gated, d_model, true, start)
     }
 }
 
@@ -175,6 +223,10 @@ struct Hawk {
 impl Mixer for Hawk {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         self.recurrent.forward(graph, x)
+    }
+
+    fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
+        self.recurrent.scales.starts(settings, usual)
     }
 }
 
@@ -228,14 +280,15 @@ impl Griffin {
             ..
         } = self.attention;
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-        let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, self.qkv_bias);
+        let (scales, all) = (self.recurrent.scales, q_width + 2 * kv_width);
+        let qkv = graph.linear_with("qkv", x, all, self.qkv_bias, scales.into(x.cols()));
         let q = graph.rotary(qkv.columns(0, q_width), heads, self.rotated, self.rope_base);
         let k = qkv.columns(q_width, kv_width);
         let k = graph.rotary(k, kv_heads, self.rotated, self.rope_base);
         let v = qkv.columns(q_width + kv_width, kv_width);
         let y = graph.attention(q, k, v, self.attention);
-        let init = residual_init(self.layers.len());
-        graph.linear_with("out_proj", y, x.cols(), true, init)
+        // By the model's width also where the heads are wider, as there.
+        graph.linear_with("out_proj", y, x.cols(), true, scales.out(x.cols()))
     }
 }
 
@@ -246,5 +299,9 @@ impl Mixer for Griffin {
         } else {
             self.recurrent.forward(graph, x)
         }
+    }
+
+    fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
+        self.recurrent.scales.starts(settings, usual)
     }
 }

@@ -1,6 +1,7 @@
 //! One mixer that hands each layer to the mixer of its kind.
 
 use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::options::{Settings, choice, text};
 use longhaul_plugin_kit::{Architecture, Graph, Mixer, PluginError, Result, Tensor, pattern};
 
@@ -97,6 +98,12 @@ impl Mixer for Hybrid {
         self.mixers
             .iter()
             .fold(x, |x, (_, mixer)| mixer.embed(graph, x))
+    }
+
+    fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
+        self.mixers.iter().fold(usual, |starts, (kind, mixer)| {
+            mixer.starts(&settings.part(kind), starts)
+        })
     }
 
     fn min_rows(&self) -> usize {

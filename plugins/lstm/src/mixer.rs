@@ -2,10 +2,14 @@
 
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::options::{Settings, float, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
 
 use crate::cpu::lstm;
+
+/// The forget gate's bias at first: open, so that memory lasts.
+const USUAL_FORGET_BIAS: f32 = 1.0;
 
 /// The architecture `lstm`.
 pub fn architecture() -> Architecture {
@@ -18,11 +22,12 @@ pub fn architecture() -> Architecture {
             integer("hidden", 0, 0, 16384, "cells a layer; 0 is the model width"),
             float(
                 "forget_bias",
-                1.0,
+                USUAL_FORGET_BIAS.into(),
                 -20.0,
                 20.0,
-                "start of the forget gate's bias",
+                "start of the forget gate's bias, with init=longhaul",
             ),
+            InitialValues::option(),
         ],
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Lstm::new(settings)?)),
@@ -43,6 +48,7 @@ const CITATION: &str = "@article{hochreiter1997lstm,
 struct Lstm {
     hidden: usize,
     forget_bias: f32,
+    start: InitialValues,
     layers: usize,
 }
 
@@ -53,9 +59,17 @@ impl Lstm {
             hidden => hidden,
         };
         let forget_bias = settings.float("forget_bias")? as f32;
+        let start = InitialValues::of(settings)?;
+        if start == InitialValues::Reference && forget_bias != USUAL_FORGET_BIAS {
+            return Err(PluginError::bad_option(format!(
+                "forget_bias={forget_bias} has no place beside init=reference, where biases are drawn as the weights \
+                 are: leave out one of the two"
+            )));
+        }
         Ok(Self {
             hidden,
             forget_bias,
+            start,
             layers: settings.layers(),
         })
     }
@@ -64,23 +78,23 @@ impl Lstm {
 impl Mixer for Lstm {
     fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
         let hidden = self.hidden;
-        let bound = 1.0 / (hidden as f32).sqrt();
-        let init = || Init::Uniform {
-            low: -bound,
-            high: bound,
-        };
-        let weight_ih = graph.param("weight_ih", &[4 * hidden, x.cols()], init());
-        let mut bias = vec![0.0; 4 * hidden];
-        bias[hidden..2 * hidden].fill(self.forget_bias);
-        let bias_ih = graph.param("bias_ih", &[4 * hidden], Init::Values(bias));
-        let weight_hh = graph.param("weight_hh", &[4 * hidden, hidden], init());
-        let bias_hh = graph.param("bias_hh", &[4 * hidden], Init::Zeros);
+        // PyTorch draws all of them within one bound.
+        let uniform = Init::within(1.0 / (hidden as f32).sqrt());
+        let mut open = vec![0.0; 4 * hidden];
+        open[hidden..2 * hidden].fill(self.forget_bias);
+        let bias_ih = self.start.choose(Init::Values(open), uniform.clone());
+        let bias_hh = self.start.choose(Init::Zeros, uniform.clone());
+        let weight_ih = graph.param("weight_ih", &[4 * hidden, x.cols()], uniform.clone());
+        let bias_ih = graph.param("bias_ih", &[4 * hidden], bias_ih);
+        let weight_hh = graph.param("weight_hh", &[4 * hidden, hidden], uniform.clone());
+        let bias_hh = graph.param("bias_hh", &[4 * hidden], bias_hh);
         let gates = graph.linear_by(x, weight_ih, Some(bias_ih));
         let h = lstm(graph, gates, weight_hh, bias_hh);
         if hidden == x.cols() {
             return h;
         }
-        graph.linear_with("out_proj", h, x.cols(), false, residual_init(self.layers))
+        let out = self.start.choose(residual_init(self.layers), uniform);
+        graph.linear_with("out_proj", h, x.cols(), false, out)
     }
 
     fn min_rows(&self) -> usize {

@@ -2,7 +2,7 @@
 //! the selective scan; the gate; out.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
@@ -29,6 +29,7 @@ pub fn architecture() -> Architecture {
             ),
             boolean("bias", false, "biases in in_proj and out_proj"),
             boolean("conv_bias", true, "bias in the convolution"),
+            InitialValues::option(),
             boolean(
                 "negative_eigenvalues",
                 false,
@@ -59,7 +60,7 @@ struct Mamba {
     conv_bias: bool,
     dt_rank: usize,
     negative: bool,
-    layers: usize,
+    starts: MambaStarts,
 }
 
 impl Mamba {
@@ -76,7 +77,7 @@ impl Mamba {
             conv_bias: settings.boolean("conv_bias")?,
             dt_rank,
             negative: settings.boolean("negative_eigenvalues")?,
-            layers: settings.layers(),
+            starts: MambaStarts::new(settings)?,
         })
     }
 }
@@ -91,14 +92,16 @@ impl Mixer for Mamba {
         } = *self;
         let both = graph.linear("in_proj", x, 2 * d_inner, self.bias);
         let (u, z) = (both.columns(0, d_inner), both.columns(d_inner, d_inner));
-        let u = graph.short_convolution("conv1d", u, self.conv, self.conv_bias, Activation::Silu);
+        let (taps, bias) = self.starts.convolution(self.conv);
+        let bias = self.conv_bias.then_some(bias);
+        let u = graph.short_convolution_with("conv1d", u, self.conv, taps, bias, Activation::Silu);
         let dbc = graph.linear("x_proj", u, dt_rank + 2 * state, false);
         let dt_weight = graph.param(
             "dt_proj.weight",
             &[d_inner, dt_rank],
             Init::Linear { gain: 1.0 },
         );
-        let dt_bias = graph.param("dt_proj.bias", &[d_inner], Init::Custom(dt_bias));
+        let dt_bias = graph.param("dt_proj.bias", &[d_inner], MambaStarts::step_size_bias());
         let delta = graph.linear_by(dbc.columns(0, dt_rank), dt_weight, Some(dt_bias));
         // S4D-real: A = -(1, 2, .., N) in every channel.
         let row = (1..=state).map(|n| (n as f32).ln());
@@ -115,19 +118,10 @@ impl Mixer for Mamba {
         };
         let y = selective_scan(graph, inputs, self.negative);
         let gated = graph.gate(z, y, Activation::Silu);
-        graph.linear_with(
-            "out_proj",
-            gated,
-            x.cols(),
-            self.bias,
-            residual_init(self.layers),
-        )
+        graph.linear_with("out_proj", gated, x.cols(), self.bias, self.starts.out())
     }
-}
 
-/// softplus(bias) log-uniform over 0.001..0.1.
-fn dt_bias(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
-    let step = (0.001f32.ln() + draw() * (0.1f32.ln() - 0.001f32.ln())).exp();
-    // The inverse of softplus.
-    step + (-(-step).exp_m1()).ln()
+    fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {
+        self.starts.backbone(usual)
+    }
 }

@@ -2,7 +2,7 @@
 //! the state-space operation; a gated norm; out.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::residual_init;
+use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
@@ -37,6 +37,7 @@ pub fn architecture() -> Architecture {
             integer("conv", 4, 2, 64, "taps of the short convolution"),
             boolean("bias", false, "biases in the projections"),
             boolean("conv_bias", true, "bias in the convolution"),
+            InitialValues::option(),
             integer(
                 "chunk",
                 64,
@@ -73,7 +74,7 @@ struct Mamba2 {
     conv_bias: bool,
     chunk: usize,
     epsilon: f32,
-    layers: usize,
+    starts: MambaStarts,
 }
 
 impl Mamba2 {
@@ -101,7 +102,7 @@ impl Mamba2 {
             conv: settings.size("conv")?,
             chunk: settings.size("chunk")?,
             epsilon: settings.float("norm_gate_epsilon")? as f32,
-            layers: settings.layers(),
+            starts: MambaStarts::new(settings)?,
         })
     }
 
@@ -118,9 +119,11 @@ impl Mixer for Mamba2 {
         let z = all.columns(0, d_inner);
         let xbc = all.columns(d_inner, d_inner + 2 * shared);
         let dt = all.columns(2 * d_inner + 2 * shared, heads);
+        let (taps, bias) = self.starts.convolution(self.conv);
+        let bias = self.conv_bias.then_some(bias);
         let xbc =
-            graph.short_convolution("conv1d", xbc, self.conv, self.conv_bias, Activation::Silu);
-        let dt_bias = graph.param_without_decay("dt_bias", &[heads], Init::Custom(dt_bias));
+            graph.short_convolution_with("conv1d", xbc, self.conv, taps, bias, Activation::Silu);
+        let dt_bias = graph.param_without_decay("dt_bias", &[heads], MambaStarts::step_size_bias());
         let a_log = graph.param_without_decay("A_log", &[heads], Init::Custom(a_log));
         let d = graph.param_without_decay("D", &[heads], Init::Ones);
         let inputs = SsdInputs {
@@ -136,24 +139,15 @@ impl Mixer for Mamba2 {
         // The gate comes before the norm (norm_before_gate=False in the official code).
         let gated = graph.gate(z, y, Activation::Silu);
         let normal = graph.group_norm("norm", gated, NormKind::Rms, self.groups, self.epsilon);
-        graph.linear_with(
-            "out_proj",
-            normal,
-            x.cols(),
-            self.bias,
-            residual_init(self.layers),
-        )
+        graph.linear_with("out_proj", normal, x.cols(), self.bias, self.starts.out())
+    }
+
+    fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {
+        self.starts.backbone(usual)
     }
 }
 
 /// A uniform over 1..16, as its logarithm.
 fn a_log(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
     (1.0 + 15.0 * draw()).ln()
-}
-
-/// softplus(bias) log-uniform over 0.001..0.1.
-fn dt_bias(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
-    let step = (0.001f32.ln() + draw() * (0.1f32.ln() - 0.001f32.ln())).exp();
-    // The inverse of softplus.
-    step + (-(-step).exp_m1()).ln()
 }

@@ -1,26 +1,48 @@
 //! The family's own MLP: token shift, a squared ReLU (arXiv 2109.08668), and up to RWKV-6 a gate.
 
-use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::cuda::device::{Launch, Ptr};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
+use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::rows::for_pieces;
 use longhaul_plugin_kit::{Graph, Init, Operation, Result, Run, Tensor, kernel_params, simd};
 
+use crate::initial::{into_residual, matrix, zero_there};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
 /// A layer's channel mix: names and starts of its blends, and sizes.
 pub(crate) struct ChannelMix {
     /// Width inside.
     pub hidden: usize,
-    /// Layers of the model.
-    pub layers: usize,
+    /// The starts of the matrices.
+    pub starts: Matrices,
     /// What the blends' weights weigh.
     pub weighs: Weighs,
     /// The key's blend `[D]`.
     pub key: (&'static str, Init),
     /// The gate's blend `[D]`; no gate without.
     pub receptance: Option<(&'static str, Init)>,
+}
+
+/// How its matrices start.
+pub(crate) struct Matrices {
+    /// `[hidden, D]`.
+    pub key: Init,
+    /// `[D, hidden]`.
+    pub value: Init,
+    /// The gate's `[D, D]`.
+    pub receptance: Init,
+}
+
+impl Matrices {
+    /// Beside a key of an orthogonal start by the official gain `orthogonal`.
+    pub(crate) fn new(whose: InitialValues, layers: usize, orthogonal: f32) -> Self {
+        Self {
+            key: matrix(whose, 1.0, orthogonal),
+            value: into_residual(whose, layers),
+            receptance: zero_there(whose, Init::Linear { gain: 1.0 }),
+        }
+    }
 }
 
 impl ChannelMix {
@@ -37,14 +59,14 @@ impl ChannelMix {
             renew: true,
         };
         let blends = token_shift(graph, x, last, self.weighs, &mixes);
-        let key = graph.linear("key", blends[0], self.hidden, false);
+        let starts = self.starts;
+        let key = graph.linear_with("key", blends[0], self.hidden, false, starts.key);
         let key = squared_relu(graph, key);
-        let init = residual_init(self.layers);
-        let value = graph.linear_with("value", key, d_model, false, init);
+        let value = graph.linear_with("value", key, d_model, false, starts.value);
         let Some(&blend) = blends.get(1) else {
             return value;
         };
-        let receptance = graph.linear("receptance", blend, d_model, false);
+        let receptance = graph.linear_with("receptance", blend, d_model, false, starts.receptance);
         graph.gate(receptance, value, Activation::Sigmoid)
     }
 }

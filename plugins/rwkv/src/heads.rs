@@ -66,23 +66,55 @@ pub(crate) fn rank(settings: &Settings, name: &str, published: usize) -> Result<
     })
 }
 
-/// `B f(A x)` by way of `rank` values, plus a bias where a start is given for one: A `[rank, cols]`
-/// under `name.down.weight`, B `[out, rank]` under `name.up.weight`, the bias under `name.bias`.
+/// How a low-rank projection starts.
+pub(crate) struct LowRank {
+    /// A `[rank, cols]`.
+    pub down: Init,
+    /// B `[out, rank]`.
+    pub up: Init,
+    /// `[out]`; no bias without.
+    pub bias: Option<Init>,
+}
+
+impl LowRank {
+    /// Small where there is a bias, so that at first the bias decides.
+    pub(crate) fn usual(bias: Option<Init>) -> Self {
+        let gain = if bias.is_some() { 0.1 } else { 1.0 };
+        Self {
+            down: Init::Linear { gain: 1.0 },
+            up: Init::Linear { gain },
+            bias,
+        }
+    }
+
+    /// Nothing but the bias, as in the official code: A is 0.
+    pub(crate) fn closed(up: Init, bias: Option<Init>) -> Self {
+        Self {
+            down: Init::Zeros,
+            up,
+            bias,
+        }
+    }
+}
+
+/// `B f(A x)` by way of `rank` values, plus a bias where a start is given for one: A under
+/// `name.down.weight`, B under `name.up.weight`, the bias under `name.bias`.
 pub(crate) fn low_rank(
     graph: &mut Graph,
     name: &str,
     x: Tensor,
     rank: usize,
     activation: Activation,
-    bias: Option<Init>,
+    start: LowRank,
 ) -> Tensor {
     let out = x.cols();
-    let down = graph.linear(&format!("{name}.down"), x, rank, false);
+    let LowRank { down, up, bias } = start;
+    let down = graph.linear_with(&format!("{name}.down"), x, rank, false, down);
     let down = match activation {
         Activation::Identity => down,
         other => graph.activation(down, other),
     };
-    low_rank_up(graph, name, down, out, bias)
+    low_rank_up(graph, name, down, out, up, bias)
 }
 
 /// The second half of [`low_rank`].
@@ -91,12 +123,10 @@ pub(crate) fn low_rank_up(
     name: &str,
     down: Tensor,
     out: usize,
+    up: Init,
     bias: Option<Init>,
 ) -> Tensor {
-    // Small where there is a bias, so that at first the bias decides.
-    let gain = if bias.is_some() { 0.1 } else { 1.0 };
-    let init = Init::Linear { gain };
-    let weight = graph.param(&format!("{name}.up.weight"), &[out, down.cols()], init);
+    let weight = graph.param(&format!("{name}.up.weight"), &[out, down.cols()], up);
     let bias = bias.map(|init| graph.param(&format!("{name}.bias"), &[out], init));
     graph.linear_by(down, weight, bias)
 }

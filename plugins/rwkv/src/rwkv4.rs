@@ -1,13 +1,16 @@
 //! RWKV-4 (arXiv 2305.13048): options, time mix, channel mix.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
+use longhaul_plugin_kit::backbone::mlp_hidden;
+use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
 
-use crate::channel_mix::ChannelMix;
-use crate::initial::{Depth, by_place, by_share, zigzag};
+use crate::channel_mix::{ChannelMix, Matrices};
+use crate::initial::{
+    Depth, by_place, by_share, ends, into_residual, matrix, spread, zero_there, zigzag,
+};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 use crate::wkv4::{Wkv4Inputs, wkv4};
 
@@ -31,6 +34,7 @@ pub fn architecture() -> Architecture {
                 true,
                 "LayerNorm between the embedding and the first block (ln0)",
             ),
+            InitialValues::option(),
         ],
         default_mlp: "channel-mix",
         mixer: |settings| Ok(Box::new(Rwkv4::new(settings)?)),
@@ -49,6 +53,7 @@ struct Rwkv4 {
     mlp_hidden: usize,
     embedding_norm: bool,
     epsilon: f32,
+    whose: InitialValues,
     layers: usize,
 }
 
@@ -63,6 +68,7 @@ impl Rwkv4 {
             mlp_hidden: mlp_hidden(settings)?,
             embedding_norm: settings.boolean("embedding_norm")?,
             epsilon: settings.float("norm_epsilon")? as f32,
+            whose: InitialValues::of(settings)?,
             layers: settings.layers(),
         })
     }
@@ -93,9 +99,14 @@ impl Mixer for Rwkv4 {
             renew: true,
         };
         let blends = token_shift(graph, x, last, Weighs::Current, &mixes);
-        let k = graph.linear("key", blends[0], hidden, false);
-        let v = graph.linear("value", blends[1], hidden, false);
-        let r = graph.linear("receptance", blends[2], hidden, false);
+        let linear = || Init::Linear { gain: 1.0 };
+        let (zero, value) = (
+            || zero_there(self.whose, linear()),
+            matrix(self.whose, 1.0, spread(hidden, d_model)),
+        );
+        let k = graph.linear_with("key", blends[0], hidden, false, zero());
+        let v = graph.linear_with("value", blends[1], hidden, false, value);
+        let r = graph.linear_with("receptance", blends[2], hidden, false, zero());
         let inputs = Wkv4Inputs {
             r,
             k,
@@ -104,7 +115,8 @@ impl Mixer for Rwkv4 {
             time_first,
         };
         let y = wkv4(graph, inputs);
-        graph.linear_with("output", y, d_model, false, residual_init(self.layers))
+        let start = into_residual(self.whose, self.layers);
+        graph.linear_with("output", y, d_model, false, start)
     }
 
     fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
@@ -112,7 +124,7 @@ impl Mixer for Rwkv4 {
         let start = || by_share(x.cols(), |share| share.powf(falling));
         let mix = ChannelMix {
             hidden: self.mlp_hidden,
-            layers: self.layers,
+            starts: Matrices::new(self.whose, self.layers, spread(self.mlp_hidden, x.cols())),
             weighs: Weighs::Current,
             key: ("time_mix_key", start()),
             receptance: Some(("time_mix_receptance", start())),
@@ -126,5 +138,12 @@ impl Mixer for Rwkv4 {
         } else {
             x
         }
+    }
+
+    fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
+        // Values of 1e-4, whatever the sizes.
+        let rows = settings.config.vocab as usize;
+        let gain = 1e-4 * (rows.max(settings.d_model()) as f32).sqrt();
+        ends(self.whose, settings, usual, Init::Orthogonal { gain })
     }
 }

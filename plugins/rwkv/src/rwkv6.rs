@@ -1,16 +1,19 @@
 //! RWKV-6, Finch (arXiv 2404.05892): options, time mix, channel mix.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
+use longhaul_plugin_kit::backbone::mlp_hidden;
+use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
 
 use crate::bonus::{BonusInputs, bonus};
-use crate::channel_mix::ChannelMix;
-use crate::heads::{head_dim, head_options, low_rank, low_rank_up, rank};
-use crate::initial::{Depth, by_place, by_share, zigzag};
+use crate::channel_mix::{ChannelMix, Matrices};
+use crate::heads::{LowRank, head_dim, head_options, low_rank, low_rank_up, rank};
+use crate::initial::{
+    Depth, by_place, by_share, ends, head_norm, into_residual, matrix, zero_there, zigzag,
+};
 use crate::matrix_state::{MatrixInputs, matrix_state};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
@@ -38,6 +41,7 @@ pub fn architecture() -> Architecture {
         ),
     ];
     options.extend(head_options());
+    options.push(InitialValues::option());
     Architecture {
         name: "rwkv6",
         title: "RWKV-6 Finch: a matrix state with data-dependent decay a channel",
@@ -63,6 +67,7 @@ struct Rwkv6 {
     mlp_hidden: usize,
     embedding_norm: bool,
     epsilon: f32,
+    whose: InitialValues,
     layers: usize,
 }
 
@@ -76,8 +81,15 @@ impl Rwkv6 {
             mlp_hidden: mlp_hidden(settings)?,
             embedding_norm: settings.boolean("embedding_norm")?,
             epsilon: settings.float("norm_epsilon")? as f32,
+            whose: InitialValues::of(settings)?,
             layers: settings.layers(),
         })
+    }
+
+    /// The second matrix of a low-rank projection with a bias, which decides at first.
+    fn small(&self) -> Init {
+        let here = Init::Linear { gain: 0.1 };
+        self.whose.choose(here, Init::within(0.01))
     }
 
     /// The blends for w, k, v, r and g, each by weights of its own that depend on the data
@@ -94,7 +106,8 @@ impl Rwkv6 {
         let mix = Mix::Channel(graph.param("time_maa_x", &[d_model], start));
         let blend = token_shift(graph, x, first, Weighs::Previous, &[mix])[0];
         let rank = self.mix_rank;
-        let down = graph.linear("time_maa.down", blend, 5 * rank, false);
+        let closed = zero_there(self.whose, Init::Linear { gain: 1.0 });
+        let down = graph.linear_with("time_maa.down", blend, 5 * rank, false, closed);
         let down = graph.activation(down, Activation::Tanh);
         let starts = [
             ("w", 1.0, 0.0),
@@ -110,13 +123,9 @@ impl Rwkv6 {
             });
             let name = format!("time_maa_{name}");
             let part = down.columns(index * rank, rank);
-            mixes.push(Mix::Token(low_rank_up(
-                graph,
-                &name,
-                part,
-                d_model,
-                Some(start),
-            )));
+            let up = self.small();
+            let blend = low_rank_up(graph, &name, part, d_model, up, Some(start));
+            mixes.push(Mix::Token(blend));
         }
         let last = Last { state, renew: true };
         token_shift(graph, x, last, Weighs::Previous, &mixes)
@@ -141,14 +150,20 @@ impl Mixer for Rwkv6 {
             for_w,
             self.decay_rank,
             Activation::Tanh,
-            Some(start),
+            LowRank {
+                down: zero_there(self.whose, Init::Linear { gain: 1.0 }),
+                up: self.small(),
+                bias: Some(start),
+            },
         );
-        let r = graph.linear("receptance", for_r, d_model, false);
+        let square = |graph: &mut Graph, name: &str, x: Tensor, here: f32, there: f32| {
+            graph.linear_with(name, x, d_model, false, matrix(self.whose, here, there))
+        };
+        let r = square(graph, "receptance", for_r, 1.0, 1.0);
         // The official gain of the key, 0.1: at first the norm over a head is in its linear part.
-        let small = Init::Linear { gain: 0.1 };
-        let k = graph.linear_with("key", for_k, d_model, false, small);
-        let v = graph.linear("value", for_v, d_model, false);
-        let g = graph.linear("gate", for_g, d_model, false);
+        let k = square(graph, "key", for_k, 0.1, 0.1);
+        let v = square(graph, "value", for_v, 1.0, 1.0);
+        let g = square(graph, "gate", for_g, 1.0, 0.1);
         let start = by_place(d_model, |i, place| {
             0.1f32.mul_add(zigzag(i), rising * (1.0 - place))
         });
@@ -164,18 +179,21 @@ impl Mixer for Rwkv6 {
         let y = bonus(graph, BonusInputs { base, r, k, v, u }, head_dim);
         let groups = d_model / head_dim;
         let epsilon = self.head_norm_epsilon;
-        let normal = graph.group_norm("ln_x", y, NormKind::Layer, groups, epsilon);
+        let start = head_norm(self.whose, layer, self.layers);
+        let normal = graph.group_norm_with("ln_x", y, NormKind::Layer, groups, epsilon, start);
         let gated = graph.gate(g, normal, Activation::Silu);
-        let init = residual_init(self.layers);
-        graph.linear_with("output", gated, d_model, false, init)
+        let start = into_residual(self.whose, self.layers);
+        graph.linear_with("output", gated, d_model, false, start)
     }
 
     fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
         let Depth { falling, .. } = Depth::new(layer, self.layers);
-        let start = || by_share(x.cols(), |share| 1.0 - share.powf(falling));
+        // Cubed in the official code since 2024-11-17.
+        let power = self.whose.choose(falling, falling.powi(3));
+        let start = || by_share(x.cols(), |share| 1.0 - share.powf(power));
         let mix = ChannelMix {
             hidden: self.mlp_hidden,
-            layers: self.layers,
+            starts: Matrices::new(self.whose, self.layers, 1.0),
             weighs: Weighs::Previous,
             key: ("time_maa_k", start()),
             receptance: Some(("time_maa_r", start())),
@@ -189,5 +207,9 @@ impl Mixer for Rwkv6 {
         } else {
             x
         }
+    }
+
+    fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
+        ends(self.whose, settings, usual, Init::within(1e-4))
     }
 }

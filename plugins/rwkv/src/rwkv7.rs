@@ -3,16 +3,17 @@
 use std::sync::{Mutex, PoisonError};
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
+use longhaul_plugin_kit::backbone::mlp_hidden;
+use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
 
 use crate::bonus::{BonusInputs, bonus};
-use crate::channel_mix::ChannelMix;
-use crate::heads::{head_dim, head_options, low_rank, rank};
-use crate::initial::{Depth, by_place, by_share};
+use crate::channel_mix::{ChannelMix, Matrices};
+use crate::heads::{LowRank, head_dim, head_options, low_rank, rank};
+use crate::initial::{Depth, by_place, by_share, ends, head_norm, into_residual, matrix, spread};
 use crate::matrix_state::{MatrixInputs, matrix_state};
 use crate::removal::{RemovalInputs, removal};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
@@ -38,6 +39,7 @@ pub fn architecture() -> Architecture {
         "LayerNorm between the embedding and the first block (ln0)",
     ));
     options.extend(head_options());
+    options.push(InitialValues::option());
     Architecture {
         name: "rwkv7",
         title: "RWKV-7 Goose: a matrix state under a generalised delta rule",
@@ -55,6 +57,29 @@ const CITATION: &str = "@article{peng2025rwkv7,
   year={2025}, note={arXiv:2503.14456}
 }";
 
+/// Where a channel stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// i / (D - 1).
+    share: f32,
+    /// The same from -1/2 to 1/2.
+    line: f32,
+    /// Within its head from -1 to 1, times its size: steep at both ends.
+    curve: f32,
+}
+
+impl Place {
+    fn new(channel: usize, head_dim: usize, share: f32) -> Self {
+        let middle = (head_dim - 1) as f32 / 2.0;
+        let within = (channel as f32 - middle) / middle;
+        Self {
+            share,
+            line: share - 0.5,
+            curve: within * within.abs(),
+        }
+    }
+}
+
 struct Rwkv7 {
     head_dim: usize,
     head_norm_epsilon: f32,
@@ -65,6 +90,7 @@ struct Rwkv7 {
     mlp_hidden: usize,
     embedding_norm: bool,
     epsilon: f32,
+    whose: InitialValues,
     layers: usize,
     /// The value of the first layer that was traced, for the later ones.
     first_value: Mutex<Option<Tensor>>,
@@ -89,6 +115,7 @@ impl Rwkv7 {
             mlp_hidden: mlp_hidden(settings)?,
             embedding_norm: settings.boolean("embedding_norm")?,
             epsilon: settings.float("norm_epsilon")? as f32,
+            whose: InitialValues::of(settings)?,
             layers: settings.layers(),
             first_value: Mutex::new(None),
         })
@@ -116,6 +143,41 @@ impl Rwkv7 {
         token_shift(graph, x, last, Weighs::Previous, &mixes)
     }
 
+    /// A start for each channel: of the releases before 2025-05-06, as the paper's, or of those since.
+    fn ramp(
+        &self,
+        channels: usize,
+        here: impl Fn(Place) -> f32,
+        there: impl Fn(Place) -> f32,
+    ) -> Init {
+        let head_dim = self.head_dim;
+        by_place(channels, |channel, share| {
+            let place = Place::new(channel % head_dim, head_dim, share);
+            self.whose.choose(here(place), there(place))
+        })
+    }
+
+    /// The decay's bias, from slow to fast over the channels, more so in late layers.
+    fn decay_bias(&self, channels: usize, depth: Depth) -> Init {
+        let rising = depth.rising;
+        self.ramp(
+            channels,
+            |place| 5.0f32.mul_add(place.share.powf(0.85 + rising.sqrt()), -6.5),
+            |place| -5.5 + 6.0 * place.share.powf(1.0 + rising.powf(0.3)) + 2.5 * place.curve,
+        )
+    }
+
+    /// The starts of a low-rank projection to `channels` by way of `rank`.
+    fn low_rank(&self, channels: usize, rank: usize, bias: Option<Init>) -> LowRank {
+        match self.whose {
+            InitialValues::Longhaul => LowRank::usual(bias),
+            InitialValues::Reference => {
+                let gain = 0.1 * spread(rank, channels);
+                LowRank::closed(Init::Orthogonal { gain }, bias)
+            }
+        }
+    }
+
     /// The value residual (arXiv 2503.14456, eq. 8): `v + (v of the first layer - v) sigmoid(..)`.
     fn value(&self, graph: &mut Graph, v: Tensor, blend: Tensor, layer: usize) -> Tensor {
         let mut cell = self
@@ -129,15 +191,10 @@ impl Rwkv7 {
                 return v;
             }
         };
-        let start = Init::Ones;
-        let share = low_rank(
-            graph,
-            "value_mix",
-            blend,
-            self.value_rank,
-            Activation::Identity,
-            Some(start),
-        );
+        let bias = self.ramp(v.cols(), |_| 1.0, |place| 0.73 - 0.4 * place.line);
+        let start = self.low_rank(v.cols(), self.value_rank, Some(bias));
+        let rank = self.value_rank;
+        let share = low_rank(graph, "value_mix", blend, rank, Activation::Identity, start);
         let minus = graph.scale(v, -1.0);
         let ahead = graph.add(first, minus);
         let moved = graph.gate(share, ahead, Activation::Sigmoid);
@@ -153,29 +210,39 @@ impl Mixer for Rwkv7 {
         let [for_r, for_w, for_k, for_v, for_a, for_g] = blends[..] else {
             unreachable!("six blends were recorded")
         };
-        let start = by_place(d_model, |_, place| {
-            5.0f32.mul_add(place.powf(0.85 + depth.rising.sqrt()), -6.5)
-        });
-        let rank = self.decay_rank;
-        let decay = low_rank(graph, "decay", for_w, rank, Activation::Tanh, Some(start));
-        let (rank, start) = (self.rate_rank, Some(Init::Zeros));
+        let bias = self.decay_bias(d_model, depth);
+        let (rank, start) = (
+            self.decay_rank,
+            self.low_rank(d_model, self.decay_rank, Some(bias)),
+        );
+        let decay = low_rank(graph, "decay", for_w, rank, Activation::Tanh, start);
+        let bias = self.ramp(
+            d_model,
+            |_| 0.0,
+            |place| -0.19 + 0.3 * place.curve + 0.4 * place.line,
+        );
+        let (rank, start) = (
+            self.rate_rank,
+            self.low_rank(d_model, self.rate_rank, Some(bias)),
+        );
         let rate = low_rank(graph, "rate", for_a, rank, Activation::Identity, start);
-        let rank = self.gate_rank;
-        let gate = low_rank(graph, "gate", for_g, rank, Activation::Sigmoid, None);
-        // The official gains; a head's key has length 1 only where it removes.
-        let linear = |graph: &mut Graph, name: &str, x: Tensor, gain: f32| {
-            graph.linear_with(name, x, d_model, false, Init::Linear { gain })
+        let (rank, start) = (self.gate_rank, self.low_rank(d_model, self.gate_rank, None));
+        let gate = low_rank(graph, "gate", for_g, rank, Activation::Sigmoid, start);
+        // The gains of the layers' own code; a head's key has length 1 only where it removes.
+        let square = |graph: &mut Graph, name: &str, x: Tensor, here: f32, there: f32| {
+            graph.linear_with(name, x, d_model, false, matrix(self.whose, here, there))
         };
-        let r = linear(graph, "receptance", for_r, 0.5);
-        let k = linear(graph, "key", for_k, 0.05);
-        let v = linear(graph, "value", for_v, 0.5);
+        let r = square(graph, "receptance", for_r, 0.5, 1.0);
+        let k = square(graph, "key", for_k, 0.05, 0.1);
+        let v = square(graph, "value", for_v, 0.5, 1.0);
         let v = self.value(graph, v, for_v, layer);
-        let start = |value| Init::Constant(value);
+        let removal_key = self.ramp(d_model, |_| 0.85, |place| 0.71 - 0.1 * place.line);
+        let replacement = self.ramp(d_model, |_| 1.0, |_| 1.02);
         let inputs = RemovalInputs {
             k,
             rate,
-            removal_key: graph.param_without_decay("k_k", &[d_model], start(0.85)),
-            replacement: graph.param_without_decay("k_a", &[d_model], start(1.0)),
+            removal_key: graph.param_without_decay("k_k", &[d_model], removal_key),
+            replacement: graph.param_without_decay("k_a", &[d_model], replacement),
         };
         let removed = removal(graph, inputs, head_dim);
         let k = removed.k;
@@ -189,12 +256,13 @@ impl Mixer for Rwkv7 {
         let o = matrix_state(graph, inputs, head_dim);
         let groups = d_model / head_dim;
         let epsilon = self.head_norm_epsilon;
-        let base = graph.group_norm("ln_x", o, NormKind::Layer, groups, epsilon);
-        let u = graph.param_without_decay("r_k", &[d_model], start(-0.04));
+        let start = head_norm(self.whose, layer, self.layers);
+        let base = graph.group_norm_with("ln_x", o, NormKind::Layer, groups, epsilon, start);
+        let u = graph.param_without_decay("r_k", &[d_model], Init::Constant(-0.04));
         let y = bonus(graph, BonusInputs { base, r, k, v, u }, head_dim);
         let gated = graph.gate(gate, y, Activation::Identity);
-        let init = residual_init(self.layers);
-        graph.linear_with("output", gated, d_model, false, init)
+        let start = into_residual(self.whose, self.layers);
+        graph.linear_with("output", gated, d_model, false, start)
     }
 
     fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
@@ -202,7 +270,7 @@ impl Mixer for Rwkv7 {
         let start = by_share(x.cols(), |share| 1.0 - share.powf(falling.powi(4)));
         let mix = ChannelMix {
             hidden: self.mlp_hidden,
-            layers: self.layers,
+            starts: Matrices::new(self.whose, self.layers, 1.0),
             weighs: Weighs::Previous,
             key: ("x_k", start),
             receptance: None,
@@ -216,5 +284,9 @@ impl Mixer for Rwkv7 {
         } else {
             x
         }
+    }
+
+    fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
+        ends(self.whose, settings, usual, Init::within(1e-4))
     }
 }

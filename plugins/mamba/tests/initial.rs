@@ -1,0 +1,69 @@
+//! Initial values in both forms; the README has the sources of `init=reference`.
+
+use longhaul_plugin_kit::testing_initial::{Law, check_initial_values};
+
+/// D, layers, and with default options N, the convolution's taps and dt's rank.
+const D: usize = 256;
+const LAYERS: usize = 3;
+const STATE: usize = 16;
+
+/// `ln softplus(bias)`.
+fn log_step(bias: f64) -> f64 {
+    bias.exp().ln_1p().ln()
+}
+
+fn check(options: &[(&str, &str)], embedding: f64, conv_bias: Law<'_>, out: f64) {
+    let within = |fan_in: usize| Law::Within(1.0 / (fan_in as f64).sqrt());
+    let mut laws = vec![
+        ("embedding.weight", Law::Normal(embedding)),
+        ("head.weight", within(D)),
+        ("norm.weight", Law::Constant(1.0)),
+        ("norm1.weight", Law::Constant(1.0)),
+        ("mixer.in_proj.weight", within(D)),
+        ("mixer.conv1d.weight", Law::Within(0.5)),
+        ("mixer.conv1d.bias", conv_bias),
+        ("mixer.x_proj.weight", within(2 * D)),
+        ("mixer.dt_proj.weight", Law::Within(0.25)),
+        (
+            "mixer.dt_proj.bias",
+            Law::UniformOf(log_step, 0.001f64.ln(), 0.1f64.ln()),
+        ),
+        (
+            "mixer.A_log",
+            Law::Formula(&|_, index| ((index % STATE + 1) as f64).ln()),
+        ),
+        ("mixer.D", Law::Constant(1.0)),
+        (
+            "mixer.out_proj.weight",
+            Law::Within(out / (2.0 * D as f64).sqrt()),
+        ),
+    ];
+    if options.contains(&("mlp", "gated")) {
+        laws.extend([
+            ("norm2.weight", Law::Constant(1.0)),
+            ("mlp.gate.weight", within(D)),
+            ("mlp.up.weight", within(D)),
+            (
+                "mlp.down.weight",
+                Law::Within(1.0 / (2.0 * LAYERS as f64 * 4.0 * D as f64).sqrt()),
+            ),
+        ]);
+    }
+    check_initial_values(&longhaul_mamba::architecture(), options, D, LAYERS, &laws);
+}
+
+#[test]
+fn our_initial_values() {
+    let out = 1.0 / (2.0 * LAYERS as f64).sqrt();
+    check(&[], 1.0 / 16.0, Law::Constant(0.0), out);
+}
+
+#[test]
+fn initial_values_of_the_reference_implementation() {
+    let layers = LAYERS as f64;
+    let reference = ("init", "reference");
+    check(&[reference], 0.02, Law::Within(0.5), 1.0 / layers.sqrt());
+    // Beside an MLP a layer adds twice to the residual stream.
+    let out = 1.0 / (2.0 * layers).sqrt();
+    check(&[reference, ("mlp", "gated")], 0.02, Law::Within(0.5), out);
+}
