@@ -63,6 +63,11 @@ impl Metric {
             Self::BitsPerByte => "bits_per_byte",
         }
     }
+
+    /// Whether answers are generated, after prompts that no model is trained on.
+    pub fn is_generated(self) -> bool {
+        matches!(self, Self::StringMatchAll | Self::StringMatchPart)
+    }
 }
 
 /// Something that results can be broken down by.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use longhaul_tasks::{Allowed, Coordinates, Split, TaskSpec, parse_task, registry};
+use longhaul_tasks::{Allowed, Coordinates, Split, TaskError, TaskSpec, parse_task, registry};
 
 /// Values from one end of what an option allows to the other.
 fn values(allowed: Allowed) -> Vec<String> {
@@ -87,7 +87,11 @@ fn all_options_and_lengths_make_an_example_in_bounded_time() {
                         seed: 0,
                         index: 5,
                     };
-                    let sample = task.sample(&at).expect(&text);
+                    let sample = match task.sample(&at) {
+                        // cwe's difficulty steps up with length, so that its lengths have a gap.
+                        Err(TaskError::BadCombination { .. }) if spec.name == "cwe" => continue,
+                        sample => sample.expect(&text),
+                    };
                     match sample.request() {
                         None => assert_eq!(sample.len(), length, "{text}"),
                         Some(request) => {
@@ -101,7 +105,10 @@ fn all_options_and_lengths_make_an_example_in_bounded_time() {
                     );
                 }
                 let begun = Instant::now();
-                let chance = task.chance(length).expect("an accuracy");
+                let chance = match task.chance(length) {
+                    None if spec.metric.is_generated() => continue,
+                    chance => chance.expect("an accuracy"),
+                };
                 assert!(
                     (0.0..=1.0).contains(&chance),
                     "{text} at {length}: {chance}"

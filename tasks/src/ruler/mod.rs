@@ -286,8 +286,8 @@ impl Task for Ruler {
         self.pieces.tokenizer().vocab()
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        0.0
+    fn chance(&self, _length: usize) -> Option<f64> {
+        None
     }
 
     fn min_length(&self) -> usize {

@@ -110,7 +110,7 @@ const BASE: TaskSpec = TaskSpec {
     source: "RULER, arXiv 2404.06654; github.com/NVIDIA/RULER, scripts/synthetic.yaml",
     length_meaning: "RULER's max_seq_length: all tokens of the prompt (answer prefix and BOS included), and 128 to generate",
     scored: "the generated text: the share of the values that stand in it, in any case of letters",
-    chance_meaning: "nothing is guessed: taken as 0",
+    chance_meaning: "any text may be generated",
     version: 1,
     metric: Metric::StringMatchAll,
     options: &[],
