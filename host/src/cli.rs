@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longhaul_tasks::bounds;
 
+use crate::materials::MaterialArgs;
 use crate::number::{self, within};
 
 /// Heading of the options that every command has; they stand after a command's own.
@@ -68,6 +69,8 @@ pub enum Command {
     New(NewArgs),
     /// Read checkpoints of other software (Hugging Face layout)
     Checkpoint(CheckpointArgs),
+    /// Write RULER's samples as files, and score predictions made of them
+    Ruler(RulerArgs),
     /// A worker process of another command
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -247,11 +250,15 @@ pub struct ListArgs {
 #[command(after_help = "\
 Examples:
   longhaul tasks
-  longhaul tasks needle")]
+  longhaul tasks needle
+  longhaul tasks niah_single_1")]
 pub struct TasksArgs {
     /// One task in full
     #[arg(value_name = "TASK")]
     pub task: Option<String>,
+    /// What it is made of
+    #[command(flatten)]
+    pub materials: MaterialArgs,
 }
 
 /// `longhaul show`.
@@ -259,7 +266,8 @@ pub struct TasksArgs {
 #[command(after_help = "\
 Examples:
   longhaul show mqar:pairs=4 --length 32
-  longhaul show needle:haystack=varied,value=number --length 64 --index 3")]
+  longhaul show needle:haystack=varied,value=number --length 64 --index 3
+  longhaul show niah_single_1 --length 1024")]
 pub struct ShowArgs {
     /// Task with options
     #[arg(value_name = "TASK")]
@@ -276,6 +284,9 @@ pub struct ShowArgs {
     /// Which split: train, validation or test
     #[arg(long, value_enum, default_value_t = SplitName::Test, hide_possible_values = true)]
     pub split: SplitName,
+    /// What it is made of
+    #[command(flatten)]
+    pub materials: MaterialArgs,
 }
 
 /// Splits by name.
@@ -287,6 +298,90 @@ pub enum SplitName {
     Validation,
     /// To report
     Test,
+}
+
+/// `longhaul ruler`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul ruler generate --task niah_single_1 --length 4096 --samples 500 \\
+      --out niah_single_1.jsonl
+  longhaul ruler score --data niah_single_1.jsonl predictions/niah_single_1.jsonl")]
+pub struct RulerArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: RulerCommand,
+}
+
+/// What to do with RULER's samples.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RulerCommand {
+    /// Write samples of a task in RULER's form, one JSON object a line
+    Generate(RulerGenerateArgs),
+    /// Score a file of predictions against the samples that they answer, line by line
+    Score(RulerScoreArgs),
+}
+
+/// `longhaul ruler generate`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+The fields are RULER's: index (the line's number from 0), input, outputs,
+length (tokens, those to generate included), length_w_model_temp,
+answer_prefix, which belongs to the prompt, and token_position_answer where
+there is one such place. `longhaul tasks` lists the tasks.
+
+Examples:
+  longhaul ruler generate --task niah_single_1 --length 4096 --samples 500 \\
+      --out niah_single_1.jsonl
+  longhaul ruler generate --task niah_single_2:depth=0.5 --length 2048 \\
+      --samples 250 --seed 1 --out middle.jsonl
+  longhaul ruler generate --task qa_1 --qa dev-v2.0.json --length 8192 \\
+      --tokenizer models/mine/tokenizer.json --out qa_1.jsonl")]
+pub struct RulerGenerateArgs {
+    /// Task with options
+    #[arg(long, value_name = "TASK")]
+    pub task: String,
+    /// RULER's max_seq_length, in tokens: prompt and tokens to generate
+    #[arg(long, value_name = "N", value_parser = within(number::WHOLE_LENGTH))]
+    pub length: usize,
+    /// Number of samples
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = within(bounds::SAMPLES))]
+    pub samples: u64,
+    /// Data seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// What it is made of
+    #[command(flatten)]
+    pub materials: MaterialArgs,
+}
+
+/// `longhaul ruler score`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Line n of the predictions answers line n of the data; `index` is not looked at.
+A prediction has `pred`, and `outputs` or `input` as the data have them, which
+must fit. Lines that are missing, doubled or in another order are an error.
+
+Examples:
+  longhaul ruler score --data niah_single_1.jsonl predictions/niah_single_1.jsonl
+  longhaul ruler score --data data/vt/validation.jsonl --task vt answers.jsonl \\
+      --summary summary-vt.csv")]
+pub struct RulerScoreArgs {
+    /// Predictions, a JSON object a line
+    #[arg(value_name = "PREDICTIONS")]
+    pub predictions: PathBuf,
+    /// The samples that they answer, as RULER or `generate` writes them
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// The task [default: the name of a file or its folder]
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<String>,
+    /// Write RULER's summary.csv too
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
 }
 
 /// `longhaul devices`.

@@ -17,6 +17,7 @@ pub mod launch;
 pub mod libraries;
 pub mod logging;
 pub mod machine;
+pub mod materials;
 pub mod memory;
 pub mod number;
 pub mod path_text;

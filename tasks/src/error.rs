@@ -71,6 +71,31 @@ pub enum TaskError {
         /// What there is.
         version: u64,
     },
+    /// Another material than the one that is named.
+    #[error(
+        "task `{task}` is of {material} `{asked}`, and `{here}` is given; give the {material} that it was made \
+         of, or leave `{material}` out"
+    )]
+    Material {
+        /// The task.
+        task: String,
+        /// What kind of material.
+        material: &'static str,
+        /// What was named.
+        asked: String,
+        /// What there is.
+        here: String,
+    },
+    /// A task of questions, and none are given.
+    #[error(
+        "task `{task}` asks the questions of {form}, which are not included; give its file: --qa FILE"
+    )]
+    NoQuestions {
+        /// The task.
+        task: &'static str,
+        /// The data set.
+        form: &'static str,
+    },
     /// Options that do not go together.
     #[error("task `{task}`: {reason}")]
     BadCombination {

@@ -16,13 +16,14 @@ mod named;
 mod options;
 mod parts;
 mod permutation;
+pub mod ruler;
 mod sequence;
 mod suite;
 mod task;
 mod tasks;
 
 pub use error::{SuiteError, TaskError};
-pub use materials::Materials;
+pub use materials::{Material, Materials};
 pub use named::{Named, NamedError};
 pub use options::{Allowed, OptionSpec, OptionValue};
 pub use suite::{

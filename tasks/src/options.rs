@@ -1,6 +1,7 @@
 //! Typed options of tasks: declared as constants, parsed and checked from text.
 
 use crate::error::{TaskError, nearest};
+use crate::materials::Materials;
 use crate::task::TaskSpec;
 
 /// Stands among the options of every task's text: the version of its definition.
@@ -108,13 +109,34 @@ impl OptionSpec {
 #[derive(Debug, Clone)]
 pub struct Options {
     values: Vec<(&'static str, OptionValue)>,
+    /// What it is made of beside: a material's name, and which.
+    materials: Vec<(&'static str, String)>,
 }
 
 impl Options {
-    /// Checks given values and fills in defaults.
-    pub fn parse(task: &TaskSpec, given: &[(String, String)]) -> Result<Self, TaskError> {
+    /// Checks given values and fills in defaults. A material that is named is the one that is there, or an
+    /// error.
+    pub fn parse(
+        task: &TaskSpec,
+        given: &[(String, String)],
+        materials: &Materials,
+    ) -> Result<Self, TaskError> {
+        let of = task.materials.iter();
+        let of: Vec<(&'static str, String)> =
+            of.map(|of| (of.name(), materials.which(*of))).collect();
         let (specs, version, task) = (task.options, task.version, task.name);
         for (name, value) in given {
+            if let Some((material, here)) = of.iter().find(|(material, _)| material == name) {
+                if value == here {
+                    continue;
+                }
+                return Err(TaskError::Material {
+                    task: task.to_owned(),
+                    material,
+                    asked: value.clone(),
+                    here: here.clone(),
+                });
+            }
             if name == VERSION {
                 if *value == version.to_string() {
                     continue;
@@ -153,7 +175,10 @@ impl Options {
         };
         let mut values: Vec<_> = specs.iter().map(value).collect::<Result<_, TaskError>>()?;
         values.push((VERSION, OptionValue::Integer(version)));
-        Ok(Self { values })
+        Ok(Self {
+            values,
+            materials: of,
+        })
     }
 
     fn get(&self, name: &str) -> OptionValue {
@@ -190,14 +215,31 @@ impl Options {
         }
     }
 
-    /// All options and the version as text, sorted by name; parses to the same options.
-    pub fn text(&self) -> String {
-        let mut values = self.values.clone();
-        values.sort_by_key(|(name, _)| *name);
-        let pairs: Vec<String> = values
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        pairs.join(",")
+    /// All options and the version as text, sorted by name, without the materials.
+    pub fn chosen_text(&self) -> String {
+        join(self.pairs())
     }
+
+    /// All options, materials and the version as text, sorted by name; with the same materials it parses to
+    /// the same options.
+    pub fn text(&self) -> String {
+        let materials = self.materials.iter().cloned();
+        join(self.pairs().chain(materials))
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.values
+            .iter()
+            .map(|(name, value)| (*name, value.to_string()))
+    }
+}
+
+fn join(pairs: impl Iterator<Item = (&'static str, String)>) -> String {
+    let mut pairs: Vec<_> = pairs.collect();
+    pairs.sort_by_key(|(name, _)| *name);
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    pairs.join(",")
 }

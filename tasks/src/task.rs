@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{TaskError, nearest};
-use crate::materials::Materials;
+use crate::materials::{Material, Materials};
 use crate::named::Named;
 use crate::options::{OptionSpec, Options};
 use crate::parts::{ATTEMPTS, split_of};
@@ -63,6 +63,11 @@ impl Metric {
             Self::BitsPerByte => "bits_per_byte",
         }
     }
+
+    /// Whether answers are generated, after prompts that no model is trained on.
+    pub fn is_generated(self) -> bool {
+        matches!(self, Self::StringMatchAll | Self::StringMatchPart)
+    }
 }
 
 /// Something that results can be broken down by.
@@ -103,6 +108,8 @@ pub struct TaskSpec {
     pub metric: Metric,
     /// Its options.
     pub options: &'static [OptionSpec],
+    /// What it is made of beside its options.
+    pub materials: &'static [Material],
     /// Makes it from checked options, and the materials of a task that reads text.
     pub(crate) build: Build,
 }
@@ -138,6 +145,14 @@ pub trait Task: Send + Sync {
     }
     /// A token in readable form.
     fn symbol(&self, token: u32) -> Cow<'static, str>;
+
+    /// Whether it has all that it is made of.
+    ///
+    /// # Errors
+    /// What is missing, and how to give it: nothing can be measured, which is no score of 0.
+    fn ready(&self) -> Result<(), TaskError> {
+        Ok(())
+    }
 
     /// An example: the first attempt that belongs to the split.
     ///
@@ -193,10 +208,10 @@ pub trait Sample: Send {
 
 /// All tasks.
 pub fn registry() -> &'static [&'static TaskSpec] {
-    tasks::ALL
+    &tasks::ALL
 }
 
-fn find(name: &str) -> Result<&'static TaskSpec, TaskError> {
+pub(crate) fn find(name: &str) -> Result<&'static TaskSpec, TaskError> {
     let spec = registry().iter().find(|spec| spec.name == name);
     spec.copied().ok_or_else(|| {
         let known = registry().iter().map(|spec| spec.name);
@@ -218,7 +233,7 @@ pub fn build(
     materials: &Materials,
 ) -> Result<Box<dyn Task>, TaskError> {
     let spec = find(name)?;
-    (spec.build)(&Options::parse(spec, options)?, materials)
+    (spec.build)(&Options::parse(spec, options, materials)?, materials)
 }
 
 /// The task of a record.

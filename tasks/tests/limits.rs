@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use longhaul_tasks::{Allowed, Coordinates, Split, TaskSpec, parse_task, registry};
+use longhaul_tasks::{Allowed, Coordinates, Split, TaskError, TaskSpec, parse_task, registry};
 
 /// Values from one end of what an option allows to the other.
 fn values(allowed: Allowed) -> Vec<String> {
@@ -61,6 +61,12 @@ fn all_options_and_lengths_make_an_example_in_bounded_time() {
             let Ok(task) = parse_task(&text) else {
                 continue;
             };
+            if let Err(error) = task.ready() {
+                // What it asks for is not included; tests/ruler.rs has it.
+                assert!(error.to_string().contains("--qa"), "{text}: {error}");
+                made += 1;
+                continue;
+            }
             let (min, max) = (task.min_length(), task.max_length());
             for (length, most) in [
                 (min, 2000),
@@ -81,8 +87,17 @@ fn all_options_and_lengths_make_an_example_in_bounded_time() {
                         seed: 0,
                         index: 5,
                     };
-                    let sample = task.sample(&at).expect(&text);
-                    assert_eq!(sample.len(), length, "{text}");
+                    let sample = match task.sample(&at) {
+                        // cwe's difficulty steps up with length, so that its lengths have a gap.
+                        Err(TaskError::BadCombination { .. }) if spec.name == "cwe" => continue,
+                        sample => sample.expect(&text),
+                    };
+                    match sample.request() {
+                        None => assert_eq!(sample.len(), length, "{text}"),
+                        Some(request) => {
+                            assert!(sample.len() + request.most_new <= length, "{text}");
+                        }
+                    }
                     let took = begun.elapsed();
                     assert!(
                         took < Duration::from_millis(most),
@@ -90,7 +105,10 @@ fn all_options_and_lengths_make_an_example_in_bounded_time() {
                     );
                 }
                 let begun = Instant::now();
-                let chance = task.chance(length).expect("an accuracy");
+                let chance = match task.chance(length) {
+                    None if spec.metric.is_generated() => continue,
+                    chance => chance.expect("an accuracy"),
+                };
                 assert!(
                     (0.0..=1.0).contains(&chance),
                     "{text} at {length}: {chance}"

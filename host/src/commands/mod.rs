@@ -8,6 +8,7 @@ pub mod devices;
 pub mod eval;
 pub mod list;
 pub mod new;
+pub mod ruler;
 pub mod run;
 pub mod show;
 pub mod suites;

@@ -1,6 +1,6 @@
 //! `longhaul show`: an example of a task, inputs above what is to be said.
 
-use longhaul_tasks::{Coordinates, Split, Task, parse_task};
+use longhaul_tasks::{Coordinates, Split, Task, parse_task_of};
 
 use crate::cli::{ShowArgs, SplitName};
 use crate::commands::print;
@@ -18,7 +18,8 @@ const EDGE: usize = 24;
 /// # Errors
 /// An unknown task; a length that it cannot have.
 pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
-    let task = parse_task(&args.task).map_err(CommandError::usage)?;
+    let materials = args.materials.load()?;
+    let task = parse_task_of(&args.task, &materials).map_err(CommandError::usage)?;
     let length = args
         .length
         .unwrap_or_else(|| task.default_train_lengths().0);
@@ -53,9 +54,36 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
         task.spec().metric.name(),
         chance(task.chance(length)),
     );
-    text.push_str(&render(task.as_ref(), &tokens, &targets));
-    text.push_str("\nUpper lines: tokens. Lower lines: what is to be said after reading them.\n");
+    match sample.request() {
+        Some(request) => {
+            text.push_str(&prompt(&tokens, |tokens| {
+                materials.tokenizer.decode(tokens)
+            }));
+            text.push_str(&format!(
+                "\n\nThat is the prompt. At most {} tokens are generated, and held against: {}\n",
+                request.most_new,
+                request.references.join(" | ")
+            ));
+        }
+        None => {
+            text.push_str(&render(task.as_ref(), &tokens, &targets));
+            text.push_str(
+                "\nUpper lines: tokens. Lower lines: what is to be said after reading them.\n",
+            );
+        }
+    }
     print(&text).map(|()| 0)
+}
+
+/// A prompt's text: all of a short one, of a long one the ends.
+fn prompt(tokens: &[u32], decode: impl Fn(&[u32]) -> String) -> String {
+    const ENDS: usize = 1024;
+    let between = tokens.len().saturating_sub(2 * ENDS);
+    if between == 0 {
+        return decode(tokens);
+    }
+    let (start, end) = (&tokens[..ENDS], &tokens[tokens.len() - ENDS..]);
+    format!("{}\n[.. {between} more ..]\n{}", decode(start), decode(end))
 }
 
 fn render(task: &dyn Task, tokens: &[u32], targets: &[i32]) -> String {

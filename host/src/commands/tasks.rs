@@ -1,6 +1,6 @@
 //! `longhaul tasks`: what models are trained and measured on.
 
-use longhaul_tasks::{Materials, TaskSpec, build, registry};
+use longhaul_tasks::{TaskSpec, build, parse_task_of, registry};
 
 use crate::cli::TasksArgs;
 use crate::commands::print;
@@ -18,10 +18,11 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
             .map(|cell| (*cell).to_owned())
             .collect::<Vec<_>>()
     };
+    let materials = args.materials.load()?;
     let Some(name) = &args.task else {
         let mut rows = vec![cells(&["task", "metric", "chance", "what"])];
         for spec in registry() {
-            let task = build(spec.name, &[], &Materials::default()).map_err(CommandError::usage)?;
+            let task = build(spec.name, &[], &materials).map_err(CommandError::usage)?;
             let chance = chance(task.chance(task.default_train_lengths().1));
             rows.push(cells(&[spec.name, spec.metric.name(), &chance, spec.title]));
         }
@@ -29,7 +30,7 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
             "\n`longhaul tasks TASK` shows options and source; `longhaul show TASK` an example.\n";
         return print(&format!("{}{hint}", columns(&rows))).map(|()| 0);
     };
-    let task = longhaul_tasks::parse_task(name).map_err(CommandError::usage)?;
+    let task = parse_task_of(name, &materials).map_err(CommandError::usage)?;
     let spec: &TaskSpec = task.spec();
     let (min, max) = task.default_train_lengths();
     let mut text = format!("{} - {}\n\n", spec.name, spec.title);
@@ -42,7 +43,9 @@ pub fn run(args: &TasksArgs) -> Result<u8, CommandError> {
         ]),
         cells(&[
             "  trained at",
-            &if min == max {
+            &if spec.metric.is_generated() {
+                "never: its answers are generated".to_owned()
+            } else if min == max {
                 min.to_string()
             } else {
                 format!("{min}..{max}")

@@ -26,6 +26,7 @@ pub(crate) static COPYING: TaskSpec = TaskSpec {
     version: 2,
     metric: Metric::ExactMatch,
     options: &[],
+    materials: &[],
     build: |options, _| {
         let options = options.text();
         Ok(Box::new(Copying {
@@ -58,6 +59,7 @@ pub(crate) static PREFIX_LOOKUP: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(1, 64),
         },
     ],
+    materials: &[],
     build: |options, _| Lookup::new(options).map(|task| Box::new(task) as Box<dyn Task>),
 };
 

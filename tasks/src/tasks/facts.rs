@@ -42,6 +42,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
         default: OptionValue::Integer(1),
         allowed: Allowed::Integer(1, 2),
     }],
+    materials: &[],
     build: |options, _| {
         Ok(Box::new(Facts {
             options: options.text(),

@@ -20,6 +20,7 @@ pub(crate) static PARITY: TaskSpec = TaskSpec {
     version: 2,
     metric: Metric::TokenAccuracy,
     options: &[],
+    materials: &[],
     build: |options, _| {
         let options = options.text();
         Ok(Box::new(Parity {
@@ -44,6 +45,7 @@ pub(crate) static ARITHMETIC: TaskSpec = TaskSpec {
         default: OptionValue::Integer(5),
         allowed: Allowed::Integer(2, 64),
     }],
+    materials: &[],
     build: |options, _| {
         let modulus = options.integer("modulus");
         let options = options.text();

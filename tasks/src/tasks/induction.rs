@@ -23,6 +23,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
         default: OptionValue::Integer(16),
         allowed: Allowed::Integer(3, 65536),
     }],
+    materials: &[],
     build: |options, _| {
         let vocab = options.integer("vocab");
         let options = options.text();

@@ -1,4 +1,5 @@
-//! The tasks, one file a family. Each names itself by its own static; this is the only list.
+//! The tasks of tokens, one file a family. Each names itself by its own static; this is the list of them
+//! and, with RULER's, of all.
 
 mod copying;
 mod facts;
@@ -11,9 +12,16 @@ mod selective;
 mod tracking;
 mod words;
 
+use std::sync::LazyLock;
+
+use crate::ruler;
 use crate::task::TaskSpec;
 
-pub(crate) static ALL: &[&TaskSpec] = &[
+/// All tasks.
+pub(crate) static ALL: LazyLock<Vec<&'static TaskSpec>> =
+    LazyLock::new(|| [TOKENS, &ruler::ALL].concat());
+
+static TOKENS: &[&TaskSpec] = &[
     &mqar::SPEC,
     &induction::SPEC,
     &selective::SPEC,

@@ -84,6 +84,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(1, 63),
         },
     ],
+    materials: &[],
     build: |options, _| Needle::new(options).map(|task| Box::new(task) as Box<dyn Task>),
 };
 

@@ -31,6 +31,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(4, 65536),
         },
     ],
+    materials: &[],
     build: |options, _| {
         let (items, vocab) = (options.integer("items"), options.integer("vocab"));
         let options = options.text();

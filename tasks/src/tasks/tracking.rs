@@ -45,6 +45,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
             allowed: Allowed::Words(&["repeat", "varied"]),
         },
     ],
+    materials: &[],
     build: |options, _| Tracking::new(options).map(|task| Box::new(task) as Box<dyn Task>),
 };
 

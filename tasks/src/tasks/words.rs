@@ -55,6 +55,7 @@ pub(crate) static COMMON: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(128, 65536),
         },
     ],
+    materials: &[],
     build: |options, _| {
         let (repeats, others) = (options.integer("repeats"), options.integer("others"));
         if others >= repeats {
@@ -99,6 +100,7 @@ pub(crate) static FREQUENT_WORDS: TaskSpec = TaskSpec {
             allowed: Allowed::Integer(16, 65536),
         },
     ],
+    materials: &[],
     build: |options, _| {
         let alpha = options.float("alpha").unwrap_or(2.0);
         let words = options.integer("vocab") - WORDS as usize;

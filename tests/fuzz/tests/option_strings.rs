@@ -123,6 +123,10 @@ fn task(text: &str) -> &'static str {
     let again = format!("{}:{}", task.spec().name, task.options_text());
     let same = parse_task(&again).unwrap_or_else(|error| panic!("{text}: {again}: {error}"));
     assert_eq!(same.options_text(), task.options_text());
+    if let Err(error) = task.ready() {
+        answer::sentence(&error.to_string());
+        return "read tasks";
+    }
     for (index, more) in [0, 1, 17, 299].into_iter().enumerate() {
         let length = task.min_length() + more;
         let at = Coordinates {
@@ -134,7 +138,7 @@ fn task(text: &str) -> &'static str {
         let sample = task
             .sample(&at)
             .unwrap_or_else(|error| panic!("{text}: {error}"));
-        let (mut tokens, mut targets) = (vec![0; length], vec![0; length]);
+        let (mut tokens, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
         sample.write(0, &mut tokens, &mut targets);
         let vocab = task.vocab() as u32;
         assert!(tokens.iter().all(|&token| token < vocab), "{text} {length}");

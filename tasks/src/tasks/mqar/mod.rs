@@ -48,6 +48,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
             allowed: Allowed::Boolean,
         },
     ],
+    materials: &[],
     build: |options, _| Mqar::new(options).map(|task| Box::new(task) as Box<dyn Task>),
 };
 

@@ -1,0 +1,350 @@
+//! Lists of words of which the most frequent are asked for: common words (cwe) and coded words (fwe).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::draws::{Draws, Purpose};
+use crate::permutation::Permutation;
+use crate::ruler::data::{PROMPTS, WORDS};
+use crate::ruler::prompt::Prompt;
+use crate::ruler::units::Source;
+use crate::ruler::{Draft, Family, Setting};
+
+/// Words that are common, and asked for.
+const COMMON: usize = 10;
+
+/// From this length on words are repeated more often, and the example is longer.
+pub const HARD: usize = 4096;
+
+/// How often words stand in a list.
+#[derive(Debug, Clone, Copy)]
+struct Repeats {
+    common: usize,
+    other: usize,
+}
+
+/// A difficulty of cwe: the list's repeats, and those and the different words of the example in front.
+struct Difficulty {
+    list: Repeats,
+    example: Repeats,
+    example_words: usize,
+}
+
+const EASY: Difficulty = Difficulty {
+    list: Repeats {
+        common: 6,
+        other: 1,
+    },
+    example: Repeats {
+        common: 3,
+        other: 1,
+    },
+    example_words: 20,
+};
+
+const HARDER: Difficulty = Difficulty {
+    list: Repeats {
+        common: 30,
+        other: 3,
+    },
+    example: Repeats {
+        common: 10,
+        other: 3,
+    },
+    example_words: 40,
+};
+
+/// Common words extraction.
+pub struct Common {
+    /// Whether the difficulty of short lengths is that of all.
+    fixed: bool,
+    /// Tokens of all numbers up to so many, from 0.
+    numbers: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Common {
+    pub fn new(fixed: bool) -> Self {
+        Self {
+            fixed,
+            numbers: Arc::default(),
+        }
+    }
+}
+
+/// Different words in random order: those of the lists, and after the last of them pairs of adjective and noun.
+#[derive(Clone)]
+struct Shuffled {
+    words: Permutation,
+    pairs: Permutation,
+}
+
+impl Shuffled {
+    fn new(draws: &mut Draws) -> Self {
+        Self {
+            words: Permutation::new(WORDS.all.len(), draws),
+            pairs: Permutation::new(WORDS.adjectives.len() * WORDS.nouns.len(), draws),
+        }
+    }
+
+    fn write(&self, rank: usize, text: &mut String) {
+        let Some(pair) = rank.checked_sub(WORDS.all.len()) else {
+            text.push_str(WORDS.all[self.words.at(rank)]);
+            return;
+        };
+        let pair = self.pairs.at(pair);
+        text.push_str(WORDS.adjectives[pair / WORDS.nouns.len()]);
+        text.push('-');
+        text.push_str(WORDS.nouns[pair % WORDS.nouns.len()]);
+    }
+
+    fn word(&self, rank: usize) -> String {
+        let mut text = String::new();
+        self.write(rank, &mut text);
+        text
+    }
+}
+
+/// A numbered list: `1. word 2. word ..`.
+struct Numbered {
+    words: Shuffled,
+    repeats: Repeats,
+    order: Permutation,
+}
+
+impl Numbered {
+    fn len(words: usize, repeats: Repeats) -> usize {
+        COMMON * repeats.common + (words - COMMON) * repeats.other
+    }
+}
+
+impl Source for Numbered {
+    fn write(&self, unit: usize, text: &mut String) {
+        let entry = self.order.at(unit);
+        let common = COMMON * self.repeats.common;
+        let rank = match entry.checked_sub(common) {
+            None => entry / self.repeats.common,
+            Some(other) => COMMON + other / self.repeats.other,
+        };
+        if unit > 0 {
+            text.push(' ');
+        }
+        text.push_str(&(unit + 1).to_string());
+        text.push_str(". ");
+        self.words.write(rank, text);
+    }
+}
+
+impl Family for Common {
+    fn draft<'a>(&'a self, setting: &Setting) -> Box<dyn Draft + 'a> {
+        let mut draws = setting.draws(Purpose::Plan);
+        let difficulty = if self.fixed || setting.at.length < HARD {
+            &EASY
+        } else {
+            &HARDER
+        };
+        let example = Numbered {
+            words: Shuffled::new(&mut draws),
+            repeats: difficulty.example,
+            order: Permutation::new(
+                Numbered::len(difficulty.example_words, difficulty.example),
+                &mut draws,
+            ),
+        };
+        let wording = &PROMPTS.cwe.wording;
+        let mut front = wording.head.clone();
+        let entries = Numbered::len(difficulty.example_words, difficulty.example);
+        example.text(0..entries, &mut |text| front.push_str(text));
+        front.push_str(&wording.question);
+        front.push_str(&wording.answer_prefix);
+        for rank in 0..COMMON {
+            front.push_str(&format!(" {}. {}", rank + 1, example.words.word(rank)));
+        }
+        front.push('\n');
+        front.push_str(&wording.head);
+        Box::new(CommonDraft {
+            setting: setting.clone(),
+            numbers: Arc::clone(&self.numbers),
+            repeats: difficulty.list,
+            front,
+            words: Shuffled::new(&mut draws),
+            tokens: Mutex::new(vec![0]),
+            order: setting.draws(Purpose::Order),
+        })
+    }
+}
+
+struct CommonDraft {
+    setting: Setting,
+    numbers: Arc<Mutex<Vec<u32>>>,
+    repeats: Repeats,
+    /// The example, and the list's head.
+    front: String,
+    words: Shuffled,
+    /// Tokens of the first so many words, each once.
+    tokens: Mutex<Vec<u32>>,
+    order: Draws,
+}
+
+impl CommonDraft {
+    /// Tokens of the first so many words, each once, with the space before.
+    fn word_tokens(&self, words: usize) -> usize {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        while tokens.len() <= words {
+            text.clear();
+            text.push(' ');
+            self.words.write(tokens.len() - 1, &mut text);
+            let next = tokens[tokens.len() - 1] + self.setting.pieces.count(&text, false) as u32;
+            tokens.push(next);
+        }
+        tokens[words] as usize
+    }
+
+    /// Tokens of the numbers from 1 on, with the space before all but the first.
+    fn number_tokens(&self, numbers: usize) -> usize {
+        let mut tokens = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.is_empty() {
+            tokens.push(0);
+        }
+        while tokens.len() <= numbers {
+            let space = if tokens.len() > 1 { " " } else { "" };
+            let text = format!("{space}{}.", tokens.len());
+            let next = tokens[tokens.len() - 1] + self.setting.pieces.count(&text, false) as u32;
+            tokens.push(next);
+        }
+        tokens[numbers] as usize
+    }
+}
+
+impl Draft for CommonDraft {
+    fn fewest(&self) -> usize {
+        COMMON
+    }
+
+    fn compose(&self, units: usize) -> Prompt {
+        let (repeats, wording) = (self.repeats, &PROMPTS.cwe.wording);
+        let entries = Numbered::len(units, repeats);
+        let total = self.setting.pieces.additive().then(|| {
+            let common = self.word_tokens(COMMON);
+            let other = self.word_tokens(units) - common;
+            let words = common * repeats.common + other * repeats.other;
+            (entries, words + self.number_tokens(entries))
+        });
+        let list = Numbered {
+            words: self.words.clone(),
+            repeats,
+            order: Permutation::new(entries, &mut self.order.clone()),
+        };
+        let mut prompt = Prompt::default();
+        prompt.push(&self.front);
+        prompt.units_within_text(&self.setting.counted(list, total), 0..entries);
+        prompt.push(&wording.question);
+        prompt.answer_prefix.clone_from(&wording.answer_prefix);
+        prompt.references = (0..COMMON).map(|rank| self.words.word(rank)).collect();
+        prompt
+    }
+}
+
+/// Frequent words extraction.
+pub struct Frequent;
+
+/// The sum of all 1 / rank^2.
+const ZETA_2: f64 = std::f64::consts::PI * std::f64::consts::PI / 6.0;
+
+/// Letters of a coded word.
+const CODED: usize = 6;
+
+/// Words as frequent as are asked for, after the first, which is a row of dots.
+const ASKED: usize = 3;
+
+/// Fewest words that are drawn: from there on no two of the words asked for are as frequent as each other or
+/// as the next.
+const FEWEST: usize = 53;
+
+/// Tokens of the length that there is a different word for.
+const TOKENS_A_WORD: usize = 50;
+
+impl Family for Frequent {
+    fn draft<'a>(&'a self, setting: &Setting) -> Box<dyn Draft + 'a> {
+        let room = setting
+            .at
+            .length
+            .saturating_sub(PROMPTS.fwe.tokens_to_generate);
+        let vocabulary = (room / TOKENS_A_WORD).max(ASKED + 2);
+        // So many words at most have a place: one stands in the text once where its rank allows.
+        let seen = (room as f64 / ZETA_2).sqrt() as usize + 1;
+        let mut draws = setting.draws(Purpose::Plan);
+        let mut words = vec!["...".to_owned()];
+        while words.len() < vocabulary.min(seen.max(ASKED + 2)) {
+            let letter = |_| char::from(b'a' + draws.below(26) as u8);
+            let word: String = (0..CODED).map(letter).collect();
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        let count = |word: &String| setting.pieces.count(&format!(" {word}"), false);
+        Box::new(FrequentDraft {
+            setting: setting.clone(),
+            tokens: words.iter().map(count).collect(),
+            words: Arc::new(words),
+            order: setting.draws(Purpose::Order),
+        })
+    }
+}
+
+struct FrequentDraft {
+    setting: Setting,
+    /// By rank.
+    words: Arc<Vec<String>>,
+    tokens: Vec<usize>,
+    order: Draws,
+}
+
+/// Words in random order, each as often as its rank says.
+struct Coded {
+    words: Arc<Vec<String>>,
+    /// Entries of the words up to each, itself included.
+    ends: Vec<usize>,
+    order: Permutation,
+}
+
+impl Source for Coded {
+    fn write(&self, unit: usize, text: &mut String) {
+        let entry = self.order.at(unit);
+        let rank = self.ends.partition_point(|&end| end <= entry);
+        text.push(' ');
+        text.push_str(&self.words[rank]);
+    }
+}
+
+impl Draft for FrequentDraft {
+    fn fewest(&self) -> usize {
+        FEWEST
+    }
+
+    /// A text for so many words in all ranks; those of which there is less than one are left out.
+    fn compose(&self, units: usize) -> Prompt {
+        let wording = &PROMPTS.fwe.wording;
+        let often = |rank: usize| {
+            let rank = (rank + 1) as f64;
+            (units as f64 * rank.powi(-2) / ZETA_2) as usize
+        };
+        let (mut ends, mut tokens, mut end) = (Vec::new(), 0, 0);
+        for (rank, each) in self.tokens.iter().enumerate() {
+            end += often(rank);
+            tokens += often(rank) * each;
+            ends.push(end);
+        }
+        let text = Coded {
+            words: Arc::clone(&self.words),
+            ends,
+            order: Permutation::new(end, &mut self.order.clone()),
+        };
+        let mut prompt = Prompt::default();
+        prompt.push(&wording.head);
+        prompt.units_within_text(&self.setting.counted(text, Some((end, tokens))), 0..end);
+        prompt.push(&wording.question);
+        prompt.answer_prefix.clone_from(&wording.answer_prefix);
+        prompt.references = self.words[1..=ASKED].to_vec();
+        prompt
+    }
+}

@@ -1,0 +1,381 @@
+//! RULER version 1 (Hsieh and others, arXiv 2404.06654; `github.com/NVIDIA/RULER`, branch main): thirteen tasks
+//! whose prompts are text and whose answers are generated. A length is RULER's `max_seq_length`: the tokens of
+//! the prompt, its answer prefix and a BOS included, and those that are generated. The prompt has the largest
+//! number of units of haystack (lines, words, documents) that fits.
+//!
+//! Templates, budgets, scores and distributions are RULER's; random choices are drawn by coordinates, as
+//! everywhere here, and are not those of Python's generator. No prompt is held as a whole: what it is made of
+//! is written when it is read ([`units`]).
+
+mod data;
+mod essay;
+mod lists;
+mod niah;
+mod pieces;
+mod probes;
+mod prompt;
+mod qa;
+mod questions;
+pub mod score;
+mod specs;
+mod units;
+mod vt;
+
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+use crate::draws::{Draws, Purpose, key};
+use crate::error::TaskError;
+use crate::materials::Materials;
+use crate::named::Named;
+use crate::options::Options;
+use crate::ruler::pieces::Pieces;
+use crate::ruler::prompt::{Prompt, Tokens, largest};
+use crate::ruler::units::{Source, Units};
+use crate::task::{Coordinates, Label, Request, Sample, Task, TaskSpec, find};
+
+pub use questions::{Form, Question, Questions, QuestionsError};
+pub(crate) use specs::ALL;
+
+/// Longest prompt.
+const MOST_TOKENS: usize = 1 << 20;
+
+/// Examples of which the largest decides the least length.
+const LARGEST_OF: u64 = 32;
+
+/// Attempts to draw an example that fits; at the least length one in many does not.
+const ATTEMPTS: u64 = 64;
+
+/// Where an example comes from, and what its tokens are counted with.
+#[derive(Clone)]
+struct Setting {
+    /// The key of the task's draws.
+    key: u64,
+    at: Coordinates,
+    attempt: u64,
+    /// Most tokens of the prompt, without a BOS.
+    room: usize,
+    pieces: Arc<Pieces>,
+}
+
+impl Setting {
+    fn draws(&self, purpose: Purpose) -> Draws {
+        Draws::new(self.key, &self.at, self.attempt, purpose)
+    }
+
+    /// Units of a source.
+    fn units(&self, source: impl Source + 'static) -> Arc<Units> {
+        self.counted(source, None)
+    }
+
+    /// Units of a source; `total` is the tokens of so many of them, where somebody has counted.
+    fn counted(&self, source: impl Source + 'static, total: Option<(usize, usize)>) -> Arc<Units> {
+        Arc::new(Units::new(source, Arc::clone(&self.pieces), total))
+    }
+}
+
+/// One of the five kinds of task.
+trait Family: Send + Sync {
+    /// What is drawn of an example before its size is known.
+    fn draft<'a>(&'a self, setting: &Setting) -> Box<dyn Draft + 'a>;
+
+    /// Tokens of the largest prompt of fewest units, as far as examples show.
+    fn need(&self, setting: &Setting) -> usize {
+        let indices = 0..LARGEST_OF;
+        let need = |index| {
+            let at = Coordinates {
+                index,
+                ..setting.at
+            };
+            let draft = self.draft(&Setting {
+                at,
+                ..setting.clone()
+            });
+            draft.compose(draft.fewest()).count(&setting.pieces)
+        };
+        indices.map(need).max().unwrap_or(0)
+    }
+}
+
+/// An example whose size is still open.
+trait Draft {
+    /// Fewest units of haystack.
+    fn fewest(&self) -> usize;
+    /// The prompt with so many.
+    fn compose(&self, units: usize) -> Prompt;
+}
+
+/// A task of RULER with its options and materials.
+pub struct Ruler {
+    spec: &'static TaskSpec,
+    options: String,
+    key: u64,
+    pieces: Arc<Pieces>,
+    /// None where the questions that it asks are not given.
+    family: Option<Box<dyn Family>>,
+    most_new: usize,
+    least: OnceLock<usize>,
+}
+
+impl Ruler {
+    /// A task from `name` or `name:option=value`, made of these materials.
+    ///
+    /// # Errors
+    /// As [`crate::build`]; a task that is not RULER's.
+    pub fn parse(text: &str, materials: &Materials) -> Result<Self, TaskError> {
+        let Named { name, options } = Named::parse(text)?;
+        let spec = find(&name)?;
+        if !ALL.iter().any(|known| known.name == spec.name) {
+            let known: Vec<&str> = ALL.iter().map(|spec| spec.name).collect();
+            return Err(TaskError::BadCombination {
+                task: name,
+                reason: format!("it is none of RULER's, which are {}", known.join(", ")),
+            });
+        }
+        let options = Options::parse(spec, &options, materials)?;
+        Ok(Self::new(spec, &options, materials))
+    }
+
+    fn new(spec: &'static TaskSpec, options: &Options, materials: &Materials) -> Self {
+        let pieces = probes::pieces(materials);
+        let key = key(spec.name, &options.chosen_text());
+        let setting = Setting {
+            key,
+            at: Coordinates {
+                split: crate::Split::Test,
+                length: 1,
+                seed: 0,
+                index: 0,
+            },
+            attempt: 0,
+            room: 0,
+            pieces: Arc::clone(&pieces),
+        };
+        let (family, most_new) = specs::family(spec, options, materials, &setting);
+        Self {
+            spec,
+            options: options.text(),
+            key,
+            pieces,
+            family,
+            most_new,
+            least: OnceLock::new(),
+        }
+    }
+
+    fn bos(&self) -> Option<u32> {
+        self.pieces.tokenizer().bos()
+    }
+
+    fn family(&self) -> Result<&dyn Family, TaskError> {
+        self.family
+            .as_deref()
+            .ok_or_else(|| specs::no_questions(self.spec))
+    }
+
+    fn setting(&self, at: &Coordinates, attempt: u64) -> Setting {
+        Setting {
+            key: self.key,
+            at: *at,
+            attempt,
+            room: at.length.saturating_sub(self.outside()),
+            pieces: Arc::clone(&self.pieces),
+        }
+    }
+
+    /// Tokens of the length that are not the prompt's text.
+    fn outside(&self) -> usize {
+        self.most_new + usize::from(self.bos().is_some())
+    }
+
+    /// The least length from this one on at which examples fit.
+    fn least_from(&self, mut length: usize) -> usize {
+        let Some(family) = &self.family else {
+            return self.outside() + 1;
+        };
+        loop {
+            let at = Coordinates {
+                split: crate::Split::Test,
+                length,
+                seed: 0,
+                index: 0,
+            };
+            let need = family.need(&self.setting(&at, 0)) + self.outside();
+            if need <= length {
+                return length;
+            }
+            length = need;
+        }
+    }
+
+    /// The example of these coordinates.
+    ///
+    /// # Errors
+    /// A length that the task cannot have; questions that are not given.
+    pub fn example(&self, at: &Coordinates) -> Result<Example, TaskError> {
+        let family = self.family()?;
+        if at.length > MOST_TOKENS || at.length < self.min_length() {
+            return Err(self.wrong_length(at.length));
+        }
+        for attempt in 0..ATTEMPTS {
+            let setting = self.setting(at, attempt);
+            let draft = family.draft(&setting);
+            let count = |units| draft.compose(units).count(&self.pieces);
+            if let Some(units) = largest(draft.fewest(), setting.room, count) {
+                return Ok(self.finish(draft.compose(units)));
+            }
+        }
+        Err(self.wrong_length(at.length))
+    }
+
+    fn wrong_length(&self, length: usize) -> TaskError {
+        let least = self.min_length();
+        if (least..=MOST_TOKENS).contains(&length) {
+            // Only where difficulty steps up with length.
+            let next = self.least_from(length);
+            let reason = format!(
+                "{length} tokens are too few for the difficulty that begins at {}; it takes {least}..{} and \
+                 {next}..{MOST_TOKENS}, and fixed_difficulty=true takes all from {least} on",
+                lists::HARD,
+                lists::HARD - 1
+            );
+            return TaskError::BadCombination {
+                task: self.spec.name.to_owned(),
+                reason,
+            };
+        }
+        TaskError::Length {
+            task: self.spec.name.to_owned(),
+            options: self.options.clone(),
+            length,
+            min: least,
+            max: MOST_TOKENS,
+        }
+    }
+
+    fn finish(&self, prompt: Prompt) -> Example {
+        let label = |depth: f64| Label {
+            key: "depth",
+            // The nearest tenth, of which there are enough examples each.
+            value: format!("{:.2}", (depth * 10.0).round() / 10.0),
+        };
+        Example {
+            tokens: prompt.tokens(self.bos(), &self.pieces),
+            labels: prompt.depth.into_iter().map(label).collect(),
+            request: Request {
+                references: prompt.references.clone(),
+                most_new: self.most_new,
+            },
+            bos: self.bos().is_some(),
+            pieces: Arc::clone(&self.pieces),
+            prompt,
+        }
+    }
+}
+
+impl Task for Ruler {
+    fn spec(&self) -> &'static TaskSpec {
+        self.spec
+    }
+
+    fn options_text(&self) -> String {
+        self.options.clone()
+    }
+
+    fn vocab(&self) -> usize {
+        self.pieces.tokenizer().vocab()
+    }
+
+    fn chance(&self, _length: usize) -> Option<f64> {
+        None
+    }
+
+    fn min_length(&self) -> usize {
+        *self.least.get_or_init(|| self.least_from(1))
+    }
+
+    fn max_length(&self) -> usize {
+        MOST_TOKENS
+    }
+
+    /// None of its own: nothing is trained on it. 4096 is RULER's first length.
+    fn default_train_lengths(&self) -> (usize, usize) {
+        let length = self.least_from(4096);
+        (length, length)
+    }
+
+    fn ready(&self) -> Result<(), TaskError> {
+        self.family().map(|_| ())
+    }
+
+    fn make(&self, at: &Coordinates, _attempt: u64) -> Box<dyn Sample> {
+        Box::new(self.example(at).expect("a length that was checked"))
+    }
+
+    fn sample(&self, at: &Coordinates) -> Result<Box<dyn Sample>, TaskError> {
+        Ok(Box::new(self.example(at)?))
+    }
+
+    fn symbol(&self, token: u32) -> Cow<'static, str> {
+        self.pieces.tokenizer().decode(&[token]).into()
+    }
+}
+
+/// An example: a prompt, what is to be generated after it, and what an answer is held against.
+pub struct Example {
+    prompt: Prompt,
+    tokens: Tokens,
+    labels: Vec<Label>,
+    request: Request,
+    bos: bool,
+    pieces: Arc<Pieces>,
+}
+
+impl Example {
+    /// Gives the prompt's text without the answer prefix, in parts.
+    pub fn text(&self, give: &mut dyn FnMut(&str)) {
+        self.prompt.text(give);
+    }
+
+    /// The end of the prompt, with which the answer begins.
+    pub fn answer_prefix(&self) -> &str {
+        &self.prompt.answer_prefix
+    }
+
+    /// Tokens of the prompt and those that are generated.
+    pub fn length(&self) -> usize {
+        self.tokens.len() + self.request.most_new
+    }
+
+    /// Number of tokens of the text before the first reference, a BOS included; none where it stands in no
+    /// one place.
+    pub fn answer_position(&self) -> Option<usize> {
+        let place = self.prompt.answer?;
+        Some(self.prompt.count_before(place, &self.pieces) + usize::from(self.bos))
+    }
+
+    /// What is generated.
+    pub fn wanted(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl Sample for Example {
+    fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn labels(&self) -> &[Label] {
+        &self.labels
+    }
+
+    fn request(&self) -> Option<&Request> {
+        Some(&self.request)
+    }
+
+    fn write(&self, start: usize, tokens: &mut [u32], targets: &mut [i32]) {
+        assert_eq!(targets.len(), tokens.len());
+        targets.fill(-1);
+        self.tokens.write(start, tokens);
+    }
+}
