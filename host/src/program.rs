@@ -42,6 +42,7 @@ fn carry_out(command: &Command) -> Result<u8, CommandError> {
         Command::Check(args) => commands::check::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::New(args) => commands::new::run(args),
+        Command::Data(args) => commands::data::run(args),
         Command::Ruler(args) => commands::ruler::run(args),
         Command::Checkpoint(args) => commands::checkpoint::run(args),
         Command::Worker(args) => work(args.job),

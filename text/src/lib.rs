@@ -4,6 +4,7 @@ mod bytes;
 mod error;
 mod files;
 mod json;
+pub mod library;
 mod open;
 mod special;
 mod texts;

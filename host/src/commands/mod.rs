@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 pub mod checkpoint;
 pub mod checkpoint_eval;
+pub mod data;
 pub mod devices;
 pub mod eval;
 pub mod list;
