@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longhaul_tasks::bounds;
+use serde::{Deserialize, Serialize};
 
 use crate::materials::MaterialArgs;
 use crate::number::{self, within};
@@ -522,7 +523,8 @@ Examples:
   longhaul checkpoint verify tests/checkpoints/llama
   longhaul checkpoint verify tests/checkpoints/mamba2 --device cuda:0
   longhaul checkpoint eval models/mamba-130m-hf --task induction \\
-      --lengths 256..65536 --samples 100")]
+      --lengths 256..65536 --samples 100
+  longhaul checkpoint convert model.gguf models/mine")]
 pub struct CheckpointArgs {
     /// What to do with it
     #[command(subcommand)]
@@ -539,6 +541,8 @@ pub enum CheckpointCommand {
     Verify(VerifyArgs),
     /// Evaluate a checkpoint on tasks, as `longhaul run` does its models
     Eval(CheckpointEvalArgs),
+    /// Make such a folder of a GGUF file (llama), with its tokenizer
+    Convert(ConvertArgs),
 }
 
 /// `longhaul checkpoint eval`.
@@ -628,6 +632,40 @@ pub struct VerifyArgs {
     pub device: String,
 }
 
+/// `longhaul checkpoint convert`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Writes config.json, model.safetensors, generation_config.json, tokenizer.json
+and tokenizer_config.json. Quantised values are decoded; they stay as coarse
+as they are in the GGUF.
+
+Examples:
+  longhaul checkpoint convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2
+  longhaul checkpoint convert llama-3.2-1b.Q8_0.gguf models/llama --dtype bf16
+  longhaul checkpoint inspect models/smollm2")]
+pub struct ConvertArgs {
+    /// The GGUF file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Folder to write, which must not be there
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Type of the values that are written
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "f32")]
+    pub dtype: StoredType,
+}
+
+/// Types of a checkpoint's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum StoredType {
+    /// 4 bytes
+    F32,
+    /// 2 bytes, with the range of f32
+    Bf16,
+    /// 2 bytes
+    F16,
+}
+
 /// `longhaul worker`.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
@@ -647,6 +685,8 @@ pub enum WorkerJob {
     Bench,
     /// Look at a checkpoint
     Checkpoint,
+    /// Convert a GGUF file
+    Convert,
     /// A unit of a run
     Train,
 }

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::checkpoint::files::{FileError, bad, io, is_there, open_regular, read_text, recognise};
+use crate::checkpoint::files::{FileError, bad, io, is_there, map, read_text, recognise};
 
 /// Name of the file with all weights.
 const SINGLE: &str = "model.safetensors";
@@ -109,10 +109,7 @@ impl Tensors {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), FileError> {
-        let file = open_regular(&path)?;
-        // SAFETY: the map is only read, and every access is within its length. A file that another
-        // program cuts short meanwhile ends this process by SIGBUS; it runs in a worker.
-        let map = unsafe { Mmap::map(&file) }.map_err(io(&path))?;
+        let map = map(&path)?;
         if let Some(kind) = recognise(&map) {
             return Err(bad(&path, kind));
         }

@@ -79,6 +79,7 @@ pub fn run(args: &CheckpointArgs) -> Result<u8, CommandError> {
         CheckpointCommand::Inspect(args) => inspect(args),
         CheckpointCommand::Verify(args) => verify_folder(args),
         CheckpointCommand::Eval(args) => crate::commands::checkpoint_eval::run(args),
+        CheckpointCommand::Convert(args) => crate::commands::checkpoint_convert::run(args),
     }
 }
 
