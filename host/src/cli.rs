@@ -558,6 +558,15 @@ pub struct CheckpointEvalArgs {
     /// Folder with config.json and safetensors files; several are compared
     #[arg(value_name = "DIR", required = true)]
     pub folders: Vec<PathBuf>,
+    /// Options of the architecture instead of those that the config says:
+    /// rope_scaling=yarn,rope_factor=2,rope_original_length=8192
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub options: String,
     /// Task with options; may be given several times
     #[arg(long = "task", value_name = "TASK", required = true)]
     pub tasks: Vec<String>,
@@ -613,6 +622,15 @@ pub struct FolderArgs {
     /// Folder with config.json and safetensors files
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
+    /// Options of the architecture instead of those that the config says:
+    /// rope_scaling=yarn,rope_factor=2,rope_original_length=8192
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub options: String,
     /// CPU threads
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(number::THREADS))]
     pub threads: u32,

@@ -29,7 +29,7 @@ fn checkpoint(command: &str, folder: &Path) -> Ran {
 #[test]
 fn every_family_agrees_with_what_other_software_computed() {
     let folders = folders();
-    assert!(folders.len() >= 12, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 19, "{} checkpoints", folders.len());
     for folder in folders {
         let ran = checkpoint("verify", &folder).expect(0);
         ran.prints(&[
@@ -173,8 +173,12 @@ fn damaged_and_foreign_files_are_refused() {
     copy.refused(&["`lama`", "did you mean `llama`"]);
 
     let copy = Copy::of("llama");
-    copy.configure("\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"");
-    copy.refused(&["rope_type", "yarn", "default"]);
+    copy.configure("\"rope_type\": \"default\"", "\"rope_type\": \"dynamic\"");
+    copy.refused(&[
+        "rope_type",
+        "dynamic",
+        "default or linear or yarn or llama3",
+    ]);
 
     let copy = Copy::of("llama");
     copy.configure("\"hidden_size\": 16", "\"hidden_size\": \"wide\"");
@@ -295,6 +299,17 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
         (
             "llama",
             "rope_parameters",
+            json!({"type": "longrope", "factor": 4.0}),
+        ),
+        ("llama", "rope_parameters", json!({"type": "linear"})),
+        (
+            "llama",
+            "rope_parameters",
+            json!({"type": "linear", "factor": 0.5}),
+        ),
+        (
+            "recurrent_gemma",
+            "rope_parameters",
             json!({"type": "linear", "factor": 4.0}),
         ),
         ("llama", "rope_parameters", json!("x")),
@@ -336,6 +351,55 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
         let copy = Copy::of(name);
         copy.set(key, value);
         copy.refused(&[&format!("`{key}")]);
+    }
+}
+
+#[test]
+fn options_of_the_user_win_over_the_config() {
+    let copy = Copy::of("llama-yarn");
+    copy.set(
+        "rope_parameters",
+        json!({"rope_type": "default", "rope_theta": 500.0}),
+    );
+    let folder = copy.folder.path().to_string_lossy().into_owned();
+    let with = |options: &str| longhaul(["checkpoint", "verify", &folder, "--options", options]);
+    with("").expect(1).prints(&["FAILED"]);
+    with("rope_scaling=yarn,rope_factor=4,rope_original_length=16")
+        .expect(0)
+        .prints(&["rope_scaling=yarn", "all within their limits"]);
+    for (options, parts) in [
+        ("rope_scaling=ntk", ["`rope_scaling`", "yarn"]),
+        ("rope_scaling=yarn", ["rope_original_length", "yarn"]),
+        ("rope_factor=2", ["rope_factor=2", "rope_scaling"]),
+        ("rope_scale=2", ["no option `rope_scale`", "rope_scaling"]),
+        ("kv_heads=1", ["qkv.weight", "changes a shape"]),
+    ] {
+        with(options).expect(2).complains(&parts);
+    }
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let out = out.path().join("run").to_string_lossy().into_owned();
+    let eval = [
+        "checkpoint",
+        "eval",
+        &folder,
+        "--out",
+        &out,
+        "--lengths",
+        "32",
+    ];
+    let rest = ["--samples", "2", "--task", "induction", "--options"];
+    let words = eval
+        .into_iter()
+        .chain(rest)
+        .chain(["rope_scaling=linear,rope_factor=2"]);
+    longhaul(words).expect(0);
+    let records = longhaul_tests::host::rows(&Path::new(&out).join("results.csv"));
+    assert!(!records.is_empty());
+    for row in records {
+        assert!(
+            row["options"].ends_with("rope_scaling=linear,rope_factor=2"),
+            "{row:?}"
+        );
     }
 }
 

@@ -11,6 +11,8 @@ use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::data::Device;
 use longhaul_plugin_api::error::ErrorKind;
 
+use longhaul_tasks::Named;
+
 use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::{Catalogue, Plugin, describe_here};
 use crate::checkpoint::blame::{keys_of, with_keys};
@@ -88,11 +90,12 @@ pub struct Understood<'a> {
 }
 
 impl<'a> Understood<'a> {
-    /// Asks a library what a checkpoint is.
+    /// Asks a library what a checkpoint is. `options` are the user's, instead of those of the config:
+    /// `option=value,option=value`.
     ///
     /// # Errors
     /// A library that does not know; a config or options it refuses.
-    pub fn ask(mut folder: Folder, library: &'a Library) -> Result<Self> {
+    pub fn ask(mut folder: Folder, library: &'a Library, options: &str) -> Result<Self> {
         let kind = folder.config.model_type.clone();
         let mut plan = library.plan(&kind, &folder.config.text)?;
         let mut warnings = folder.tensors.warnings.clone();
@@ -105,7 +108,7 @@ impl<'a> Understood<'a> {
             ));
             plan = library.plan(&kind, &folder.config.with(TIE, false.into()))?;
         }
-        let spec = spec(&plan, &library.described)
+        let spec = spec(&plan, &library.described, options)
             .map_err(|error| LoadError::Words(with_keys(&error, &plan)))?;
         Ok(Self {
             folder,
@@ -199,13 +202,27 @@ impl<'a> Understood<'a> {
 }
 
 /// The architecture of a plan with its checked options.
-fn spec(plan: &CheckpointPlan, described: &Plugin) -> std::result::Result<ArchSpec, String> {
-    let options: Vec<String> = plan
-        .options
-        .iter()
-        .map(|option| format!("{}={}", option.0, option.1))
+fn spec(
+    plan: &CheckpointPlan,
+    described: &Plugin,
+    given: &str,
+) -> std::result::Result<ArchSpec, String> {
+    let name = &plan.architecture;
+    let given = Named::parse(&format!("{name}:{given}")).map_err(|error| error.to_string())?;
+    let is_given = |option: &str| given.options.iter().any(|(name, _)| name == option);
+    let planned = plan.options.iter();
+    let planned = planned.map(|option| (option.0.as_str(), option.1.as_str()));
+    let options: Vec<String> = planned
+        .filter(|(option, _)| !is_given(option))
+        .chain(
+            given
+                .options
+                .iter()
+                .map(|(option, value)| (option.as_str(), value.as_str())),
+        )
+        .map(|(option, value)| format!("{option}={value}"))
         .collect();
-    let text = format!("{}:{}", plan.architecture, options.join(","));
+    let text = format!("{name}:{}", options.join(","));
     let catalogue = Catalogue {
         plugins: vec![described.clone()],
     };
@@ -279,7 +296,7 @@ pub fn values_of(place: &TensorPlace) -> u64 {
         .fold(1, |values, &size| values.saturating_mul(size))
 }
 
-/// Writes every parameter; says which tensors have values that are not finite.
+/// Writes every parameter, one in memory at a time; says which tensors have values that are not finite.
 fn fill(model: &mut LoadedModel, plan: &CheckpointPlan, tensors: &Tensors) -> Result<Vec<String>> {
     let mut odd = Vec::new();
     let mut places = by_parameter(plan);
@@ -300,19 +317,22 @@ fn fill(model: &mut LoadedModel, plan: &CheckpointPlan, tensors: &Tensors) -> Re
             let found = tensors
                 .get(&place.tensor)
                 .ok_or_else(|| LoadError::Words(format!("tensor `{}` is gone", place.tensor)))?;
-            let read = tensors.floats(&place.tensor, found)?;
+            let start = all.len();
+            tensors.read(&place.tensor, found, &mut all)?;
+            let read = &mut all[start..];
             if let Some(bad) = read.iter().position(|value| !value.is_finite()) {
                 odd.push(format!(
                     "tensor `{}`: value {bad} is not finite",
                     place.tensor
                 ));
             }
-            all.extend(read.into_iter().map(|value| value + place.add));
+            read.iter_mut().for_each(|value| *value += place.add);
+            tensors.forget(found);
         }
         if all.len() != length {
             return Err(LoadError::Words(format!(
-                "the plugin fills {} of the {length} values of parameter `{name}`; this is a bug in \
-                 the plugin",
+                "the plugin fills {} of the {length} values of parameter `{name}`; this is a bug in the plugin, \
+                 or an option was given that changes a shape",
                 all.len()
             )));
         }

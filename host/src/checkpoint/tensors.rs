@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::checkpoint::files::{FileError, bad, io, is_there, map, read_text, recognise};
@@ -197,20 +197,41 @@ impl Tensors {
     /// # Errors
     /// A type that is not floating point.
     pub fn floats(&self, name: &str, place: &Place) -> Result<Vec<f32>, FileError> {
+        let mut values = Vec::new();
+        self.read(name, place, &mut values)?;
+        Ok(values)
+    }
+
+    /// Appends a tensor's values as float32.
+    ///
+    /// # Errors
+    /// A type that is not floating point.
+    pub fn read(&self, name: &str, place: &Place, to: &mut Vec<f32>) -> Result<(), FileError> {
         let raw = self.raw(place);
-        Ok(match place.dtype {
-            Dtype::F32 => words(raw).map(f32::from_le_bytes).collect(),
-            Dtype::F64 => words(raw)
-                .map(|word| f64::from_le_bytes(word) as f32)
-                .collect(),
-            Dtype::F16 => words(raw)
-                .map(|word| f16::from_le_bytes(word).to_f32())
-                .collect(),
-            Dtype::BF16 => words(raw)
-                .map(|word| bf16::from_le_bytes(word).to_f32())
-                .collect(),
+        match place.dtype {
+            Dtype::F32 => to.extend(words(raw).map(f32::from_le_bytes)),
+            Dtype::F64 => to.extend(words(raw).map(|word| f64::from_le_bytes(word) as f32)),
+            Dtype::F16 => to.extend(words(raw).map(|word| f16::from_le_bytes(word).to_f32())),
+            Dtype::BF16 => to.extend(words(raw).map(|word| bf16::from_le_bytes(word).to_f32())),
             other => return Err(self.wrong_type(name, place, other, "F32, F64, F16 or BF16")),
-        })
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of a tensor's pages back; they are read from the file again if they are wanted. Otherwise
+    /// the mapped file counts as this process's memory beside the model that is made of it.
+    pub fn forget(&self, place: &Place) {
+        let map = &self.files[place.file].1;
+        // SAFETY: the map is of a file and never written to, so its pages hold nothing that would be lost.
+        let given_back = unsafe {
+            map.unchecked_advise_range(
+                UncheckedAdvice::DontNeed,
+                place.bytes.start,
+                place.bytes.len(),
+            )
+        };
+        // Only an offer to the system.
+        let _ = given_back;
     }
 
     /// A tensor's values as float64.

@@ -30,6 +30,8 @@ pub struct CheckpointJob {
     #[serde(with = "crate::path_text")]
     library: PathBuf,
     asked: Asked,
+    /// Options instead of the config's, as text.
+    options: String,
     threads: u32,
 }
 
@@ -224,6 +226,7 @@ pub fn ask_library(
         folder: args.folder.clone(),
         library,
         asked,
+        options: args.options.clone(),
         threads: args.threads.max(1),
     };
     let answer: Answer = launch::ask("checkpoint", &job, &Limits::of_time(LIMIT))
@@ -283,7 +286,7 @@ pub fn work(job: &CheckpointJob) -> Result<Answer, CommandError> {
 fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {
     let folder = Folder::open(&job.folder)?;
     let library = Library::open(&job.library)?;
-    let mut understood = Understood::ask(folder, &library)?;
+    let mut understood = Understood::ask(folder, &library, &job.options)?;
     let device = match &job.asked {
         Asked::Verify(device) => device.as_str(),
         _ => "cpu",

@@ -17,8 +17,6 @@ const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// What GPT-2 cuts text at before it merges (`openai/gpt-2`, encoder.py).
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// What Llama 3 cuts text at (`meta-llama/llama3`, tokenizer.py).
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// What Qwen 2 cuts text at (`QwenLM/Qwen`, tokenization_qwen.py).
@@ -217,12 +215,15 @@ fn split(pattern: &str) -> Value {
 
 fn byte_level(gguf: &Gguf, words: &Vocabulary, pre: &str) -> Result<Value, FileError> {
     // As llama.cpp has them by these names (llama-vocab.cpp).
-    let digits = json!({"type": "Digits", "individual_digits": true});
-    let cuts = match pre {
-        "gpt-2" => vec![split(GPT2)],
-        "smollm" | "starcoder" | "refact" | "command-r" => vec![digits, split(GPT2)],
-        "llama-bpe" => vec![split(LLAMA3)],
-        "qwen2" => vec![split(QWEN2)],
+    // The last has GPT-2's own expression inside (`openai/gpt-2`, encoder.py) unless another one cut before.
+    let (cut, by_gpt2) = match pre {
+        "gpt-2" => (None, true),
+        "smollm" | "starcoder" | "refact" | "command-r" => (
+            Some(json!({"type": "Digits", "individual_digits": true})),
+            true,
+        ),
+        "llama-bpe" => (Some(split(LLAMA3)), false),
+        "qwen2" => (Some(split(QWEN2)), false),
         other => {
             return Err(gguf.bad(format!(
                 "key `tokenizer.ggml.pre` is `{}`, a pre-tokenizer that is not known; known are gpt-2, smollm, \
@@ -231,8 +232,10 @@ fn byte_level(gguf: &Gguf, words: &Vocabulary, pre: &str) -> Result<Value, FileE
             )));
         }
     };
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-    let cuts: Vec<Value> = cuts.into_iter().chain([bytes.clone()]).collect();
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": by_gpt2,
+    });
+    let cuts: Vec<Value> = cut.into_iter().chain([bytes.clone()]).collect();
     let key = "tokenizer.ggml.merges";
     let mut merges = Vec::new();
     for (index, merge) in gguf.texts(key)?.into_iter().enumerate() {

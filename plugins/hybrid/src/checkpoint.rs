@@ -18,10 +18,7 @@ pub const FORMATS: &[Format] = &[Format {
 }];
 
 /// Rotary embedding where a config says nothing: of half a head.
-const ROTARY: Rotary = Rotary {
-    base: 10_000.0,
-    share: 0.5,
-};
+const ROTARY: Rotary = Rotary::plain(10_000.0, 0.5);
 
 fn read(config: &Config) -> Result<Plan> {
     config.expect_word("hidden_act", &["silu", "swish"])?;

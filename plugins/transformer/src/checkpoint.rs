@@ -2,6 +2,7 @@
 
 use longhaul_plugin_kit::Result;
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan, Rotary};
+use longhaul_plugin_kit::ops::rotary_scaling::{Scaling, Turns};
 
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[
@@ -18,10 +19,7 @@ pub const FORMATS: &[Format] = &[
 ];
 
 /// Rotary embedding where a config says nothing: of the whole head.
-const ROTARY: Rotary = Rotary {
-    base: 10_000.0,
-    share: 1.0,
-};
+const ROTARY: Rotary = Rotary::plain(10_000.0, 1.0);
 
 /// Sizes of an attention as a config states them.
 pub struct Sizes {
@@ -81,6 +79,9 @@ impl Sizes {
         ] {
             plan.option_of(&format!("{prefix}{option}"), key, value);
         }
+        for (option, value) in scaling_options(rotary.scaling) {
+            plan.option_of(&format!("{prefix}{option}"), "rope_scaling", value);
+        }
         plan.ignore("rotary_emb.inv_freq");
     }
 
@@ -106,6 +107,44 @@ impl Sizes {
                 &[d_model],
                 &format!("{ours}.out_proj.bias"),
             );
+        }
+    }
+}
+
+/// A scaling in options of the architecture.
+fn scaling_options(scaling: Scaling) -> Vec<(&'static str, String)> {
+    let ends = |turns: Turns| {
+        [
+            ("rope_original_length", turns.original_length.to_string()),
+            ("rope_beta_fast", turns.fast.to_string()),
+            ("rope_beta_slow", turns.slow.to_string()),
+        ]
+    };
+    let named = |kind: &str, factor: f64| {
+        vec![
+            ("rope_scaling", kind.to_owned()),
+            ("rope_factor", factor.to_string()),
+        ]
+    };
+    match scaling {
+        Scaling::None => Vec::new(),
+        Scaling::Linear { factor } => named("linear", factor),
+        Scaling::Llama3 { factor, turns } => {
+            let mut options = named("llama3", factor);
+            options.extend(ends(turns));
+            options
+        }
+        Scaling::Yarn {
+            factor,
+            turns,
+            truncate,
+            attention,
+        } => {
+            let mut options = named("yarn", factor);
+            options.extend(ends(turns));
+            options.push(("rope_truncate", truncate.to_string()));
+            options.push(("rope_attention_factor", attention.to_string()));
+            options
         }
     }
 }
