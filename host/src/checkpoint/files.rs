@@ -32,7 +32,9 @@ pub enum FileError {
     /// Only pickles are there.
     #[error(
         "{path} is a pickle, which can run code when it is read, so it is not opened; write the model \
-         as safetensors (in transformers: model.save_pretrained(folder)) and give that folder"
+         as safetensors and give that folder (in transformers: model.save_pretrained(folder); of a file of tensors \
+         that you trust: safetensors.torch.save_model or save_file of torch.load(file, weights_only=True), beside \
+         the same config.json)"
     )]
     Pickle {
         /// The file.

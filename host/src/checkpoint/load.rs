@@ -136,7 +136,7 @@ impl<'a> Understood<'a> {
     /// that does not fill the model.
     pub fn build(&mut self, device: Device) -> Result<LoadedModel> {
         self.check_tensors()?;
-        let sizes = self.plan.tensors.iter().map(values_of);
+        let sizes = self.plan.tensors.iter().map(TensorPlace::values);
         let parameters = sizes.fold(0u64, u64::saturating_add);
         memory::check(self.size(), Some(parameters), Purpose::Reading, None)
             .map_err(|error| LoadError::Words(with_keys(&error, &self.plan)))?;
@@ -160,7 +160,7 @@ impl<'a> Understood<'a> {
             Err(LoadError::Words(what + &keys))
         };
         for place in &plan.tensors {
-            let expected: Vec<usize> = place.shape.iter().map(|&size| size as usize).collect();
+            let expected = place.tensor_shape();
             match folder.tensors.get(&place.tensor) {
                 None => {
                     let known = folder.tensors.iter().map(|(name, _)| name);
@@ -288,14 +288,6 @@ pub fn by_parameter(plan: &CheckpointPlan) -> BTreeMap<&str, Vec<&TensorPlace>> 
     places
 }
 
-/// Number of values of a place.
-pub fn values_of(place: &TensorPlace) -> u64 {
-    place
-        .shape
-        .iter()
-        .fold(1, |values, &size| values.saturating_mul(size))
-}
-
 /// Writes every parameter, one in memory at a time; says which tensors have values that are not finite.
 fn fill(model: &mut LoadedModel, plan: &CheckpointPlan, tensors: &Tensors) -> Result<Vec<String>> {
     let mut odd = Vec::new();
@@ -318,7 +310,14 @@ fn fill(model: &mut LoadedModel, plan: &CheckpointPlan, tensors: &Tensors) -> Re
                 .get(&place.tensor)
                 .ok_or_else(|| LoadError::Words(format!("tensor `{}` is gone", place.tensor)))?;
             let start = all.len();
-            tensors.read(&place.tensor, found, &mut all)?;
+            let range = place.range();
+            if range.end > found.shape.iter().product() {
+                return Err(LoadError::Words(format!(
+                    "the plugin takes values {range:?} of tensor `{}`; this is a bug in the plugin",
+                    place.tensor
+                )));
+            }
+            tensors.read(&place.tensor, found, range, &mut all)?;
             let read = &mut all[start..];
             if let Some(bad) = read.iter().position(|value| !value.is_finite()) {
                 odd.push(format!(

@@ -198,16 +198,23 @@ impl Tensors {
     /// A type that is not floating point.
     pub fn floats(&self, name: &str, place: &Place) -> Result<Vec<f32>, FileError> {
         let mut values = Vec::new();
-        self.read(name, place, &mut values)?;
+        self.read(name, place, 0..place.shape.iter().product(), &mut values)?;
         Ok(values)
     }
 
-    /// Appends a tensor's values as float32.
+    /// Appends values of a tensor, which has as many, as float32.
     ///
     /// # Errors
     /// A type that is not floating point.
-    pub fn read(&self, name: &str, place: &Place, to: &mut Vec<f32>) -> Result<(), FileError> {
-        let raw = self.raw(place);
+    pub fn read(
+        &self,
+        name: &str,
+        place: &Place,
+        range: Range<usize>,
+        to: &mut Vec<f32>,
+    ) -> Result<(), FileError> {
+        let size = place.dtype.bitsize() / 8;
+        let raw = &self.raw(place)[range.start * size..range.end * size];
         match place.dtype {
             Dtype::F32 => to.extend(words(raw).map(f32::from_le_bytes)),
             Dtype::F64 => to.extend(words(raw).map(|word| f64::from_le_bytes(word) as f32)),

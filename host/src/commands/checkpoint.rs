@@ -18,6 +18,7 @@ use crate::exit::{CommandError, FAILED, OK, USAGE};
 use crate::find::did_you_mean;
 use crate::launch::{self, Limits};
 use crate::table::columns;
+use crate::text::{as_block, as_line, as_lines};
 
 /// Longest that a worker may take, in seconds of its own.
 const LIMIT: u64 = 3600;
@@ -49,8 +50,10 @@ pub enum Asked {
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
+    #[serde(deserialize_with = "as_line")]
     model_type: String,
     /// The architecture as `--arch` takes it.
+    #[serde(deserialize_with = "as_block")]
     pub architecture: String,
     /// V.
     pub vocab: u32,
@@ -63,12 +66,14 @@ pub struct Answer {
     files: usize,
     tensors: usize,
     parameters: u64,
+    #[serde(deserialize_with = "as_line")]
     state_growth: String,
     /// Bytes of state a row after 1024 tokens.
     state_bytes: u64,
     /// Hash of config and weights, where it was asked for.
     pub sha256: Option<String>,
     verified: Option<Verified>,
+    #[serde(deserialize_with = "as_lines")]
     warnings: Vec<String>,
 }
 

@@ -10,6 +10,8 @@ use crate::gguf::file::Gguf;
 
 /// Largest size that is read: far over any model's.
 const MOST_SIZE: u64 = 1 << 24;
+/// Most layers, as on the command line.
+const MOST_LAYERS: u64 = 1 << 10;
 /// Longest sequence in tokens.
 const MOST_LENGTH: u64 = 1 << 40;
 /// Longest text of a wrong value in a message, in bytes.
@@ -111,7 +113,7 @@ impl Llama {
                 .map_or(0, |tensor| tensor.shape[0]),
             d_model,
             hidden: size("llama.feed_forward_length")?,
-            layers: size("llama.block_count")?,
+            layers: gguf.size("llama.block_count", MOST_LAYERS)? as usize,
             heads,
             kv_heads: size_or("llama.attention.head_count_kv", heads)?,
             head_dim,

@@ -113,6 +113,10 @@ pub fn convert(job: &ConvertJob) -> Result<Converted, FileError> {
     if let Some(what) = fault.into_inner() {
         return Err(gguf.bad(what));
     }
+    // The crate makes it readable by its owner alone.
+    std::fs::metadata(job.folder.join("config.json"))
+        .and_then(|config| std::fs::set_permissions(&path, config.permissions()))
+        .map_err(io(&path))?;
     // Whole on the disk before the folder gets its name.
     File::open(&path)
         .and_then(|file| file.sync_all())

@@ -218,13 +218,7 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// If it is no such number.
     pub fn whole(&self, key: &str, most: u64) -> Result<Option<u64>, FileError> {
-        match self.metadata.get(key) {
-            None => Ok(None),
-            Some(Value::Whole(number)) if (0..=i128::from(most)).contains(number) => {
-                Ok(Some(*number as u64))
-            }
-            Some(_) => Err(self.wrong(key, format!("a whole number from 0 to {most}"))),
-        }
+        self.between(key, 0, most)
     }
 
     /// A size from 1 to `most` that has to be there.
@@ -232,9 +226,17 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// If it is absent or no such number.
     pub fn size(&self, key: &str, most: u64) -> Result<u64, FileError> {
-        self.whole(key, most)?
-            .filter(|&size| size > 0)
-            .ok_or_else(|| self.wrong(key, format!("a whole number from 1 to {most}")))
+        let size = self.between(key, 1, most)?;
+        size.ok_or_else(|| self.wrong(key, format!("a whole number from 1 to {most}")))
+    }
+
+    fn between(&self, key: &str, least: u64, most: u64) -> Result<Option<u64>, FileError> {
+        let range = i128::from(least)..=i128::from(most);
+        match self.metadata.get(key) {
+            None => Ok(None),
+            Some(Value::Whole(number)) if range.contains(number) => Ok(Some(*number as u64)),
+            Some(_) => Err(self.wrong(key, format!("a whole number from {least} to {most}"))),
+        }
     }
 
     /// A finite number; none where the key is absent.

@@ -14,3 +14,6 @@ pub mod convert;
 pub mod file;
 pub mod tensors;
 pub mod tokenizer;
+
+#[cfg(test)]
+mod tests;

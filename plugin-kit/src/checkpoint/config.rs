@@ -165,6 +165,17 @@ impl Config {
         })
     }
 
+    /// A number; none where it is absent or null.
+    ///
+    /// # Errors
+    /// If it is no number.
+    pub fn optional_number(&self, key: &str) -> Result<Option<f64>> {
+        match self.has(key) {
+            true => self.float_or(key, 0.0).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// A number above 0, or a default where it is absent.
     ///
     /// # Errors
@@ -185,6 +196,23 @@ impl Config {
             let word = self.get(key).and_then(Value::as_bool);
             word.ok_or_else(|| self.wrong(key, "true or false"))
         })
+    }
+
+    /// Refuses keys inside an object, which may be absent, that are not among these.
+    ///
+    /// # Errors
+    /// No object; another key in it, by its name.
+    pub fn expect_keys(&self, key: &str, known: &[&str]) -> Result<()> {
+        let Some(value) = self.find(key) else {
+            return Ok(());
+        };
+        self.expect(key, value.is_object(), "an object")?;
+        for inside in value.as_object().into_iter().flat_map(|map| map.keys()) {
+            let is_known = known.contains(&inside.as_str());
+            let known = format!("absent; keys of it that are read are {}", known.join(", "));
+            self.expect(&format!("{key}.{inside}"), is_known, &known)?;
+        }
+        Ok(())
     }
 
     /// A list of at least one of these words.

@@ -11,6 +11,7 @@ mod config;
 mod keys;
 mod plan;
 mod rotary;
+pub mod state_spaces;
 
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::author::Result;

@@ -3,7 +3,7 @@
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::checkpoint::{
-    BASE, CheckpointPlan, IGNORED, OPTION_KEY, TIED, TensorPlace,
+    BASE, CheckpointPlan, IGNORED, OPTION_KEY, PART, TIED, TensorPlace,
 };
 use serde_json::Value;
 
@@ -36,18 +36,38 @@ impl Plan {
                 max_length = config.size_to(key, MOST_LENGTH)? as u64;
             }
         }
+        let mut plan = Self::by_keys(architecture, config, "hidden_size", "num_hidden_layers")?;
+        plan.plan.max_length = max_length;
+        Ok(plan)
+    }
+
+    /// As [`Plan::new`] of a config that calls width and number of layers by these keys, and states no length.
+    ///
+    /// # Errors
+    /// If a size is absent or too large.
+    pub(super) fn by_keys(
+        architecture: &str,
+        config: &Config,
+        d_model: &str,
+        layers: &str,
+    ) -> Result<Self> {
         Ok(Self {
             plan: CheckpointPlan {
                 architecture: architecture.into(),
                 options: Vec::new().into(),
                 vocab: config.size_to("vocab_size", MOST_VOCAB)? as u32,
-                d_model: config.size("hidden_size")? as u32,
-                layers: config.size_to("num_hidden_layers", MOST_LAYERS)? as u32,
-                max_length,
+                d_model: config.size(d_model)? as u32,
+                layers: config.size_to(layers, MOST_LAYERS)? as u32,
+                max_length: 0,
                 tensors: Vec::new().into(),
                 extra: Vec::new().into(),
             },
         })
+    }
+
+    /// Rounds V up to a multiple.
+    pub(super) fn pad_vocab(&mut self, multiple: usize) {
+        self.plan.vocab = self.plan.vocab.next_multiple_of(multiple as u32);
     }
 
     pub(super) fn into_plan(self) -> CheckpointPlan {
@@ -90,6 +110,20 @@ impl Plan {
     /// A tensor that is a whole parameter.
     pub fn whole(&mut self, tensor: &str, shape: &[usize], parameter: &str) {
         self.place(tensor, shape, parameter, 0, 0.0);
+    }
+
+    /// Matrices `[rows, cols]` that stand below each other in one tensor, each a parameter.
+    pub fn unstacked(&mut self, tensor: &str, cols: usize, parameters: &[(String, usize)]) {
+        let all: usize = parameters.iter().map(|(_, rows)| rows).sum();
+        let mut start = 0;
+        for (parameter, rows) in parameters {
+            self.whole(tensor, &[*rows, cols], parameter);
+            let part = Tuple2(PART.into(), format!("{start} {all}").into());
+            if let Some(place) = self.plan.tensors.last_mut() {
+                place.extra.push(part);
+            }
+            start += rows;
+        }
     }
 
     /// A tensor that is a whole parameter once 1 is added: a norm's weight stored as `w - 1`.
@@ -143,13 +177,25 @@ impl Plan {
         head: &str,
         tied_by_default: bool,
     ) -> Result<()> {
+        let key = "tie_word_embeddings";
+        self.ends_by_key(config, (embedding, head), key, tied_by_default)
+    }
+
+    /// As [`Plan::ends`] of embedding and head, by this key.
+    pub(super) fn ends_by_key(
+        &mut self,
+        config: &Config,
+        (embedding, head): (&str, &str),
+        key: &str,
+        tied_by_default: bool,
+    ) -> Result<()> {
         let (vocab, d_model) = (self.vocab(), self.d_model());
         self.whole(embedding, &[vocab, d_model], "embedding.weight");
         if let Some((base, _)) = embedding.split_once('.') {
             self.say(BASE, &format!("{base}."));
         }
-        let tied = config.boolean_or("tie_word_embeddings", tied_by_default)?;
-        self.option_of("tied", "tie_word_embeddings", tied);
+        let tied = config.boolean_or(key, tied_by_default)?;
+        self.option_of("tied", key, tied);
         if tied {
             self.ignore(head);
             self.say(TIED, &format!("{head} {embedding}"));

@@ -3,6 +3,7 @@
 use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
+use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::rotary_scaling::{Angles, Scaling, Turns};
 use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
@@ -123,6 +124,13 @@ fn options() -> Vec<OptionSpec> {
             1 << 20,
             "rows of the learned table; 0 is 16 times the training length",
         ),
+        integer(
+            "conv",
+            0,
+            0,
+            64,
+            "taps of a short convolution over queries, keys and values; 0 is none",
+        ),
         boolean("bias", false, "biases in the projections"),
     ]
 }
@@ -169,6 +177,8 @@ struct Attention {
     /// Values of a head that are rotated, an even number.
     rotated: usize,
     bias: bool,
+    /// Taps of the convolution over queries, keys and values.
+    conv: usize,
     layers: usize,
 }
 
@@ -223,6 +233,7 @@ impl Attention {
             angles: angles(settings, positions)?,
             rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
             bias: settings.boolean("bias")?,
+            conv: settings.size("conv")?,
             layers: settings.layers(),
         })
     }
@@ -292,6 +303,11 @@ impl Mixer for Attention {
         } = self.spec;
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, self.bias);
+        // As in state-spaces' hybrids (mamba_ssm, modules/mha.py): with a bias, without an activation.
+        let qkv = match self.conv {
+            0 => qkv,
+            taps => graph.short_convolution("conv1d", qkv, taps, true, Activation::Identity),
+        };
         let mut q = qkv.columns(0, q_width);
         let mut k = qkv.columns(q_width, kv_width);
         let v = qkv.columns(q_width + kv_width, kv_width);
