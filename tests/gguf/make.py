@@ -94,7 +94,7 @@ def llama(out, name, vocabulary, seed, options, scaling):
     vocab, write, words = vocabulary
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(vocab_size=vocab, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-                                      num_key_value_heads=2, max_position_embeddings=64, **options)
+                                      num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, **options)
     model = transformers.LlamaForCausalLM(config)
     writer = gguf.GGUFWriter(out / f"{name}.gguf", "llama")
     writer.add_name(f"tiny {name}")

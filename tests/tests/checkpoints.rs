@@ -552,6 +552,31 @@ fn a_vocabulary_is_the_tokenizer_that_it_was_made_of() {
     }
 }
 
+/// Ids of odd texts by the libraries that trained the vocabularies, `tokenizers` and SentencePiece.
+#[test]
+fn a_vocabulary_out_of_a_gguf_file_gives_its_makers_ids() {
+    let made = workspace().join("tests/gguf");
+    for name in ["llama", "pieces"] {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let folder = out.path().join("model");
+        convert(&made.join(format!("{name}.gguf")), &folder, &[]).expect(0);
+        let tokenizer = longhaul_text::tokenizer_of(&folder).expect("a tokenizer");
+        let words = json_of(&made.join(format!("{name}.json")));
+        let texts = words["texts"].as_object().expect("texts");
+        assert!(texts.len() > 10);
+        for (text, ids) in texts {
+            let ids: Vec<u32> = serde_json::from_value(ids.clone()).expect("ids");
+            // SentencePiece's begin with the token that is put in front of every text.
+            let ids = if name == "pieces" {
+                &ids[1..]
+            } else {
+                &ids[..]
+            };
+            assert_eq!(tokenizer.encode(text), ids, "{name}: {text:?}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_of_a_gguf_file_that_is_refused() {
     let out = tempfile::tempdir().expect("a temporary folder");
