@@ -263,6 +263,13 @@ fn a_key_means_what_it_means_to_other_software() {
     copy.set("tie_word_embeddings", json!(true));
     copy.verified()
         .complains(&["`lm_head.weight`", "different values"]);
+    let copy = Copy::of("state-spaces-mamba");
+    copy.change("model.safetensors", |stored| {
+        stored.get_mut("lm_head.weight").expect("there").2[3] ^= 1;
+    });
+    let ran = checkpoint("inspect", copy.folder.path()).expect(0);
+    ran.complains(&["`lm_head.weight`", "different values"]);
+    assert!(!ran.stdout.contains("tied=true"), "{}", ran.stdout);
 
     // Absent is the class's own value; null is none.
     for name in ["bamba", "recurrent_gemma"] {

@@ -10,7 +10,6 @@ use longhaul_plugin_api::checkpoint::{
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::data::Device;
 use longhaul_plugin_api::error::ErrorKind;
-
 use longhaul_tasks::Named;
 
 use crate::architecture::{ArchSpec, ModelSize};

@@ -47,7 +47,10 @@ pub fn blocks(architecture: &str, config: &Config) -> Result<Blocks> {
     plan.option("norm", "rmsnorm");
     plan.option("norm_epsilon", 1e-5);
     let (embedding, head) = ("backbone.embedding.weight", "lm_head.weight");
-    plan.ends_by_key(config, (embedding, head), "tie_embeddings", true)?;
+    // The host unties by the first key where a file's head has values of its own.
+    let keys = ["tie_word_embeddings", "tie_embeddings"];
+    let key = keys.into_iter().find(|key| config.has(key));
+    plan.ends_by_key(config, (embedding, head), key.unwrap_or(keys[1]), true)?;
     let d_model = plan.d_model();
     plan.whole("backbone.norm_f.weight", &[d_model], "norm.weight");
     // Zero, absent and null are no MLP.
