@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longhaul_tasks::bounds;
+use serde::{Deserialize, Serialize};
 
 use crate::materials::MaterialArgs;
 use crate::number::{self, within};
@@ -565,7 +566,8 @@ Examples:
   longhaul checkpoint verify tests/checkpoints/llama
   longhaul checkpoint verify tests/checkpoints/mamba2 --device cuda:0
   longhaul checkpoint eval models/mamba-130m-hf --task induction \\
-      --lengths 256..65536 --samples 100")]
+      --lengths 256..65536 --samples 100
+  longhaul checkpoint convert model.gguf models/mine")]
 pub struct CheckpointArgs {
     /// What to do with it
     #[command(subcommand)]
@@ -582,6 +584,8 @@ pub enum CheckpointCommand {
     Verify(VerifyArgs),
     /// Evaluate a checkpoint on tasks, as `longhaul run` does its models
     Eval(CheckpointEvalArgs),
+    /// Make such a folder of a GGUF file (llama), with its tokenizer
+    Convert(ConvertArgs),
 }
 
 /// `longhaul checkpoint eval`.
@@ -597,6 +601,15 @@ pub struct CheckpointEvalArgs {
     /// Folder with config.json and safetensors files; several are compared
     #[arg(value_name = "DIR", required = true)]
     pub folders: Vec<PathBuf>,
+    /// Options of the architecture instead of those that the config says:
+    /// rope_scaling=yarn,rope_factor=2,rope_original_length=8192
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub options: String,
     /// Task with options; may be given several times
     #[arg(long = "task", value_name = "TASK", required = true)]
     pub tasks: Vec<String>,
@@ -652,6 +665,15 @@ pub struct FolderArgs {
     /// Folder with config.json and safetensors files
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
+    /// Options of the architecture instead of those that the config says:
+    /// rope_scaling=yarn,rope_factor=2,rope_original_length=8192
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub options: String,
     /// CPU threads
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(number::THREADS))]
     pub threads: u32,
@@ -669,6 +691,40 @@ pub struct VerifyArgs {
     /// Device: cpu, cuda:0
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
+}
+
+/// `longhaul checkpoint convert`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Writes config.json, model.safetensors, generation_config.json, tokenizer.json
+and tokenizer_config.json. Quantised values are decoded; they stay as coarse
+as they are in the GGUF.
+
+Examples:
+  longhaul checkpoint convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2
+  longhaul checkpoint convert llama-3.2-1b.Q8_0.gguf models/llama --dtype bf16
+  longhaul checkpoint inspect models/smollm2")]
+pub struct ConvertArgs {
+    /// The GGUF file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Folder to write, which must not be there
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Type of the values that are written
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "f32")]
+    pub dtype: StoredType,
+}
+
+/// Types of a checkpoint's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum StoredType {
+    /// 4 bytes
+    F32,
+    /// 2 bytes, with the range of f32
+    Bf16,
+    /// 2 bytes
+    F16,
 }
 
 /// `longhaul worker`.
@@ -690,6 +746,8 @@ pub enum WorkerJob {
     Bench,
     /// Look at a checkpoint
     Checkpoint,
+    /// Convert a GGUF file
+    Convert,
     /// A unit of a run
     Train,
 }

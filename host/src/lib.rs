@@ -13,6 +13,7 @@ pub mod cuda;
 pub mod device;
 pub mod exit;
 pub mod find;
+pub mod gguf;
 pub mod launch;
 pub mod libraries;
 pub mod logging;

@@ -104,7 +104,10 @@ pub fn check(
 }
 
 fn gibibytes(bytes: u64) -> String {
-    format!("{:.1} GiB of memory", bytes as f64 / f64::from(1 << 30))
+    match bytes < 1 << 30 {
+        true => format!("{:.1} MiB of memory", bytes as f64 / f64::from(1 << 20)),
+        false => format!("{:.1} GiB of memory", bytes as f64 / f64::from(1 << 30)),
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +140,8 @@ mod tests {
         );
         let message = check(SMALL, None, training, Some(1 << 16)).unwrap_err();
         assert!(
-            message.contains("64 sequences of 256 tokens") && message.contains("by the limit"),
+            message.contains("64 sequences of 256 tokens")
+                && message.contains("there are 0.1 MiB of memory by the limit"),
             "{message}"
         );
         let long = Purpose::Training {

@@ -94,6 +94,9 @@ fn work(job: WorkerJob) -> Result<u8, CommandError> {
         WorkerJob::Checkpoint => pipe::parse(&text)
             .and_then(|job| commands::checkpoint::work(&job))
             .map(pipe::answer),
+        WorkerJob::Convert => pipe::parse(&text)
+            .and_then(|job| commands::checkpoint_convert::work(&job))
+            .map(pipe::answer),
     });
     Ok(exit::OK)
 }

@@ -1,6 +1,8 @@
 //! How a library reads checkpoints of other software: from a `config.json` to an architecture, its
 //! options and a place for every tensor. Plain data; the host reads the files and moves the values.
 
+use std::ops::Range;
+
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RString, RVec, Tuple2};
 
@@ -29,6 +31,10 @@ pub const OPTION_KEY: &str = "option_key";
 /// Name of the pair in [`CheckpointPlan::extra`] that names a key of the config which the library honours,
 /// whether the config has it or not; one pair for each.
 pub const CONFIG_KEY: &str = "config_key";
+
+/// Name of the pair in [`TensorPlace::extra`] that says, as `start rows`, that the place takes a part of a tensor:
+/// its rows from `start` on, of `rows` in all. The place's shape is the part's.
+pub const PART: &str = "part";
 
 /// Name of the pair in [`CheckpointPlan::extra`] with a sentence that the user should read.
 pub const WARNING: &str = "warning";
@@ -119,4 +125,36 @@ pub struct TensorPlace {
     pub add: f32,
     /// Later additions.
     pub extra: Pairs,
+}
+
+impl TensorPlace {
+    /// First row of the tensor that the place takes, and the tensor's rows; none where it takes all of it.
+    fn part(&self) -> Option<(u64, u64)> {
+        let (start, rows) = values(&self.extra, PART).next()?.split_once(' ')?;
+        Some((start.parse().ok()?, rows.parse().ok()?))
+    }
+
+    /// The shape of the whole tensor.
+    pub fn tensor_shape(&self) -> Vec<usize> {
+        let mut shape: Vec<usize> = self.shape.iter().map(|&size| size as usize).collect();
+        if let (Some((_, rows)), Some(first)) = (self.part(), shape.first_mut()) {
+            *first = rows as usize;
+        }
+        shape
+    }
+
+    /// Number of values of the place.
+    pub fn values(&self) -> u64 {
+        let sizes = self.shape.iter();
+        sizes.fold(1, |values, &size| values.saturating_mul(size))
+    }
+
+    /// The values of its tensor that the place takes. A plugin may name rows that the tensor has not.
+    pub fn range(&self) -> Range<usize> {
+        let columns = self.shape.iter().skip(1);
+        let columns = columns.fold(1u64, |values, &size| values.saturating_mul(size));
+        let start = self.part().map_or(0, |(start, _)| start);
+        let first = start.saturating_mul(columns);
+        first as usize..first.saturating_add(self.values()) as usize
+    }
 }

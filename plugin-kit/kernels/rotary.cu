@@ -1,15 +1,17 @@
 // Rotary position embedding (RoPE, arXiv 2104.09864, eq. 34) in the half-split form: value n of a head
-// pairs with value n + dims / 2, and the pair turns by position * base^(-2n / dims). One thread an angle or a
-// value, no shared memory, no limits.
+// pairs with value n + dims / 2, and the pair turns by position * base^(-2n / dims), blended with the same over
+// `factor` where angles are scaled (rotary_scaling.rs). One thread an angle or a value, no shared memory, no limits.
 
 struct RotaryTableParams {
     float* table;            // [T, 2, dims / 2]: cosines, then sines
     const Control* control;  // null where every sequence starts at position 0
     double base;
+    double factor, original, from, to;  // the blend
+    double scale;                       // of cosines and sines
     u32 length, dims;
 };
 
-// In float64, so that angles are exact to float32 at a million tokens. `base` and `dims` come from the host and
+// In float64, so that angles are exact to float32 at a million tokens. The blend's numbers come from the host and
 // no frequencies do, because an operation keeps no memory on a device.
 KERNEL(256, rotary_table, RotaryTableParams) {
     const u32 half = p.dims / 2;
@@ -17,11 +19,14 @@ KERNEL(256, rotary_table, RotaryTableParams) {
     const u32 n = (u32)(index % half);
     if (t >= p.length) return;
     const u64 position = (p.control ? p.control->position : 0) + t;
-    const double angle = (double)position * pow(p.base, -2.0 * (double)n / (double)p.dims);
+    const double frequency = pow(p.base, -2.0 * (double)n / (double)p.dims);
+    const double x = p.original > 0.0 ? frequency * p.original / 6.283185307179586 : (double)n;
+    const double b = fmin(fmax((x - p.from) / (p.to - p.from), 0.0), 1.0);
+    const double angle = (double)position * (frequency * (b + (1.0 - b) / p.factor));
     double sine, cosine;
     sincos(angle, &sine, &cosine);
-    p.table[t * p.dims + n] = (float)cosine;
-    p.table[t * p.dims + half + n] = (float)sine;
+    p.table[t * p.dims + n] = (float)(p.scale * cosine);
+    p.table[t * p.dims + half + n] = (float)(p.scale * sine);
 }
 
 struct RotaryParams {

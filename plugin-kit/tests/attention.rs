@@ -4,6 +4,7 @@ mod heads;
 
 use heads::{Sizes, reference, sizes, spec, with_case};
 use longhaul_plugin_kit::ops::attention::PositionBias;
+use longhaul_plugin_kit::ops::rotary_scaling::{Angles, Scaling, Turns};
 use longhaul_plugin_kit::testing::Case;
 
 fn check(sizes: Sizes, window: Option<usize>, bias: PositionBias) {
@@ -142,6 +143,79 @@ fn rotary_turns_pairs_by_position() {
                         let (a, b) = (head[n], head[n + dims / 2]);
                         head[n] = a * angle.cos() - b * angle.sin();
                         head[n + dims / 2] = b * angle.cos() + a * angle.sin();
+                    }
+                }
+                y
+            },
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+/// Scaled frequencies as the papers write them: arXiv 2306.15595 eq. 4; arXiv 2309.00071 eq. 17 to 22 with the
+/// rounded ends of its authors' code; Llama 3.1's by wavelengths.
+#[test]
+fn rotary_angles_are_scaled() {
+    let (head_dim, base, factor, original) = (16, 500.0f64, 4.0, 24.0);
+    let plain = |n: usize| base.powf(-2.0 * n as f64 / head_dim as f64);
+    let turns = |fast: f64, slow: f64| Turns {
+        original_length: original,
+        fast,
+        slow,
+    };
+    let yarn = |n: usize| {
+        let end = |count: f64| {
+            head_dim as f64 * (original / (count * std::f64::consts::TAU)).ln() / (2.0 * base.ln())
+        };
+        let (low, high) = (end(3.0).floor().max(0.0), end(0.1).ceil().min(15.0));
+        let ramp = ((n as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        plain(n) / factor * ramp + plain(n) * (1.0 - ramp)
+    };
+    let llama3 = |n: usize| {
+        let wavelength = std::f64::consts::TAU / plain(n);
+        if wavelength < original / 2.0 {
+            plain(n)
+        } else if wavelength > original / 0.25 {
+            plain(n) / factor
+        } else {
+            let smooth = (original / wavelength - 0.25) / (2.0 - 0.25);
+            (1.0 - smooth) * plain(n) / factor + smooth * plain(n)
+        }
+    };
+    let attention = 0.1 * 4f64.ln() + 1.0;
+    let yarn_scaling = Scaling::Yarn {
+        factor,
+        turns: turns(3.0, 0.1),
+        truncate: true,
+        attention: Scaling::yarn_attention(factor),
+    };
+    let llama3_scaling = Scaling::Llama3 {
+        factor,
+        turns: turns(2.0, 0.25),
+    };
+    type Frequency<'a> = &'a dyn Fn(usize) -> f64;
+    let cases: [(Scaling, Frequency, f64); 3] = [
+        (Scaling::Linear { factor }, &|n| plain(n) / factor, 1.0),
+        (yarn_scaling, &yarn, attention),
+        (llama3_scaling, &llama3, 1.0),
+    ];
+    for (scaling, frequency, scale) in cases {
+        Case {
+            rows: 2,
+            length: 67,
+            inputs: &[2 * head_dim],
+            range: (-2.0, 2.0),
+            recurrent: true,
+            build: &|graph, inputs| graph.rotary(inputs[0], 2, head_dim, Angles { base, scaling }),
+            reference: &|inputs, _| {
+                let mut y = inputs[0].clone();
+                for (index, head) in y.chunks_mut(head_dim).enumerate() {
+                    let t = (index / 2 % 67) as f64;
+                    for n in 0..head_dim / 2 {
+                        let angle = t * frequency(n);
+                        let (a, b) = (scale * head[n], scale * head[n + head_dim / 2]);
+                        head[n] = a * angle.cos() - b * angle.sin();
+                        head[n + head_dim / 2] = b * angle.cos() + a * angle.sin();
                     }
                 }
                 y

@@ -30,7 +30,17 @@ MODELS = {
     "rwkv-deep": (tf.RwkvForCausalLM, tf.RwkvConfig, dict(COMMON, num_hidden_layers=7, attention_hidden_size=16, tie_word_embeddings=True, layer_norm_epsilon=1e-3)),
     # Queries and keys have no gradient, by their form.
     "mistral-window-1": (tf.MistralForCausalLM, tf.MistralConfig, dict(ATTENTION, sliding_window=1)),
+    "llama-linear": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, head_dim=16, rope_parameters=dict(rope_type="linear", rope_theta=500.0, factor=4.0))),
+    "llama-yarn": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, head_dim=16, rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16))),
+    "llama-yarn-mscale": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, head_dim=16, rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=3.0, original_max_position_embeddings=20, beta_fast=2.0, beta_slow=0.05, mscale=0.7, mscale_all_dim=1.2, truncate=False))),
+    "llama-llama3": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, head_dim=16, rope_parameters=dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16))),
+    "bamba-yarn": (tf.BambaForCausalLM, tf.BambaConfig, dict(ATTENTION, head_dim=32, attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=8, mamba_d_state=6, mamba_chunk_size=8, rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16))),
+    "llama-bf16": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION)),
+    "mamba-f16": (tf.MambaForCausalLM, tf.MambaConfig, dict(COMMON, state_size=5)),
 }
+
+# Types in which values are stored, where not float32. The expected ones are of the rounded values.
+STORED = {"llama-bf16": torch.bfloat16, "mamba-f16": torch.float16}
 
 
 def make(folder, name, seed):
@@ -41,7 +51,9 @@ def make(folder, name, seed):
         for parameter_name, parameter in model.named_parameters():
             # Away from the all-equal starts of norms, biases and mixes.
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    model.save_pretrained(folder)
+    model.to(STORED.get(name, torch.float32)).save_pretrained(folder)
+    # Read back, since rotary frequencies are not to be rounded with the weights.
+    model = model_class.from_pretrained(folder, dtype=torch.float32)
     # RWKV's weights are divided for inference in deeper layers; training mode leaves them as they are.
     model = model.double().train()
     tokens = torch.randint(0, VOCAB, (2, LENGTH))

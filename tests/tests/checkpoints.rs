@@ -29,7 +29,7 @@ fn checkpoint(command: &str, folder: &Path) -> Ran {
 #[test]
 fn every_family_agrees_with_what_other_software_computed() {
     let folders = folders();
-    assert!(folders.len() >= 12, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 23, "{} checkpoints", folders.len());
     for folder in folders {
         let ran = checkpoint("verify", &folder).expect(0);
         ran.prints(&[
@@ -173,8 +173,12 @@ fn damaged_and_foreign_files_are_refused() {
     copy.refused(&["`lama`", "did you mean `llama`"]);
 
     let copy = Copy::of("llama");
-    copy.configure("\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"");
-    copy.refused(&["rope_type", "yarn", "default"]);
+    copy.configure("\"rope_type\": \"default\"", "\"rope_type\": \"dynamic\"");
+    copy.refused(&[
+        "rope_type",
+        "dynamic",
+        "default or linear or yarn or llama3",
+    ]);
 
     let copy = Copy::of("llama");
     copy.configure("\"hidden_size\": 16", "\"hidden_size\": \"wide\"");
@@ -259,6 +263,13 @@ fn a_key_means_what_it_means_to_other_software() {
     copy.set("tie_word_embeddings", json!(true));
     copy.verified()
         .complains(&["`lm_head.weight`", "different values"]);
+    let copy = Copy::of("state-spaces-mamba");
+    copy.change("model.safetensors", |stored| {
+        stored.get_mut("lm_head.weight").expect("there").2[3] ^= 1;
+    });
+    let ran = checkpoint("inspect", copy.folder.path()).expect(0);
+    ran.complains(&["`lm_head.weight`", "different values"]);
+    assert!(!ran.stdout.contains("tied=true"), "{}", ran.stdout);
 
     // Absent is the class's own value; null is none.
     for name in ["bamba", "recurrent_gemma"] {
@@ -294,6 +305,17 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
     for (name, key, value) in [
         (
             "llama",
+            "rope_parameters",
+            json!({"type": "longrope", "factor": 4.0}),
+        ),
+        ("llama", "rope_parameters", json!({"type": "linear"})),
+        (
+            "llama",
+            "rope_parameters",
+            json!({"type": "linear", "factor": 0.5}),
+        ),
+        (
+            "recurrent_gemma",
             "rope_parameters",
             json!({"type": "linear", "factor": 4.0}),
         ),
@@ -332,10 +354,72 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
         ("mamba2", "rms_norm", json!(false)),
         ("mamba", "time_step_rank", json!(0)),
         ("rwkv", "intermediate_size", json!(41)),
+        (
+            "state-spaces-mamba2",
+            "ssm_cfg",
+            json!({"layer": "Mamba2", "headdim": 8, "d_state": 6, "rmsnorm": false}),
+        ),
+        ("state-spaces-mamba", "ssm_cfg", json!({"d_states": 8})),
+        ("state-spaces-mamba", "rms_norm", json!(false)),
+        ("state-spaces-mamba2attn", "attn_layer_idx", json!([3])),
+        (
+            "state-spaces-mamba2attn",
+            "attn_cfg",
+            json!({"causal": false, "num_heads": 4}),
+        ),
     ] {
         let copy = Copy::of(name);
         copy.set(key, value);
         copy.refused(&[&format!("`{key}")]);
+    }
+}
+
+#[test]
+fn options_of_the_user_win_over_the_config() {
+    let copy = Copy::of("llama-yarn");
+    copy.set(
+        "rope_parameters",
+        json!({"rope_type": "default", "rope_theta": 500.0}),
+    );
+    let folder = copy.folder.path().to_string_lossy().into_owned();
+    let with = |options: &str| longhaul(["checkpoint", "verify", &folder, "--options", options]);
+    with("").expect(1).prints(&["FAILED"]);
+    with("rope_scaling=yarn,rope_factor=4,rope_original_length=16")
+        .expect(0)
+        .prints(&["rope_scaling=yarn", "all within their limits"]);
+    for (options, parts) in [
+        ("rope_scaling=ntk", ["`rope_scaling`", "yarn"]),
+        ("rope_scaling=yarn", ["rope_original_length", "yarn"]),
+        ("rope_factor=2", ["rope_factor=2", "rope_scaling"]),
+        ("rope_scale=2", ["no option `rope_scale`", "rope_scaling"]),
+        ("kv_heads=1", ["qkv.weight", "changes a shape"]),
+    ] {
+        with(options).expect(2).complains(&parts);
+    }
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let out = out.path().join("run").to_string_lossy().into_owned();
+    let eval = [
+        "checkpoint",
+        "eval",
+        &folder,
+        "--out",
+        &out,
+        "--lengths",
+        "32",
+    ];
+    let rest = ["--samples", "2", "--task", "induction", "--options"];
+    let words = eval
+        .into_iter()
+        .chain(rest)
+        .chain(["rope_scaling=linear,rope_factor=2"]);
+    longhaul(words).expect(0);
+    let records = longhaul_tests::host::rows(&Path::new(&out).join("results.csv"));
+    assert!(!records.is_empty());
+    for row in records {
+        assert!(
+            row["options"].ends_with("rope_scaling=linear,rope_factor=2"),
+            "{row:?}"
+        );
     }
 }
 
@@ -394,6 +478,132 @@ fn shards_are_one_checkpoint() {
     checkpoint("verify", copy.folder.path())
         .expect(0)
         .prints(&["2 file(s)"]);
+}
+
+/// Converts a file of `tests/gguf` into a folder that is not there yet.
+fn convert(file: &Path, folder: &Path, more: &[&str]) -> Ran {
+    let (file, folder) = (file.to_string_lossy(), folder.to_string_lossy());
+    let words = ["checkpoint", "convert", &file, &folder];
+    longhaul(words.into_iter().chain(more.iter().copied()))
+}
+
+fn json_of(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).expect("readable");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn a_gguf_file_becomes_the_model_that_it_was_made_of() {
+    let made = workspace().join("tests/gguf");
+    for (name, tokenizer) in [
+        ("llama", "300 tokens, byte-level BPE, pre-tokenizer smollm"),
+        ("pieces", "400 tokens, SentencePiece BPE"),
+    ] {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let folder = out.path().join("model");
+        let file = made.join(format!("{name}.gguf"));
+        convert(&file, &folder, &[]).expect(0).prints(&[
+            &format!("tiny {name}"),
+            "Q8_0",
+            "BF16",
+            tokenizer,
+        ]);
+        let expected = made.join(format!("{name}.safetensors"));
+        std::fs::copy(expected, folder.join("expected.safetensors")).expect("copied");
+        checkpoint("verify", &folder).expect(0);
+        let again = convert(&file, &folder, &[]).expect(2);
+        again.complains(&["already there"]);
+        for dtype in ["bf16", "f16"] {
+            let other = out.path().join(dtype);
+            convert(&file, &other, &["--dtype", dtype]).expect(0);
+            checkpoint("inspect", &other).expect(0);
+            let size = |folder: &Path| {
+                std::fs::metadata(folder.join("model.safetensors"))
+                    .expect("there")
+                    .len()
+            };
+            assert!(size(&other) < size(&folder) * 2 / 3);
+        }
+    }
+}
+
+#[test]
+fn a_vocabulary_is_the_tokenizer_that_it_was_made_of() {
+    let made = workspace().join("tests/gguf");
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let folder = out.path().join("model");
+    convert(&made.join("llama.gguf"), &folder, &[]).expect(0);
+    let (own, theirs) = (
+        json_of(&folder.join("tokenizer.json")),
+        json_of(&made.join("llama.json"))["tokenizer"].take(),
+    );
+    for part in ["vocab", "merges", "type", "byte_fallback", "ignore_merges"] {
+        assert_eq!(own["model"][part], theirs["model"][part], "{part}");
+    }
+    for part in [
+        "pre_tokenizer",
+        "normalizer",
+        "added_tokens",
+        "post_processor",
+    ] {
+        assert_eq!(own[part], theirs[part], "{part}");
+    }
+    let config = json_of(&folder.join("tokenizer_config.json"));
+    let expected = [
+        ("bos_token", "<|im_start|>"),
+        ("eos_token", "<|im_end|>"),
+        ("chat_template", "{{ messages }}"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(config[key], value, "{key}");
+    }
+}
+
+/// Ids of odd texts by the libraries that trained the vocabularies, `tokenizers` and SentencePiece.
+#[test]
+fn a_vocabulary_out_of_a_gguf_file_gives_its_makers_ids() {
+    let made = workspace().join("tests/gguf");
+    for name in ["llama", "pieces"] {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let folder = out.path().join("model");
+        convert(&made.join(format!("{name}.gguf")), &folder, &[]).expect(0);
+        let tokenizer = longhaul_text::tokenizer_of(&folder).expect("a tokenizer");
+        let words = json_of(&made.join(format!("{name}.json")));
+        let texts = words["texts"].as_object().expect("texts");
+        assert!(texts.len() > 10);
+        for (text, ids) in texts {
+            let ids: Vec<u32> = serde_json::from_value(ids.clone()).expect("ids");
+            // SentencePiece's begin with the token that is put in front of every text.
+            let ids = if name == "pieces" {
+                &ids[1..]
+            } else {
+                &ids[..]
+            };
+            assert_eq!(tokenizer.encode(text), ids, "{name}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_gguf_file_that_is_refused() {
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let whole = std::fs::read(workspace().join("tests/gguf/llama.gguf")).expect("readable");
+    let cut = out.path().join("cut.gguf");
+    std::fs::write(&cut, &whole[..whole.len() - 100]).expect("writable");
+    let folder = out.path().join("model");
+    convert(&cut, &folder, &[])
+        .expect(2)
+        .complains(&["cut.gguf: tensor `", "cut short"]);
+    let page = out.path().join("page.gguf");
+    std::fs::write(&page, "<!DOCTYPE html>").expect("writable");
+    convert(&page, &folder, &[])
+        .expect(2)
+        .complains(&["web page"]);
+    convert(&out.path().join("none.gguf"), &folder, &[])
+        .expect(2)
+        .complains(&["none.gguf"]);
+    let left = std::fs::read_dir(out.path()).expect("readable").count();
+    assert_eq!(left, 2, "only the two files");
 }
 
 #[test]

@@ -41,7 +41,10 @@ impl Config {
                     format!("`model_type` in it is no word, {nothing}"),
                 ));
             }
-            None => return Err(bad(&path, format!("no `model_type` in it, {nothing}"))),
+            None => match state_spaces(&keys) {
+                Some(kind) => kind.to_owned(),
+                None => return Err(bad(&path, format!("no `model_type` in it, {nothing}"))),
+            },
         };
         Ok(Self {
             text,
@@ -56,4 +59,20 @@ impl Config {
         keys.insert(key.to_owned(), value);
         Value::Object(keys).to_string()
     }
+}
+
+/// What stands in the place of a `model_type` in configs of state-spaces' own software (`mamba_ssm`), which have none:
+/// the kinds that it published, by their layers.
+fn state_spaces(keys: &Map<String, Value>) -> Option<&'static str> {
+    let layers = keys.get("n_layer")?.as_u64()?;
+    keys.get("d_model")?;
+    let attended = keys.get("attn_layer_idx").and_then(Value::as_array);
+    let attended = attended.map_or(0, |list| list.len() as u64);
+    let ssm = keys.get("ssm_cfg").and_then(|ssm| ssm.get("layer"));
+    Some(match (attended, ssm.and_then(Value::as_str)) {
+        (0, Some("Mamba2")) => "mamba_ssm-mamba2",
+        (0, _) => "mamba_ssm-mamba",
+        (count, _) if count == layers => "mamba_ssm-transformer",
+        _ => "mamba_ssm-hybrid",
+    })
 }

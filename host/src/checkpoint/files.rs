@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::config::Config;
@@ -31,7 +32,9 @@ pub enum FileError {
     /// Only pickles are there.
     #[error(
         "{path} is a pickle, which can run code when it is read, so it is not opened; write the model \
-         as safetensors (in transformers: model.save_pretrained(folder)) and give that folder"
+         as safetensors and give that folder (in transformers: model.save_pretrained(folder); of a file of tensors \
+         that you trust: safetensors.torch.save_model or save_file of torch.load(file, weights_only=True), beside \
+         the same config.json)"
     )]
     Pickle {
         /// The file.
@@ -90,13 +93,13 @@ impl Folder {
 }
 
 /// The system's reason with the file's name.
-pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> FileError {
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> FileError {
     let path = path.display().to_string();
     move |source| FileError::Io { path, source }
 }
 
 /// What is wrong with a file.
-pub(super) fn bad(path: &Path, what: impl std::fmt::Display) -> FileError {
+pub(crate) fn bad(path: &Path, what: impl std::fmt::Display) -> FileError {
     FileError::Bad {
         path: path.display().to_string(),
         what: what.to_string(),
@@ -104,7 +107,7 @@ pub(super) fn bad(path: &Path, what: impl std::fmt::Display) -> FileError {
 }
 
 /// Whether anything has this name, also a link to what is gone.
-pub(super) fn is_there(path: &Path) -> bool {
+pub(crate) fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
@@ -112,7 +115,7 @@ pub(super) fn is_there(path: &Path) -> bool {
 ///
 /// # Errors
 /// The system's; what is no regular file.
-pub(super) fn open_regular(path: &Path) -> Result<File, FileError> {
+pub(crate) fn open_regular(path: &Path) -> Result<File, FileError> {
     let file = OpenOptions::new()
         .read(true)
         // A pipe is put in a file's place without waiting for its writer.
@@ -126,11 +129,22 @@ pub(super) fn open_regular(path: &Path) -> Result<File, FileError> {
     }
 }
 
+/// Maps a regular file into memory.
+///
+/// # Errors
+/// The system's; what is no regular file.
+pub(crate) fn map(path: &Path) -> Result<Mmap, FileError> {
+    let file = open_regular(path)?;
+    // SAFETY: the map is only read, and every access is within its length. A file that another
+    // program cuts short meanwhile ends this process by SIGBUS; it runs in a worker.
+    unsafe { Mmap::map(&file) }.map_err(io(path))
+}
+
 /// Reads a text whole.
 ///
 /// # Errors
 /// No regular file, too large a one, or no UTF-8.
-pub(super) fn read_text(path: &Path) -> Result<String, FileError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
     let file = open_regular(path)?;
     let mut bytes = Vec::new();
     let mut bounded = file.take(MOST_TEXT + 1);
@@ -148,7 +162,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, FileError> {
 }
 
 /// What a file is that is neither JSON nor safetensors, by its first bytes, with what to do.
-pub(super) fn recognise(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn recognise(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(START)];
     let text = start.trim_ascii_start();
     let begins =
@@ -164,7 +178,9 @@ pub(super) fn recognise(bytes: &[u8]) -> Option<&'static str> {
         _ if begins(b"<!doctype") || begins(b"<html") || begins(b"<?xml") => {
             "it is a web page, not the file itself; the download was answered with a page"
         }
-        _ if begins(b"GGUF") => "it is a GGUF file; give the folder of the model's safetensors",
+        _ if begins(b"GGUF") => {
+            "it is a GGUF file; make a folder of it with `longhaul checkpoint convert`"
+        }
         [b'P', b'K', 3, 4, ..] => {
             "it is a zip archive, most likely of PyTorch; write the model as safetensors"
         }

@@ -10,6 +10,7 @@ use longhaul_plugin_api::checkpoint::{
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::data::Device;
 use longhaul_plugin_api::error::ErrorKind;
+use longhaul_tasks::Named;
 
 use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::{Catalogue, Plugin, describe_here};
@@ -88,11 +89,12 @@ pub struct Understood<'a> {
 }
 
 impl<'a> Understood<'a> {
-    /// Asks a library what a checkpoint is.
+    /// Asks a library what a checkpoint is. `options` are the user's, instead of those of the config:
+    /// `option=value,option=value`.
     ///
     /// # Errors
     /// A library that does not know; a config or options it refuses.
-    pub fn ask(mut folder: Folder, library: &'a Library) -> Result<Self> {
+    pub fn ask(mut folder: Folder, library: &'a Library, options: &str) -> Result<Self> {
         let kind = folder.config.model_type.clone();
         let mut plan = library.plan(&kind, &folder.config.text)?;
         let mut warnings = folder.tensors.warnings.clone();
@@ -105,7 +107,7 @@ impl<'a> Understood<'a> {
             ));
             plan = library.plan(&kind, &folder.config.with(TIE, false.into()))?;
         }
-        let spec = spec(&plan, &library.described)
+        let spec = spec(&plan, &library.described, options)
             .map_err(|error| LoadError::Words(with_keys(&error, &plan)))?;
         Ok(Self {
             folder,
@@ -133,7 +135,7 @@ impl<'a> Understood<'a> {
     /// that does not fill the model.
     pub fn build(&mut self, device: Device) -> Result<LoadedModel> {
         self.check_tensors()?;
-        let sizes = self.plan.tensors.iter().map(values_of);
+        let sizes = self.plan.tensors.iter().map(TensorPlace::values);
         let parameters = sizes.fold(0u64, u64::saturating_add);
         memory::check(self.size(), Some(parameters), Purpose::Reading, None)
             .map_err(|error| LoadError::Words(with_keys(&error, &self.plan)))?;
@@ -157,7 +159,7 @@ impl<'a> Understood<'a> {
             Err(LoadError::Words(what + &keys))
         };
         for place in &plan.tensors {
-            let expected: Vec<usize> = place.shape.iter().map(|&size| size as usize).collect();
+            let expected = place.tensor_shape();
             match folder.tensors.get(&place.tensor) {
                 None => {
                     let known = folder.tensors.iter().map(|(name, _)| name);
@@ -199,13 +201,27 @@ impl<'a> Understood<'a> {
 }
 
 /// The architecture of a plan with its checked options.
-fn spec(plan: &CheckpointPlan, described: &Plugin) -> std::result::Result<ArchSpec, String> {
-    let options: Vec<String> = plan
-        .options
-        .iter()
-        .map(|option| format!("{}={}", option.0, option.1))
+fn spec(
+    plan: &CheckpointPlan,
+    described: &Plugin,
+    given: &str,
+) -> std::result::Result<ArchSpec, String> {
+    let name = &plan.architecture;
+    let given = Named::parse(&format!("{name}:{given}")).map_err(|error| error.to_string())?;
+    let is_given = |option: &str| given.options.iter().any(|(name, _)| name == option);
+    let planned = plan.options.iter();
+    let planned = planned.map(|option| (option.0.as_str(), option.1.as_str()));
+    let options: Vec<String> = planned
+        .filter(|(option, _)| !is_given(option))
+        .chain(
+            given
+                .options
+                .iter()
+                .map(|(option, value)| (option.as_str(), value.as_str())),
+        )
+        .map(|(option, value)| format!("{option}={value}"))
         .collect();
-    let text = format!("{}:{}", plan.architecture, options.join(","));
+    let text = format!("{name}:{}", options.join(","));
     let catalogue = Catalogue {
         plugins: vec![described.clone()],
     };
@@ -271,15 +287,7 @@ pub fn by_parameter(plan: &CheckpointPlan) -> BTreeMap<&str, Vec<&TensorPlace>> 
     places
 }
 
-/// Number of values of a place.
-pub fn values_of(place: &TensorPlace) -> u64 {
-    place
-        .shape
-        .iter()
-        .fold(1, |values, &size| values.saturating_mul(size))
-}
-
-/// Writes every parameter; says which tensors have values that are not finite.
+/// Writes every parameter, one in memory at a time; says which tensors have values that are not finite.
 fn fill(model: &mut LoadedModel, plan: &CheckpointPlan, tensors: &Tensors) -> Result<Vec<String>> {
     let mut odd = Vec::new();
     let mut places = by_parameter(plan);
@@ -300,19 +308,29 @@ fn fill(model: &mut LoadedModel, plan: &CheckpointPlan, tensors: &Tensors) -> Re
             let found = tensors
                 .get(&place.tensor)
                 .ok_or_else(|| LoadError::Words(format!("tensor `{}` is gone", place.tensor)))?;
-            let read = tensors.floats(&place.tensor, found)?;
+            let start = all.len();
+            let range = place.range();
+            if range.end > found.shape.iter().product() {
+                return Err(LoadError::Words(format!(
+                    "the plugin takes values {range:?} of tensor `{}`; this is a bug in the plugin",
+                    place.tensor
+                )));
+            }
+            tensors.read(&place.tensor, found, range, &mut all)?;
+            let read = &mut all[start..];
             if let Some(bad) = read.iter().position(|value| !value.is_finite()) {
                 odd.push(format!(
                     "tensor `{}`: value {bad} is not finite",
                     place.tensor
                 ));
             }
-            all.extend(read.into_iter().map(|value| value + place.add));
+            read.iter_mut().for_each(|value| *value += place.add);
+            tensors.forget(found);
         }
         if all.len() != length {
             return Err(LoadError::Words(format!(
-                "the plugin fills {} of the {length} values of parameter `{name}`; this is a bug in \
-                 the plugin",
+                "the plugin fills {} of the {length} values of parameter `{name}`; this is a bug in the plugin, \
+                 or an option was given that changes a shape",
                 all.len()
             )));
         }

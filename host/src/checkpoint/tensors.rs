@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::checkpoint::files::{FileError, bad, io, is_there, open_regular, read_text, recognise};
+use crate::checkpoint::files::{FileError, bad, io, is_there, map, read_text, recognise};
 
 /// Name of the file with all weights.
 const SINGLE: &str = "model.safetensors";
@@ -109,10 +109,7 @@ impl Tensors {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), FileError> {
-        let file = open_regular(&path)?;
-        // SAFETY: the map is only read, and every access is within its length. A file that another
-        // program cuts short meanwhile ends this process by SIGBUS; it runs in a worker.
-        let map = unsafe { Mmap::map(&file) }.map_err(io(&path))?;
+        let map = map(&path)?;
         if let Some(kind) = recognise(&map) {
             return Err(bad(&path, kind));
         }
@@ -200,20 +197,48 @@ impl Tensors {
     /// # Errors
     /// A type that is not floating point.
     pub fn floats(&self, name: &str, place: &Place) -> Result<Vec<f32>, FileError> {
-        let raw = self.raw(place);
-        Ok(match place.dtype {
-            Dtype::F32 => words(raw).map(f32::from_le_bytes).collect(),
-            Dtype::F64 => words(raw)
-                .map(|word| f64::from_le_bytes(word) as f32)
-                .collect(),
-            Dtype::F16 => words(raw)
-                .map(|word| f16::from_le_bytes(word).to_f32())
-                .collect(),
-            Dtype::BF16 => words(raw)
-                .map(|word| bf16::from_le_bytes(word).to_f32())
-                .collect(),
+        let mut values = Vec::new();
+        self.read(name, place, 0..place.shape.iter().product(), &mut values)?;
+        Ok(values)
+    }
+
+    /// Appends values of a tensor, which has as many, as float32.
+    ///
+    /// # Errors
+    /// A type that is not floating point.
+    pub fn read(
+        &self,
+        name: &str,
+        place: &Place,
+        range: Range<usize>,
+        to: &mut Vec<f32>,
+    ) -> Result<(), FileError> {
+        let size = place.dtype.bitsize() / 8;
+        let raw = &self.raw(place)[range.start * size..range.end * size];
+        match place.dtype {
+            Dtype::F32 => to.extend(words(raw).map(f32::from_le_bytes)),
+            Dtype::F64 => to.extend(words(raw).map(|word| f64::from_le_bytes(word) as f32)),
+            Dtype::F16 => to.extend(words(raw).map(|word| f16::from_le_bytes(word).to_f32())),
+            Dtype::BF16 => to.extend(words(raw).map(|word| bf16::from_le_bytes(word).to_f32())),
             other => return Err(self.wrong_type(name, place, other, "F32, F64, F16 or BF16")),
-        })
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of a tensor's pages back; they are read from the file again if they are wanted. Otherwise
+    /// the mapped file counts as this process's memory beside the model that is made of it.
+    pub fn forget(&self, place: &Place) {
+        let map = &self.files[place.file].1;
+        // SAFETY: the map is of a file and never written to, so its pages hold nothing that would be lost.
+        let given_back = unsafe {
+            map.unchecked_advise_range(
+                UncheckedAdvice::DontNeed,
+                place.bytes.start,
+                place.bytes.len(),
+            )
+        };
+        // Only an offer to the system.
+        let _ = given_back;
     }
 
     /// A tensor's values as float64.

@@ -2,13 +2,14 @@
 //! gradients of `expected.safetensors`. Non-finite values are counted before anything is compared.
 
 use longhaul_conformance::tolerance::{VERIFY_GRADIENT, VERIFY_LOGITS, VERIFY_LOSS, VERIFY_ZERO};
-use longhaul_plugin_api::checkpoint::CheckpointPlan;
+use longhaul_plugin_api::checkpoint::{CheckpointPlan, TensorPlace};
 use longhaul_plugin_api::client::LoadedModel;
 use longhaul_plugin_api::data::{Batch, Logits};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::load::{LoadError, Result, is_ignored, values_of};
+use crate::checkpoint::load::{LoadError, Result, is_ignored};
 use crate::checkpoint::tensors::Tensors;
+use crate::text::{as_line, as_lines};
 
 /// What a comparison of a gradient is called.
 pub const GRADIENT_OF: &str = "gradient of";
@@ -20,12 +21,14 @@ const GRADIENT: &str = "grad.";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// What was compared.
+    #[serde(deserialize_with = "as_line")]
     pub what: String,
     /// The error, or nothing where values were not finite.
     pub error: Option<f64>,
     /// The limit.
     pub limit: f64,
     /// Where the error is, or what is wrong.
+    #[serde(deserialize_with = "as_line")]
     pub place: String,
 }
 
@@ -42,6 +45,7 @@ pub struct Verified {
     /// Logits of one feed, of uneven chunks and of single steps; loss; gradients, the worst first.
     pub rows: Vec<Row>,
     /// Tensors of the checkpoint whose gradients the other software did not state.
+    #[serde(deserialize_with = "as_lines")]
     pub without_gradient: Vec<String>,
 }
 
@@ -130,10 +134,12 @@ pub fn verify(
     rows.extend(compare_gradients(model, plan, expected)?);
     let tensors = plan.tensors.iter().map(|place| place.tensor.as_str());
     let stated = |tensor: &&str| expected.get(&format!("{GRADIENT}{tensor}")).is_some();
-    let without_gradient = tensors
+    let mut without_gradient: Vec<String> = tensors
         .filter(|tensor| !stated(tensor))
         .map(str::to_owned)
         .collect();
+    // A tensor in parts has several places, one after the other.
+    without_gradient.dedup();
     Ok(Verified {
         rows,
         without_gradient,
@@ -212,6 +218,17 @@ fn compare_logits(what: &str, got: &[f32], known: &Expected, vocab: usize) -> Ro
     }
 }
 
+/// The gradient of what a place takes of its tensor.
+fn gradient_of(model: &LoadedModel, place: &TensorPlace) -> Result<Vec<f32>> {
+    let index = model
+        .parameters()
+        .iter()
+        .position(|parameter| parameter.name == place.parameter)
+        .ok_or_else(|| LoadError::Words(format!("no parameter `{}`", place.parameter)))?;
+    let gradient = model.read_gradient(index)?;
+    Ok(gradient[place.offset as usize..][..place.values() as usize].to_vec())
+}
+
 /// A row a gradient in `expected`, the worst first.
 fn compare_gradients(
     model: &LoadedModel,
@@ -223,40 +240,35 @@ fn compare_gradients(
         let Some(tensor) = name.strip_prefix(GRADIENT) else {
             continue;
         };
-        let place = plan
-            .tensors
-            .iter()
-            .find(|place| place.tensor == tensor)
-            .ok_or_else(|| {
-                LoadError::Words(format!(
-                    "expected.safetensors has `{name}`, and `{tensor}` {}",
-                    if is_ignored(plan, tensor) {
-                        "is no parameter of its own by this config: it is tied to another or computed"
-                    } else {
-                        "is no tensor of a checkpoint of this config"
-                    }
-                ))
-            })?;
+        let mut places = plan.tensors.iter().filter(|place| place.tensor == tensor);
+        let mut place = places.next().ok_or_else(|| {
+            LoadError::Words(format!(
+                "expected.safetensors has `{name}`, and `{tensor}` {}",
+                if is_ignored(plan, tensor) {
+                    "is no parameter of its own by this config: it is tied to another or computed"
+                } else {
+                    "is no tensor of a checkpoint of this config"
+                }
+            ))
+        })?;
         let exact = expected.doubles(name, found)?;
-        let index = model
-            .parameters()
-            .iter()
-            .position(|parameter| parameter.name == place.parameter)
-            .ok_or_else(|| LoadError::Words(format!("no parameter `{}`", place.parameter)))?;
-        let gradient = model.read_gradient(index)?;
-        let start = place.offset as usize;
-        if exact.len() as u64 != values_of(place) {
+        let whole: usize = place.tensor_shape().iter().product();
+        if exact.len() != whole {
             return Err(LoadError::Words(format!(
-                "`{name}` has {} values; expected {}",
-                exact.len(),
-                values_of(place)
+                "`{name}` has {} values; expected {whole}",
+                exact.len()
             )));
         }
-        pairs.push((
-            tensor.to_owned(),
-            gradient[start..][..exact.len()].to_vec(),
-            exact,
-        ));
+        let mut gradient = vec![f32::NAN; whole];
+        loop {
+            let part = gradient_of(model, place)?;
+            gradient[place.range()].copy_from_slice(&part);
+            match places.next() {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        pairs.push((tensor.to_owned(), gradient, exact));
     }
     let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
     let total = norm(

@@ -18,6 +18,7 @@ use crate::exit::{CommandError, FAILED, OK, USAGE};
 use crate::find::did_you_mean;
 use crate::launch::{self, Limits};
 use crate::table::columns;
+use crate::text::{as_block, as_line, as_lines};
 
 /// Longest that a worker may take, in seconds of its own.
 const LIMIT: u64 = 3600;
@@ -30,6 +31,8 @@ pub struct CheckpointJob {
     #[serde(with = "crate::path_text")]
     library: PathBuf,
     asked: Asked,
+    /// Options instead of the config's, as text.
+    options: String,
     threads: u32,
 }
 
@@ -47,8 +50,10 @@ pub enum Asked {
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
+    #[serde(deserialize_with = "as_line")]
     model_type: String,
     /// The architecture as `--arch` takes it.
+    #[serde(deserialize_with = "as_block")]
     pub architecture: String,
     /// V.
     pub vocab: u32,
@@ -61,12 +66,14 @@ pub struct Answer {
     files: usize,
     tensors: usize,
     parameters: u64,
+    #[serde(deserialize_with = "as_line")]
     state_growth: String,
     /// Bytes of state a row after 1024 tokens.
     state_bytes: u64,
     /// Hash of config and weights, where it was asked for.
     pub sha256: Option<String>,
     verified: Option<Verified>,
+    #[serde(deserialize_with = "as_lines")]
     warnings: Vec<String>,
 }
 
@@ -79,6 +86,7 @@ pub fn run(args: &CheckpointArgs) -> Result<u8, CommandError> {
         CheckpointCommand::Inspect(args) => inspect(args),
         CheckpointCommand::Verify(args) => verify_folder(args),
         CheckpointCommand::Eval(args) => crate::commands::checkpoint_eval::run(args),
+        CheckpointCommand::Convert(args) => crate::commands::checkpoint_convert::run(args),
     }
 }
 
@@ -223,6 +231,7 @@ pub fn ask_library(
         folder: args.folder.clone(),
         library,
         asked,
+        options: args.options.clone(),
         threads: args.threads.max(1),
     };
     let answer: Answer = launch::ask("checkpoint", &job, &Limits::of_time(LIMIT))
@@ -282,7 +291,7 @@ pub fn work(job: &CheckpointJob) -> Result<Answer, CommandError> {
 fn look(job: &CheckpointJob) -> Result<Answer, LoadError> {
     let folder = Folder::open(&job.folder)?;
     let library = Library::open(&job.library)?;
-    let mut understood = Understood::ask(folder, &library)?;
+    let mut understood = Understood::ask(folder, &library, &job.options)?;
     let device = match &job.asked {
         Asked::Verify(device) => device.as_str(),
         _ => "cpu",

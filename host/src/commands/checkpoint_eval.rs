@@ -124,6 +124,7 @@ impl Known {
         let library = library_for(&config, catalogue).map_err(RunError::Command)?;
         let asked = FolderArgs {
             folder: path.to_owned(),
+            options: args.options.clone(),
             threads,
             plugins: args.plugins.clone(),
         };
@@ -153,6 +154,19 @@ impl Known {
             answer,
             checkpoint,
         })
+    }
+
+    /// Sizes, and options that the user gave instead of the config's: with the checkpoint's hash, all that the
+    /// model is.
+    fn options(&self, given: &str) -> String {
+        let sizes = format!(
+            "d_model={},layers={}",
+            self.answer.d_model, self.answer.layers
+        );
+        match given.is_empty() {
+            true => sizes,
+            false => format!("{sizes},{given}"),
+        }
     }
 
     /// The checkpoint on one task.
@@ -186,10 +200,7 @@ impl Known {
             plugin_version: self.spec.plugin_version.clone(),
             plugin_sha256: self.spec.plugin_sha256.clone(),
             architecture: self.spec.architecture.clone(),
-            options: format!(
-                "d_model={},layers={}",
-                self.answer.d_model, self.answer.layers
-            ),
+            options: self.options(&args.options),
             d_model: self.answer.d_model,
             layers: self.answer.layers,
             task: task.spec().name.to_owned(),

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod check;
 pub mod checkpoint;
+pub mod checkpoint_convert;
 pub mod checkpoint_eval;
 pub mod data;
 pub mod devices;

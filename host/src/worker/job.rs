@@ -185,7 +185,10 @@ fn read_checkpoint(
     let device = device::named(&job.device, job.threads);
     let model = clock.inside(|| {
         let library = Library::open(&job.architecture.library)?;
-        Understood::ask(folder, &library)?.build(device)
+        let mut understood = Understood::ask(folder, &library, "")?;
+        // The plan's options, checked when the run was planned, with the user's over the config's.
+        understood.spec = job.architecture.clone();
+        understood.build(device)
     });
     model.map_err(|error| match error {
         LoadError::Plugin(error) => error.into(),

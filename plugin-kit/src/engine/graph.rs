@@ -13,6 +13,7 @@ use super::operation::Operation;
 use super::params::{Entry, Init, Params, initialise};
 use super::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
 use crate::cuda::precision::Precision;
+use crate::ops::rotary_scaling::Angles;
 
 /// A traced model: what a run replays.
 #[derive(Default)]
@@ -138,8 +139,8 @@ pub struct Graph {
     is_sketch: bool,
     /// Parameters that there were at the last operation.
     params_before: usize,
-    /// Tables of rotary angles made so far, by rotated values and base.
-    pub(crate) rotary_tables: Vec<((usize, f64), Saved)>,
+    /// Tables of rotary angles made so far, by rotated values and angles.
+    pub(crate) rotary_tables: Vec<((usize, Angles), Saved)>,
 }
 
 impl Graph {

@@ -19,4 +19,5 @@ pub mod norm;
 mod norm_cuda;
 pub mod reference;
 mod rotary;
+pub mod rotary_scaling;
 pub(crate) mod token_order;

@@ -1,5 +1,5 @@
 //! Rotary position embedding (RoPE, arXiv 2104.09864, eq. 34) in the half-split form of Llama: value
-//! n of a head pairs with value n + dims / 2.
+//! n of a head pairs with value n + dims / 2. [`crate::ops::rotary_scaling`] has what changes the angles.
 
 use longhaul_plugin_api::author::Result;
 
@@ -9,6 +9,7 @@ use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Extent, Saved, Tensor};
 use crate::kernel_params;
+use crate::ops::rotary_scaling::{Angles, Blend};
 
 static SOURCE: KernelSource = KernelSource {
     file: "rotary.cu",
@@ -16,7 +17,10 @@ static SOURCE: KernelSource = KernelSource {
 };
 
 kernel_params! {
-    struct RotaryTableParams { table: Ptr, control: Ptr, base: f64, length: u32, dims: u32 }
+    struct RotaryTableParams {
+        table: Ptr, control: Ptr, base: f64, factor: f64, original: f64, from: f64, to: f64, scale: f64,
+        length: u32, dims: u32,
+    }
 }
 
 kernel_params! {
@@ -27,12 +31,19 @@ kernel_params! {
 }
 
 impl Graph {
-    /// Rotates the first `dims` values of every head of x `[B, T, heads * head_dim]` by position.
+    /// Rotates the first `dims` values of every head of x `[B, T, heads * head_dim]` by position. `angles` is a
+    /// base, or a base with a scaling.
     ///
     /// # Panics
     /// If `dims` is odd or larger than a head.
     #[track_caller]
-    pub fn rotary(&mut self, x: Tensor, heads: usize, dims: usize, base: f64) -> Tensor {
+    pub fn rotary(
+        &mut self,
+        x: Tensor,
+        heads: usize,
+        dims: usize,
+        angles: impl Into<Angles>,
+    ) -> Tensor {
         let head_dim = x.cols() / heads;
         assert!(
             dims.is_multiple_of(2) && dims <= head_dim,
@@ -42,7 +53,7 @@ impl Graph {
             return x;
         }
         let y = self.tensor(x.cols());
-        let table = self.rotary_table(dims, base);
+        let table = self.rotary_table(dims, angles.into());
         self.push(Rotary {
             x,
             head_dim,
@@ -54,19 +65,17 @@ impl Graph {
     }
 
     /// Cosines and sines of every position; all rotations of a model share one table.
-    fn rotary_table(&mut self, dims: usize, base: f64) -> Saved {
-        let key = (dims, base);
+    fn rotary_table(&mut self, dims: usize, angles: Angles) -> Saved {
+        let key = (dims, angles);
         if let Some((_, table)) = self.rotary_tables.iter().find(|(known, _)| *known == key) {
             return *table;
         }
         // A row's share of the tokens is enough room for all.
         let table = self.saved(Extent::Tokens(dims));
-        let frequencies = (0..dims / 2)
-            .map(|n| base.powf(-2.0 * n as f64 / dims as f64))
-            .collect();
         self.push(RotaryTable {
-            base,
-            frequencies,
+            angles,
+            blend: angles.blend(dims),
+            frequencies: angles.frequencies(dims),
             table,
         });
         self.rotary_tables.push((key, table));
@@ -75,7 +84,8 @@ impl Graph {
 }
 
 struct RotaryTable {
-    base: f64,
+    angles: Angles,
+    blend: Blend,
     /// Radians a position, in float64: exact to float32 at a million tokens.
     frequencies: Vec<f64>,
     /// `[T, 2, dims / 2]`: cosines, then sines.
@@ -91,7 +101,7 @@ impl Operation for RotaryTable {
     }
 
     fn forward(&self, run: &Run<'_>) -> Result<()> {
-        let half = self.frequencies.len();
+        let (half, scale) = (self.frequencies.len(), self.blend.scale);
         let mut table = run.saved_mut(self.table);
         let table = &mut table[..run.length() * 2 * half];
         for (block, angles) in table.chunks_mut(EXACT_EVERY * 2 * half).enumerate() {
@@ -99,16 +109,16 @@ impl Operation for RotaryTable {
             let rows = angles.len() / (2 * half);
             for (n, frequency) in self.frequencies.iter().enumerate() {
                 let (mut sine, mut cosine) = (position * frequency).sin_cos();
-                angles[n] = cosine as f32;
-                angles[half + n] = sine as f32;
+                angles[n] = (scale * cosine) as f32;
+                angles[half + n] = (scale * sine) as f32;
                 if rows == 1 {
                     continue;
                 }
                 let (s, c) = frequency.sin_cos();
                 for angles in angles[2 * half..].chunks_exact_mut(2 * half) {
                     (cosine, sine) = (cosine * c - sine * s, sine * c + cosine * s);
-                    angles[n] = cosine as f32;
-                    angles[half + n] = sine as f32;
+                    angles[n] = (scale * cosine) as f32;
+                    angles[half + n] = (scale * sine) as f32;
                 }
             }
         }
@@ -132,7 +142,12 @@ impl Operation for RotaryTable {
             } else {
                 run.ports().control
             },
-            base: self.base,
+            base: self.angles.base,
+            factor: self.blend.factor,
+            original: self.blend.original,
+            from: self.blend.from,
+            to: self.blend.to,
+            scale: self.blend.scale,
             length: run.length() as u32,
             dims: 2 * half as u32,
         };

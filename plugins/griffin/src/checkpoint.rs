@@ -11,10 +11,7 @@ pub const FORMATS: &[Format] = &[Format {
 }];
 
 /// Rotary embedding where a config says nothing: of half a head.
-const ROTARY: Rotary = Rotary {
-    base: 10_000.0,
-    share: 0.5,
-};
+const ROTARY: Rotary = Rotary::plain(10_000.0, 0.5);
 
 /// Blocks of a config that does not list them.
 const BLOCKS: &[&str] = &["recurrent", "recurrent", "attention"];
@@ -100,7 +97,7 @@ fn read(config: &Config) -> Result<Plan> {
         &format!("attention_window_size, {window}"),
     )?;
     plan.option_of("window", "attention_window_size", window);
-    let rotary = config.rotary(ROTARY)?;
+    let rotary = config.plain_rotary(ROTARY)?;
     plan.option_of("rope_base", "rope_theta", rotary.base);
     plan.option_of("rope_share", "partial_rotary_factor", rotary.share);
     plan.option("norm", "rmsnorm");

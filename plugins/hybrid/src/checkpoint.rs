@@ -1,27 +1,32 @@
-//! Bamba checkpoints (Mamba-2 and attention in one model) in the Hugging Face layout: names and
-//! options only.
+//! Checkpoints of Mamba-2 and attention in one model, Bamba in the Hugging Face layout and state-spaces' own: names
+//! and options only.
 
-use longhaul_mamba2::checkpoint::{Keys, Sizes as Mamba2};
+use longhaul_mamba2::checkpoint::{Keys, STATE_SPACES, Sizes as Mamba2};
 use longhaul_plugin_kit::Result;
+use longhaul_plugin_kit::checkpoint::state_spaces::{Blocks, HARMLESS, blocks, mixer};
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan, Rotary};
-use longhaul_transformer::checkpoint::Sizes as Attention;
+use longhaul_transformer::checkpoint::{Sizes as Attention, StateSpaces};
 
 /// The checkpoints this plugin reads.
-pub const FORMATS: &[Format] = &[Format {
-    model_type: "bamba",
-    harmless: &[
-        "mamba_chunk_size",
-        "num_logits_to_keep",
-        "z_loss_coefficient",
-    ],
-    read,
-}];
+pub const FORMATS: &[Format] = &[
+    Format {
+        model_type: "bamba",
+        harmless: &[
+            "mamba_chunk_size",
+            "num_logits_to_keep",
+            "z_loss_coefficient",
+        ],
+        read,
+    },
+    Format {
+        model_type: "mamba_ssm-hybrid",
+        harmless: HARMLESS,
+        read: read_state_spaces,
+    },
+];
 
 /// Rotary embedding where a config says nothing: of half a head.
-const ROTARY: Rotary = Rotary {
-    base: 10_000.0,
-    share: 0.5,
-};
+const ROTARY: Rotary = Rotary::plain(10_000.0, 0.5);
 
 fn read(config: &Config) -> Result<Plan> {
     config.expect_word("hidden_act", &["silu", "swish"])?;
@@ -36,15 +41,7 @@ fn read(config: &Config) -> Result<Plan> {
     let mlp_bias = config.boolean_or("mlp_bias", false)?;
     let hidden = config.size("intermediate_size")?;
     let attended = config.indices("attn_layer_indices", plan.layers())?;
-    let kinds: Vec<&str> = (0..plan.layers())
-        .map(|layer| {
-            if attended.contains(&layer) {
-                "attention"
-            } else {
-                "mamba2"
-            }
-        })
-        .collect();
+    let kinds = kinds(&attended, plan.layers());
     plan.option_of("pattern", "attn_layer_indices", kinds.join("+"));
     mamba2.options(&mut plan, "mamba2.", &MAMBA2_KEYS);
     attention.options(&mut plan, "attention.", config.rotary(ROTARY)?);
@@ -96,4 +93,31 @@ fn mamba2(config: &Config, d_model: usize) -> Result<Mamba2> {
     let inner = config.size_or(MAMBA2_KEYS.expand, 2)? * d_model;
     let head_dim = automatic.then_some(inner / heads);
     Mamba2::read(config, &MAMBA2_KEYS, head_dim, 1)
+}
+
+/// The kind of every layer.
+fn kinds(attended: &[usize], layers: usize) -> Vec<&'static str> {
+    let kind = |layer: usize| match attended.contains(&layer) {
+        true => "attention",
+        false => "mamba2",
+    };
+    (0..layers).map(kind).collect()
+}
+
+/// state-spaces' own format, such as its mamba2attn.
+fn read_state_spaces(config: &Config) -> Result<Plan> {
+    let Blocks { mut plan, attended } = blocks("hybrid", config)?;
+    let kinds = kinds(&attended, plan.layers());
+    plan.option_of("pattern", "attn_layer_idx", kinds.join("+"));
+    let mamba2 = Mamba2::of_state_spaces(config, plan.d_model())?;
+    let attention = StateSpaces::read(config, plan.d_model())?;
+    mamba2.options(&mut plan, "mamba2.", &STATE_SPACES);
+    attention.options(&mut plan, "attention.");
+    for (layer, kind) in kinds.iter().enumerate() {
+        match *kind {
+            "attention" => attention.places(&mut plan, layer),
+            _ => mamba2.places(&mut plan, &mixer(layer), layer),
+        }
+    }
+    Ok(plan)
 }

@@ -1,24 +1,32 @@
-//! Mamba checkpoints in the Hugging Face layout: names and options only.
+//! Mamba checkpoints in the Hugging Face layout, and in state-spaces' own: names and options only.
 
 use longhaul_plugin_kit::Result;
+use longhaul_plugin_kit::checkpoint::state_spaces::{HARMLESS, SSM_HARMLESS, blocks};
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
 
 /// The checkpoints this plugin reads.
-pub const FORMATS: &[Format] = &[Format {
-    model_type: "mamba",
-    harmless: &[
-        "rescale_prenorm_residual",
-        "residual_in_fp32",
-        "time_step_floor",
-        "time_step_init_scheme",
-        "time_step_max",
-        "time_step_min",
-        "time_step_scale",
-        "use_associative_scan",
-        "use_mambapy",
-    ],
-    read,
-}];
+pub const FORMATS: &[Format] = &[
+    Format {
+        model_type: "mamba",
+        harmless: &[
+            "rescale_prenorm_residual",
+            "residual_in_fp32",
+            "time_step_floor",
+            "time_step_init_scheme",
+            "time_step_max",
+            "time_step_min",
+            "time_step_scale",
+            "use_associative_scan",
+            "use_mambapy",
+        ],
+        read,
+    },
+    Format {
+        model_type: "mamba_ssm-mamba",
+        harmless: HARMLESS,
+        read: read_state_spaces,
+    },
+];
 
 fn read(config: &Config) -> Result<Plan> {
     config.expect_word("hidden_act", &["silu", "swish"])?;
@@ -56,6 +64,14 @@ fn read(config: &Config) -> Result<Plan> {
     plan.option("mlp", "none");
     plan.ends(config, "backbone.embeddings.weight", "lm_head.weight", true)?;
     plan.whole("backbone.norm_f.weight", &[d_model], "norm.weight");
+    let sizes = Sizes {
+        inner,
+        state,
+        conv,
+        dt_rank,
+        bias,
+        conv_bias,
+    };
     for layer in 0..plan.layers() {
         let theirs = format!("backbone.layers.{layer}");
         plan.whole(
@@ -63,9 +79,34 @@ fn read(config: &Config) -> Result<Plan> {
             &[d_model],
             &format!("layers.{layer}.norm1.weight"),
         );
+        sizes.places(&mut plan, layer);
+    }
+    Ok(plan)
+}
+
+/// Sizes of a layer, whose tensors have the same names in both formats.
+struct Sizes {
+    inner: usize,
+    state: usize,
+    conv: usize,
+    dt_rank: usize,
+    bias: bool,
+    conv_bias: bool,
+}
+
+impl Sizes {
+    fn places(&self, plan: &mut Plan, layer: usize) {
+        let Self {
+            inner,
+            state,
+            conv,
+            dt_rank,
+            ..
+        } = *self;
+        let d_model = plan.d_model();
         let mut whole = |name: &str, shape: &[usize]| {
             plan.whole(
-                &format!("{theirs}.mixer.{name}"),
+                &format!("backbone.layers.{layer}.mixer.{name}"),
                 shape,
                 &format!("layers.{layer}.mixer.{name}"),
             );
@@ -78,13 +119,55 @@ fn read(config: &Config) -> Result<Plan> {
         whole("A_log", &[inner, state]);
         whole("D", &[inner]);
         whole("out_proj.weight", &[d_model, inner]);
-        if conv_bias {
+        if self.conv_bias {
             whole("conv1d.bias", &[inner]);
         }
-        if bias {
+        if self.bias {
             whole("in_proj.bias", &[2 * inner]);
             whole("out_proj.bias", &[d_model]);
         }
+    }
+}
+
+/// state-spaces' own format (`mamba_ssm`, `modules/mamba_simple.py`).
+fn read_state_spaces(config: &Config) -> Result<Plan> {
+    let read = [
+        "d_state",
+        "d_conv",
+        "expand",
+        "dt_rank",
+        "bias",
+        "conv_bias",
+    ];
+    config.expect_keys("ssm_cfg", &[&read[..], &SSM_HARMLESS].concat())?;
+    config.expect_word("ssm_cfg.layer", &["Mamba1"])?;
+    let mut plan = blocks("mamba", config)?.plan;
+    let d_model = plan.d_model();
+    let expand = config.size_or("ssm_cfg.expand", 2)?;
+    let automatic = config.expect_word("ssm_cfg.dt_rank", &["auto"]).is_ok();
+    let sizes = Sizes {
+        inner: expand * d_model,
+        state: config.size_or("ssm_cfg.d_state", 16)?,
+        conv: config.size_or("ssm_cfg.d_conv", 4)?,
+        dt_rank: match automatic {
+            true => d_model.div_ceil(16),
+            false => config.size("ssm_cfg.dt_rank")?,
+        },
+        bias: config.boolean_or("ssm_cfg.bias", false)?,
+        conv_bias: config.boolean_or("ssm_cfg.conv_bias", true)?,
+    };
+    for (option, size) in [
+        ("state", sizes.state),
+        ("expand", expand),
+        ("conv", sizes.conv),
+        ("dt_rank", sizes.dt_rank),
+    ] {
+        plan.option_of(option, "ssm_cfg", size);
+    }
+    plan.option_of("bias", "ssm_cfg", sizes.bias);
+    plan.option_of("conv_bias", "ssm_cfg", sizes.conv_bias);
+    for layer in 0..plan.layers() {
+        sizes.places(&mut plan, layer);
     }
     Ok(plan)
 }

@@ -1,22 +1,30 @@
-//! Mamba-2 checkpoints in the Hugging Face layout: names and options only.
+//! Mamba-2 checkpoints in the Hugging Face layout, and in state-spaces' own: names and options only.
 
 use longhaul_plugin_kit::Result;
+use longhaul_plugin_kit::checkpoint::state_spaces::{HARMLESS, SSM_HARMLESS, blocks, mixer};
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
 
 /// The checkpoints this plugin reads.
-pub const FORMATS: &[Format] = &[Format {
-    model_type: "mamba2",
-    harmless: &[
-        "chunk_size",
-        "rescale_prenorm_residual",
-        "residual_in_fp32",
-        "time_step_floor",
-        "time_step_max",
-        "time_step_min",
-        "time_step_rank",
-    ],
-    read,
-}];
+pub const FORMATS: &[Format] = &[
+    Format {
+        model_type: "mamba2",
+        harmless: &[
+            "chunk_size",
+            "rescale_prenorm_residual",
+            "residual_in_fp32",
+            "time_step_floor",
+            "time_step_max",
+            "time_step_min",
+            "time_step_rank",
+        ],
+        read,
+    },
+    Format {
+        model_type: "mamba_ssm-mamba2",
+        harmless: HARMLESS,
+        read: read_state_spaces,
+    },
+];
 
 /// What a format calls the sizes of a Mamba-2 layer.
 pub struct Keys {
@@ -198,6 +206,84 @@ fn read(config: &Config) -> Result<Plan> {
             &format!("layers.{layer}.norm1.weight"),
         );
         sizes.places(&mut plan, &format!("{theirs}.mixer"), layer);
+    }
+    Ok(plan)
+}
+
+/// Keys of state-spaces' own format (`mamba_ssm`, `modules/mamba2.py`), which states no number of heads.
+pub const STATE_SPACES: Keys = Keys {
+    heads: "ssm_cfg.headdim",
+    head_dim: "ssm_cfg.headdim",
+    state: "ssm_cfg.d_state",
+    groups: "ssm_cfg.ngroups",
+    expand: "ssm_cfg.expand",
+    conv: "ssm_cfg.d_conv",
+    bias: "ssm_cfg.bias",
+    conv_bias: "ssm_cfg.conv_bias",
+    epsilon: "ssm_cfg",
+};
+
+impl Sizes {
+    /// Reads the sizes of state-spaces' own format.
+    ///
+    /// # Errors
+    /// A size or key that is wrong; what is not computed here.
+    pub fn of_state_spaces(config: &Config, d_model: usize) -> Result<Self> {
+        let keys = &STATE_SPACES;
+        let read = [
+            "d_state",
+            "d_conv",
+            "expand",
+            "headdim",
+            "ngroups",
+            "bias",
+            "conv_bias",
+            "rmsnorm",
+            "norm_before_gate",
+            "D_has_hdim",
+            "d_ssm",
+        ];
+        config.expect_keys("ssm_cfg", &[&read[..], &SSM_HARMLESS].concat())?;
+        config.expect_word("ssm_cfg.layer", &["Mamba2"])?;
+        for (key, only) in [
+            ("ssm_cfg.rmsnorm", true),
+            ("ssm_cfg.norm_before_gate", false),
+            ("ssm_cfg.D_has_hdim", false),
+        ] {
+            let fits = config.boolean_or(key, only)? == only;
+            config.expect(key, fits, &only.to_string())?;
+        }
+        config.expect("ssm_cfg.d_ssm", !config.has("ssm_cfg.d_ssm"), "null")?;
+        let expand = config.size_or(keys.expand, 2)?;
+        let head_dim = config.size_or(keys.head_dim, 64)?;
+        let inner = expand * d_model;
+        let divides = inner.is_multiple_of(head_dim);
+        let expected = format!("a divisor of expand times d_model, {inner}");
+        config.expect(keys.head_dim, divides, &expected)?;
+        let heads = inner / head_dim;
+        let groups = config.size_or(keys.groups, 1)?;
+        let divides = heads.is_multiple_of(groups);
+        config.expect(keys.groups, divides, &format!("a divisor of {heads} heads"))?;
+        Ok(Self {
+            heads,
+            head_dim,
+            state: config.size_or(keys.state, 128)?,
+            groups,
+            expand,
+            conv: config.size_or(keys.conv, 4)?,
+            bias: config.boolean_or(keys.bias, false)?,
+            conv_bias: config.boolean_or(keys.conv_bias, true)?,
+            epsilon: 1e-5,
+        })
+    }
+}
+
+fn read_state_spaces(config: &Config) -> Result<Plan> {
+    let mut plan = blocks("mamba2", config)?.plan;
+    let sizes = Sizes::of_state_spaces(config, plan.d_model())?;
+    sizes.options(&mut plan, "", &STATE_SPACES);
+    for layer in 0..plan.layers() {
+        sizes.places(&mut plan, &mixer(layer), layer);
     }
     Ok(plan)
 }

@@ -1,8 +1,10 @@
 //! Options and the layer: one projection to queries, keys and values, positions, attention, out.
 
-use longhaul_plugin_kit::api::metadata::Family;
+use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::ops::rotary_scaling::{Angles, Scaling, Turns};
 use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
 
@@ -13,67 +15,124 @@ pub fn architecture() -> Architecture {
         title: "Softmax attention: rope, alibi, nope, learned, hard-alibi",
         family: Family::Attention,
         citation: CITATION,
-        options: vec![
-            choice(
-                "positions",
-                "rope",
-                &["rope", "alibi", "nope", "learned", "hard-alibi"],
-                "what a token knows of its position",
-            ),
-            integer(
-                "heads",
-                0,
-                0,
-                1024,
-                "query heads; 0 is one for every 64 of the model width",
-            ),
-            integer(
-                "kv_heads",
-                0,
-                0,
-                1024,
-                "key and value heads; 0 is as many as heads",
-            ),
-            integer(
-                "head_dim",
-                0,
-                0,
-                1024,
-                "width of a head; 0 is the model width over heads",
-            ),
-            integer(
-                "window",
-                0,
-                0,
-                1 << 20,
-                "tokens a query sees, itself included; 0 is all",
-            ),
-            float(
-                "rope_base",
-                10_000.0,
-                1.0,
-                1e9,
-                "base of the rotary frequencies",
-            ),
-            float(
-                "rope_share",
-                1.0,
-                0.0,
-                1.0,
-                "part of a head that is rotated",
-            ),
-            integer(
-                "max_positions",
-                0,
-                0,
-                1 << 20,
-                "rows of the learned table; 0 is 16 times the training length",
-            ),
-            boolean("bias", false, "biases in the projections"),
-        ],
+        options: options(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Attention::new(settings)?)),
     }
+}
+
+fn options() -> Vec<OptionSpec> {
+    vec![
+        choice(
+            "positions",
+            "rope",
+            &["rope", "alibi", "nope", "learned", "hard-alibi"],
+            "what a token knows of its position",
+        ),
+        integer(
+            "heads",
+            0,
+            0,
+            1024,
+            "query heads; 0 is one for every 64 of the model width",
+        ),
+        integer(
+            "kv_heads",
+            0,
+            0,
+            1024,
+            "key and value heads; 0 is as many as heads",
+        ),
+        integer(
+            "head_dim",
+            0,
+            0,
+            1024,
+            "width of a head; 0 is the model width over heads",
+        ),
+        integer(
+            "window",
+            0,
+            0,
+            1 << 20,
+            "tokens a query sees, itself included; 0 is all",
+        ),
+        float(
+            "rope_base",
+            10_000.0,
+            1.0,
+            1e9,
+            "base of the rotary frequencies",
+        ),
+        choice(
+            "rope_scaling",
+            "none",
+            &["none", "linear", "yarn", "llama3"],
+            "how rotary angles are squeezed for longer sequences",
+        ),
+        float(
+            "rope_factor",
+            1.0,
+            1.0,
+            1e6,
+            "how many times longer than rope_original_length they are to be",
+        ),
+        integer(
+            "rope_original_length",
+            0,
+            0,
+            1 << 40,
+            "longest sequence trained on before, in tokens; yarn and llama3 need it",
+        ),
+        float(
+            "rope_beta_fast",
+            0.0,
+            0.0,
+            1e6,
+            "pairs with more turns in that length stay; 0 is 32 for yarn, 4 for llama3",
+        ),
+        float(
+            "rope_beta_slow",
+            0.0,
+            0.0,
+            1e6,
+            "pairs with fewer turns in that length are interpolated; 0 is 1",
+        ),
+        float(
+            "rope_attention_factor",
+            0.0,
+            0.0,
+            1e3,
+            "yarn: factor of queries and keys; 0 is 0.1 ln(rope_factor) + 1",
+        ),
+        boolean(
+            "rope_truncate",
+            true,
+            "yarn: whether the ends of its ramp are whole pairs",
+        ),
+        float(
+            "rope_share",
+            1.0,
+            0.0,
+            1.0,
+            "part of a head that is rotated",
+        ),
+        integer(
+            "max_positions",
+            0,
+            0,
+            1 << 20,
+            "rows of the learned table; 0 is 16 times the training length",
+        ),
+        integer(
+            "conv",
+            0,
+            0,
+            64,
+            "taps of a short convolution over queries, keys and values; 0 is none",
+        ),
+        boolean("bias", false, "biases in the projections"),
+    ]
 }
 
 const CITATION: &str = "@inproceedings{vaswani2017attention,
@@ -90,6 +149,11 @@ const CITATION: &str = "@inproceedings{vaswani2017attention,
   title={Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation},
   author={Press, Ofir and Smith, Noah A. and Lewis, Mike},
   booktitle={International Conference on Learning Representations}, year={2022}, note={arXiv:2108.12409}
+}
+@inproceedings{peng2024yarn,
+  title={{YaRN}: Efficient Context Window Extension of Large Language Models},
+  author={Peng, Bowen and Quesnelle, Jeffrey and Fan, Honglu and Shippole, Enrico},
+  booktitle={International Conference on Learning Representations}, year={2024}, note={arXiv:2309.00071}
 }
 @inproceedings{jelassi2024repeat,
   title={Repeat After Me: Transformers are Better than State Space Models at Copying},
@@ -109,10 +173,12 @@ enum Positions {
 struct Attention {
     positions: Positions,
     spec: AttentionSpec,
-    rope_base: f64,
+    angles: Angles,
     /// Values of a head that are rotated, an even number.
     rotated: usize,
     bias: bool,
+    /// Taps of the convolution over queries, keys and values.
+    conv: usize,
     layers: usize,
 }
 
@@ -164,12 +230,67 @@ impl Attention {
                 window: (window > 0).then_some(window),
                 bias,
             },
-            rope_base: settings.float("rope_base")?,
+            angles: angles(settings, positions)?,
             rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
             bias: settings.boolean("bias")?,
+            conv: settings.size("conv")?,
             layers: settings.layers(),
         })
     }
+}
+
+/// The rotary angles of the options.
+fn angles(settings: &Settings, positions: Positions) -> Result<Angles> {
+    let factor = settings.float("rope_factor")?;
+    let kind = settings.text("rope_scaling")?;
+    let bad = |what: String| PluginError::bad_option(what);
+    if kind == "none" && factor != 1.0 {
+        return Err(bad(format!(
+            "rope_factor={factor} needs rope_scaling: linear, yarn or llama3"
+        )));
+    }
+    if kind != "none" && positions != Positions::Rope {
+        return Err(bad(format!("rope_scaling={kind} needs positions=rope")));
+    }
+    let or = |name: &str, default: f64| {
+        let given = settings.float(name)?;
+        Ok::<_, PluginError>(if given > 0.0 { given } else { default })
+    };
+    let turns = |fast: f64| {
+        let turns = Turns {
+            original_length: settings.size("rope_original_length")? as f64,
+            fast: or("rope_beta_fast", fast)?,
+            slow: or("rope_beta_slow", 1.0)?,
+        };
+        if turns.original_length == 0.0 {
+            return Err(bad(format!(
+                "rope_scaling={kind} needs rope_original_length, the longest sequence trained on before it"
+            )));
+        }
+        match turns.fast > turns.slow {
+            true => Ok(turns),
+            false => Err(bad(format!(
+                "rope_beta_fast={} must be above rope_beta_slow={}",
+                turns.fast, turns.slow
+            ))),
+        }
+    };
+    let scaling = match kind {
+        "linear" => Scaling::Linear { factor },
+        "yarn" => Scaling::Yarn {
+            factor,
+            turns: turns(32.0)?,
+            truncate: settings.boolean("rope_truncate")?,
+            attention: or("rope_attention_factor", Scaling::yarn_attention(factor))?,
+        },
+        "llama3" => Scaling::Llama3 {
+            factor,
+            turns: turns(4.0)?,
+        },
+        _ => Scaling::None,
+    };
+    let base = settings.float("rope_base")?;
+    Ok(Angles { base, scaling })
 }
 
 impl Mixer for Attention {
@@ -182,12 +303,17 @@ impl Mixer for Attention {
         } = self.spec;
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, self.bias);
+        // As in state-spaces' hybrids (mamba_ssm, modules/mha.py): with a bias, without an activation.
+        let qkv = match self.conv {
+            0 => qkv,
+            taps => graph.short_convolution("conv1d", qkv, taps, true, Activation::Identity),
+        };
         let mut q = qkv.columns(0, q_width);
         let mut k = qkv.columns(q_width, kv_width);
         let v = qkv.columns(q_width + kv_width, kv_width);
         if self.positions == Positions::Rope {
-            q = graph.rotary(q, heads, self.rotated, self.rope_base);
-            k = graph.rotary(k, kv_heads, self.rotated, self.rope_base);
+            q = graph.rotary(q, heads, self.rotated, self.angles);
+            k = graph.rotary(k, kv_heads, self.rotated, self.angles);
         }
         let y = graph.attention(q, k, v, self.spec);
         graph.linear_with(

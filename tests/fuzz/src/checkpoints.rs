@@ -91,7 +91,8 @@ pub fn read(folder: &Path, libraries: &BTreeMap<String, Library>) -> Result<(), 
         let library = libraries
             .get(&kind)
             .ok_or_else(|| format!("no plugin reads checkpoints of model_type `{kind}`"))?;
-        let mut understood = Understood::ask(folder, library).map_err(|error| error.to_string())?;
+        let mut understood =
+            Understood::ask(folder, library, "").map_err(|error| error.to_string())?;
         understood
             .build(device)
             .map_err(|error| error.to_string())?;

@@ -1,6 +1,7 @@
 //! Tests of reading a config.
 
 use super::*;
+use crate::ops::rotary_scaling::{Scaling, Turns};
 
 fn config(text: &str) -> Config {
     Config::parse(text).expect("JSON")
@@ -68,10 +69,7 @@ fn an_unlimited_time_step_is_the_only_one() {
 
 #[test]
 fn rotary_parameters_are_found_wherever_they_stand() {
-    let default = Rotary {
-        base: 10_000.0,
-        share: 0.5,
-    };
+    let default = Rotary::plain(10_000.0, 0.5);
     let read = |text: &str| {
         config(text)
             .rotary(default)
@@ -97,11 +95,11 @@ fn rotary_parameters_are_found_wherever_they_stand() {
     }
     for (text, key) in [
         (
-            r#"{"rope_parameters": {"type": "linear", "factor": 4}}"#,
+            r#"{"rope_parameters": {"type": "dynamic", "factor": 4}}"#,
             "`rope_parameters.type`",
         ),
         (
-            r#"{"rope_scaling": {"rope_type": "llama3"}}"#,
+            r#"{"rope_scaling": {"rope_type": "longrope"}}"#,
             "`rope_scaling.rope_type`",
         ),
         (
@@ -127,6 +125,64 @@ fn rotary_parameters_are_found_wherever_they_stand() {
     let fixed =
         config(r#"{"rope_scaling": {"partial_rotary_factor": 1}}"#).rotary_of_share(default);
     assert!(refusal(fixed).contains("`rope_scaling.partial_rotary_factor`"));
+}
+
+#[test]
+fn a_scaling_of_rotary_angles_is_read_as_transformers_reads_it() {
+    let read = |text: &str| {
+        let rotary = config(text).rotary(Rotary::plain(10_000.0, 1.0));
+        rotary.map(|rotary| rotary.scaling)
+    };
+    let turns = |original_length, fast, slow| Turns {
+        original_length,
+        fast,
+        slow,
+    };
+    // The factor of the lengths, where there is no other; the config's own original length wins.
+    let yarn = read(
+        r#"{"max_position_embeddings": 64, "original_max_position_embeddings": 16,
+            "rope_scaling": {"type": "yarn", "original_max_position_embeddings": 32, "beta_slow": null}}"#,
+    );
+    let expected = Scaling::Yarn {
+        factor: 4.0,
+        turns: turns(16.0, 32.0, 1.0),
+        truncate: true,
+        attention: 0.1 * 4f64.ln() + 1.0,
+    };
+    assert_eq!(yarn.unwrap(), expected);
+    let llama3 = read(
+        r#"{"max_position_embeddings": 64, "rope_parameters":
+            {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}}"#,
+    );
+    let expected = Scaling::Llama3 {
+        factor: 8.0,
+        turns: turns(64.0, 4.0, 1.0),
+    };
+    assert_eq!(llama3.unwrap(), expected);
+    for (text, key) in [
+        (
+            r#"{"rope_scaling": {"type": "linear"}}"#,
+            "`rope_scaling.factor`",
+        ),
+        (
+            r#"{"rope_scaling": {"type": "yarn", "factor": 2}}"#,
+            "original_max_position_embeddings`",
+        ),
+        (
+            r#"{"max_position_embeddings": 8, "rope_scaling": {"type": "llama3", "factor": 2}}"#,
+            "`rope_scaling.high_freq_factor`",
+        ),
+        (
+            r#"{"max_position_embeddings": 8, "rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": 1}}"#,
+            "`rope_scaling.beta_fast`",
+        ),
+    ] {
+        let message = refusal(read(text));
+        assert!(message.contains(key), "{message}");
+    }
+    let griffin = config(r#"{"rope_scaling": {"type": "linear", "factor": 2}}"#);
+    let message = refusal(griffin.plain_rotary(Rotary::plain(10_000.0, 1.0)));
+    assert!(message.contains("`rope_scaling.type`"), "{message}");
 }
 
 #[test]

@@ -1,0 +1,19 @@
+//! Models in GGUF, the one-file format of ggml and llama.cpp, and their conversion to the Hugging Face layout:
+//! [`file`] reads the container, [`blocks`] decodes quantised values, [`config`] and [`tokenizer`] turn the
+//! metadata into the layout's JSON files, [`tensors`] gives every tensor its name and order there, [`convert`] writes
+//! the folder. It knows no plugin.
+//!
+//! The container is read here and not by a crate: of those there are, some trust the counts and offsets of a file
+//! (a damaged one makes them panic), none says which key or tensor is wrong, and the one that is well kept,
+//! candle-core, brings a tensor library with it. Its formats are facts of ggml (`docs/gguf.md`, `ggml-common.h`); the
+//! tests hold the decoded values against ggml's own Python package.
+
+pub mod blocks;
+pub mod config;
+pub mod convert;
+pub mod file;
+pub mod tensors;
+pub mod tokenizer;
+
+#[cfg(test)]
+mod tests;
