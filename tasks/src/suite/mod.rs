@@ -3,12 +3,14 @@
 //! [`crate::bounds`].
 
 mod check;
+mod initial;
 
 use std::path::Path;
 
 use serde::Deserialize;
 
 use self::check::Problem;
+pub use self::initial::InitialState;
 use crate::error::{SuiteError, nearest};
 use crate::task::Task;
 
@@ -88,6 +90,8 @@ pub struct Training {
     pub clip_norm: f64,
     /// Number of seeds, from 0 on.
     pub seeds: u64,
+    /// What recurrent state sequences start from.
+    pub initial_state: InitialState,
 }
 
 impl Default for Training {
@@ -100,6 +104,7 @@ impl Default for Training {
             weight_decay: 0.1,
             clip_norm: 1.0,
             seeds: 1,
+            initial_state: InitialState::Zero,
         }
     }
 }
@@ -129,11 +134,22 @@ impl Default for ModelSize {
 pub struct Evaluation {
     /// Examples a length.
     pub samples: u64,
+    /// Whether the size of the recurrent state is recorded, by layer and position.
+    pub state_norms: bool,
+    /// Examples a length whose effective remembrance is measured.
+    pub remembrance: u64,
+    /// Other states to start from, from each of which all examples are read again.
+    pub initial_states: Vec<InitialState>,
 }
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { samples: 500 }
+        Self {
+            samples: 500,
+            state_norms: false,
+            remembrance: 0,
+            initial_states: Vec::new(),
+        }
     }
 }
 
