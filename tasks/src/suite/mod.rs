@@ -90,8 +90,6 @@ pub struct Training {
     pub clip_norm: f64,
     /// Number of seeds, from 0 on.
     pub seeds: u64,
-    /// What recurrent state sequences start from.
-    pub initial_state: InitialState,
 }
 
 impl Default for Training {
@@ -104,7 +102,6 @@ impl Default for Training {
             weight_decay: 0.1,
             clip_norm: 1.0,
             seeds: 1,
-            initial_state: InitialState::Zero,
         }
     }
 }
@@ -237,6 +234,7 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
             include_str!("../../suites/ruler-tokens.toml"),
         ),
         ("mqar", include_str!("../../suites/mqar.toml")),
+        ("books", include_str!("../../suites/books.toml")),
         ("published", include_str!("../../suites/published.toml")),
     ]
 }

@@ -17,17 +17,15 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
     source: "loss by position on held-out text, arXiv 2507.02782, section 3",
     length_meaning: "tokens read, of one document where one is as long, else of several in a row",
     scored: "what follows each token, but not the mark between two documents",
-    chance_meaning: "none",
+    chance_meaning: "none: a loss",
     version: 1,
-    metric: Metric::TokenAccuracy,
-    options: &[
-        OptionSpec {
-            name: "held_out",
-            help: "share of the text that is held out for test, in whole documents, and as much for validation",
-            default: OptionValue::Float(0.1),
-            allowed: Allowed::Float(0.01, 0.4),
-        },
-    ],
+    metric: Metric::BitsPerByte,
+    options: &[OptionSpec {
+        name: "held_out",
+        help: "share of the text that is held out for test, in whole documents, and as much for validation",
+        default: OptionValue::Float(0.1),
+        allowed: Allowed::Float(0.01, 0.4),
+    }],
     materials: &[Material::Texts, Material::Tokenizer],
     build,
 };
@@ -67,8 +65,15 @@ impl Task for Books {
         self.materials.tokenizer.vocab()
     }
 
-    fn chance(&self, _length: usize) -> f64 {
-        0.0
+    fn chance(&self, _length: usize) -> Option<f64> {
+        None
+    }
+
+    fn bytes(&self, token: u32) -> usize {
+        match self.materials.tokenizer.id() {
+            "bytes" => 1,
+            _ => self.materials.tokenizer.decode(&[token]).len(),
+        }
     }
 
     fn min_length(&self) -> usize {
