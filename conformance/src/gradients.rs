@@ -1,10 +1,11 @@
 //! Checks of gradients and training.
 
-use longhaul_plugin_api::client::{ClientError, LoadedModel};
+use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedSession};
 use longhaul_plugin_api::data::{Logits, TrainConfig};
+use longhaul_plugin_api::error::ErrorKind;
 
 use crate::subject::{Data, Draw, Outcome, Subject, VOCAB};
-use crate::tolerance::{DIFFERENCES, GRADIENT_SUMS};
+use crate::tolerance::{DIFFERENCES, GRADIENT_SUMS, SAME_LOGITS, SAME_LOSS, compare};
 
 /// A constant learning rate without decay.
 pub(crate) fn train_config(steps: u64) -> TrainConfig {
@@ -32,62 +33,123 @@ pub fn differences(subject: &Subject) -> Outcome {
         // Odd sizes, more than one chunk of any recurrence's.
         let data = Data::new(3, 70, 5);
         model.loss_and_gradients(data.batch())?;
-        let count = model.parameters().len();
-        let gradients = read_gradients(&model)?;
-        let total = norm(gradients.iter().flatten());
-        let mut draw = Draw::new(7);
-        let (mut worst, mut place) = (0.0, String::new());
-        let mut wrong = Vec::new();
-        for (index, gradient) in gradients.iter().enumerate() {
-            let name = model.parameters()[index].name.to_string();
-            if gradient.iter().any(|value| !value.is_finite()) {
-                return Ok(Outcome::fail(
-                    None,
-                    format!("`{name}` has a gradient that is not finite"),
-                ));
-            }
-            // A gradient that is rounding beside the others' cannot be measured.
-            if norm(gradient.iter()) < 1e-5 * total {
-                continue;
-            }
-            let direction: Vec<f64> = gradient
-                .iter()
-                .map(|g| f64::from(*g) * (0.25 + 1.5 * draw.unit()))
-                .collect();
-            let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
-            let slope: f64 = gradient
-                .iter()
-                .zip(&direction)
-                .map(|(g, d)| f64::from(*g) * d / length)
-                .sum();
-            let judge = match &mut other {
-                Some(reference) => reference,
-                None => &mut model,
-            };
-            let error = best_error(judge, &data, index, &direction, length, slope)?;
-            if error > DIFFERENCES {
-                wrong.push(name.clone());
-            }
-            if error > worst {
-                (worst, place) = (error, name);
-            }
-        }
         let of = match other {
             Some(_) => "of the reference form",
             None => "of the model's own loss, which agrees with a wrong recurrence too",
         };
-        // A gradient goes from the loss backwards, so what is wrong last in the model went wrong first.
-        Ok(match wrong.last() {
-            None => Outcome::pass(Some(worst), format!("{place}, differences {of}")),
-            Some(nearest) => Outcome::fail(
-                Some(worst),
-                format!(
-                    "{} of {count} gradients are wrong, that of `{nearest}` nearest to the loss: look at the \
+        slopes(&mut model, other.as_mut(), &data, None, of)
+    };
+    check().into()
+}
+
+/// Holds the gradients that a model has of a batch, whose rows start from given states or afresh, against
+/// differences of a loss, its own or that of `other`.
+fn slopes(
+    model: &mut LoadedModel,
+    mut other: Option<&mut LoadedModel>,
+    data: &Data,
+    start: Option<&[f32]>,
+    of: &str,
+) -> Result<Outcome, ClientError> {
+    let count = model.parameters().len();
+    let gradients = read_gradients(model)?;
+    let total = norm(gradients.iter().flatten());
+    let mut draw = Draw::new(7);
+    let (mut worst, mut place) = (0.0, String::new());
+    let mut wrong = Vec::new();
+    for (index, gradient) in gradients.iter().enumerate() {
+        let name = model.parameters()[index].name.to_string();
+        if gradient.iter().any(|value| !value.is_finite()) {
+            return Ok(Outcome::fail(
+                None,
+                format!("`{name}` has a gradient that is not finite"),
+            ));
+        }
+        // A gradient that is rounding beside the others' cannot be measured.
+        if norm(gradient.iter()) < 1e-5 * total {
+            continue;
+        }
+        let direction: Vec<f64> = gradient
+            .iter()
+            .map(|g| f64::from(*g) * (0.25 + 1.5 * draw.unit()))
+            .collect();
+        let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
+        let slope: f64 = gradient
+            .iter()
+            .zip(&direction)
+            .map(|(g, d)| f64::from(*g) * d / length)
+            .sum();
+        let judge = match &mut other {
+            Some(reference) => &mut **reference,
+            None => &mut *model,
+        };
+        let error = best_error(judge, (data, start), index, &direction, length, slope)?;
+        if error > DIFFERENCES {
+            wrong.push(name.clone());
+        }
+        if error > worst {
+            (worst, place) = (error, name);
+        }
+    }
+    // A gradient goes from the loss backwards, so what is wrong last in the model went wrong first.
+    Ok(match wrong.last() {
+        None => Outcome::pass(Some(worst), format!("{place}, differences {of}")),
+        Some(nearest) => Outcome::fail(
+            Some(worst),
+            format!(
+                "{} of {count} gradients are wrong, that of `{nearest}` nearest to the loss: look at the \
                      backward pass of what reads it; differences {of}",
-                    wrong.len()
-                ),
+                wrong.len()
             ),
-        })
+        ),
+    })
+}
+
+/// Training from given states: its loss and the states after it are those of feeding from them, and its
+/// gradients agree with differences of that loss.
+pub fn given_state(subject: &Subject) -> Outcome {
+    let check = || -> Result<Outcome, ClientError> {
+        let mut model = subject.model(1)?;
+        stir(&mut model, &mut None)?;
+        // So few tokens that the state before them matters to each, and more rows than are computed at once.
+        let (prefix, data) = (Data::new(130, 33, 59), Data::new(130, 4, 61));
+        let mut session = model.new_session(data.rows)?;
+        session.feed(prefix.batch(), Logits::None, VOCAB)?;
+        let Ok(start) = session.read_state() else {
+            return Ok(Outcome::skip("its state cannot be read"));
+        };
+        if start.is_empty() {
+            return Ok(Outcome::skip("it keeps no state of a fixed size"));
+        }
+        let fed = fed_loss(&mut session, &data, Some(&start))?;
+        // A step so small that it changes nothing.
+        model.begin_training(&TrainConfig {
+            learning_rate: 1e-30,
+            ..train_config(1)
+        })?;
+        let mut last = vec![0.0; start.len()];
+        let report = match model.train_step_from(data.batch(), 0, &start, &mut last) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                return Ok(Outcome::skip("it does not train from a given state"));
+            }
+            report => report?,
+        };
+        let error = (fed - report.loss).abs() / report.loss;
+        if error > SAME_LOSS {
+            let detail = format!("a loss of {} by training, {fed} by feeding", report.loss);
+            return Ok(Outcome::fail(Some(error), detail));
+        }
+        if let Err((worst, detail)) = compare(&last, &session.read_state()?, SAME_LOGITS) {
+            let detail = format!("the states after training and after feeding differ: {detail}");
+            return Ok(Outcome::fail(Some(worst), detail));
+        }
+        slopes(
+            &mut model,
+            None,
+            &data,
+            Some(&start),
+            "of the loss by feeding from that state",
+        )
     };
     check().into()
 }
@@ -111,7 +173,7 @@ fn stir(model: &mut LoadedModel, other: &mut Option<LoadedModel>) -> Result<(), 
 /// Smallest relative error of the slope over several step sizes.
 fn best_error(
     model: &mut LoadedModel,
-    data: &Data,
+    (data, start): (&Data, Option<&[f32]>),
     index: usize,
     direction: &[f64],
     length: f64,
@@ -134,7 +196,7 @@ fn best_error(
                 .map(|(value, d)| (f64::from(*value) + sign * size * d / length) as f32)
                 .collect();
             model.write_parameter(index, &moved)?;
-            fed_loss(model, data)
+            fed_loss(&mut model.new_session(data.rows)?, data, start)
         };
         let wide = (loss(1.0)? - loss(-1.0)?) / (2.0 * size);
         let narrow = (loss(0.5)? - loss(-0.5)?) / size;
@@ -150,9 +212,15 @@ fn best_error(
     Ok(if best.is_finite() { best } else { 0.0 })
 }
 
-/// Mean negative log likelihood by feeding, which every form can.
-fn fed_loss(model: &LoadedModel, data: &Data) -> Result<f64, ClientError> {
-    let mut session = model.new_session(data.rows)?;
+/// Mean negative log likelihood by feeding, which every form can, from a given state or as the session stands.
+fn fed_loss(
+    session: &mut LoadedSession,
+    data: &Data,
+    start: Option<&[f32]>,
+) -> Result<f64, ClientError> {
+    if let Some(start) = start {
+        session.start_from(start)?;
+    }
     let output = session.feed(data.batch(), Logits::None, VOCAB)?;
     let sum: f64 = output.nll.iter().map(|nll| f64::from(*nll)).sum();
     Ok(sum / output.nll.len() as f64)

@@ -1,7 +1,8 @@
 //! Checks of sessions: chunks, causality, rows, state.
 
 use longhaul_plugin_api::client::ClientError;
-use longhaul_plugin_api::data::Logits;
+use longhaul_plugin_api::data::{Logits, StateSummary};
+use longhaul_plugin_api::error::ErrorKind;
 use longhaul_plugin_api::metadata::{StateGrowth, capability};
 
 use crate::subject::{Data, Outcome, Subject, VOCAB, feed};
@@ -300,6 +301,88 @@ pub fn export(subject: &Subject) -> Outcome {
             Ok(worst) => Outcome::pass(Some(worst), format!("{} bytes", bytes.len())),
             Err((worst, detail)) => Outcome::fail(Some(worst), detail),
         })
+    };
+    check().into()
+}
+
+/// The parts of the state add up to its bytes, their norms do not depend on how the tokens were fed, and a
+/// session started from its initial values is a fresh one.
+pub fn state_summary(subject: &Subject) -> Outcome {
+    let check = || -> Result<Outcome, ClientError> {
+        let model = subject.model(1)?;
+        let data = Data::new(2, 70, 53);
+        let mut session = model.new_session(2)?;
+        let fresh = match session.state_summary() {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                return Ok(Outcome::skip("its sessions do not describe their state"));
+            }
+            fresh => fresh?,
+        };
+        let initial = session.read_state()?;
+        let logits = session.feed(data.batch(), Logits::All, VOCAB)?.logits;
+        let whole = session.state_summary()?;
+        let mut stepped = model.new_session(2)?;
+        for start in 0..data.length {
+            stepped.feed(data.cut(start, 1).batch(), Logits::None, VOCAB)?;
+        }
+        let norms = |summary: &[StateSummary]| -> Vec<f32> {
+            let norms = summary.iter().flat_map(|part| part.norms.iter());
+            norms.map(|&norm| norm as f32).collect()
+        };
+        let mut worst = Worst::new();
+        let compared = compare(
+            &norms(&stepped.state_summary()?),
+            &norms(&whole),
+            SAME_LOGITS,
+        );
+        if let Some(failed) = worst.take("norms after single steps", compared) {
+            return Ok(failed);
+        }
+        let same = |a: &StateSummary, b: &StateSummary| a.name == b.name && a.layer == b.layer;
+        if fresh.len() != whole.len() || !fresh.iter().zip(&whole).all(|(a, b)| same(a, b)) {
+            return Ok(Outcome::fail(
+                None,
+                "other parts after 70 tokens than before",
+            ));
+        }
+        if let Some(part) = whole
+            .iter()
+            .find(|part| part.values > 0 && part.norms.contains(&0.0))
+        {
+            let detail = format!(
+                "`{}` of layer {} is 0 after 70 tokens",
+                part.name, part.layer
+            );
+            return Ok(Outcome::fail(None, detail));
+        }
+        session.start_from(&initial)?;
+        let again = session.feed(data.batch(), Logits::All, VOCAB)?.logits;
+        if let Some(failed) = worst.take(
+            "from the initial values",
+            compare(&again, &logits, SAME_LOGITS),
+        ) {
+            return Ok(failed);
+        }
+        let ended = session.read_state()?;
+        session.start_from(&ended)?;
+        if session.read_state()? != ended || session.position() != 0 {
+            return Ok(Outcome::fail(
+                None,
+                "a state that was given reads back otherwise",
+            ));
+        }
+        let carried = session.feed(data.batch(), Logits::All, VOCAB)?.logits;
+        if !ended.is_empty() && carried == logits {
+            return Ok(Outcome::fail(None, "a given state changes no logit"));
+        }
+        if session
+            .start_from(&ended[..ended.len().saturating_sub(1)])
+            .is_ok()
+            && !ended.is_empty()
+        {
+            return Ok(Outcome::fail(None, "a shortened state was taken"));
+        }
+        Ok(worst.pass())
     };
     check().into()
 }

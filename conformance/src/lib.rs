@@ -107,6 +107,16 @@ pub const CHECKS: &[Check] = &[
         run: inference::export,
     },
     Check {
+        name: "state-summary",
+        what: "says of what its state is and how large it is",
+        run: inference::state_summary,
+    },
+    Check {
+        name: "given-state",
+        what: "trains from a given state as it reads from it",
+        run: gradients::given_state,
+    },
+    Check {
         name: "long",
         what: "finite after 65536 tokens, 4096 where the state grows",
         run: inference::long,

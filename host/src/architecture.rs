@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::data::{Device, ModelConfig};
 use longhaul_plugin_api::metadata::OptionValue;
-use longhaul_tasks::{Named, bounds};
+use longhaul_tasks::{InitialState, Named, bounds};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::exit::CommandError;
 use crate::find::{did_you_mean, find, is_library, split_library};
+
+/// What an architecture's text says of the state that training sequences start from.
+pub const INITIAL_STATE: &str = "initial_state";
 
 /// An architecture that was found, with checked options; travels to workers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct ArchSpec {
     pub d_model: Option<u32>,
     /// Layers, where the text gave them.
     pub layers: Option<u32>,
+    /// What recurrent state training sequences start from, where the text gave that.
+    #[serde(default)]
+    pub initial_state: Option<InitialState>,
     /// Kinds of device it can run on.
     pub devices: Vec<String>,
 }
@@ -121,7 +127,8 @@ impl ArchSpec {
         let mut pairs = self.values.iter().zip(&other.values);
         Ok(pairs.all(|(own, other)| own == other || !given(&own.0))
             && (self.d_model == other.d_model || !given("d_model"))
-            && (self.layers == other.layers || !given("layers")))
+            && (self.layers == other.layers || !given("layers"))
+            && (self.initial_state == other.initial_state || !given(INITIAL_STATE)))
     }
 
     fn from_parts(
@@ -131,6 +138,7 @@ impl ArchSpec {
     ) -> Result<Self, CommandError> {
         let d_model = take_size(&mut given, "d_model", &bounds::D_MODEL)?;
         let layers = take_size(&mut given, "layers", &bounds::LAYERS)?;
+        let initial_state = take_initial_state(&mut given)?;
         let known: Vec<&str> = architecture
             .options
             .iter()
@@ -140,7 +148,11 @@ impl ArchSpec {
             .iter()
             .find(|(name, _)| !known.contains(&name.as_str()))
         {
-            let all: Vec<&str> = known.iter().copied().chain(["d_model", "layers"]).collect();
+            let all: Vec<&str> = known
+                .iter()
+                .copied()
+                .chain(["d_model", "layers", INITIAL_STATE])
+                .collect();
             return Err(CommandError::usage(format!(
                 "architecture `{}` has no option `{unknown}`{}; it has {}",
                 architecture.name,
@@ -175,6 +187,7 @@ impl ArchSpec {
             options,
             d_model,
             layers,
+            initial_state,
             devices: architecture.devices.clone(),
         })
     }
@@ -262,6 +275,17 @@ fn take_size(
             range.end()
         ))
     })
+}
+
+fn take_initial_state(
+    given: &mut Vec<(String, String)>,
+) -> Result<Option<InitialState>, CommandError> {
+    let Some(place) = given.iter().position(|(known, _)| known == INITIAL_STATE) else {
+        return Ok(None);
+    };
+    let (_, text) = given.remove(place);
+    let state = text.parse().map(Some);
+    state.map_err(|error| CommandError::usage(format!("option `{INITIAL_STATE}`: {error}")))
 }
 
 #[cfg(test)]

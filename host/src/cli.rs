@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use longhaul_tasks::bounds;
+use longhaul_tasks::{InitialState, bounds};
 use serde::{Deserialize, Serialize};
 
 use crate::materials::MaterialArgs;
@@ -143,6 +143,15 @@ pub struct RunArgs {
     /// Examples a length
     #[arg(long, value_name = "N", value_parser = within(bounds::SAMPLES))]
     pub samples: Option<u64>,
+    /// Record the size of the recurrent state, by layer and position
+    #[arg(long)]
+    pub state_norms: bool,
+    /// Examples a length whose effective remembrance is measured
+    #[arg(long, value_name = "N", value_parser = within(bounds::REMEMBRANCE))]
+    pub remembrance: Option<u64>,
+    /// Read all examples again from these states: noise:1,fitted,passed
+    #[arg(long, value_name = "STATES", value_delimiter = ',')]
+    pub initial_states: Vec<InitialState>,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,

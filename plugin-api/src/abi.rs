@@ -14,7 +14,8 @@ use abi_stable::{declare_root_module_statics, sabi_trait};
 
 use crate::checkpoint::CheckpointPlan;
 use crate::data::{
-    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, StateSummary, StepReport,
+    TrainConfig,
 };
 use crate::error::PluginError;
 use crate::metadata::{LibraryInfo, StateGrowth};
@@ -110,6 +111,20 @@ pub trait ModelAbi: Send {
     fn notes(&self) -> RVec<RString> {
         RVec::new()
     }
+    /// [`ModelAbi::train_step`] with every row starting from a given state, as [`SessionAbi::start_from`] takes
+    /// it, through which no gradient goes. The states after the last token are written to `last`, which is as
+    /// long. Since 1.2.
+    fn train_step_from(
+        &mut self,
+        _batch: Batch<'_>,
+        _step: u64,
+        _initial: RSlice<'_, f32>,
+        _last: RSliceMut<'_, f32>,
+    ) -> AbiResult<StepReport> {
+        RResult::RErr(PluginError::unsupported(
+            "this plugin cannot train from a given state",
+        ))
+    }
 }
 
 /// Recurrent inference. New methods are added at its end.
@@ -140,6 +155,25 @@ pub trait SessionAbi: Send {
     fn import_state(&mut self, _state: RSlice<'_, u8>) -> AbiResult<()> {
         RResult::RErr(PluginError::unsupported(
             "this plugin's session state cannot be imported",
+        ))
+    }
+    /// What the state is made of and how large it has become, part by part, in a fixed order. Since 1.2.
+    fn state_summary(&self) -> AbiResult<RVec<StateSummary>> {
+        RResult::RErr(PluginError::unsupported(
+            "this plugin's sessions do not describe their state",
+        ))
+    }
+    /// The values of the parts of a fixed size, in the order of the summary, each `[B, values]`. Since 1.2.
+    fn read_state(&self) -> AbiResult<RVec<f32>> {
+        RResult::RErr(PluginError::unsupported(
+            "this plugin's session state cannot be read",
+        ))
+    }
+    /// Back to position 0, with these values in the place of the parts of a fixed size, in the order of
+    /// `read_state`; what grows is empty. Since 1.2.
+    fn start_from(&mut self, _values: RSlice<'_, f32>) -> AbiResult<()> {
+        RResult::RErr(PluginError::unsupported(
+            "this plugin's sessions cannot start from a given state",
         ))
     }
 }

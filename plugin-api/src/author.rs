@@ -14,8 +14,8 @@ use crate::abi::{
 };
 use crate::checkpoint::CheckpointPlan;
 use crate::data::{
-    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, Reporting, StepReport,
-    TrainConfig,
+    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, Reporting, StateSummary,
+    StepReport, TrainConfig,
 };
 use crate::error::PluginError;
 use crate::metadata::{DESCRIBING_FAILED, LibraryInfo, StateGrowth};
@@ -71,6 +71,17 @@ pub trait Model: Send {
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
+    fn train_step_from(
+        &mut self,
+        _batch: &Batch<'_>,
+        _step: u64,
+        _initial: &[f32],
+        _last: &mut [f32],
+    ) -> Result<StepReport> {
+        Err(PluginError::unsupported(
+            "this plugin cannot train from a given state",
+        ))
+    }
 }
 
 /// A session. See [`SessionAbi`] for what each method means; lengths are checked before a call arrives.
@@ -93,6 +104,21 @@ pub trait Session: Send {
     fn import_state(&mut self, _state: &[u8]) -> Result<()> {
         Err(PluginError::unsupported(
             "this plugin's session state cannot be imported",
+        ))
+    }
+    fn state_summary(&self) -> Result<Vec<StateSummary>> {
+        Err(PluginError::unsupported(
+            "this plugin's sessions do not describe their state",
+        ))
+    }
+    fn read_state(&self) -> Result<Vec<f32>> {
+        Err(PluginError::unsupported(
+            "this plugin's session state cannot be read",
+        ))
+    }
+    fn start_from(&mut self, _values: &[f32]) -> Result<()> {
+        Err(PluginError::unsupported(
+            "this plugin's sessions cannot start from a given state",
         ))
     }
 }
@@ -256,6 +282,21 @@ impl ModelAbi for ModelGuard {
     fn notes(&self) -> RVec<RString> {
         self.model.notes().into_iter().map(RString::from).collect()
     }
+
+    fn train_step_from(
+        &mut self,
+        batch: Batch<'_>,
+        step: u64,
+        initial: RSlice<'_, f32>,
+        mut last: RSliceMut<'_, f32>,
+    ) -> AbiResult<StepReport> {
+        guard(|| {
+            check_batch(&batch, true)?;
+            let (initial, last) = (initial.as_slice(), last.as_mut_slice());
+            let report = self.model.train_step_from(&batch, step, initial, last)?;
+            check_step(report, self.reporting, step)
+        })
+    }
 }
 
 struct SessionGuard {
@@ -292,6 +333,18 @@ impl SessionAbi for SessionGuard {
 
     fn import_state(&mut self, state: RSlice<'_, u8>) -> AbiResult<()> {
         guard(|| self.session.import_state(state.as_slice()))
+    }
+
+    fn state_summary(&self) -> AbiResult<RVec<StateSummary>> {
+        guard(|| Ok(self.session.state_summary()?.into()))
+    }
+
+    fn read_state(&self) -> AbiResult<RVec<f32>> {
+        guard(|| Ok(self.session.read_state()?.into()))
+    }
+
+    fn start_from(&mut self, values: RSlice<'_, f32>) -> AbiResult<()> {
+        guard(|| self.session.start_from(values.as_slice()))
     }
 }
 

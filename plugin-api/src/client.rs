@@ -10,8 +10,8 @@ use abi_stable::std_types::{RResult, RSlice, RSliceMut};
 use crate::abi::{AbiResult, Host, LogLevel, ModelBox, PluginModuleRef, SessionBox};
 use crate::checkpoint::CheckpointPlan;
 use crate::data::{
-    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, Reporting, StepReport,
-    TrainConfig,
+    Batch, Device, FeedOutput, Logits, ModelConfig, ParameterInfo, Reporting, StateSummary,
+    StepReport, TrainConfig,
 };
 use crate::error::{ErrorKind, PluginError};
 use crate::load::{LoadError, ProbeReport, open};
@@ -229,11 +229,32 @@ impl LoadedModel {
     /// # Errors
     /// The plugin's; a report that cannot be.
     pub fn train_step(&mut self, batch: Batch<'_>, step: u64) -> Result<StepReport> {
-        let report = unwrap(
-            &self.plugin,
-            "train_step",
-            self.model.train_step(batch, step),
-        )?;
+        let report = self.model.train_step(batch, step);
+        let report = unwrap(&self.plugin, "train_step", report)?;
+        self.check_step(batch, report, step)
+    }
+
+    /// [`LoadedModel::train_step`] with every row starting from a given state; `last` becomes the states after
+    /// the last token. Both are as [`LoadedSession::read_state`] of as many rows gives them.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::train_step`]; a plugin that cannot; states that are not finite.
+    pub fn train_step_from(
+        &mut self,
+        batch: Batch<'_>,
+        step: u64,
+        initial: &[f32],
+        last: &mut [f32],
+    ) -> Result<StepReport> {
+        last.fill(f32::NAN);
+        let (from, to) = (RSlice::from_slice(initial), RSliceMut::from_mut_slice(last));
+        let report = self.model.train_step_from(batch, step, from, to);
+        let report = unwrap(&self.plugin, "train_step_from", report)?;
+        check_state_values(&self.plugin, "train_step_from", last)?;
+        self.check_step(batch, report, step)
+    }
+
+    fn check_step(&self, batch: Batch<'_>, report: StepReport, step: u64) -> Result<StepReport> {
         if !self.reporting.allows(step, &report) {
             return Err(ClientError::Lie {
                 plugin: self.plugin.clone(),
@@ -292,6 +313,7 @@ impl LoadedModel {
         let session = unwrap(&self.plugin, "new_session", self.model.new_session(rows))?;
         Ok(LoadedSession {
             plugin: self.plugin.clone(),
+            rows,
             position: session.position(),
             session,
         })
@@ -358,6 +380,7 @@ fn is_likelihood(nll: f32, is_most_likely: bool, vocab: usize) -> bool {
 /// A session behind checked calls.
 pub struct LoadedSession {
     plugin: String,
+    rows: usize,
     /// Tokens that it was fed.
     position: u64,
     session: SessionBox,
@@ -462,9 +485,60 @@ impl LoadedSession {
         let session = unwrap(&self.plugin, "fork", self.session.fork())?;
         Ok(Self {
             plugin: self.plugin.clone(),
+            rows: self.rows,
             position: self.position,
             session,
         })
+    }
+
+    /// What the state is made of and how large it has become, in the plugin's order; empty where there is none.
+    ///
+    /// # Errors
+    /// A plugin that does not say; a summary that cannot be.
+    pub fn state_summary(&self) -> Result<Vec<StateSummary>> {
+        let call = "state_summary";
+        let summary: Vec<StateSummary> =
+            unwrap(&self.plugin, call, self.session.state_summary())?.into();
+        check_summary(&summary, self.rows, self.session.state_bytes()).map_err(|what| {
+            ClientError::Lie {
+                plugin: self.plugin.clone(),
+                call,
+                what,
+            }
+        })?;
+        Ok(summary)
+    }
+
+    /// The values of the parts of a fixed size, in the order of the summary, each `[B, values]`.
+    ///
+    /// # Errors
+    /// A plugin that does not say; another number of values than the summary's; values that are not finite.
+    pub fn read_state(&self) -> Result<Vec<f32>> {
+        let values: Vec<f32> =
+            unwrap(&self.plugin, "read_state", self.session.read_state())?.into();
+        check_state_values(&self.plugin, "read_state", &values)?;
+        let summary = self.state_summary()?;
+        let fixed = summary.iter().filter(|part| !part.grows);
+        let expected = self.rows as u64 * fixed.map(|part| part.values).sum::<u64>();
+        if values.len() as u64 != expected {
+            return Err(ClientError::Lie {
+                plugin: self.plugin.clone(),
+                call: "read_state",
+                what: format!("{} values where its summary has {expected}", values.len()),
+            });
+        }
+        Ok(values)
+    }
+
+    /// Back to position 0, from given values of the parts of a fixed size.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn start_from(&mut self, values: &[f32]) -> Result<()> {
+        let done = self.session.start_from(RSlice::from_slice(values));
+        unwrap(&self.plugin, "start_from", done)?;
+        self.position = 0;
+        Ok(())
     }
 
     /// The state as bytes.
@@ -484,6 +558,61 @@ impl LoadedSession {
         unwrap(&self.plugin, "import_state", done)?;
         self.position = self.session.position();
         Ok(())
+    }
+}
+
+/// Refuses a state that is not finite.
+fn check_state_values(plugin: &str, call: &'static str, values: &[f32]) -> Result<()> {
+    let odd = values.iter().filter(|value| !value.is_finite()).count();
+    if odd == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "{odd} of {} values of the state are not finite",
+        values.len()
+    );
+    Err(ClientError::Plugin {
+        plugin: plugin.to_owned(),
+        call,
+        error: PluginError::new(ErrorKind::Numeric, message),
+    })
+}
+
+/// What is wrong with a summary of a state of so many bytes, if anything.
+fn check_summary(
+    summary: &[StateSummary],
+    rows: usize,
+    state_bytes: u64,
+) -> std::result::Result<(), String> {
+    let mut names = std::collections::HashSet::new();
+    for part in summary {
+        check_name("a part of the state", part.name.as_str())?;
+        let what = format!("`{}` of layer {}", part.name, part.layer);
+        if !names.insert((part.layer, part.name.as_str())) {
+            return Err(format!("two parts {what}"));
+        }
+        if part.norms.len() != rows {
+            return Err(format!(
+                "{} norms of {what} for {rows} rows",
+                part.norms.len()
+            ));
+        }
+        if let Some(norm) = part
+            .norms
+            .iter()
+            .find(|norm| !(norm.is_finite() && **norm >= 0.0))
+        {
+            return Err(format!("a norm of {norm} of {what}"));
+        }
+    }
+    let values = summary
+        .iter()
+        .try_fold(0_u64, |sum, part| sum.checked_add(part.values));
+    match values.and_then(|values| values.checked_mul(rows as u64)) {
+        Some(values) if values.checked_mul(4) == Some(state_bytes) => Ok(()),
+        _ => Err(format!(
+            "a summary that does not add up to {state_bytes} bytes of state"
+        )),
     }
 }
 

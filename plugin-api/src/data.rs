@@ -290,6 +290,25 @@ pub enum Logits {
     All,
 }
 
+/// A part of a session's recurrent state: what one operation of one layer keeps.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, PartialEq)]
+pub struct StateSummary {
+    /// The layer, from 0.
+    pub layer: u32,
+    /// What keeps it, no two of one name in a layer.
+    pub name: RString,
+    /// Values of one row.
+    pub values: u64,
+    /// Whether it is a cache of what was read, which is empty at position 0, and not of a fixed size.
+    pub grows: bool,
+    /// What each value is at position 0. A state of a fixed size for which it is not 0 is on a scale of its
+    /// own (a logarithm) and is left as it is by noise.
+    pub initial: f32,
+    /// Euclidean norm of each row's values, `[B]`.
+    pub norms: RVec<f64>,
+}
+
 /// A feed's answers.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone, Default)]

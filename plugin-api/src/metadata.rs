@@ -129,9 +129,10 @@ pub mod capability {
 }
 
 /// Names that no option may have: they are sizes and settings of every model, given beside its options.
-pub const RESERVED: [&str; 8] = [
+pub const RESERVED: [&str; 9] = [
     "d_model",
     "layers",
+    "initial_state",
     "vocab",
     "max_train_length",
     "train_length",

@@ -7,8 +7,8 @@ use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::author::{Model, Plugin, Result, Session};
 use longhaul_plugin_api::checkpoint::{CheckpointPlan, MODEL_TYPE};
 use longhaul_plugin_api::data::{
-    Batch, DeviceKind, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
-    extra,
+    Batch, DeviceKind, FeedOutput, Logits, ModelConfig, ParameterInfo, StateSummary, StepReport,
+    TrainConfig, extra,
 };
 use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::metadata::{LibraryInfo, StateGrowth, WITHOUT_REFERENCE};
@@ -19,8 +19,9 @@ use crate::checkpoint::{self, Format};
 use crate::cuda::device::Device;
 use crate::cuda::driver::Driver;
 use crate::cuda::plugin::DeviceKitModel;
+use crate::engine::given_state::{fixed, slots_of};
 use crate::engine::graph::Program;
-use crate::engine::operation::LossSums;
+use crate::engine::operation::{LossSums, StateRows};
 use crate::engine::optimizer::{AdamW, global_norm};
 use crate::engine::params::Params;
 use crate::engine::session::SessionState;
@@ -255,7 +256,11 @@ impl KitModel {
         })
     }
 
-    fn gradients(&mut self, batch: &Batch<'_>) -> Result<LossSums> {
+    fn gradients(
+        &mut self,
+        batch: &Batch<'_>,
+        states: Option<&mut Vec<StateRows>>,
+    ) -> Result<LossSums> {
         check_tokens(self.shared.vocab, batch)?;
         let Self {
             shared, trainer, ..
@@ -264,7 +269,32 @@ impl KitModel {
         let params: &Params = &guard;
         shared
             .pool
-            .install(|| trainer.gradients(&shared.program, params, batch))
+            .install(|| trainer.gradients(&shared.program, params, batch, states))
+    }
+
+    fn step(
+        &mut self,
+        batch: &Batch<'_>,
+        step: u64,
+        states: Option<&mut Vec<StateRows>>,
+    ) -> Result<StepReport> {
+        if self.optimizer.is_none() {
+            return Err(not_begun());
+        }
+        let sums = self.gradients(batch, states)?;
+        let Self {
+            shared,
+            trainer,
+            optimizer,
+            ..
+        } = self;
+        let optimizer = optimizer.as_mut().expect("checked above");
+        let mut guard = shared.params.write().map_err(|_| poisoned())?;
+        let (params, gradients) = (&mut *guard, trainer.all_gradients());
+        let (norm, rate) = shared
+            .pool
+            .install(|| optimizer.step(params, &gradients, step));
+        Ok(report(sums, norm, rate))
     }
 }
 
@@ -331,27 +361,37 @@ impl Model for KitModel {
     }
 
     fn train_step(&mut self, batch: &Batch<'_>, step: u64) -> Result<StepReport> {
-        if self.optimizer.is_none() {
-            return Err(not_begun());
+        self.step(batch, step, None)
+    }
+
+    fn train_step_from(
+        &mut self,
+        batch: &Batch<'_>,
+        step: u64,
+        initial: &[f32],
+        last: &mut [f32],
+    ) -> Result<StepReport> {
+        let shared = Arc::clone(&self.shared);
+        shared.program.check_given_state()?;
+        let specs = shared.program.states();
+        let mut states = slots_of(specs, batch.rows as usize, initial)?;
+        if last.len() != initial.len() {
+            return Err(PluginError::bad_option(format!(
+                "room for {} values of the states that {} become",
+                last.len(),
+                initial.len()
+            )));
         }
-        let sums = self.gradients(batch)?;
-        let Self {
-            shared,
-            trainer,
-            optimizer,
-            ..
-        } = self;
-        let optimizer = optimizer.as_mut().expect("checked above");
-        let mut guard = shared.params.write().map_err(|_| poisoned())?;
-        let (params, gradients) = (&mut *guard, trainer.all_gradients());
-        let (norm, rate) = shared
-            .pool
-            .install(|| optimizer.step(params, &gradients, step));
-        Ok(report(sums, norm, rate))
+        let report = self.step(batch, step, Some(&mut states))?;
+        let ended = fixed(specs).flat_map(|slot| states[slot].iter().flatten());
+        for (place, &value) in last.iter_mut().zip(ended) {
+            *place = value;
+        }
+        Ok(report)
     }
 
     fn loss_and_gradients(&mut self, batch: &Batch<'_>) -> Result<StepReport> {
-        let sums = self.gradients(batch)?;
+        let sums = self.gradients(batch, None)?;
         let Self {
             shared, trainer, ..
         } = self;
@@ -444,6 +484,18 @@ impl Session for KitSession {
 
     fn import_state(&mut self, bytes: &[u8]) -> Result<()> {
         self.state.import(&self.shared.program, bytes)
+    }
+
+    fn state_summary(&self) -> Result<Vec<StateSummary>> {
+        self.state.summary(&self.shared.program)
+    }
+
+    fn read_state(&self) -> Result<Vec<f32>> {
+        Ok(self.state.fixed_values(&self.shared.program))
+    }
+
+    fn start_from(&mut self, values: &[f32]) -> Result<()> {
+        self.state.start_from(&self.shared.program, values)
     }
 }
 

@@ -602,6 +602,7 @@ fn new_run<'a>(
         arena,
         grads: None,
         states: None,
+        started_from: None,
         loss_scale: 1.0,
         loss: Cell::new(LossSums::default()),
         outputs: RefCell::new(Outputs::default()),

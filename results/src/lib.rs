@@ -24,7 +24,7 @@ mod view;
 pub use journal::{Journal, JournalError, write_csv};
 pub use lock::{LockError, RunLock};
 pub use plot::{PlotError, plot_all, plots};
-pub use record::{Cell, Measurement, Record, Split, Status, TrainingPoint};
+pub use record::{Cell, Measurement, Probe, Record, Split, Status, TrainingPoint};
 pub use summary::{SummaryRow, summarise};
 pub use table::render_tables;
 pub use view::{CurveView, TaskView, tasks};

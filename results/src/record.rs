@@ -313,6 +313,101 @@ impl Record for TrainingPoint {
     }
 }
 
+/// One row of `probes.csv`: what was seen of a model beside its answers, over the examples of a cell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Hash of the plan.
+    pub run_id: String,
+    /// Hash of all that decides the model, as in `results.csv`.
+    pub unit: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Options that are not the default, and the model's size.
+    pub options: String,
+    /// Name of the checkpoint that was read; empty for a model trained here.
+    pub checkpoint: String,
+    /// Task.
+    pub task: String,
+    /// All its options.
+    pub task_options: String,
+    /// Seed of initialisation and data.
+    pub seed: u64,
+    /// Longest training length, in tokens, where it is known.
+    pub train_length: Option<u64>,
+    /// Peak learning rate.
+    pub learning_rate: Option<f64>,
+    /// Which examples.
+    pub split: Split,
+    /// Evaluation length, in tokens.
+    pub eval_length: u64,
+    /// `state_norm`: root mean square of the values of a part of the recurrent state.
+    /// `effective_remembrance`: total variation between the predictions with and without the first tokens.
+    pub probe: String,
+    /// Tokens read when it was looked at.
+    pub position: u64,
+    /// Layer, from 0, of a state norm.
+    pub layer: Option<u32>,
+    /// What keeps that part of the state.
+    pub state: String,
+    /// Tokens that the prediction was made without, of an effective remembrance.
+    pub skipped: Option<u64>,
+    /// Examples.
+    pub samples: u64,
+    /// Mean over the examples.
+    pub value: f64,
+    /// Standard deviation over the examples; empty for one.
+    pub deviation: Option<f64>,
+    /// Bytes of that part of the state, a row.
+    pub state_bytes: Option<u64>,
+}
+
+impl Probe {
+    /// The cell that it is of.
+    pub fn cell(&self) -> Cell {
+        Cell {
+            unit: self.unit.clone(),
+            split: self.split,
+            eval_length: self.eval_length,
+        }
+    }
+
+    /// What tells it apart from others of its cell, in the order in which they are kept.
+    pub fn place(&self) -> impl Ord + use<> {
+        let Self {
+            layer,
+            position,
+            skipped,
+            ..
+        } = *self;
+        (
+            self.probe.clone(),
+            layer,
+            self.state.clone(),
+            position,
+            skipped,
+        )
+    }
+}
+
+impl Record for Probe {
+    fn validate(&self) -> Result<(), String> {
+        for (name, value) in [
+            ("learning_rate", self.learning_rate),
+            ("value", Some(self.value)),
+            ("deviation", self.deviation),
+        ] {
+            not_negative(name, value)?;
+        }
+        if self.samples == 0 || self.eval_length == 0 || self.position > self.eval_length {
+            return Err(format!(
+                "{} samples at position {} of {}",
+                self.samples, self.position, self.eval_length
+            ));
+        }
+        Ok(())
+    }
+}
+
 fn not_negative(name: &str, value: Option<f64>) -> Result<(), String> {
     match value {
         Some(value) if !(value.is_finite() && value >= 0.0) => {

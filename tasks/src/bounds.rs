@@ -11,6 +11,8 @@ pub const BATCH: RangeInclusive<usize> = 1..=65_536;
 pub const SEEDS: RangeInclusive<u64> = 1..=10_000;
 /// Examples a length.
 pub const SAMPLES: RangeInclusive<u64> = 1..=1_000_000_000;
+/// Examples a length whose effective remembrance is measured: each is read several times.
+pub const REMEMBRANCE: RangeInclusive<u64> = 0..=256;
 /// Peak learning rates: models and optimiser compute in float32.
 pub const LEARNING_RATE: RangeInclusive<f64> = 1e-30..=1e3;
 /// Decoupled weight decay.

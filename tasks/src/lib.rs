@@ -9,8 +9,10 @@
 
 pub mod bounds;
 mod chance;
+mod corpus;
 mod draws;
 mod error;
+mod generated;
 mod materials;
 mod named;
 mod options;
@@ -27,8 +29,8 @@ pub use materials::{Material, Materials};
 pub use named::{Named, NamedError};
 pub use options::{Allowed, OptionSpec, OptionValue};
 pub use suite::{
-    ArchitectureEntry, Evaluation, Limits, ModelSize, Suite, TargetEntry, TaskEntry, Training,
-    suites,
+    ArchitectureEntry, Evaluation, InitialState, Limits, ModelSize, Suite, TargetEntry, TaskEntry,
+    Training, suites,
 };
 pub use task::{
     Coordinates, Label, Metric, Request, Sample, Split, Task, TaskSpec, build, parse_task,

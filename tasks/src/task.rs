@@ -154,21 +154,30 @@ pub trait Task: Send + Sync {
         Ok(())
     }
 
+    /// Refuses a length that the task cannot have.
+    ///
+    /// # Errors
+    /// The length, with what it may be.
+    fn check_length(&self, length: usize) -> Result<(), TaskError> {
+        let (min, max) = (self.min_length(), self.max_length());
+        if (min..=max).contains(&length) {
+            return Ok(());
+        }
+        Err(TaskError::Length {
+            task: self.spec().name.to_owned(),
+            options: self.options_text(),
+            length,
+            min,
+            max,
+        })
+    }
+
     /// An example: the first attempt that belongs to the split.
     ///
     /// # Errors
     /// A length that the task cannot have.
     fn sample(&self, at: &Coordinates) -> Result<Box<dyn Sample>, TaskError> {
-        let (min, max) = (self.min_length(), self.max_length());
-        if !(min..=max).contains(&at.length) {
-            return Err(TaskError::Length {
-                task: self.spec().name.to_owned(),
-                options: self.options_text(),
-                length: at.length,
-                min,
-                max,
-            });
-        }
+        self.check_length(at.length)?;
         let mut attempts = (0..ATTEMPTS).map(|attempt| self.make(at, attempt));
         let found = attempts.find(|sample| split_of(sample.as_ref()) == at.split);
         Ok(found.unwrap_or_else(|| self.make(at, 0)))

@@ -38,7 +38,10 @@ fn a_value_of_another_type_is_a_sentence() {
             "steps batch learning_rates warmup_steps weight_decay clip_norm seeds",
         ),
         ("[model]\n", "d_model layers"),
-        ("[evaluation]\n", "samples"),
+        (
+            "[evaluation]\n",
+            "samples state_norms remembrance initial_states",
+        ),
         ("[limits]\n", "time_s memory_bytes"),
         ("[[architecture]]\n", "name"),
         (

@@ -30,7 +30,7 @@ fn whole(task: &dyn Task, at: &Coordinates) -> (Vec<u32>, Vec<i32>) {
     (tokens, targets)
 }
 
-const VARIANTS: [&str; 27] = [
+const VARIANTS: [&str; 28] = [
     "mqar",
     "mqar:pairs=2,vocab=64",
     "mqar:pairs=8,random_filler=true",
@@ -58,6 +58,7 @@ const VARIANTS: [&str; 27] = [
     "facts",
     "facts:hops=2",
     "needle:haystack=varied,key=uuid,keys=2,values=3",
+    "books",
 ];
 
 fn lengths(task: &dyn Task) -> Vec<usize> {

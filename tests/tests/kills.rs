@@ -15,7 +15,7 @@ const MEASURED_ANEW: [&str; 3] = ["seconds", "tokens_per_second", "peak_memory_b
 
 /// A run of four trainings that takes a moment.
 fn run(folder: &Folder, resume: bool) -> Command {
-    let more = ["--jobs", "2", "--lr", "1e-3,2e-3"];
+    let more = ["--jobs", "2", "--lr", "1e-3,2e-3", "--remembrance", "2"];
     let mut arguments = folder.run(&["", "decay=0.5"], "16,32", &more);
     if resume {
         arguments.push("--resume".to_owned());

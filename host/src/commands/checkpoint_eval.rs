@@ -17,7 +17,7 @@ use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::plan::{
-    Checkpoint, Plan, Planned, Unit, check_length, environment, file_word, run_id,
+    Checkpoint, Plan, Planned, Probes, Unit, check_length, environment, file_word, run_id,
 };
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
@@ -210,6 +210,7 @@ impl Known {
             lengths,
             validation: Vec::new(),
             training: None,
+            probes: Probes::default(),
             checkpoint: Some(self.checkpoint.clone()),
         };
         let what = [name, &unit.task].map(|name| file_word(name)).join("-");

@@ -2,6 +2,7 @@
 
 use longhaul_tasks::bounds;
 
+use crate::architecture::INITIAL_STATE;
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::cli::ListArgs;
 use crate::commands::print;
@@ -106,6 +107,12 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
         let allowed = format!("integer {}..{}", range.start(), range.end());
         rows.push(row(name, "suite's", &allowed, what));
     }
+    rows.push(row(
+        INITIAL_STATE,
+        "zero",
+        "zero | noise:DEVIATION | fitted | passed",
+        "recurrent state that training sequences start from",
+    ));
     text.push_str(&columns(&rows));
     text.push_str(&format!("\nCite:\n{}\n", architecture.citation.trim_end()));
     text

@@ -16,7 +16,7 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::plan::{self, Overrides, Unit};
+use crate::run::plan::{self, Overrides, Probes, Unit};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
 
@@ -112,6 +112,11 @@ fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {
         d_model: args.d_model,
         layers: args.layers,
         samples: args.samples,
+        probes: Probes {
+            state_norms: args.state_norms,
+            remembrance: args.remembrance.unwrap_or(0),
+            initial_states: args.initial_states.clone(),
+        },
     })
 }
 

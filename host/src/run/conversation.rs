@@ -4,7 +4,8 @@
 use longhaul_results::metric::Kind;
 use longhaul_tasks::{Metric, parse_task};
 
-use crate::worker::protocol::{Evaluated, Job, Message, Score};
+use crate::run::plan::Evaluation;
+use crate::worker::protocol::{Evaluated, Job, Message, Observation, Observed, Score};
 
 /// Most bytes that anything on a machine has: beyond it a number is no size.
 const MOST_BYTES: u64 = 1 << 50;
@@ -192,6 +193,12 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
             )
         },
     )?;
+    must(evaluated.observations.len() <= MOST_SCORES, || {
+        format!("{} observations {place}", evaluated.observations.len())
+    })?;
+    for seen in &evaluated.observations {
+        check_observation(seen, asked, &place)?;
+    }
     within("bytes of state", evaluated.state_bytes, MOST_BYTES)?;
     within(
         "bytes of memory",
@@ -199,6 +206,43 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
         MOST_BYTES,
     )?;
     time(evaluated.seconds)
+}
+
+fn check_observation(
+    seen: &Observation,
+    asked: &Evaluation,
+    place: &str,
+) -> Result<(), Impossible> {
+    let (length, count) = (asked.length as u64, seen.samples as f64);
+    must(
+        (1..=asked.samples).contains(&seen.samples) && seen.position <= length,
+        || {
+            format!(
+                "an observation of {} examples at position {} {place}",
+                seen.samples, seen.position
+            )
+        },
+    )?;
+    let most = match &seen.what {
+        Observed::StateNorm { bytes, .. } => {
+            within("bytes of state", *bytes, MOST_BYTES)?;
+            f64::MAX
+        }
+        Observed::Remembrance { skipped } => {
+            must(*skipped < length, || {
+                format!("{skipped} tokens skipped {place}")
+            })?;
+            1.0
+        }
+    };
+    let holds = (0.0..=most * count).contains(&seen.sum)
+        && (0.0..f64::INFINITY).contains(&seen.sum_squares);
+    must(holds, || {
+        format!(
+            "{:?} with a sum of {} and of squares of {} {place}",
+            seen.what, seen.sum, seen.sum_squares
+        )
+    })
 }
 
 fn check_score(score: &Score, kind: Kind, most: u64, place: &str) -> Result<(), Impossible> {
@@ -287,6 +331,7 @@ mod tests {
                 tokens: samples,
                 nll_sum,
             }],
+            observations: Vec::new(),
             state_bytes: 8,
             peak_memory_bytes: None,
             tokens: 100,
@@ -362,6 +407,25 @@ mod tests {
         );
         assert!(evaluating(evaluated(0, 1 << 60, 1, 1.0)).contains("at most"));
         assert!(evaluating(evaluated(0, 10, 1, -5.0)).contains("likelihood of -5"));
+        let seeing = |what: Observed, samples: u64, position: u64, sum: f64| {
+            let Message::Evaluated(mut evaluated) = evaluated(0, 10, 1, 1.0) else {
+                unreachable!("that is what it makes");
+            };
+            evaluated.observations.push(Observation {
+                what,
+                position,
+                samples,
+                sum,
+                sum_squares: sum * sum,
+            });
+            evaluating(Message::Evaluated(evaluated))
+        };
+        let far = |skipped| Observed::Remembrance { skipped };
+        assert!(seeing(far(8), 11, 16, 1.0).contains("11 examples"));
+        assert!(seeing(far(8), 4, 17, 1.0).contains("position 17"));
+        assert!(seeing(far(16), 4, 16, 1.0).contains("16 tokens skipped"));
+        assert!(seeing(far(8), 4, 16, 4.1).contains("sum of 4.1"), "at most 1 each");
+        assert!(seeing(far(8), 4, 16, f64::NAN).contains("NaN"));
         assert!(evaluating(Message::Evaluation { share: 2.0 }).contains("share of 2"));
         assert!(evaluating(Message::Evaluating { index: 1 }).contains("not next"));
     }

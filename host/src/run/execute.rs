@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use longhaul_results::{Measurement, Status, TrainingPoint};
+use longhaul_results::{Measurement, Probe, Status, TrainingPoint};
 
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
@@ -94,7 +94,7 @@ pub fn execute(
                     for (slot, event) in heard {
                         done = done.and(kept.hear(slot, event, progress, &mut outcome));
                     }
-                    if let Err(error) = folder.keep(kept.points, kept.rows).and(done) {
+                    if let Err(error) = folder.keep(kept).and(done) {
                         cancel.store(true, Ordering::Relaxed);
                         failure.get_or_insert(error);
                     }
@@ -134,9 +134,13 @@ fn serve(
 
 /// What is to be kept of the events of one look.
 #[derive(Default)]
-struct Kept {
-    points: Vec<TrainingPoint>,
-    rows: Vec<Measurement>,
+pub struct Kept {
+    /// For `training.csv`.
+    pub points: Vec<TrainingPoint>,
+    /// For `probes.csv`.
+    pub probes: Vec<Probe>,
+    /// For `results.csv`.
+    pub rows: Vec<Measurement>,
 }
 
 impl Kept {
@@ -161,6 +165,7 @@ impl Kept {
                 progress.said(slot, &message);
             }
             Event::Point(point) => self.points.push(*point),
+            Event::Probes(probes) => self.probes.extend(probes),
             Event::Rows(rows) => {
                 for row in rows.iter().filter(|row| row.is_reported_cell()) {
                     progress.measured(slot, row);

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use longhaul_results::{
-    Cell, Measurement, Status, TrainingPoint, files, plot_all, render_tables, summarise, write_csv,
+    Cell, Measurement, Probe, Status, TrainingPoint, files, plot_all, render_tables, summarise,
+    write_csv,
 };
 
 use crate::run::error::RunError;
@@ -47,6 +48,10 @@ pub fn finish(
     let points = points_in_order(std::mem::take(&mut folder.points), &places);
     if !points.is_empty() {
         write_csv(&folder.path.join("training.csv"), &points)?;
+    }
+    let probes = probes_in_order(std::mem::take(&mut folder.probes), &rows, &places);
+    if !probes.is_empty() {
+        write_csv(&folder.path.join("probes.csv"), &probes)?;
     }
     go_on()?;
     let summary = summarise(&rows);
@@ -115,6 +120,20 @@ fn points_in_order(points: Vec<TrainingPoint>, places: &Places) -> Vec<TrainingP
     latest.into_values().collect()
 }
 
+/// The last of each probe of the cells that were measured, in the order of units, splits, lengths and places.
+fn probes_in_order(probes: Vec<Probe>, rows: &[Measurement], places: &Places) -> Vec<Probe> {
+    let ok = rows
+        .iter()
+        .filter(|row| row.label.is_empty() && row.status == Status::Ok);
+    let measured: HashSet<Cell> = ok.map(Measurement::cell).collect();
+    let probes = probes
+        .into_iter()
+        .filter(|probe| measured.contains(&probe.cell()));
+    let key = |probe: &Probe| (places.of(&probe.unit), probe.cell(), probe.place());
+    let latest: BTreeMap<_, _> = probes.map(|probe| (key(&probe), probe)).collect();
+    latest.into_values().collect()
+}
+
 /// What a folder's records say is done.
 pub struct Recorded {
     cells: HashMap<Cell, Status>,
@@ -173,6 +192,7 @@ mod tests {
         let evaluated = Evaluated {
             index: 0,
             scores: vec![score("a=1"), score("")],
+            observations: Vec::new(),
             state_bytes: 1,
             peak_memory_bytes: None,
             tokens: 4,
@@ -229,6 +249,34 @@ mod tests {
         // A later failure takes the breakdowns of the earlier success with it.
         rows.push(bad(&unit, 40, Status::Failed));
         assert_eq!(in_order(rows, &places).len(), 2);
+    }
+
+    #[test]
+    fn probes_of_what_was_not_measured_are_left_out_and_the_last_of_each_counts() {
+        let unit = unit(10);
+        let places = Places::new(std::slice::from_ref(&unit));
+        let probe = |eval_length: u64, position: u64, value: f64| Probe {
+            unit: unit.id(),
+            eval_length,
+            probe: "state_norm".into(),
+            layer: Some(0),
+            position,
+            samples: 1,
+            value,
+            ..Probe::default()
+        };
+        // A kill between the probes of a cell and its row leaves probes that come once more.
+        let probes = vec![
+            probe(80, 80, 1.0),
+            probe(40, 40, 2.0),
+            probe(80, 80, 3.0),
+            probe(80, 64, 4.0),
+        ];
+        let mut rows = good(&unit, 80);
+        rows.push(bad(&unit, 40, Status::Crashed));
+        let kept = probes_in_order(probes, &rows, &places);
+        let kept: Vec<_> = kept.iter().map(|p| (p.eval_length, p.position, p.value)).collect();
+        assert_eq!(kept, [(80, 64, 4.0), (80, 80, 3.0)]);
     }
 
     /// Every way in which two trainings can differ keeps their rows apart.

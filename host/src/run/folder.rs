@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use longhaul_results::{Journal, Measurement, RunLock, TrainingPoint, files};
+use longhaul_results::{Journal, Measurement, Probe, RunLock, TrainingPoint, files};
 
 use crate::run::error::RunError;
+use crate::run::execute::Kept;
 use crate::run::manifest::{self, Manifest};
 use crate::run::plan::{Plan, Unit};
 
@@ -23,6 +24,10 @@ pub struct RunFolder {
     pub points: Vec<TrainingPoint>,
     /// Where training points go.
     pub training: Journal<TrainingPoint>,
+    /// What else was seen, that was there.
+    pub probes: Vec<Probe>,
+    /// Where that goes, of a plan that looks at more than answers.
+    seen: Option<Journal<Probe>>,
     /// What was repaired on opening, in words.
     pub repairs: Vec<String>,
     _lock: RunLock,
@@ -114,12 +119,19 @@ impl RunFolder {
         let mut repairs: Vec<String> = lock.without.iter().cloned().collect();
         let (results, rows) = open(&path.join("results.csv"), &mut repairs)?;
         let (training, points) = open(&path.join("training.csv"), &mut repairs)?;
+        let (mut seen, mut probes) = (None, Vec::new());
+        if units.iter().any(|unit| !unit.probes.is_none()) {
+            let (journal, there) = open(&path.join("probes.csv"), &mut repairs)?;
+            (seen, probes) = (Some(journal), there);
+        }
         let folder = Self {
             path: path.to_owned(),
             rows,
             results,
             points,
             training,
+            probes,
+            seen,
             repairs,
             _lock: lock,
         };
@@ -141,8 +153,12 @@ impl RunFolder {
         let point = self.points.iter().position(|point| {
             !belongs(&point.run_id, &point.unit, &point.architecture, &point.task)
         });
+        let probe = self.probes.iter().position(|probe| {
+            !belongs(&probe.run_id, &probe.unit, &probe.architecture, &probe.task)
+        });
         let stranger = row.map(|row| ("results.csv", row));
-        match stranger.or_else(|| point.map(|point| ("training.csv", point))) {
+        let stranger = stranger.or_else(|| point.map(|point| ("training.csv", point)));
+        match stranger.or_else(|| probe.map(|probe| ("probes.csv", probe))) {
             None => Ok(()),
             Some((file, row)) => Err(RunError::Input(format!(
                 "row {} of {} is not of the run {run_id} that run.toml describes; move the file away to measure anew",
@@ -152,20 +168,20 @@ impl RunFolder {
         }
     }
 
-    /// Keeps points and rows, on disk when it returns. Points go first: a row says that the points of its
-    /// training are there.
+    /// Keeps what was measured, on disk when it returns. Rows go last: a row says that the points of its
+    /// training and the probes of its cell are there.
     ///
     /// # Errors
     /// No room; the system's refusal.
-    pub fn keep(
-        &mut self,
-        points: Vec<TrainingPoint>,
-        rows: Vec<Measurement>,
-    ) -> Result<(), RunError> {
-        self.training.append(&points)?;
-        self.points.extend(points);
-        self.results.append(&rows)?;
-        self.rows.extend(rows);
+    pub fn keep(&mut self, kept: Kept) -> Result<(), RunError> {
+        self.training.append(&kept.points)?;
+        self.points.extend(kept.points);
+        if let Some(seen) = &mut self.seen {
+            seen.append(&kept.probes)?;
+        }
+        self.probes.extend(kept.probes);
+        self.results.append(&kept.rows)?;
+        self.rows.extend(kept.rows);
         Ok(())
     }
 }

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 use longhaul_plugin_api::variables;
 use longhaul_results::Split;
-use longhaul_tasks::{Suite, Task, TaskEntry, TaskError, bounds, parse_task};
+use longhaul_tasks::{InitialState, Suite, Task, TaskEntry, TaskError, bounds, parse_task};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::architecture::ArchSpec;
+use crate::architecture::{ArchSpec, INITIAL_STATE};
 use crate::device;
 use crate::number::{TRAININGS, short};
 use crate::run::error::RunError;
@@ -46,6 +46,8 @@ pub struct Overrides {
     pub layers: Option<u32>,
     /// Examples a length.
     pub samples: Option<u64>,
+    /// What is looked at beside what the suite says.
+    pub probes: Probes,
 }
 
 /// A model and what it is measured on: a training, or a checkpoint that is read, with its evaluations.
@@ -87,6 +89,43 @@ pub struct Unit {
     /// The checkpoint that is read instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
+    /// What is looked at beside the answers.
+    #[serde(default, skip_serializing_if = "Probes::is_none")]
+    pub probes: Probes,
+}
+
+/// What an evaluation looks at beside the answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Probes {
+    /// Whether the size of the recurrent state is recorded, by layer and position.
+    pub state_norms: bool,
+    /// Examples whose effective remembrance is measured.
+    pub remembrance: u64,
+    /// Other states to start from: all examples are read again from each.
+    pub initial_states: Vec<InitialState>,
+}
+
+impl Probes {
+    /// These, and what a suite asks for.
+    fn beside(&self, suite: &longhaul_tasks::Evaluation) -> Self {
+        let mut initial_states = suite.initial_states.clone();
+        for state in &self.initial_states {
+            if !state.is_zero() && !initial_states.contains(state) {
+                initial_states.push(*state);
+            }
+        }
+        Self {
+            state_norms: self.state_norms || suite.state_norms,
+            remembrance: self.remembrance.max(suite.remembrance),
+            initial_states,
+        }
+    }
+
+    /// Whether nothing is.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A training.
@@ -108,6 +147,9 @@ pub struct Training {
     pub weight_decay: f64,
     /// Largest gradient norm; 0 switches clipping off.
     pub clip_norm: f64,
+    /// What recurrent state sequences start from.
+    #[serde(default, skip_serializing_if = "InitialState::is_zero")]
+    pub initial_state: InitialState,
 }
 
 /// A checkpoint of other software.
@@ -180,6 +222,7 @@ impl Unit {
         deciding.samples = 0;
         deciding.lengths = Vec::new();
         deciding.validation = Vec::new();
+        deciding.probes = Probes::default();
         // A letter in front: no reader of CSV takes it for a number.
         format!("u{}", &hash(&deciding)[..16])
     }
@@ -426,11 +469,14 @@ fn model_size(
     Ok((d_model, layers))
 }
 
-/// The column `options` of an architecture: what is not the default, and the model's size.
+/// The column `options` of an architecture: what is not the default, the model's size, and the state that its
+/// training sequences start from where that is not its own.
 fn options_text(architecture: &ArchSpec, (d_model, layers): (u32, u32)) -> String {
     let mut options = architecture.options.clone();
     options.push(("d_model".to_owned(), d_model.to_string()));
     options.push(("layers".to_owned(), layers.to_string()));
+    let initial = architecture.initial_state.filter(|state| !state.is_zero());
+    options.extend(initial.map(|state| (INITIAL_STATE.to_owned(), state.to_string())));
     options.sort();
     let options: Vec<String> = options
         .iter()
@@ -569,8 +615,10 @@ impl TaskPlan {
                         warmup_steps: suite.training.warmup_steps.min(self.steps),
                         weight_decay: self.weight_decay,
                         clip_norm: suite.training.clip_norm,
+                        initial_state: architecture.initial_state.unwrap_or_default(),
                     }),
                     checkpoint: None,
+                    probes: overrides.probes.beside(&suite.evaluation),
                 };
                 let what = [&unit.architecture, &unit.task]
                     .map(|name| file_word(name))

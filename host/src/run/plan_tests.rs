@@ -44,6 +44,7 @@ fn resolve(text: &str) -> Result<ArchSpec, RunError> {
         },
         d_model: wide.then_some(32),
         layers: None,
+        initial_state: None,
         devices: vec!["cpu".to_owned()],
     })
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use longhaul_results::metric::{Kind, Scores};
-use longhaul_results::{Measurement, Status, TrainingPoint};
+use longhaul_results::{Measurement, Probe, Status, TrainingPoint};
 use longhaul_tasks::Task;
 
 use crate::run::plan::{Evaluation, Training, Unit};
-use crate::worker::protocol::{Evaluated, Message, Score};
+use crate::worker::protocol::{Evaluated, Message, Observation, Observed, Score};
 
 /// What all rows of a unit have in common.
 #[derive(Clone)]
@@ -101,6 +101,54 @@ impl Common {
         evaluated.scores.iter().map(row).collect()
     }
 
+    /// The rows of what else was seen in an evaluation.
+    pub fn probes(&self, what: Evaluation, evaluated: &Evaluated) -> Vec<Probe> {
+        let row = &self.row;
+        let probe = |seen: &Observation| {
+            let count = seen.samples as f64;
+            let value = seen.sum / count;
+            let spread = (seen.sum_squares - count * value * value).max(0.0);
+            let probe = Probe {
+                run_id: row.run_id.clone(),
+                unit: row.unit.clone(),
+                architecture: row.architecture.clone(),
+                options: row.options.clone(),
+                checkpoint: row.checkpoint.clone(),
+                task: row.task.clone(),
+                task_options: row.task_options.clone(),
+                seed: row.seed,
+                train_length: row.train_length,
+                learning_rate: row.learning_rate,
+                split: what.split,
+                eval_length: what.length as u64,
+                position: seen.position,
+                samples: seen.samples,
+                value,
+                deviation: (seen.samples > 1).then(|| (spread / (count - 1.0)).sqrt()),
+                ..Probe::default()
+            };
+            match &seen.what {
+                Observed::StateNorm {
+                    layer,
+                    state,
+                    bytes,
+                } => Probe {
+                    probe: "state_norm".to_owned(),
+                    layer: Some(*layer),
+                    state: state.clone(),
+                    state_bytes: Some(*bytes),
+                    ..probe
+                },
+                Observed::Remembrance { skipped } => Probe {
+                    probe: "effective_remembrance".to_owned(),
+                    skipped: Some(*skipped),
+                    ..probe
+                },
+            }
+        };
+        evaluated.observations.iter().map(probe).collect()
+    }
+
     /// The row of a recorded training step; `None` of any other message.
     pub fn point(&self, message: &Message) -> Option<TrainingPoint> {
         let Message::Progress {
@@ -168,7 +216,10 @@ fn scores_of(score: &Score, kind: Kind) -> Option<Scores> {
 pub mod tests {
     //! Also holds the unit that tests beside this module use.
 
+    use longhaul_tasks::InitialState;
+
     use super::*;
+    use crate::run::plan::Probes;
 
     /// A unit for tests.
     pub fn unit(steps: u64) -> Unit {
@@ -196,8 +247,10 @@ pub mod tests {
                 warmup_steps: 0,
                 weight_decay: 0.1,
                 clip_norm: 1.0,
+                initial_state: InitialState::Zero,
             }),
             checkpoint: None,
+            probes: Probes::default(),
         }
     }
 
@@ -229,6 +282,7 @@ pub mod tests {
         let evaluated = Evaluated {
             index: 0,
             scores: vec![score("depth=0.10", 4, 1), score("", 8, 6)],
+            observations: Vec::new(),
             state_bytes: 128,
             peak_memory_bytes: Some(1 << 20),
             tokens: 800,
@@ -242,6 +296,43 @@ pub mod tests {
         assert_eq!(cell.tokens_per_second, Some(400.0));
         assert!(cell.value_low.unwrap() < 0.75 && cell.value_high.unwrap() > 0.75);
         assert_eq!(cell.eval_length, 80);
+    }
+
+    #[test]
+    fn probes_have_mean_and_deviation_over_examples() {
+        let seen = |what, values: &[f64]| Observation {
+            what,
+            position: 80,
+            samples: values.len() as u64,
+            sum: values.iter().sum(),
+            sum_squares: values.iter().map(|value| value * value).sum(),
+        };
+        let norm = Observed::StateNorm {
+            layer: 1,
+            state: "lstm".into(),
+            bytes: 512,
+        };
+        let evaluated = Evaluated {
+            observations: vec![
+                seen(norm, &[1.0, 2.0, 4.0, 5.0]),
+                seen(Observed::Remembrance { skipped: 20 }, &[0.25]),
+            ],
+            ..Evaluated::default()
+        };
+        let rows = common(&unit(1)).probes(at(80), &evaluated);
+        let [state, far] = &rows[..] else {
+            panic!("{rows:?}")
+        };
+        assert_eq!((state.layer, state.state.as_str(), state.state_bytes), (Some(1), "lstm", Some(512)));
+        // Squares of the distances from 3: 4, 1, 1, 4, over three.
+        assert_eq!(state.value, 3.0);
+        assert!((state.deviation.unwrap() - (10.0_f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!((far.probe.as_str(), far.skipped), ("effective_remembrance", Some(20)));
+        assert_eq!((far.value, far.deviation, far.state_bytes), (0.25, None, None));
+        for row in &rows {
+            assert_eq!(longhaul_results::Record::validate(row), Ok(()));
+            assert_eq!(row.unit, unit(1).id());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use longhaul_results::{Measurement, Status, TrainingPoint};
+use longhaul_results::{Measurement, Probe, Status, TrainingPoint};
 
 use crate::architecture::ArchSpec;
 use crate::device::Devices;
@@ -78,6 +78,8 @@ pub enum Event {
     Lengths(Vec<usize>),
     /// A row for `training.csv`.
     Point(Box<TrainingPoint>),
+    /// Rows for `probes.csv`; those for `results.csv` follow.
+    Probes(Vec<Probe>),
     /// Rows for `results.csv`.
     Rows(Vec<Measurement>),
     /// Seconds inside and outside the plugin.
@@ -220,6 +222,7 @@ impl Runner<'_> {
             identity: self.work.id.clone(),
             checkpoint: unit.checkpoint.clone(),
             evaluations: self.left.clone(),
+            probes: unit.probes.clone(),
         }
     }
 
@@ -232,6 +235,10 @@ impl Runner<'_> {
                 heard.evaluating = None;
                 if let Some(&what) = self.left.get(evaluated.index) {
                     heard.answered[evaluated.index] = true;
+                    let probes = self.common.probes(what, evaluated);
+                    if !probes.is_empty() {
+                        (self.say)(Event::Probes(probes));
+                    }
                     (self.say)(Event::Rows(self.common.measured(what, evaluated)));
                 }
             }
@@ -357,6 +364,7 @@ pub mod tests {
                 options: Vec::new(),
                 d_model: None,
                 layers: None,
+                initial_state: None,
                 devices: vec!["cpu".into()],
             },
             train: true,

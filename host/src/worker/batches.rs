@@ -90,7 +90,7 @@ impl BatchPlan {
 
 /// The finaliser of SplitMix64: a bijection of 64 bits in which every input bit reaches every output
 /// bit (Steele, Lea, Flood 2014).
-fn mix(value: u64) -> u64 {
+pub(super) fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -11,9 +11,11 @@ use crate::run::plan::Evaluation;
 use crate::worker::batches::Ahead;
 use crate::worker::blind::FirstRow;
 use crate::worker::clock::Clock;
+use crate::worker::initial::Start;
 use crate::worker::job::Failure;
+use crate::worker::observe::{StateNorms, remembrance};
 use crate::worker::pipe::send;
-use crate::worker::protocol::{Evaluated, Message};
+use crate::worker::protocol::{Evaluated, Job, Message, Score};
 use crate::worker::tally::Tally;
 
 /// Most tokens of a row in one feed.
@@ -56,13 +58,15 @@ pub(super) struct Chunk {
     pub(super) targets: Vec<i32>,
     /// Tokens a row.
     pub(super) length: usize,
-    /// Labels of each example, with the group's last chunk; else empty. Rows beyond them are padding.
+    /// Examples; rows beyond them are padding.
+    examples: usize,
+    /// Labels of each example, with the group's last chunk; else empty.
     labels: Option<Vec<Vec<String>>>,
     /// Tokens without padding.
     real_tokens: u64,
 }
 
-/// Evaluates a model with `vocab` token ids at one length, on the same examples for every architecture.
+/// Evaluates a model with `vocab` token ids at one length of a job, on the same examples for every architecture.
 ///
 /// # Errors
 /// The plugin's, with the position; a plugin whose state says it read another number of tokens.
@@ -70,75 +74,67 @@ pub fn evaluate(
     model: &LoadedModel,
     task: &dyn Task,
     vocab: usize,
-    seed: u64,
-    evaluation: Evaluation,
+    job: &Job,
     index: usize,
     clock: &mut Clock,
 ) -> Result<Evaluated, Failure> {
+    let (evaluation, probes, seed) = (job.evaluations[index], &job.probes, job.seed);
     let samples = evaluation.samples;
     let first = task.sample(&coordinates(evaluation, seed, 0))?.len();
     let layout = Layout::new(first, samples, model.declared_state_bytes(first as u64));
+    let reading = Reading {
+        task,
+        vocab,
+        seed,
+        evaluation,
+        layout,
+        passes: 1 + probes.initial_states.len() as u64,
+    };
     reset_peak_memory();
     let begun = Instant::now();
     let mut session = clock.inside(|| model.new_session(layout.rows))?;
-    let mut tally = Tally::new(task, layout.rows);
     let mut first_answers = FirstRow::default();
-    let mut tokens = 0;
-    let mut state_bytes = None;
-    let groups = samples.div_ceil(layout.rows as u64);
-    let chunks = groups * first.div_ceil(layout.chunk) as u64;
-    std::thread::scope(|scope| -> Result<(), Failure> {
-        let mut source = Source::new(task, evaluation, seed, layout);
-        let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk))
-            .map_err(Failure::thread)?;
-        let (mut done, mut glance) = (0_u64, Instant::now());
-        while let Some(mut chunk) = ahead.next() {
-            let answers = feed(&mut session, &chunk, layout.rows, vocab, clock)?;
-            tally.chunk(
-                &chunk.targets,
-                chunk.length,
-                &answers.predictions,
-                &answers.nll,
-            );
-            if tally.examples() == 0 {
-                first_answers.take(&chunk, &answers);
-            }
-            tokens += chunk.real_tokens;
-            if let Some(labels) = chunk.labels.take() {
-                tally.group(&labels);
-                if state_bytes.is_none() {
-                    state_bytes = Some(state_of(model, &session, layout.rows)?);
-                }
-                clock.inside(|| session.reset())?;
-            }
-            done += 1;
-            if glance.elapsed() >= GLANCE {
-                let share = done as f64 / chunks.max(1) as f64;
-                send(&Message::Evaluation {
-                    share: share.min(1.0),
-                });
-                glance = Instant::now();
-            }
-            ahead.give_back(chunk);
+    let mut norms = probes.state_norms.then(StateNorms::default);
+    let (mut tokens, mut groups, mut state_bytes) = (0, 0, None);
+    let mut see = |session: &LoadedSession, chunk: &Chunk, answers: &FeedOutput| {
+        let is_last = chunk.labels.is_some();
+        if groups == 0 {
+            first_answers.take(chunk, answers);
         }
+        if groups == 0 && is_last {
+            state_bytes = Some(state_of(model, session, layout.rows)?);
+        }
+        if let Some(norms) = &mut norms {
+            norms.take(session, chunk.examples, is_last)?;
+        }
+        tokens += chunk.real_tokens;
+        groups += u64::from(is_last);
         Ok(())
-    })?;
-    if tally.examples() != samples {
-        return Err(Failure::error(format!(
-            "the task made {} of {samples} examples",
-            tally.examples()
-        )));
-    }
-    let evaluated = Evaluated {
-        index,
-        scores: tally.scores(),
-        state_bytes: state_bytes.unwrap_or(0),
-        peak_memory_bytes: crate::machine::peak_memory(),
-        tokens,
-        seconds: begun.elapsed().as_secs_f64(),
     };
-    drop(session);
+    let mut scores = reading.pass(0, &mut session, None, &mut see, clock)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let peak_memory_bytes = crate::machine::peak_memory();
     // After the measurement, so that it costs it neither time nor memory.
+    let mut from_others = Vec::new();
+    for (pass, &policy) in (1..).zip(&probes.initial_states) {
+        // Of a model without state of a fixed size, or that does not describe it, there is nothing to measure.
+        let start = Start::new(&session, policy, layout.rows, seed)?;
+        let Some(mut start) = start else { break };
+        start.read_others(model, task, job.source_length(&evaluation), clock)?;
+        let see = &mut |_: &LoadedSession, _: &Chunk, _: &FeedOutput| Ok(());
+        let read = reading.pass(pass, &mut session, Some(&start), see, clock)?;
+        let way = format!("initial={policy}");
+        from_others.extend(read.into_iter().map(|score| score.read_as(&way)));
+    }
+    scores.splice(0..0, from_others);
+    drop(session);
+    let mut observations = norms.map_or_else(Vec::new, StateNorms::observations);
+    if probes.remembrance > 0 {
+        let some = 0..samples.min(probes.remembrance).min(layout.rows as u64);
+        let some = some.map(|index| task.sample(&coordinates(evaluation, seed, index)));
+        let some: Vec<_> = some.collect::<Result<_, _>>()?;
+        observations.extend(remembrance(model, &some, vocab, clock)?);
+    }
     let alone = Layout { rows: 1, ..layout };
     let one = Evaluation {
         samples: 1,
@@ -146,7 +142,100 @@ pub fn evaluate(
     };
     let reader = || Source::new(task, one, seed, alone);
     first_answers.check(model, reader, vocab, clock)?;
-    Ok(evaluated)
+    Ok(Evaluated {
+        index,
+        scores,
+        observations,
+        state_bytes: state_bytes.unwrap_or(0),
+        peak_memory_bytes,
+        tokens,
+        seconds,
+    })
+}
+
+/// What sees each chunk with its answers, and the session after it.
+type See<'a> = dyn FnMut(&LoadedSession, &Chunk, &FeedOutput) -> Result<(), Failure> + 'a;
+
+/// All examples of an evaluation, to be read once or more.
+struct Reading<'a> {
+    task: &'a dyn Task,
+    vocab: usize,
+    seed: u64,
+    evaluation: Evaluation,
+    layout: Layout,
+    /// How often they are read.
+    passes: u64,
+}
+
+impl Reading<'_> {
+    /// Reads every example by a session at position 0, from given states where there are some. The session is
+    /// at position 0 afterwards.
+    fn pass(
+        &self,
+        pass: u64,
+        session: &mut LoadedSession,
+        start: Option<&Start>,
+        see: &mut See<'_>,
+        clock: &mut Clock,
+    ) -> Result<Vec<Score>, Failure> {
+        let Self {
+            task,
+            vocab,
+            seed,
+            evaluation,
+            layout,
+            passes,
+        } = *self;
+        let samples = evaluation.samples;
+        let mut tally = Tally::new(task, layout.rows);
+        let groups = samples.div_ceil(layout.rows as u64);
+        let chunks = groups * evaluation.length.div_ceil(layout.chunk) as u64;
+        let mut group = 0;
+        let begin = |session: &mut LoadedSession, group: u64| match start {
+            Some(start) => session.start_from(&start.states(group)),
+            None => session.reset(),
+        };
+        std::thread::scope(|scope| -> Result<(), Failure> {
+            let mut source = Source::new(task, evaluation, seed, layout);
+            let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk))
+                .map_err(Failure::thread)?;
+            let (mut done, mut glance) = (0_u64, Instant::now());
+            clock.inside(|| begin(session, group))?;
+            while let Some(mut chunk) = ahead.next() {
+                let answers = feed(session, &chunk, layout.rows, vocab, clock)?;
+                tally.chunk(
+                    &chunk.targets,
+                    chunk.length,
+                    &answers.predictions,
+                    &answers.nll,
+                );
+                see(session, &chunk, &answers)?;
+                if let Some(labels) = chunk.labels.take() {
+                    tally.group(&labels);
+                    group += 1;
+                    clock.inside(|| begin(session, group))?;
+                }
+                done += 1;
+                if glance.elapsed() >= GLANCE {
+                    let share = (pass as f64 + done as f64 / chunks.max(1) as f64) / passes as f64;
+                    send(&Message::Evaluation {
+                        share: share.min(1.0),
+                    });
+                    glance = Instant::now();
+                }
+                ahead.give_back(chunk);
+            }
+            Ok(())
+        })?;
+        if tally.examples() != samples {
+            return Err(Failure::error(format!(
+                "the task made {} of {samples} examples",
+                tally.examples()
+            )));
+        }
+        clock.inside(|| session.reset())?;
+        Ok(tally.scores())
+    }
 }
 
 /// Bytes of state a row, where they are near what the model declares: `longhaul check` holds them equal, and here
@@ -260,7 +349,7 @@ impl<'a> Source<'a> {
             }
         }
         let length = self.layout.chunk.min(longest - self.position);
-        chunk.length = length;
+        (chunk.length, chunk.examples) = (length, self.group.len());
         chunk.real_tokens = 0;
         chunk.tokens.clear();
         chunk.tokens.resize(self.layout.rows * length, 0);

@@ -140,10 +140,10 @@ fn run(job: &Job) -> Result<(), Failure> {
         (None, Some(store)) => models::load(&mut model, store, &job.model, &job.identity)?,
     }
     let vocab = vocab.unwrap_or(task.vocab());
-    for (index, &evaluation) in job.evaluations.iter().enumerate() {
+    for index in 0..job.evaluations.len() {
         send(&Message::Evaluating { index });
         let task = task.as_ref();
-        let done = evaluate(&model, task, vocab, job.seed, evaluation, index, &mut clock);
+        let done = evaluate(&model, task, vocab, job, index, &mut clock);
         send(&match done {
             Ok(evaluated) => Message::Evaluated(evaluated),
             // What this process knows of the device is void: a fresh one does the rest.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::ArchSpec;
-use crate::run::plan::{Checkpoint, Evaluation, Training};
+use crate::run::plan::{Checkpoint, Evaluation, Probes, Training};
 use crate::text;
 
 /// All that a worker is to do for one unit.
@@ -41,6 +41,9 @@ pub struct Job {
     pub checkpoint: Option<Checkpoint>,
     /// Evaluations in order.
     pub evaluations: Vec<Evaluation>,
+    /// What is looked at beside the answers.
+    #[serde(default)]
+    pub probes: Probes,
 }
 
 /// Most of what a job may ask for of a model's size and of threads.
@@ -95,6 +98,17 @@ impl Job {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Job {
+    /// Length of training sequences whose states an evaluation may start from: that of the training, where it
+    /// is known.
+    pub fn source_length(&self, evaluation: &Evaluation) -> usize {
+        match self.train_length {
+            0 => evaluation.length,
+            length => length,
+        }
     }
 }
 
@@ -201,15 +215,63 @@ impl Score {
         self.tokens += other.tokens;
         self.nll_sum += other.nll_sum;
     }
+
+    /// The same of examples that were read in some other way.
+    pub fn read_as(self, way: &str) -> Self {
+        let label = match self.label.as_str() {
+            "" => way.to_owned(),
+            label => format!("{way},{label}"),
+        };
+        Self { label, ..self }
+    }
+}
+
+/// What is seen of a model beside its answers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Observed {
+    /// Root mean square of the values of a part of the state.
+    StateNorm {
+        /// The layer, from 0.
+        layer: u32,
+        /// What keeps it.
+        #[serde(deserialize_with = "text::as_line")]
+        state: String,
+        /// Its size, a row.
+        bytes: u64,
+    },
+    /// Total variation between predictions with and without the first tokens.
+    Remembrance {
+        /// How many.
+        skipped: u64,
+    },
+}
+
+/// Something seen over some examples of an evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// What.
+    pub what: Observed,
+    /// Tokens read when it was looked at.
+    pub position: u64,
+    /// Examples.
+    pub samples: u64,
+    /// Sum of its values.
+    pub sum: f64,
+    /// Sum of their squares.
+    pub sum_squares: f64,
 }
 
 /// The outcome of one evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// Place in the job's list.
     pub index: usize,
     /// Breakdowns in order of their label, then all examples.
     pub scores: Vec<Score>,
+    /// What else was seen.
+    #[serde(default)]
+    pub observations: Vec<Observation>,
     /// Recurrent state of one row at the end, in bytes.
     pub state_bytes: u64,
     /// Peak resident memory during this evaluation, in bytes.
@@ -307,6 +369,8 @@ pub enum Message {
 pub mod tests {
     //! Also holds the job that tests beside this module use.
 
+    use longhaul_tasks::InitialState;
+
     use super::*;
 
     /// A job for tests: a training of ten steps and two evaluations of ten examples.
@@ -327,6 +391,7 @@ pub mod tests {
                 options: Vec::new(),
                 d_model: None,
                 layers: None,
+                initial_state: None,
                 devices: vec!["cpu".into()],
             },
             d_model: 8,
@@ -345,12 +410,14 @@ pub mod tests {
                 warmup_steps: 0,
                 weight_decay: 0.1,
                 clip_norm: 1.0,
+                initial_state: InitialState::Zero,
             }),
             folder: "/runs/a".into(),
             model: "a-s0-lr0.001-12345678.safetensors".into(),
             identity: "12345678".into(),
             checkpoint: None,
             evaluations: vec![evaluation(16), evaluation(32)],
+            probes: Probes::default(),
         }
     }
 
@@ -422,6 +489,13 @@ pub mod tests {
                     squares: 2.0,
                     tokens: 9,
                     nll_sum: 0.25,
+                }],
+                observations: vec![Observation {
+                    what: Observed::Remembrance { skipped: 8 },
+                    position: 16,
+                    samples: 3,
+                    sum: 0.75,
+                    sum_squares: 0.25,
                 }],
                 state_bytes: 64,
                 peak_memory_bytes: None,

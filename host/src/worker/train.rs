@@ -9,6 +9,7 @@ use longhaul_tasks::Task;
 use crate::run::plan::Training;
 use crate::worker::batches::{Ahead, BatchPlan, TrainingBatch};
 use crate::worker::clock::Clock;
+use crate::worker::initial::Start;
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
 use crate::worker::protocol::{Job, Message};
@@ -47,6 +48,7 @@ pub fn train(
         seed: job.seed,
     };
     let steps = training.steps;
+    let mut start = start(model, training, job.seed, clock)?;
     std::thread::scope(|scope| {
         let mut making = 0;
         let ahead = Ahead::<TrainingBatch>::start(scope, move |batch| {
@@ -61,13 +63,44 @@ pub fn train(
                 Failure::error(format!("the task made no batch for training step {step}"))
             })?;
             let view = Batch::new(&batch.tokens, &batch.targets, batch.rows, batch.length);
-            let done = clock.inside(|| model.train_step(view, step));
+            let done = match &mut start {
+                None => clock.inside(|| model.train_step(view, step)),
+                Some(start) => {
+                    let initial = start.states(step);
+                    let mut last = vec![0.0; initial.len()];
+                    let done =
+                        clock.inside(|| model.train_step_from(view, step, &initial, &mut last));
+                    start.pass(last);
+                    done
+                }
+            };
             let done =
                 done.map_err(|error| Failure::from(error).at(&format!("training step {step}")))?;
             report.step(step, &done, batch.real_tokens);
             ahead.give_back(batch);
         }
         Ok(())
+    })
+}
+
+/// The states that sequences start from, where they do not start afresh: of a step before, or noise like them.
+fn start(
+    model: &LoadedModel,
+    training: &Training,
+    seed: u64,
+    clock: &mut Clock,
+) -> Result<Option<Start>, Failure> {
+    let policy = training.initial_state;
+    if policy.is_zero() {
+        return Ok(None);
+    }
+    let session = clock.inside(|| model.new_session(training.batch))?;
+    let start = Start::new(&session, policy, training.batch, seed)?;
+    start.map(Some).ok_or_else(|| {
+        Failure::error(format!(
+            "training sequences are to start from `{policy}`, and the model has no state of a fixed size to start \
+             from, or does not describe it; leave `initial_state` out"
+        ))
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use longhaul_plugin_api::author::{Model, Result, Session};
 use longhaul_plugin_api::data::{
-    Batch, FeedOutput, Logits, ModelConfig, ParameterInfo, StepReport, TrainConfig,
+    Batch, FeedOutput, Logits, ModelConfig, ParameterInfo, StateSummary, StepReport, TrainConfig,
 };
 use longhaul_plugin_api::metadata::StateGrowth;
 
@@ -175,5 +175,17 @@ impl Session for KitSession {
 
     fn import_state(&mut self, bytes: &[u8]) -> Result<()> {
         self.session.import(&self.shared.program, bytes)
+    }
+
+    fn state_summary(&self) -> Result<Vec<StateSummary>> {
+        self.session.summary(&self.shared.program)
+    }
+
+    fn read_state(&self) -> Result<Vec<f32>> {
+        self.session.fixed_values(&self.shared.program)
+    }
+
+    fn start_from(&mut self, values: &[f32]) -> Result<()> {
+        self.session.start_from(&self.shared.program, values)
     }
 }

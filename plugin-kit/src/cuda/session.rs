@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
-use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
+use longhaul_plugin_api::data::{Batch, FeedOutput, Logits, StateSummary};
 
 use super::device::Device;
 use super::memory::{DeviceArena, download};
@@ -14,8 +14,9 @@ use super::ports::{Inputs, Places, PortMemory, Schedule};
 use super::recordings::Recordings;
 use super::run::{Buffers, Control, CudaRun};
 use super::states::DeviceStates;
+use crate::engine::given_state::{fixed, norms, slots_of, summarise};
 use crate::engine::graph::Program;
-use crate::engine::operation::{Outputs, Wanted};
+use crate::engine::operation::{Outputs, StateRows, Wanted};
 use crate::engine::session::{feed_in_pieces, list_wanted, read_state, write_state};
 use crate::engine::tensor::Shape;
 
@@ -258,6 +259,36 @@ impl DeviceSession {
         Ok(outputs)
     }
 
+    /// What the state is made of and how large it has become; it is read from the device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn summary(&self, program: &Program) -> Result<Vec<StateSummary>> {
+        let rows = |slot| self.states.read_slot(slot, self.position);
+        summarise(program, self.position, |slot| Ok(norms(&rows(slot)?)))
+    }
+
+    /// The values of the slots of a fixed size, `[slot][B, values]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn fixed_values(&self, program: &Program) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        for slot in fixed(&program.states) {
+            values.extend(self.states.read_slot(slot, self.position)?.iter().flatten());
+        }
+        Ok(values)
+    }
+
+    /// Back to position 0, with these values in the slots of a fixed size.
+    ///
+    /// # Errors
+    /// Another number of values; values that are not finite; the device's.
+    pub fn start_from(&mut self, program: &Program, values: &[f32]) -> Result<()> {
+        let slots = slots_of(&program.states, self.rows, values)?;
+        self.replace(program, 0, &slots)
+    }
+
     /// The state as bytes, see [`crate::engine::session::SessionState::export`].
     ///
     /// # Errors
@@ -275,8 +306,12 @@ impl DeviceSession {
     /// Bytes that are not a state of this model and number of rows; the session is then unchanged.
     pub fn import(&mut self, program: &Program, bytes: &[u8]) -> Result<()> {
         let (position, slots) = read_state(&program.states, self.rows, bytes)?;
+        self.replace(program, position, &slots)
+    }
+
+    fn replace(&mut self, program: &Program, position: u64, slots: &[StateRows]) -> Result<()> {
         let mut states = DeviceStates::new(&self.device, program, self.rows, (position, 0))?;
-        states.write(position, &slots)?;
+        states.write(position, slots)?;
         self.recordings.clear();
         (self.states, self.position) = (states, position);
         Ok(())

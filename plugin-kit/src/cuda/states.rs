@@ -168,7 +168,7 @@ impl DeviceStates {
         }
     }
 
-    fn read_slot(&self, slot: usize, position: u64) -> Result<Vec<Vec<f32>>> {
+    pub(crate) fn read_slot(&self, slot: usize, position: u64) -> Result<Vec<Vec<f32>>> {
         let DeviceState { data, capacity } = self.slots[slot];
         let values = self.row_values(slot, capacity);
         if values == 0 {

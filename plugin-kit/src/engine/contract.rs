@@ -103,6 +103,7 @@ pub(crate) fn hold(
         arena: &arena,
         grads: Some(&grads),
         states: None,
+        started_from: None,
         loss_scale: 1.0,
         loss: Cell::new(LossSums::default()),
         outputs: RefCell::new(Outputs::default()),

@@ -29,6 +29,8 @@ pub struct Program {
     /// Which buffers are activations and so have a gradient.
     pub(crate) has_gradient: Vec<bool>,
     pub(crate) states: Vec<StateSpec>,
+    /// Layer of each state slot, and the place of the operation that keeps it.
+    pub(crate) keepers: Vec<(u32, usize)>,
 }
 
 impl Program {
@@ -107,6 +109,22 @@ impl Program {
             Err(PluginError::unsupported(format!(
                 "{} has no CUDA kernels; use --device cpu",
                 self.label(index)
+            )))
+        })
+    }
+
+    /// Refuses a program that cannot be trained from a given state.
+    ///
+    /// # Errors
+    /// The first operation whose gradients take every sequence to start afresh.
+    pub(crate) fn check_given_state(&self) -> Result<()> {
+        let slots = self.states.iter().zip(&self.keepers);
+        let mut fixed = slots.filter(|(spec, _)| matches!(spec, StateSpec::Fixed { .. }));
+        let without = fixed.find(|(_, keeper)| !self.operations[keeper.1].trains_from_state());
+        without.map_or(Ok(()), |(_, keeper)| {
+            Err(PluginError::unsupported(format!(
+                "{} cannot be trained from a given state: its gradients take every sequence to start afresh",
+                self.label(keeper.1)
             )))
         })
     }
@@ -357,6 +375,14 @@ impl Graph {
             None => self.scope.join("."),
         });
         self.params_before = self.params.entries.len();
+        let layer = self
+            .scope
+            .iter()
+            .find_map(|name| name.strip_prefix("layers.")?.parse().ok());
+        let keeper = (layer.unwrap_or(0), self.program.operations.len());
+        self.program
+            .keepers
+            .resize(self.program.states.len(), keeper);
         self.program.operations.push(Box::new(operation));
     }
 }

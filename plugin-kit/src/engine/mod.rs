@@ -3,6 +3,7 @@
 
 pub mod arena;
 mod contract;
+pub(crate) mod given_state;
 pub mod graph;
 pub mod operation;
 pub mod optimizer;

@@ -32,6 +32,12 @@ pub trait Operation: Send + Sync {
     /// Only what `forward` could not know.
     fn backward(&self, run: &Run<'_>) -> Result<()>;
 
+    /// Whether its `backward` counts with the state that `forward` started from, see [`Run::started_from`]: of
+    /// an operation that keeps none this is never asked.
+    fn trains_from_state(&self) -> bool {
+        false
+    }
+
     /// CUDA C++ that its forms for a device launch.
     fn kernels(&self) -> Vec<&'static KernelSource> {
         Vec::new()
@@ -113,8 +119,10 @@ pub struct Run<'a> {
     pub(crate) arena: &'a Arena,
     /// Gradient sums of this lane, one vector a parameter; `None` in a feed.
     pub(crate) grads: Option<&'a [RefCell<Vec<f32>>]>,
-    /// Recurrent state by slot; `None` in training, which starts every sequence afresh.
+    /// Recurrent state by slot; `None` in training that starts every sequence afresh.
     pub(crate) states: Option<&'a [RefCell<StateRows>]>,
+    /// In training from given states, what the slots held before the run.
+    pub(crate) started_from: Option<&'a [StateRows]>,
     /// Factor on each position's loss: one over the scored positions of the whole batch.
     pub(crate) loss_scale: f32,
     pub(crate) loss: Cell<LossSums>,
@@ -261,7 +269,8 @@ impl<'a> Run<'a> {
         self.arena.value_mut(saved.id)
     }
 
-    /// A state slot's rows, or `None` in training, where every sequence starts from the initial state.
+    /// A state slot's rows, or `None` in training, where every sequence starts from the initial state unless
+    /// states are given; caches are never.
     ///
     /// # Panics
     /// While it is borrowed.
@@ -270,7 +279,14 @@ impl<'a> Run<'a> {
         let Ok(slot) = self.states?[state.id].try_borrow_mut() else {
             taken("state slot", "written")
         };
-        Some(slot)
+        let is_cache = self.is_training() && slot.iter().all(Vec::is_empty);
+        (!is_cache).then_some(slot)
+    }
+
+    /// In training from given states: the rows that a state slot held before `forward`, for `backward`, which
+    /// makes no gradient of them. `None` where every sequence starts from the initial state.
+    pub fn started_from(&self, state: State) -> Option<&'a [Vec<f32>]> {
+        self.started_from.map(|slots| slots[state.id].as_slice())
     }
 
     /// An error that names the operation's limit.

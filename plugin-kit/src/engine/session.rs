@@ -4,10 +4,11 @@
 use std::cell::{Cell, RefCell};
 
 use longhaul_plugin_api::author::Result;
-use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
+use longhaul_plugin_api::data::{Batch, FeedOutput, Logits, StateSummary};
 use longhaul_plugin_api::error::PluginError;
 
 use super::arena::Arena;
+use super::given_state::{fixed, norms, slots_of, summarise};
 use super::graph::Program;
 use super::operation::{LossSums, Outputs, Run, StateRows, Wanted};
 use super::params::Params;
@@ -150,6 +151,7 @@ impl SessionState {
             arena: &self.arena,
             grads: None,
             states: Some(&self.slots),
+            started_from: None,
             loss_scale: 1.0,
             loss: Cell::new(LossSums::default()),
             outputs: RefCell::new(Outputs::default()),
@@ -158,6 +160,36 @@ impl SessionState {
         let outputs = run.outputs.into_inner();
         self.position += count as u64;
         Ok(outputs)
+    }
+
+    /// What the state is made of and how large it has become.
+    ///
+    /// # Errors
+    /// None.
+    pub fn summary(&self, program: &Program) -> Result<Vec<StateSummary>> {
+        summarise(program, self.position, |slot| {
+            Ok(norms(&self.slots[slot].borrow()))
+        })
+    }
+
+    /// The values of the slots of a fixed size, `[slot][B, values]`.
+    pub fn fixed_values(&self, program: &Program) -> Vec<f32> {
+        let mut values = Vec::new();
+        for slot in fixed(&program.states) {
+            values.extend(self.slots[slot].borrow().iter().flatten());
+        }
+        values
+    }
+
+    /// Back to position 0, with these values in the slots of a fixed size.
+    ///
+    /// # Errors
+    /// Another number of values; values that are not finite. The session is then unchanged.
+    pub fn start_from(&mut self, program: &Program, values: &[f32]) -> Result<()> {
+        let slots = slots_of(&program.states, self.rows, values)?;
+        self.position = 0;
+        self.slots = slots.into_iter().map(RefCell::new).collect();
+        Ok(())
     }
 
     /// The state as bytes: position, then for each slot and row its length and values, little-endian.

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::arena::Arena;
 use super::contract;
 use super::graph::Program;
-use super::operation::{LossSums, Outputs, Run, Wanted};
+use super::operation::{LossSums, Outputs, Run, StateRows, Wanted};
 use super::params::Params;
 use super::tensor::Shape;
 
@@ -48,7 +48,16 @@ struct Micro {
     wanted: std::ops::Range<usize>,
 }
 
+/// First row of a micro-batch, and its slots after the last token.
+type Ended = (usize, Vec<StateRows>);
+
 impl Micro {
+    /// Its rows of the slots of a whole batch.
+    fn states(&self, slots: &[StateRows]) -> Vec<StateRows> {
+        let own = |slot: &StateRows| slot[self.start..][..self.rows].to_vec();
+        slots.iter().map(own).collect()
+    }
+
     /// Its shape, and what is its own of the batch's tokens and scored positions.
     fn cut<'a>(
         &self,
@@ -81,7 +90,8 @@ impl Trainer {
     }
 
     /// Computes loss sums and gradients of the mean loss; the gradients are then in
-    /// [`Trainer::gradient`].
+    /// [`Trainer::gradient`]. With `states`, `[slot][B]`, rows start from these instead of afresh, without a
+    /// gradient into them, and the states after the last token are left there.
     ///
     /// # Errors
     /// A batch without scored positions; whatever an operation refuses.
@@ -90,6 +100,7 @@ impl Trainer {
         program: &Program,
         params: &Params,
         batch: &Batch<'_>,
+        states: Option<&mut Vec<StateRows>>,
     ) -> Result<LossSums> {
         let (rows, length) = (batch.rows as usize, batch.length as usize);
         let micros = self.plan(batch.targets.as_slice(), rows, length);
@@ -109,7 +120,8 @@ impl Trainer {
         self.prepare_lanes(params, micros.len());
         let lane_count = self.lanes.len();
         let (arenas, wanted, poison) = (&self.arenas, &self.wanted, self.poison);
-        let sums: Vec<Result<LossSums>> = self
+        let given = states.as_deref().map(Vec::as_slice);
+        let sums: Vec<Result<(LossSums, Vec<Ended>)>> = self
             .lanes
             .par_iter_mut()
             .enumerate()
@@ -118,9 +130,14 @@ impl Trainer {
                 let pooled = arenas.lock().expect("no panic holds it").pop();
                 let mut arena = pooled.unwrap_or_else(|| Arena::new(program, poison));
                 let mut sums = LossSums::default();
+                let mut ended = Vec::new();
                 for micro in micros.iter().skip(lane).step_by(lane_count) {
                     let (shape, tokens, wanted) = micro.cut(length, tokens, wanted);
                     arena.prepare(program, shape, true);
+                    let given = given.map(|slots| micro.states(slots));
+                    let slots = given.clone();
+                    let slots: Option<Vec<_>> =
+                        slots.map(|slots| slots.into_iter().map(RefCell::new).collect());
                     let run = Run {
                         shape,
                         position: 0,
@@ -129,7 +146,8 @@ impl Trainer {
                         params,
                         arena: &arena,
                         grads: Some(grads),
-                        states: None,
+                        states: slots.as_deref(),
+                        started_from: given.as_deref(),
                         loss_scale,
                         loss: Cell::new(LossSums::default()),
                         outputs: RefCell::new(Outputs::default()),
@@ -140,18 +158,33 @@ impl Trainer {
                     sums.nll += loss.nll;
                     sums.scored += loss.scored;
                     sums.correct += loss.correct;
+                    if let Some(slots) = slots {
+                        let slots = slots.into_iter().map(RefCell::into_inner).collect();
+                        ended.push((micro.start, slots));
+                    }
                 }
                 arenas.lock().expect("no panic holds it").push(arena);
-                Ok(sums)
+                Ok((sums, ended))
             })
             .collect();
         self.reduce_lanes();
         let mut total = LossSums::default();
+        let mut all_ended = Vec::new();
         for sums in sums {
-            let sums = sums?;
+            let (sums, ended) = sums?;
             total.nll += sums.nll;
             total.scored += sums.scored;
             total.correct += sums.correct;
+            all_ended.extend(ended);
+        }
+        if let Some(states) = states {
+            for (start, slots) in all_ended {
+                for (state, slot) in states.iter_mut().zip(slots) {
+                    for (place, row) in state[start..].iter_mut().zip(slot) {
+                        *place = row;
+                    }
+                }
+            }
         }
         Ok(total)
     }

@@ -159,9 +159,17 @@ impl Operation for ShortConvolution {
         let taps = run.saved(self.taps);
         let mut grad_taps = run.saved_mut(self.grad_taps);
         grad_taps.fill(0.0);
+        let started = run.started_from(self.state);
         for row in 0..rows {
             let grad = &grad_before[row * length * cols..][..length * cols];
-            weigh(x.from_row(row * length), grad, length, &mut grad_taps);
+            let history = started.map_or(&[][..], |rows| rows[row].as_slice());
+            weigh(
+                x.from_row(row * length),
+                history,
+                grad,
+                length,
+                &mut grad_taps,
+            );
         }
         {
             let mut grad_weight = run.param_grad(self.weight);
@@ -192,6 +200,10 @@ impl Operation for ShortConvolution {
             }
         }
         Ok(())
+    }
+
+    fn trains_from_state(&self) -> bool {
+        true
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
@@ -274,12 +286,19 @@ crate::simd! {
     }
 }
 
-/// Adds one row's share to the gradient of the taps.
-fn weigh(x: Rows<'_>, grad: &[f32], length: usize, grad_taps: &mut [f32]) {
+/// Adds one row's share to the gradient of the taps; `history` is as for [`convolve`].
+fn weigh(x: Rows<'_>, history: &[f32], grad: &[f32], length: usize, grad_taps: &mut [f32]) {
     let cols = x.cols;
     let width = grad_taps.len() / cols;
     for (j, grad_tap) in grad_taps.chunks_exact_mut(cols).enumerate() {
         let lag = width - 1 - j;
+        // Before the row's first token, tap j met row t + j of the history.
+        if !history.is_empty() {
+            for t in 0..lag.min(length) {
+                let before = &history[(t + j) * cols..][..cols];
+                add_scaled(grad_tap, &grad[t * cols..][..cols], before);
+            }
+        }
         for t in lag..length {
             add_scaled(grad_tap, &grad[t * cols..][..cols], x.row(t - lag));
         }

@@ -168,6 +168,7 @@ impl Operation for RgLru {
         let mut grad_rates = run.saved_mut(self.grad_rates);
         running.fill(0.0);
         grad_rates.fill(0.0);
+        let started = run.started_from(self.state);
         let tokens = length * width;
         let cuts = (
             cut(&mut grad_x, tokens),
@@ -184,7 +185,8 @@ impl Operation for RgLru {
                 ..given
             };
             let (h, grad_h) = (h.from_row(row * length), grad_h.from_row(row * length));
-            retreat(given, h, grad_h, running, x, r, i, rates);
+            let before = started.map_or(&[][..], |rows| rows[row].as_slice());
+            retreat(given, before, h, grad_h, running, x, r, i, rates);
         });
         for (tensor, values) in [(self.x, &grad_x), (self.r, &grad_r), (self.i, &grad_i)] {
             let mut place = run.grad_mut(tensor);
@@ -205,6 +207,10 @@ impl Operation for RgLru {
             }
         }
         Ok(())
+    }
+
+    fn trains_from_state(&self) -> bool {
+        true
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
@@ -260,10 +266,12 @@ simd! {
 }
 
 simd! {
-    /// Gradients of a row, last token first. `carried` is the gradient of the state after the tokens,
+    /// Gradients of a row that began with the state `start`, or with 0 where that is empty, last token first.
+    /// `carried` is the gradient of the state after the tokens,
     /// here 0; gradients of the inputs are written, that of the rates is added to.
     fn retreat(
         given: Given<'_>,
+        start: &[f32],
         h: Rows<'_>,
         grad_h: Rows<'_>,
         carried: &mut [f32],
@@ -280,9 +288,12 @@ simd! {
             let (x, r, i) = (&x[..width], &r[..width], &i[..width]);
             let dy = &grad_h.row(t)[..width];
             let first = t == 0;
-            // The state before the first token is 0.
-            let before = &h.row(if first { 0 } else { t - 1 })[..width];
-            let keep = if first { 0.0 } else { 1.0 };
+            let afresh = first && start.is_empty();
+            let before = if first && !afresh { start } else { h.row(if first { 0 } else { t - 1 }) };
+            let before = &before[..width];
+            let keep = if afresh { 0.0 } else { 1.0 };
+            // The first token's input is not scaled.
+            let scaled = if first { 0.0 } else { 1.0 };
             let grad_x = &mut grad_x[t * width..][..width];
             let grad_r = &mut grad_r[t * width..][..width];
             let grad_i = &mut grad_i[t * width..][..width];
@@ -298,8 +309,8 @@ simd! {
                 grad_i[c] = g * scale * x[c] * gate_i * (1.0 - gate_i);
                 // d sqrt(1 - a^2) / d log a = -a^2 / sqrt(1 - a^2), its slope bounded.
                 let root_slope = 1.0 / (4.0 * room).max(1.0 / (STEEPEST * STEEPEST)).sqrt();
-                let by_scale = g * gate_i * x[c] * root_slope * (-2.0 * a * a);
-                let grad_log_a = keep * (g * before[c]).mul_add(a, by_scale);
+                let by_scale = scaled * (g * gate_i * x[c] * root_slope * (-2.0 * a * a));
+                let grad_log_a = (keep * g * before[c]).mul_add(a, by_scale);
                 grad_rates[c] = grad_log_a.mul_add(gate_r, grad_rates[c]);
                 grad_r[c] = grad_log_a * rates[c] * gate_r * (1.0 - gate_r);
             }

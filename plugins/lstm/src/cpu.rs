@@ -155,6 +155,7 @@ impl Operation for Lstm {
         let mut carry = run.saved_mut(self.carry);
         run.saved_mut(self.none).fill(0.0);
         let none = run.saved(self.none);
+        let started = run.started_from(self.state);
         let weight = run.param(self.weight_hh);
         carry.fill(0.0);
         for t in (0..length).rev() {
@@ -165,7 +166,7 @@ impl Operation for Lstm {
                 let before = if t > 0 {
                     &cells[(at - 1) * hidden..][..hidden]
                 } else {
-                    &none
+                    started.map_or(&none[..], |rows| &rows[row][hidden..])
                 };
                 let step = Step {
                     gates: &activated[at * 4 * hidden..][..4 * hidden],
@@ -210,8 +211,21 @@ impl Operation for Lstm {
                 gemm(&mut grad_weight, hidden, later.t(), earlier, 1.0, 1.0);
             }
         }
+        // What the first step multiplied, where that was not zeros.
+        for (row, state) in started.into_iter().flatten().enumerate() {
+            let first = &grad_gates[row * length * 4 * hidden..][..4 * hidden];
+            let (first, state) = (
+                Mat::new(first, 1, 4 * hidden, 4 * hidden),
+                Mat::new(state, 1, hidden, hidden),
+            );
+            gemm(&mut grad_weight, hidden, first.t(), state, 1.0, 1.0);
+        }
         column_sums(&grad_gates, &mut run.param_grad(self.bias_hh));
         Ok(())
+    }
+
+    fn trains_from_state(&self) -> bool {
+        true
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {

@@ -392,6 +392,10 @@ impl Operation for SelectiveScan {
         Ok(())
     }
 
+    fn trains_from_state(&self) -> bool {
+        true
+    }
+
     fn kernels(&self) -> Vec<&'static KernelSource> {
         cuda::kernels()
     }

@@ -366,6 +366,10 @@ impl Operation for Ssd {
         Ok(())
     }
 
+    fn trains_from_state(&self) -> bool {
+        true
+    }
+
     fn kernels(&self) -> Vec<&'static KernelSource> {
         self.device_kernels()
     }

@@ -288,6 +288,11 @@ impl Operation for MatrixState {
         }
         Ok(())
     }
+
+    fn trains_from_state(&self) -> bool {
+        true
+    }
+
     fn kernels(&self) -> Vec<&'static KernelSource> {
         vec![&cuda::MATRIX_STATE]
     }

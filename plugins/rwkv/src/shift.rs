@@ -179,9 +179,10 @@ impl Operation for TokenShift {
         }
         let x = run.value(self.x);
         let x = x.get();
+        let started = run.started_from(self.last.state);
         for (&(mix, _), (dy, _)) in self.outputs.iter().zip(outputs.iter().flatten()) {
             let previous = |at: usize| match at % length {
-                0 => &[][..],
+                0 => started.map_or(&[][..], |rows| rows[at / length].as_slice()),
                 _ => x.row(at - 1),
             };
             let count = run.rows() * length;
@@ -220,6 +221,10 @@ impl Operation for TokenShift {
             }
         }
         Ok(())
+    }
+
+    fn trains_from_state(&self) -> bool {
+        true
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {

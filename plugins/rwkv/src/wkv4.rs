@@ -301,6 +301,10 @@ impl Operation for Wkv4 {
         Ok(())
     }
 
+    fn trains_from_state(&self) -> bool {
+        true
+    }
+
     fn kernels(&self) -> Vec<&'static KernelSource> {
         vec![&cuda::WKV4, &ROWS]
     }

@@ -1,6 +1,6 @@
 //! Whether a suite's values make sense, each on its own and together.
 
-use super::{Suite, TargetEntry, TaskEntry, Training};
+use super::{InitialState, Suite, TargetEntry, TaskEntry, Training};
 use crate::bounds::{self, check};
 use crate::error::TaskError;
 use crate::task::{Task, parse_task};
@@ -30,6 +30,20 @@ pub fn suite(suite: &Suite) -> Result<(), Problem> {
         suite.evaluation.samples,
         &bounds::SAMPLES,
     )?;
+    check(
+        "remembrance of [evaluation]",
+        suite.evaluation.remembrance,
+        &bounds::REMEMBRANCE,
+    )?;
+    if suite
+        .evaluation
+        .initial_states
+        .contains(&InitialState::Zero)
+    {
+        let reason =
+            "initial_states of [evaluation] names `zero`, which is always measured; leave it out";
+        return Err(reason.to_owned().into());
+    }
     if let Some(seconds) = suite.limits.time_s {
         check("time_s of [limits]", seconds, &bounds::TIME_S)?;
     }

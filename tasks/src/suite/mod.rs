@@ -3,12 +3,14 @@
 //! [`crate::bounds`].
 
 mod check;
+mod initial;
 
 use std::path::Path;
 
 use serde::Deserialize;
 
 use self::check::Problem;
+pub use self::initial::InitialState;
 use crate::error::{SuiteError, nearest};
 use crate::task::Task;
 
@@ -129,11 +131,22 @@ impl Default for ModelSize {
 pub struct Evaluation {
     /// Examples a length.
     pub samples: u64,
+    /// Whether the size of the recurrent state is recorded, by layer and position.
+    pub state_norms: bool,
+    /// Examples a length whose effective remembrance is measured.
+    pub remembrance: u64,
+    /// Other states to start from, from each of which all examples are read again.
+    pub initial_states: Vec<InitialState>,
 }
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { samples: 500 }
+        Self {
+            samples: 500,
+            state_norms: false,
+            remembrance: 0,
+            initial_states: Vec::new(),
+        }
     }
 }
 
@@ -221,6 +234,7 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
             include_str!("../../suites/ruler-tokens.toml"),
         ),
         ("mqar", include_str!("../../suites/mqar.toml")),
+        ("books", include_str!("../../suites/books.toml")),
         ("published", include_str!("../../suites/published.toml")),
     ]
 }

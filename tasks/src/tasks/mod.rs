@@ -1,6 +1,7 @@
 //! The tasks of tokens, one file a family. Each names itself by its own static; this is the list of them
 //! and, with RULER's, of all.
 
+mod books;
 mod copying;
 mod facts;
 mod formal;
@@ -34,4 +35,5 @@ static TOKENS: &[&TaskSpec] = &[
     &words::COMMON,
     &words::FREQUENT_WORDS,
     &facts::SPEC,
+    &books::SPEC,
 ];

@@ -28,6 +28,7 @@ fn resolve(text: &str) -> Result<ArchSpec, RunError> {
         options,
         d_model: None,
         layers: None,
+        initial_state: None,
         devices: vec!["cpu".to_owned()],
     })
 }
