@@ -73,8 +73,7 @@ fn letters(task: &dyn Task, split: Split, length: usize) -> HashSet<char> {
         letters.extend(
             text.split([' ', '\0'])
                 .filter(|word| word.len() == 6)
-                .map(|word| word.chars().last())
-                .flatten(),
+                .filter_map(|word| word.chars().last()),
         );
     }
     letters

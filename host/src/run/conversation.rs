@@ -424,7 +424,10 @@ mod tests {
         assert!(seeing(far(8), 11, 16, 1.0).contains("11 examples"));
         assert!(seeing(far(8), 4, 17, 1.0).contains("position 17"));
         assert!(seeing(far(16), 4, 16, 1.0).contains("16 tokens skipped"));
-        assert!(seeing(far(8), 4, 16, 4.1).contains("sum of 4.1"), "at most 1 each");
+        assert!(
+            seeing(far(8), 4, 16, 4.1).contains("sum of 4.1"),
+            "at most 1 each"
+        );
         assert!(seeing(far(8), 4, 16, f64::NAN).contains("NaN"));
         assert!(evaluating(Message::Evaluation { share: 2.0 }).contains("share of 2"));
         assert!(evaluating(Message::Evaluating { index: 1 }).contains("not next"));

@@ -275,7 +275,10 @@ mod tests {
         let mut rows = good(&unit, 80);
         rows.push(bad(&unit, 40, Status::Crashed));
         let kept = probes_in_order(probes, &rows, &places);
-        let kept: Vec<_> = kept.iter().map(|p| (p.eval_length, p.position, p.value)).collect();
+        let kept: Vec<_> = kept
+            .iter()
+            .map(|p| (p.eval_length, p.position, p.value))
+            .collect();
         assert_eq!(kept, [(80, 64, 4.0), (80, 80, 3.0)]);
     }
 

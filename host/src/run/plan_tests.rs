@@ -90,6 +90,7 @@ fn the_command_line_replaces_the_suite() {
         d_model: Some(16),
         layers: Some(1),
         samples: Some(9),
+        ..Overrides::default()
     };
     let plan = plan(&overrides).unwrap();
     assert_eq!(plan.units.len(), 1, "the same unit twice is one");

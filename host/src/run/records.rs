@@ -323,12 +323,21 @@ pub mod tests {
         let [state, far] = &rows[..] else {
             panic!("{rows:?}")
         };
-        assert_eq!((state.layer, state.state.as_str(), state.state_bytes), (Some(1), "lstm", Some(512)));
+        assert_eq!(
+            (state.layer, state.state.as_str(), state.state_bytes),
+            (Some(1), "lstm", Some(512))
+        );
         // Squares of the distances from 3: 4, 1, 1, 4, over three.
         assert_eq!(state.value, 3.0);
         assert!((state.deviation.unwrap() - (10.0_f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!((far.probe.as_str(), far.skipped), ("effective_remembrance", Some(20)));
-        assert_eq!((far.value, far.deviation, far.state_bytes), (0.25, None, None));
+        assert_eq!(
+            (far.probe.as_str(), far.skipped),
+            ("effective_remembrance", Some(20))
+        );
+        assert_eq!(
+            (far.value, far.deviation, far.state_bytes),
+            (0.25, None, None)
+        );
         for row in &rows {
             assert_eq!(longhaul_results::Record::validate(row), Ok(()));
             assert_eq!(row.unit, unit(1).id());

@@ -360,6 +360,7 @@ mod tests {
             let evaluated = Evaluated {
                 index: 0,
                 scores: vec![score],
+                observations: Vec::new(),
                 state_bytes: 1,
                 peak_memory_bytes: None,
                 tokens: 1,
