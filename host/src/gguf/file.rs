@@ -7,38 +7,12 @@ use std::path::Path;
 
 use crate::checkpoint::files::{FileError, bad};
 use crate::gguf::blocks::Block;
+use crate::gguf::reader::{Reader, Value};
 
 /// Most dimensions of a tensor, as ggml has it.
 const MOST_DIMENSIONS: u32 = 4;
-/// Most keys and most tensors: far over any model's.
-const MOST_ENTRIES: u64 = 1 << 17;
-/// Longest name of a key or tensor in bytes.
-const LONGEST_NAME: usize = 1 << 10;
 /// Alignment of tensors in bytes where the file does not say.
 const ALIGNMENT: u64 = 32;
-
-/// A value of the metadata.
-#[derive(Debug, Clone, Copy)]
-pub enum Value<'a> {
-    /// Any of the eight integer types.
-    Whole(i128),
-    /// float32 or float64, in the fewest digits that are it.
-    Real(f64),
-    /// A bool.
-    Yes(bool),
-    /// A text, which should be UTF-8.
-    Text(&'a [u8]),
-    /// An array.
-    List(List<'a>),
-}
-
-/// An array of the metadata. Its bytes were walked through once, so that its values are there.
-#[derive(Debug, Clone, Copy)]
-pub struct List<'a> {
-    kind: u32,
-    count: u64,
-    bytes: &'a [u8],
-}
 
 /// A tensor.
 #[derive(Debug, Clone)]
@@ -67,7 +41,7 @@ impl<'a> Gguf<'a> {
     /// What is no GGUF of version 2 or 3, or is cut, or has counts, sizes or offsets that cannot be; with the key or
     /// tensor.
     pub fn read(path: &'a Path, bytes: &'a [u8]) -> Result<Self, FileError> {
-        let mut reader = Reader { bytes, at: 0 };
+        let mut reader = Reader::new(bytes);
         Self::parse(path, &mut reader).map_err(|what| bad(path, what))
     }
 
@@ -102,8 +76,8 @@ impl<'a> Gguf<'a> {
             tensors: BTreeMap::new(),
         };
         let alignment = gguf.alignment()?;
-        let start = (reader.at as u64).next_multiple_of(alignment);
-        gguf.place(reader.bytes, start, alignment, &listed)?;
+        let start = (reader.position()).next_multiple_of(alignment);
+        gguf.place(reader.bytes(), start, alignment, &listed)?;
         Ok(gguf)
     }
 
@@ -323,16 +297,6 @@ impl<'a> Gguf<'a> {
     }
 }
 
-impl<'a> List<'a> {
-    fn values(self) -> impl Iterator<Item = Value<'a>> {
-        let mut reader = Reader {
-            bytes: self.bytes,
-            at: 0,
-        };
-        (0..self.count).map_while(move |_| reader.value(self.kind).ok())
-    }
-}
-
 /// What the header says of a tensor.
 struct Entry {
     shape: Vec<usize>,
@@ -394,122 +358,4 @@ fn header(reader: &mut Reader) -> Result<(), String> {
             "it is a GGUF file of version {version}; versions 2 and 3 are read"
         )),
     }
-}
-
-/// A place in the file.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: u64) -> Result<&'a [u8], String> {
-        let left = &self.bytes[self.at..];
-        if count > left.len() as u64 {
-            return Err(format!(
-                "it needs {count} bytes at byte {}, and the file has {}; it is cut short or damaged",
-                self.at,
-                left.len()
-            ));
-        }
-        self.at += count as usize;
-        Ok(&left[..count as usize])
-    }
-
-    fn word<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let bytes = self.take(N as u64)?;
-        Ok(std::array::from_fn(|index| bytes[index]))
-    }
-
-    fn u32(&mut self) -> Result<u32, String> {
-        self.word().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, String> {
-        self.word().map(u64::from_le_bytes)
-    }
-
-    fn count(&mut self, what: &str) -> Result<u64, String> {
-        let count = self.u64()?;
-        match count > MOST_ENTRIES {
-            true => Err(format!(
-                "it says that it has {count} {what}; at most {MOST_ENTRIES} are read"
-            )),
-            false => Ok(count),
-        }
-    }
-
-    fn text(&mut self) -> Result<&'a [u8], String> {
-        let length = self.u64()?;
-        self.take(length)
-    }
-
-    /// A name of a key or tensor.
-    fn name(&mut self) -> Result<&'a str, String> {
-        let bytes = self.text()?;
-        match std::str::from_utf8(bytes) {
-            Ok(name) if bytes.len() <= LONGEST_NAME => Ok(name),
-            _ => Err(format!(
-                "its name is not UTF-8 of at most {LONGEST_NAME} bytes"
-            )),
-        }
-    }
-
-    fn value(&mut self, kind: u32) -> Result<Value<'a>, String> {
-        Ok(match kind {
-            0 => Value::Whole(i128::from(self.word::<1>()?[0])),
-            1 => Value::Whole(i128::from(i8::from_le_bytes(self.word()?))),
-            2 => Value::Whole(i128::from(u16::from_le_bytes(self.word()?))),
-            3 => Value::Whole(i128::from(i16::from_le_bytes(self.word()?))),
-            4 => Value::Whole(i128::from(self.u32()?)),
-            5 => Value::Whole(i128::from(i32::from_le_bytes(self.word()?))),
-            6 => Value::Real(fewest_digits(f32::from_le_bytes(self.word()?))),
-            7 => match self.word::<1>()?[0] {
-                0 => Value::Yes(false),
-                1 => Value::Yes(true),
-                other => return Err(format!("{other} is neither true nor false")),
-            },
-            8 => Value::Text(self.text()?),
-            9 => Value::List(self.list()?),
-            10 => Value::Whole(i128::from(self.u64()?)),
-            11 => Value::Whole(i128::from(i64::from_le_bytes(self.word()?))),
-            12 => Value::Real(f64::from_le_bytes(self.word()?)),
-            other => return Err(format!("{other} is no type of a value")),
-        })
-    }
-
-    /// An array, which is walked through to find its end.
-    fn list(&mut self) -> Result<List<'a>, String> {
-        let (kind, count) = (self.u32()?, self.u64()?);
-        let start = self.at;
-        match kind {
-            9 => return Err("a list of lists is not read".to_owned()),
-            8 => {
-                for index in 0..count {
-                    self.text()
-                        .map_err(|what| format!("text {index}: {what}"))?;
-                }
-            }
-            _ => {
-                let before = self.at;
-                // One value tells the size of each.
-                if count > 0 {
-                    self.value(kind)?;
-                }
-                let size = (self.at - before) as u64;
-                self.at = before;
-                self.take(count.saturating_mul(size))?;
-            }
-        }
-        Ok(List {
-            kind,
-            count,
-            bytes: &self.bytes[start..self.at],
-        })
-    }
-}
-
-/// The float64 with the digits in which a float32 is written: 1e-5 and not 0.0000099999997.
-fn fewest_digits(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }

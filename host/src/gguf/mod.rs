@@ -1,5 +1,5 @@
 //! Models in GGUF, the one-file format of ggml and llama.cpp, and their conversion to the Hugging Face layout:
-//! [`file`] reads the container, [`blocks`] decodes quantised values, [`config`] and [`tokenizer`] turn the
+//! [`reader`] and [`file`] read the container, [`blocks`] decodes quantised values, [`config`] and [`tokenizer`] turn the
 //! metadata into the layout's JSON files, [`tensors`] gives every tensor its name and order there, [`convert`] writes
 //! the folder. It knows no plugin.
 //!
@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod config;
 pub mod convert;
 pub mod file;
+pub mod reader;
 pub mod tensors;
 pub mod tokenizer;
 
