@@ -55,12 +55,20 @@ pub static PROMPTS: LazyLock<Prompts> = LazyLock::new(|| {
     toml::from_str(include_str!("../../data/ruler.toml")).expect("data/ruler.toml is whole")
 });
 
-/// A template with its `{name}`s replaced.
+/// A template with its `{name}`s replaced where there is a value.
 pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
-    let mut text = template.to_owned();
-    for (name, value) in values {
-        text = text.replace(&format!("{{{name}}}"), value);
+    let mut text = String::with_capacity(2 * template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        text.push_str(before);
+        let (name, next) = after.split_once('}').expect("a name ends");
+        match values.iter().find(|(known, _)| *known == name) {
+            Some((_, value)) => text.push_str(value),
+            None => text.extend(["{", name, "}"]),
+        }
+        rest = next;
     }
+    text.push_str(rest);
     text
 }
 

@@ -59,20 +59,47 @@ impl Kind {
     }
 
     fn draw(self, draws: &mut Draws) -> String {
+        let mut text = String::new();
+        self.write(draws, &mut text);
+        text
+    }
+
+    /// Appends one.
+    fn write(self, draws: &mut Draws, text: &mut String) {
         match self {
             Self::Word => {
-                let adjective = WORDS.adjectives[draws.below(WORDS.adjectives.len())];
-                let noun = WORDS.nouns[draws.below(WORDS.nouns.len())];
-                format!("{adjective}-{noun}")
+                text.push_str(WORDS.adjectives[draws.below(WORDS.adjectives.len())]);
+                text.push('-');
+                text.push_str(WORDS.nouns[draws.below(WORDS.nouns.len())]);
             }
-            Self::Number => (1_000_000 + draws.below(9_000_000)).to_string(),
+            Self::Number => push_digits(1_000_000 + draws.below(9_000_000), 7, 10, text),
             Self::Uuid => {
-                let [a, b, c, d] = [(); 4].map(|()| draws.below(1 << 32) as u32);
+                let [a, b, c, d] = [(); 4].map(|()| draws.below(1 << 32));
                 let (version, variant) = (b & 0x0fff | 0x4000, c >> 16 & 0x3fff | 0x8000);
-                let (b, c) = (b >> 16, c & 0xffff);
-                format!("{a:08x}-{b:04x}-{version:04x}-{variant:04x}-{c:04x}{d:08x}")
+                let parts = [
+                    (a, 8),
+                    (b >> 16, 4),
+                    (version, 4),
+                    (variant, 4),
+                    (c & 0xffff, 4),
+                ];
+                for (part, (value, digits)) in parts.into_iter().enumerate() {
+                    if part > 0 {
+                        text.push('-');
+                    }
+                    push_digits(value, digits, 16, text);
+                }
+                push_digits(d, 8, 16, text);
             }
         }
+    }
+}
+
+/// Appends a number as so many digits.
+fn push_digits(number: usize, digits: u32, base: usize, text: &mut String) {
+    for place in (0..digits).rev() {
+        let digit = number / base.pow(place) % base;
+        text.push(char::from(b"0123456789abcdef"[digit]));
     }
 }
 
@@ -125,10 +152,7 @@ impl Family for Niah {
         let all = variant.keys * variant.values;
         let hay = match &self.hay {
             Some(hay) => Arc::clone(hay),
-            None => setting.units(Lines {
-                draws: setting.draws(Purpose::Filler),
-                variant,
-            }),
+            None => setting.units(Lines::new(setting.draws(Purpose::Filler), variant)),
         };
         Box::new(NiahDraft {
             niah: self,
@@ -322,22 +346,32 @@ impl Source for Noise {
 struct Lines {
     draws: Draws,
     variant: Variant,
+    /// What stands before the key, between, and after the value.
+    between: [String; 3],
+}
+
+impl Lines {
+    fn new(draws: Draws, variant: Variant) -> Self {
+        let template = fill(&PROMPTS.niah.needle, &[("type", variant.value.name())]);
+        let (before, rest) = template.split_once("{key}").expect("a needle has a key");
+        let (between, after) = rest.split_once("{value}").expect("a needle has a value");
+        let between = [before.to_owned(), between.to_owned(), format!("{after}\n")];
+        Self {
+            draws,
+            variant,
+            between,
+        }
+    }
 }
 
 impl Source for Lines {
     fn write(&self, unit: usize, text: &mut String) {
         let mut draws = self.draws.clone();
         draws.seek(unit * DRAWS_A_LINE);
-        let (key, value) = (
-            self.variant.key.draw(&mut draws),
-            self.variant.value.draw(&mut draws),
-        );
-        let names = [
-            ("type", self.variant.value.name()),
-            ("key", &key),
-            ("value", &value),
-        ];
-        text.push_str(&fill(&PROMPTS.niah.needle, &names));
-        text.push('\n');
+        text.push_str(&self.between[0]);
+        self.variant.key.write(&mut draws, text);
+        text.push_str(&self.between[1]);
+        self.variant.value.write(&mut draws, text);
+        text.push_str(&self.between[2]);
     }
 }

@@ -13,6 +13,9 @@ use rustc_hash::FxBuildHasher;
 /// one that begins with a space or a hyphen, and before one that begins otherwise.
 const ANCHORS: [&str; 2] = ["x", "x\n"];
 
+/// Stands after a piece that ends a line, because white space is taken another way where a text ends.
+const NEXT: &str = "x";
+
 /// Longest piece that is remembered, in bytes.
 const LONGEST: usize = 40;
 
@@ -33,8 +36,8 @@ struct Cuts {
     hyphen: bool,
     /// A digit after a letter, a letter after a digit, and what is neither after a digit.
     kind: bool,
-    /// A digit after a digit.
-    digit: bool,
+    /// After each so many digits of a row; 0: nowhere in it.
+    digits: usize,
 }
 
 /// Tokens of texts, by pieces where that is exact.
@@ -46,6 +49,8 @@ pub struct Pieces {
     cuts: Option<Cuts>,
     /// The anchors' own tokens.
     anchors: [Vec<u32>; 2],
+    /// The tokens of what stands after a piece that ends a line.
+    next: Vec<u32>,
     memo: RwLock<Memo>,
 }
 
@@ -58,9 +63,12 @@ struct Memo {
 impl Pieces {
     /// Tries out which cuts a tokenizer allows on given texts, of the kinds that are to be cut.
     pub fn new(tokenizer: Arc<dyn Tokenizer>, probes: &[String]) -> Self {
+        let anchors = ANCHORS.map(|anchor| tokenizer.encode(anchor));
+        let line = tokenizer.encode(&format!("{}{NEXT}", ANCHORS[1]));
         let mut pieces = Self {
             bytes: tokenizer.id() == "bytes",
-            anchors: ANCHORS.map(|anchor| tokenizer.encode(anchor)),
+            next: line.get(anchors[1].len()..).unwrap_or_default().to_vec(),
+            anchors,
             tokenizer,
             cuts: None,
             memo: RwLock::default(),
@@ -90,7 +98,8 @@ impl Pieces {
         for more in [
             |cuts: &mut Cuts| cuts.hyphen = true,
             |cuts: &mut Cuts| cuts.kind = true,
-            |cuts: &mut Cuts| cuts.digit = true,
+            |cuts: &mut Cuts| cuts.digits = 3,
+            |cuts: &mut Cuts| cuts.digits = 1,
         ] {
             let mut cuts = best;
             more(&mut cuts);
@@ -144,7 +153,7 @@ impl Pieces {
         let mut rest = text;
         if first {
             let end = cuts.first(text);
-            give(&self.whole(&text[..end]));
+            give(&self.anchored("", &[], &text[..end]));
             rest = &text[end..];
         }
         while !rest.is_empty() {
@@ -164,21 +173,28 @@ impl Pieces {
             }
             drop(known);
             if let Some(piece) = unknown {
-                let tokens = self.anchored(piece);
+                let which = usize::from(!piece.starts_with([' ', '-']));
+                let tokens = self.anchored(ANCHORS[which], &self.anchors[which], piece);
                 give(&tokens);
                 self.remember(piece, &tokens);
             }
         }
     }
 
-    /// The tokens of a piece inside a text.
-    fn anchored(&self, piece: &str) -> Vec<u32> {
-        let which = usize::from(!piece.starts_with([' ', '-']));
-        let (anchor, its_own) = (ANCHORS[which], &self.anchors[which]);
-        let mut tokens = self.whole(&format!("{anchor}{piece}"));
-        // Where an anchor takes part in the piece's tokens the cut does not hold, and probes show that too.
-        let same = tokens.starts_with(its_own);
-        tokens.drain(..if same { its_own.len() } else { 0 });
+    /// The tokens of a piece after an anchor, whose own tokens are given.
+    fn anchored(&self, anchor: &str, its_own: &[u32], piece: &str) -> Vec<u32> {
+        let ends_line = piece.ends_with('\n');
+        let mut tokens = self.whole(&format!(
+            "{anchor}{piece}{}",
+            if ends_line { NEXT } else { "" }
+        ));
+        // Where what stands around takes part in the piece's tokens a cut does not hold, and probes show that.
+        if ends_line && tokens.ends_with(&self.next) {
+            tokens.truncate(tokens.len() - self.next.len());
+        }
+        if tokens.starts_with(its_own) {
+            tokens.drain(..its_own.len());
+        }
         tokens
     }
 
@@ -202,6 +218,7 @@ impl Cuts {
     fn first(&self, text: &str) -> usize {
         let bytes = text.as_bytes();
         let next = |at: usize| bytes.get(at).copied().unwrap_or(b' ');
+        let mut digits = usize::from(bytes[0].is_ascii_digit());
         for at in 1..bytes.len() {
             let (before, here) = (bytes[at - 1], bytes[at]);
             let cut = match here {
@@ -210,7 +227,7 @@ impl Cuts {
                     self.hyphen && next(at + 1).is_ascii_alphanumeric()
                 }
                 _ if before == b'\n' => self.line && !starts_space(text, at),
-                b'0'..=b'9' if before.is_ascii_digit() => self.digit,
+                b'0'..=b'9' if before.is_ascii_digit() => digits == self.digits,
                 b'0'..=b'9' if before.is_ascii_alphabetic() => self.kind,
                 b'0'..=b'9' => false,
                 _ if before.is_ascii_digit() => self.kind && !is_space(here),
@@ -219,6 +236,7 @@ impl Cuts {
             if cut && text.is_char_boundary(at) {
                 return at;
             }
+            digits = if here.is_ascii_digit() { digits + 1 } else { 0 };
         }
         bytes.len()
     }

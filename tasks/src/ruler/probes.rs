@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::materials::Materials;
-use crate::ruler::data::{PROMPTS, WORDS};
+use crate::ruler::data::{PROMPTS, WORDS, Wording};
 use crate::ruler::essay::Essay;
 use crate::ruler::pieces::Pieces;
 use crate::ruler::units::Source;
@@ -88,21 +88,19 @@ fn texts(materials: &Materials) -> Vec<String> {
             list += &format!(" {}. {word}", (first >> (entry % 17)) + entry);
             coded += &format!(" {name}{}", if entry % 3 == 0 { " ..." } else { "" });
         }
-        let prompts = [
-            &PROMPTS.vt.wording,
-            &PROMPTS.cwe.wording,
-            &PROMPTS.fwe.wording,
-            &PROMPTS.qa.wording,
+        // Each kind in its own frame: what stands where two pieces meet matters.
+        let framed = [
+            (&PROMPTS.vt.wording, needles.trim_end_matches('\n')),
+            (&PROMPTS.cwe.wording, list.trim_start()),
+            (&PROMPTS.fwe.wording, &coded),
         ];
-        let frame = prompts[all.len() % 4];
-        all.extend([needles, list, coded].map(|text| {
-            format!(
-                "{}{}{}{}",
-                frame.head,
-                text.trim_start(),
-                frame.question,
-                frame.answer_prefix
-            )
+        all.extend(framed.map(|(wording, text)| {
+            let Wording {
+                head,
+                question,
+                answer_prefix,
+            } = wording;
+            format!("{head}{text}{question}{answer_prefix}")
         }));
     }
     let essay = Essay::of(materials.texts.as_deref());
@@ -116,9 +114,13 @@ fn texts(materials: &Materials) -> Vec<String> {
     }
     for questions in &materials.questions {
         let documents = questions.documents.chunks(4).take(EACH);
-        all.extend(
-            documents.map(|some| format!("Document 7:\n{}\n\n", some.join("\n\nDocument 12:\n"))),
-        );
+        all.extend(documents.map(|some| {
+            let some = some.join("\n\nDocument 12:\n");
+            format!(
+                "{}Document 7:\n{some}\n\n{}",
+                PROMPTS.qa.wording.head, PROMPTS.qa.wording.question
+            )
+        }));
     }
     all
 }

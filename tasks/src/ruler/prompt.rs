@@ -257,9 +257,12 @@ pub fn largest(fewest: usize, room: usize, mut count: impl FnMut(usize) -> usize
     if least > room {
         return None;
     }
-    // A guess by the slope at the start; then steps that double until it is between two numbers; then halves.
+    // Two guesses, by the slope at the start and by that up to the first guess; then steps that double until it
+    // is between two numbers; then halves.
     let slope = (count(fewest + 16).saturating_sub(least)).max(1);
-    let guess = fewest + (room - least) * 16 / slope;
+    let first = fewest + (room - least) * 16 / slope;
+    let slope = (count(first) - least) as f64 / (first - fewest).max(1) as f64;
+    let guess = fewest + ((room - least) as f64 / slope.max(1e-3)) as usize;
     let (mut low, mut step) = (fewest, 1);
     let mut high = guess + 1;
     if count(guess) <= room {

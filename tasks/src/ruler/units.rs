@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::ruler::pieces::Pieces;
 
 /// Units between two places whose position is kept.
-const EVERY: usize = 64;
+const EVERY: usize = 8;
 
 /// The text of units by their number. Each begins at a cut ([`Pieces`]): with a space, or on a new line.
 pub trait Source: Send + Sync {
