@@ -500,6 +500,7 @@ Examples:
   longhaul bench --arch mamba2 --mode train --batch 16 --length 256 \\
       --d-model 128 --layers 2 --vocab 512 --threads 2
   longhaul bench --arch lstm --mode step --batch 1
+  longhaul bench --arch transformer --mode step --batch 1 --prompt 512
   longhaul bench --arch transformer:mlp=none,positions=learned,tied=true \\
       --task mqar:pairs=4 --batch 512 --length 64 --d-model 64")]
 pub struct BenchArgs {
@@ -516,6 +517,9 @@ pub struct BenchArgs {
     /// Tokens a sequence
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = within(number::WHOLE_LENGTH))]
     pub length: usize,
+    /// Tokens read before single steps are timed
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = within(number::WHOLE_LENGTH))]
+    pub prompt: usize,
     /// Model width
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = within(bounds::D_MODEL))]
     pub d_model: u32,

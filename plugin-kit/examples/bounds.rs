@@ -45,23 +45,21 @@ fn product(threads: usize, rows: usize, inner: usize, outputs: usize) {
     );
 }
 
-/// A layer's weights of 512 rows, one after the other, as a single step reads them.
-fn weights(threads: usize, kilobytes: usize) {
-    const INNER: usize = 128;
-    const OUTPUTS: usize = 512;
-    let layers = kilobytes * 1024 / (4 * INNER * OUTPUTS);
-    let (x, mut y) = (vec![0.5f32; INNER], vec![0.0f32; OUTPUTS]);
-    let matrix = vec![0.25f32; layers * INNER * OUTPUTS];
+/// Layers' weights, `[outputs, inner]` each, one after the other, as a single step reads them.
+fn weights(threads: usize, kilobytes: usize, inner: usize, outputs: usize) {
+    let layers = kilobytes * 1024 / (4 * inner * outputs);
+    let (x, mut y) = (vec![0.5f32; inner], vec![0.0f32; outputs]);
+    let matrix = vec![0.25f32; layers * inner * outputs];
     let time = in_pool(threads, || {
         seconds(|| {
-            for layer in matrix.chunks_exact(INNER * OUTPUTS) {
-                let a = Mat::new(&x, 1, INNER, INNER);
-                let b = Mat::new(layer, OUTPUTS, INNER, INNER).t();
-                gemm(black_box(&mut y), OUTPUTS, a, b, 1.0, 0.0);
+            for layer in matrix.chunks_exact(inner * outputs) {
+                let a = Mat::new(&x, 1, inner, inner);
+                let b = Mat::new(layer, outputs, inner, inner).t();
+                gemm(black_box(&mut y), outputs, a, b, 1.0, 0.0);
             }
         })
     });
-    let bytes = (layers * INNER * OUTPUTS * 4) as f64;
+    let bytes = (layers * inner * outputs * 4) as f64;
     println!(
         "{kilobytes} KiB of weights, one row, {threads} threads: {:.1} us, {:.0} GB/s",
         time * 1e6,
@@ -74,9 +72,15 @@ fn main() {
         product(threads, 4096, 128, 512);
         product(threads, 4096, 512, 128);
         product(threads, 512, 128, 512);
+        // A model of SmolLM2-135M's shape reads in pieces of 1,024 tokens.
+        product(threads, 1024, 576, 1536);
+        product(threads, 1024, 1536, 576);
     }
     for kilobytes in [512, 1280, 2304] {
-        weights(1, kilobytes);
-        weights(2, kilobytes);
+        weights(1, kilobytes, 128, 512);
+        weights(2, kilobytes, 128, 512);
     }
+    // As many as that model has, which no cache holds.
+    weights(1, 525_000, 576, 1536);
+    weights(2, 525_000, 576, 1536);
 }

@@ -63,11 +63,20 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// Multiplications in a panel: large enough to make packing and dispatch negligible.
+/// Multiplications in a panel: large enough to make dispatch negligible.
 const PANEL_MULTIPLICATIONS: usize = 1 << 22;
 
-/// Outputs of one row that a thread computes at a time, where the product has one row only.
+/// Rows of a panel from which on packing b, which every panel does anew, is negligible.
+const PANEL_ROWS: usize = 256;
+
+/// Panels that a product has at least, where its rows allow, for threads to share.
+const PANELS: usize = 4;
+
+/// Outputs of one row that a thread computes at a time at least, where the product has one row only.
 const OUTPUTS: usize = 64;
+
+/// Pieces that the outputs of one row are cut into at most.
+const PIECES: usize = 16;
 
 /// `c = beta c + alpha a b`, c being `[a.rows, b.cols]` with rows `stride` apart. With `beta` 0 the
 /// old content of c is not read.
@@ -85,15 +94,14 @@ pub fn gemm(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, be
         "the product does not fit its place"
     );
     if m == 1 && b.row_stride == 1 && n >= 2 * OUTPUTS {
-        for_each_unit(OUTPUTS * k, cut(&mut c[..n], OUTPUTS), |index, c| {
-            let start = index * OUTPUTS;
+        let outputs = n.div_ceil(PIECES).max(OUTPUTS).next_multiple_of(16);
+        for_each_unit(outputs * k, cut(&mut c[..n], outputs), |index, c| {
+            let start = index * outputs;
             single(c, c.len(), a, b.columns(start, c.len()), alpha, beta);
         });
         return;
     }
-    let panel = (PANEL_MULTIPLICATIONS / (n * k).max(1))
-        .clamp(32, 4096)
-        .next_multiple_of(32);
+    let panel = panel_rows(m, n * k);
     if m <= panel + panel / 2 {
         single(c, stride, a, b, alpha, beta);
         return;
@@ -106,6 +114,14 @@ pub fn gemm(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, be
             single(c, stride, a.row_range(start, rows), b, alpha, beta);
         }
     });
+}
+
+/// Rows of a panel of a product of `m` rows, each of `cost` multiplications. Panels do not depend on the
+/// number of threads, so results do not either.
+fn panel_rows(m: usize, cost: usize) -> usize {
+    let dispatched = (PANEL_MULTIPLICATIONS / cost.max(1)).clamp(32, 4096);
+    let packed = m.div_ceil(PANELS).min(PANEL_ROWS);
+    dispatched.max(packed).next_multiple_of(32)
 }
 
 /// [`gemm()`] on the calling thread only: for products inside work that is already parallel, and above

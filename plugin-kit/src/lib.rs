@@ -33,6 +33,6 @@ pub use backbone::{Architecture, Mixer};
 pub use engine::graph::Graph;
 pub use engine::operation::{Operation, Run, View, ViewMut};
 pub use engine::params::Init;
-pub use engine::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
+pub use engine::tensor::{Buffer, Extent, Param, Saved, State, StateSpec, Tensor};
 pub use longhaul_plugin_api::author::Result;
 pub use longhaul_plugin_api::error::PluginError;

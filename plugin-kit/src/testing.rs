@@ -18,7 +18,7 @@ use crate::engine::arena::Arena;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};
 use crate::engine::params::Params;
-use crate::engine::tensor::{Shape, StateSpec, Tensor};
+use crate::engine::tensor::{Buffer, Shape, StateSpec, Tensor};
 
 /// Largest accepted errors of values, relative to the largest value of their tensor.
 #[derive(Debug, Clone, Copy)]
@@ -289,7 +289,7 @@ impl Case<'_> {
             .iter()
             .map(|spec| RefCell::new(initial_rows(*spec, self.rows)))
             .collect();
-        let mut arena = Arena::new(&program, true);
+        let mut arena = Arena::for_feeds(&program, true);
         let cols = y.cols();
         let mut output = vec![f32::NAN; self.rows * self.length * cols];
         let mut start = 0;
@@ -708,6 +708,10 @@ impl Operation for Input {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.tensor.into()])
     }
 
     fn backward(&self, _run: &Run<'_>) -> Result<()> {

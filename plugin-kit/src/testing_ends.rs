@@ -179,7 +179,7 @@ impl Ends<'_> {
             ..*wanted
         };
         let wanted: Vec<Wanted> = batch.wanted.iter().map(with_logits).collect();
-        let mut arena = Arena::new(&program, true);
+        let mut arena = Arena::for_feeds(&program, true);
         let shape = self.shape(wanted.len());
         arena.prepare(&program, shape, false);
         let states: [RefCell<StateRows>; 0] = [];

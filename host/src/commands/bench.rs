@@ -17,9 +17,6 @@ use crate::launch::{Limits, ask};
 use crate::memory::{self, Purpose};
 use crate::worker::CHUNK;
 
-/// Tokens read before single steps are timed.
-const PROMPT: usize = 64;
-
 /// Fewest timed repetitions.
 const REPETITIONS: usize = 3;
 
@@ -33,6 +30,7 @@ pub struct BenchJob {
     mode: String,
     batch: usize,
     length: usize,
+    prompt: usize,
     size: ModelSize,
     threads: u32,
     device: String,
@@ -89,7 +87,7 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         vocab,
         d_model: args.d_model,
         layers: args.layers,
-        max_train_length: (args.length + PROMPT) as u64,
+        max_train_length: (args.length + args.prompt) as u64,
     };
     let purpose = match args.mode {
         BenchMode::Train => Purpose::Training {
@@ -111,6 +109,7 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         mode: format!("{:?}", args.mode).to_lowercase(),
         batch: args.batch,
         length: args.length,
+        prompt: args.prompt,
         size,
         threads: args.threads,
         device,
@@ -301,14 +300,14 @@ fn time_feeding(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientErr
 
 fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientError> {
     let vocab = job.size.vocab as usize;
-    let prompt = random_tokens(job.batch * PROMPT, job.size.vocab);
+    let prompt = random_tokens(job.batch * job.prompt, job.size.vocab);
     let (_, tokens) = chunk_of(job);
     let mut session = model.new_session(job.batch)?;
     let mut state = 0;
     let times = collect(job.seconds, || {
         session.reset()?;
         session.feed(
-            Batch::new(&prompt, &[], job.batch, PROMPT),
+            Batch::new(&prompt, &[], job.batch, job.prompt),
             Logits::Last,
             vocab,
         )?;

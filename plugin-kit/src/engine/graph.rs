@@ -2,6 +2,7 @@
 //! and the buffers they use. Nothing is computed here.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::ParameterRole;
@@ -11,6 +12,7 @@ use longhaul_plugin_api::panics::caught;
 
 use super::operation::Operation;
 use super::params::{Entry, Init, Params, initialise};
+use super::slots::Slots;
 use super::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
 use crate::cuda::precision::Precision;
 use crate::ops::rotary_scaling::Angles;
@@ -26,6 +28,10 @@ pub struct Program {
     /// Names of an author's operations that were recorded while reference forms were asked for.
     pub(crate) without_reference: BTreeSet<&'static str>,
     pub(crate) buffers: Vec<Extent>,
+    /// How many buffers there were when each operation was recorded.
+    pub(crate) recorded: Vec<usize>,
+    /// Which buffers share memory in a feed, once it was asked for.
+    slots: OnceLock<Arc<Slots>>,
     /// Which buffers are activations and so have a gradient.
     pub(crate) has_gradient: Vec<bool>,
     pub(crate) states: Vec<StateSpec>,
@@ -37,6 +43,12 @@ impl Program {
     /// State slots in their fixed order.
     pub fn states(&self) -> &[StateSpec] {
         &self.states
+    }
+
+    /// Which buffers share memory in a feed.
+    pub(crate) fn slots(&self) -> Arc<Slots> {
+        let slots = || Arc::new(Slots::shared(self));
+        Arc::clone(self.slots.get_or_init(slots))
     }
 
     /// Declared bytes of one row's state after `length` tokens.
@@ -383,6 +395,7 @@ impl Graph {
         self.program
             .keepers
             .resize(self.program.states.len(), keeper);
+        self.program.recorded.push(self.program.buffers.len());
         self.program.operations.push(Box::new(operation));
     }
 }

@@ -9,5 +9,6 @@ pub mod operation;
 pub mod optimizer;
 pub mod params;
 pub mod session;
+mod slots;
 pub mod tensor;
 pub mod train;

@@ -10,7 +10,7 @@ use longhaul_plugin_api::error::PluginError;
 
 use super::arena::{Arena, taken};
 use super::params::Params;
-use super::tensor::{Param, Saved, Shape, State, Tensor};
+use super::tensor::{Buffer, Param, Saved, Shape, State, Tensor};
 pub use crate::cuda::device::KernelSource;
 pub use crate::cuda::run::CudaRun;
 
@@ -36,6 +36,13 @@ pub trait Operation: Send + Sync {
     /// an operation that keeps none this is never asked.
     fn trains_from_state(&self) -> bool {
         false
+    }
+
+    /// Every buffer that [`Operation::forward`] asks for on a CPU: inputs, outputs and saved ones. In a feed
+    /// the memory of a buffer goes to others when the last operation that lists it has run. One that gives
+    /// none may ask for any buffer that was recorded before it, and all of those are kept.
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        None
     }
 
     /// CUDA C++ that its forms for a device launch.

@@ -41,7 +41,7 @@ impl SessionState {
                 .iter()
                 .map(|_| RefCell::new(vec![Vec::new(); rows]))
                 .collect(),
-            arena: Arena::new(program, poison),
+            arena: Arena::for_feeds(program, poison),
             wanted: Vec::new(),
             tokens: Vec::new(),
         };
@@ -72,7 +72,7 @@ impl SessionState {
                 .iter()
                 .map(|slot| RefCell::new(slot.borrow().clone()))
                 .collect(),
-            arena: Arena::new(program, false),
+            arena: Arena::for_feeds(program, false),
             wanted: Vec::new(),
             tokens: Vec::new(),
         }

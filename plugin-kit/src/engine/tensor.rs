@@ -41,6 +41,26 @@ impl Extent {
             Self::ScoredBlock { block, cols } => shape.scored.min(block) * cols,
         }
     }
+
+    /// What room of this extent lacks for another, and what of it would stay unused, in values; none where
+    /// one is not always the larger of the two.
+    pub(crate) fn fit(self, other: Self) -> Option<(usize, usize)> {
+        let (room, wanted) = match (self, other) {
+            (Self::Tokens(room), Self::Tokens(wanted))
+            | (Self::Rows(room), Self::Rows(wanted))
+            | (Self::Fixed(room), Self::Fixed(wanted))
+            | (Self::Scored(room), Self::Scored(wanted)) => (room, wanted),
+            (
+                Self::Chunks { chunk, cols: room },
+                Self::Chunks {
+                    chunk: other,
+                    cols: wanted,
+                },
+            ) if chunk == other => (room, wanted),
+            _ => return None,
+        };
+        Some((wanted.saturating_sub(room), room.saturating_sub(wanted)))
+    }
 }
 
 /// The shape of one run of a program.
@@ -99,6 +119,25 @@ impl Tensor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Saved {
     pub(crate) id: usize,
+}
+
+/// A buffer of a program, an activation's or a saved one: what an operation
+/// [uses](super::operation::Operation::uses).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    pub(crate) id: usize,
+}
+
+impl From<Tensor> for Buffer {
+    fn from(tensor: Tensor) -> Self {
+        Self { id: tensor.id }
+    }
+}
+
+impl From<Saved> for Buffer {
+    fn from(saved: Saved) -> Self {
+        Self { id: saved.id }
+    }
 }
 
 /// A parameter.

@@ -7,7 +7,7 @@ use longhaul_plugin_api::author::Result;
 
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
-use crate::engine::tensor::{Extent, Saved, State, StateSpec, Tensor};
+use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::ops::attention_cuda::{DeviceBuffers, adds_up_heads};
 use crate::ops::attention_reference;
 use crate::ops::attention_tile::{Given, accumulate_gradients, attend};
@@ -255,6 +255,17 @@ impl Operation for Attention {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.q.into(),
+            self.k.into(),
+            self.v.into(),
+            self.by_head.into(),
+            self.log_sums.into(),
+            self.y.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

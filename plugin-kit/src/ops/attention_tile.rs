@@ -12,6 +12,13 @@ use crate::units::{cut, for_each_unit};
 /// Queries of a tile.
 const QUERIES: usize = 64;
 
+/// Queries of a tile where there are many more keys than a tile has queries, most of which all of them see:
+/// keys are packed once for more queries.
+const MANY_QUERIES: usize = 192;
+
+/// Keys from which on a tile has [`MANY_QUERIES`].
+const MANY_KEYS: usize = 1024;
+
 /// Keys of a tile.
 const KEYS: usize = 256;
 
@@ -21,11 +28,11 @@ thread_local! {
 
 /// Buffers of one thread.
 struct Scratch {
-    /// `[QUERIES, KEYS]`: logits, then probabilities.
+    /// `[queries, KEYS]`: logits, then probabilities.
     logits: Vec<f32>,
-    /// `[QUERIES, KEYS]`: their gradient.
+    /// `[queries, KEYS]`: their gradient.
     slopes: Vec<f32>,
-    /// `[QUERIES]`: running maxima, or each query's `grad_y . y`.
+    /// `[queries]`: running maxima, or each query's `grad_y . y`.
     tops: Vec<f32>,
 }
 
@@ -38,10 +45,19 @@ impl Scratch {
         }
     }
 
-    fn prepare(&mut self) {
-        self.logits.resize(QUERIES * KEYS, 0.0);
+    fn prepare(&mut self, queries: usize) {
+        let grow = |buffer: &mut Vec<f32>, values| {
+            if buffer.len() < values {
+                buffer.resize(values, 0.0);
+            }
+        };
+        grow(&mut self.logits, queries * KEYS);
+        grow(&mut self.tops, queries);
+    }
+
+    fn prepare_gradients(&mut self) {
+        self.prepare(QUERIES);
         self.slopes.resize(QUERIES * KEYS, 0.0);
-        self.tops.resize(QUERIES, 0.0);
     }
 }
 
@@ -61,13 +77,19 @@ pub(crate) fn attend(
     log_sums: &mut [f32],
 ) {
     let width = q.cols;
-    let cost = QUERIES * width * (first + QUERIES);
-    let cuts = (cut(out, QUERIES * width), cut(log_sums, QUERIES));
+    let keys = (first + log_sums.len()).min(spec.window);
+    let queries = if keys < MANY_KEYS {
+        QUERIES
+    } else {
+        MANY_QUERIES
+    };
+    let cost = queries * width * (first + queries);
+    let cuts = (cut(out, queries * width), cut(log_sums, queries));
     for_each_unit(cost, cuts, |tile, (out, sums)| {
-        let start = tile * QUERIES;
+        let start = tile * queries;
         let tile = start..start + sums.len();
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.prepare();
+            scratch.prepare(queries);
             attend_tile(
                 spec,
                 q.from_row(start),
@@ -251,7 +273,7 @@ pub(crate) fn accumulate_gradients(
 ) {
     let (length, width) = (given.log_sums.len(), given.q.cols);
     SCRATCH.with_borrow_mut(|scratch| {
-        scratch.prepare();
+        scratch.prepare_gradients();
         for start in (0..length).step_by(QUERIES) {
             let tile = start..(start + QUERIES).min(length);
             let grad_q = &mut grad_q[start * width..tile.end * width];

@@ -9,7 +9,7 @@ use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::params::Init;
-use crate::engine::tensor::{Param, Saved, Tensor};
+use crate::engine::tensor::{Buffer, Param, Saved, Tensor};
 use crate::gemm::{Mat, gemm};
 use crate::rows::{self, column_sums};
 
@@ -79,6 +79,10 @@ impl Operation for BlockLinear {
             gemm(&mut y.data_mut()[head * width..], cols, a, b, 1.0, 1.0);
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.y.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -7,7 +7,7 @@ use longhaul_plugin_api::author::Result;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
 use crate::engine::params::Init;
-use crate::engine::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
+use crate::engine::tensor::{Buffer, Extent, Param, Saved, State, StateSpec, Tensor};
 use crate::ops::convolution_cuda::{self, CONVOLUTION, PARTS};
 use crate::ops::elementwise::{Activation, gate_gradient, gate_row};
 use crate::rows::{column_sums, rows_of_piece};
@@ -138,6 +138,15 @@ impl Operation for ShortConvolution {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.x.into(),
+            self.taps.into(),
+            self.before.into(),
+            self.y.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::cuda::device::{Launch, Ptr};
 use crate::cuda::rows::{ROWS, copy_rows};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View};
-use crate::engine::tensor::Tensor;
+use crate::engine::tensor::{Buffer, Tensor};
 use crate::kernel_params;
 use crate::rows::for_pieces;
 use crate::simd::{add_into, sigmoid, silu, softplus, tanh};
@@ -161,6 +161,10 @@ impl Operation for Add {
         Ok(())
     }
 
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.a.into(), self.b.into(), self.y.into()])
+    }
+
     fn backward(&self, run: &Run<'_>) -> Result<()> {
         let grad_y = run.grad(self.y);
         let grad_y = grad_y.get();
@@ -229,6 +233,10 @@ impl Operation for Scale {
             scale_row(x.row(row), self.factor, false, y);
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.y.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {
@@ -316,6 +324,16 @@ impl Operation for Gate {
             }
         });
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(
+            [Some(self.gate), self.x, Some(self.y)]
+                .into_iter()
+                .flatten()
+                .map(Buffer::from)
+                .collect(),
+        )
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

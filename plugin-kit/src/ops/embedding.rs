@@ -8,7 +8,7 @@ use super::token_order::{TOKEN_ORDER, TokenOrder};
 use crate::cuda::rows::ROWS;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
-use crate::engine::tensor::{Param, Tensor};
+use crate::engine::tensor::{Buffer, Param, Tensor};
 use crate::simd::add_into;
 
 impl Graph {
@@ -79,6 +79,10 @@ impl Operation for Embedding {
         Ok(())
     }
 
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.y.into()])
+    }
+
     fn backward(&self, run: &Run<'_>) -> Result<()> {
         let grad_y = run.grad(self.y);
         let grad_y = grad_y.get();
@@ -147,6 +151,10 @@ impl Operation for AddPositions {
         Ok(())
     }
 
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.y.into()])
+    }
+
     fn backward(&self, run: &Run<'_>) -> Result<()> {
         let grad_y = run.grad(self.y);
         let (rows, grad_y) = (grad_y.rows(), grad_y.get());
@@ -200,6 +208,10 @@ impl Operation for SelectScored {
                 .copy_from_slice(x.get().row(wanted.position as usize));
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.y.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -7,7 +7,7 @@ use super::head_cuda::{self, HEAD};
 use crate::cuda::rows::ROWS;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
-use crate::engine::tensor::{Extent, Param, Saved, Tensor};
+use crate::engine::tensor::{Buffer, Extent, Param, Saved, Tensor};
 use crate::gemm::{Mat, gemm};
 use crate::simd::{exp, max, sum, tanh};
 
@@ -125,6 +125,10 @@ impl Operation for Head {
         }
         run.loss.set(sums);
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.logits.into(), self.grad.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::cuda::rows::{self as device_rows, ROWS, parts};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::params::Init;
-use crate::engine::tensor::{Param, Saved, Tensor};
+use crate::engine::tensor::{Buffer, Param, Saved, Tensor};
 use crate::gemm::{Mat, gemm};
 use crate::rows::{self, column_sums};
 
@@ -81,6 +81,10 @@ impl Operation for Linear {
         let b = Mat::new(run.param(self.weight), outputs, inputs, inputs).t();
         gemm(y.data_mut(), outputs, a, b, 1.0, beta);
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.y.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::cuda::rows::{ROWS, parts};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::params::Init;
-use crate::engine::tensor::{Extent, Param, Saved, Tensor};
+use crate::engine::tensor::{Buffer, Extent, Param, Saved, Tensor};
 use crate::rows::for_pieces;
 use crate::simd::{dot, sum, sum2};
 
@@ -145,6 +145,10 @@ impl Operation for Norm {
             );
         });
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.statistics.into(), self.y.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

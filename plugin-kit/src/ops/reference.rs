@@ -6,7 +6,7 @@ use longhaul_plugin_api::error::PluginError;
 
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Run};
-use crate::engine::tensor::{Param, State, StateSpec, Tensor};
+use crate::engine::tensor::{Buffer, Param, State, StateSpec, Tensor};
 
 /// What a reference function is given: whole sequences from position 0.
 pub struct Sequences {
@@ -117,6 +117,16 @@ impl Operation for Reference {
             *state = read;
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(
+            self.inputs
+                .iter()
+                .chain([&self.y])
+                .map(|&tensor| tensor.into())
+                .collect(),
+        )
     }
 
     fn backward(&self, _run: &Run<'_>) -> Result<()> {

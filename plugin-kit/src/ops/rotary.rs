@@ -7,7 +7,7 @@ use crate::cuda::device::{Launch, Ptr};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
-use crate::engine::tensor::{Extent, Saved, Tensor};
+use crate::engine::tensor::{Buffer, Extent, Saved, Tensor};
 use crate::kernel_params;
 use crate::ops::rotary_scaling::{Angles, Blend};
 
@@ -125,6 +125,10 @@ impl Operation for RotaryTable {
         Ok(())
     }
 
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.table.into()])
+    }
+
     fn backward(&self, _run: &Run<'_>) -> Result<()> {
         Ok(())
     }
@@ -225,6 +229,10 @@ impl Operation for Rotary {
         let x = run.value(self.x);
         self.rotate(run, x.get(), run.value_mut(self.y), 1.0);
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.table.into(), self.y.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

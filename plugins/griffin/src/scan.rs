@@ -7,8 +7,8 @@ use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows};
 use longhaul_plugin_kit::simd::{add_into, exp, sigmoid, softplus};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
-    Extent, Graph, Operation, Param, PluginError, Result, Run, Saved, State, StateSpec, Tensor,
-    simd,
+    Buffer, Extent, Graph, Operation, Param, PluginError, Result, Run, Saved, State, StateSpec,
+    Tensor, simd,
 };
 
 use crate::cuda::{self, Chunks};
@@ -147,6 +147,17 @@ impl Operation for RgLru {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.x.into(),
+            self.r.into(),
+            self.i.into(),
+            self.rates.into(),
+            self.running.into(),
+            self.h.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

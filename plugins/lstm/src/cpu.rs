@@ -7,8 +7,8 @@ use longhaul_plugin_kit::gemm::{Mat, gemm};
 use longhaul_plugin_kit::rows::column_sums;
 use longhaul_plugin_kit::simd::{add_into, dot, sigmoid, tanh};
 use longhaul_plugin_kit::{
-    Extent, Graph, Operation, Param, PluginError, Result, Run, Saved, State, StateSpec, Tensor,
-    simd,
+    Buffer, Extent, Graph, Operation, Param, PluginError, Result, Run, Saved, State, StateSpec,
+    Tensor, simd,
 };
 
 use crate::cuda;
@@ -141,6 +141,17 @@ impl Operation for Lstm {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.gates.into(),
+            self.h.into(),
+            self.activated.into(),
+            self.cells.into(),
+            self.carry.into(),
+            self.transposed.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

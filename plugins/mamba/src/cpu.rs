@@ -8,7 +8,7 @@ use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, ViewMu
 use longhaul_plugin_kit::simd::{add_into, negative_exp};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
-    Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
+    Buffer, Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
 
 use crate::cuda::{self, DeviceBuffers};
@@ -321,6 +321,21 @@ impl Operation for SelectiveScan {
         }
         self.scatter(&by_unit, length, run.value_mut(self.y));
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.inputs.u.into(),
+            self.inputs.delta.into(),
+            self.inputs.b.into(),
+            self.inputs.c.into(),
+            self.a.into(),
+            self.d.into(),
+            self.running.into(),
+            self.by_unit.into(),
+            self.kept.into(),
+            self.y.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -8,7 +8,7 @@ use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, ViewMu
 use longhaul_plugin_kit::simd::{add_into, negative_exp};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
-    Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
+    Buffer, Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
 
 use crate::chunk::{Block, Given, Part, Scratch, forward};
@@ -293,6 +293,20 @@ impl Operation for Ssd {
         }
         self.scatter(&by_unit, length, block.cols(), run.value_mut(self.y));
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.inputs.x.into(),
+            self.inputs.b.into(),
+            self.inputs.c.into(),
+            self.inputs.dt.into(),
+            self.decay.into(),
+            self.running.into(),
+            self.by_unit.into(),
+            self.before.into(),
+            self.y.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

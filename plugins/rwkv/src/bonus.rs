@@ -7,7 +7,7 @@ use longhaul_plugin_kit::cuda::rows::{ROWS, parts};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, ViewMut};
 use longhaul_plugin_kit::rows::for_pieces;
 use longhaul_plugin_kit::simd::{add_into, dot, sum};
-use longhaul_plugin_kit::{Graph, Operation, Param, Result, Run, Saved, Tensor, simd};
+use longhaul_plugin_kit::{Buffer, Graph, Operation, Param, Result, Run, Saved, Tensor, simd};
 
 /// Inputs of the bonus, each `[B, T, D]` with the heads side by side.
 pub(crate) struct BonusInputs {
@@ -66,6 +66,16 @@ impl Operation for Bonus {
             }
         });
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.inputs.base.into(),
+            self.inputs.r.into(),
+            self.inputs.k.into(),
+            self.inputs.v.into(),
+            self.y.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

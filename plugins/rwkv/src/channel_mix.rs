@@ -5,7 +5,9 @@ use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::rows::for_pieces;
-use longhaul_plugin_kit::{Graph, Init, Operation, Result, Run, Tensor, kernel_params, simd};
+use longhaul_plugin_kit::{
+    Buffer, Graph, Init, Operation, Result, Run, Tensor, kernel_params, simd,
+};
 
 use crate::initial::{into_residual, matrix, zero_there};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
@@ -114,6 +116,10 @@ impl Operation for SquaredRelu {
             }
         });
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.y.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -5,7 +5,9 @@ mod cuda;
 
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, View};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
-use longhaul_plugin_kit::{Extent, Graph, Operation, Result, Run, Saved, State, StateSpec, Tensor};
+use longhaul_plugin_kit::{
+    Buffer, Extent, Graph, Operation, Result, Run, Saved, State, StateSpec, Tensor,
+};
 
 use crate::matrix_gradients::{Gradients, backward};
 use crate::matrix_scan::{CHUNK, Given, forward, padded};
@@ -226,6 +228,26 @@ impl Operation for MatrixState {
         };
         scatter(&by_head, slot, length, self.head_dim, run.value_mut(self.o));
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        let MatrixInputs {
+            r,
+            k,
+            v,
+            decay,
+            removal,
+        } = &self.inputs;
+        let tensors = [*r, *k, *v, *decay, self.o]
+            .into_iter()
+            .chain(removal.iter().flatten().copied());
+        let saved = [self.running, self.by_head, self.kept];
+        Some(
+            tensors
+                .map(Buffer::from)
+                .chain(saved.map(Buffer::from))
+                .collect(),
+        )
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

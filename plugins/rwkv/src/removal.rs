@@ -11,7 +11,9 @@ use longhaul_plugin_kit::cuda::rows::{ROWS, parts};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::rows::for_pieces;
 use longhaul_plugin_kit::simd::{dot, sigmoid};
-use longhaul_plugin_kit::{Extent, Graph, Operation, Param, Result, Run, Saved, Tensor, simd};
+use longhaul_plugin_kit::{
+    Buffer, Extent, Graph, Operation, Param, Result, Run, Saved, Tensor, simd,
+};
 
 use crate::bonus::cleared;
 
@@ -107,6 +109,18 @@ impl Operation for RemovalOperation {
             },
         );
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        let Removal { kappa, b, k } = &self.outputs;
+        let tensors = [self.inputs.k, self.inputs.rate, *kappa, *b, *k];
+        Some(
+            tensors
+                .into_iter()
+                .map(Buffer::from)
+                .chain([self.lengths.into()])
+                .collect(),
+        )
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -9,7 +9,7 @@ use longhaul_plugin_kit::cuda::rows::{ROWS, parts};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows, View};
 use longhaul_plugin_kit::rows::for_pieces;
 use longhaul_plugin_kit::{
-    Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor, simd,
+    Buffer, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor, simd,
 };
 
 /// Most blends of one input.
@@ -146,6 +146,14 @@ impl Operation for TokenShift {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        let outputs = self.outputs.iter().flat_map(|&(mix, y)| match mix {
+            Mix::Token(weights) => vec![weights.into(), y.into()],
+            Mix::Channel(_) => vec![y.into()],
+        });
+        Some(outputs.chain([self.x.into()]).collect())
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

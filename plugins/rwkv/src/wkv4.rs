@@ -8,7 +8,7 @@ use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::simd::negative_exp;
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
-    Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
+    Buffer, Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
 };
 
 use crate::part::{ONLY, Part, not_for_a_device, scatter};
@@ -228,6 +228,19 @@ impl Operation for Wkv4 {
         self.end(run, &running);
         scatter(&by_unit, ONLY, length, BLOCK, run.value_mut(self.y));
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![
+            self.inputs.r.into(),
+            self.inputs.k.into(),
+            self.inputs.v.into(),
+            self.params.into(),
+            self.running.into(),
+            self.by_unit.into(),
+            self.kept.into(),
+            self.y.into(),
+        ])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource, Rows};
 use longhaul_plugin_kit::simd::{add_into, sigmoid};
-use longhaul_plugin_kit::{
+use longhaul_plugin_kit::{Buffer, 
     Extent, Graph, Operation, Result, Run, Saved, State, StateSpec, Tensor, simd,
 };
 use rayon::prelude::*;
@@ -81,6 +81,10 @@ impl Operation for Recurrence {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.x.into(), self.gate.into(), self.running.into(), self.h.into()])
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {

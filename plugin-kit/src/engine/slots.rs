@@ -1,0 +1,171 @@
+//! Which buffers of a feed share memory: those that no operation needs at the same time. It says where
+//! buffers go and holds none.
+
+use super::graph::Program;
+use super::tensor::Extent;
+
+/// Places of a program's buffers in a feed.
+pub(crate) struct Slots {
+    /// The slot of each buffer; none of one that no operation's forward pass uses.
+    pub of: Vec<Option<usize>>,
+    /// Values of each slot.
+    pub extents: Vec<Extent>,
+}
+
+impl Slots {
+    /// Every buffer has a slot of its own.
+    pub fn apart(program: &Program) -> Self {
+        Self {
+            of: (0..program.buffers.len()).map(Some).collect(),
+            extents: program.buffers.clone(),
+        }
+    }
+
+    /// A buffer takes a free slot at the first operation that [uses](super::operation::Operation::uses) it,
+    /// and leaves it free after the last.
+    pub fn shared(program: &Program) -> Self {
+        let spans = spans(program);
+        let mut slots = Self {
+            of: vec![None; spans.len()],
+            extents: Vec::new(),
+        };
+        let mut free: Vec<usize> = Vec::new();
+        let (mut begin, mut end) = (Vec::new(), Vec::new());
+        begin.resize(program.operations.len(), Vec::new());
+        end.resize(program.operations.len(), Vec::new());
+        for (buffer, span) in spans.iter().enumerate() {
+            if let Some((first, last)) = *span {
+                begin[first].push(buffer);
+                end[last].push(buffer);
+            }
+        }
+        for (begin, end) in begin.iter().zip(&end) {
+            for &buffer in begin {
+                slots.place(buffer, program.buffers[buffer], &mut free);
+            }
+            free.extend(end.iter().filter_map(|&buffer| slots.of[buffer]));
+        }
+        slots
+    }
+
+    /// Puts a buffer into the free slot that it fits best, or into a new one.
+    fn place(&mut self, buffer: usize, extent: Extent, free: &mut Vec<usize>) {
+        let fitting = free.iter().enumerate().filter_map(|(index, &slot)| {
+            let (growth, unused) = self.extents[slot].fit(extent)?;
+            Some(((growth, unused), index))
+        });
+        let slot = match fitting.min() {
+            Some((_, index)) => {
+                let slot = free.swap_remove(index);
+                if self.extents[slot].fit(extent).is_some_and(|fit| fit.0 > 0) {
+                    self.extents[slot] = extent;
+                }
+                slot
+            }
+            None => {
+                self.extents.push(extent);
+                self.extents.len() - 1
+            }
+        };
+        self.of[buffer] = Some(slot);
+    }
+}
+
+/// The first and the last operation that may use each buffer in its forward pass.
+fn spans(program: &Program) -> Vec<Option<(usize, usize)>> {
+    let mut spans: Vec<Option<(usize, usize)>> = vec![None; program.buffers.len()];
+    for (index, operation) in program.operations.iter().enumerate() {
+        let mut mark = |buffer: usize| {
+            let first = spans[buffer].map_or(index, |span| span.0);
+            spans[buffer] = Some((first, index));
+        };
+        match operation.uses() {
+            Some(buffers) => buffers.iter().for_each(|buffer| mark(buffer.id)),
+            None => (0..program.recorded[index]).for_each(mark),
+        }
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::graph::Graph;
+    use crate::engine::operation::{Operation, Run};
+    use crate::engine::tensor::{Buffer, Tensor};
+    use longhaul_plugin_api::author::Result;
+
+    struct Step {
+        uses: Option<Vec<Buffer>>,
+    }
+
+    impl Operation for Step {
+        fn name(&self) -> &'static str {
+            "step"
+        }
+
+        fn forward(&self, _run: &Run<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn backward(&self, _run: &Run<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn uses(&self) -> Option<Vec<Buffer>> {
+            self.uses.clone()
+        }
+    }
+
+    /// A chain of tensors of these widths; `lists` says whether the operations list what they use.
+    fn chain(widths: &[usize], lists: bool) -> Slots {
+        let mut graph = Graph::new(0);
+        let mut before: Option<Tensor> = None;
+        for &width in widths {
+            let after = graph.tensor(width);
+            let both = before.into_iter().chain([after]).map(Buffer::from);
+            graph.push(Step {
+                uses: lists.then(|| both.collect()),
+            });
+            before = Some(after);
+        }
+        Slots::shared(&graph.program)
+    }
+
+    #[test]
+    fn a_chain_goes_to_and_fro_between_two_slots_as_wide_as_its_widest() {
+        let slots = chain(&[8, 4, 16, 4, 8], true);
+        let places: Vec<usize> = slots.of.iter().flatten().copied().collect();
+        assert_eq!(places, [0, 1, 0, 1, 0]);
+        assert_eq!(slots.extents, [Extent::Tokens(16), Extent::Tokens(4)]);
+    }
+
+    #[test]
+    fn operations_that_list_nothing_may_use_all_that_was_recorded() {
+        let slots = chain(&[8, 4, 16], false);
+        assert_eq!(slots.extents.len(), 3);
+    }
+
+    #[test]
+    fn what_only_the_backward_pass_uses_has_no_slot() {
+        let mut graph = Graph::new(0);
+        let (used, unused) = (graph.tensor(4), graph.saved(Extent::Tokens(9)));
+        graph.push(Step {
+            uses: Some(vec![used.into()]),
+        });
+        let slots = Slots::shared(&graph.program);
+        assert_eq!((slots.of[used.id], slots.of[unused.id]), (Some(0), None));
+    }
+
+    #[test]
+    fn buffers_whose_sizes_grow_differently_never_share() {
+        let mut graph = Graph::new(0);
+        let (first, second) = (graph.tensor(4), graph.scored_tensor(4));
+        for tensor in [first, second] {
+            graph.push(Step {
+                uses: Some(vec![tensor.into()]),
+            });
+        }
+        assert_eq!(Slots::shared(&graph.program).extents.len(), 2);
+    }
+}
