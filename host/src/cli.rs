@@ -103,10 +103,12 @@ Examples:
   longhaul run quick --dry-run
   longhaul run quick --resume
   longhaul run published --task parity --out runs/parity
+  longhaul run books --arch mamba2 --arch mamba2:initial_state=passed
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
     /// A built-in suite or a TOML file. quick: a first look, minutes; smoke: seconds, whether
-    /// a new plugin trains and evaluates; niah, ruler-tokens, mqar, published: hours. `longhaul suites`
+    /// a new plugin trains and evaluates; books: loss by position; niah, ruler-tokens,
+    /// mqar, published: hours. `longhaul suites`
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4

@@ -115,17 +115,7 @@ pub fn evaluate(
     let seconds = begun.elapsed().as_secs_f64();
     let peak_memory_bytes = crate::machine::peak_memory();
     // After the measurement, so that it costs it neither time nor memory.
-    let mut from_others = Vec::new();
-    for (pass, &policy) in (1..).zip(&probes.initial_states) {
-        // Of a model without state of a fixed size, or that does not describe it, there is nothing to measure.
-        let start = Start::new(&session, policy, layout.rows, seed)?;
-        let Some(mut start) = start else { break };
-        start.read_others(model, task, job.source_length(&evaluation), clock)?;
-        let see = &mut |_: &LoadedSession, _: &Chunk, _: &FeedOutput| Ok(());
-        let read = reading.pass(pass, &mut session, Some(&start), see, clock)?;
-        let way = format!("initial={policy}");
-        from_others.extend(read.into_iter().map(|score| score.read_as(&way)));
-    }
+    let from_others = reading.from_other_states(model, &mut session, job, clock)?;
     scores.splice(0..0, from_others);
     drop(session);
     let mut observations = norms.map_or_else(Vec::new, StateNorms::observations);
@@ -168,6 +158,29 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Reads every example again from each of the states that a job names, which its scores' labels say.
+    fn from_other_states(
+        &self,
+        model: &LoadedModel,
+        session: &mut LoadedSession,
+        job: &Job,
+        clock: &mut Clock,
+    ) -> Result<Vec<Score>, Failure> {
+        let length = job.source_length(&self.evaluation);
+        let mut scores = Vec::new();
+        for (pass, &policy) in (1..).zip(&job.probes.initial_states) {
+            // Of a model without state of a fixed size, or that does not describe it, there is nothing to measure.
+            let start = Start::new(session, policy, self.layout.rows, self.seed)?;
+            let Some(mut start) = start else { break };
+            start.read_others(model, self.task, length, clock)?;
+            let see = &mut |_: &LoadedSession, _: &Chunk, _: &FeedOutput| Ok(());
+            let read = self.pass(pass, session, Some(&start), see, clock)?;
+            let way = format!("initial={policy}");
+            scores.extend(read.into_iter().map(|score| score.read_as(&way)));
+        }
+        Ok(scores)
+    }
+
     /// Reads every example by a session at position 0, from given states where there are some. The session is
     /// at position 0 afterwards.
     fn pass(
@@ -200,7 +213,9 @@ impl Reading<'_> {
             let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk))
                 .map_err(Failure::thread)?;
             let (mut done, mut glance) = (0_u64, Instant::now());
-            clock.inside(|| begin(session, group))?;
+            if start.is_some() {
+                clock.inside(|| begin(session, group))?;
+            }
             while let Some(mut chunk) = ahead.next() {
                 let answers = feed(session, &chunk, layout.rows, vocab, clock)?;
                 tally.chunk(
@@ -233,7 +248,9 @@ impl Reading<'_> {
                 tally.examples()
             )));
         }
-        clock.inside(|| session.reset())?;
+        if start.is_some() {
+            clock.inside(|| session.reset())?;
+        }
         Ok(tally.scores())
     }
 }
