@@ -115,7 +115,7 @@ pub fn evaluate(
     let seconds = begun.elapsed().as_secs_f64();
     let peak_memory_bytes = crate::machine::peak_memory();
     // After the measurement, so that it costs it neither time nor memory.
-    let from_others = reading.from_other_states(model, &mut session, job, clock)?;
+    let from_others = reading.read_from_states(model, &mut session, job, clock)?;
     scores.splice(0..0, from_others);
     drop(session);
     let mut observations = norms.map_or_else(Vec::new, StateNorms::observations);
@@ -159,7 +159,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads every example again from each of the states that a job names, which its scores' labels say.
-    fn from_other_states(
+    fn read_from_states(
         &self,
         model: &LoadedModel,
         session: &mut LoadedSession,
