@@ -582,7 +582,9 @@ Examples:
   longhaul checkpoint verify tests/checkpoints/mamba2 --device cuda:0
   longhaul checkpoint eval models/mamba-130m-hf --task induction \\
       --lengths 256..65536 --samples 100
-  longhaul checkpoint convert model.gguf models/mine")]
+  longhaul checkpoint convert model.gguf models/mine
+  longhaul checkpoint eval models/mine --task induction --lengths 16384 \\
+      --options rope_scaling=yarn,rope_factor=2,rope_original_length=8192")]
 pub struct CheckpointArgs {
     /// What to do with it
     #[command(subcommand)]
