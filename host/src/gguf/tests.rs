@@ -191,7 +191,16 @@ fn lies_are_named() {
             "`llama.block_count` should be a whole number from 1 to 1024",
         ),
         ("llama.block_count", 3, "blk.2.attn_q.weight"),
-        ("llama.embedding_length", 64, "token_embd.weight"),
+        (
+            "llama.feed_forward_length",
+            32,
+            "tensor `blk.0.ffn_gate.weight` is of shape [64, 32]",
+        ),
+        (
+            "llama.embedding_length",
+            64,
+            "`llama.rope.dimension_count` should be 16",
+        ),
         (
             "llama.attention.head_count",
             0,
