@@ -1,5 +1,5 @@
 //! Models in GGUF, the one-file format of ggml and llama.cpp, and their conversion to the Hugging Face layout:
-//! [`reader`] and [`file`] read the container, [`blocks`] decodes quantised values, [`config`] and [`tokenizer`] turn the
+//! [`reader`] and [`mod@file`] read the container, [`blocks`] decodes quantised values, [`config`] and [`tokenizer`] turn the
 //! metadata into the layout's JSON files, [`tensors`] gives every tensor its name and order there, [`convert`] writes
 //! the folder. It knows no plugin.
 //!
