@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use longhaul_results::metric::Kind;
 use longhaul_results::{Measurement, Status};
 
 use crate::run::unit::Work;
@@ -196,7 +197,10 @@ impl Progress {
         let now = &mut self.slots[slot];
         let length = row.eval_length as usize;
         now.cells.push(match row.value {
-            Some(value) if row.status == Status::Ok => format!("{length}: {:.1} %", 100.0 * value),
+            Some(value) if row.status == Status::Ok => match Kind::of(&row.metric).is_accuracy() {
+                true => format!("{length}: {:.1} %", 100.0 * value),
+                false => format!("{length}: {value:.3}"),
+            },
             _ => format!("{length}: {}", row.status.name()),
         });
         now.at = Some(length);
