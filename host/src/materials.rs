@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use longhaul_tasks::Materials;
 use longhaul_tasks::ruler::Questions;
+use longhaul_text::{Texts, tokenizer_of};
 
 use crate::exit::CommandError;
 
@@ -13,8 +14,9 @@ use crate::exit::CommandError;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Text tasks")]
 pub struct MaterialArgs {
-    /// Tokenizer: bytes, or a tokenizer.json
-    #[arg(long, value_name = "FILE|bytes", default_value = "bytes")]
+    /// Tokenizer: bytes, a tokenizer.json, RWKV's vocabulary, or a checkpoint's
+    /// folder with one
+    #[arg(long, value_name = "FILE|DIR|bytes", default_value = "bytes")]
     pub tokenizer: PathBuf,
     /// Folder of .txt documents that haystacks are taken from
     /// [default: a generated haystack]
@@ -34,16 +36,11 @@ impl MaterialArgs {
     pub fn load(&self) -> Result<Materials, CommandError> {
         let mut materials = Materials::default();
         if self.tokenizer.as_os_str() != "bytes" {
-            return Err(CommandError::usage(format!(
-                "tokenizer {}: only `bytes` can be read",
-                self.tokenizer.display()
-            )));
+            materials.tokenizer = tokenizer_of(&self.tokenizer).map_err(CommandError::usage)?;
         }
         if let Some(folder) = &self.texts {
-            return Err(CommandError::usage(format!(
-                "texts {}: no folder can be read",
-                folder.display()
-            )));
+            let texts = Texts::of_folder(folder).map_err(CommandError::usage)?;
+            materials.texts = Some(Arc::new(texts));
         }
         for path in &self.questions {
             let questions = Questions::load(path).map_err(CommandError::usage)?;
