@@ -25,7 +25,7 @@ const FEED: usize = 16_384;
 /// Most bytes of recurrent state over all rows, as the model declares it.
 const STATE: u64 = 512 << 20;
 /// How often progress is reported.
-const GLANCE: Duration = Duration::from_millis(500);
+pub(super) const GLANCE: Duration = Duration::from_millis(500);
 
 /// How the examples of one length are read: depends on nothing but length, number and the model's
 /// state, so that values do not depend on the machine.
