@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod predictions;
 pub mod preview;
 pub mod progress;
 pub mod queue;

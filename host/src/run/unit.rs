@@ -11,6 +11,7 @@ use crate::device::Devices;
 use crate::launch::{self, Limits};
 use crate::run::child::{End, run_worker};
 use crate::run::plan::{Evaluation, Unit};
+use crate::run::predictions::{self, Predictions};
 use crate::run::records::Common;
 use crate::worker::models::disk_refuses;
 use crate::worker::protocol::{FailureKind, Job, Message};
@@ -80,6 +81,8 @@ pub enum Event {
     Point(Box<TrainingPoint>),
     /// Rows for `probes.csv`; those for `results.csv` follow.
     Probes(Vec<Probe>),
+    /// A file of generated answers, before the rows that were made of them.
+    Predictions(predictions::File),
     /// Rows for `results.csv`.
     Rows(Vec<Measurement>),
     /// Seconds inside and outside the plugin.
@@ -114,6 +117,7 @@ pub fn run_unit(
         time_left: settings.time_s.map(Duration::from_secs),
         train: work.train,
         left: work.evaluations.clone(),
+        predictions: Predictions::default(),
         say,
     };
     while !runner.left.is_empty() {
@@ -131,6 +135,7 @@ struct Runner<'a> {
     time_left: Option<Duration>,
     train: bool,
     left: Vec<Evaluation>,
+    predictions: Predictions,
     say: &'a mut dyn FnMut(Event),
 }
 
@@ -230,7 +235,11 @@ impl Runner<'_> {
         match message {
             Message::Started { parameters, .. } => self.common.parameters(*parameters),
             Message::Trained { .. } => heard.trained = true,
-            Message::Evaluating { index } => heard.evaluating = Some(*index),
+            Message::Evaluating { index } => {
+                heard.evaluating = Some(*index);
+                self.predictions.clear();
+            }
+            Message::Answered(answered) => return self.predictions.take(answered),
             Message::Evaluated(evaluated) => {
                 heard.evaluating = None;
                 if let Some(&what) = self.left.get(evaluated.index) {
@@ -238,6 +247,10 @@ impl Runner<'_> {
                     let probes = self.common.probes(what, evaluated);
                     if !probes.is_empty() {
                         (self.say)(Event::Probes(probes));
+                    }
+                    let unit = &self.work.unit.name;
+                    if let Some(file) = self.predictions.file(unit, what.length) {
+                        (self.say)(Event::Predictions(file));
                     }
                     (self.say)(Event::Rows(self.common.measured(what, evaluated)));
                 }
@@ -400,6 +413,7 @@ pub mod tests {
             time_left: None,
             train: true,
             left: work.evaluations.clone(),
+            predictions: Predictions::default(),
             say: &mut say,
         };
         runner.lost(end, heard);
