@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod lengths;
 pub mod machine;
 pub mod manifest;
+pub mod materials;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;

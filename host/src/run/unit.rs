@@ -10,6 +10,7 @@ use crate::architecture::ArchSpec;
 use crate::device::Devices;
 use crate::launch::{self, Limits};
 use crate::run::child::{End, run_worker};
+use crate::run::materials::possible;
 use crate::run::plan::{Evaluation, Unit};
 use crate::run::predictions::{self, Predictions};
 use crate::run::records::Common;
@@ -101,7 +102,7 @@ pub fn run_unit(
     cancel: &AtomicBool,
     say: &mut dyn FnMut(Event),
 ) {
-    let task = match longhaul_tasks::recorded_task(&work.unit.task, &work.unit.task_options) {
+    let task = match work.unit.make_task() {
         Ok(task) => task,
         Err(error) => {
             return say(Event::Disk(format!(
@@ -109,6 +110,16 @@ pub fn run_unit(
             )));
         }
     };
+    let cannot: Vec<(Evaluation, String)> = work
+        .evaluations
+        .iter()
+        .filter_map(|what| {
+            Some((
+                *what,
+                possible(task.as_ref(), what.length).err()?.to_string(),
+            ))
+        })
+        .collect();
     let mut runner = Runner {
         work,
         settings,
@@ -120,6 +131,7 @@ pub fn run_unit(
         predictions: Predictions::default(),
         say,
     };
+    runner.leave_out(&cannot);
     while !runner.left.is_empty() {
         if !runner.worker(cancel) {
             return;
@@ -148,6 +160,19 @@ struct Heard {
 }
 
 impl Runner<'_> {
+    /// Records what cannot be measured of the task, with why, and leaves it out.
+    fn leave_out(&mut self, cannot: &[(Evaluation, String)]) {
+        let row = |(what, reason): &(Evaluation, String)| {
+            self.common.unmeasured(*what, Status::NotRun, reason)
+        };
+        let rows: Vec<_> = cannot.iter().map(row).collect();
+        if !rows.is_empty() {
+            self.left
+                .retain(|left| cannot.iter().all(|(what, _)| what != left));
+            (self.say)(Event::Rows(rows));
+        }
+    }
+
     /// One worker on what is left. `false` when the run must stop.
     fn worker(&mut self, cancel: &AtomicBool) -> bool {
         let job = self.job();
@@ -226,6 +251,7 @@ impl Runner<'_> {
             model: unit.model_name(),
             identity: self.work.id.clone(),
             checkpoint: unit.checkpoint.clone(),
+            materials: unit.materials.clone(),
             evaluations: self.left.clone(),
             probes: unit.probes.clone(),
         }

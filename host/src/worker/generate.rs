@@ -6,18 +6,25 @@ use std::time::Instant;
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedSession};
 use longhaul_plugin_api::data::{Batch, Logits};
 use longhaul_plugin_api::error::ErrorKind;
-use longhaul_tasks::{Request, Sample};
+use longhaul_tasks::ruler::score::{is_null, score};
+use longhaul_tasks::{Request, Sample, Task, TaskError};
+use longhaul_text::Tokenizer;
 
+use crate::run::plan::Evaluation;
 use crate::worker::clock::Clock;
-use crate::worker::evaluate::GLANCE;
+use crate::worker::evaluate::{GLANCE, coordinates, reset_peak_memory, state_of};
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
 use crate::worker::prompts::{CELL, Order, Turn};
-use crate::worker::protocol::Message;
+use crate::worker::protocol::{Answered, Evaluated, Message, Score};
+use crate::worker::tally::Tally;
 
 /// Most bytes of sessions that are kept for prompts to come, as the model declares them. A prompt whose prefix was
 /// not kept is read from further back, to the same bytes.
 const KEPT: u64 = 1 << 30;
+
+/// Most tokens of a prompt that is told with its answer.
+const SHOWN: usize = 1024;
 
 /// Why an answer is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +55,135 @@ pub struct Answer {
     pub tokens: Vec<u32>,
     /// Why it is over.
     pub end: End,
+}
+
+/// What is to be generated and scored.
+pub struct Asked<'a> {
+    /// The task.
+    pub task: &'a dyn Task,
+    /// Makes text of answers.
+    pub tokenizer: &'a dyn Tokenizer,
+    /// Token ids of the model.
+    pub vocab: usize,
+    /// Of the examples.
+    pub seed: u64,
+    /// Which examples.
+    pub evaluation: Evaluation,
+    /// The model's local window in tokens, where it has one.
+    pub window: Option<usize>,
+    /// Those that come after them.
+    pub next: Option<Evaluation>,
+    /// Place in the job's list.
+    pub index: usize,
+}
+
+impl Asked<'_> {
+    fn samples(&self, of: Evaluation) -> Result<Vec<Box<dyn Sample>>, TaskError> {
+        let all = 0..of.samples;
+        all.map(|index| self.task.sample(&coordinates(of, self.seed, index)))
+            .collect()
+    }
+
+    fn score(&self, text: &str, request: &Request) -> f64 {
+        score(self.task.spec().metric, text, &request.references)
+    }
+}
+
+/// Lets a model answer the examples of one length, on the same prompts for every architecture, and tells the host
+/// each answer.
+///
+/// # Errors
+/// The plugin's, with the position: a prompt that is longer than the model can read is never cut. A length that the
+/// task cannot have.
+pub fn generate(
+    model: &LoadedModel,
+    asked: &Asked<'_>,
+    carried: &mut Carried,
+    clock: &mut Clock,
+) -> Result<Evaluated, Failure> {
+    let begun = Instant::now();
+    let samples = asked.samples(asked.evaluation)?;
+    // Of a length that the task cannot have nothing is carried; its turn says why.
+    let next = asked.next.map(|next| asked.samples(next));
+    let next = next.and_then(Result::ok).unwrap_or_default();
+    let carried_here = std::mem::take(carried);
+    let order = Order::new(&samples, carried_here.position(), &next);
+    drop(next);
+    reset_peak_memory();
+    let most = samples
+        .iter()
+        .filter_map(|sample| Some(sample.request()?.most_new as u64));
+    let planned = order.tokens(&samples) + most.sum::<u64>();
+    let mut reader = Reader::new(model, asked.vocab, carried_here, planned, clock);
+    let mut tally = Tally::new(asked.task, 0);
+    let mut state_bytes = 0;
+    for turn in &order.turns {
+        let sample = samples[turn.sample].as_ref();
+        let request = sample.request().ok_or_else(|| {
+            Failure::error("the task scores texts, and asks for none; this is a bug in the task")
+        })?;
+        let (mut session, first) = reader.prompt(turn, sample)?;
+        if turn.sample == 0 {
+            state_bytes = state_of(model, &session, 1)?;
+        }
+        let is_final =
+            |tokens: &[u32]| asked.score(&asked.tokenizer.decode(tokens), request) >= 1.0;
+        let stops = asked.tokenizer.stops();
+        let answer = reader.answer(&mut session, first, request, stops, &is_final)?;
+        let answered = answered(asked, turn.sample, sample, request, &answer);
+        tally.example(&answered.labels, Score::of(answered.score));
+        send(&Message::Answered(answered));
+    }
+    let read = reader.read;
+    *carried = reader.carry(&order);
+    Ok(Evaluated {
+        index: asked.index,
+        scores: tally.scores(),
+        observations: Vec::new(),
+        state_bytes,
+        peak_memory_bytes: crate::machine::peak_memory(),
+        tokens: read,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// An answer as the host is told it.
+fn answered(
+    asked: &Asked<'_>,
+    index: usize,
+    sample: &dyn Sample,
+    request: &Request,
+    answer: &Answer,
+) -> Answered {
+    let text = asked.tokenizer.decode(&answer.tokens);
+    let mut labels: Vec<String> = sample.labels().iter().map(ToString::to_string).collect();
+    // What a window alone could answer, for a hybrid to be held against.
+    if let (Some(window), Some(place)) = (asked.window, sample.answer_at()) {
+        let inside = place + window >= sample.len();
+        labels.push(format!(
+            "window={}",
+            if inside { "inside" } else { "outside" }
+        ));
+    }
+    if is_null(&text) {
+        labels.push("answer=empty".to_owned());
+    }
+    let prompt = (sample.len() <= SHOWN).then(|| {
+        let (mut tokens, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
+        sample.write(0, &mut tokens, &mut targets);
+        asked.tokenizer.decode(&tokens)
+    });
+    Answered {
+        sample: index as u64,
+        tokens: answer.tokens.len() as u64,
+        end: answer.end.name().to_owned(),
+        score: asked.score(&text, request),
+        text,
+        prompt,
+        prompt_tokens: sample.len() as u64,
+        references: request.references.clone(),
+        labels,
+    }
 }
 
 /// A session that read the prompts' common beginning.
@@ -274,7 +410,8 @@ mod tests {
             }]
         }
         fn read_parameter(&self, index: usize, values: &mut [f32]) -> Result<()> {
-            Ok(values.fill(0.0))
+            values.fill(0.0);
+            Ok(())
         }
         fn write_parameter(&mut self, index: usize, values: &[f32]) -> Result<()> {
             Ok(())
@@ -289,7 +426,8 @@ mod tests {
             Ok(StepReport::unread(0.0))
         }
         fn read_gradient(&self, index: usize, values: &mut [f32]) -> Result<()> {
-            Ok(values.fill(0.0))
+            values.fill(0.0);
+            Ok(())
         }
         fn state_growth(&self) -> StateGrowth {
             StateGrowth::Constant

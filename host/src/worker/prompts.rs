@@ -146,10 +146,10 @@ fn common(sample: &dyn Sample, others: &[Box<dyn Sample>]) -> usize {
     let (mut own, mut other) = (Vec::new(), Vec::new());
     let mut cells = 0;
     while !others.is_empty() && read(sample, cells, &mut own) {
-        let mut same =
-            |sample: &Box<dyn Sample>| read(sample.as_ref(), cells, &mut other) && other == own;
-        if !others.iter().all(&mut same) {
-            break;
+        for sample in others {
+            if !read(sample.as_ref(), cells, &mut other) || other != own {
+                return CELL * cells;
+            }
         }
         cells += 1;
     }

@@ -39,6 +39,8 @@ pub struct Job {
     pub identity: String,
     /// The checkpoint that is read instead of a trained model.
     pub checkpoint: Option<Checkpoint>,
+    /// What its text task is made of.
+    pub materials: Option<crate::run::materials::Record>,
     /// Evaluations in order.
     pub evaluations: Vec<Evaluation>,
     /// What is looked at beside the answers.
@@ -450,6 +452,7 @@ pub mod tests {
             model: "a-s0-lr0.001-12345678.safetensors".into(),
             identity: "12345678".into(),
             checkpoint: None,
+            materials: None,
             evaluations: vec![evaluation(16), evaluation(32)],
             probes: Probes::default(),
         }
