@@ -48,7 +48,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train architectures short, evaluate them long, record everything
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Evaluate the saved models of a run at other lengths
     Eval(EvalArgs),
     /// Architectures that the plugins offer
@@ -183,6 +183,9 @@ pub struct RunArgs {
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// What text tasks are made of
+    #[command(flatten)]
+    pub materials: MaterialArgs,
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
@@ -600,7 +603,7 @@ pub enum CheckpointCommand {
     /// other software computed (expected.safetensors in the same folder)
     Verify(VerifyArgs),
     /// Evaluate a checkpoint on tasks, as `longhaul run` does its models
-    Eval(CheckpointEvalArgs),
+    Eval(Box<CheckpointEvalArgs>),
     /// Make such a folder of a GGUF file (llama), with its tokenizer
     Convert(ConvertArgs),
 }
@@ -609,11 +612,16 @@ pub enum CheckpointCommand {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 The checkpoint is not trained on the task: it is read as it is. Tokens of a
-task are ids below its vocabulary.
+task are ids below its vocabulary. Text tasks are made with the tokenizer in
+the checkpoint's folder, and answers are generated greedily.
 
 Examples:
   longhaul checkpoint eval models/mamba-130m-hf --task induction \\
-      --lengths 256..65536 --samples 100 --out runs/mamba-130m")]
+      --lengths 256..65536 --samples 100 --out runs/mamba-130m
+  longhaul checkpoint eval models/smollm2 --task niah_single_1 \\
+      --lengths 512..8192 --samples 100
+  longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024,2048 \\
+      --texts texts --qa dev-v2.0.json --out runs/ruler")]
 pub struct CheckpointEvalArgs {
     /// Folder with config.json and safetensors files; several are compared
     #[arg(value_name = "DIR", required = true)]
@@ -628,18 +636,23 @@ pub struct CheckpointEvalArgs {
     )]
     pub options: String,
     /// Task with options; may be given several times
-    #[arg(long = "task", value_name = "TASK", required = true)]
+    #[arg(long = "task", value_name = "TASK", required_unless_present = "suite")]
     pub tasks: Vec<String>,
+    /// The tasks of a suite, built-in (ruler, ablation) or a TOML file. What a
+    /// task cannot be at a length is recorded as not-run
+    #[arg(long, value_name = "SUITE")]
+    pub suite: Option<String>,
     /// Evaluation lengths in tokens: 64..16384 (doublings) or 64,100,1000
-    #[arg(long, value_name = "LENGTHS")]
-    pub lengths: String,
+    /// [default: the suite's]
+    #[arg(long, value_name = "LENGTHS", required_unless_present = "suite")]
+    pub lengths: Option<String>,
     /// Length that the checkpoint was trained at, in tokens
     /// [default: max_position_embeddings, or else the shortest length]
     #[arg(long, value_name = "N", value_parser = within(number::LENGTH))]
     pub train_length: Option<usize>,
-    /// Examples a length
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = within(bounds::SAMPLES))]
-    pub samples: u64,
+    /// Examples a length [default: the suite's, or 500]
+    #[arg(long, value_name = "N", value_parser = within(bounds::SAMPLES))]
+    pub samples: Option<u64>,
     /// Number of seeds of the examples
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = within(bounds::SEEDS))]
     pub seeds: u64,
@@ -671,6 +684,9 @@ pub struct CheckpointEvalArgs {
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// What text tasks are made of
+    #[command(flatten)]
+    pub materials: MaterialArgs,
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,

@@ -29,10 +29,10 @@ pub use materials::{Material, Materials};
 pub use named::{Named, NamedError};
 pub use options::{Allowed, OptionSpec, OptionValue};
 pub use suite::{
-    ArchitectureEntry, Evaluation, InitialState, Limits, ModelSize, Suite, TargetEntry, TaskEntry,
-    Training, suites,
+    ArchitectureEntry, Evaluation, InitialState, Limits, ModelSize, Suite, SuiteMaterials,
+    TargetEntry, TaskEntry, Training, suites,
 };
 pub use task::{
     Coordinates, Label, Metric, Request, Sample, Split, Task, TaskSpec, build, parse_task,
-    parse_task_of, recorded_task, registry,
+    parse_task_of, recorded_task, recorded_task_of, registry,
 };

@@ -207,6 +207,10 @@ pub trait Sample: Send {
     fn request(&self) -> Option<&Request> {
         None
     }
+    /// Tokens before the answer in the prompt, in tasks whose answer stands there in one known place.
+    fn answer_at(&self) -> Option<usize> {
+        None
+    }
     /// Writes tokens and targets of the positions from `start` on; both slices have the same length.
     /// The target of position t is what follows after reading tokens 0..=t, and -1 is not scored.
     ///
@@ -250,10 +254,22 @@ pub fn build(
 /// # Errors
 /// As [`build`]; another version of the task than the one that was recorded.
 pub fn recorded_task(name: &str, options: &str) -> Result<Box<dyn Task>, TaskError> {
+    recorded_task_of(name, options, &Materials::default())
+}
+
+/// The task of a record, made of these materials.
+///
+/// # Errors
+/// As [`recorded_task`]; other materials than those that the options name.
+pub fn recorded_task_of(
+    name: &str,
+    options: &str,
+    materials: &Materials,
+) -> Result<Box<dyn Task>, TaskError> {
     let version = find(name)?.version;
     let its_own = format!("version={version}");
     if options.split(',').any(|option| option == its_own) {
-        return parse_task(&format!("{name}:{options}"));
+        return parse_task_of(&format!("{name}:{options}"), materials);
     }
     Err(TaskError::Recorded {
         task: name.to_owned(),

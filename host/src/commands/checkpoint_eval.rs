@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use longhaul_tasks::parse_task;
+use longhaul_tasks::{Suite, parse_task_of};
 
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
@@ -16,9 +16,8 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::plan::{
-    Checkpoint, Plan, Planned, Probes, Unit, check_length, environment, file_word, run_id,
-};
+use crate::run::materials::{Record, Stock, Wanted, possible, spec_of};
+use crate::run::plan::{Checkpoint, Plan, Planned, Probes, Unit, environment, file_word, run_id};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
 
@@ -31,11 +30,6 @@ pub fn run(args: &CheckpointEvalArgs) -> Result<u8, CommandError> {
 }
 
 fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
-    if args.samples == 0 || args.seeds == 0 {
-        return Err(RunError::Input(
-            "--samples and --seeds are at least 1".to_owned(),
-        ));
-    }
     if args.retry_failed && !args.resume {
         return Err(RunError::Input(
             "--retry-failed goes with --resume".to_owned(),
@@ -49,21 +43,26 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
         args.time_limit,
         memory,
     )?;
-    let lengths = parse_lengths(&args.lengths)?;
+    let suite = args.suite.as_deref().map(Suite::load).transpose()?;
+    let wishes = wishes(args, suite.as_ref())?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let mut planned = Planned::default();
     for (folder, name) in args.folders.iter().zip(names(&args.folders)?) {
         let known = Known::of(folder, name, &catalogue, args, resources.threads)?;
-        for task in &args.tasks {
+        for wish in &wishes {
+            let own = known.on(wish, suite.as_ref(), args)?;
             for seed in 0..args.seeds {
-                planned.add(known.unit(task, seed, &lengths, args)?, &known.spec)?;
+                planned.add(known.unit(&own, seed, args), &known.spec)?;
             }
         }
     }
     let environment = environment(resources.devices.kind());
     let plan = Plan {
         run_id: run_id(resources.devices.kind(), &environment, &planned.units),
-        suite: "checkpoints".to_owned(),
+        suite: args
+            .suite
+            .clone()
+            .unwrap_or_else(|| "checkpoints".to_owned()),
         device: resources.devices.text(),
         environment,
         units: planned.units,
@@ -84,6 +83,49 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
     carry_out_plan(&mut folder, &plan, args.retry_failed, resources, &interrupt)
 }
 
+/// A task to measure.
+struct Wish {
+    /// As `--task` takes it.
+    task: String,
+    /// In tokens, ascending, each once.
+    lengths: Vec<usize>,
+    /// Examples a length.
+    samples: u64,
+    /// Whether the user named it, so that what it cannot be is an error and no record.
+    named: bool,
+}
+
+/// The tasks that the command line names, then those of its suite.
+fn wishes(args: &CheckpointEvalArgs, suite: Option<&Suite>) -> Result<Vec<Wish>, RunError> {
+    let given = args.lengths.as_deref().map(parse_lengths).transpose()?;
+    let of_suite = suite.map_or(500, |suite| suite.evaluation.samples);
+    let mut wishes = Vec::new();
+    let mut wish = |task: &str, own: &[usize], samples: Option<u64>, named| {
+        let mut lengths = given.clone().unwrap_or_else(|| own.to_vec());
+        lengths.sort_unstable();
+        lengths.dedup();
+        if lengths.is_empty() {
+            return Err(RunError::Input(format!(
+                "nothing says at which lengths `{task}` is measured; give --lengths"
+            )));
+        }
+        wishes.push(Wish {
+            task: task.to_owned(),
+            lengths,
+            samples: args.samples.or(samples).unwrap_or(of_suite),
+            named,
+        });
+        Ok(())
+    };
+    for task in &args.tasks {
+        wish(task, &[], None, true)?;
+    }
+    for entry in suite.into_iter().flat_map(|suite| &suite.tasks) {
+        wish(&entry.name, &entry.lengths, entry.samples, false)?;
+    }
+    Ok(wishes)
+}
+
 /// A name for each folder: the end of its path that no other folder has.
 fn names(folders: &[PathBuf]) -> Result<Vec<String>, RunError> {
     let mut paths = Vec::new();
@@ -102,6 +144,14 @@ fn names(folders: &[PathBuf]) -> Result<Vec<String>, RunError> {
             .into_owned()
     };
     Ok(paths.iter().map(name).collect())
+}
+
+/// A task as one checkpoint has it.
+struct Own<'a> {
+    wish: &'a Wish,
+    materials: Option<Record>,
+    name: &'static str,
+    options: String,
 }
 
 /// A checkpoint that a plugin has understood.
@@ -169,30 +219,47 @@ impl Known {
         }
     }
 
-    /// The checkpoint on one task.
-    fn unit(
+    /// A task of this checkpoint's materials, held against the checkpoint.
+    fn on<'a>(
         &self,
-        task: &str,
-        seed: u64,
-        lengths: &[usize],
+        wish: &'a Wish,
+        suite: Option<&Suite>,
         args: &CheckpointEvalArgs,
-    ) -> Result<Unit, RunError> {
-        let task = parse_task(task)?;
-        if task.vocab() > self.answer.vocab as usize {
+    ) -> Result<Own<'a>, RunError> {
+        let spec = spec_of(&wish.task)?;
+        let stock = if spec.materials.is_empty() {
+            Stock::default()
+        } else {
+            let own = Some(self.checkpoint.folder.as_path());
+            let wanted = Wanted::new(&args.materials, suite.map(|suite| &suite.materials), own);
+            Stock::open(&wanted).map_err(RunError::Input)?
+        };
+        let task = parse_task_of(&wish.task, &stock.materials)?;
+        let (folder, vocab) = (self.checkpoint.folder.display(), self.answer.vocab);
+        if !spec.materials.is_empty() {
+            let fits = longhaul_text::fits(stock.materials.tokenizer.as_ref(), vocab as usize);
+            fits.map_err(|error| RunError::Input(format!("{folder}: {error}")))?;
+        } else if task.vocab() > vocab as usize {
             return Err(RunError::Input(format!(
-                "task `{}` has {} token ids, and {} only {}; choose a smaller vocabulary for the task",
-                task.spec().name,
+                "task `{}` has {} token ids, and {folder} only {vocab}; choose a smaller vocabulary for the task",
+                spec.name,
                 task.vocab(),
-                self.checkpoint.folder.display(),
-                self.answer.vocab
             )));
         }
-        lengths
-            .iter()
-            .try_for_each(|&length| check_length(task.as_ref(), length))?;
-        let mut lengths = lengths.to_vec();
-        lengths.sort_unstable();
-        lengths.dedup();
+        if wish.named {
+            let mut lengths = wish.lengths.iter();
+            lengths.try_for_each(|&length| possible(task.as_ref(), length))?;
+        }
+        Ok(Own {
+            wish,
+            materials: stock.record_of(spec),
+            name: spec.name,
+            options: task.options_text(),
+        })
+    }
+
+    /// The checkpoint on one task.
+    fn unit(&self, own: &Own<'_>, seed: u64, args: &CheckpointEvalArgs) -> Unit {
         let name = &self.checkpoint.name;
         let mut unit = Unit {
             name: String::new(),
@@ -203,18 +270,19 @@ impl Known {
             options: self.options(&args.options),
             d_model: self.answer.d_model,
             layers: self.answer.layers,
-            task: task.spec().name.to_owned(),
-            task_options: task.options_text(),
+            task: own.name.to_owned(),
+            task_options: own.options.clone(),
             seed,
-            samples: args.samples,
-            lengths,
+            samples: own.wish.samples,
+            lengths: own.wish.lengths.clone(),
             validation: Vec::new(),
             training: None,
             probes: Probes::default(),
             checkpoint: Some(self.checkpoint.clone()),
+            materials: own.materials.clone(),
         };
         let what = [name, &unit.task].map(|name| file_word(name)).join("-");
         unit.name = format!("{what}-s{seed}-{}", &unit.id()[..9]);
-        Ok(unit)
+        unit
     }
 }

@@ -17,7 +17,8 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{Manifest, differences};
-use crate::run::plan::{Environment, Evaluation, Unit, check_length, environment};
+use crate::run::materials::{possible, spec_of};
+use crate::run::plan::{Environment, Evaluation, Unit, environment};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag, works};
 
@@ -52,10 +53,10 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let chosen = choose(&manifest.units, args, &catalogue)?;
     for unit in &chosen {
-        let task = longhaul_tasks::recorded_task(&unit.task, &unit.task_options)?;
+        let task = unit.make_task()?;
         lengths
             .iter()
-            .try_for_each(|&length| check_length(task.as_ref(), length))?;
+            .try_for_each(|&length| possible(task.as_ref(), length))?;
     }
     let time_s = args.time_limit.or(manifest.limits.time_s);
     let memory = (args.memory_limit.as_deref(), None);
@@ -126,9 +127,12 @@ fn choose(units: &[Unit], args: &EvalArgs, catalogue: &Catalogue) -> Result<Vec<
     if !args.tasks.is_empty() {
         let mut wanted = BTreeSet::new();
         for text in &args.tasks {
-            let options = longhaul_tasks::parse_task(text)?.options_text();
-            let fits = |unit: &&Unit| is_task(unit, text, &options);
-            let names = names_of(units.iter().filter(fits));
+            let mut names = BTreeSet::new();
+            for unit in units {
+                if is_task(unit, text)? {
+                    names.insert(unit.name.clone());
+                }
+            }
             if names.is_empty() {
                 let known = listed(units.iter().map(Unit::task_text));
                 return Err(RunError::Input(format!(
@@ -161,16 +165,14 @@ fn choose(units: &[Unit], args: &EvalArgs, catalogue: &Catalogue) -> Result<Vec<
     Ok(chosen)
 }
 
-fn names_of<'a>(units: impl Iterator<Item = &'a Unit>) -> BTreeSet<String> {
-    units.map(|unit| unit.name.clone()).collect()
-}
-
 /// Whether a unit's task is meant: by its name alone, or with exactly these options.
-fn is_task(unit: &Unit, text: &str, options: &str) -> bool {
-    match text.split_once(':') {
-        None => unit.task == text,
-        Some((name, _)) => unit.task == name && unit.task_options == options,
+fn is_task(unit: &Unit, text: &str) -> Result<bool, RunError> {
+    if unit.task != spec_of(text)?.name {
+        return Ok(false);
     }
+    let materials = unit.open_materials()?;
+    let options = longhaul_tasks::parse_task_of(text, &materials)?.options_text();
+    Ok(!text.contains(':') || unit.task_options == options)
 }
 
 /// Whether a unit's architecture is meant, as [`ArchSpec::is_meant`] has it. One of another name need not be
@@ -229,20 +231,13 @@ mod tests {
     fn units_are_chosen_by_task_and_its_options() {
         let unit = Unit {
             task: "needle".into(),
-            task_options: "depth=random,haystack=repeat".into(),
+            task_options: longhaul_tasks::parse_task("needle").unwrap().options_text(),
             ..unit(1)
         };
-        assert!(is_task(&unit, "needle", ""));
-        assert!(is_task(
-            &unit,
-            "needle:haystack=repeat",
-            "depth=random,haystack=repeat"
-        ));
-        assert!(!is_task(
-            &unit,
-            "needle:haystack=varied",
-            "depth=random,haystack=varied"
-        ));
-        assert!(!is_task(&unit, "parity", ""));
+        let is = |text| is_task(&unit, text).unwrap();
+        assert!(is("needle") && is("needle:haystack=repeat"));
+        assert!(!is("needle:haystack=varied") && !is("parity"));
+        is_task(&unit, "needle:haystack=none").unwrap_err();
+        is_task(&unit, "needles").unwrap_err();
     }
 }

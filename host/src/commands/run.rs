@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use longhaul_tasks::{Suite, parse_task};
+use longhaul_tasks::Suite;
 
 use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::Catalogue;
@@ -16,6 +16,7 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
+use crate::run::materials::{Stock, Wanted};
 use crate::run::plan::{self, Overrides, Probes, Unit};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
@@ -45,11 +46,14 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     let overrides = overrides(args)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
+    let wanted = Wanted::new(&args.materials, Some(&suite.materials), None);
+    let stock = Stock::open(&wanted).map_err(RunError::Input)?;
     let plan = plan::make(
         &suite,
         &args.suite,
         &overrides,
         &resources.devices.text(),
+        &stock,
         &resolve,
     )?;
     let limits = LimitsRecord {
@@ -86,7 +90,7 @@ fn fits(units: &[Unit], limit: Option<u64>) -> Result<(), RunError> {
             continue;
         }
         let size = ModelSize {
-            vocab: parse_task(&task)?.vocab() as u32,
+            vocab: unit.make_task()?.vocab() as u32,
             d_model: unit.d_model,
             layers: unit.layers,
             max_train_length: length as u64,

@@ -16,13 +16,19 @@ pub fn run() -> Result<u8, CommandError> {
         let suite = Suite::from_toml(toml, name).map_err(CommandError::usage)?;
         let cells = |key: &str, value: String| vec![format!("  {key}"), value];
         text.push_str(&format!("{name} - {}\n", suite.title));
-        text.push_str(&columns(&[
+        let mut rows = vec![
             cells("for", suite.description.clone()),
             cells("takes", suite.duration.clone()),
-            cells("trains", trainings(&suite)),
-            cells("of", models(&suite)),
-            cells("tasks", tasks(&suite)),
-        ]));
+        ];
+        if suite.architectures.is_empty() {
+            let command = format!("checkpoints, by longhaul checkpoint eval DIR --suite {name}");
+            rows.push(cells("reads", command));
+        } else {
+            rows.push(cells("trains", trainings(&suite)));
+            rows.push(cells("of", models(&suite)));
+        }
+        rows.push(cells("tasks", tasks(&suite)));
+        text.push_str(&columns(&rows));
         text.push('\n');
     }
     text.push_str("`longhaul run SUITE` runs one; a TOML file of the same form is a suite too.\n");

@@ -1,16 +1,21 @@
 //! What a worker may say, and when: each message is held against the job and against what was said before.
 //! A message that cannot be true ends the worker; what it means for records is not decided here.
 
-use longhaul_results::metric::Kind;
-use longhaul_tasks::{Metric, parse_task};
+use std::collections::HashSet;
 
+use longhaul_results::metric::Kind;
+use longhaul_tasks::Metric;
+
+use crate::run::materials::spec_of;
 use crate::run::plan::Evaluation;
-use crate::worker::protocol::{Evaluated, Job, Message, Observation, Observed, Score};
+use crate::worker::protocol::{Answered, Evaluated, Job, Message, Observation, Observed, Score};
 
 /// Most bytes that anything on a machine has: beyond it a number is no size.
 const MOST_BYTES: u64 = 1 << 50;
 /// Most breakdowns of one length.
 const MOST_SCORES: usize = 10_000;
+/// Most bytes that are said of one generated answer.
+const MOST_ANSWER: usize = 1 << 20;
 /// How far below 0 rounding may bring a negative log likelihood, in nats.
 const ROUNDING: f64 = 1e-3;
 
@@ -25,6 +30,8 @@ pub struct Conversation<'a> {
     evaluating: Option<usize>,
     /// Evaluations that were begun.
     begun: usize,
+    /// Examples of the evaluation under way that were answered in words.
+    answered: HashSet<u64>,
 }
 
 /// What cannot be, in words that follow on "the worker said".
@@ -40,6 +47,7 @@ impl<'a> Conversation<'a> {
             step: None,
             evaluating: None,
             begun: 0,
+            answered: HashSet::new(),
         }
     }
 
@@ -93,11 +101,22 @@ impl<'a> Conversation<'a> {
                     format!("a share of {share}")
                 })
             }
+            Message::Answered(answered) => self.answer(answered),
             Message::Evaluated(evaluated) => {
-                self.answered(evaluated.index)?;
+                self.over(evaluated.index)?;
+                let (answers, asked) = (
+                    std::mem::take(&mut self.answered).len() as u64,
+                    self.job.evaluations[evaluated.index].samples,
+                );
+                must(answers == 0 || answers == asked, || {
+                    format!("{answers} answers in words of {asked} examples")
+                })?;
                 check_scores(self.job, evaluated)
             }
-            Message::EvaluationFailed { index, .. } => self.answered(*index),
+            Message::EvaluationFailed { index, .. } => {
+                self.answered.clear();
+                self.over(*index)
+            }
             Message::Done {
                 inside_plugin_s,
                 outside_plugin_s,
@@ -159,8 +178,26 @@ impl<'a> Conversation<'a> {
         time(*seconds)
     }
 
+    /// Takes a generated answer.
+    fn answer(&mut self, answered: &Answered) -> Result<(), Impossible> {
+        let asked = self.evaluating.map(|index| self.job.evaluations[index]);
+        let sample = answered.sample;
+        let first =
+            asked.is_some_and(|asked| sample < asked.samples) && self.answered.insert(sample);
+        must(first, || {
+            format!("an answer to example {sample}, which was not asked for or answered before")
+        })?;
+        let (score, bytes) = (answered.score, answered.bytes());
+        must((0.0..=1.0).contains(&score), || {
+            format!("a score of {score} for example {sample}")
+        })?;
+        must(bytes <= MOST_ANSWER, || {
+            format!("{bytes} bytes on example {sample}")
+        })
+    }
+
     /// Takes the end of an evaluation.
-    fn answered(&mut self, index: usize) -> Result<(), Impossible> {
+    fn over(&mut self, index: usize) -> Result<(), Impossible> {
         must(self.evaluating.take() == Some(index), || {
             format!("the end of evaluation {index}, which was not begun")
         })
@@ -176,8 +213,9 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
     })?;
     // Every example can have every position scored, and a length is about what was asked for.
     let most = asked.samples.saturating_mul(2 * asked.length as u64 + 64);
-    let metric = parse_task(&job.task).map_err(|error| error.to_string())?;
-    let metric = metric.spec().metric;
+    let metric = spec_of(&job.task)
+        .map_err(|error| error.to_string())?
+        .metric;
     for score in &evaluated.scores {
         check_score(score, Kind::of(metric.name()), most, &place)?;
     }
@@ -383,6 +421,39 @@ mod tests {
             let heard: Result<Vec<()>, _> = some.iter().map(|m| conversation.hear(m)).collect();
             assert!(heard.is_err(), "without message {skipped}");
         }
+    }
+
+    #[test]
+    fn every_example_is_answered_once() {
+        let answer = |sample, score| {
+            Message::Answered(Answered {
+                sample,
+                score,
+                ..Answered::default()
+            })
+        };
+        let mut said = vec![
+            started(),
+            step(9, 1.0, 1e-3),
+            Message::Trained { seconds: 1.0 },
+            answer(0, 1.0),
+        ];
+        assert!(last(&said).unwrap_err().contains("example 0"));
+        said[3] = Message::Evaluating { index: 0 };
+        let then = |message: Message| last(&[said.clone(), vec![message]].concat());
+        assert!(then(answer(10, 1.0)).unwrap_err().contains("example 10"));
+        assert!(then(answer(1, 1.5)).unwrap_err().contains("score of 1.5"));
+        said.push(answer(3, 1.0));
+        let then = |message: Message| last(&[said.clone(), vec![message]].concat());
+        assert!(then(answer(3, 1.0)).unwrap_err().contains("example 3"));
+        assert!(
+            then(evaluated(0, 10, 1, 1.0))
+                .unwrap_err()
+                .contains("1 answers in words of 10")
+        );
+        said.extend([0, 1, 2, 4, 5, 6, 7, 8, 9].map(|sample| answer(sample, 0.0)));
+        let then = |message: Message| last(&[said.clone(), vec![message]].concat());
+        assert_eq!(then(evaluated(0, 10, 1, 1.0)), Ok(()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use longhaul_results::{Measurement, Probe, Status, TrainingPoint};
 
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
+use crate::run::predictions::File;
 use crate::run::progress::Progress;
 use crate::run::queue::Queue;
 use crate::run::unit::{Event, Settings, Work, run_unit};
@@ -135,6 +136,8 @@ fn serve(
 /// What is to be kept of the events of one look.
 #[derive(Default)]
 pub struct Kept {
+    /// For the folder `predictions`.
+    pub predictions: Vec<File>,
     /// For `training.csv`.
     pub points: Vec<TrainingPoint>,
     /// For `probes.csv`.
@@ -166,6 +169,7 @@ impl Kept {
             }
             Event::Point(point) => self.points.push(*point),
             Event::Probes(probes) => self.probes.extend(probes),
+            Event::Predictions(file) => self.predictions.push(file),
             Event::Rows(rows) => {
                 for row in rows.iter().filter(|row| row.is_reported_cell()) {
                     progress.measured(slot, row);

@@ -10,6 +10,7 @@ use crate::run::error::RunError;
 use crate::run::execute::Kept;
 use crate::run::manifest::{self, Manifest};
 use crate::run::plan::{Plan, Unit};
+use crate::run::predictions;
 
 /// An open folder.
 #[derive(Debug)]
@@ -116,6 +117,13 @@ impl RunFolder {
             files::make_folder(&folder).map_err(RunError::io("make the folder", &folder))?;
             tidy(&folder)?;
         }
+        // Only text tasks have predictions.
+        let predictions = path.join(predictions::FOLDER);
+        if predictions.symlink_metadata().is_ok() {
+            files::make_folder(&predictions)
+                .map_err(RunError::io("open the folder", &predictions))?;
+            tidy(&predictions)?;
+        }
         let mut repairs: Vec<String> = lock.without.iter().cloned().collect();
         let (results, rows) = open(&path.join("results.csv"), &mut repairs)?;
         let (training, points) = open(&path.join("training.csv"), &mut repairs)?;
@@ -169,11 +177,19 @@ impl RunFolder {
     }
 
     /// Keeps what was measured, on disk when it returns. Rows go last: a row says that the points of its
-    /// training and the probes of its cell are there.
+    /// training, the probes of its cell and the answers that it counts are there.
     ///
     /// # Errors
     /// No room; the system's refusal.
     pub fn keep(&mut self, kept: Kept) -> Result<(), RunError> {
+        let place = self.path.join(predictions::FOLDER);
+        if !kept.predictions.is_empty() {
+            files::make_folder(&place).map_err(RunError::io("make the folder", &place))?;
+        }
+        for file in &kept.predictions {
+            let path = place.join(&file.name);
+            files::write_whole(&path, &file.bytes).map_err(RunError::io("write", &path))?;
+        }
         self.training.append(&kept.points)?;
         self.points.extend(kept.points);
         if let Some(seen) = &mut self.seen {

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use longhaul_plugin_api::variables;
 use longhaul_results::files;
+use longhaul_tasks::{TaskError, recorded_task};
 use serde::{Deserialize, Serialize};
 
 use crate::device;
 use crate::run::command::{by_this_program, quote};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
+use crate::run::materials::spec_of;
 use crate::run::plan::{Environment, Plan, Unit, run_id};
 use crate::run::targets::Target;
 
@@ -160,8 +162,7 @@ impl Manifest {
             if !names.insert(name) {
                 return Err(format!("two units are named `{name}`"));
             }
-            longhaul_tasks::recorded_task(&unit.task, &unit.task_options)
-                .map_err(|error| error.to_string())?;
+            check_task(unit)?;
         }
         let id = run_id(device::kind(&self.device), &self.environment, &self.units);
         if id != self.run_id {
@@ -205,7 +206,8 @@ impl Manifest {
 
     /// In which way another plan differs from this one; `None` if it does not.
     pub fn difference(&self, plan: &Plan) -> Option<String> {
-        if self.run_id == plan.run_id && self.units == plan.units {
+        let deciding = |units: &[Unit]| -> Vec<Unit> { units.iter().map(Unit::deciding).collect() };
+        if self.run_id == plan.run_id && deciding(&self.units) == deciding(&plan.units) {
             return None;
         }
         let mut found = Vec::new();
@@ -243,6 +245,25 @@ impl Manifest {
         found.truncate(4);
         Some(found.join("; "))
     }
+}
+
+/// Refuses a task that is not there, or of another version. What a text task is made of is opened by those who
+/// need it: reading a manifest opens no file that it names.
+fn check_task(unit: &Unit) -> Result<(), String> {
+    let words = |error: TaskError| error.to_string();
+    if unit.materials.is_none() {
+        return recorded_task(&unit.task, &unit.task_options)
+            .map(drop)
+            .map_err(words);
+    }
+    let version = format!("version={}", spec_of(&unit.task).map_err(words)?.version);
+    if unit.task_options.split(',').any(|option| option == version) {
+        return Ok(());
+    }
+    Err(format!(
+        "task `{}` is of another version than {version}",
+        unit.task
+    ))
 }
 
 /// In which variables two environments differ, with words.
@@ -290,7 +311,7 @@ fn field_differences(there: &Unit, here: &Unit) -> Vec<(String, String)> {
     let fields = |unit: &Unit| {
         let mut fields = BTreeMap::new();
         flatten(
-            &serde_json::to_value(unit).expect("plain data serialises"),
+            &serde_json::to_value(unit.deciding()).expect("plain data serialises"),
             "",
             &mut fields,
         );

@@ -12,9 +12,11 @@ pub mod interrupt;
 pub mod lengths;
 pub mod machine;
 pub mod manifest;
+pub mod materials;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod predictions;
 pub mod preview;
 pub mod progress;
 pub mod queue;

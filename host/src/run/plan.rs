@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use longhaul_plugin_api::variables;
 use longhaul_results::Split;
-use longhaul_tasks::{InitialState, Suite, Task, TaskEntry, TaskError, bounds, parse_task};
+use longhaul_tasks::{
+    InitialState, Materials, Suite, Task, TaskEntry, bounds, parse_task_of, recorded_task_of,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -18,6 +20,7 @@ use crate::device;
 use crate::number::{TRAININGS, short};
 use crate::run::error::RunError;
 use crate::run::lengths::doublings;
+use crate::run::materials::{self, Stock, possible};
 use crate::run::targets::{self, Target};
 use crate::text::hex;
 
@@ -89,6 +92,9 @@ pub struct Unit {
     /// The checkpoint that is read instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
+    /// What a text task is made of; none of a task of tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub materials: Option<materials::Record>,
     /// What is looked at beside the answers.
     #[serde(default, skip_serializing_if = "Probes::is_none")]
     pub probes: Probes,
@@ -195,6 +201,37 @@ impl Unit {
         format!("{}:{}", self.task, self.task_options)
     }
 
+    /// Its task, of its materials.
+    ///
+    /// # Errors
+    /// A task of another version; materials that are gone or have changed.
+    pub fn make_task(&self) -> Result<Box<dyn Task>, RunError> {
+        let materials = self.open_materials()?;
+        Ok(recorded_task_of(
+            &self.task,
+            &self.task_options,
+            &materials,
+        )?)
+    }
+
+    /// What its task is made of.
+    ///
+    /// # Errors
+    /// Materials that are gone or have changed.
+    pub fn open_materials(&self) -> Result<Materials, RunError> {
+        let record = self.materials.as_ref();
+        let opened = record.map_or_else(|| Ok(Materials::default()), materials::Record::open);
+        opened.map_err(RunError::Input)
+    }
+
+    /// The same without the paths of its materials, which decide nothing.
+    pub fn deciding(&self) -> Self {
+        Self {
+            materials: self.materials.as_ref().map(materials::Record::deciding),
+            ..self.clone()
+        }
+    }
+
     /// The architecture as `--arch` takes it, with its library and the model's size.
     pub fn architecture_text(&self) -> String {
         format!("{}/{}:{}", self.plugin, self.architecture, self.options)
@@ -217,7 +254,7 @@ impl Unit {
     /// Hash of all that decides the model and its task, which names the unit in the records: the plan's
     /// evaluations and names have no part in it.
     pub fn id(&self) -> String {
-        let mut deciding = self.clone();
+        let mut deciding = self.deciding();
         deciding.name = String::new();
         deciding.samples = 0;
         deciding.lengths = Vec::new();
@@ -276,8 +313,9 @@ pub fn environment(kind: &str) -> Environment {
 /// Id of a run that has these units on devices of this kind, under these variables: a run may go on with
 /// other cards.
 pub fn run_id(kind: &str, environment: &Environment, units: &[Unit]) -> String {
+    let deciding: Vec<Unit> = units.iter().map(Unit::deciding).collect();
     // A letter in front: no reader of CSV takes it for a number.
-    format!("r{}", &hash(&(kind, environment, units))[..12])
+    format!("r{}", &hash(&(kind, environment, deciding))[..12])
 }
 
 /// Hash of plain data, in hexadecimal.
@@ -286,8 +324,8 @@ fn hash(data: &impl Serialize) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 
-/// Makes the plan of a suite with what the command line replaces. `resolve` finds an architecture by
-/// its text.
+/// Makes the plan of a suite with what the command line replaces. Text tasks are made of `stock`; `resolve` finds
+/// an architecture by its text.
 ///
 /// # Errors
 /// An architecture, task, option, length or number that cannot be: the first one found.
@@ -296,6 +334,7 @@ pub fn make(
     suite_name: &str,
     overrides: &Overrides,
     devices: &str,
+    stock: &Stock,
     resolve: &dyn Fn(&str) -> Result<ArchSpec, RunError>,
 ) -> Result<Plan, RunError> {
     let texts: Vec<&str> = if overrides.architectures.is_empty() {
@@ -313,7 +352,7 @@ pub fn make(
         let own = overrides
             .tasks
             .iter()
-            .map(|text| entries_of(suite, suite_name, text));
+            .map(|text| entries_of(suite, suite_name, text, stock));
         own.collect::<Result<Vec<_>, _>>()?.concat()
     };
     let nothing = |texts: &[&str]| texts.is_empty() && overrides.architectures.is_empty();
@@ -343,7 +382,7 @@ pub fn make(
             .filter(|_| overrides.architectures.is_empty());
         let own = own.map(|own| own.iter().map(String::as_str).collect());
         let texts: Vec<&str> = own.unwrap_or_else(|| texts.clone());
-        tasks.push((TaskPlan::new(suite, entry, overrides)?, texts));
+        tasks.push((TaskPlan::new(suite, entry, overrides, stock)?, texts));
     }
     let trainings = tasks
         .iter()
@@ -384,11 +423,16 @@ pub fn make(
 /// The suite's own entries of a task, with their options and settings: all of that name where none of
 /// its options are given, else those with the same options. Where it has none, an entry with the suite's
 /// general settings.
-fn entries_of(suite: &Suite, suite_name: &str, text: &str) -> Result<Vec<TaskEntry>, RunError> {
-    let asked = parse_task(text)?;
+fn entries_of(
+    suite: &Suite,
+    suite_name: &str,
+    text: &str,
+    stock: &Stock,
+) -> Result<Vec<TaskEntry>, RunError> {
+    let asked = parse_task_of(text, &stock.materials)?;
     let (mut own, mut others) = (Vec::new(), Vec::new());
     for entry in &suite.tasks {
-        let task = parse_task(&entry.name)?;
+        let task = parse_task_of(&entry.name, &stock.materials)?;
         if task.spec().name != asked.spec().name {
             continue;
         }
@@ -488,6 +532,7 @@ fn options_text(architecture: &ArchSpec, (d_model, layers): (u32, u32)) -> Strin
 /// A task with the settings of its trainings, checked.
 struct TaskPlan {
     task: Box<dyn Task>,
+    materials: Option<materials::Record>,
     train_length: (usize, usize),
     lengths: Vec<usize>,
     samples: u64,
@@ -499,13 +544,25 @@ struct TaskPlan {
 }
 
 impl TaskPlan {
-    fn new(suite: &Suite, entry: &TaskEntry, overrides: &Overrides) -> Result<Self, RunError> {
-        let task = parse_task(&entry.name)?;
+    fn new(
+        suite: &Suite,
+        entry: &TaskEntry,
+        overrides: &Overrides,
+        stock: &Stock,
+    ) -> Result<Self, RunError> {
+        let task = parse_task_of(&entry.name, &stock.materials)?;
+        if task.spec().metric.is_generated() {
+            return Err(RunError::Input(format!(
+                "nothing can be trained on task `{0}`, whose answers are generated; measure a checkpoint on it: \
+                 longhaul checkpoint eval DIR --task {0}",
+                task.spec().name
+            )));
+        }
         let train_length = overrides
             .train_length
             .unwrap_or_else(|| entry.train_lengths(task.as_ref()));
-        check_length(task.as_ref(), train_length.0)?;
-        check_length(task.as_ref(), train_length.1)?;
+        possible(task.as_ref(), train_length.0)?;
+        possible(task.as_ref(), train_length.1)?;
         if train_length.0 > train_length.1 {
             return Err(RunError::Input(format!(
                 "task `{}`: the shortest training length, {}, is above the longest, {}",
@@ -522,7 +579,7 @@ impl TaskPlan {
         lengths.sort_unstable();
         lengths.dedup();
         for &length in &lengths {
-            check_length(task.as_ref(), length)?;
+            possible(task.as_ref(), length)?;
         }
         let learning_rates = match (&overrides.learning_rates, &entry.learning_rates) {
             (given, _) if !given.is_empty() => given.clone(),
@@ -550,6 +607,7 @@ impl TaskPlan {
             learning_rates,
             weight_decay: entry.weight_decay.unwrap_or(suite.training.weight_decay),
             seeds: overrides.seeds.unwrap_or(suite.training.seeds),
+            materials: stock.record_of(task.spec()),
             task,
         };
         within("steps", &entry.name, plan.steps, &bounds::STEPS)?;
@@ -619,6 +677,7 @@ impl TaskPlan {
                     }),
                     checkpoint: None,
                     probes: overrides.probes.beside(&suite.evaluation),
+                    materials: self.materials.clone(),
                 };
                 let what = [&unit.architecture, &unit.task]
                     .map(|name| file_word(name))
@@ -652,24 +711,6 @@ impl TaskPlan {
             inside
         }
     }
-}
-
-/// Refuses a length that a task cannot have, with its limits.
-///
-/// # Errors
-/// The task's own words.
-pub fn check_length(task: &dyn Task, length: usize) -> Result<(), RunError> {
-    let (min, max) = (task.min_length(), task.max_length());
-    if (min..=max).contains(&length) {
-        return Ok(());
-    }
-    Err(RunError::Task(TaskError::Length {
-        task: task.spec().name.to_owned(),
-        options: task.options_text(),
-        length,
-        min,
-        max,
-    }))
 }
 
 fn within<T: PartialOrd + Display + Debug>(

@@ -7,6 +7,7 @@ use longhaul_tasks::Suite;
 use super::error::RunError;
 use super::plan::{Overrides, Plan, make};
 use crate::architecture::ArchSpec;
+use crate::run::materials::Stock;
 
 const SUITE: &str = r#"
 [training]
@@ -51,7 +52,14 @@ fn resolve(text: &str) -> Result<ArchSpec, RunError> {
 
 fn plan(overrides: &Overrides) -> Result<Plan, RunError> {
     let suite = Suite::from_toml(SUITE, "test").unwrap();
-    make(&suite, "test", overrides, "cpu", &resolve)
+    make(
+        &suite,
+        "test",
+        overrides,
+        "cpu",
+        &Stock::default(),
+        &resolve,
+    )
 }
 
 #[test]
@@ -130,7 +138,14 @@ fn a_task_that_is_there_twice_is_measured_at_the_lengths_of_both() {
         };
         let text = format!("[[architecture]]\nname = \"one\"\n{}{}", entry(0), entry(1));
         let suite = Suite::from_toml(&text, "test").unwrap();
-        make(&suite, "test", &Overrides::default(), "cpu", &resolve)
+        make(
+            &suite,
+            "test",
+            &Overrides::default(),
+            "cpu",
+            &Stock::default(),
+            &resolve,
+        )
     };
     let units = plan(["[40, 80]", "[20, 40]"], [5, 5]).unwrap().units;
     assert_eq!(units.len(), 1);
@@ -194,7 +209,14 @@ fn what_cannot_be_is_refused_in_words() {
     });
     assert!(steps.unwrap_err().to_string().contains("steps"));
     let suite = Suite::from_toml(SUITE, "test").unwrap();
-    let device = make(&suite, "test", &Overrides::default(), "cuda:0", &resolve);
+    let device = make(
+        &suite,
+        "test",
+        &Overrides::default(),
+        "cuda:0",
+        &Stock::default(),
+        &resolve,
+    );
     let message = device.unwrap_err().to_string();
     assert!(message.contains("does not run on cuda"), "{message}");
 }
@@ -223,7 +245,15 @@ name = "parity"
             tasks: vec![text.to_owned()],
             ..Overrides::default()
         };
-        let plan = make(&suite, "test", &overrides, "cpu", &resolve).unwrap();
+        let plan = make(
+            &suite,
+            "test",
+            &overrides,
+            "cpu",
+            &Stock::default(),
+            &resolve,
+        )
+        .unwrap();
         let said = plan.units.iter().map(|unit| {
             let pairs = unit.task_options.split(',').find(|o| o.contains("pairs"));
             (

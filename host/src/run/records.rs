@@ -251,6 +251,7 @@ pub mod tests {
             }),
             checkpoint: None,
             probes: Probes::default(),
+            materials: None,
         }
     }
 

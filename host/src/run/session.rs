@@ -19,6 +19,7 @@ use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_size;
 use crate::run::machine;
 use crate::run::plan::{Evaluation, Plan, Unit};
+use crate::run::predictions;
 use crate::run::progress::Progress;
 use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
@@ -221,6 +222,9 @@ pub fn carry_out(
     text.push_str(&format!(
         ".\nRecords: {path}/results.csv, training.csv, summary.csv, table.txt\nCurves:  {path}/plots/\nModels:  {path}/models/\n"
     ));
+    if folder.path.join(predictions::FOLDER).is_dir() {
+        text.push_str(&format!("Answers: {path}/{}/\n", predictions::FOLDER));
+    }
     crate::commands::print(&text).map_err(RunError::Command)?;
     Ok(if report.not_ok > 0 {
         exit::FAILED

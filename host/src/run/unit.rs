@@ -10,7 +10,9 @@ use crate::architecture::ArchSpec;
 use crate::device::Devices;
 use crate::launch::{self, Limits};
 use crate::run::child::{End, run_worker};
+use crate::run::materials::possible;
 use crate::run::plan::{Evaluation, Unit};
+use crate::run::predictions::{self, Predictions};
 use crate::run::records::Common;
 use crate::worker::models::disk_refuses;
 use crate::worker::protocol::{FailureKind, Job, Message};
@@ -80,6 +82,8 @@ pub enum Event {
     Point(Box<TrainingPoint>),
     /// Rows for `probes.csv`; those for `results.csv` follow.
     Probes(Vec<Probe>),
+    /// A file of generated answers, before the rows that were made of them.
+    Predictions(predictions::File),
     /// Rows for `results.csv`.
     Rows(Vec<Measurement>),
     /// Seconds inside and outside the plugin.
@@ -98,7 +102,7 @@ pub fn run_unit(
     cancel: &AtomicBool,
     say: &mut dyn FnMut(Event),
 ) {
-    let task = match longhaul_tasks::recorded_task(&work.unit.task, &work.unit.task_options) {
+    let task = match work.unit.make_task() {
         Ok(task) => task,
         Err(error) => {
             return say(Event::Disk(format!(
@@ -106,6 +110,16 @@ pub fn run_unit(
             )));
         }
     };
+    let cannot: Vec<(Evaluation, String)> = work
+        .evaluations
+        .iter()
+        .filter_map(|what| {
+            Some((
+                *what,
+                possible(task.as_ref(), what.length).err()?.to_string(),
+            ))
+        })
+        .collect();
     let mut runner = Runner {
         work,
         settings,
@@ -114,8 +128,10 @@ pub fn run_unit(
         time_left: settings.time_s.map(Duration::from_secs),
         train: work.train,
         left: work.evaluations.clone(),
+        predictions: Predictions::default(),
         say,
     };
+    runner.leave_out(&cannot);
     while !runner.left.is_empty() {
         if !runner.worker(cancel) {
             return;
@@ -131,6 +147,7 @@ struct Runner<'a> {
     time_left: Option<Duration>,
     train: bool,
     left: Vec<Evaluation>,
+    predictions: Predictions,
     say: &'a mut dyn FnMut(Event),
 }
 
@@ -143,6 +160,19 @@ struct Heard {
 }
 
 impl Runner<'_> {
+    /// Records what cannot be measured of the task, with why, and leaves it out.
+    fn leave_out(&mut self, cannot: &[(Evaluation, String)]) {
+        let row = |(what, reason): &(Evaluation, String)| {
+            self.common.unmeasured(*what, Status::NotRun, reason)
+        };
+        let rows: Vec<_> = cannot.iter().map(row).collect();
+        if !rows.is_empty() {
+            self.left
+                .retain(|left| cannot.iter().all(|(what, _)| what != left));
+            (self.say)(Event::Rows(rows));
+        }
+    }
+
     /// One worker on what is left. `false` when the run must stop.
     fn worker(&mut self, cancel: &AtomicBool) -> bool {
         let job = self.job();
@@ -221,6 +251,7 @@ impl Runner<'_> {
             model: unit.model_name(),
             identity: self.work.id.clone(),
             checkpoint: unit.checkpoint.clone(),
+            materials: unit.materials.clone(),
             evaluations: self.left.clone(),
             probes: unit.probes.clone(),
         }
@@ -230,7 +261,11 @@ impl Runner<'_> {
         match message {
             Message::Started { parameters, .. } => self.common.parameters(*parameters),
             Message::Trained { .. } => heard.trained = true,
-            Message::Evaluating { index } => heard.evaluating = Some(*index),
+            Message::Evaluating { index } => {
+                heard.evaluating = Some(*index);
+                self.predictions.clear();
+            }
+            Message::Answered(answered) => return self.predictions.take(answered),
             Message::Evaluated(evaluated) => {
                 heard.evaluating = None;
                 if let Some(&what) = self.left.get(evaluated.index) {
@@ -238,6 +273,10 @@ impl Runner<'_> {
                     let probes = self.common.probes(what, evaluated);
                     if !probes.is_empty() {
                         (self.say)(Event::Probes(probes));
+                    }
+                    let unit = &self.work.unit.name;
+                    if let Some(file) = self.predictions.file(unit, what.length) {
+                        (self.say)(Event::Predictions(file));
                     }
                     (self.say)(Event::Rows(self.common.measured(what, evaluated)));
                 }
@@ -400,6 +439,7 @@ pub mod tests {
             time_left: None,
             train: true,
             left: work.evaluations.clone(),
+            predictions: Predictions::default(),
             say: &mut say,
         };
         runner.lost(end, heard);

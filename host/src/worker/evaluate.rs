@@ -25,7 +25,7 @@ const FEED: usize = 16_384;
 /// Most bytes of recurrent state over all rows, as the model declares it.
 const STATE: u64 = 512 << 20;
 /// How often progress is reported.
-const GLANCE: Duration = Duration::from_millis(500);
+pub(super) const GLANCE: Duration = Duration::from_millis(500);
 
 /// How the examples of one length are read: depends on nothing but length, number and the model's
 /// state, so that values do not depend on the machine.
@@ -257,7 +257,11 @@ impl Reading<'_> {
 
 /// Bytes of state a row, where they are near what the model declares: `longhaul check` holds them equal, and here
 /// a number that stands for nothing is no measurement.
-fn state_of(model: &LoadedModel, session: &LoadedSession, rows: usize) -> Result<u64, Failure> {
+pub(super) fn state_of(
+    model: &LoadedModel,
+    session: &LoadedSession,
+    rows: usize,
+) -> Result<u64, Failure> {
     let (state, position) = (session.state_bytes(), session.position());
     let declared = model
         .declared_state_bytes(position)
@@ -296,7 +300,7 @@ pub(super) fn feed(
     answers.map_err(|error| Failure::from(error).at(&format!("reading from token {position} on")))
 }
 
-fn coordinates(evaluation: Evaluation, seed: u64, index: u64) -> Coordinates {
+pub(super) fn coordinates(evaluation: Evaluation, seed: u64, index: u64) -> Coordinates {
     Coordinates {
         split: match evaluation.split {
             longhaul_results::Split::Validation => Split::Validation,
@@ -395,7 +399,7 @@ impl<'a> Source<'a> {
 }
 
 /// Lets the kernel count this process's peak memory from now on, where it allows that.
-fn reset_peak_memory() {
+pub(super) fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 

@@ -2,9 +2,9 @@
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::error::ErrorKind;
-use longhaul_tasks::{Task, TaskError, parse_task};
+use longhaul_tasks::{Materials, Task, TaskError, parse_task_of};
 
-use crate::architecture::ModelSize;
+use crate::architecture::{ModelSize, Value};
 use crate::checkpoint::files::Folder;
 use crate::checkpoint::load::{Library, LoadError, Understood};
 use crate::device;
@@ -12,6 +12,7 @@ use crate::run::plan::Checkpoint;
 use crate::text;
 use crate::worker::clock::Clock;
 use crate::worker::evaluate::evaluate;
+use crate::worker::generate::{Asked, Carried, generate};
 use crate::worker::models::{self, ModelFileError, Store};
 use crate::worker::pipe::{self, send};
 use crate::worker::protocol::{FailureKind, Job, Message};
@@ -109,7 +110,11 @@ fn run(job: &Job) -> Result<(), Failure> {
             })?,
         ),
     };
-    let task = parse_task(&job.task)?;
+    let materials = match &job.materials {
+        Some(record) => record.open().map_err(Failure::error)?,
+        None => Materials::default(),
+    };
+    let task = parse_task_of(&job.task, &materials)?;
     let mut model = match &job.checkpoint {
         Some(checkpoint) => read_checkpoint(job, checkpoint, &mut clock)?,
         None => build(job, task.as_ref(), &mut clock)?,
@@ -140,10 +145,25 @@ fn run(job: &Job) -> Result<(), Failure> {
         (None, Some(store)) => models::load(&mut model, store, &job.model, &job.identity)?,
     }
     let vocab = vocab.unwrap_or(task.vocab());
-    for index in 0..job.evaluations.len() {
+    let mut carried = Carried::default();
+    for (index, &evaluation) in job.evaluations.iter().enumerate() {
         send(&Message::Evaluating { index });
         let task = task.as_ref();
-        let done = evaluate(&model, task, vocab, job, index, &mut clock);
+        let done = if task.spec().metric.is_generated() {
+            let asked = Asked {
+                task,
+                tokenizer: materials.tokenizer.as_ref(),
+                vocab,
+                seed: job.seed,
+                evaluation,
+                window: window(job),
+                next: job.evaluations.get(index + 1).copied(),
+                index,
+            };
+            generate(&model, &asked, &mut carried, &mut clock)
+        } else {
+            evaluate(&model, task, vocab, job, index, &mut clock)
+        };
         send(&match done {
             Ok(evaluated) => Message::Evaluated(evaluated),
             // What this process knows of the device is void: a fresh one does the rest.
@@ -161,6 +181,15 @@ fn run(job: &Job) -> Result<(), Failure> {
         outside_plugin_s,
     });
     Ok(())
+}
+
+/// The local window of a job's model: what its option `window` says, where that is not 0.
+fn window(job: &Job) -> Option<usize> {
+    let mut values = job.architecture.values.iter();
+    match values.find(|(name, _)| name == "window")?.1 {
+        Value::Integer(window) => usize::try_from(window).ok().filter(|&window| window > 0),
+        _ => None,
+    }
 }
 
 fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, Failure> {

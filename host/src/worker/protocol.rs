@@ -39,6 +39,8 @@ pub struct Job {
     pub identity: String,
     /// The checkpoint that is read instead of a trained model.
     pub checkpoint: Option<Checkpoint>,
+    /// What its text task is made of.
+    pub materials: Option<crate::run::materials::Record>,
     /// Evaluations in order.
     pub evaluations: Vec<Evaluation>,
     /// What is looked at beside the answers.
@@ -262,6 +264,38 @@ pub struct Observation {
     pub sum_squares: f64,
 }
 
+/// A generated answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Which example of the evaluation.
+    pub sample: u64,
+    /// The words, without what ended them.
+    pub text: String,
+    /// Tokens generated.
+    pub tokens: u64,
+    /// Why it is over: `stop`, `length` or `scored`.
+    pub end: String,
+    /// In the task's metric.
+    pub score: f64,
+    /// The prompt, where it is short.
+    pub prompt: Option<String>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// What the answer was held against.
+    pub references: Vec<String>,
+    /// What results are broken down by.
+    pub labels: Vec<String>,
+}
+
+impl Answered {
+    /// Bytes of all its texts.
+    pub fn bytes(&self) -> usize {
+        let lists = self.references.iter().chain(&self.labels);
+        let own = self.text.len() + self.end.len() + self.prompt.as_ref().map_or(0, String::len);
+        lists.map(String::len).sum::<usize>() + own
+    }
+}
+
 /// The outcome of one evaluation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
@@ -328,6 +362,8 @@ pub enum Message {
         /// Share done, 0 to 1.
         share: f64,
     },
+    /// An answer was generated, in the evaluation under way.
+    Answered(Answered),
     /// An evaluation is over.
     Evaluated(Evaluated),
     /// An evaluation failed; the worker goes on with the next.
@@ -416,6 +452,7 @@ pub mod tests {
             model: "a-s0-lr0.001-12345678.safetensors".into(),
             identity: "12345678".into(),
             checkpoint: None,
+            materials: None,
             evaluations: vec![evaluation(16), evaluation(32)],
             probes: Probes::default(),
         }
@@ -480,6 +517,14 @@ pub mod tests {
             },
             Message::Trained { seconds: 1.0 },
             Message::Evaluating { index: 2 },
+            Message::Answered(Answered {
+                sample: 7,
+                text: "a \"quoted\"\nanswer".to_owned(),
+                end: "stop".to_owned(),
+                score: 0.25,
+                references: vec!["7".to_owned()],
+                ..Answered::default()
+            }),
             Message::Evaluated(Evaluated {
                 index: 2,
                 scores: vec![Score {

@@ -373,6 +373,10 @@ impl Sample for Example {
         Some(&self.request)
     }
 
+    fn answer_at(&self) -> Option<usize> {
+        self.answer_position()
+    }
+
     fn write(&self, start: usize, tokens: &mut [u32], targets: &mut [i32]) {
         assert_eq!(targets.len(), tokens.len());
         targets.fill(-1);

@@ -5,7 +5,7 @@
 mod check;
 mod initial;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -39,6 +39,9 @@ pub struct Suite {
     /// What a unit may use.
     #[serde(default)]
     pub limits: Limits,
+    /// What text tasks are made of, where the command line does not say.
+    #[serde(default)]
+    pub materials: SuiteMaterials,
     /// The architectures.
     #[serde(default, rename = "architecture")]
     pub architectures: Vec<ArchitectureEntry>,
@@ -160,6 +163,18 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
 }
 
+/// What text tasks are made of: paths as the command line takes them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SuiteMaterials {
+    /// A tokenizer's file or folder, or `bytes`.
+    pub tokenizer: Option<PathBuf>,
+    /// A folder of texts.
+    pub texts: Option<PathBuf>,
+    /// Files of questions.
+    pub questions: Vec<PathBuf>,
+}
+
 /// An architecture of a suite.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -236,6 +251,8 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("mqar", include_str!("../../suites/mqar.toml")),
         ("books", include_str!("../../suites/books.toml")),
         ("published", include_str!("../../suites/published.toml")),
+        ("ruler", include_str!("../../suites/ruler.toml")),
+        ("ablation", include_str!("../../suites/ablation.toml")),
     ]
 }
 
