@@ -6,6 +6,7 @@
 use longhaul::architecture::ArchSpec;
 use longhaul::exit::CommandError;
 use longhaul::run::error::RunError;
+use longhaul::run::materials::Stock;
 use longhaul::run::plan::{Overrides, make};
 use longhaul_fuzz::random::Random;
 use longhaul_fuzz::{answer, driver, toml};
@@ -55,7 +56,14 @@ fn main() {
                 return "refused";
             }
         };
-        match make(&suite, ORIGIN, &overrides, "cpu", &resolve) {
+        match make(
+            &suite,
+            ORIGIN,
+            &overrides,
+            "cpu",
+            &Stock::default(),
+            &resolve,
+        ) {
             Ok(plan) => {
                 assert!(!plan.units.is_empty());
                 assert_eq!(plan.units.len(), plan.architectures.len());
