@@ -5,7 +5,7 @@
 //!
 //! Templates, budgets, scores and distributions are RULER's; random choices are drawn by coordinates, as
 //! everywhere here, and are not those of Python's generator. No prompt is held as a whole: what it is made of
-//! is written when it is read ([`units`]).
+//! is written when it is read (`units.rs`).
 
 mod data;
 mod essay;
