@@ -317,12 +317,12 @@ fn few_samples_and_old_tasks_are_said() {
     let record = out.join("run.toml");
     let text = std::fs::read_to_string(&record).expect("a record");
     let old = "depth=random,haystack=repeat,keys=1,value=word";
-    let now = "depth=grid,haystack=repeat,keys=1,train_depth=uniform,value=word,version=2";
+    let now = "depth=grid,haystack=repeat,key=word,keys=1,queries=1,train_depth=uniform,value=word,values=1,version=3";
     assert!(text.contains(now), "{text}");
     std::fs::write(&record, text.replace(now, old)).expect("an old record");
     with_faulty(&format!("eval {} --lengths 128", out.display()))
         .expect(2)
-        .complains(&["needle", "depth=random", "version 2"]);
+        .complains(&["needle", "depth=random", "version 3"]);
 }
 
 #[test]

@@ -27,7 +27,8 @@ pub fn keys_of(
     let place = |plan: &CheckpointPlan| shape_of(plan, tensor);
     let now = place(plan);
     let decides = |key: &&str| {
-        let mut changes = changed(config.keys.get(*key));
+        let mut changes = changed(config.get(key));
+        changes.extend(all_layers(plan, config.get(key)));
         changes.extend(other_words(plan, key));
         changes.into_iter().any(|value| {
             let text = config.with(key, value);
@@ -35,18 +36,24 @@ pub fn keys_of(
             other.is_some_and(|other| other.is_ok_and(|other| place(&other) != now))
         })
     };
+    let inner: Vec<String> = config.inner_keys().collect();
     let named: Vec<String> = values(&plan.extra, CONFIG_KEY)
+        .chain(inner.iter().map(String::as_str))
         .filter(decides)
-        .map(|key| match config.keys.get(key) {
+        .map(|key| match config.get(key) {
             Some(value) if value.is_array() || value.is_object() => format!("`{key}`"),
             Some(value) => format!("`{key}` {value}"),
             None => format!("`{key}`, which is absent,"),
         })
         .collect();
+    let kind = config.known_by();
     if named.is_empty() {
-        return String::new();
+        return kind.to_owned();
     }
-    format!("; that follows from {} in config.json", named.join(" and "))
+    format!(
+        "; that follows from {} in config.json{kind}",
+        named.join(" and ")
+    )
 }
 
 fn shape_of(plan: &CheckpointPlan, tensor: &str) -> Option<Vec<u64>> {
@@ -92,6 +99,12 @@ fn changed(value: Option<&Value>) -> Vec<Value> {
         }
         Some(_) => Vec::new(),
     }
+}
+
+/// The list of all layers, for a key that may be a list of some.
+fn all_layers(plan: &CheckpointPlan, value: Option<&Value>) -> Option<Value> {
+    let list = value.is_none_or(|value| value.is_null() || value.is_array());
+    list.then(|| json!((0..plan.layers).collect::<Vec<_>>()))
 }
 
 /// The kinds of layers that an option joins by `+`, in other orders, where this key lists them.

@@ -43,7 +43,11 @@ impl Config {
             }
             None => match state_spaces(&keys) {
                 Some(kind) => kind.to_owned(),
-                None => return Err(bad(&path, format!("no `model_type` in it, {nothing}"))),
+                None => {
+                    let what = "no `model_type` in it, and no `d_model` with a whole `n_layer` as \
+                                state-spaces' software writes";
+                    return Err(bad(&path, format!("{what}, {nothing}")));
+                }
             },
         };
         Ok(Self {
@@ -56,8 +60,40 @@ impl Config {
     /// The text with another value for a key.
     pub fn with(&self, key: &str, value: Value) -> String {
         let mut keys = self.keys.clone();
-        keys.insert(key.to_owned(), value);
+        match key.split_once('.') {
+            Some((outer, inner)) => {
+                let outer = keys.get_mut(outer).and_then(Value::as_object_mut);
+                outer.map(|outer| outer.insert(inner.to_owned(), value));
+            }
+            None => {
+                keys.insert(key.to_owned(), value);
+            }
+        }
         Value::Object(keys).to_string()
+    }
+
+    /// The value of a key, `outer.inner` inside an object.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        match key.split_once('.') {
+            Some((outer, inner)) => self.keys.get(outer)?.get(inner),
+            None => self.keys.get(key),
+        }
+    }
+
+    /// The keys inside its objects, `outer.inner`.
+    pub fn inner_keys(&self) -> impl Iterator<Item = String> {
+        let objects = self.keys.iter();
+        let objects = objects.filter_map(|(outer, value)| Some((outer, value.as_object()?)));
+        objects
+            .flat_map(|(outer, object)| object.keys().map(move |inner| format!("{outer}.{inner}")))
+    }
+
+    /// What stands in for a `model_type` that is not there, in words for messages about what the kind asks for.
+    pub fn known_by(&self) -> &'static str {
+        if self.keys.contains_key("model_type") {
+            return "";
+        }
+        "; what it is follows from `d_model`, `n_layer`, `ssm_cfg` and `attn_layer_idx`"
     }
 }
 

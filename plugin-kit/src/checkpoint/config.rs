@@ -228,11 +228,11 @@ impl Config {
             .ok_or_else(|| self.wrong(key, &format!("a list of {}", known.join(" and "))))
     }
 
-    /// A list of indices below `end`; empty where it is absent or null.
+    /// A list of indices below `end`, the size that key `of` gives; empty where it is absent or null.
     ///
     /// # Errors
     /// If it is no such list.
-    pub fn indices(&self, key: &str, end: usize) -> Result<Vec<usize>> {
+    pub fn indices(&self, key: &str, end: usize, of: &str) -> Result<Vec<usize>> {
         let Some(value) = self.find(key) else {
             return Ok(Vec::new());
         };
@@ -240,7 +240,7 @@ impl Config {
         let list = value.as_array().map(|list| list.iter().map(index));
         let list: Option<Vec<u64>> = list.and_then(Iterator::collect);
         let list =
-            list.ok_or_else(|| self.wrong(key, &format!("a list of indices below {end}")))?;
+            list.ok_or_else(|| self.wrong(key, &format!("a list of indices below `{of}`, {end}")))?;
         Ok(list.into_iter().map(|index| index as usize).collect())
     }
 

@@ -81,7 +81,7 @@ pub fn blocks(architecture: &str, config: &Config) -> Result<Blocks> {
             );
         }
     }
-    let mut attended = config.indices("attn_layer_idx", plan.layers())?;
+    let mut attended = config.indices("attn_layer_idx", plan.layers(), "n_layer")?;
     attended.sort_unstable();
     attended.dedup();
     Ok(Blocks { plan, attended })

@@ -40,7 +40,7 @@ fn read(config: &Config) -> Result<Plan> {
     let bias = config.boolean_or("attention_bias", false)?;
     let mlp_bias = config.boolean_or("mlp_bias", false)?;
     let hidden = config.size("intermediate_size")?;
-    let attended = config.indices("attn_layer_indices", plan.layers())?;
+    let attended = config.indices("attn_layer_indices", plan.layers(), "num_hidden_layers")?;
     let kinds = kinds(&attended, plan.layers());
     plan.option_of("pattern", "attn_layer_indices", kinds.join("+"));
     mamba2.options(&mut plan, "mamba2.", &MAMBA2_KEYS);

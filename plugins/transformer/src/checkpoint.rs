@@ -87,7 +87,7 @@ impl Sizes {
             plan.option_of(&format!("{prefix}{option}"), key, value);
         }
         for (option, value) in scaling_options(rotary.scaling) {
-            plan.option_of(&format!("{prefix}{option}"), "rope_scaling", value);
+            plan.option_of(&format!("{prefix}{option}"), scaling_key(option), value);
         }
         plan.ignore("rotary_emb.inv_freq");
     }
@@ -115,6 +115,18 @@ impl Sizes {
                 &format!("{ours}.out_proj.bias"),
             );
         }
+    }
+}
+
+/// The keys of the config's object of rotary parameters that an option of its scaling is read from.
+fn scaling_key(option: &str) -> &'static str {
+    match option {
+        "rope_factor" => "factor",
+        "rope_original_length" => "original_max_position_embeddings",
+        "rope_beta_fast" => "beta_fast, high_freq_factor",
+        "rope_beta_slow" => "beta_slow, low_freq_factor",
+        "rope_attention_factor" => "attention_factor, mscale, mscale_all_dim",
+        _ => "rope_type",
     }
 }
 
