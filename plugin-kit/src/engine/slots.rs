@@ -92,7 +92,11 @@ mod tests {
     use super::*;
     use crate::engine::graph::Graph;
     use crate::engine::operation::{Operation, Run};
+    use crate::engine::params::Init;
     use crate::engine::tensor::{Buffer, Tensor};
+    use crate::ops::attention::{AttentionSpec, PositionBias};
+    use crate::ops::elementwise::Activation;
+    use crate::ops::norm::NormKind;
     use longhaul_plugin_api::author::Result;
 
     struct Step {
@@ -138,6 +142,42 @@ mod tests {
         let places: Vec<usize> = slots.of.iter().flatten().copied().collect();
         assert_eq!(places, [0, 1, 0, 1, 0]);
         assert_eq!(slots.extents, [Extent::Tokens(16), Extent::Tokens(4)]);
+    }
+
+    /// Number of slots of a transformer's layers, one after the other, made of the kit's own operations.
+    fn layers(count: usize) -> usize {
+        let mut graph = Graph::new(0);
+        let spec = AttentionSpec {
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 4,
+            scale: 0.5,
+            window: None,
+            bias: PositionBias::None,
+        };
+        let table = graph.param("embedding", &[5, 8], Init::Zeros);
+        let mut x = graph.embedding(table, None);
+        for layer in 0..count {
+            x = graph.scope(format!("{layer}"), |graph| {
+                let normal = graph.norm("norm1", x, NormKind::Rms, 1e-5);
+                let qkv = graph.linear("qkv", normal, 16, false);
+                let (k, v) = (qkv.columns(8, 4), qkv.columns(12, 4));
+                let y = graph.attention(qkv.columns(0, 8), k, v, spec);
+                let x = graph.add(x, y);
+                let normal = graph.norm("norm2", x, NormKind::Rms, 1e-5);
+                let gate = graph.linear("gate", normal, 32, false);
+                let hidden = graph.gate(gate, gate, Activation::Silu);
+                let down = graph.linear("down", hidden, 8, true);
+                graph.add(x, down)
+            });
+        }
+        Slots::shared(&graph.program).extents.len()
+    }
+
+    #[test]
+    fn memory_of_a_feed_does_not_grow_with_the_layers() {
+        assert_eq!(layers(12), layers(3));
+        assert!(layers(3) < 10, "{}", layers(3));
     }
 
     #[test]
