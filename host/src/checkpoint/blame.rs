@@ -82,6 +82,7 @@ fn changed(value: Option<&Value>) -> Vec<Value> {
                 size.saturating_add(1),
                 size.saturating_sub(1),
                 1,
+                0,
             ];
             near.map(Value::from).to_vec()
         }),

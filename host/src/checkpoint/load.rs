@@ -96,7 +96,11 @@ impl<'a> Understood<'a> {
     /// A library that does not know; a config or options it refuses.
     pub fn ask(mut folder: Folder, library: &'a Library, options: &str) -> Result<Self> {
         let kind = folder.config.model_type.clone();
-        let mut plan = library.plan(&kind, &folder.config.text)?;
+        let plan = library.plan(&kind, &folder.config.text);
+        let mut plan = plan.map_err(|error| match folder.config.known_by() {
+            "" => error,
+            kind => LoadError::Words(format!("{error}{kind}")),
+        })?;
         let mut warnings = folder.tensors.warnings.clone();
         warnings.extend(values(&plan.extra, WARNING).map(str::to_owned));
         complete_names(&mut folder.tensors, &plan);

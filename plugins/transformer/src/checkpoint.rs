@@ -298,7 +298,7 @@ impl StateSpaces {
             .optional_number(&place("rotary_emb_dim"))?
             .unwrap_or(0.0);
         let fits = rotated.fract() == 0.0 && rotated >= 0.0 && rotated <= head_dim as f64;
-        let expected = format!("an even number to {head_dim}");
+        let expected = format!("an even number up to the head's size, `head_dim`, {head_dim}");
         config.expect(
             &place("rotary_emb_dim"),
             fits && rotated % 2.0 == 0.0,
