@@ -103,12 +103,12 @@ Examples:
   longhaul run quick --dry-run
   longhaul run quick --resume
   longhaul run published --task parity --out runs/parity
-  longhaul run books --arch mamba2 --arch mamba2:initial_state=passed
+  longhaul run books --arch mamba2:initial_state=passed --out runs/passed
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
-    /// A built-in suite or a TOML file. quick: a first look, minutes; smoke: seconds, whether
-    /// a new plugin trains and evaluates; books: loss by position; niah, ruler-tokens,
-    /// mqar, published: hours. `longhaul suites`
+    /// A built-in suite (`longhaul suites` lists all) or a TOML file. quick: a first
+    /// look, minutes; smoke: seconds, whether a new plugin trains and evaluates;
+    /// books: loss by position; niah, ruler-tokens, mqar, published: hours
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4
@@ -586,6 +586,8 @@ Examples:
   longhaul checkpoint eval models/mamba-130m-hf --task induction \\
       --lengths 256..65536 --samples 100
   longhaul checkpoint convert model.gguf models/mine
+  longhaul checkpoint eval models/mine --suite ruler --lengths 1024,4096 \\
+      --texts books/ --samples 20
   longhaul checkpoint eval models/mine --task induction --lengths 16384 \\
       --options rope_scaling=yarn,rope_factor=2,rope_original_length=8192")]
 pub struct CheckpointArgs {

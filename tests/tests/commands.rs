@@ -1,6 +1,6 @@
 //! Every `longhaul` command that a document or `--help` shows is carried out, in a folder of its own and
 //! made small by the flags below. One of a long suite is planned, with `--dry-run`; one that needs what
-//! only its reader has, a plugin or a checkpoint of theirs, is not run here: `docs.rs` holds its words.
+//! only its reader has, a plugin, a checkpoint or a network of theirs, is not run here: `docs.rs` holds its words.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ const READERS: &[&str] = &[
     "models/",
     "examples/",
     "cuda:",
+    // A network.
+    "data fetch",
 ];
 
 /// The commands of a text, those of its shell blocks first, without the program's name; the name of a new
