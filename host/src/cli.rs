@@ -587,7 +587,7 @@ Examples:
       --lengths 256..65536 --samples 100
   longhaul checkpoint convert model.gguf models/mine
   longhaul checkpoint eval models/mine --suite ruler --lengths 1024,4096 \\
-      --texts books/ --samples 20
+      --texts books/ --samples 20 --out runs/ruler
   longhaul checkpoint eval models/mine --task induction --lengths 16384 \\
       --options rope_scaling=yarn,rope_factor=2,rope_original_length=8192")]
 pub struct CheckpointArgs {
