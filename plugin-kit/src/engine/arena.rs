@@ -1,6 +1,6 @@
 //! The buffers of one run in flight: activations, saved buffers and gradients, sized once for a
 //! shape and used again by every later run of that shape or a smaller one. In a feed buffers that are not
-//! needed at the same time share memory ([`Slots`]).
+//! needed at the same time share memory (`Slots`).
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::sync::Arc;
