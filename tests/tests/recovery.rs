@@ -212,10 +212,10 @@ fn many_lengths() -> String {
 fn a_full_disk_is_named_and_what_was_measured_is_kept() {
     let folder = Folder::default();
     let lengths = many_lengths();
-    // Files of at most 8 KiB: what a full disk does to the one that grows. The signal that the limit also
+    // Files of at most 16 KiB: what a full disk does to the one that grows. The signal that the limit also
     // sends is ignored, as the shell's child inherits.
     let output = Command::new("bash")
-        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""])
         .arg(build::longhaul())
         .args(folder.run(&[""], &lengths, &[]))
         .env_remove("LONGHAUL_PLUGIN_PATH")
