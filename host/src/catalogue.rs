@@ -304,7 +304,7 @@ fn hash(path: &Path) -> std::io::Result<String> {
             count => hash.update(&piece[..count]),
         }
     }
-    Ok(crate::text::hex(&hash.finalize()))
+    Ok(longhaul_text::hex(&hash.finalize()))
 }
 
 fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {

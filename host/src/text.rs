@@ -33,11 +33,6 @@ pub fn block(words: &str) -> String {
     shown
 }
 
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// All of a text on lines of its own, as [`block`] has it: for what this program prints, in which the words of
 /// others may stand.
 pub fn visible(words: &str) -> String {

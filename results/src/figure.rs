@@ -389,11 +389,9 @@ fn scale(task: &TaskView<'_>) -> (f64, f64) {
     // So that ticks have one decimal: steps of tenths.
     let step = ((high - low) / f64::from(TICKS) * 10.0).ceil().max(1.0) / 10.0;
     let low = (low / step).floor() * step;
-    let mut high = low + step * f64::from(TICKS);
-    while points().any(|row| row.value_high.or(row.value) > Some(high)) {
-        high += step * f64::from(TICKS);
-    }
-    (low, high)
+    // As low went down to a tick, the top may lie above the last one: then ticks are farther apart.
+    let span = step * f64::from(TICKS);
+    (low, low + span * ((high - low) / span).ceil().max(1.0))
 }
 
 fn fill(colour: &str) -> String {

@@ -34,5 +34,5 @@ pub use suite::{
 };
 pub use task::{
     Coordinates, Label, Metric, Request, Sample, Split, Task, TaskSpec, build, parse_task,
-    parse_task_of, recorded_task, recorded_task_of, registry,
+    parse_task_of, recorded_task, recorded_task_of, registry, spec_of,
 };

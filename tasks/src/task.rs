@@ -235,6 +235,14 @@ pub(crate) fn find(name: &str) -> Result<&'static TaskSpec, TaskError> {
     })
 }
 
+/// What is said of the task that a text, `name` or `name:option=value,option=value`, names.
+///
+/// # Errors
+/// An unknown name, with the nearest; text of another form.
+pub fn spec_of(text: &str) -> Result<&'static TaskSpec, TaskError> {
+    find(&Named::parse(text)?.name)
+}
+
 /// A task by name and options as text, made of these materials.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ mod world;
 
 pub use bytes::Bytes;
 pub use error::TextError;
+pub use files::{hex, sha256_of};
 pub use open::{fits, tokenizer_of};
 pub use texts::{Document, Texts};
 pub use tokenizer::{Tokenizer, with_bos};

@@ -88,7 +88,7 @@ impl Folder {
         let mut hash = Sha256::new();
         hash.update(self.config.text.as_bytes());
         self.tensors.add_to_hash(&mut hash);
-        crate::text::hex(&hash.finalize())
+        longhaul_text::hex(&hash.finalize())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{LimitsRecord, Manifest};
-use crate::run::materials::{Record, Stock, Wanted, possible, spec_of};
+use crate::run::materials::{Record, Stock, Wanted, possible};
 use crate::run::plan::{Checkpoint, Plan, Planned, Probes, Unit, environment, file_word, run_id};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
@@ -226,7 +226,7 @@ impl Known {
         suite: Option<&Suite>,
         args: &CheckpointEvalArgs,
     ) -> Result<Own<'a>, RunError> {
-        let spec = spec_of(&wish.task)?;
+        let spec = longhaul_tasks::spec_of(&wish.task)?;
         let stock = if spec.materials.is_empty() {
             Stock::default()
         } else {

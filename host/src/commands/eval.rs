@@ -17,7 +17,7 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
 use crate::run::manifest::{Manifest, differences};
-use crate::run::materials::{possible, spec_of};
+use crate::run::materials::possible;
 use crate::run::plan::{Environment, Evaluation, Unit, environment};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag, works};
@@ -167,7 +167,7 @@ fn choose(units: &[Unit], args: &EvalArgs, catalogue: &Catalogue) -> Result<Vec<
 
 /// Whether a unit's task is meant: by its name alone, or with exactly these options.
 fn is_task(unit: &Unit, text: &str) -> Result<bool, RunError> {
-    if unit.task != spec_of(text)?.name {
+    if unit.task != longhaul_tasks::spec_of(text)?.name {
         return Ok(false);
     }
     let materials = unit.open_materials()?;

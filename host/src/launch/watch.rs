@@ -47,7 +47,7 @@ pub fn random_word() -> String {
     let mut bytes = [0_u8; 16];
     // Without random numbers words are the same: they keep accidents apart, no more.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    crate::text::hex(&bytes)
+    longhaul_text::hex(&bytes)
 }
 
 fn watch(

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use longhaul_results::metric::Kind;
 use longhaul_tasks::Metric;
 
-use crate::run::materials::spec_of;
 use crate::run::plan::Evaluation;
 use crate::worker::protocol::{Answered, Evaluated, Job, Message, Observation, Observed, Score};
 
@@ -213,7 +212,7 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
     })?;
     // Every example can have every position scored, and a length is about what was asked for.
     let most = asked.samples.saturating_mul(2 * asked.length as u64 + 64);
-    let metric = spec_of(&job.task)
+    let metric = longhaul_tasks::spec_of(&job.task)
         .map_err(|error| error.to_string())?
         .metric;
     for score in &evaluated.scores {

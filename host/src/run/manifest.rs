@@ -13,7 +13,6 @@ use crate::device;
 use crate::run::command::{by_this_program, quote};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
-use crate::run::materials::spec_of;
 use crate::run::plan::{Environment, Plan, Unit, run_id};
 use crate::run::targets::Target;
 
@@ -256,7 +255,10 @@ fn check_task(unit: &Unit) -> Result<(), String> {
             .map(drop)
             .map_err(words);
     }
-    let version = format!("version={}", spec_of(&unit.task).map_err(words)?.version);
+    let version = format!(
+        "version={}",
+        longhaul_tasks::spec_of(&unit.task).map_err(words)?.version
+    );
     if unit.task_options.split(',').any(|option| option == version) {
         return Ok(());
     }

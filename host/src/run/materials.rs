@@ -6,8 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use longhaul_tasks::ruler::Questions;
 use longhaul_tasks::{
-    Coordinates, Material, Materials, Named, Split, SuiteMaterials, Task, TaskError, TaskSpec,
-    registry,
+    Coordinates, Material, Materials, Split, SuiteMaterials, Task, TaskError, TaskSpec,
 };
 use longhaul_text::{Bytes, Texts, Tokenizer};
 use serde::{Deserialize, Serialize};
@@ -267,19 +266,6 @@ impl Stock {
             }
         }
         (record != Record::default()).then_some(record)
-    }
-}
-
-/// What is said of the task that a text names.
-///
-/// # Errors
-/// No such task, or a text of another form.
-pub fn spec_of(text: &str) -> Result<&'static TaskSpec, TaskError> {
-    let name = Named::parse(text)?.name;
-    match registry().iter().find(|spec| spec.name == name) {
-        Some(spec) => Ok(spec),
-        // In the words that a name without a task has everywhere.
-        None => longhaul_tasks::parse_task(&name).map(|task| task.spec()),
     }
 }
 

@@ -13,7 +13,6 @@ use longhaul_tasks::{
     InitialState, Materials, Suite, Task, TaskEntry, bounds, parse_task_of, recorded_task_of,
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::architecture::{ArchSpec, INITIAL_STATE};
 use crate::device;
@@ -22,7 +21,6 @@ use crate::run::error::RunError;
 use crate::run::lengths::doublings;
 use crate::run::materials::{self, Stock, possible};
 use crate::run::targets::{self, Target};
-use crate::text::hex;
 
 /// What the command line says beside or instead of the suite.
 #[derive(Debug, Clone, Default)]
@@ -321,7 +319,7 @@ pub fn run_id(kind: &str, environment: &Environment, units: &[Unit]) -> String {
 /// Hash of plain data, in hexadecimal.
 fn hash(data: &impl Serialize) -> String {
     let text = serde_json::to_string(data).expect("plain data serialises");
-    hex(&Sha256::digest(text.as_bytes()))
+    longhaul_text::sha256_of(text.as_bytes())
 }
 
 /// Makes the plan of a suite with what the command line replaces. Text tasks are made of `stock`; `resolve` finds

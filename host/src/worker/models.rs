@@ -212,7 +212,7 @@ fn hash_of<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
         hash.update(name);
         hash.update(data);
     }
-    crate::text::hex(&hash.finalize())
+    longhaul_text::hex(&hash.finalize())
 }
 
 /// Puts saved values into a model that was built the same way.

@@ -7,16 +7,16 @@ use longhaul_tasks::{Metric, Task};
 
 use crate::worker::protocol::Score;
 
-/// Scored positions of one example, or of some of its positions.
+/// What the answers at some scored positions add up to.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Answered {
+pub struct Sums {
     scored: u64,
     correct: u64,
     nll: f64,
     bytes: u64,
 }
 
-impl Answered {
+impl Sums {
     fn add(&mut self, other: Self) {
         self.scored += other.scored;
         self.correct += other.correct;
@@ -30,9 +30,9 @@ pub struct Tally<'a> {
     task: &'a dyn Task,
     metric: Metric,
     /// What each row of the present group has answered so far.
-    rows: Vec<Answered>,
+    rows: Vec<Sums>,
     /// The same by position, of losses.
-    positions: Vec<BTreeMap<Bucket, Answered>>,
+    positions: Vec<BTreeMap<Bucket, Sums>>,
     /// Positions of the present group that have been read.
     position: usize,
     /// By the start of the positions that they are of, then by label; the whole is the last.
@@ -47,7 +47,7 @@ impl<'a> Tally<'a> {
         Self {
             task,
             metric: task.spec().metric,
-            rows: vec![Answered::default(); rows],
+            rows: vec![Sums::default(); rows],
             positions: vec![BTreeMap::new(); rows],
             position: 0,
             scores: BTreeMap::new(),
@@ -74,7 +74,7 @@ impl<'a> Tally<'a> {
                 let Some((&prediction, &nll)) = answers.next() else {
                     return;
                 };
-                let answered = Answered {
+                let answered = Sums {
                     scored: 1,
                     correct: u64::from(prediction == wanted),
                     nll: f64::from(nll),
@@ -100,12 +100,12 @@ impl<'a> Tally<'a> {
                 self.labelled(Some(bucket.start), &bucket.label(), &score);
             }
         }
-        self.rows.fill(Answered::default());
+        self.rows.fill(Sums::default());
         self.position = 0;
     }
 
     /// The score of what was answered.
-    fn scored(&self, answered: &Answered) -> Score {
+    fn scored(&self, answered: &Sums) -> Score {
         let value = match self.metric {
             Metric::TokenAccuracy => {
                 return Score {

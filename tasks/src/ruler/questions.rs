@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use longhaul_text::sha256_of;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 /// Most bytes of a file of questions.
 const MOST_BYTES: u64 = 1 << 30;
@@ -186,10 +186,7 @@ impl Questions {
         });
         Ok(Self {
             form,
-            sha256: Sha256::digest(bytes)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            sha256: sha256_of(bytes),
             questions: questions.collect(),
             documents: index.keys().map(|&text| text.to_owned()).collect(),
         })

@@ -67,16 +67,6 @@ static VARIED_SENTENCES: [usize; 5] = [6, 9, 4, 11, 7];
 pub struct Sentences(Vec<usize>);
 
 impl Sentences {
-    /// The five sentences again and again.
-    pub fn repeated() -> Self {
-        Self(REPEATED_SENTENCES.to_vec())
-    }
-
-    /// Sentences of Zipf-distributed words.
-    pub fn varied() -> Self {
-        Self(VARIED_SENTENCES.to_vec())
-    }
-
     /// Sentences that are all of this many tokens, the full stop counted.
     pub fn equal(tokens: usize) -> Self {
         Self(vec![tokens - 1])
@@ -103,19 +93,46 @@ impl Sentences {
     }
 }
 
-/// The filler of [`Sentences::repeated`].
-pub fn repeated() -> Filler {
-    Filler::Cycle(&REPEATED)
+/// A haystack of words, as the options of tasks name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prose {
+    /// Five sentences again and again.
+    Repeated,
+    /// Sentences of Zipf-distributed words: that of rank r with a probability proportional to 1 / r.
+    Varied,
 }
 
-/// The filler of [`Sentences::varied`]: word of rank r with a probability proportional to 1 / r.
-pub fn varied(key: u64, at: &Coordinates, attempt: u64) -> Filler {
-    Filler::Sentences {
-        draws: Draws::new(key, at, attempt, Purpose::Filler),
-        lengths: &VARIED_SENTENCES,
-        stop: STOP,
-        low: FILLER,
-        cumulative: zipf(),
+impl Prose {
+    /// Of an option's word; `None` of one that names no prose.
+    pub fn of(word: &str) -> Option<Self> {
+        match word {
+            "repeat" => Some(Self::Repeated),
+            "varied" => Some(Self::Varied),
+            _ => None,
+        }
+    }
+
+    /// Its sentences.
+    pub fn sentences(self) -> Sentences {
+        let lengths = match self {
+            Self::Repeated => &REPEATED_SENTENCES,
+            Self::Varied => &VARIED_SENTENCES,
+        };
+        Sentences(lengths.to_vec())
+    }
+
+    /// Its words in an example of the task with this key.
+    pub fn filler(self, key: u64, at: &Coordinates, attempt: u64) -> Filler {
+        match self {
+            Self::Repeated => Filler::Cycle(&REPEATED),
+            Self::Varied => Filler::Sentences {
+                draws: Draws::new(key, at, attempt, Purpose::Filler),
+                lengths: &VARIED_SENTENCES,
+                stop: STOP,
+                low: FILLER,
+                cumulative: zipf(),
+            },
+        }
     }
 }
 

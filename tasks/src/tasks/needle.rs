@@ -15,8 +15,8 @@ use crate::options::{Allowed, OptionSpec, OptionValue, Options};
 use crate::sequence::{Filler, Records, Sequence};
 use crate::task::{Coordinates, Metric, Sample, Split, Task, TaskSpec};
 use crate::tasks::haystack::{
-    self, DIGITS, IS, KEY_COUNT, KEYS, MAGIC, Places, QUESTION, STOP, Sentences, VOCAB, WORD_COUNT,
-    WORDS,
+    self, DIGITS, IS, KEY_COUNT, KEYS, MAGIC, Places, Prose, QUESTION, STOP, Sentences, VOCAB,
+    WORD_COUNT, WORDS,
 };
 
 /// Depths of the grid: 0, 0.1, .. 1.
@@ -197,7 +197,8 @@ struct Needle {
     depth: Option<f64>,
     /// Where it is in training; `None` is every place.
     train_depth: Option<f64>,
-    haystack: &'static str,
+    /// `None` is needles with other keys.
+    haystack: Option<Prose>,
     key: Kind,
     value: Kind,
     keys: usize,
@@ -221,7 +222,7 @@ impl Needle {
             seed: key(SPEC.name, &options.text()),
             depth: options.float("depth"),
             train_depth: options.float("train_depth"),
-            haystack: options.word("haystack"),
+            haystack: Prose::of(options.word("haystack")),
             key: Kind::new(options.word("key"), KEYS, KEY_COUNT),
             value: Kind::new(options.word("value"), WORDS, WORD_COUNT),
             keys,
@@ -244,17 +245,15 @@ impl Needle {
     /// The endless text's sentences.
     fn sentences(&self) -> Sentences {
         match self.haystack {
-            "repeat" => Sentences::repeated(),
-            "varied" => Sentences::varied(),
-            _ => Sentences::equal(self.needle_len()),
+            Some(prose) => prose.sentences(),
+            None => Sentences::equal(self.needle_len()),
         }
     }
 
     fn filler(&self, at: &Coordinates, attempt: u64, keys: &[Vec<u32>]) -> Filler {
         match self.haystack {
-            "repeat" => haystack::repeated(),
-            "varied" => haystack::varied(self.seed, at, attempt),
-            _ => {
+            Some(prose) => prose.filler(self.seed, at, attempt),
+            None => {
                 let mut taken = keys.to_vec();
                 taken.sort_unstable();
                 Filler::Records(Arc::new(Distractors {

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use crate::draws::{Draws, Purpose, key};
 use crate::error::TaskError;
 use crate::options::{Allowed, OptionSpec, OptionValue, Options};
-use crate::sequence::{Filler, Sequence};
+use crate::sequence::Sequence;
 use crate::task::{Coordinates, Metric, Sample, Task, TaskSpec};
 use crate::tasks::haystack::{
-    self, DIGITS, IS, KEY_COUNT, KEYS, Places, QUESTION, STOP, Sentences, VARIABLE, VOCAB,
+    self, DIGITS, IS, KEY_COUNT, KEYS, Places, Prose, QUESTION, STOP, VARIABLE, VOCAB,
 };
 
 /// Digits of a number.
@@ -54,7 +54,7 @@ struct Tracking {
     key: u64,
     chains: usize,
     hops: usize,
-    varied: bool,
+    haystack: Prose,
 }
 
 impl Tracking {
@@ -74,24 +74,8 @@ impl Tracking {
             key: key(SPEC.name, &options.text()),
             chains,
             hops,
-            varied: options.word("haystack") == "varied",
+            haystack: Prose::of(options.word("haystack")).expect("all its words are of prose"),
         })
-    }
-
-    fn sentences(&self) -> Sentences {
-        if self.varied {
-            Sentences::varied()
-        } else {
-            Sentences::repeated()
-        }
-    }
-
-    fn filler(&self, at: &Coordinates, attempt: u64) -> Filler {
-        if self.varied {
-            haystack::varied(self.key, at, attempt)
-        } else {
-            haystack::repeated()
-        }
     }
 
     /// Tokens of all assignments, and of question and answer.
@@ -120,7 +104,7 @@ impl Task for Tracking {
     }
 
     fn min_length(&self) -> usize {
-        self.sentences().start(2) + self.fixed_len()
+        self.haystack.sentences().start(2) + self.fixed_len()
     }
 
     fn default_train_lengths(&self) -> (usize, usize) {
@@ -130,7 +114,7 @@ impl Task for Tracking {
 
     fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
         let mut draws = Draws::new(self.key, at, attempt, Purpose::Plan);
-        let text = self.sentences();
+        let text = self.haystack.sentences();
         let phase = draws.below(text.period());
         let places = Places::new(text, phase, at.length - self.fixed_len());
         let variables: Vec<u32> = draws
@@ -160,7 +144,7 @@ impl Task for Tracking {
         }
         // Stable, so that assignments of a chain at one place keep their order.
         statements.sort_by_key(|(place, _)| *place);
-        let mut sequence = Sequence::new(self.filler(at, attempt));
+        let mut sequence = Sequence::new(self.haystack.filler(self.key, at, attempt));
         places.write(statements, &mut sequence);
         sequence.literal([&[QUESTION], numbers[0].as_slice(), &[IS]].concat(), false);
         sequence.literal(variables[..=self.hops].to_vec(), true);
