@@ -13,6 +13,7 @@ pub mod model;
 pub mod ops;
 pub mod options;
 pub mod pattern;
+pub mod recurrences;
 pub mod rows;
 pub mod simd;
 #[cfg(feature = "testing")]
@@ -36,3 +37,5 @@ pub use engine::params::Init;
 pub use engine::tensor::{Buffer, Extent, Param, Saved, State, StateSpec, Tensor};
 pub use longhaul_plugin_api::author::Result;
 pub use longhaul_plugin_api::error::PluginError;
+pub use recurrences::real::Real;
+pub use recurrences::{Carries, Ports, Recurrence, Sequence};
