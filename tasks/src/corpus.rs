@@ -132,7 +132,8 @@ impl Corpus {
             true => Tokens::Bytes(texts),
             false => {
                 let encode = |document: &Document| materials.tokenizer.encode(&document.text);
-                Tokens::Encoded(texts.documents.iter().map(encode).collect())
+                let encoded: Result<_, _> = texts.documents.iter().map(encode).collect();
+                Tokens::Encoded(encoded.map_err(|error| error.to_string())?)
             }
         };
         let streams = parts.map(|documents| Stream::new(documents, &tokens, mark.is_some()));

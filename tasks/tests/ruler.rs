@@ -9,7 +9,7 @@ use longhaul_tasks::ruler::{Example, Form, Questions, Ruler};
 use longhaul_tasks::{
     Coordinates, Material, Materials, Sample, Split, Task, TaskError, parse_task_of,
 };
-use longhaul_text::{Document, Texts, Tokenizer};
+use longhaul_text::{Document, TextError, Texts, Tokenizer};
 
 const NAMES: [&str; 13] = [
     "niah_single_1",
@@ -66,16 +66,14 @@ impl Tokenizer for Runs {
     fn vocab(&self) -> usize {
         1 << 20
     }
-    fn encode(&self, text: &str) -> Vec<u32> {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let hash = |piece: &&str| {
             piece.bytes().fold(7u32, |hash, byte| {
                 hash.wrapping_mul(31).wrapping_add(u32::from(byte))
             })
         };
-        Self::split(text)
-            .iter()
-            .map(|piece| hash(piece) % (1 << 20))
-            .collect()
+        let pieces = Self::split(text);
+        Ok(pieces.iter().map(|piece| hash(piece) % (1 << 20)).collect())
     }
     fn decode(&self, _tokens: &[u32]) -> String {
         unreachable!("nothing is decoded here")
@@ -98,12 +96,12 @@ impl Tokenizer for Pairs {
     fn vocab(&self) -> usize {
         1 << 16
     }
-    fn encode(&self, text: &str) -> Vec<u32> {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let pair = |pair: &[u8]| {
             pair.iter()
                 .fold(0, |token, &byte| token << 8 | u32::from(byte))
         };
-        text.as_bytes().chunks(2).map(pair).collect()
+        Ok(text.as_bytes().chunks(2).map(pair).collect())
     }
     fn decode(&self, _tokens: &[u32]) -> String {
         unreachable!("nothing is decoded here")
@@ -127,6 +125,66 @@ fn with_questions() -> Materials {
     Materials {
         questions: vec![load("squad.json"), load("hotpot.json")],
         ..Materials::default()
+    }
+}
+
+/// Bytes, but none of a text with a `%`.
+struct Choosy;
+
+impl Tokenizer for Choosy {
+    fn id(&self) -> &str {
+        "choosy"
+    }
+    fn vocab(&self) -> usize {
+        256
+    }
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        match text.contains('%') {
+            true => Err(TextError::Encode {
+                tokenizer: "choosy".to_owned(),
+                start: text.chars().take(9).collect(),
+                why: "no %".to_owned(),
+            }),
+            false => Ok(text.bytes().map(u32::from).collect()),
+        }
+    }
+    fn decode(&self, _tokens: &[u32]) -> String {
+        unreachable!("nothing is decoded here")
+    }
+    fn bos(&self) -> Option<u32> {
+        None
+    }
+    fn stops(&self) -> &[u32] {
+        &[]
+    }
+}
+
+#[test]
+fn what_a_tokenizer_refuses_is_an_error_of_the_example() {
+    let sentence =
+        "A grey fox was seen. It ran for a while and then rested in the shade of trees. ";
+    let materials = |text: String| Materials {
+        texts: Some(Arc::new(Texts {
+            name: "texts".to_owned(),
+            sha256: "c0".repeat(32),
+            documents: vec![Document {
+                name: "a.txt".to_owned(),
+                text,
+            }],
+        })),
+        ..of(Choosy)
+    };
+    let task = |text: &str| Ruler::parse("niah_single_2", &materials(text.repeat(400)));
+    let good = task(sentence).expect("a task");
+    assert!(good.example(&at(2048, 0)).is_ok());
+    let bad = task(&format!("{sentence}Nearly 100% of it. ")).expect("a task");
+    for index in 0..2 {
+        let error = bad.example(&at(2048, index)).err().expect("refused");
+        let error = error.to_string();
+        assert!(
+            error.contains("`choosy` cannot encode") && error.contains("no %"),
+            "{error}"
+        );
     }
 }
 
@@ -231,7 +289,10 @@ fn tokens_are_those_of_the_whole_text() {
                     continue;
                 };
                 let bos = materials.tokenizer.bos();
-                let text = materials.tokenizer.encode(&whole(&example));
+                let text = materials
+                    .tokenizer
+                    .encode(&whole(&example))
+                    .expect("tokens");
                 let wanted: Vec<u32> = bos.into_iter().chain(text).collect();
                 let found = tokens(&example);
                 let same = found

@@ -1,5 +1,6 @@
 //! The tokenizer that needs no file: a token is a byte.
 
+use crate::error::TextError;
 use crate::tokenizer::Tokenizer;
 
 /// Token `b` is the byte `b` of UTF-8; there are 256, and none is special.
@@ -15,8 +16,8 @@ impl Tokenizer for Bytes {
         256
     }
 
-    fn encode(&self, text: &str) -> Vec<u32> {
-        text.bytes().map(u32::from).collect()
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        Ok(text.bytes().map(u32::from).collect())
     }
 
     /// Tokens from 256 on stand for no byte and are left out.
@@ -44,7 +45,7 @@ mod tests {
     #[test]
     fn bytes_come_back() {
         let text = "naïve – 🦀\n";
-        let tokens = Bytes.encode(text);
+        let tokens = Bytes.encode(text).expect("bytes");
         assert_eq!(tokens.len(), text.len());
         assert_eq!(Bytes.decode(&tokens), text);
         // Half a character, and a token that no byte has.

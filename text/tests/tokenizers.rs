@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use longhaul_text::{Bytes, TextError, fits, tokenizer_of, with_bos};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,7 +29,7 @@ fn ids_and_texts_are_those_of_the_reference() {
         let text = case["text"].as_str().expect("a text");
         let ids = case["ids"].as_array().expect("ids").iter();
         let ids: Vec<u32> = ids.map(|id| id.as_u64().expect("an id") as u32).collect();
-        assert_eq!(tokenizer.encode(text), ids, "{text:?}");
+        assert_eq!(tokenizer.encode(text).expect("tokens"), ids, "{text:?}");
         assert_eq!(
             tokenizer.decode(&ids),
             case["decoded"].as_str().expect("a text")
@@ -44,7 +44,7 @@ fn ids_and_texts_are_those_of_the_reference() {
 #[test]
 fn one_token_stands_in_front() {
     let tokenizer = tokenizer_of(&fixture("bpe")).expect("a tokenizer");
-    let tokens = tokenizer.encode("the dog");
+    let tokens = tokenizer.encode("the dog").expect("tokens");
     let once = with_bos(tokenizer.as_ref(), tokens.clone());
     assert_eq!((once[0], &once[1..]), (0, tokens.as_slice()));
     assert_eq!(with_bos(tokenizer.as_ref(), once.clone()), once);
@@ -64,10 +64,10 @@ fn what_a_file_beside_says_goes_before_the_definition() {
     with("generation_config.json", r#"{"eos_token_id": [5, 1]}"#);
     with(
         "config.json",
-        r#"{"eos_token_id": null, "time_step_limit": [0.0, Infinity]}"#,
+        r#"{"eos_token_id": 7, "time_step_limit": [0.0, Infinity]}"#,
     );
     let tokenizer = tokenizer_of(folder.path()).expect("a tokenizer");
-    assert_eq!((tokenizer.bos(), tokenizer.stops()), (None, &[1, 5][..]));
+    assert_eq!((tokenizer.bos(), tokenizer.stops()), (None, &[1, 5, 7][..]));
     with("generation_config.json", r#"{"eos_token_id": 340}"#);
     let error = tokenizer_of(folder.path())
         .err()
@@ -118,7 +118,7 @@ fn files_that_are_no_tokenizer_are_named() {
         }
         std::fs::write(&file, damaged).expect("a file");
         if let Ok(tokenizer) = tokenizer_of(&file) {
-            let tokens = tokenizer.encode("The grass is green.");
+            let tokens = tokenizer.encode("The grass is green.").unwrap_or_default();
             assert!(
                 tokens
                     .iter()
@@ -136,30 +136,138 @@ fn a_tokenizer_of_more_ids_than_the_model_has_is_refused() {
     assert!(error.to_string().contains("`bytes` has 256"), "{error}");
 }
 
-/// The form of BlinkDL/RWKV-LM's file, with a few tokens.
+/// The fixture's definition with other values at some places.
+fn changed(changes: &[(&str, Value)]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = std::fs::read_to_string(fixture("bpe/tokenizer.json")).expect("a file");
+    let mut definition: Value = serde_json::from_str(&text).expect("JSON");
+    for (place, value) in changes {
+        *definition.pointer_mut(place).expect("a place") = value.clone();
+    }
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, definition.to_string()).expect("a file");
+    (folder, path)
+}
+
+#[test]
+fn what_is_put_behind_a_text_does_not_stand_in_front() {
+    let template = |single: &str| {
+        let special = |id: u32, token: &str| json!({"id": token, "ids": [id], "tokens": [token]});
+        let part = |word: &str| match word {
+            "A" => json!({"Sequence": {"id": "A", "type_id": 0}}),
+            token => json!({"SpecialToken": {"id": token, "type_id": 0}}),
+        };
+        json!({
+            "type": "TemplateProcessing",
+            "single": single.split(' ').map(part).collect::<Vec<_>>(),
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": special(0, "<s>"), "</s>": special(1, "</s>")},
+        })
+    };
+    for (single, bos) in [("A </s>", None), ("<s> A </s>", Some(0)), ("A", None)] {
+        let (_folder, path) = changed(&[("/post_processor", template(single))]);
+        assert_eq!(tokenizer_of(&path).expect(single).bos(), bos, "{single}");
+    }
+    let (_folder, path) = changed(&[("/post_processor", template("<s> <s> A"))]);
+    assert!(refusal(&path).contains("puts 2 tokens in front"));
+}
+
+#[test]
+fn a_definition_that_does_not_say_one_thing_of_every_text_is_refused() {
+    let (_folder, path) = changed(&[("/model/dropout", json!(0.1))]);
+    assert!(refusal(&path).contains("`model.dropout` is 0.1"));
+    let (_folder, path) = changed(&[("/model/dropout", json!(0.0))]);
+    assert!(tokenizer_of(&path).is_ok());
+}
+
+#[test]
+fn no_byte_of_a_text_is_left_out() {
+    // Published vocabularies lack control characters; here it is a letter.
+    let text = std::fs::read_to_string(fixture("bpe/tokenizer.json")).expect("a file");
+    let mut definition: Value = serde_json::from_str(&text).expect("JSON");
+    let model = &mut definition["model"];
+    let vocab = model["vocab"].as_object_mut().expect("an object");
+    vocab.retain(|token, _| !token.contains('z'));
+    let merges = model["merges"].as_array_mut().expect("a list");
+    merges.retain(|merge| !merge.to_string().contains('z'));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, definition.to_string()).expect("a file");
+    let tokenizer = tokenizer_of(&path).expect("a tokenizer");
+    let every: String = ('\0'..'z').chain('{'..='\u{900}').collect();
+    let tokens = tokenizer.encode(&every).expect("all but z");
+    assert_eq!(tokenizer.decode(&tokens), every);
+    let error = tokenizer.encode("a lazy dog").expect_err("no token for z");
+    assert!(
+        error.to_string().contains("no token for the byte 0x7a"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_text_that_has_no_tokens_is_an_error() {
+    let words = json!({"type": "WordLevel", "vocab": {"fox": 0, "[UNK]": 1}, "unk_token": "none"});
+    let (_folder, path) = changed(&[
+        ("/model", words),
+        ("/pre_tokenizer", json!({"type": "Whitespace"})),
+        ("/post_processor", Value::Null),
+        ("/added_tokens", json!([])),
+    ]);
+    let tokenizer = tokenizer_of(&path).expect("a tokenizer");
+    assert_eq!(tokenizer.encode("fox fox").expect("tokens"), [0, 0]);
+    let error = tokenizer
+        .encode("fox and fox")
+        .expect_err("no token for `and`");
+    assert!(
+        error.to_string().contains("cannot encode \"fox and fox\""),
+        "{error}"
+    );
+}
+
+/// The form of BlinkDL/RWKV-LM's file: all bytes, and some tokens more.
+fn world(more: &[&str]) -> String {
+    let byte = |byte: u8| match byte {
+        b'\n' => "'\\n'".to_owned(),
+        b'\'' => "\"'\"".to_owned(),
+        b'\\' => "'\\\\'".to_owned(),
+        0x20..0x7f => format!("'{}'", char::from(byte)),
+        0..0x80 => format!("'\\x{byte:02x}'"),
+        _ => format!("b'\\x{byte:02x}'"),
+    };
+    let bytes = (0..=255).map(|value| format!("{} {} 1\n", u32::from(value) + 1, byte(value)));
+    let more = more
+        .iter()
+        .zip(257..)
+        .map(|(token, id)| format!("{id} {token}\n"));
+    bytes.chain(more).collect()
+}
+
 #[test]
 fn a_world_vocabulary_takes_the_longest_token() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("rwkv_vocab_small.txt");
-    let lines = r"1 '\n' 1
-2 'a' 1
-3 'b' 1
-4 'ab' 2
-5 ' ' 1
-6 b'\xe6' 1
-7 b'\x97\xa5' 2
-8 '日' 3
-9 'c' 1
-";
-    std::fs::write(&file, lines).expect("a file");
+    let lines = world(&["'ab' 2", r"b'\x97\xa5' 2", "'日' 3"]);
+    std::fs::write(&file, &lines).expect("a file");
     let world = tokenizer_of(folder.path()).expect("a vocabulary");
-    assert_eq!(world.encode("abca 日\n"), [4, 9, 2, 5, 8, 1]);
-    assert_eq!(world.decode(&[4, 9, 2, 5, 8, 1]), "abca 日\n");
-    assert_eq!(world.decode(&[6, 7, 0]), "日");
-    assert_eq!(world.decode(&[2, 6, 3]), "a\u{fffd}b");
-    assert_eq!((world.vocab(), world.stops()), (10, &[0][..]));
+    assert_eq!(
+        world.encode("abca 日\n").expect("tokens"),
+        [257, 100, 98, 33, 259, 11]
+    );
+    assert_eq!(world.decode(&[257, 100, 98, 33, 259, 11]), "abca 日\n");
+    assert_eq!(world.decode(&[0xe7, 258, 0]), "日");
+    assert_eq!(world.decode(&[98, 0xe7, 99]), "a\u{fffd}b");
+    assert_eq!((world.vocab(), world.stops()), (260, &[0][..]));
     for wrong in ["1 'a' 1\n3 'b' 1\n", "1 a 1\n", "1 'ab' 1\n", "", "1 'a'\n"] {
         std::fs::write(&file, wrong).expect("a file");
         assert!(refusal(&file).contains("no world vocabulary"), "{wrong}");
+    }
+    for (line, byte) in [("'z' 1", 0x7a), (r"b'\xc3' 1", 0xc3), (r"'\n' 1", 0x0a)] {
+        let without = lines.replacen(&format!(" {line}\n"), " 'zz' 2\n", 1);
+        std::fs::write(&file, without).expect("a file");
+        let said = refusal(&file);
+        assert!(
+            said.contains(&format!("the byte 0x{byte:02x} alone")),
+            "{said}"
+        );
     }
 }

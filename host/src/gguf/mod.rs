@@ -3,9 +3,9 @@
 //! metadata into the layout's JSON files, [`tensors`] gives every tensor its name and order there, [`convert`] writes
 //! the folder. It knows no plugin.
 //!
-//! The container is read here and not by a crate: of those there are, some trust the counts and offsets of a file
-//! (a damaged one makes them panic), none says which key or tensor is wrong, and the one that is well kept,
-//! candle-core, brings a tensor library with it. Its formats are facts of ggml (`docs/gguf.md`, `ggml-common.h`); the
+//! The container is read here and not by a crate, so that every refusal names the file's key or tensor and no count
+//! or offset of a file is trusted; candle-core, which reads it too, brings a tensor library with it. Its formats are
+//! facts of ggml (`docs/gguf.md`, `ggml-common.h`); the
 //! tests hold the decoded values against ggml's own Python package.
 
 pub mod blocks;

@@ -211,8 +211,19 @@ impl Ruler {
     /// The example of these coordinates.
     ///
     /// # Errors
-    /// A length that the task cannot have; questions that are not given.
+    /// A length that the task cannot have; questions that are not given; a text that the tokenizer refuses.
     pub fn example(&self, at: &Coordinates) -> Result<Example, TaskError> {
+        let example = self.fitting(at);
+        match self.pieces.refusal() {
+            Some(error) => Err(TaskError::BadCombination {
+                task: self.spec.name.to_owned(),
+                reason: error.to_string(),
+            }),
+            None => example,
+        }
+    }
+
+    fn fitting(&self, at: &Coordinates) -> Result<Example, TaskError> {
         let family = self.family()?;
         if at.length > MOST_TOKENS || at.length < self.min_length() {
             return Err(self.wrong_length(at.length));

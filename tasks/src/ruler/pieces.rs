@@ -4,9 +4,9 @@
 //! tokens are remembered. A tokenizer for which no cut holds is asked for whole prompts instead.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use longhaul_text::Tokenizer;
+use longhaul_text::{TextError, Tokenizer};
 use rustc_hash::FxBuildHasher;
 
 /// Stand before a piece that is not a text's first, so that nothing is put in front of the piece itself: before
@@ -52,6 +52,8 @@ pub struct Pieces {
     /// The tokens of what stands after a piece that ends a line.
     next: Vec<u32>,
     memo: RwLock<Memo>,
+    /// What the tokenizer refused first since [`Pieces::refusal`] was asked.
+    refused: Mutex<Option<TextError>>,
 }
 
 #[derive(Default)]
@@ -63,21 +65,30 @@ struct Memo {
 impl Pieces {
     /// Tries out which cuts a tokenizer allows on given texts, of the kinds that are to be cut.
     pub fn new(tokenizer: Arc<dyn Tokenizer>, probes: &[String]) -> Self {
-        let anchors = ANCHORS.map(|anchor| tokenizer.encode(anchor));
-        let line = tokenizer.encode(&format!("{}{NEXT}", ANCHORS[1]));
         let mut pieces = Self {
             bytes: tokenizer.id() == "bytes",
-            next: line.get(anchors[1].len()..).unwrap_or_default().to_vec(),
-            anchors,
+            next: Vec::new(),
+            anchors: Default::default(),
             tokenizer,
             cuts: None,
             memo: RwLock::default(),
+            refused: Mutex::default(),
         };
         if pieces.bytes {
             pieces.cuts = Some(Cuts::default());
             return pieces;
         }
+        pieces.anchors = ANCHORS.map(|anchor| pieces.whole(anchor));
+        let line = pieces.whole(&format!("{}{NEXT}", ANCHORS[1]));
+        pieces.next = line
+            .get(pieces.anchors[1].len()..)
+            .unwrap_or_default()
+            .to_vec();
         let whole: Vec<Vec<u32>> = probes.iter().map(|text| pieces.whole(text)).collect();
+        // What cannot be tried out shows no cut; prompts may do without that text.
+        if pieces.refusal().is_some() {
+            return pieces;
+        }
         let mut try_cuts = |cuts: Cuts| {
             pieces.cuts = Some(cuts);
             pieces.memo = RwLock::default();
@@ -122,9 +133,19 @@ impl Pieces {
         &self.tokenizer
     }
 
-    /// The tokens of a whole text.
+    /// The tokens of a whole text; none where the tokenizer refuses it, which [`Pieces::refusal`] then tells.
     pub fn whole(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode(text)
+        self.tokenizer.encode(text).unwrap_or_else(|error| {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.get_or_insert(error);
+            Vec::new()
+        })
+    }
+
+    /// What the tokenizer refused since this was last asked: tokens and counts made since then are no answer.
+    pub fn refusal(&self) -> Option<TextError> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.take()
     }
 
     /// Number of tokens of a text that starts at a cut, or is a prompt's `first`.
@@ -200,7 +221,9 @@ impl Pieces {
 
     fn remember(&self, piece: &str, tokens: &[u32]) {
         let digits = piece.bytes().any(|byte| byte.is_ascii_digit());
-        if piece.len() > if digits { LONGEST_NUMBER } else { LONGEST } {
+        let longest = if digits { LONGEST_NUMBER } else { LONGEST };
+        // A piece without tokens may be one that was refused, which is told each time.
+        if piece.len() > longest || tokens.is_empty() {
             return;
         }
         let mut memo = self.memo.write().unwrap_or_else(|error| error.into_inner());

@@ -35,11 +35,16 @@ impl Qa {
 
     /// Tokens of a document with the empty line after it.
     fn document_tokens(&self, document: u32, pieces: &Pieces) -> usize {
-        let count = || {
-            let text = format!("{}\n\n", self.questions.documents[document as usize]);
-            pieces.count(&text, false) as u32
-        };
-        *self.tokens[document as usize].get_or_init(count) as usize
+        let known = &self.tokens[document as usize];
+        if let Some(&count) = known.get() {
+            return count as usize;
+        }
+        let text = format!("{}\n\n", self.questions.documents[document as usize]);
+        let count = pieces.count(&text, false);
+        if count > 0 {
+            known.get_or_init(|| count as u32);
+        }
+        count
     }
 
     /// Whether a question's own documents fit.
