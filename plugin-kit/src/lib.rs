@@ -13,6 +13,7 @@ pub mod model;
 pub mod ops;
 pub mod options;
 pub mod pattern;
+pub mod recurrences;
 pub mod rows;
 pub mod simd;
 #[cfg(feature = "testing")]
