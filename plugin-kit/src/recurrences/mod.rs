@@ -5,6 +5,7 @@
 
 mod naive;
 pub mod real;
+pub mod state_matrix;
 pub mod tape;
 
 use crate::engine::graph::Graph;

@@ -1,0 +1,190 @@
+//! A state that is a matrix a head, read by a query and written by keys and values:
+//!
+//! ```text
+//! S_t = (D_t - R_t) S_{t-1} + sum over writes of k_t v_tᵀ,    o_t = S_tᵀ q_t,    S [K, V]
+//! ```
+//!
+//! Linear attention, RetNet, GLA, Mamba-2, DeltaNet and RWKV are cases of it, by what decays (D) and what is
+//! removed (R). Nothing here scales: callers scale q.
+
+mod device;
+mod fields;
+pub mod naive;
+mod recurrent;
+mod scan;
+mod scan_back;
+
+use crate::engine::graph::Graph;
+use crate::engine::tensor::Tensor;
+
+/// Sizes of the heads of a state matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// H.
+    pub heads: usize,
+    /// G, groups of heads that share queries and keys; divides H.
+    pub groups: usize,
+    /// K, width of queries and keys.
+    pub key: usize,
+    /// V, width of values.
+    pub value: usize,
+    /// Keys and values that are written for every token, in order.
+    pub writes: usize,
+}
+
+/// D, how a state decays from token to token. Decays come as logarithms, at most 0.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decay {
+    /// Not at all: D = 1.
+    None,
+    /// By the same factor for every token: the logarithm for every head, `[H]`.
+    Constant(Vec<f64>),
+    /// By a factor for every head, `[B, T, H]`.
+    Head(Tensor),
+    /// By a factor for every head's key channel, `[B, T, H K]`.
+    Key(Tensor),
+}
+
+/// R, what a token removes from the state.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Removal {
+    /// Nothing.
+    None,
+    /// The delta rule (arXiv 2102.11174, eq. 24): every write first takes away what the decayed state holds for its
+    /// key, and adds as much of the new: `S -= beta k (kᵀ S)`, then `S += beta k vᵀ`; beta `[B, T, writes H]`. Keys
+    /// should have length 1, and beta be at most 2, or the state grows without bounds.
+    Delta(Tensor),
+    /// A diagonal plus a matrix of rank one (arXiv 2503.14456, eq. 17): `(D - b aᵀ) S` in place of `D S`, of which
+    /// writes know nothing.
+    Pair {
+        /// The direction that is read from the state before, `[B, T, H K]`.
+        a: Tensor,
+        /// Where what was read is taken away, `[B, T, H K]`.
+        b: Tensor,
+    },
+}
+
+/// Which state a token's query reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// The one after its writes.
+    After,
+    /// The one before its decay, removal and writes (RWKV-6).
+    Before,
+}
+
+/// What [`Graph::state_matrix`] records.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateMatrix {
+    /// Queries, `[B, T, G K]`.
+    pub q: Tensor,
+    /// Keys, `[B, T, writes G K]`.
+    pub k: Tensor,
+    /// Values, `[B, T, writes H V]`.
+    pub v: Tensor,
+    /// Sizes.
+    pub heads: Heads,
+    /// What decays.
+    pub decay: Decay,
+    /// What is removed.
+    pub removal: Removal,
+    /// What a query reads.
+    pub read: Read,
+}
+
+impl StateMatrix {
+    /// The inputs in their order: q, k, v, the decay, then beta or a and b.
+    fn inputs(&self) -> Vec<Tensor> {
+        let mut inputs = vec![self.q, self.k, self.v];
+        if let Decay::Head(decay) | Decay::Key(decay) = self.decay {
+            inputs.push(decay);
+        }
+        match self.removal {
+            Removal::None => {}
+            Removal::Delta(beta) => inputs.push(beta),
+            Removal::Pair { a, b } => inputs.extend([a, b]),
+        }
+        inputs
+    }
+
+    /// Whether the decay is an input.
+    fn decay_is_given(&self) -> bool {
+        matches!(self.decay, Decay::Head(_) | Decay::Key(_))
+    }
+
+    /// # Panics
+    /// With what does not fit.
+    #[track_caller]
+    fn check(&self) {
+        let Heads {
+            heads,
+            groups,
+            key,
+            value,
+            writes,
+        } = self.heads;
+        assert!(
+            heads > 0 && groups > 0 && key > 0 && value > 0 && writes > 0,
+            "a state matrix of nothing: {:?}",
+            self.heads
+        );
+        assert!(
+            heads.is_multiple_of(groups),
+            "{groups} groups of queries and keys must divide {heads} heads"
+        );
+        let check = |name: &str, tensor: Tensor, what: &str, cols: usize| {
+            assert_eq!(
+                tensor.cols(),
+                cols,
+                "`{name}` of a state matrix must have {what} columns ({:?})",
+                self.heads
+            );
+        };
+        check("q", self.q, "groups * key", groups * key);
+        check("k", self.k, "writes * groups * key", writes * groups * key);
+        check(
+            "v",
+            self.v,
+            "writes * heads * value",
+            writes * heads * value,
+        );
+        match &self.decay {
+            Decay::None => {}
+            Decay::Constant(logs) => {
+                assert_eq!(logs.len(), heads, "a constant decay has a logarithm a head");
+                let odd = logs.iter().find(|log| !(**log <= 0.0));
+                assert!(odd.is_none(), "the logarithm of a decay is {odd:?}, over 0");
+            }
+            Decay::Head(decay) => check("decay", *decay, "heads", heads),
+            Decay::Key(decay) => check("decay", *decay, "heads * key", heads * key),
+        }
+        match self.removal {
+            Removal::None => {}
+            Removal::Delta(beta) => check("beta", beta, "writes * heads", writes * heads),
+            Removal::Pair { a, b } => {
+                check("a", a, "heads * key", heads * key);
+                check("b", b, "heads * key", heads * key);
+            }
+        }
+    }
+}
+
+impl Graph {
+    /// Records a state matrix; the result is o, `[B, T, H V]`.
+    ///
+    /// # Panics
+    /// If sizes do not fit; with more than 16 writes; with K over 256, but for a decay by head or none, nothing
+    /// removed and one write.
+    #[track_caller]
+    pub fn state_matrix(&mut self, what: StateMatrix) -> Tensor {
+        what.check();
+        if self.wants_reference() {
+            let inputs = what.inputs();
+            let cols = what.heads.heads * what.heads.value;
+            return self.reference(&inputs, &[], cols, move |given| {
+                naive::recurrence(&what, given.rows, given.length, &given.inputs)
+            });
+        }
+        recurrent::record(self, what)
+    }
+}

@@ -1,0 +1,277 @@
+//! The way back through the recurrence for one head of one row: a few rows of the state at a time go through some
+//! tokens again and back, so that their states stay in the first-level cache.
+
+use std::array::from_fn;
+
+use super::fields::{DecayPart, Given, Part};
+use super::scan::{LANES, WRITES, Write, dot, for_width, row_mut};
+use crate::simd;
+
+/// Rows of the state that go through together.
+const ROWS: usize = 4;
+
+#[inline(always)]
+fn lanes<const W: usize>(values: &[f32; W], first: usize) -> [f32; LANES] {
+    values[first..][..LANES].try_into().expect("a vector")
+}
+
+#[inline(always)]
+fn row_of<const W: usize>(values: &[f32], row: usize) -> &[f32; W] {
+    values[row * W..][..W].try_into().expect("a row")
+}
+
+/// Places for the gradients of some tokens, all written; empty where there is no such input.
+pub(super) struct Gradients<'a> {
+    /// `[L, K]`.
+    pub q: &'a mut [f32],
+    /// `[L, writes, K]`.
+    pub k: &'a mut [f32],
+    /// `[L, writes, V]`.
+    pub v: &'a mut [f32],
+    /// `[L, 1]` or `[L, K]`: of the logarithms.
+    pub decay: &'a mut [f32],
+    /// beta `[L, writes, 1]`, or a `[L, K]`.
+    pub removal: &'a mut [f32],
+    /// b `[L, K]`.
+    pub b: &'a mut [f32],
+}
+
+simd! {
+    /// Gradients of at most `tokens_kept` tokens. `state` `[V, W]` is the state before them; `grad_state` is
+    /// the gradient of the state after them and becomes that of the state before.
+    pub(super) fn backward(
+        given: Given<'_>,
+        state: &[f32],
+        grad_o: Part<'_>,
+        grad_state: &mut [f32],
+        grads: &mut Gradients<'_>,
+    ) {
+        for_width!(given, backward_wide(given, state, grad_o, grad_state, grads));
+    }
+}
+
+#[inline(always)]
+fn backward_wide<const W: usize, const REMOVES: bool>(
+    given: Given<'_>,
+    state: &[f32],
+    grad_o: Part<'_>,
+    grad_state: &mut [f32],
+    grads: &mut Gradients<'_>,
+) {
+    let (width, writes) = (given.v.count, given.writes);
+    let mut loaded = [Write::<W>::ZERO; WRITES];
+    let mut sums = [Write::<W>::ZERO; WRITES];
+    for (index, write) in loaded[..given.length * writes].iter_mut().enumerate() {
+        *write = Write::load(given, index / writes, index % writes);
+    }
+    let mut states = [[[0.0f32; W]; ROWS]; WRITES + 1];
+    let whole = width / ROWS * ROWS;
+    for first in (0..whole).step_by(ROWS) {
+        let some = Some {
+            given,
+            writes: &loaded,
+            grad_o,
+            first,
+        };
+        let grad_state = &mut grad_state[first * W..];
+        states[0] = from_fn(|q| *row_of(state, first + q));
+        some.rows::<REMOVES, ROWS>(&mut states, grad_state, grads.v, &mut sums);
+    }
+    for first in whole..width {
+        let some = Some {
+            given,
+            writes: &loaded,
+            grad_o,
+            first,
+        };
+        let grad_state = &mut grad_state[first * W..];
+        states[0][0] = *row_of(state, first);
+        some.rows::<REMOVES, 1>(&mut states, grad_state, grads.v, &mut sums);
+    }
+    for index in 0..given.length * writes {
+        finish::<W, REMOVES>(given, index, &loaded[index], &mut sums[index], grads);
+    }
+}
+
+/// Some tokens as some rows of the state see them, from row `first` on.
+struct Some<'a, const W: usize> {
+    given: Given<'a>,
+    writes: &'a [Write<W>; WRITES],
+    grad_o: Part<'a>,
+    first: usize,
+}
+
+impl<const W: usize> Some<'_, W> {
+    /// Takes R rows through the tokens and back. `states[0]` are the rows before them; the rest of
+    /// `states` is room. Gradients of v are written, the vectors' shares are added to `sums`.
+    #[inline(always)]
+    fn rows<const REMOVES: bool, const R: usize>(
+        &self,
+        states: &mut [[[f32; W]; ROWS]; WRITES + 1],
+        grad_state: &mut [f32],
+        grad_v: &mut [f32],
+        sums: &mut [Write<W>; WRITES],
+    ) {
+        let (given, first) = (self.given, self.first);
+        let (writes, width) = (given.writes, given.v.count);
+        let mut removed = [[0.0f32; R]; WRITES];
+        for index in 0..given.length * writes {
+            let v = &given.v.row(index / writes, index % writes)[first..];
+            for q in 0..R {
+                let mut row = states[index][q];
+                removed[index][q] = self.writes[index].step::<REMOVES>(&mut row, v[q]);
+                states[index + 1][q] = row;
+            }
+        }
+        for index in (0..given.length * writes).rev() {
+            let (t, n) = (index / writes, index % writes);
+            let (v, grad_o) = (&given.v.row(t, n)[first..], &self.grad_o.row(t, 0)[first..]);
+            let step = Step::<R> {
+                v: from_fn(|q| v[q]),
+                grad_o: from_fn(|q| grad_o[q]),
+                removed: removed[index],
+                reads_before: !given.reads_after && n == 0,
+                reads_after: given.reads_after && n + 1 == writes,
+            };
+            let (before, after) = (&states[index], &states[index + 1]);
+            let (write, sums) = (&self.writes[index], &mut sums[index]);
+            let grads = step.back::<W, REMOVES>(write, before, after, grad_state, sums);
+            grad_v[index * width + first..][..R].copy_from_slice(&grads);
+        }
+    }
+}
+
+/// A write's values of R rows of the state.
+struct Step<const R: usize> {
+    v: [f32; R],
+    grad_o: [f32; R],
+    removed: [f32; R],
+    reads_before: bool,
+    reads_after: bool,
+}
+
+impl<const R: usize> Step<R> {
+    /// One step back in the rows, given the rows before and after it: `grad` of the rows after becomes
+    /// that of the rows before, the vectors' shares are added to `sums`; the result is that of v.
+    #[inline(always)]
+    fn back<const W: usize, const REMOVES: bool>(
+        &self,
+        write: &Write<W>,
+        before: &[[f32; W]; ROWS],
+        after: &[[f32; W]; ROWS],
+        grad: &mut [f32],
+        sums: &mut Write<W>,
+    ) -> [f32; R] {
+        let (mut grad_v, mut grad_removed) = ([0.0f32; R], [0.0f32; R]);
+        for q in 0..R {
+            let grad = row_mut::<W>(grad, q);
+            if self.reads_after {
+                add_scaled(grad, self.grad_o[q], &write.q);
+            }
+            if REMOVES {
+                grad_removed[q] = dot(grad, &write.b);
+            }
+            grad_v[q] = dot(grad, &write.k);
+        }
+        let seen = if self.reads_after { after } else { before };
+        let reads = self.reads_after || self.reads_before;
+        // What else reaches the rows before: what was removed, or read.
+        let back_by = match (REMOVES, self.reads_before) {
+            (true, _) => grad_removed.map(|grad| -grad),
+            (false, true) => self.grad_o,
+            (false, false) => [0.0; R],
+        };
+        // Sixteen columns at a time, so that their sums stay in registers for all rows.
+        for first in (0..W).step_by(LANES) {
+            let (mut of_q, mut k) = (lanes(&sums.q, first), lanes(&sums.k, first));
+            let (mut w, mut b) = (lanes(&sums.w, first), lanes(&sums.b, first));
+            let mut a = lanes(&sums.a, first);
+            for q in 0..R {
+                let (before, seen) = (lanes(&before[q], first), lanes(&seen[q], first));
+                let grad_o = if reads { self.grad_o[q] } else { 0.0 };
+                let grad = &mut row_mut::<W>(grad, q)[first..][..LANES];
+                for i in 0..LANES {
+                    let g = grad[i];
+                    of_q[i] = grad_o.mul_add(seen[i], of_q[i]);
+                    k[i] = self.v[q].mul_add(g, k[i]);
+                    w[i] = g.mul_add(before[i], w[i]);
+                    let mut back = write.q[first + i];
+                    if REMOVES {
+                        b[i] = self.removed[q].mul_add(g, b[i]);
+                        // What is removed is -row a.
+                        a[i] = (-grad_removed[q]).mul_add(before[i], a[i]);
+                        back = write.a[first + i];
+                    }
+                    grad[i] = g.mul_add(write.w[first + i], back_by[q] * back);
+                }
+            }
+            sums.q[first..][..LANES].copy_from_slice(&of_q);
+            sums.k[first..][..LANES].copy_from_slice(&k);
+            sums.w[first..][..LANES].copy_from_slice(&w);
+            if REMOVES {
+                sums.b[first..][..LANES].copy_from_slice(&b);
+                sums.a[first..][..LANES].copy_from_slice(&a);
+            }
+        }
+        if REMOVES && self.reads_before {
+            for q in 0..R {
+                add_scaled(row_mut::<W>(grad, q), self.grad_o[q], &write.q);
+            }
+        }
+        grad_v
+    }
+}
+
+#[inline(always)]
+fn add_scaled<const W: usize>(to: &mut [f32; W], factor: f32, from: &[f32; W]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = factor.mul_add(*from, *to);
+    }
+}
+
+/// Writes the gradients of a write's vectors, `index` counting all writes.
+#[inline(always)]
+fn finish<const W: usize, const REMOVES: bool>(
+    given: Given<'_>,
+    index: usize,
+    write: &Write<W>,
+    sums: &mut Write<W>,
+    grads: &mut Gradients<'_>,
+) {
+    let (key, t, n) = (given.q.count, index / given.writes, index % given.writes);
+    if REMOVES && let Some(beta) = given.beta {
+        // Back from a = w k, and beta k as both b and k.
+        let (k, beta) = (given.k.load::<W>(t, n), beta.row(t, n)[0]);
+        for i in 0..W {
+            let put = sums.b[i] + sums.k[i];
+            sums.k[i] = beta.mul_add(put, write.w[i] * sums.a[i]);
+            sums.w[i] = k[i].mul_add(sums.a[i], sums.w[i]);
+            sums.b[i] = put;
+        }
+        grads.removal[index] = dot(&k, &sums.b);
+    } else if REMOVES && n == 0 {
+        grads.removal[t * key..][..key].copy_from_slice(&sums.a[..key]);
+        grads.b[t * key..][..key].copy_from_slice(&sums.b[..key]);
+    }
+    grads.k[index * key..][..key].copy_from_slice(&sums.k[..key]);
+    if n == if given.reads_after {
+        given.writes - 1
+    } else {
+        0
+    } {
+        grads.q[t * key..][..key].copy_from_slice(&sums.q[..key]);
+    }
+    if n > 0 {
+        return;
+    }
+    match given.decay {
+        DecayPart::Fixed(_) => {}
+        DecayPart::Head(_) => grads.decay[t] = dot(&sums.w, &write.w),
+        DecayPart::Key(_) => {
+            let logs = &mut grads.decay[t * key..][..key];
+            for ((log, sum), w) in logs.iter_mut().zip(&sums.w).zip(&write.w) {
+                *log = sum * w;
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The state matrix against its naive form: every kind of decay, removal and read, several writes, groups, K that is
+//! not V, on the CPU and on emulated devices.
+
+use std::cell::RefCell;
+
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::recurrences::state_matrix::{
+    Decay, Heads, Read, Removal, StateMatrix, naive,
+};
+use longhaul_plugin_kit::testing::Case;
+use longhaul_plugin_kit::{Graph, Tensor};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Decays {
+    None,
+    Constant,
+    Head,
+    Key,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Removes {
+    None,
+    Delta,
+    Pair,
+}
+
+/// A state matrix under test.
+#[derive(Debug, Clone, Copy)]
+struct Of {
+    heads: Heads,
+    decays: Decays,
+    removes: Removes,
+    read: Read,
+    /// Where inputs are drawn from.
+    range: (f32, f32),
+    /// Decays are `-scale softplus(input)`.
+    scale: f32,
+}
+
+/// H, G, K, V, writes.
+fn heads([heads, groups, key, value, writes]: [usize; 5]) -> Heads {
+    Heads {
+        heads,
+        groups,
+        key,
+        value,
+        writes,
+    }
+}
+
+impl Of {
+    fn new(sizes: [usize; 5], decays: Decays, removes: Removes, read: Read) -> Self {
+        Self {
+            heads: heads(sizes),
+            decays,
+            removes,
+            read,
+            range: (-1.0, 1.0),
+            scale: 0.5,
+        }
+    }
+
+    /// Columns of each input.
+    fn inputs(&self) -> Vec<usize> {
+        let Heads {
+            heads,
+            groups,
+            key,
+            value,
+            writes,
+        } = self.heads;
+        let mut inputs = vec![groups * key, writes * groups * key, writes * heads * value];
+        match self.decays {
+            Decays::None | Decays::Constant => {}
+            Decays::Head => inputs.push(heads),
+            Decays::Key => inputs.push(heads * key),
+        }
+        match self.removes {
+            Removes::None => {}
+            Removes::Delta => inputs.push(writes * heads),
+            Removes::Pair => inputs.extend([heads * key; 2]),
+        }
+        inputs
+    }
+
+    /// Keys as long as a head is wide would make what is removed grow beyond all bounds.
+    fn shorter(&self) -> f32 {
+        1.0 / (self.heads.key as f32).sqrt()
+    }
+
+    fn constants(&self) -> Vec<f64> {
+        (0..self.heads.heads)
+            .map(|head| -0.3 * head as f64)
+            .collect()
+    }
+
+    fn build(&self, graph: &mut Graph, inputs: &[Tensor]) -> StateMatrix {
+        let k = graph.scale(inputs[1], self.shorter());
+        let mut rest = inputs[3..].iter().copied();
+        let mut next = || rest.next().expect("as many inputs as are asked for");
+        let decay = match self.decays {
+            Decays::None => Decay::None,
+            Decays::Constant => Decay::Constant(self.constants()),
+            Decays::Head | Decays::Key => {
+                let positive = graph.activation(next(), Activation::Softplus);
+                let logs = graph.scale(positive, -self.scale);
+                match self.decays {
+                    Decays::Head => Decay::Head(logs),
+                    _ => Decay::Key(logs),
+                }
+            }
+        };
+        let removal = match self.removes {
+            Removes::None => Removal::None,
+            Removes::Delta => Removal::Delta(next()),
+            Removes::Pair => Removal::Pair {
+                a: graph.scale(next(), self.shorter()),
+                b: graph.scale(next(), self.shorter()),
+            },
+        };
+        StateMatrix {
+            q: inputs[0],
+            k,
+            v: inputs[2],
+            heads: self.heads,
+            decay,
+            removal,
+            read: self.read,
+        }
+    }
+
+    /// The inputs as `build` makes them.
+    fn exact(&self, inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let scaled = |input: &[f64], by: f32| -> Vec<f64> {
+            input.iter().map(|x| x * f64::from(by)).collect()
+        };
+        let mut exact = inputs.to_vec();
+        exact[1] = scaled(&inputs[1], self.shorter());
+        let mut rest = 3;
+        if matches!(self.decays, Decays::Head | Decays::Key) {
+            let positive: Vec<f64> = inputs[3].iter().map(|x| x.exp().ln_1p()).collect();
+            exact[3] = scaled(&positive, -self.scale);
+            rest = 4;
+        }
+        if self.removes == Removes::Pair {
+            for index in [rest, rest + 1] {
+                exact[index] = scaled(&inputs[index], self.shorter());
+            }
+        }
+        exact
+    }
+
+    fn check(&self, [rows, length]: [usize; 2]) {
+        let recorded = RefCell::new(None);
+        Case {
+            rows,
+            length,
+            inputs: &self.inputs(),
+            range: self.range,
+            recurrent: true,
+            build: &|graph, inputs| {
+                let what = self.build(graph, inputs);
+                recorded.replace(Some(what.clone()));
+                graph.state_matrix(what)
+            },
+            reference: &|inputs, _| {
+                let what = recorded.borrow();
+                let what = what.as_ref().expect("built before it is compared");
+                naive::recurrence(what, rows, length, &self.exact(inputs))
+            },
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+const DECAYS: [Decays; 4] = [Decays::None, Decays::Constant, Decays::Head, Decays::Key];
+const REMOVES: [Removes; 3] = [Removes::None, Removes::Delta, Removes::Pair];
+
+#[test]
+fn every_kind_of_decay_removal_and_read() {
+    for decays in DECAYS {
+        for removes in REMOVES {
+            for read in [Read::After, Read::Before] {
+                Of::new([2, 2, 5, 3, 1], decays, removes, read).check([2, 19]);
+            }
+        }
+    }
+}
+
+#[test]
+fn several_writes_and_shared_keys() {
+    for removes in REMOVES {
+        for decays in [Decays::Head, Decays::Key] {
+            Of::new([4, 2, 5, 3, 3], decays, removes, Read::After).check([2, 26]);
+            Of::new([3, 1, 4, 6, 2], decays, removes, Read::Before).check([1, 9]);
+        }
+    }
+}
+
+#[test]
+fn lengths_on_both_sides_of_what_is_kept() {
+    for length in [1, 2, 7, 8, 9, 16, 17, 63, 64, 65] {
+        for (decays, removes) in [
+            (Decays::Head, Removes::None),
+            (Decays::Key, Removes::None),
+            (Decays::Head, Removes::Delta),
+            (Decays::Key, Removes::Pair),
+        ] {
+            Of::new([1, 1, 5, 5, 1], decays, removes, Read::After).check([1, length]);
+        }
+    }
+}
+
+#[test]
+fn widths_of_keys_and_values() {
+    for (key, value) in [(16, 33), (17, 4), (33, 70), (64, 5), (65, 3), (128, 2)] {
+        let sizes = [1, 1, key, value, 1];
+        Of::new(sizes, Decays::Key, Removes::Delta, Read::After).check([1, 6]);
+        Of::new(sizes, Decays::Key, Removes::None, Read::Before).check([1, 6]);
+    }
+}
+
+#[test]
+fn states_that_forget_at_once_and_never() {
+    for (range, scale) in [((-1.0, 1.0), 60.0), ((0.5, 1.0), 20.0), ((-6.0, -5.0), 0.1)] {
+        for (decays, removes) in [
+            (Decays::Head, Removes::None),
+            (Decays::Key, Removes::None),
+            (Decays::Head, Removes::Delta),
+            (Decays::Key, Removes::Delta),
+            (Decays::Key, Removes::Pair),
+        ] {
+            // Inputs of -6 would make rank-one changes of a state explode.
+            if range.0 < -1.0 && removes != Removes::None {
+                continue;
+            }
+            let of = Of::new([2, 1, 5, 4, 1], decays, removes, Read::After);
+            Of { range, scale, ..of }.check([1, 70]);
+        }
+    }
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_said() {
+    let refused = |heads: Heads, change: fn(&mut StateMatrix)| {
+        let of = Of {
+            heads,
+            ..Of::new([1; 5], Decays::Head, Removes::None, Read::After)
+        };
+        let error = std::panic::catch_unwind(|| {
+            let mut graph = Graph::new(0);
+            let inputs: Vec<Tensor> = of
+                .inputs()
+                .into_iter()
+                .map(|cols| graph.tensor(cols))
+                .collect();
+            let mut what = of.build(&mut graph, &inputs);
+            change(&mut what);
+            graph.state_matrix(what);
+        });
+        let error = error.expect_err("refused");
+        error.downcast_ref::<String>().expect("a message").clone()
+    };
+    let usual = heads([4, 2, 5, 3, 1]);
+    for (sizes, change, expected) in [
+        (
+            usual,
+            (|what| what.heads.groups = 3) as fn(&mut StateMatrix),
+            "3 groups of queries and keys must divide 4 heads",
+        ),
+        (
+            usual,
+            |what| what.heads.key = 4,
+            "`q` of a state matrix must have groups * key columns",
+        ),
+        (
+            usual,
+            |what| what.v = what.q,
+            "`v` of a state matrix must have writes * heads * value columns",
+        ),
+        (
+            usual,
+            |what| what.decay = Decay::Constant(vec![0.0, 0.1, 0.0, 0.0]),
+            "is Some(0.1), over 0",
+        ),
+        (
+            heads([1, 1, 5, 3, 17]),
+            |_| {},
+            "17 writes a token, over 16",
+        ),
+        (
+            heads([1, 1, 300, 3, 2]),
+            |_| {},
+            "keys of 300 values, over 256",
+        ),
+    ] {
+        let message = refused(sizes, change);
+        assert!(message.contains(expected), "{message}");
+    }
+}
