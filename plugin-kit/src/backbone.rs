@@ -21,14 +21,14 @@ use crate::options::{Settings, boolean, choice, float, integer};
 
 /// The part of a block that mixes positions: what an architecture is.
 pub trait Mixer: Send + Sync {
-    /// Records the mixer of layer `layer` (from 0): x is normalised, `[B, T, D]`; the result, of the
-    /// same shape, is added to the residual stream.
-    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor;
+    /// Records the mixer of a block: x is normalised, `[B, T, D]`; the result, of the same shape, is added to
+    /// the residual stream.
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor;
 
     /// Records the MLP that the architecture brings itself, chosen by the option `mlp` when
     /// [`Architecture::default_mlp`] names it: x is normalised, `[B, T, D]`; the result, of the same
     /// shape, is added to the residual stream. None where it brings none.
-    fn mlp(&self, _graph: &mut Graph, _x: Tensor, _layer: usize) -> Option<Tensor> {
+    fn mlp(&self, _block: &mut Block<'_>, _x: Tensor) -> Option<Tensor> {
         None
     }
 
@@ -46,6 +46,44 @@ pub trait Mixer: Send + Sync {
     /// Fewest rows of a micro-batch that its recurrence needs to be efficient.
     fn min_rows(&self) -> usize {
         1
+    }
+}
+
+/// A block of the backbone while it is recorded.
+pub struct Block<'a> {
+    /// Where its operations are recorded.
+    pub graph: &'a mut Graph,
+    /// Its number, from 0.
+    pub layer: usize,
+    /// Number of blocks in the model.
+    pub layers: usize,
+}
+
+impl<'a> Block<'a> {
+    /// Block `layer` of a model of `layers`.
+    pub fn new(graph: &'a mut Graph, layer: usize, layers: usize) -> Self {
+        Self {
+            graph,
+            layer,
+            layers,
+        }
+    }
+
+    /// Leaves a tensor for the blocks after this one, in the place of what had that name.
+    pub fn share(&mut self, name: &'static str, tensor: Tensor) {
+        self.graph.across_blocks.insert(name, tensor);
+    }
+
+    /// The tensor that a block before this one, or this one, has left under a name.
+    pub fn shared(&self, name: &'static str) -> Option<Tensor> {
+        self.graph.across_blocks.get(name).copied()
+    }
+
+    /// Records what the architecture's author has written, under a name.
+    fn author<R>(&mut self, name: &str, part: impl FnOnce(&mut Block<'_>) -> R) -> R {
+        let (layer, layers) = (self.layer, self.layers);
+        let part = |graph: &mut Graph| part(&mut Block::new(graph, layer, layers));
+        self.graph.mixer(|graph| graph.scope(name, part))
     }
 }
 
@@ -258,11 +296,11 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
     for layer in 0..layers {
         x = graph.scope(format!("layers.{layer}"), |graph| {
             let normal = graph.norm("norm1", x, norm, epsilon);
-            let mixed = graph
-                .mixer(|graph| graph.scope("mixer", |graph| mixer.forward(graph, normal, layer)));
+            let mut block = Block::new(graph, layer, layers);
+            let mixed = block.author("mixer", |block| mixer.forward(block, normal));
             check_width("Mixer::forward", mixed, d_model)?;
-            let x = graph.add(x, mixed);
-            mlp.forward(graph, x, norm, epsilon, mixer, layer)
+            let x = block.graph.add(x, mixed);
+            mlp.forward(&mut block, x, norm, epsilon, mixer)
         })?;
     }
     let wanted = graph.select_scored(x);
@@ -358,20 +396,18 @@ impl Mlp {
     /// `x + mlp(norm(x))`, or x where there is no MLP.
     fn forward(
         &self,
-        graph: &mut Graph,
+        block: &mut Block<'_>,
         x: Tensor,
         norm: NormKind,
         epsilon: f32,
         mixer: &dyn Mixer,
-        layer: usize,
     ) -> Result<Tensor> {
         if self.kind == MlpKind::None {
             return Ok(x);
         }
-        let normal = graph.norm("norm2", x, norm, epsilon);
+        let normal = block.graph.norm("norm2", x, norm, epsilon);
         if self.kind == MlpKind::Own {
-            let own =
-                graph.mixer(|graph| graph.scope("mlp", |graph| mixer.mlp(graph, normal, layer)));
+            let own = block.author("mlp", |block| mixer.mlp(block, normal));
             let own = own.ok_or_else(|| {
                 PluginError::internal(
                     "the option `mlp` has a word of the architecture's own (`default_mlp`), and its mixer has \
@@ -379,8 +415,9 @@ impl Mlp {
                 )
             })?;
             check_width("Mixer::mlp", own, x.cols())?;
-            return Ok(graph.add(x, own));
+            return Ok(block.graph.add(x, own));
         }
+        let graph = &mut *block.graph;
         let down = graph.scope("mlp", |graph| {
             let into = |graph: &mut Graph, name: &str| {
                 graph.linear_with(name, normal, self.hidden, self.bias, self.start_in.clone())

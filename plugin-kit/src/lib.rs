@@ -30,7 +30,7 @@ pub mod units;
 
 pub use longhaul_plugin_api as api;
 
-pub use backbone::{Architecture, Mixer};
+pub use backbone::{Architecture, Block, Mixer};
 pub use engine::graph::Graph;
 pub use engine::operation::{Operation, Run, View, ViewMut};
 pub use engine::params::Init;

@@ -11,7 +11,7 @@ use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, integer};
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{
-    Architecture, Extent, Graph, Init, Mixer, Operation, Param, Result, Run, Saved, State,
+    Architecture, Block, Extent, Graph, Init, Mixer, Operation, Param, Result, Run, Saved, State,
     StateSpec, Tensor,
 };
 
@@ -19,8 +19,8 @@ use longhaul_plugin_kit::{
 struct One(fn(&mut Graph, Tensor) -> Tensor);
 
 impl Mixer for One {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
-        self.0(graph, x)
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        self.0(block.graph, x)
     }
 }
 

@@ -11,14 +11,14 @@ use longhaul_plugin_kit::model::KitModel;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::testing::config;
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Mixer, Result, Tensor};
 
 /// A layer of one operation.
 struct One(fn(&mut Graph, Tensor) -> Tensor);
 
 impl Mixer for One {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
-        self.0(graph, x)
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        self.0(block.graph, x)
     }
 }
 

@@ -17,7 +17,7 @@ use longhaul_plugin_kit::model::KitModel;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::testing::config;
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, Result, Tensor};
 
 const VOCAB: usize = 37;
 
@@ -25,7 +25,8 @@ const VOCAB: usize = 37;
 struct Convolving;
 
 impl Mixer for Convolving {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let mixed = graph.short_convolution("conv", x, 3, true, Activation::Silu);
         graph.linear("proj", mixed, x.cols(), false)
     }
@@ -487,16 +488,16 @@ fn feeds_of_known_shapes_are_not_recorded_again() {
 struct Attending;
 
 impl Mixer for Attending {
-    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
         let spec = AttentionSpec {
             heads: 1,
             kv_heads: 1,
             head_dim: x.cols(),
-            window: (layer == 0).then_some(40),
+            window: (block.layer == 0).then_some(40),
             bias: PositionBias::None,
             scale: 0.2,
         };
-        graph.attention(x, x, x, spec)
+        block.graph.attention(x, x, x, spec)
     }
 }
 

@@ -6,7 +6,7 @@ use longhaul_plugin_kit::api::data::{Batch, Logits, ModelConfig, TrainConfig};
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::model::KitModel;
 use longhaul_plugin_kit::testing::config;
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Tensor};
 
 const VOCAB: usize = 37;
 const WIDTH: usize = 6;
@@ -15,8 +15,8 @@ const WIDTH: usize = 6;
 struct PositionWise;
 
 impl Mixer for PositionWise {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
-        graph.linear("proj", x, x.cols(), false)
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        block.graph.linear("proj", x, x.cols(), false)
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {

@@ -91,14 +91,17 @@ fn a_naive_form_has_gradients_and_carries_its_state() {
             build: &average,
             reference: &|inputs, params| {
                 let mut y = Vec::new();
-                for row in 0..3 {
-                    let mut h = [0.5; 3];
-                    for index in (row * length * 3)..(row + 1) * length * 3 {
-                        let c = index % 3;
-                        let a = 1.0 / (1.0 + (-inputs[1][index] - params[0][c]).exp());
-                        h[c] = a * h[c] + (1.0 - a) * inputs[0][index];
-                        y.push(h[c]);
+                let tokens = inputs[0].chunks(3).zip(inputs[1].chunks(3));
+                let mut h = [0.5; 3];
+                for (index, (x, gate)) in tokens.enumerate() {
+                    if index % length == 0 {
+                        h = [0.5; 3];
                     }
+                    for c in 0..3 {
+                        let a = 1.0 / (1.0 + (-gate[c] - params[0][c]).exp());
+                        h[c] = a * h[c] + (1.0 - a) * x[c];
+                    }
+                    y.extend(h);
                 }
                 y
             },

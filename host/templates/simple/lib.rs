@@ -3,14 +3,15 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::integer;
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor};
 
 struct {{Type}}Mixer {
     taps: usize,
 }
 
 impl Mixer for {{Type}}Mixer {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let d_model = x.cols();
         let both = graph.linear("in_proj", x, 2 * d_model, false);
         let (value, gate) = (both.columns(0, d_model), both.columns(d_model, d_model));

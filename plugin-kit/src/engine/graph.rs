@@ -1,7 +1,7 @@
 //! Tracing: a model's `forward` is called once and leaves a [`Program`], the list of operations
 //! and the buffers they use. Nothing is computed here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use longhaul_plugin_api::author::Result;
@@ -169,6 +169,8 @@ pub struct Graph {
     is_sketch: bool,
     /// Parameters that there were at the last operation.
     params_before: usize,
+    /// What blocks leave for later ones, see [`Block::share`](crate::Block::share).
+    pub(crate) across_blocks: BTreeMap<&'static str, Tensor>,
     /// Tables of rotary angles made so far, by rotated values and angles.
     pub(crate) rotary_tables: Vec<((usize, Angles), Saved)>,
 }
@@ -187,6 +189,7 @@ impl Graph {
             sharing: false,
             is_sketch: false,
             params_before: 0,
+            across_blocks: BTreeMap::new(),
             rotary_tables: Vec::new(),
         }
     }

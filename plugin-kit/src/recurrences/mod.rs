@@ -89,10 +89,10 @@ impl Graph {
     /// asked for or there is no other. The result is `[B, T, cols]`.
     #[track_caller]
     pub fn record(&mut self, recurrence: impl Recurrence) -> Tensor {
-        if !self.wants_reference() {
-            if let Some(y) = recurrence.fast(self) {
-                return y;
-            }
+        if !self.wants_reference()
+            && let Some(y) = recurrence.fast(self)
+        {
+            return y;
         }
         self.record_naive(recurrence)
     }

@@ -6,7 +6,9 @@ use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, float, integer, text};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor, pattern};
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, pattern,
+};
 
 use crate::scan::rg_lru;
 
@@ -221,8 +223,8 @@ struct Hawk {
 }
 
 impl Mixer for Hawk {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
-        self.recurrent.forward(graph, x)
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        self.recurrent.forward(block.graph, x)
     }
 
     fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
@@ -293,8 +295,9 @@ impl Griffin {
 }
 
 impl Mixer for Griffin {
-    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
-        if self.layers[layer] {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
+        if self.layers[block.layer] {
             self.attend(graph, x)
         } else {
             self.recurrent.forward(graph, x)

@@ -3,10 +3,10 @@
 
 use longhaul_griffin::reference::recurrence;
 use longhaul_griffin::rg_lru;
-use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
+use longhaul_plugin_kit::{Block, Init};
 
 fn multiply(weight: &[f64], bias: &[f64], x: &[f64]) -> Vec<f64> {
     let rows = weight.chunks(x.len()).zip(bias);
@@ -93,7 +93,7 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
         inputs: &[d_model],
         range: (-2.0, 2.0),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
         reference: &|inputs, params| block(&inputs[0], params, d_model, length, heads),
     }
     .check_with(&longhaul_emulator::devices());

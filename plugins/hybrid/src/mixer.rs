@@ -3,7 +3,9 @@
 use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::options::{Settings, choice, text};
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, PluginError, Result, Tensor, pattern};
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Mixer, PluginError, Result, Tensor, pattern,
+};
 
 use crate::preset;
 
@@ -90,8 +92,8 @@ impl Hybrid {
 }
 
 impl Mixer for Hybrid {
-    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
-        self.mixers[self.layers[layer]].1.forward(graph, x, layer)
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        self.mixers[self.layers[block.layer]].1.forward(block, x)
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {

@@ -4,7 +4,7 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::options::{Settings, float, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
 
 use crate::cpu::lstm;
 
@@ -49,7 +49,6 @@ struct Lstm {
     hidden: usize,
     forget_bias: f32,
     start: InitialValues,
-    layers: usize,
 }
 
 impl Lstm {
@@ -70,13 +69,13 @@ impl Lstm {
             hidden,
             forget_bias,
             start,
-            layers: settings.layers(),
         })
     }
 }
 
 impl Mixer for Lstm {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let hidden = self.hidden;
         // PyTorch draws all of them within one bound.
         let uniform = Init::within(1.0 / (hidden as f32).sqrt());
@@ -93,7 +92,7 @@ impl Mixer for Lstm {
         if hidden == x.cols() {
             return h;
         }
-        let out = self.start.choose(residual_init(self.layers), uniform);
+        let out = self.start.choose(residual_init(block.layers), uniform);
         graph.linear_with("out_proj", h, x.cols(), false, out)
     }
 

@@ -1,5 +1,6 @@
 //! The recurrence against its float64 reference, forward and backward.
 
+use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
@@ -16,7 +17,7 @@ fn check(rows: usize, length: usize, width: usize) {
         inputs: &[width],
         range: (-1.5, 1.5),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
         reference: &|inputs, params| {
             let [weight_ih, bias_ih, weight_hh, bias_hh] = params else {
                 panic!("four parameters")

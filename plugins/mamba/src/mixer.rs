@@ -5,7 +5,7 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Result, Tensor};
 
 use crate::cpu::{ScanInputs, selective_scan};
 
@@ -83,7 +83,8 @@ impl Mamba {
 }
 
 impl Mixer for Mamba {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let Self {
             state,
             d_inner,

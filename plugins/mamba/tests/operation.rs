@@ -2,10 +2,10 @@
 
 use longhaul_mamba::reference::{Sizes, recurrence};
 use longhaul_mamba::{ScanInputs, selective_scan};
-use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
+use longhaul_plugin_kit::{Block, Init};
 
 fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
     weight
@@ -96,7 +96,7 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
         range: (-2.0, 2.0),
         // Single steps through long sequences are slow where kernels are emulated.
         recurrent: length < 1000,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
         reference: &|inputs, params| layer(&inputs[0], params, d_model, sizes),
     }
     .check_with(&longhaul_emulator::devices());

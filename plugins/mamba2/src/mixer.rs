@@ -6,7 +6,7 @@ use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
 
 use crate::cpu::{SsdInputs, ssd};
 
@@ -112,7 +112,8 @@ impl Mamba2 {
 }
 
 impl Mixer for Mamba2 {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let (d_inner, heads) = (self.d_inner, self.heads());
         let shared = self.groups * self.state;
         let all = graph.linear("in_proj", x, 2 * d_inner + 2 * shared + heads, self.bias);

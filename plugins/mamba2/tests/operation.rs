@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use longhaul_mamba2::reference::{Sizes, recurrence};
 use longhaul_mamba2::{SsdInputs, ssd};
-use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
+use longhaul_plugin_kit::{Block, Init};
 
 fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
     weight
@@ -106,7 +106,7 @@ fn check(rows: usize, length: usize, d_model: usize, groups: usize, options: &[(
         inputs: &[d_model],
         range: (-2.0, 2.0),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
         reference: &|inputs, params| layer(&inputs[0], params, d_model, 4, sizes),
     }
     .check_with(&longhaul_emulator::devices());

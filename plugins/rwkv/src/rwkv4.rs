@@ -5,7 +5,7 @@ use longhaul_plugin_kit::backbone::mlp_hidden;
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
 
 use crate::channel_mix::{ChannelMix, Matrices};
 use crate::initial::{
@@ -54,7 +54,6 @@ struct Rwkv4 {
     embedding_norm: bool,
     epsilon: f32,
     whose: InitialValues,
-    layers: usize,
 }
 
 impl Rwkv4 {
@@ -69,15 +68,15 @@ impl Rwkv4 {
             embedding_norm: settings.boolean("embedding_norm")?,
             epsilon: settings.float("norm_epsilon")? as f32,
             whose: InitialValues::of(settings)?,
-            layers: settings.layers(),
         })
     }
 }
 
 impl Mixer for Rwkv4 {
-    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let (d_model, hidden) = (x.cols(), self.hidden);
-        let Depth { rising, falling } = Depth::new(layer, self.layers);
+        let Depth { rising, falling } = Depth::new(block.layer, block.layers);
         // Starts of arXiv 2305.13048, appendix E.
         let decay = by_place(hidden, |_, place| {
             8.0f32.mul_add(place.powf(0.7 + 1.3 * rising), -5.0)
@@ -115,21 +114,21 @@ impl Mixer for Rwkv4 {
             time_first,
         };
         let y = wkv4(graph, inputs);
-        let start = into_residual(self.whose, self.layers);
+        let start = into_residual(self.whose, block.layers);
         graph.linear_with("output", y, d_model, false, start)
     }
 
-    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
-        let Depth { falling, .. } = Depth::new(layer, self.layers);
+    fn mlp(&self, block: &mut Block<'_>, x: Tensor) -> Option<Tensor> {
+        let Depth { falling, .. } = Depth::new(block.layer, block.layers);
         let start = || by_share(x.cols(), |share| share.powf(falling));
         let mix = ChannelMix {
             hidden: self.mlp_hidden,
-            starts: Matrices::new(self.whose, self.layers, spread(self.mlp_hidden, x.cols())),
+            starts: Matrices::new(self.whose, block.layers, spread(self.mlp_hidden, x.cols())),
             weighs: Weighs::Current,
             key: ("time_mix_key", start()),
             receptance: Some(("time_mix_receptance", start())),
         };
-        Some(mix.record(graph, x))
+        Some(mix.record(block.graph, x))
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {

@@ -6,7 +6,7 @@ use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::{ChannelMix, Matrices};
@@ -68,7 +68,6 @@ struct Rwkv6 {
     embedding_norm: bool,
     epsilon: f32,
     whose: InitialValues,
-    layers: usize,
 }
 
 impl Rwkv6 {
@@ -82,7 +81,6 @@ impl Rwkv6 {
             embedding_norm: settings.boolean("embedding_norm")?,
             epsilon: settings.float("norm_epsilon")? as f32,
             whose: InitialValues::of(settings)?,
-            layers: settings.layers(),
         })
     }
 
@@ -133,9 +131,10 @@ impl Rwkv6 {
 }
 
 impl Mixer for Rwkv6 {
-    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let (d_model, head_dim) = (x.cols(), self.head_dim);
-        let depth = Depth::new(layer, self.layers);
+        let depth = Depth::new(block.layer, block.layers);
         let rising = depth.rising;
         let blends = self.blends(graph, x, depth);
         let [for_w, for_k, for_v, for_r, for_g] = blends[..] else {
@@ -179,26 +178,26 @@ impl Mixer for Rwkv6 {
         let y = bonus(graph, BonusInputs { base, r, k, v, u }, head_dim);
         let groups = d_model / head_dim;
         let epsilon = self.head_norm_epsilon;
-        let start = head_norm(self.whose, layer, self.layers);
+        let start = head_norm(self.whose, block.layer, block.layers);
         let normal = graph.group_norm_with("ln_x", y, NormKind::Layer, groups, epsilon, start);
         let gated = graph.gate(g, normal, Activation::Silu);
-        let start = into_residual(self.whose, self.layers);
+        let start = into_residual(self.whose, block.layers);
         graph.linear_with("output", gated, d_model, false, start)
     }
 
-    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
-        let Depth { falling, .. } = Depth::new(layer, self.layers);
+    fn mlp(&self, block: &mut Block<'_>, x: Tensor) -> Option<Tensor> {
+        let Depth { falling, .. } = Depth::new(block.layer, block.layers);
         // Cubed in the official code since 2024-11-17.
         let power = self.whose.choose(falling, falling.powi(3));
         let start = || by_share(x.cols(), |share| 1.0 - share.powf(power));
         let mix = ChannelMix {
             hidden: self.mlp_hidden,
-            starts: Matrices::new(self.whose, self.layers, 1.0),
+            starts: Matrices::new(self.whose, block.layers, 1.0),
             weighs: Weighs::Previous,
             key: ("time_maa_k", start()),
             receptance: Some(("time_maa_r", start())),
         };
-        Some(mix.record(graph, x))
+        Some(mix.record(block.graph, x))
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {

@@ -1,14 +1,12 @@
 //! RWKV-7, Goose (arXiv 2503.14456): options, time mix, channel mix.
 
-use std::sync::{Mutex, PoisonError};
-
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::mlp_hidden;
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::{ChannelMix, Matrices};
@@ -80,6 +78,9 @@ impl Place {
     }
 }
 
+/// The name under which the first layer leaves its value for the others.
+const FIRST_VALUE: &str = "rwkv7.first_value";
+
 struct Rwkv7 {
     head_dim: usize,
     head_norm_epsilon: f32,
@@ -91,9 +92,6 @@ struct Rwkv7 {
     embedding_norm: bool,
     epsilon: f32,
     whose: InitialValues,
-    layers: usize,
-    /// The value of the first layer that was traced, for the later ones.
-    first_value: Mutex<Option<Tensor>>,
 }
 
 /// The official rank by a rule of the model width: a multiple of 32.
@@ -116,8 +114,6 @@ impl Rwkv7 {
             embedding_norm: settings.boolean("embedding_norm")?,
             epsilon: settings.float("norm_epsilon")? as f32,
             whose: InitialValues::of(settings)?,
-            layers: settings.layers(),
-            first_value: Mutex::new(None),
         })
     }
 
@@ -179,18 +175,12 @@ impl Rwkv7 {
     }
 
     /// The value residual (arXiv 2503.14456, eq. 8): `v + (v of the first layer - v) sigmoid(..)`.
-    fn value(&self, graph: &mut Graph, v: Tensor, blend: Tensor, layer: usize) -> Tensor {
-        let mut cell = self
-            .first_value
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let first = match *cell {
-            Some(first) if layer > 0 => first,
-            _ => {
-                *cell = Some(v);
-                return v;
-            }
+    fn value(&self, block: &mut Block<'_>, v: Tensor, blend: Tensor) -> Tensor {
+        let Some(first) = block.shared(FIRST_VALUE) else {
+            block.share(FIRST_VALUE, v);
+            return v;
         };
+        let graph = &mut *block.graph;
         let bias = self.ramp(v.cols(), |_| 1.0, |place| 0.73 - 0.4 * place.line);
         let start = self.low_rank(v.cols(), self.value_rank, Some(bias));
         let rank = self.value_rank;
@@ -203,9 +193,10 @@ impl Rwkv7 {
 }
 
 impl Mixer for Rwkv7 {
-    fn forward(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let (d_model, head_dim) = (x.cols(), self.head_dim);
-        let depth = Depth::new(layer, self.layers);
+        let depth = Depth::new(block.layer, block.layers);
         let blends = self.blends(graph, x, depth);
         let [for_r, for_w, for_k, for_v, for_a, for_g] = blends[..] else {
             unreachable!("six blends were recorded")
@@ -235,7 +226,8 @@ impl Mixer for Rwkv7 {
         let r = square(graph, "receptance", for_r, 0.5, 1.0);
         let k = square(graph, "key", for_k, 0.05, 0.1);
         let v = square(graph, "value", for_v, 0.5, 1.0);
-        let v = self.value(graph, v, for_v, layer);
+        let v = self.value(block, v, for_v);
+        let graph = &mut *block.graph;
         let removal_key = self.ramp(d_model, |_| 0.85, |place| 0.71 - 0.1 * place.line);
         let replacement = self.ramp(d_model, |_| 1.0, |_| 1.02);
         let inputs = RemovalInputs {
@@ -256,26 +248,26 @@ impl Mixer for Rwkv7 {
         let o = matrix_state(graph, inputs, head_dim);
         let groups = d_model / head_dim;
         let epsilon = self.head_norm_epsilon;
-        let start = head_norm(self.whose, layer, self.layers);
+        let start = head_norm(self.whose, block.layer, block.layers);
         let base = graph.group_norm_with("ln_x", o, NormKind::Layer, groups, epsilon, start);
         let u = graph.param_without_decay("r_k", &[d_model], Init::Constant(-0.04));
         let y = bonus(graph, BonusInputs { base, r, k, v, u }, head_dim);
         let gated = graph.gate(gate, y, Activation::Identity);
-        let start = into_residual(self.whose, self.layers);
+        let start = into_residual(self.whose, block.layers);
         graph.linear_with("output", gated, d_model, false, start)
     }
 
-    fn mlp(&self, graph: &mut Graph, x: Tensor, layer: usize) -> Option<Tensor> {
-        let Depth { falling, .. } = Depth::new(layer, self.layers);
+    fn mlp(&self, block: &mut Block<'_>, x: Tensor) -> Option<Tensor> {
+        let Depth { falling, .. } = Depth::new(block.layer, block.layers);
         let start = by_share(x.cols(), |share| 1.0 - share.powf(falling.powi(4)));
         let mix = ChannelMix {
             hidden: self.mlp_hidden,
-            starts: Matrices::new(self.whose, self.layers, 1.0),
+            starts: Matrices::new(self.whose, block.layers, 1.0),
             weighs: Weighs::Previous,
             key: ("x_k", start),
             receptance: None,
         };
-        Some(mix.record(graph, x))
+        Some(mix.record(block.graph, x))
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {

@@ -6,7 +6,7 @@ use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::rotary_scaling::{Angles, Scaling, Turns};
 use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
 
 /// The architecture `transformer`.
 pub fn architecture() -> Architecture {
@@ -179,7 +179,6 @@ struct Attention {
     bias: bool,
     /// Taps of the convolution over queries, keys and values.
     conv: usize,
-    layers: usize,
 }
 
 impl Attention {
@@ -234,7 +233,6 @@ impl Attention {
             rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
             bias: settings.boolean("bias")?,
             conv: settings.size("conv")?,
-            layers: settings.layers(),
         })
     }
 }
@@ -294,7 +292,8 @@ fn angles(settings: &Settings, positions: Positions) -> Result<Angles> {
 }
 
 impl Mixer for Attention {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let AttentionSpec {
             heads,
             kv_heads,
@@ -321,7 +320,7 @@ impl Mixer for Attention {
             y,
             x.cols(),
             self.bias,
-            residual_init(self.layers),
+            residual_init(block.layers),
         )
     }
 

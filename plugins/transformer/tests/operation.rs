@@ -1,5 +1,6 @@
 //! The layer against its float64 reference, forward and backward.
 
+use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
@@ -15,7 +16,7 @@ fn check(rows: usize, d_model: usize, options: &[(&str, &str)], exact: Layer) {
         inputs: &[d_model],
         range: (-2.0, 2.0),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
         reference: &|inputs, params| layer(&inputs[0], &params[0], &params[1], exact),
     }
     .check_with(&longhaul_emulator::devices());

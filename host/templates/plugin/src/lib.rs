@@ -10,7 +10,7 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, integer};
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, PluginError, Result, Tensor};
 
 /// The architecture `{{name}}`.
 pub fn architecture() -> Architecture {
@@ -33,7 +33,6 @@ pub fn architecture() -> Architecture {
 
 struct {{Type}}Mixer {
     width: usize,
-    layers: usize,
 }
 
 impl {{Type}}Mixer {
@@ -45,21 +44,19 @@ impl {{Type}}Mixer {
                 "a recurrence of {width} channels; use a smaller expand or d_model"
             )));
         }
-        Ok(Self {
-            width,
-            layers: settings.layers(),
-        })
+        Ok(Self { width })
     }
 }
 
 impl Mixer for {{Type}}Mixer {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let width = self.width;
         let all = graph.linear("in_proj", x, 3 * width, true);
         let (input, gate) = (all.columns(0, width), all.columns(width, width));
         let h = cpu::recurrence(graph, input, gate);
         let gated = graph.gate(all.columns(2 * width, width), h, Activation::Silu);
-        let init = residual_init(self.layers);
+        let init = residual_init(block.layers);
         graph.linear_with("out_proj", gated, x.cols(), false, init)
     }
 }

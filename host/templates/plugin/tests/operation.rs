@@ -3,6 +3,7 @@
 //! that needs a C++ compiler and no card.
 
 use {{crate}}::{architecture, reference::recurrence};
+use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 
@@ -52,7 +53,7 @@ fn check(rows: usize, length: usize, d_model: usize, expand: &str) {
         inputs: &[d_model],
         range: (-2.0, 2.0),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
         reference: &|inputs, params| layer(&inputs[0], params, d_model, length),
     }
     .check_with(&longhaul_emulator::devices());

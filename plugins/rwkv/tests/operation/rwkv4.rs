@@ -1,5 +1,6 @@
 //! RWKV-4.
 
+use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::testing::Case;
 use longhaul_rwkv::{reference, rwkv4};
 
@@ -41,7 +42,7 @@ fn check(rows: usize, length: usize, d_model: usize, layer: usize, options: &[(&
         inputs: &[d_model],
         range: (-3.0, 3.0),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], layer),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, layer, 2), inputs[0]),
         reference: &|inputs, params| time_mix(&inputs[0], params, d_model, length),
     }
     .check_with(&longhaul_emulator::devices());
@@ -72,7 +73,11 @@ fn channel_mix_agrees() {
             inputs: &[d_model],
             range: (-2.0, 2.0),
             recurrent: true,
-            build: &|graph, inputs| mixer.mlp(graph, inputs[0], 1).expect("an MLP"),
+            build: &|graph, inputs| {
+                mixer
+                    .mlp(&mut Block::new(graph, 1, 2), inputs[0])
+                    .expect("an MLP")
+            },
             reference: &|inputs, params| {
                 let x = &inputs[0];
                 let before = shifted(x, d_model, length);

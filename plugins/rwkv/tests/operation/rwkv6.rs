@@ -1,5 +1,6 @@
 //! RWKV-6.
 
+use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_rwkv::reference::{self, Matrix};
@@ -89,7 +90,7 @@ fn check(rows: usize, length: usize, d_model: usize, head_dim: usize, layer: usi
         inputs: &[d_model],
         range: (-2.0, 2.0),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], layer),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, layer, 2), inputs[0]),
         reference: &|inputs, params| time_mix(&inputs[0], params, [d_model, length, head_dim]),
     }
     .check_with(if length < 34 { devices } else { &[] });
@@ -120,7 +121,11 @@ fn channel_mix_agrees() {
             inputs: &[d_model],
             range: (-2.0, 2.0),
             recurrent: true,
-            build: &|graph, inputs| mixer.mlp(graph, inputs[0], 1).expect("an MLP"),
+            build: &|graph, inputs| {
+                mixer
+                    .mlp(&mut Block::new(graph, 1, 2), inputs[0])
+                    .expect("an MLP")
+            },
             reference: &|inputs, params| {
                 let x = &inputs[0];
                 let before = shifted(x, d_model, length);

@@ -1,5 +1,6 @@
 //! RWKV-7.
 
+use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::testing::Case;
 use longhaul_rwkv::reference::{self, Matrix};
 use longhaul_rwkv::rwkv7;
@@ -111,7 +112,7 @@ fn check(rows: usize, length: usize, d_model: usize, head_dim: usize) {
         inputs: &[d_model],
         range: (-2.0, 2.0),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(graph, inputs[0], 0),
+        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 2), inputs[0]),
         reference: &|inputs, params| time_mix(&inputs[0], params, None, sizes).0,
     }
     .check_with(if length < 34 { devices } else { &[] });
@@ -122,8 +123,12 @@ fn check(rows: usize, length: usize, d_model: usize, head_dim: usize) {
         range: (-2.0, 2.0),
         recurrent: true,
         build: &|graph, inputs| {
-            graph.scope("0", |graph| mixer.forward(graph, inputs[0], 0));
-            graph.scope("1", |graph| mixer.forward(graph, inputs[1], 1))
+            graph.scope("0", |graph| {
+                mixer.forward(&mut Block::new(graph, 0, 2), inputs[0])
+            });
+            graph.scope("1", |graph| {
+                mixer.forward(&mut Block::new(graph, 1, 2), inputs[1])
+            })
         },
         reference: &|inputs, params| {
             let (first, second) = params.split_at(23);
@@ -159,7 +164,11 @@ fn channel_mix_agrees() {
             inputs: &[d_model],
             range: (-2.0, 2.0),
             recurrent: true,
-            build: &|graph, inputs| mixer.mlp(graph, inputs[0], 1).expect("an MLP"),
+            build: &|graph, inputs| {
+                mixer
+                    .mlp(&mut Block::new(graph, 1, 2), inputs[0])
+                    .expect("an MLP")
+            },
             reference: &|inputs, params| {
                 let x = &inputs[0];
                 let before = shifted(x, d_model, length);
