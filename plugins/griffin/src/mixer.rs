@@ -8,7 +8,7 @@ use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, float, integer, text};
 use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, PluginError, Result, Tensor, pattern};
 
-use crate::scan::rg_lru;
+use crate::gate::rg_lru;
 
 /// The architecture `griffin`.
 pub fn griffin() -> Architecture {

@@ -160,6 +160,23 @@ fn check_recurrence(
 }
 
 #[test]
+fn one_tensor_for_both_gates() {
+    Case {
+        rows: 2,
+        length: 70,
+        inputs: &[6, 6],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &|graph, inputs| {
+            let lambda = graph.param("lambda", &[6], Init::Constant(-3.0));
+            rg_lru(graph, inputs[0], inputs[1], inputs[1], lambda)
+        },
+        reference: &|inputs, params| recurrence(&inputs[0], &inputs[1], &inputs[1], &params[0], 70),
+    }
+    .check_with(&longhaul_emulator::devices());
+}
+
+#[test]
 fn gates_at_zero_and_one() {
     check_recurrence([2, 70], (-30.0, 30.0), |_, draw| 2.0 * draw() - 1.0);
     check_recurrence([1, 40], (-100.0, 100.0), |_, draw| 2.0 * draw() - 1.0);
