@@ -7,7 +7,8 @@ use longhaul_plugin_kit::recurrences::diagonal::Transition;
 use longhaul_plugin_kit::simd::{add_into, exp, sigmoid, softplus};
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
-    Buffer, Extent, Graph, Operation, Param, PluginError, Result, Run, Saved, Tensor, simd,
+    Buffer, Carries, Extent, Graph, Operation, Param, PluginError, Ports, Real, Recurrence, Result,
+    Run, Saved, Sequence, Tensor, simd,
 };
 
 use crate::cuda;
@@ -25,33 +26,60 @@ const WORK: usize = 32;
 /// sigmoids, `[B, T, W]`; `lambda` is `[W]`.
 #[doc(hidden)]
 pub fn rg_lru(graph: &mut Graph, x: Tensor, r: Tensor, i: Tensor, lambda: Param) -> Tensor {
-    let width = x.cols();
-    if graph.wants_reference() {
-        return graph.reference(&[x, r, i], &[lambda], width, |given| {
-            let [x, r, i] = &given.inputs[..] else {
-                unreachable!("three inputs are recorded")
-            };
-            crate::reference::recurrence(x, r, i, &given.params[0], given.length)
-        });
+    graph.record(RgLru { x, r, i, lambda })
+}
+
+struct RgLru {
+    x: Tensor,
+    r: Tensor,
+    i: Tensor,
+    lambda: Param,
+}
+
+impl Recurrence for RgLru {
+    fn name(&self) -> &'static str {
+        "rg_lru"
     }
-    let (log_a, b) = (graph.tensor(width), graph.tensor(width));
-    let gate = Gate {
-        x,
-        r,
-        i,
-        lambda,
-        rates: graph.saved_on_cpu(Extent::Fixed(width)),
-        grads: graph.saved_on_cpu(Extent::Tokens(3 * width)),
-        grad_rates: graph.saved_on_cpu(Extent::Rows(width)),
-        sums: graph.wants_device().then(|| Sums {
-            shares: graph.saved(Extent::Tokens(width)),
-            parts: parts(graph, width),
-        }),
-        log_a,
-        b,
-    };
-    graph.push(gate);
-    graph.diagonal_scan(Transition::Log(log_a), b)
+
+    fn ports(&self) -> Ports {
+        Ports {
+            inputs: vec![self.x, self.r, self.i],
+            params: vec![self.lambda],
+            cols: self.x.cols(),
+            carries: Carries::State {
+                values: self.x.cols(),
+                initial: 0.0,
+            },
+        }
+    }
+
+    fn naive<N: Real>(&self, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
+        let inputs = [0, 1, 2].map(|input| &given.inputs[input][..]);
+        crate::reference::recurrence(inputs, &given.params[0], given.position, state)
+    }
+
+    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        let &Self { x, r, i, lambda } = self;
+        let width = x.cols();
+        let (log_a, b) = (graph.tensor(width), graph.tensor(width));
+        let gate = Gate {
+            x,
+            r,
+            i,
+            lambda,
+            rates: graph.saved_on_cpu(Extent::Fixed(width)),
+            grads: graph.saved_on_cpu(Extent::Tokens(3 * width)),
+            grad_rates: graph.saved_on_cpu(Extent::Rows(width)),
+            sums: graph.wants_device().then(|| Sums {
+                shares: graph.saved(Extent::Tokens(width)),
+                parts: parts(graph, width),
+            }),
+            log_a,
+            b,
+        };
+        graph.push(gate);
+        Some(graph.diagonal_scan(Transition::Log(log_a), b))
+    }
 }
 
 pub(crate) struct Gate {

@@ -9,6 +9,8 @@ mod recurrent;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
+use super::real::Real;
+use super::{Carries, Ports, Recurrence, Sequence};
 use crate::cuda::rows::ROWS;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run, StateRows, ViewMut};
@@ -69,36 +71,62 @@ impl Graph {
             kind != Kind::Complex || width.is_multiple_of(2),
             "{width} columns are no real and imaginary parts"
         );
-        if self.wants_reference() {
-            return self.reference(&[a, b], &[], width, move |given| {
-                naive::naive(
-                    kind,
-                    &given.inputs[0],
-                    &given.inputs[1],
-                    width,
-                    given.length,
-                )
-            });
+        self.record(Recorded { kind, a, b })
+    }
+}
+
+/// The scan as a recurrence.
+struct Recorded {
+    kind: Kind,
+    a: Tensor,
+    b: Tensor,
+}
+
+impl Recurrence for Recorded {
+    fn name(&self) -> &'static str {
+        "diagonal_scan"
+    }
+
+    fn ports(&self) -> Ports {
+        let width = self.b.cols();
+        Ports {
+            inputs: vec![self.a, self.b],
+            params: Vec::new(),
+            cols: width,
+            carries: Carries::State {
+                values: width,
+                initial: 0.0,
+            },
         }
-        let h = self.tensor(width);
+    }
+
+    fn naive<N: Real>(&self, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
+        naive::naive(self.kind, &given.inputs[0], &given.inputs[1], state)
+    }
+
+    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        let &Self { kind, a, b } = self;
+        let width = b.cols();
+        let h = graph.tensor(width);
+        let of_constant = if a.is_constant() { width } else { 0 };
         let scan = Scan {
             kind,
             a,
             b,
-            running: self.saved_on_cpu(Extent::Rows(width)),
-            grad: self.saved_on_cpu(Extent::Tokens(width)),
-            sums: self.saved_on_cpu(Extent::Rows(if a.is_constant() { width } else { 0 })),
-            chunks: self
+            running: graph.saved_on_cpu(Extent::Rows(width)),
+            grad: graph.saved_on_cpu(Extent::Tokens(width)),
+            sums: graph.saved_on_cpu(Extent::Rows(of_constant)),
+            chunks: graph
                 .wants_device()
-                .then(|| Chunks::new(self, width, a.is_constant())),
-            state: self.state(StateSpec::Fixed {
+                .then(|| Chunks::new(graph, width, a.is_constant())),
+            state: graph.state(StateSpec::Fixed {
                 values: width,
                 initial: 0.0,
             }),
             h,
         };
-        self.push(scan);
-        h
+        graph.push(scan);
+        Some(h)
     }
 }
 

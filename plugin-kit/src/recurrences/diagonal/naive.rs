@@ -1,31 +1,28 @@
-//! The scan as papers write it, in float64, one step and one channel at a time.
+//! The scan as papers write it, one token and one channel at a time.
 
 use super::Kind;
+use crate::recurrences::real::Real;
 
-/// h `[B, T, W]` from a and b of the same shape: h = a h + b from a state 0, over sequences of `length` tokens.
-/// Of complex numbers `width` counts both halves of a row, real parts before imaginary ones.
-pub fn naive(kind: Kind, a: &[f64], b: &[f64], width: usize, length: usize) -> Vec<f64> {
-    let mut h = vec![0.0; b.len()];
-    let half = width / 2;
-    for (token, row) in (0..b.len() / width).map(|token| (token, token * width)) {
-        let before = |h: &[f64], channel: usize| match token % length {
-            0 => 0.0,
-            _ => h[row - width + channel],
-        };
-        for channel in 0..width {
-            let at = row + channel;
-            let carried = match kind {
-                Kind::Log => a[at].exp() * before(&h, channel),
-                Kind::Signed => a[at] * before(&h, channel),
-                Kind::Complex if channel < half => {
-                    a[at] * before(&h, channel) - a[at + half] * before(&h, channel + half)
+/// h `[T, W]` of one sequence from a and b of the same shape: h = a h + b, from the state `h` `[W]` of the token before,
+/// in whose place the last token's is left. Complex numbers have real parts in the first half of a row and imaginary
+/// parts in the second.
+pub fn naive<N: Real>(kind: Kind, a: &[N], b: &[N], h: &mut [N]) -> Vec<N> {
+    let width = h.len();
+    let mut result = Vec::with_capacity(b.len());
+    for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+        match kind {
+            Kind::Log => (0..width).for_each(|c| h[c] = a[c].exp() * h[c] + b[c]),
+            Kind::Signed => (0..width).for_each(|c| h[c] = a[c] * h[c] + b[c]),
+            Kind::Complex => {
+                for re in 0..width / 2 {
+                    let im = re + width / 2;
+                    let (was_re, was_im) = (h[re], h[im]);
+                    h[re] = a[re] * was_re - a[im] * was_im + b[re];
+                    h[im] = a[re] * was_im + a[im] * was_re + b[im];
                 }
-                Kind::Complex => {
-                    a[at - half] * before(&h, channel) + a[at] * before(&h, channel - half)
-                }
-            };
-            h[at] = carried + b[at];
+            }
         }
+        result.extend_from_slice(h);
     }
-    h
+    result
 }
