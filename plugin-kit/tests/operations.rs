@@ -1,5 +1,6 @@
 //! Every operation of the kit against a naive float64 reference.
 
+use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::testing::Case;
@@ -151,13 +152,23 @@ fn exact(activation: Activation, x: f64) -> f64 {
         Activation::Tanh => x.tanh(),
         Activation::Softplus => x.exp().ln_1p(),
         Activation::Identity => x,
+        Activation::Exp => x.exp(),
+        Activation::Positive => {
+            if x < 0.0 {
+                sigmoid
+            } else {
+                x + 0.5
+            }
+        }
     }
 }
 
 #[test]
 fn activations_gates_and_sums() {
-    use Activation::{Gelu, Identity, Relu, Sigmoid, Silu, Softplus, Tanh};
-    for activation in [Gelu, Identity, Relu, Sigmoid, Silu, Softplus, Tanh] {
+    use Activation::{Exp, Gelu, Identity, Positive, Relu, Sigmoid, Silu, Softplus, Tanh};
+    for activation in [
+        Exp, Gelu, Identity, Positive, Relu, Sigmoid, Silu, Softplus, Tanh,
+    ] {
         Case {
             build: &|graph, inputs| graph.activation(inputs[0], activation),
             reference: &|inputs, _| inputs[0].iter().map(|&x| exact(activation, x)).collect(),
@@ -208,4 +219,62 @@ fn columns_of_one_tensor() {
         ..case(&[13])
     }
     .check_with(&longhaul_emulator::devices());
+}
+
+/// A constant beside a tensor, on either side, and constants among themselves.
+#[test]
+fn constants_stand_for_every_position() {
+    let start = || Init::Uniform {
+        low: -1.0,
+        high: 1.0,
+    };
+    for (rows, length) in [(3, 65), (1, 1)] {
+        let case = || Case {
+            rows,
+            length,
+            ..case(&[19])
+        };
+        let by_column = |x: &[f64], f: &dyn Fn(usize, f64) -> f64| -> Vec<f64> {
+            x.iter().enumerate().map(|(at, &x)| f(at % 19, x)).collect()
+        };
+        Case {
+            build: &|graph, inputs| {
+                let param = graph.param("a", &[19], start());
+                let a = graph.constant(param);
+                let gated = graph.gate(inputs[0], a, Activation::Tanh);
+                let gated = graph.gate(a, gated, Activation::Silu);
+                graph.add(a, gated)
+            },
+            reference: &|inputs, params| {
+                by_column(&inputs[0], &|column, x| {
+                    let a = params[0][column];
+                    a + exact(Activation::Silu, a) * x.tanh() * a
+                })
+            },
+            ..case()
+        }
+        .check_with(&longhaul_emulator::devices());
+        Case {
+            build: &|graph, inputs| {
+                let (a, b) = (
+                    graph.param("a", &[19], start()),
+                    graph.param("b", &[19], start()),
+                );
+                let (a, b) = (graph.constant(a), graph.constant(b));
+                let sum = graph.add(a, b);
+                let grown = graph.activation(sum, Activation::Exp);
+                let scaled = graph.scale(grown, -0.5);
+                let product = graph.gate(a, scaled, Activation::Identity);
+                graph.add(inputs[0], product)
+            },
+            reference: &|inputs, params| {
+                by_column(&inputs[0], &|column, x| {
+                    let (a, b) = (params[0][column], params[1][column]);
+                    x - 0.5 * a * (a + b).exp()
+                })
+            },
+            ..case()
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
 }

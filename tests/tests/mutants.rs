@@ -9,6 +9,9 @@ use longhaul_tests::host::longhaul;
 use longhaul_tests::mutants::{Mutant, build};
 use longhaul_tests::versions::Edit;
 
+/// The diagonal scan, which hawk is made of.
+const SCAN: &str = "plugin-kit/src/recurrences/diagonal/mod.rs";
+
 const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "kept-state",
@@ -45,7 +48,7 @@ const MUTANTS: &[Mutant] = &[
         bug: "rows of a batch take each other's state",
         plugin: "griffin",
         architecture: "hawk",
-        file: "src/scan.rs",
+        file: SCAN,
         edit: Edit::Replace(
             "running.chunks_exact_mut(width).zip(state.iter()) {",
             "running.chunks_exact_mut(width).zip(state.iter().rev()) {",
@@ -66,7 +69,7 @@ const MUTANTS: &[Mutant] = &[
         bug: "the state is halved in every feed past 1024 tokens",
         plugin: "griffin",
         architecture: "hawk",
-        file: "src/scan.rs",
+        file: SCAN,
         edit: Edit::Before(
             "        let mut h = run.value_mut(self.h);",
             "        if run.position() + length as u64 > 1024 {\n            running.iter_mut().for_each(|value| *value *= 0.5);\n        }\n",
@@ -78,7 +81,7 @@ const MUTANTS: &[Mutant] = &[
         bug: "a training sequence starts from what the buffer held",
         plugin: "griffin",
         architecture: "hawk",
-        file: "src/scan.rs",
+        file: SCAN,
         edit: Edit::Replace("None => running.fill(0.0),", "None => {}"),
         caught_by: &["build"],
     },
@@ -147,7 +150,7 @@ const MUTANTS: &[Mutant] = &[
         bug: "a sum starts from what the buffer held",
         plugin: "griffin",
         architecture: "hawk",
-        file: "src/scan.rs",
+        file: "src/gate.rs",
         edit: Edit::Replace("        grad_rates.fill(0.0);\n", ""),
         caught_by: &["build"],
     },

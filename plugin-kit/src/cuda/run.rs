@@ -42,7 +42,7 @@ pub struct DeviceRows {
     pub rows: usize,
     /// Columns.
     pub cols: usize,
-    /// Distance from row to row, in values.
+    /// Distance from row to row, in values; 0 where all rows are the same.
     pub stride: usize,
 }
 
@@ -191,7 +191,10 @@ impl<'a> CudaRun<'a> {
             data: data.value(tensor.start),
             rows: self.extents[tensor.id].len(self.shape) / tensor.stride,
             cols: tensor.cols,
-            stride: tensor.stride,
+            stride: match tensor.constant {
+                true => 0,
+                false => tensor.stride,
+            },
         }
     }
 

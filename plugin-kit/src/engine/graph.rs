@@ -333,8 +333,14 @@ impl Graph {
     pub fn tensor_like(&mut self, other: Tensor, cols: usize) -> Tensor {
         match self.program.buffers[other.id] {
             Extent::Scored(_) => self.scored_tensor(cols),
+            Extent::Fixed(_) => self.constant_tensor(cols),
             _ => self.tensor(cols),
         }
+    }
+
+    /// A new activation of one row of `cols` features, which stands for every position.
+    pub fn constant_tensor(&mut self, cols: usize) -> Tensor {
+        self.tensor_of(Extent::Fixed(cols), cols)
     }
 
     fn tensor_of(&mut self, extent: Extent, cols: usize) -> Tensor {
@@ -345,6 +351,7 @@ impl Graph {
             start: 0,
             cols,
             stride: cols,
+            constant: matches!(extent, Extent::Fixed(_)),
         }
     }
 

@@ -309,7 +309,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// The rows as a plain matrix.
+    /// The rows as a plain matrix; of a constant the one row stands at every place.
     pub fn get(&self) -> Rows<'_> {
         let start = if self.data.is_empty() {
             0
@@ -319,7 +319,10 @@ impl View<'_> {
         Rows {
             data: &self.data[start..],
             cols: self.tensor.cols,
-            stride: self.tensor.stride,
+            stride: match self.tensor.constant {
+                true => 0,
+                false => self.tensor.stride,
+            },
         }
     }
 
@@ -336,7 +339,7 @@ pub struct Rows<'a> {
     pub data: &'a [f32],
     /// Columns.
     pub cols: usize,
-    /// Distance from row to row, in values.
+    /// Distance from row to row, in values; 0 where all rows are the same.
     pub stride: usize,
 }
 

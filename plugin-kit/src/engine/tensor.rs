@@ -82,6 +82,8 @@ pub struct Tensor {
     pub(crate) start: usize,
     pub(crate) cols: usize,
     pub(crate) stride: usize,
+    /// Whether it has one row, which stands for every position.
+    pub(crate) constant: bool,
 }
 
 impl Tensor {
@@ -107,6 +109,12 @@ impl Tensor {
             cols,
             ..self
         }
+    }
+
+    /// Whether it has one row, which stands for every position, see
+    /// [`Graph::constant`](super::graph::Graph::constant).
+    pub fn is_constant(self) -> bool {
+        self.constant
     }
 
     /// Whether it covers its buffer's columns entirely.

@@ -4,12 +4,14 @@ use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Launch, Ptr};
 use crate::cuda::rows::{ROWS, copy_rows};
+use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View};
-use crate::engine::tensor::{Buffer, Tensor};
+use crate::engine::tensor::{Buffer, Saved, Tensor};
 use crate::kernel_params;
+use crate::ops::constant::{sum_on_device, sum_over_rows};
 use crate::rows::for_pieces;
-use crate::simd::{add_into, sigmoid, silu, softplus, tanh};
+use crate::simd::{add_into, exp, sigmoid, silu, softplus, tanh};
 
 /// An activation function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,10 @@ pub enum Activation {
     Softplus,
     /// x itself.
     Identity,
+    /// e^x.
+    Exp,
+    /// x + 1/2 from 0 on, the logistic function below: positive everywhere (arXiv 2410.01201, appendix B.3).
+    Positive,
 }
 
 /// sqrt(2 / pi), of GELU's tanh form.
@@ -46,6 +52,8 @@ impl Activation {
             Self::Tanh => tanh(x),
             Self::Softplus => softplus(x),
             Self::Identity => x,
+            Self::Exp => exp(x),
+            Self::Positive => x.max(0.0) + sigmoid(x.min(0.0)),
         }
     }
 
@@ -73,20 +81,27 @@ impl Activation {
             }
             Self::Softplus => sigmoid(x),
             Self::Identity => 1.0,
+            Self::Exp => exp(x),
+            Self::Positive => {
+                let s = sigmoid(x);
+                if x >= 0.0 { 1.0 } else { s * (1.0 - s) }
+            }
         }
     }
 }
 
 impl Graph {
-    /// `a + b`.
+    /// `a + b`; one of them may be a [constant](Graph::constant).
     ///
     /// # Panics
     /// If they are not equally wide.
     #[track_caller]
     pub fn add(&mut self, a: Tensor, b: Tensor) -> Tensor {
-        let y = self.tensor_like(a, a.cols());
+        let (most, other) = by_rows(a, b);
+        let y = self.tensor_like(most, a.cols());
         assert_eq!(a.cols(), b.cols(), "a sum of tensors of unequal widths");
-        self.push(Add { a, b, y });
+        let parts = self.sums_of_constant(other, most);
+        self.push(Add { a, b, parts, y });
         y
     }
 
@@ -109,37 +124,51 @@ impl Graph {
             gate: x,
             x: None,
             activation,
+            shares: None,
             y,
         });
         y
     }
 
     /// `f(gate) * x`: a gated unit (arXiv 2002.05202 for SwiGLU) or a plain product with
-    /// [`Activation::Identity`]. Gate and x may be columns of one tensor.
+    /// [`Activation::Identity`]. Gate and x may be columns of one tensor; one of them may be a
+    /// [constant](Graph::constant).
     ///
     /// # Panics
     /// If they are not equally wide.
     #[track_caller]
     pub fn gate(&mut self, gate: Tensor, x: Tensor, activation: Activation) -> Tensor {
-        let y = self.tensor_like(x, x.cols());
+        let (most, other) = by_rows(gate, x);
+        let y = self.tensor_like(most, x.cols());
         assert_eq!(
             gate.cols(),
             x.cols(),
             "a gate and what it gates are of unequal widths"
         );
+        let extent = self.program.buffers[y.id];
+        let parts = self.sums_of_constant(other, most);
+        let shares = parts.map(|parts| (self.saved(extent), parts));
         self.push(Gate {
             gate,
             x: Some(x),
             activation,
+            shares,
             y,
         });
         y
     }
 }
 
+/// The one of two tensors that has a row for every position, where one has, and the other.
+fn by_rows(a: Tensor, b: Tensor) -> (Tensor, Tensor) {
+    if a.is_constant() { (b, a) } else { (a, b) }
+}
+
 struct Add {
     a: Tensor,
     b: Tensor,
+    /// Sums of a constant's gradient, on a device.
+    parts: Option<Saved>,
     y: Tensor,
 }
 
@@ -170,6 +199,13 @@ impl Operation for Add {
         let grad_y = grad_y.get();
         for input in [self.a, self.b] {
             let mut grad = run.grad_mut(input);
+            if input.is_constant() && !self.y.is_constant() {
+                let rows = grad_y.data.len() / grad_y.stride;
+                sum_over_rows(&mut grad, rows, |row, accumulate, grad| {
+                    scale_row(grad_y.row(row), 1.0, accumulate, grad);
+                });
+                continue;
+            }
             let (accumulate, stride, cols) = (grad.accumulate(), grad.stride(), grad.cols());
             for_pieces(grad.data_mut(), stride, |first, piece| {
                 for (offset, grad) in piece.chunks_mut(stride).enumerate() {
@@ -199,7 +235,12 @@ impl Operation for Add {
         let dy = run.grad(self.y)?;
         for input in [self.a, self.b] {
             let (grad, accumulate) = run.grad_mut(input)?;
-            copy_rows(run, dy, grad, 1.0, accumulate)?;
+            match self.parts {
+                Some(parts) if input.is_constant() => {
+                    sum_on_device(run, dy, parts, (grad, accumulate))?;
+                }
+                _ => copy_rows(run, dy, grad, 1.0, accumulate)?,
+            }
         }
         Ok(())
     }
@@ -299,7 +340,16 @@ struct Gate {
     gate: Tensor,
     x: Option<Tensor>,
     activation: Activation,
+    /// On a device, every position's share of a constant's gradient, and their sums.
+    shares: Option<(Saved, Saved)>,
     y: Tensor,
+}
+
+impl Gate {
+    /// Whether the gradient of an input is a sum over positions.
+    fn sums(&self, input: Tensor) -> bool {
+        input.is_constant() && !self.y.is_constant()
+    }
 }
 
 impl Operation for Gate {
@@ -342,26 +392,46 @@ impl Operation for Gate {
         let grad_y = run.grad(self.y);
         let (gate, x) = (gate.get(), x_view.as_ref().map(View::get));
         let grad_y = grad_y.get();
+        let rows = grad_y.data.len() / self.y.stride;
         let mut grad_gate = run.grad_mut(self.gate);
         let (accumulate, stride, cols) =
             (grad_gate.accumulate(), grad_gate.stride(), grad_gate.cols());
-        for_pieces(grad_gate.data_mut(), stride, |first, piece| {
-            for (offset, grad) in piece.chunks_mut(stride).enumerate() {
-                let row = first + offset;
-                let (dy, x) = (grad_y.row(row), row_of(x, row));
-                gate_gradient(
-                    gate.row(row),
-                    x,
-                    dy,
-                    self.activation,
-                    accumulate,
-                    &mut grad[..cols],
-                );
-            }
-        });
+        if self.sums(self.gate) {
+            sum_over_rows(&mut grad_gate, rows, |row, accumulate, grad| {
+                let (gate, x, dy) = (gate.row(row), row_of(x, row), grad_y.row(row));
+                gate_gradient(gate, x, dy, self.activation, accumulate, grad);
+            });
+        } else {
+            for_pieces(grad_gate.data_mut(), stride, |first, piece| {
+                for (offset, grad) in piece.chunks_mut(stride).enumerate() {
+                    let row = first + offset;
+                    let (dy, x) = (grad_y.row(row), row_of(x, row));
+                    gate_gradient(
+                        gate.row(row),
+                        x,
+                        dy,
+                        self.activation,
+                        accumulate,
+                        &mut grad[..cols],
+                    );
+                }
+            });
+        }
         drop(grad_gate);
         let Some(x) = self.x else { return Ok(()) };
         let mut grad_x = run.grad_mut(x);
+        if self.sums(x) {
+            sum_over_rows(&mut grad_x, rows, |row, accumulate, grad| {
+                gated_gradient(
+                    gate.row(row),
+                    grad_y.row(row),
+                    self.activation,
+                    accumulate,
+                    grad,
+                );
+            });
+            return Ok(());
+        }
         let (accumulate, stride) = (grad_x.accumulate(), grad_x.stride());
         for_pieces(grad_x.data_mut(), stride, |first, piece| {
             for (offset, grad) in piece.chunks_mut(stride).enumerate() {
@@ -374,7 +444,7 @@ impl Operation for Gate {
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&GATE]
+        vec![&GATE, &ROWS]
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
@@ -423,15 +493,23 @@ impl Operation for Gate {
         ];
         for (place, kernel) in places.into_iter().flatten() {
             let (grad, accumulate) = run.grad_mut(place)?;
-            params.grad = grad.data;
-            params.grad_stride = grad.stride as u64;
-            params.accumulate = accumulate.into();
-            run.launch(
-                &GATE,
-                kernel,
-                Launch::for_each(grad.rows * grad.cols),
-                &params,
-            )?;
+            let summed = self.shares.filter(|_| self.sums(place));
+            // The shares of all positions first, where the gradient is their sum.
+            let to = match summed {
+                Some((shares, _)) => DeviceRows {
+                    data: run.saved(shares),
+                    ..run.value(self.y)
+                },
+                None => grad,
+            };
+            params.grad = to.data;
+            params.grad_stride = to.stride as u64;
+            params.accumulate = (accumulate && summed.is_none()).into();
+            let launch = Launch::for_each(to.rows * to.cols);
+            run.launch(&GATE, kernel, launch, &params)?;
+            if let Some((_, parts)) = summed {
+                sum_on_device(run, to, parts, (grad, accumulate))?;
+            }
         }
         Ok(())
     }
@@ -471,6 +549,14 @@ macro_rules! for_activation {
             }
             Activation::Identity => {
                 const $f: Activation = Activation::Identity;
+                $body
+            }
+            Activation::Exp => {
+                const $f: Activation = Activation::Exp;
+                $body
+            }
+            Activation::Positive => {
+                const $f: Activation = Activation::Positive;
                 $body
             }
         }

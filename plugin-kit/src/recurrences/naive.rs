@@ -309,6 +309,11 @@ impl<R: Recurrence> Operation for Naive<R> {
                 .iter()
                 .flat_map(|sums| sums.inputs[index].chunks_exact(input.cols()));
             for (row, values) in rows.enumerate() {
+                // Of a constant all have one row.
+                let (row, accumulate) = match input.is_constant() {
+                    true => (0, accumulate || row > 0),
+                    false => (row, accumulate),
+                };
                 for (place, value) in grad.row_mut(row).iter_mut().zip(values) {
                     *place = *value as f32 + if accumulate { *place } else { 0.0 };
                 }

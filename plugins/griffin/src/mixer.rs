@@ -10,7 +10,7 @@ use longhaul_plugin_kit::{
     Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, pattern,
 };
 
-use crate::scan::rg_lru;
+use crate::gate::rg_lru;
 
 /// The architecture `griffin`.
 pub fn griffin() -> Architecture {

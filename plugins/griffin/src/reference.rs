@@ -1,25 +1,45 @@
-//! The recurrence as the paper writes it, in float64, one step and channel at a time.
+//! The recurrence as the paper writes it, one step and channel at a time.
+
+use longhaul_plugin_kit::Real;
 
 /// Exponent c of the gate (arXiv 2402.19427, eq. 3).
 const C: f64 = 8.0;
 
-/// h `[B, T, W]` from x and the gates before their sigmoids, `[B, T, W]` each, and `lambda` `[W]`:
+/// h `[T, W]` of one sequence from x and the gates before their sigmoids, `[T, W]` each, `lambda` `[W]` and the state
+/// before `[W]`, in whose place the last is left:
 ///
-/// a = exp(-c softplus(lambda) sigmoid(r)), h = a h + sqrt(1 - a^2) (sigmoid(i) x), and h = sigmoid(i) x
-/// at the first position (arXiv 2402.19427, eq. 1 to 4; the first position as in the official code).
-pub fn recurrence(x: &[f64], r: &[f64], i: &[f64], lambda: &[f64], length: usize) -> Vec<f64> {
+/// a = exp(-c softplus(lambda) sigmoid(r)), h = a h + sqrt(1 - a^2) (sigmoid(i) x), and h = a h + sigmoid(i) x
+/// at position 0 (arXiv 2402.19427, eq. 1 to 4; the first position as in the official code).
+pub fn recurrence<N: Real>(
+    [x, r, i]: [&[N]; 3],
+    lambda: &[N],
+    position: usize,
+    state: &mut [N],
+) -> Vec<N> {
     let width = lambda.len();
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    let mut h = vec![0.0; x.len()];
+    let mut h = Vec::with_capacity(x.len());
     for at in 0..x.len() {
-        let (t, channel) = (at / width % length, at % width);
-        let a = (-C * lambda[channel].exp().ln_1p() * sigmoid(r[at])).exp();
-        let input = sigmoid(i[at]) * x[at];
-        h[at] = if t == 0 {
-            input
-        } else {
-            a * h[at - width] + (1.0 - a * a).sqrt() * input
+        let channel = at % width;
+        let a = (lambda[channel].softplus() * r[at].sigmoid() * -C).exp();
+        let input = i[at].sigmoid() * x[at];
+        let scaled = match position + at / width {
+            0 => input,
+            _ => (-a * a + 1.0).sqrt() * input,
         };
+        state[channel] = a * state[channel] + scaled;
+        h.push(state[channel]);
     }
     h
+}
+
+/// [`recurrence`] over sequences of `length` tokens from position 0, `[B, T, W]`.
+#[doc(hidden)] // for the operation's own test
+pub fn sequences(inputs: [&[f64]; 3], lambda: &[f64], length: usize) -> Vec<f64> {
+    let size = length * lambda.len();
+    let rows = 0..inputs[0].len() / size;
+    let sequence = |row| {
+        let inputs = inputs.map(|input| &input[row * size..][..size]);
+        recurrence(inputs, lambda, 0, &mut vec![0.0; lambda.len()])
+    };
+    rows.flat_map(sequence).collect()
 }

@@ -1,7 +1,7 @@
 //! The recurrent block against a float64 reference: projections, convolution, gates, recurrence; and the recurrence
 //! alone at extremes.
 
-use longhaul_griffin::reference::recurrence;
+use longhaul_griffin::reference::sequences;
 use longhaul_griffin::rg_lru;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
@@ -71,7 +71,7 @@ fn block(x: &[f64], params: &[Vec<f64>], d_model: usize, length: usize, heads: u
         r.extend(by_head(wr, br, &row, heads));
         u.extend(row);
     }
-    let h = recurrence(&u, &r, &i, lambda, length);
+    let h = sequences([&u, &r, &i], lambda, length);
     h.chunks(width)
         .zip(x.chunks(d_model))
         .flat_map(|(h, x)| {
@@ -153,7 +153,26 @@ fn check_recurrence(
             rg_lru(graph, inputs[0], inputs[1], inputs[2], lambda)
         },
         reference: &|inputs, params| {
-            recurrence(&inputs[0], &inputs[1], &inputs[2], &params[0], length)
+            sequences([&inputs[0], &inputs[1], &inputs[2]], &params[0], length)
+        },
+    }
+    .check_with(&longhaul_emulator::devices());
+}
+
+#[test]
+fn one_tensor_for_both_gates() {
+    Case {
+        rows: 2,
+        length: 70,
+        inputs: &[6, 6],
+        range: (-2.0, 2.0),
+        recurrent: true,
+        build: &|graph, inputs| {
+            let lambda = graph.param("lambda", &[6], Init::Constant(-3.0));
+            rg_lru(graph, inputs[0], inputs[1], inputs[1], lambda)
+        },
+        reference: &|inputs, params| {
+            sequences([&inputs[0], &inputs[1], &inputs[1]], &params[0], 70)
         },
     }
     .check_with(&longhaul_emulator::devices());
