@@ -3,7 +3,7 @@
 use super::{InitialState, Suite, TargetEntry, TaskEntry, Training};
 use crate::bounds::{self, check};
 use crate::error::TaskError;
-use crate::task::{Task, parse_task};
+use crate::task::{Metric, Task, parse_task};
 
 /// What is wrong with a suite.
 #[derive(Debug)]
@@ -125,10 +125,14 @@ fn target(target: &TargetEntry) -> Result<(), Problem> {
             format!("{of} needs lengths and exactly one of at_least, below and above").into(),
         );
     }
-    for limit in limits.into_iter().flatten() {
-        check(&format!("the accuracy of {of}"), limit, &bounds::ACCURACY)?;
-    }
     let task = parse_task(&target.task).map_err(Problem::Task)?;
+    let (what, range) = match task.spec().metric {
+        Metric::BitsPerByte => ("loss", bounds::LOSS),
+        _ => ("accuracy", bounds::ACCURACY),
+    };
+    for limit in limits.into_iter().flatten() {
+        check(&format!("the {what} of {of}"), limit, &range)?;
+    }
     let mut lengths = target.lengths.iter();
     lengths.try_for_each(|&length| check_length(task.as_ref(), length, &of))
 }
