@@ -4,7 +4,7 @@ use std::path::Path;
 
 use longhaul_results::metric::Kind;
 use longhaul_results::{SummaryRow, write_csv};
-use longhaul_tasks::{TargetEntry, parse_task};
+use longhaul_tasks::{Materials, TargetEntry, parse_task_of};
 use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
@@ -82,18 +82,20 @@ pub struct Verdict {
 /// An architecture's name and options.
 type Named = Result<(String, String), RunError>;
 
-/// The targets whose units are there. `options` gives an architecture's name and options by its text.
+/// The targets whose units are there, of tasks made of these materials. `options` gives an architecture's name and
+/// options by its text.
 ///
 /// # Errors
 /// An architecture or task that cannot be.
 pub fn resolve(
     entries: &[TargetEntry],
     units: &[Unit],
+    materials: &Materials,
     options: &dyn Fn(&str) -> Named,
 ) -> Result<Vec<Target>, RunError> {
     let mut targets = Vec::new();
     for entry in entries {
-        let task = parse_task(&entry.task)?;
+        let task = parse_task_of(&entry.task, materials)?;
         let (architecture, own) = options(&entry.architecture)?;
         let expected = match (entry.at_least, entry.below, &entry.above) {
             (Some(value), ..) => Expected::AtLeast(value),
