@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::metric::Kind;
 use crate::style::Style;
 use crate::summary::SummaryRow;
 use crate::svg::{Anchor, Svg};
@@ -146,10 +147,10 @@ impl<'a> Figure<'a> {
             self.svg
                 .line(&[(left, y), (right, y)], r##"stroke="#e8e8e8""##);
             let place = (left - 7.0, y + 4.5);
-            let label = if self.task.kind.is_accuracy() {
-                self.task.kind.show_short(value)
-            } else {
-                format!("{value:.1}")
+            let label = match self.task.kind {
+                Kind::Loss if high < 1e4 => format!("{value:.1}"),
+                Kind::Loss => format!("{value:.1e}"),
+                kind => kind.show_short(value),
             };
             self.svg.text(place, Anchor::End, "", &label);
         }
@@ -333,10 +334,12 @@ impl<'a> Figure<'a> {
                 Some("One seed: an anecdote, no comparison. Bars: 95 % by its samples".to_owned())
             }
             Some(seeds) => Some(format!(
-                "Mean of {seeds} seeds. Bars: its 95 % interval over all seeds; rings: the worst, the \
-                 median and the best seed"
+                "Mean of {seeds} seeds. Bars: its 95 % interval over all seeds; rings: {}",
+                self.task.kind.seeds()
             )),
-            None => Some("Mean of the seeds, whose numbers differ. Bars: 95 % intervals".to_owned()),
+            None => {
+                Some("Mean of the seeds, whose numbers differ. Bars: 95 % intervals".to_owned())
+            }
         });
         notes.extend(row(|row| {
             row.train_steps.map(|steps| format!("{steps} steps"))
@@ -386,8 +389,9 @@ fn scale(task: &TaskView<'_>) -> (f64, f64) {
     let high = points().filter_map(|row| row.value_high.or(row.value));
     let low = low.fold(f64::INFINITY, f64::min);
     let high = high.fold(f64::NEG_INFINITY, f64::max);
-    // So that ticks have one decimal: steps of tenths.
+    // So that ticks have one decimal: steps of tenths. A step that is lost in what it is added to leads nowhere.
     let step = ((high - low) / f64::from(TICKS) * 10.0).ceil().max(1.0) / 10.0;
+    let step = step.max(high * 1e-9);
     let low = (low / step).floor() * step;
     // As low went down to a tick, the top may lie above the last one: then ticks are farther apart.
     let span = step * f64::from(TICKS);

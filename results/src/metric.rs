@@ -25,14 +25,19 @@ pub struct Scores {
 }
 
 impl Kind {
-    /// The kind of a metric, by the metric's name in records. An unknown one is of right and wrong answers,
-    /// whose numbers are checked most.
-    pub fn of(metric: &str) -> Self {
+    /// The kind of a metric, by the metric's name in records.
+    pub fn named(metric: &str) -> Option<Self> {
         match metric {
-            "string_match_all" => Self::Share,
-            "bits_per_byte" => Self::Loss,
-            _ => Self::ZeroOne,
+            "token_accuracy" | "exact_match" | "string_match_part" => Some(Self::ZeroOne),
+            "string_match_all" => Some(Self::Share),
+            "bits_per_byte" => Some(Self::Loss),
+            _ => None,
         }
+    }
+
+    /// As [`Self::named`]; an unknown one is of right and wrong answers, whose numbers are checked most.
+    pub fn of(metric: &str) -> Self {
+        Self::named(metric).unwrap_or(Self::ZeroOne)
     }
 
     /// Whether values are from 0 to 1 and more is better.
@@ -59,7 +64,7 @@ impl Kind {
     }
 
     /// A value as tables and plots show it: accuracies in percent.
-    pub(crate) fn show(self, value: f64) -> String {
+    pub fn show(self, value: f64) -> String {
         match self {
             Self::Loss => format!("{value:.3}"),
             _ => format!("{:.1}", 100.0 * value),
@@ -71,6 +76,14 @@ impl Kind {
         match self {
             Self::Loss => format!("{value:.2}"),
             _ => format!("{:.0}", 100.0 * value),
+        }
+    }
+
+    /// Least, median and greatest of the seeds, in words.
+    pub(crate) fn seeds(self) -> &'static str {
+        match self {
+            Self::Loss => "the best, the median and the worst seed",
+            _ => "the worst, the median and the best seed",
         }
     }
 

@@ -63,7 +63,7 @@ pub struct SummaryRow {
     pub not_ok: u64,
     /// Answers over all seeds.
     pub samples: Option<u64>,
-    /// Mean accuracy over the seeds that were measured.
+    /// Mean over the seeds that were measured.
     pub value: Option<f64>,
     /// Lower end of the 95 % interval.
     pub value_low: Option<f64>,
@@ -73,11 +73,11 @@ pub struct SummaryRow {
     /// the seeds determine the mean over all seeds, never narrower than Wilson's of all their answers. Of a
     /// loss `student`, over the samples of one seed or over the seeds.
     pub interval: String,
-    /// Worst seed.
+    /// Lowest seed: of accuracies the worst, of losses the best.
     pub value_min: Option<f64>,
     /// Median seed.
     pub value_median: Option<f64>,
-    /// Best seed.
+    /// Highest seed.
     pub value_max: Option<f64>,
     /// Mean over seeds of the mean negative log likelihood, in nats.
     pub nll: Option<f64>,

@@ -46,7 +46,7 @@ fn head(task: &TaskView<'_>, width: usize, text: &mut String) {
 
 /// What the lines of a curve are.
 fn brackets(task: &TaskView<'_>) -> String {
-    let many = "the worst, the median and the best seed";
+    let many = task.kind.seeds();
     let checkpoints = task
         .curves
         .iter()

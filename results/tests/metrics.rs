@@ -124,6 +124,39 @@ fn the_learning_rate_with_the_least_loss_is_chosen() {
     assert_eq!(chosen, [Some(3e-3), Some(3e-3)]);
 }
 
+/// A loss as large as a number can be once kept the scale from ending.
+#[test]
+fn a_scale_ends_whatever_the_losses_are() {
+    for value in [0.0, 1e-300, 2.0, 1e6, 1e18, 1e300] {
+        for sd in [0.0, 0.2, 1e18] {
+            let row = Measurement {
+                value_sd: Some(sd),
+                ..loss("a", 0, 64, value)
+            };
+            let figure = &plots(&summarise(&[row]))[0].1;
+            assert!(
+                !figure.contains("NaN") && !figure.contains("inf"),
+                "{value} {sd}"
+            );
+        }
+    }
+}
+
+#[test]
+fn of_losses_the_lowest_seed_is_the_best() {
+    let rows: Vec<_> = (0..5)
+        .map(|seed| loss("a", seed, 64, 2.0 + seed as f64))
+        .collect();
+    let summary = summarise(&rows);
+    let words = render_tables(&summary, 80);
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("the best, the median and the worst seed"),
+        "{words}"
+    );
+    assert!(words.contains("2.00/4.00/6.00"), "{words}");
+}
+
 #[test]
 fn losses_are_shown_as_numbers_and_by_position() {
     let mut rows = vec![loss("a", 0, 64, 2.0), loss("a", 0, 256, 3.25)];

@@ -29,6 +29,8 @@ pub const TIME_S: RangeInclusive<u64> = 1..=u64::MAX;
 pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 /// Accuracies of published figures.
 pub const ACCURACY: RangeInclusive<f64> = 0.0..=1.0;
+/// Losses of published figures: a guess among all tokens there can be has some 32 bits.
+pub const LOSS: RangeInclusive<f64> = 0.0..=1e3;
 
 /// Whether a number is within its limits; `what` names it.
 ///

@@ -48,7 +48,7 @@ pub enum Metric {
     /// Whether a generated answer contains any of the references, whatever the case of letters (RULER's
     /// `string_match_part`).
     StringMatchPart,
-    /// An example's negative log likelihood in bits over the bytes of text of its scored tokens.
+    /// Negative log likelihood in bits over the bytes of text of the scored tokens, all examples together.
     BitsPerByte,
 }
 

@@ -174,6 +174,14 @@ fn tasks_and_targets_are_checked_as_the_suite_is() {
     ] {
         assert!(target(line).contains(part), "{line}: {}", target(line));
     }
+    // A loss may be above 1, and not below 0.
+    let head = "[[target]]\nclaim = 'c'\nsource = 's'\narchitecture = 'a'\ntask = 'books'\n";
+    let loss = |below: &str| {
+        let text = format!("title = 't'\n{head}lengths = [64]\nbelow = {below}\n");
+        Suite::from_toml(&text, "suite").map_err(|error| error.to_string())
+    };
+    assert!(!loss("2.5").is_err_and(|refused| refused.contains("target")));
+    assert!(loss("-1.0").is_err_and(|refused| refused.contains("the loss of target `c` is -1")));
 }
 
 #[test]

@@ -288,6 +288,9 @@ fn check_score(score: &Score, kind: Kind, most: u64, place: &str) -> Result<(), 
         samples,
         sum,
         squares,
+        weight,
+        weight_squares,
+        products,
         tokens,
         nll_sum,
     } = score;
@@ -300,11 +303,23 @@ fn check_score(score: &Score, kind: Kind, most: u64, place: &str) -> Result<(), 
     must(kind != Kind::ZeroOne || whole, || {
         format!("{sum} right answers of {samples} {place} `{label}`")
     })?;
+    let weighed = match kind {
+        Kind::Loss => *weight > 0.0 && *weight <= MOST_BYTES as f64,
+        _ => *samples > 0 && [weight, weight_squares, products] == [&count, &count, sum],
+    };
+    must(weighed, || {
+        format!("a score of {sum} over {weight}, of {samples} answers {place} `{label}`")
+    })?;
     // Cauchy and Schwarz.
-    let rounded = squares * count * (1.0 + 1e-9) + 1e-9;
-    must(sum * sum <= rounded, || {
+    let holds = |product: f64, one: f64, other: f64| {
+        (0.0..=one.sqrt() * other.sqrt() * (1.0 + 1e-9) + 1e-9).contains(&product)
+    };
+    let squared = holds(*sum, *squares, count)
+        && holds(*weight, *weight_squares, count)
+        && holds(*products, *squares, *weight_squares);
+    must(squared, || {
         format!(
-            "a score of {sum} whose squares are {squares}, of {samples} answers {place} `{label}`"
+            "a score of {sum} over {weight} whose squares are {squares} and {weight_squares}, of {samples} answers {place} `{label}`"
         )
     })?;
     must((*samples).max(*tokens) <= most, || {
@@ -312,10 +327,15 @@ fn check_score(score: &Score, kind: Kind, most: u64, place: &str) -> Result<(), 
             "{samples} answers of {tokens} tokens {place} `{label}`, where there are at most {most}"
         )
     })?;
-    let least = -ROUNDING * *tokens as f64;
-    must(nll_sum.is_finite() && *nll_sum >= least, || {
+    let rounding = ROUNDING * *tokens as f64;
+    must(nll_sum.is_finite() && *nll_sum >= -rounding, || {
         format!("a negative log likelihood of {nll_sum} {place} `{label}`")
-    })
+    })?;
+    let off = sum * std::f64::consts::LN_2 - nll_sum;
+    must(
+        kind != Kind::Loss || off.abs() <= rounding + 1e-9 * nll_sum,
+        || format!("{sum} bits at a negative log likelihood of {nll_sum} {place} `{label}`"),
+    )
 }
 
 fn must(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Impossible> {
@@ -361,12 +381,9 @@ mod tests {
         Message::Evaluated(Evaluated {
             index,
             scores: vec![Score {
-                label: String::new(),
-                samples,
-                sum: correct as f64,
-                squares: correct as f64,
                 tokens: samples,
                 nll_sum,
+                ..Score::answers(samples, correct)
             }],
             observations: Vec::new(),
             state_bytes: 8,
@@ -420,6 +437,40 @@ mod tests {
             let heard: Result<Vec<()>, _> = some.iter().map(|m| conversation.hear(m)).collect();
             assert!(heard.is_err(), "without message {skipped}");
         }
+    }
+
+    /// What is refused of a score of this kind.
+    fn refused(kind: Kind, score: Score) -> String {
+        match check_score(&score, kind, 100, "at 16 tokens") {
+            Ok(()) => String::new(),
+            Err(words) => words,
+        }
+    }
+
+    #[test]
+    fn a_score_is_held_against_its_kind() {
+        let share = Score::of(0.25);
+        assert_eq!(refused(Kind::Share, share.clone()), "");
+        assert!(refused(Kind::ZeroOne, share).contains("0.25 right answers"));
+        assert!(refused(Kind::Share, Score::of(1.5)).contains("a score of 1.5 in all"));
+        assert!(refused(Kind::Share, Score::ratio(0.5, 2.0)).contains("0.5 over 2"));
+        // Two documents, of 8 and 24 bytes, with 2 bits and 1 bit a byte.
+        let mut loss = Score::ratio(16.0, 8.0);
+        loss.add(&Score::ratio(24.0, 24.0));
+        (loss.tokens, loss.nll_sum) = (32, 40.0 * std::f64::consts::LN_2);
+        assert_eq!(refused(Kind::Loss, loss.clone()), "");
+        let changed = |change: &dyn Fn(&mut Score)| {
+            let mut score = loss.clone();
+            change(&mut score);
+            refused(Kind::Loss, score)
+        };
+        assert!(changed(&|score| score.weight = 0.0).contains("40 over 0"));
+        assert!(changed(&|score| score.weight = f64::NAN).contains("40 over NaN"));
+        assert!(changed(&|score| score.sum = f64::INFINITY).contains("inf in all"));
+        assert!(changed(&|score| score.squares = 700.0).contains("squares are 700"));
+        assert!(changed(&|score| score.weight_squares = 500.0).contains("and 500"));
+        assert!(changed(&|score| score.products = 1e4).contains("40 over 32"));
+        assert!(changed(&|score| score.nll_sum = 40.0).contains("40 bits at"));
     }
 
     #[test]
@@ -476,6 +527,7 @@ mod tests {
             evaluating(evaluated(0, 4, 99, 1.0)).contains("a score of 99 in all, of 4 answers")
         );
         assert!(evaluating(evaluated(0, 1 << 60, 1, 1.0)).contains("at most"));
+        assert!(evaluating(evaluated(0, 0, 0, 0.0)).contains("0 over 0, of 0 answers"));
         assert!(evaluating(evaluated(0, 10, 1, -5.0)).contains("likelihood of -5"));
         let seeing = |what: Observed, samples: u64, position: u64, sum: f64| {
             let Message::Evaluated(mut evaluated) = evaluated(0, 10, 1, 1.0) else {

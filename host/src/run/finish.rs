@@ -137,17 +137,24 @@ fn probes_in_order(probes: Vec<Probe>, rows: &[Measurement], places: &Places) ->
 /// What a folder's records say is done.
 pub struct Recorded {
     cells: HashMap<Cell, Status>,
-    trained: HashSet<(String, u64)>,
+    /// The last step of each unit's training.
+    trained: HashMap<String, u64>,
 }
 
 impl Recorded {
     /// Of the rows and points of a folder.
     pub fn new(rows: &[Measurement], points: &[TrainingPoint]) -> Self {
         let cells = rows.iter().filter(|row| row.label.is_empty());
-        let steps = points.iter().map(|point| (point.unit.clone(), point.step));
+        let mut trained: HashMap<String, u64> = HashMap::new();
+        for point in points {
+            match trained.get_mut(&point.unit) {
+                Some(last) => *last = point.step.max(*last),
+                None => _ = trained.insert(point.unit.clone(), point.step),
+            }
+        }
         Self {
             cells: cells.map(|row| (row.cell(), row.status)).collect(),
-            trained: steps.collect(),
+            trained,
         }
     }
 
@@ -169,8 +176,7 @@ impl Recorded {
 
     /// Whether the last step of a unit's training is recorded, as it is when all points are.
     pub fn is_trained(&self, id: &str, training: &Training) -> bool {
-        self.trained
-            .contains(&(id.to_owned(), training.steps.saturating_sub(1)))
+        self.trained.get(id) == Some(&training.steps.saturating_sub(1))
     }
 }
 
@@ -183,11 +189,9 @@ mod tests {
     fn good(unit: &Unit, length: usize) -> Vec<Measurement> {
         let score = |label: &str| Score {
             label: label.into(),
-            samples: 4,
-            sum: 2.0,
-            squares: 2.0,
             tokens: 4,
             nll_sum: 1.0,
+            ..Score::answers(4, 2)
         };
         let evaluated = Evaluated {
             index: 0,

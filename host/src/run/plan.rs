@@ -402,11 +402,12 @@ pub fn make(
         ..
     } = planned;
     let size = |architecture: &ArchSpec| model_size(suite, overrides, architecture);
-    let targets = targets::resolve(&suite.targets, &units, &|text| {
+    let named = |text: &str| {
         let architecture = resolve(text)?;
         let options = options_text(&architecture, size(&architecture)?);
         Ok((architecture.architecture, options))
-    })?;
+    };
+    let targets = targets::resolve(&suite.targets, &units, &stock.materials, &named)?;
     Ok(Plan {
         run_id: run_id(kind, &environment, &units),
         environment,

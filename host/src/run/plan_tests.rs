@@ -7,7 +7,7 @@ use longhaul_tasks::Suite;
 use super::error::RunError;
 use super::plan::{Overrides, Plan, make};
 use crate::architecture::ArchSpec;
-use crate::run::materials::Stock;
+use crate::run::materials::{Stock, Wanted};
 
 const SUITE: &str = r#"
 [training]
@@ -268,4 +268,50 @@ name = "parity"
     assert_eq!(planned("mqar:vocab=64,pairs=2"), [said("pairs=2", 4)]);
     assert_eq!(planned("mqar:pairs=4"), [said("pairs=4", 1000)]);
     assert_eq!(planned("induction"), [said("", 1000)]);
+}
+
+#[test]
+fn targets_are_of_the_materials_of_their_units() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        let word = |index: usize| format!("{name}{} ", index * index);
+        let text: String = (0..4000).map(word).collect();
+        std::fs::write(folder.path().join(format!("{name}.txt")), text).unwrap();
+    }
+    let text = r#"
+[[architecture]]
+name = "one"
+[[task]]
+name = "books"
+train_length = 64
+lengths = [64]
+[[target]]
+claim = "it reads"
+source = "here"
+architecture = "one"
+task = "books"
+lengths = [64]
+below = 3.0
+"#;
+    let suite = Suite::from_toml(text, "test").unwrap();
+    let wanted = Wanted {
+        texts: Some(folder.path().to_owned()),
+        ..Wanted::default()
+    };
+    for wanted in [Wanted::default(), wanted] {
+        let stock = Stock::open(&wanted).unwrap();
+        let plan = make(
+            &suite,
+            "test",
+            &Overrides::default(),
+            "cpu",
+            &stock,
+            &resolve,
+        )
+        .unwrap();
+        let [target] = plan.targets.as_slice() else {
+            panic!("{wanted:?} has the targets {:?}", plan.targets);
+        };
+        assert_eq!(target.task_options, plan.units[0].task_options);
+    }
 }

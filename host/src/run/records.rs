@@ -199,16 +199,10 @@ fn one_line(words: &str) -> String {
 
 /// Mean of a score's samples, and of shares and losses their deviation; `None` of no samples.
 fn scores_of(score: &Score, kind: Kind) -> Option<Scores> {
-    let count = score.samples as f64;
-    let mean = (score.samples > 0).then(|| score.sum / count)?;
-    let spread = || {
-        let squares = score.squares - mean * score.sum;
-        (squares.max(0.0) / (count - 1.0)).sqrt()
-    };
     Some(Scores {
         samples: score.samples,
-        mean,
-        sd: (kind != Kind::ZeroOne && score.samples > 1).then(spread),
+        mean: score.mean()?,
+        sd: score.spread().filter(|_| kind != Kind::ZeroOne),
     })
 }
 
@@ -274,11 +268,9 @@ pub mod tests {
     fn breakdowns_come_before_the_cell() {
         let score = |label: &str, samples, correct| Score {
             label: label.into(),
-            samples,
-            sum: correct as f64,
-            squares: correct as f64,
             tokens: samples,
             nll_sum: 1.0,
+            ..Score::answers(samples, correct)
         };
         let evaluated = Evaluated {
             index: 0,
@@ -342,6 +334,32 @@ pub mod tests {
         for row in &rows {
             assert_eq!(longhaul_results::Record::validate(row), Ok(()));
             assert_eq!(row.unit, unit(1).id());
+        }
+    }
+
+    /// Two documents of 8 and 24 bytes, at 2 bits and 1 bit a byte: 40 bits over 32 bytes. The residuals of the
+    /// ratio 1.25 are 6 and -6 bits, so their deviation is sqrt(72), over 16 bytes a document. One that
+    /// weighs all documents alike says 1.5.
+    #[test]
+    fn a_loss_is_all_bits_over_all_bytes() {
+        let mut score = Score::ratio(16.0, 8.0);
+        score.add(&Score::ratio(24.0, 24.0));
+        let found = scores_of(&score, Kind::Loss).unwrap();
+        assert_eq!((found.samples, found.mean), (2, 1.25));
+        assert!((found.sd.unwrap() - 72_f64.sqrt() / 16.0).abs() < 1e-12);
+        // Of equal weights it is the usual deviation.
+        let mut score = Score::ratio(16.0, 8.0);
+        score.add(&Score::ratio(8.0, 8.0));
+        let found = scores_of(&score, Kind::Loss).unwrap();
+        assert_eq!(found.mean, 1.5);
+        assert!((found.sd.unwrap() - 0.5_f64.sqrt()).abs() < 1e-12);
+    }
+
+    /// What `results` knows of metrics, by their names, is what tasks are measured in.
+    #[test]
+    fn every_metric_of_a_task_has_a_kind() {
+        for spec in longhaul_tasks::registry() {
+            assert!(Kind::named(spec.metric.name()).is_some(), "{}", spec.name);
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use longhaul_results::metric::Kind;
 use longhaul_results::{SummaryRow, write_csv};
-use longhaul_tasks::{TargetEntry, parse_task};
+use longhaul_tasks::{Materials, TargetEntry, parse_task_of};
 use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
@@ -35,11 +36,11 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expected {
-    /// This accuracy or more.
+    /// This value or more.
     AtLeast(f64),
-    /// Less than this accuracy.
+    /// Less than this value.
     Below(f64),
-    /// More than the accuracy of this architecture with these options.
+    /// A higher value than that of this architecture with these options.
     Above(String, String),
 }
 
@@ -58,6 +59,8 @@ pub struct Verdict {
     pub task: String,
     /// Its options.
     pub task_options: String,
+    /// What is measured of a sample.
+    pub metric: String,
     /// The length that decides: of those asked for, the one furthest on the wrong side.
     pub eval_length: Option<u64>,
     /// What is expected there: `>= 0.99`.
@@ -79,18 +82,20 @@ pub struct Verdict {
 /// An architecture's name and options.
 type Named = Result<(String, String), RunError>;
 
-/// The targets whose units are there. `options` gives an architecture's name and options by its text.
+/// The targets whose units are there, of tasks made of these materials. `options` gives an architecture's name and
+/// options by its text.
 ///
 /// # Errors
 /// An architecture or task that cannot be.
 pub fn resolve(
     entries: &[TargetEntry],
     units: &[Unit],
+    materials: &Materials,
     options: &dyn Fn(&str) -> Named,
 ) -> Result<Vec<Target>, RunError> {
     let mut targets = Vec::new();
     for entry in entries {
-        let task = parse_task(&entry.task)?;
+        let task = parse_task_of(&entry.task, materials)?;
         let (architecture, own) = options(&entry.architecture)?;
         let expected = match (entry.at_least, entry.below, &entry.above) {
             (Some(value), ..) => Expected::AtLeast(value),
@@ -226,6 +231,9 @@ fn judge_one(target: &Target, rows: &[&SummaryRow]) -> Verdict {
         options: target.options.clone(),
         task: target.task.clone(),
         task_options: target.task_options.clone(),
+        metric: own
+            .first()
+            .map_or_else(String::new, |row| row.metric.clone()),
         eval_length: row.map(|row| row.eval_length),
         target: worst.map_or_else(String::new, |point| point.expected.clone()),
         value: row.and_then(|row| row.value),
@@ -252,8 +260,12 @@ fn curve<'a>(
     own.collect()
 }
 
-/// Why a model cannot be said to lose beyond its training length: it has nothing to lose.
+/// Why a model cannot be said to lose beyond its training length: it has nothing to lose. Of a loss that is
+/// not known, as it has no chance to be above.
 fn not_learned(curve: &[&SummaryRow]) -> Option<String> {
+    if curve.iter().any(|row| !Kind::of(&row.metric).is_accuracy()) {
+        return None;
+    }
     let inside = |row: &&&SummaryRow| row.train_length.is_some_and(|most| row.eval_length <= most);
     let Some(row) = curve
         .iter()
@@ -309,11 +321,14 @@ pub fn report(verdicts: &[Verdict], folder: &Path) -> Result<String, RunError> {
         return Ok(String::new());
     }
     write_csv(&folder.join("verdicts.csv"), verdicts)?;
-    let percent = |value: Option<f64>| {
-        value.map_or_else(|| "-".to_owned(), |value| format!("{:.1}", 100.0 * value))
+    let measured = |verdict: &Verdict| {
+        let kind = Kind::of(&verdict.metric);
+        let unit = if kind.is_accuracy() { " %" } else { "" };
+        let show = |value| format!("{}{unit}", kind.show(value));
+        verdict.value.map_or_else(|| "-".to_owned(), show)
     };
     let mut rows = vec![
-        ["verdict", "target", "measured %", "length", "published"]
+        ["verdict", "target", "measured", "length", "published"]
             .map(str::to_owned)
             .to_vec(),
     ];
@@ -321,7 +336,7 @@ pub fn report(verdicts: &[Verdict], folder: &Path) -> Result<String, RunError> {
         vec![
             verdict.verdict.clone(),
             verdict.target.clone(),
-            percent(verdict.value),
+            measured(verdict),
             verdict
                 .eval_length
                 .map_or_else(String::new, |l| l.to_string()),
@@ -350,12 +365,9 @@ mod tests {
         let common = common(&unit(1));
         let rows = correct.iter().flat_map(|&(length, correct)| {
             let score = Score {
-                label: String::new(),
-                samples: 100,
-                sum: correct as f64,
-                squares: correct as f64,
                 tokens: 100,
                 nll_sum: 1.0,
+                ..Score::answers(100, correct)
             };
             let evaluated = Evaluated {
                 index: 0,
@@ -419,6 +431,25 @@ mod tests {
         let unit = unit(1);
         let own = Expected::Above(unit.architecture, unit.options);
         assert_eq!(judge(&[80], own).0, "undecided");
+    }
+
+    /// 20 documents with 2 bits a byte and a deviation of 0.2: the interval is 1.906 to 2.094.
+    #[test]
+    fn losses_are_judged_as_they_are() {
+        let mut rows = summary(&[(40, 100), (160, 100)]);
+        for row in &mut rows {
+            row.metric = "bits_per_byte".to_owned();
+            (row.chance, row.learned) = (None, None);
+            (row.value, row.value_low, row.value_high) = (Some(2.0), Some(1.906), Some(2.094));
+        }
+        let judge = |expected| super::judge(&[target(&[160], expected)], &rows).remove(0);
+        assert_eq!(judge(Expected::Below(2.1)).verdict, "reproduced");
+        assert_eq!(judge(Expected::Below(2.0)).verdict, "undecided");
+        assert_eq!(judge(Expected::Below(1.9)).verdict, "not reproduced");
+        assert_eq!(judge(Expected::AtLeast(1.9)).verdict, "reproduced");
+        let folder = tempfile::tempdir().unwrap();
+        let text = report(&[judge(Expected::Below(2.1))], folder.path()).unwrap();
+        assert!(text.contains("2.000") && !text.contains('%'), "{text}");
     }
 
     #[test]

@@ -180,7 +180,8 @@ pub enum FailureKind {
     Error,
 }
 
-/// Scores of one breakdown, or of all examples (label empty).
+/// Scores of one breakdown, or of all examples (label empty). The mean is a ratio, `sum / weight`, and its
+/// deviation follows from the sums ([`Score::spread`]).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Empty, or `depth=0.50`.
@@ -188,10 +189,17 @@ pub struct Score {
     pub label: String,
     /// Samples in the task's metric: answers, or examples.
     pub samples: u64,
-    /// Sum of their scores: of answers that are right or wrong the number of right ones.
+    /// Sum of what they count: of answers that are right or wrong the number of right ones, of shares these,
+    /// of a loss a byte its bits.
     pub sum: f64,
-    /// Sum of the squares of their scores.
+    /// Sum of its squares.
     pub squares: f64,
+    /// Sum of what that is a mean over: 1 a sample, of a loss a byte its bytes.
+    pub weight: f64,
+    /// Sum of its squares.
+    pub weight_squares: f64,
+    /// Sum of the products of both.
+    pub products: f64,
     /// Scored tokens.
     pub tokens: u64,
     /// Sum of their negative log likelihood, in nats.
@@ -201,12 +209,49 @@ pub struct Score {
 impl Score {
     /// Of one sample with this score.
     pub fn of(value: f64) -> Self {
+        Self::ratio(value, 1.0)
+    }
+
+    /// Of one sample that counts so much of so much: bits of bytes.
+    pub fn ratio(value: f64, weight: f64) -> Self {
         Self {
             samples: 1,
             sum: value,
             squares: value * value,
+            weight,
+            weight_squares: weight * weight,
+            products: value * weight,
             ..Self::default()
         }
+    }
+
+    /// Of answers, `correct` of which are right.
+    pub fn answers(samples: u64, correct: u64) -> Self {
+        let (all, right) = (samples as f64, correct as f64);
+        Self {
+            samples,
+            sum: right,
+            squares: right,
+            weight: all,
+            weight_squares: all,
+            products: right,
+            ..Self::default()
+        }
+    }
+
+    /// The mean; `None` of nothing.
+    pub fn mean(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
+
+    /// Standard deviation of a sample's score. Where samples weigh differently it is that of what a sample adds
+    /// to the error of the ratio, to first order (Cochran 1977, Sampling Techniques, equation 6.9), so that the
+    /// standard error of the mean is this over the root of `samples` in both cases. `None` of fewer than two.
+    pub fn spread(&self) -> Option<f64> {
+        let (mean, count) = (self.mean()?, self.samples as f64);
+        let squares = self.squares - mean * (2.0 * self.products - mean * self.weight_squares);
+        let spread = || (squares.max(0.0) / (count - 1.0)).sqrt() / (self.weight / count);
+        (self.samples > 1).then(spread)
     }
 
     /// Takes another's samples in.
@@ -214,6 +259,9 @@ impl Score {
         self.samples += other.samples;
         self.sum += other.sum;
         self.squares += other.squares;
+        self.weight += other.weight;
+        self.weight_squares += other.weight_squares;
+        self.products += other.products;
         self.tokens += other.tokens;
         self.nll_sum += other.nll_sum;
     }
@@ -529,11 +577,9 @@ pub mod tests {
                 index: 2,
                 scores: vec![Score {
                     label: "depth=0.50".to_owned(),
-                    samples: 3,
-                    sum: 2.0,
-                    squares: 2.0,
                     tokens: 9,
                     nll_sum: 0.25,
+                    ..Score::answers(3, 2)
                 }],
                 observations: vec![Observation {
                     what: Observed::Remembrance { skipped: 8 },

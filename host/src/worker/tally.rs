@@ -97,6 +97,10 @@ impl<'a> Tally<'a> {
             self.example(labels, self.scored(&answered));
             for (bucket, answered) in std::mem::take(&mut self.positions[row]) {
                 let score = self.scored(&answered);
+                // Marks alone, which stand for no text, have no loss a byte.
+                if score.mean().is_none() {
+                    continue;
+                }
                 self.labelled(Some(bucket.start), &bucket.label(), &score);
             }
         }
@@ -106,29 +110,21 @@ impl<'a> Tally<'a> {
 
     /// The score of what was answered.
     fn scored(&self, answered: &Sums) -> Score {
-        let value = match self.metric {
-            Metric::TokenAccuracy => {
-                return Score {
-                    samples: answered.scored,
-                    sum: answered.correct as f64,
-                    squares: answered.correct as f64,
-                    tokens: answered.scored,
-                    nll_sum: answered.nll,
-                    ..Score::default()
-                };
-            }
-            Metric::ExactMatch => f64::from(u8::from(answered.correct == answered.scored)),
+        let score = match self.metric {
+            Metric::TokenAccuracy => Score::answers(answered.scored, answered.correct),
+            Metric::ExactMatch => Score::answers(1, u64::from(answered.correct == answered.scored)),
             // Rounding must not make a loss less than none.
-            Metric::BitsPerByte => {
-                answered.nll.max(0.0) / std::f64::consts::LN_2 / answered.bytes.max(1) as f64
-            }
+            Metric::BitsPerByte => Score::ratio(
+                answered.nll.max(0.0) / std::f64::consts::LN_2,
+                answered.bytes as f64,
+            ),
             // Answers in text are scored where they are generated.
-            Metric::StringMatchAll | Metric::StringMatchPart => 0.0,
+            Metric::StringMatchAll | Metric::StringMatchPart => Score::of(0.0),
         };
         Score {
             tokens: answered.scored,
             nll_sum: answered.nll,
-            ..Score::of(value)
+            ..score
         }
     }
 
@@ -209,6 +205,63 @@ mod tests {
         let exact = score("needle");
         assert_eq!(numbers(&exact[2]), (2, 1.0, 4));
         assert_eq!(numbers(&exact[1]), (1, 1.0, 2));
+    }
+
+    /// Two windows of 65 and 66 scored bytes, so that the loss is over all bytes and not a mean of windows; the
+    /// 65th position opens another bucket, in the second chunk.
+    #[test]
+    fn a_loss_is_over_bytes_and_by_position() {
+        use longhaul_tasks::{Materials, parse_task_of};
+        let document = longhaul_text::Document {
+            name: "one".into(),
+            text: "one two three ".repeat(50),
+        };
+        let texts = longhaul_text::Texts {
+            name: "test".into(),
+            sha256: "0".repeat(64),
+            documents: vec![document; 8],
+        };
+        let materials = Materials {
+            texts: Some(std::sync::Arc::new(texts)),
+            ..Materials::default()
+        };
+        let task = parse_task_of("books", &materials).unwrap();
+        let mut tally = Tally::new(task.as_ref(), 2);
+        let bit = std::f32::consts::LN_2;
+        // 64 and 64 bytes at one bit each, but for the first of the first window, at five.
+        let mut nll = vec![bit; 128];
+        nll[0] = 5.0 * bit;
+        tally.chunk(&[1; 128], 64, &[1; 128], &nll);
+        // One byte and a mark, two bytes.
+        tally.chunk(&[1, -1, 1, 1], 2, &[1; 3], &[3.0 * bit; 3]);
+        tally.group(&[vec!["documents=joined".to_owned()], Vec::new()]);
+        let scores = tally.scores();
+        let found: Vec<_> = scores
+            .iter()
+            .map(|score| {
+                let mean = score.mean().unwrap();
+                (score.label.as_str(), score.samples, score.weight, mean)
+            })
+            .collect();
+        let expected = [
+            ("documents=joined", 1, 65.0, 71.0 / 65.0),
+            ("position=0..64", 2, 128.0, 132.0 / 128.0),
+            ("position=64..128", 2, 3.0, 3.0),
+            ("", 2, 131.0, 141.0 / 131.0),
+        ];
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(
+                (found.0, found.1, found.2),
+                (expected.0, expected.1, expected.2)
+            );
+            assert!((found.3 - expected.3).abs() < 1e-6, "{found:?}");
+        }
+        assert_eq!(found.len(), 4);
+        // Marks alone are no text.
+        let mut tally = Tally::new(task.as_ref(), 1);
+        tally.chunk(&[-1; 3], 3, &[], &[]);
+        tally.group(&[Vec::new()]);
+        assert_eq!(tally.scores()[0].mean(), None);
     }
 
     #[test]

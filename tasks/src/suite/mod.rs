@@ -67,11 +67,11 @@ pub struct TargetEntry {
     pub task: String,
     /// Evaluation lengths it speaks of.
     pub lengths: Vec<usize>,
-    /// Accuracy at every one of these lengths, or more.
+    /// Accuracy or loss at every one of these lengths, or more.
     pub at_least: Option<f64>,
-    /// Less than this accuracy at every one of these lengths.
+    /// Less than this accuracy or loss at every one of these lengths.
     pub below: Option<f64>,
-    /// More than this architecture's accuracy at every one of these lengths.
+    /// More than this architecture's accuracy or loss at every one of these lengths.
     pub above: Option<String>,
 }
 

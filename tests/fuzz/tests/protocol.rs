@@ -18,7 +18,7 @@ const SAID: [&str; 10] = [
     r#"{"message":"progress","step":9,"loss":0.5,"accuracy":null,"gradient_norm":null,"learning_rate":0.0001,"tokens_per_second":null,"seconds":0.2,"record":true}"#,
     r#"{"message":"trained","seconds":0.3}"#,
     r#"{"message":"evaluating","index":0}"#,
-    r#"{"message":"evaluated","index":0,"scores":[{"label":"depth=0.50","samples":3,"sum":2.0,"squares":2.0,"tokens":3,"nll_sum":1.5},{"label":"","samples":10,"sum":7.0,"squares":7.0,"tokens":10,"nll_sum":6.5}],"state_bytes":64,"peak_memory_bytes":1048576,"tokens":160,"seconds":0.1}"#,
+    r#"{"message":"evaluated","index":0,"scores":[{"label":"depth=0.50","samples":3,"sum":2.0,"squares":2.0,"weight":3.0,"weight_squares":3.0,"products":2.0,"tokens":3,"nll_sum":1.5},{"label":"","samples":10,"sum":7.0,"squares":7.0,"weight":10.0,"weight_squares":10.0,"products":7.0,"tokens":10,"nll_sum":6.5}],"state_bytes":64,"peak_memory_bytes":1048576,"tokens":160,"seconds":0.1}"#,
     r#"{"message":"evaluating","index":1}"#,
     r#"{"message":"evaluation-failed","index":1,"kind":"out-of-memory","reason":"no room"}"#,
     r#"{"message":"log","level":"info","text":"words"}"#,
@@ -98,6 +98,9 @@ fn main() {
     let task = longhaul_tasks::parse_task("parity").expect("a task");
     let unit = unit();
     let common = Common::new("id", "cpu", &unit, &unit.id(), task);
+    // Damage teaches something only of what is heard without it.
+    let whole = hear(SAID.len(), b"", &job, &common);
+    assert_eq!(whole, "heard messages", "undamaged");
     let answers = [
         "heard messages",
         "refused messages",

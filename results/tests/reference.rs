@@ -1,0 +1,101 @@
+//! The runs kept in `results/reference`: records that this version reads, and what it makes of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use longhaul_results::{
+    Measurement, Probe, Record, TrainingPoint, plots, render_tables, summarise, write_csv,
+};
+
+/// Folders that are read here.
+const READ: [&str; 2] = ["books", "quick"];
+/// Folders of columns that no reader knows any more, until they are run again.
+const OLD: [&str; 1] = ["published"];
+
+fn reference() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("reference")
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn records<R: Record>(path: &Path) -> Result<Vec<R>, String> {
+    let text = text(path);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let mut all = Vec::new();
+    for record in reader.deserialize() {
+        let record: R = record.map_err(|error| error.to_string())?;
+        record.validate()?;
+        all.push(record);
+    }
+    Ok(all)
+}
+
+/// Reads records, which written again are the same bytes.
+fn round_trip<R: Record>(path: &Path) -> Vec<R> {
+    let records = records(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_same(path, &written(&records));
+    records
+}
+
+fn written<T: serde::Serialize>(rows: &[T]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rows.csv");
+    write_csv(&path, rows).expect("written");
+    text(&path)
+}
+
+fn assert_same(kept: &Path, made: &str) {
+    let text = text(kept);
+    let mut lines = text.lines().zip(made.lines());
+    let differs = lines.position(|(one, other)| one != other);
+    assert!(
+        text == made,
+        "{} differs at line {differs:?}, counted from 0; the example redraw makes it",
+        kept.display()
+    );
+}
+
+#[test]
+fn every_kept_run_is_read_here_or_is_known_not_to_be() {
+    let entries = fs::read_dir(reference()).expect("the folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let of_runs = paths.filter(|path| path.join("results.csv").exists());
+    let mut found: Vec<String> = of_runs
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    let mut known: Vec<&str> = READ.into_iter().chain(OLD).collect();
+    known.sort_unstable();
+    assert_eq!(found, known);
+    for folder in OLD {
+        let path = reference().join(folder).join("results.csv");
+        assert!(
+            records::<Measurement>(&path).is_err(),
+            "{folder} can be read"
+        );
+    }
+}
+
+#[test]
+fn summaries_tables_and_plots_of_kept_runs_can_be_made_again() {
+    for folder in READ.map(|name| reference().join(name)) {
+        let rows: Vec<Measurement> = round_trip(&folder.join("results.csv"));
+        let optional = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
+        if let Some(path) = optional("training.csv") {
+            round_trip::<TrainingPoint>(&path);
+        }
+        if let Some(path) = optional("probes.csv") {
+            round_trip::<Probe>(&path);
+        }
+        let summary = summarise(&rows);
+        if let Some(path) = optional("summary.csv") {
+            assert_same(&path, &written(&summary));
+        }
+        assert_same(&folder.join("table.txt"), &render_tables(&summary, 80));
+        for (name, plot) in plots(&summary) {
+            assert_same(&folder.join(name), &plot);
+        }
+    }
+}
