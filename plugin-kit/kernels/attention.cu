@@ -1,9 +1,10 @@
 // Causal softmax attention without a [T, T] matrix: FlashAttention-2 (arXiv 2307.08691), algorithm 1 for the
-// result and algorithm 2 for the gradients, with grouped heads, windows and linear position biases.
+// result and algorithm 2 for the gradients, with grouped heads, windows, linear position biases and biases of keys.
 //
-//   s_ij = scale q_i.k_j - slope (i - j),  p_ij = exp(s_ij - L_i),  y_i = sum_j p_ij v_j,  L_i = ln sum_j exp(s_ij)
+//   s_ij = scale q_i.k_j - slope (i - j) + b_j - b_i (which changes no p_ij, and keeps the biases' size out of it),
+//   p_ij = exp(s_ij - L_i),  y_i = sum_j p_ij v_j,  L_i = ln sum_j exp(s_ij)
 //   ds_ij = scale p_ij (dy_i.v_j - delta_i) with delta_i = dy_i.y_i
-//   dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dv_j = sum_i p_ij dy_i
+//   dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dv_j = sum_i p_ij dy_i,  db_j = sum_i ds_ij / scale
 //
 // A block of 256 threads, 16 x 16, takes a tile of 64 queries (16 in a feed of few tokens) of one head, or a
 // tile of 64 keys for one query head, and goes over the tiles of the other kind that it can see; no other
@@ -202,6 +203,7 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
     const HeadRows q = plain_rows(p.q + first_row * p.q_stride + head * (u64)p.head_dim, p.q_stride, count);
     HeadRows k = {p.k + row * p.capacity * p.k_stride + kv_start, p.k_stride, 0, p.capacity, 0};
     HeadRows v = {p.v + row * p.capacity * p.v_stride + kv_start, p.v_stride, 0, p.capacity, 0};
+    const float* bias = p.key_bias ? p.key_bias + row * p.capacity * p.key_bias_stride + head : nullptr;
     float sums[R][2 * CHUNKS], tops[R], totals[R];
 #pragma unroll
     for (u32 i = 0; i < R; i++) {
@@ -218,13 +220,15 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
 #pragma unroll
         for (u32 i = 0; i < R; i++) {
             const u32 query = R * ty + i;
+            const float own = bias && query < count ? bias[(at + query) % p.capacity * p.key_bias_stride] : 0.0f;
             float top = tops[i];
 #pragma unroll
             for (u32 j = 0; j < 4; j++) {
                 const u32 col = tx + SIDE * j;
                 const int distance = (int)(at - key) + (int)query - (int)col;
                 const bool seen = query < count && col < k.count && distance >= 0 && (u32)distance < window;
-                logits[i][j] = seen ? p.scale * logits[i][j] - slope * (float)distance : MINUS_INFINITY;
+                const float of_key = bias && seen ? bias[(key + col) % p.capacity * p.key_bias_stride] - own : 0.0f;
+                logits[i][j] = seen ? p.scale * logits[i][j] - slope * (float)distance + of_key : MINUS_INFINITY;
                 top = fmaxf(top, logits[i][j]);
             }
             top = side_max(top);
@@ -262,6 +266,8 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
 struct TilePair {
     HeadRows q, dy, k, v;
     const float *log_sums, *delta;  // [64], of the tile's queries
+    const float *own, *bias;        // [64], of the tile's queries and keys, each bias_stride after the last; or null
+    u64 bias_stride;
     int offset;
     u32 window;
     float slope, scale;
@@ -277,12 +283,14 @@ __device__ __forceinline__ void differentiate(const TilePair& t, u32 head_dim, f
         const u32 query = 4 * ty + i;
         const bool any = query < t.q.count;
         const float log_sum = any ? t.log_sums[query] : 0.0f, delta = any ? t.delta[query] : 0.0f;
+        const float own = any && t.own ? t.own[query * t.bias_stride] : 0.0f;
 #pragma unroll
         for (u32 j = 0; j < 4; j++) {
             const u32 col = tx + SIDE * j;
             const int distance = t.offset + (int)query - (int)col;
             const bool seen = any && col < t.k.count && distance >= 0 && (u32)distance < t.window;
-            const float logit = t.scale * probabilities[i][j] - t.slope * (float)distance;
+            const float of_key = t.bias && seen ? t.bias[col * t.bias_stride] - own : 0.0f;
+            const float logit = t.scale * probabilities[i][j] - t.slope * (float)distance + of_key;
             const float probability = seen ? expf(logit - log_sum) : 0.0f;
             probabilities[i][j] = probability;
             slopes[i][j] = seen ? probability * (slopes[i][j] - delta) * t.scale : 0.0f;
@@ -311,6 +319,9 @@ __device__ __forceinline__ TilePair pair_of(const AttentionTiles& p, u32 row, u3
     t.v = plain_rows(p.v + (first + key) * p.v_stride + kv_start, p.v_stride, keys);
     t.log_sums = p.log_sums + sums;
     t.delta = p.delta + sums;
+    t.own = p.key_bias ? p.key_bias + (first + query) * p.key_bias_stride + head : nullptr;
+    t.bias = p.key_bias ? p.key_bias + (first + key) * p.key_bias_stride + head : nullptr;
+    t.bias_stride = p.key_bias_stride;
     t.offset = (int)query - (int)key;
     t.window = window_of(p, head);
     t.slope = slope_of(p, head);
@@ -351,7 +362,7 @@ KERNEL(256, attention_grad_kv, AttentionTiles) {
     // The last key's last query is window - 1 positions after it.
     const u64 last = (u64)key + keys - 1 + window_of(p, head);
     const u32 end = (u32)min((u64)p.length, last);
-    float sums_k[4][2 * CHUNKS], sums_v[4][2 * CHUNKS];
+    float sums_k[4][2 * CHUNKS], sums_v[4][2 * CHUNKS], sum_bias = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < 4; i++)
 #pragma unroll
@@ -366,11 +377,18 @@ KERNEL(256, attention_grad_kv, AttentionTiles) {
         __syncthreads();
         share_weights(slopes, weights);
         add_turned(weights, t.q, p.head_dim, b_chunk, sums_k);
+        // Behind the barriers of add_turned; the next tile's weights come behind more of them.
+        if (p.grad_bias && threadIdx.x < KEYS)
+            for (u32 q = 0; q < KEYS; q++) sum_bias += weights[q * WEIGHT_STRIDE + threadIdx.x];
     }
     const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
     const u64 first = (u64)row * p.length + key, start = head * (u64)p.head_dim;
     store_rows<4>(sums_k, ones, p.grad_a + first * p.a_stride + start, p.a_stride, keys, p.head_dim, p.a_accumulate);
     store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
+    if (p.grad_bias && threadIdx.x < keys) {
+        float* place = p.grad_bias + (first + threadIdx.x) * p.grad_bias_stride + head;
+        *place = sum_bias / p.scale + (p.bias_accumulate ? *place : 0.0f);
+    }
 }
 
 KERNEL(256, attention_forward, AttentionTiles) {

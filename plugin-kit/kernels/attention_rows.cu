@@ -30,19 +30,23 @@ KERNEL(256, attention_parts, AttentionParts) {
 
 struct AttentionAppend {
     const float *k, *v;                    // [B, T, kv_heads K]
-    float* cache;                          // [B, capacity, 2 kv_heads K]
+    const float* bias;                     // [B, T, biases]
+    float* cache;                          // [B, capacity, 2 kv_heads K + biases]
     const Control* control;
-    u64 k_stride, v_stride, capacity, count;  // count: B T 2 kv_heads K
-    u32 length, cols;                      // cols: kv_heads K
+    u64 k_stride, v_stride, bias_stride, capacity, count;  // count: B T (2 kv_heads K + biases)
+    u32 length, cols, biases, unused;      // cols: kv_heads K
 };
 
-// Keys and values of this feed to their places in the ring, a thread a value.
+// Keys, values and biases of this feed to their places in the ring, a thread a value.
 KERNEL(256, attention_append, AttentionAppend) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     if (index >= p.count) return;
-    const u64 cols = 2 * (u64)p.cols, at = index / cols, col = index % cols;
+    const u64 cols = 2 * (u64)p.cols + p.biases, at = index / cols, col = index % cols;
     const u64 row = at / p.length, place = (p.control->position + at % p.length) % p.capacity;
-    const float value = col < p.cols ? p.k[at * p.k_stride + col] : p.v[at * p.v_stride + col - p.cols];
+    float value;
+    if (col < p.cols) value = p.k[at * p.k_stride + col];
+    else if (col < 2 * (u64)p.cols) value = p.v[at * p.v_stride + col - p.cols];
+    else value = p.bias[at * p.bias_stride + col - 2 * (u64)p.cols];
     p.cache[(row * p.capacity + place) * cols + col] = value;
 }
 

@@ -8,14 +8,17 @@ struct AttentionTiles {
     float* log_sums;          // [B, parts, H, T]
     float* delta;             // [B, H, T]
     float *grad_a, *grad_b;   // [B, T, H K]: of q, or of k and v
+    const float* key_bias;    // [B, capacity, H], null where keys have none (tensor cores take none)
+    float* grad_bias;         // [B, T, H]
     const Control* control;   // null where every sequence starts at position 0
     u64 q_stride, dy_stride, k_stride, v_stride, y_stride, a_stride, b_stride;
+    u64 key_bias_stride, grad_bias_stride;
     u64 capacity;
     u32 rows, length, heads, group, head_dim, parts;
     u32 window;               // keys a query sees, at most 2^32 - 1
     u32 narrow_heads;         // the first heads, which see 1, 2, 3, .. tokens
     u32 alibi;                // whether logits fall with the distance
-    u32 a_accumulate, b_accumulate;
+    u32 a_accumulate, b_accumulate, bias_accumulate, unused;
     float scale;
 };
 

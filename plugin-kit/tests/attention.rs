@@ -41,6 +41,29 @@ fn groups_windows_and_biases() {
     check(sizes(1, 20, 2, 1, 3), Some(1000), PositionBias::None);
 }
 
+/// Biases of keys, by query head, beside groups, windows and slopes; columns of a wider tensor.
+#[test]
+fn keys_with_biases() {
+    let check = |sizes: Sizes, window: Option<usize>, bias: PositionBias| {
+        let spec = spec(&sizes, window, bias);
+        let kv_cols = sizes.kv_heads * sizes.head_dim;
+        Case {
+            rows: sizes.rows,
+            length: sizes.length,
+            inputs: &[sizes.heads * sizes.head_dim, kv_cols, kv_cols, sizes.heads],
+            range: (-2.0, 2.0),
+            recurrent: true,
+            build: &|graph, x| graph.attention_with_key_bias(x[0], x[1], x[2], x[3], spec),
+            reference: &|inputs, _| reference(inputs, &sizes, window, bias),
+        }
+        .check_with(&longhaul_emulator::devices());
+    };
+    check(sizes(2, 17, 2, 2, 8), None, PositionBias::None);
+    check(sizes(1, 67, 4, 2, 7), None, PositionBias::None);
+    check(sizes(1, 130, 2, 1, 7), Some(64), PositionBias::Alibi);
+    check(sizes(1, 300, 1, 1, 5), Some(260), PositionBias::None);
+}
+
 /// Each width has a kernel of its own, and none need be a multiple of anything.
 #[test]
 fn widths_of_a_head() {

@@ -1,6 +1,6 @@
 //! Causal softmax attention, tile by tile (arXiv 2205.14135, algorithm 1, and 2307.08691 for the
 //! backward pass): a tile of queries meets tiles of keys, with running maxima and sums. No `[T, T]`
-//! matrix exists. Grouped-query heads, windows, and linear position biases.
+//! matrix exists. Grouped-query heads, windows, linear position biases, and a bias of each key.
 
 use crate::units::{cut, for_each_unit};
 use longhaul_plugin_api::author::Result;
@@ -10,7 +10,7 @@ use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View
 use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::ops::attention_cuda::{DeviceBuffers, adds_up_heads};
 use crate::ops::attention_reference;
-use crate::ops::attention_tile::{Given, accumulate_gradients, attend};
+use crate::ops::attention_tile::{Given, KeyGradients, Keys, accumulate_gradients, attend};
 use crate::simd::add_into;
 
 /// What positions add to the logits.
@@ -80,6 +80,35 @@ impl Graph {
     /// If the widths do not fit the heads.
     #[track_caller]
     pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec) -> Tensor {
+        self.record_attention([q, k, v], None, spec)
+    }
+
+    /// The same with a number added to the logits of each key, `key_bias` `[B, T, H]`, one for each query head.
+    /// What is added to all logits of a query alike changes nothing, so with minus the running sum of logarithms
+    /// of forget gates this is forgetting attention (arXiv 2503.02130, eq. 5). On a card its products are float32.
+    ///
+    /// # Panics
+    /// If the widths do not fit the heads.
+    #[track_caller]
+    pub fn attention_with_key_bias(
+        &mut self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor,
+        spec: AttentionSpec,
+    ) -> Tensor {
+        assert_eq!(key_bias.cols(), spec.heads, "a bias for each head");
+        self.record_attention([q, k, v], Some(key_bias), spec)
+    }
+
+    #[track_caller]
+    fn record_attention(
+        &mut self,
+        [q, k, v]: [Tensor; 3],
+        key_bias: Option<Tensor>,
+        spec: AttentionSpec,
+    ) -> Tensor {
         let AttentionSpec {
             heads,
             kv_heads,
@@ -97,12 +126,16 @@ impl Graph {
             "k and v"
         );
         if self.wants_reference() {
-            return self.reference(&[q, k, v], &[], heads * head_dim, move |given| {
+            let recorded: Vec<Tensor> = [q, k, v].into_iter().chain(key_bias).collect();
+            return self.reference(&recorded, &[], heads * head_dim, move |given| {
                 attention_reference::attention(given, spec)
             });
         }
         let y = self.tensor(heads * head_dim);
-        let device = self.wants_device().then(|| DeviceBuffers::new(self, spec));
+        let biases = key_bias.map_or(0, |bias| bias.cols());
+        let device = self
+            .wants_device()
+            .then(|| DeviceBuffers::new(self, spec, key_bias));
         // On a device they hold shares of gradients that are added up over heads, if any are.
         let shares = |graph: &mut Self, extent| match adds_up_heads(k, v, spec) {
             true => graph.saved(extent),
@@ -112,14 +145,16 @@ impl Graph {
             q,
             k,
             v,
+            key_bias,
             spec,
             by_head: shares(self, Extent::Tokens(heads * head_dim)),
             log_sums: self.saved(Extent::Tokens(heads)),
             grad_q: shares(self, Extent::Tokens(heads * head_dim)),
             grad_k: self.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
             grad_v: self.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
+            grad_bias: self.saved_on_cpu(Extent::Tokens(biases)),
             state: self.state(StateSpec::Cache {
-                per_token: 2 * kv_heads * head_dim,
+                per_token: 2 * kv_heads * head_dim + biases,
                 window: spec.window,
             }),
             device,
@@ -135,6 +170,8 @@ pub(super) struct Attention {
     pub(super) q: Tensor,
     pub(super) k: Tensor,
     pub(super) v: Tensor,
+    /// `[B, T, H]`: what is added to the logits of each key.
+    pub(super) key_bias: Option<Tensor>,
     pub(super) spec: AttentionSpec,
     /// `[B, H, T, K]`: the result, and in the backward pass its gradient, head by head; on a device
     /// `[B, T, H K]`, each query head's share of the gradient of v.
@@ -147,36 +184,47 @@ pub(super) struct Attention {
     grad_k: Saved,
     /// `[B, kv_heads, T, K]`.
     grad_v: Saved,
-    /// A row's tokens in order, each its keys, then its values.
+    /// `[B, H, T]`: of the biases of keys, where there are any.
+    grad_bias: Saved,
+    /// A row's tokens in order, each its keys, then its values, then its biases.
     pub(super) state: State,
     pub(super) device: Option<DeviceBuffers>,
     pub(super) y: Tensor,
 }
 
+/// `cols` columns from `column` on of the rows from `first` on.
+fn part(rows: Rows<'_>, first: usize, column: usize, cols: usize) -> Rows<'_> {
+    let rows = rows.from_row(first);
+    Rows {
+        data: &rows.data[column.min(rows.data.len())..],
+        cols,
+        stride: rows.stride,
+    }
+}
+
 impl Attention {
     /// Columns of a head as rows of their own.
     fn head<'a>(&self, rows: Rows<'a>, first: usize, head: usize) -> Rows<'a> {
-        let rows = rows.from_row(first);
-        let start = (head * self.spec.head_dim).min(rows.data.len());
-        Rows {
-            data: &rows.data[start..],
-            cols: self.spec.head_dim,
-            stride: rows.stride,
-        }
+        part(rows, first, head * self.spec.head_dim, self.spec.head_dim)
     }
 
-    /// Copies `[B, heads, T, K]` into rows `[B, T, heads K]`.
-    fn scatter(&self, by_head: &[f32], length: usize, mut rows: ViewMut<'_>) {
-        let head_dim = self.spec.head_dim;
-        let heads = rows.cols() / head_dim;
+    /// Values of a token in the state.
+    pub(super) fn per_token(&self) -> usize {
+        let keys_and_values = 2 * self.spec.kv_heads * self.spec.head_dim;
+        keys_and_values + self.key_bias.map_or(0, |bias| bias.cols())
+    }
+
+    /// Copies `[B, heads, T, width]` into rows `[B, T, heads width]`.
+    fn scatter(by_head: &[f32], length: usize, width: usize, mut rows: ViewMut<'_>) {
+        let heads = rows.cols() / width;
         let accumulate = rows.accumulate();
-        for (index, values) in by_head.chunks_exact(head_dim).enumerate() {
+        for (index, values) in by_head.chunks_exact(width).enumerate() {
             let (t, head, row) = (
                 index % length,
                 index / length % heads,
                 index / length / heads,
             );
-            let place = &mut rows.row_mut(row * length + t)[head * head_dim..][..head_dim];
+            let place = &mut rows.row_mut(row * length + t)[head * width..][..width];
             if accumulate {
                 add_into(place, values);
             } else {
@@ -204,12 +252,15 @@ impl Operation for Attention {
         let mut by_head = run.saved_mut(self.by_head);
         let mut log_sums = run.saved_mut(self.log_sums);
         let mut state = run.state(self.state);
-        let per_token = 2 * kv_heads * head_dim;
+        let bias = self.key_bias.map(|bias| run.value(bias));
+        let bias = bias.as_ref().map(|bias| bias.get());
+        let per_token = self.per_token();
         if let Some(state) = &mut state {
             for (row, cache) in state.iter_mut().enumerate() {
-                for t in 0..length {
-                    cache.extend_from_slice(k.row(row * length + t));
-                    cache.extend_from_slice(v.row(row * length + t));
+                for t in row * length..(row + 1) * length {
+                    cache.extend_from_slice(k.row(t));
+                    cache.extend_from_slice(v.row(t));
+                    cache.extend_from_slice(bias.map_or(&[], |bias| bias.row(t)));
                 }
             }
         }
@@ -224,12 +275,15 @@ impl Operation for Attention {
             let (row, head) = (unit / heads, unit % heads);
             let kv_head = head / (heads / kv_heads);
             let q = self.head(q, row * length, head);
-            let (k, v, first) = match caches {
-                None => (
-                    self.head(k, row * length, kv_head),
-                    self.head(v, row * length, kv_head),
-                    0,
-                ),
+            let (keys, first) = match caches {
+                None => {
+                    let keys = Keys {
+                        k: self.head(k, row * length, kv_head),
+                        v: self.head(v, row * length, kv_head),
+                        bias: bias.map(|bias| part(bias, row * length, head, 1)),
+                    };
+                    (keys, 0)
+                }
                 Some(caches) => {
                     let cache = caches[row].as_slice();
                     let all = Rows {
@@ -238,16 +292,18 @@ impl Operation for Attention {
                         stride: per_token,
                     };
                     let before = cache.len() / per_token - length;
-                    (
-                        self.head(all, 0, kv_head),
-                        self.head(all, 0, kv_heads + kv_head),
-                        before,
-                    )
+                    let biases = 2 * kv_heads * head_dim;
+                    let keys = Keys {
+                        k: self.head(all, 0, kv_head),
+                        v: self.head(all, 0, kv_heads + kv_head),
+                        bias: bias.map(|_| part(all, 0, biases + head, 1)),
+                    };
+                    (keys, before)
                 }
             };
-            attend(spec.head(head), q, k, v, first, out, sums);
+            attend(spec.head(head), q, keys, first, out, sums);
         });
-        self.scatter(&by_head, length, run.value_mut(self.y));
+        Self::scatter(&by_head, length, head_dim, run.value_mut(self.y));
         if let (Some(state), Some(window)) = (&mut state, spec.window) {
             for cache in state.iter_mut() {
                 let excess = cache.len().saturating_sub(window * per_token);
@@ -258,14 +314,10 @@ impl Operation for Attention {
     }
 
     fn uses(&self) -> Option<Vec<Buffer>> {
-        Some(vec![
-            self.q.into(),
-            self.k.into(),
-            self.v.into(),
-            self.by_head.into(),
-            self.log_sums.into(),
-            self.y.into(),
-        ])
+        let tensors = [self.q, self.k, self.v, self.y].into_iter();
+        let tensors = tensors.chain(self.key_bias).map(Buffer::from);
+        let saved = [self.by_head, self.log_sums].map(Buffer::from);
+        Some(tensors.chain(saved).collect())
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {
@@ -286,37 +338,57 @@ impl Operation for Attention {
         let mut grad_q = run.saved_mut(self.grad_q);
         let mut grad_k = run.saved_mut(self.grad_k);
         let mut grad_v = run.saved_mut(self.grad_v);
+        let mut grad_bias = run.saved_mut(self.grad_bias);
+        grad_bias.fill(0.0);
+        let bias = self.key_bias.map(|bias| run.value(bias));
+        let bias = bias.as_ref().map(|bias| bias.get());
         let tokens = length * head_dim;
         let cuts = (
             cut(&mut grad_q, group * tokens),
             cut(&mut grad_k, tokens),
             cut(&mut grad_v, tokens),
+            cut(&mut grad_bias, group * length),
         );
-        for_each_unit(tokens * length, cuts, |unit, (grad_q, grad_k, grad_v)| {
-            let (row, kv_head) = (unit / kv_heads, unit % kv_heads);
-            grad_k.fill(0.0);
-            grad_v.fill(0.0);
-            let keys = self.head(k, row * length, kv_head);
-            let values = self.head(v, row * length, kv_head);
-            for (member, grad_q) in grad_q.chunks_exact_mut(length * head_dim).enumerate() {
-                let head = kv_head * group + member;
-                let sums = &log_sums[(row * heads + head) * length..][..length];
-                let given = Given {
-                    q: self.head(q, row * length, head),
-                    k: keys,
-                    v: values,
-                    y: self.head(y, row * length, head),
-                    grad_y: self.head(grad_y, row * length, head),
-                    log_sums: sums,
-                };
-                accumulate_gradients(spec.head(head), given, grad_q, grad_k, grad_v);
-            }
-        });
-        self.scatter(&grad_q, length, run.grad_mut(self.q));
-        self.scatter(&grad_k, length, run.grad_mut(self.k));
-        self.scatter(&grad_v, length, run.grad_mut(self.v));
+        for_each_unit(
+            tokens * length,
+            cuts,
+            |unit, (grad_q, grad_k, grad_v, grad_bias)| {
+                let (row, kv_head) = (unit / kv_heads, unit % kv_heads);
+                grad_k.fill(0.0);
+                grad_v.fill(0.0);
+                let mut biases = grad_bias.chunks_mut(length);
+                for (member, grad_q) in grad_q.chunks_exact_mut(length * head_dim).enumerate() {
+                    let head = kv_head * group + member;
+                    let sums = &log_sums[(row * heads + head) * length..][..length];
+                    let given = Given {
+                        q: self.head(q, row * length, head),
+                        keys: Keys {
+                            k: self.head(k, row * length, kv_head),
+                            v: self.head(v, row * length, kv_head),
+                            bias: bias.map(|bias| part(bias, row * length, head, 1)),
+                        },
+                        y: self.head(y, row * length, head),
+                        grad_y: self.head(grad_y, row * length, head),
+                        log_sums: sums,
+                    };
+                    let grads = KeyGradients {
+                        k: &mut *grad_k,
+                        v: &mut *grad_v,
+                        bias: biases.next().unwrap_or_default(),
+                    };
+                    accumulate_gradients(spec.head(head), given, grad_q, grads);
+                }
+            },
+        );
+        Self::scatter(&grad_q, length, head_dim, run.grad_mut(self.q));
+        Self::scatter(&grad_k, length, head_dim, run.grad_mut(self.k));
+        Self::scatter(&grad_v, length, head_dim, run.grad_mut(self.v));
+        if let Some(bias) = self.key_bias {
+            Self::scatter(&grad_bias, length, 1, run.grad_mut(bias));
+        }
         Ok(())
     }
+
     fn kernels(&self) -> Vec<&'static KernelSource> {
         self.sources()
     }

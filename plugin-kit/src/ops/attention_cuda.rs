@@ -79,12 +79,16 @@ pub(super) struct DeviceBuffers {
 }
 
 impl DeviceBuffers {
-    pub(super) fn new(graph: &mut Graph, spec: AttentionSpec) -> Self {
+    pub(super) fn new(graph: &mut Graph, spec: AttentionSpec, key_bias: Option<Tensor>) -> Self {
         let values = PART_RESULTS * spec.heads * (spec.head_dim + 1);
         Self {
             delta: graph.saved(Extent::Tokens(spec.heads)),
             parts: graph.saved(Extent::Rows(values)),
-            cores: TensorCores::new(graph, spec),
+            // Biases of keys may be large, and only differences of them count: no bfloat16 holds those.
+            cores: match key_bias {
+                None => TensorCores::new(graph, spec),
+                Some(_) => None,
+            },
         }
     }
 }
@@ -92,10 +96,12 @@ impl DeviceBuffers {
 kernel_params! {
     /// What kernels over tiles are given; those on tensor cores read q, k, v and dy elsewhere, if it is no feed.
     pub(super) struct AttentionTiles {
-        q: Ptr, dy: Ptr, k: Ptr, v: Ptr, y: Ptr, log_sums: Ptr, delta: Ptr, grad_a: Ptr, grad_b: Ptr, control: Ptr,
-        q_stride: u64, dy_stride: u64, k_stride: u64, v_stride: u64, y_stride: u64, a_stride: u64, b_stride: u64, capacity: u64,
+        q: Ptr, dy: Ptr, k: Ptr, v: Ptr, y: Ptr, log_sums: Ptr, delta: Ptr, grad_a: Ptr, grad_b: Ptr,
+        key_bias: Ptr, grad_bias: Ptr, control: Ptr,
+        q_stride: u64, dy_stride: u64, k_stride: u64, v_stride: u64, y_stride: u64, a_stride: u64, b_stride: u64,
+        key_bias_stride: u64, grad_bias_stride: u64, capacity: u64,
         rows: u32, length: u32, heads: u32, group: u32, head_dim: u32, parts: u32, window: u32, narrow_heads: u32,
-        alibi: u32, a_accumulate: u32, b_accumulate: u32, scale: f32,
+        alibi: u32, a_accumulate: u32, b_accumulate: u32, bias_accumulate: u32, unused: u32, scale: f32,
     }
 }
 
@@ -108,8 +114,8 @@ kernel_params! {
 
 kernel_params! {
     struct AttentionAppend {
-        k: Ptr, v: Ptr, cache: Ptr, control: Ptr, k_stride: u64, v_stride: u64, capacity: u64, count: u64,
-        length: u32, cols: u32,
+        k: Ptr, v: Ptr, bias: Ptr, cache: Ptr, control: Ptr, k_stride: u64, v_stride: u64, bias_stride: u64, capacity: u64, count: u64,
+        length: u32, cols: u32, biases: u32, unused: u32,
     }
 }
 
@@ -176,6 +182,10 @@ impl Attention {
             delta: Ptr::default(),
             grad_a: Ptr::default(),
             grad_b: Ptr::default(),
+            key_bias: self
+                .key_bias
+                .map_or_else(Ptr::default, |bias| run.value(bias).data),
+            grad_bias: Ptr::default(),
             control: Ptr::default(),
             q_stride: q.stride as u64,
             dy_stride: 0,
@@ -184,6 +194,10 @@ impl Attention {
             y_stride: y.stride as u64,
             a_stride: 0,
             b_stride: 0,
+            key_bias_stride: self
+                .key_bias
+                .map_or(0, |bias| run.value(bias).stride as u64),
+            grad_bias_stride: 0,
             capacity: run.length() as u64,
             rows: run.rows() as u32,
             length: run.length() as u32,
@@ -198,6 +212,8 @@ impl Attention {
             alibi: (spec.bias == PositionBias::Alibi).into(),
             a_accumulate: 0,
             b_accumulate: 0,
+            bias_accumulate: 0,
+            unused: 0,
             scale: spec.scale,
         }
     }
@@ -235,8 +251,12 @@ impl Attention {
             tiles.capacity = state.capacity as u64;
             tiles.k = state.data;
             tiles.v = state.data.value(kv_cols);
-            tiles.k_stride = 2 * kv_cols as u64;
+            tiles.k_stride = self.per_token() as u64;
             tiles.v_stride = tiles.k_stride;
+            if self.key_bias.is_some() {
+                tiles.key_bias = state.data.value(2 * kv_cols);
+                tiles.key_bias_stride = tiles.k_stride;
+            }
             tiles.parts = self.parts(run, state.capacity) as u32;
         }
         if let Some(cores) = self.cores(run) {
@@ -254,18 +274,23 @@ impl Attention {
     /// Keys and values of this feed to their places in the cache.
     fn append(&self, run: &CudaRun<'_>, state: DeviceState) -> Result<()> {
         let (k, v) = (run.value(self.k), run.value(self.v));
-        let count = k.rows * 2 * k.cols;
+        let count = k.rows * self.per_token();
+        let bias = self.key_bias.map(|bias| run.value(bias));
         let params = AttentionAppend {
             k: k.data,
             v: v.data,
+            bias: bias.map_or_else(Ptr::default, |bias| bias.data),
             cache: state.data,
             control: run.ports().control,
             k_stride: k.stride as u64,
             v_stride: v.stride as u64,
+            bias_stride: bias.map_or(0, |bias| bias.stride as u64),
             capacity: state.capacity as u64,
             count: count as u64,
             length: run.length() as u32,
             cols: k.cols as u32,
+            biases: bias.map_or(0, |bias| bias.cols as u32),
+            unused: 0,
         };
         run.launch(&ROWS, "attention_append", Launch::for_each(count), &params)
     }
@@ -311,6 +336,12 @@ impl Attention {
         tiles.a_stride = grad.stride as u64;
         tiles.a_accumulate = accumulate.into();
         self.grad_q(run, &tiles)?;
+        if let Some(bias) = self.key_bias {
+            let (grad, accumulate) = run.grad_mut(bias)?;
+            tiles.grad_bias = grad.data;
+            tiles.grad_bias_stride = grad.stride as u64;
+            tiles.bias_accumulate = accumulate.into();
+        }
         if !adds_up_heads(self.k, self.v, self.spec) {
             let (grad_k, add_k) = run.grad_mut(self.k)?;
             let (grad_v, add_v) = run.grad_mut(self.v)?;

@@ -4,10 +4,10 @@ use crate::ops::attention::{AttentionSpec, PositionBias};
 use crate::ops::reference::Sequences;
 
 /// `[B, T, H K]` from q `[B, T, H K]` and k and v `[B, T, kv_heads K]`:
-/// `softmax(scale q kᵀ + bias) v` over the keys a query sees.
+/// `softmax(scale q kᵀ + bias) v` over the keys a query sees; biases of keys `[B, T, H]` may follow.
 pub(crate) fn attention(given: &Sequences, spec: AttentionSpec) -> Vec<f64> {
-    let [q, k, v] = &given.inputs[..] else {
-        unreachable!("three inputs are recorded")
+    let [q, k, v, key_bias @ ..] = &given.inputs[..] else {
+        unreachable!("three inputs are recorded, or four")
     };
     let AttentionSpec {
         heads,
@@ -35,7 +35,10 @@ pub(crate) fn attention(given: &Sequences, spec: AttentionSpec) -> Vec<f64> {
                 .map(|key| {
                     let key_values = &k[place(key)..][..head_dim];
                     let product: f64 = query.iter().zip(key_values).map(|(q, k)| q * k).sum();
-                    f64::from(spec.scale) * product - slope * (t - key) as f64
+                    let of_key = key_bias
+                        .first()
+                        .map_or(0.0, |b| b[(at - t + key) * heads + head]);
+                    f64::from(spec.scale) * product - slope * (t - key) as f64 + of_key
                 })
                 .collect();
             let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);

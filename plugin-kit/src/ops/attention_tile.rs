@@ -34,6 +34,25 @@ struct Scratch {
     slopes: Vec<f32>,
     /// `[queries]`: running maxima, or each query's `grad_y . y`.
     tops: Vec<f32>,
+    biases: KeyBiases,
+}
+
+/// Biases of the keys of a tile, where keys have any; else both are empty.
+struct KeyBiases {
+    /// `[keys]`.
+    keys: Vec<f32>,
+    /// `[queries]`: of each query's own key. Logits are relative to it, so that of biases that grow with the
+    /// position only differences count.
+    own: Vec<f32>,
+}
+
+impl KeyBiases {
+    fn read(to: &mut Vec<f32>, from: Option<Rows<'_>>, range: Range<usize>) {
+        to.clear();
+        if let Some(from) = from {
+            to.extend(range.map(|key| from.data[key * from.stride]));
+        }
+    }
 }
 
 impl Scratch {
@@ -42,6 +61,10 @@ impl Scratch {
             logits: Vec::new(),
             slopes: Vec::new(),
             tops: Vec::new(),
+            biases: KeyBiases {
+                keys: Vec::new(),
+                own: Vec::new(),
+            },
         }
     }
 
@@ -66,19 +89,29 @@ fn visible(spec: HeadSpec, first: usize, tile: &Range<usize>) -> Range<usize> {
     (first + tile.start + 1).saturating_sub(spec.window)..first + tile.end
 }
 
+/// What the queries of a head look at.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys<'a> {
+    /// `[keys, K]`.
+    pub k: Rows<'a>,
+    /// `[keys, K]`.
+    pub v: Rows<'a>,
+    /// `[keys, 1]`: what is added to their logits.
+    pub bias: Option<Rows<'a>>,
+}
+
 /// Attention of a head: `out` `[T, K]` and the logarithms of the sums, `[T]`.
 pub(crate) fn attend(
     spec: HeadSpec,
     q: Rows<'_>,
-    k: Rows<'_>,
-    v: Rows<'_>,
+    keys: Keys<'_>,
     first: usize,
     out: &mut [f32],
     log_sums: &mut [f32],
 ) {
     let width = q.cols;
-    let keys = (first + log_sums.len()).min(spec.window);
-    let queries = if keys < MANY_KEYS {
+    let most = (first + log_sums.len()).min(spec.window);
+    let queries = if most < MANY_KEYS {
         QUERIES
     } else {
         MANY_QUERIES
@@ -93,8 +126,7 @@ pub(crate) fn attend(
             attend_tile(
                 spec,
                 q.from_row(start),
-                k,
-                v,
+                keys,
                 first,
                 tile,
                 scratch,
@@ -109,8 +141,7 @@ pub(crate) fn attend(
 fn attend_tile(
     spec: HeadSpec,
     q: Rows<'_>,
-    k: Rows<'_>,
-    v: Rows<'_>,
+    Keys { k, v, bias }: Keys<'_>,
     first: usize,
     tile: Range<usize>,
     scratch: &mut Scratch,
@@ -123,12 +154,15 @@ fn attend_tile(
     let tops = &mut scratch.tops[..queries];
     tops.fill(f32::NEG_INFINITY);
     sums.fill(0.0);
+    let biases = &mut scratch.biases;
+    KeyBiases::read(&mut biases.own, bias, first + tile.start..first + tile.end);
     let mut start = seen.start;
     while start < seen.end {
         let keys = KEYS.min(seen.end - start);
         let logits = &mut scratch.logits[..queries * keys];
         let k_mat = Mat::new(k.from_row(start).data, keys, width, k.stride);
         gemm_serial(logits, keys, q_mat, k_mat.t(), spec.scale, 0.0);
+        KeyBiases::read(&mut biases.keys, bias, start..start + keys);
         let place = Place {
             query: first + tile.start,
             key: start,
@@ -139,6 +173,7 @@ fn attend_tile(
             place,
             spec.window,
             spec.slope,
+            (&biases.keys, &biases.own),
             tops,
             sums,
             out,
@@ -180,9 +215,22 @@ impl Place {
         (from.min(to), to)
     }
 
-    /// Adds the linear bias to the columns `from..` of a query's logits.
+    /// Adds the linear bias and those of the keys, relative to the query's own, to the columns `from..` of a
+    /// query's logits.
     #[inline(always)]
-    fn bias(self, row: usize, from: usize, slope: f32, logits: &mut [f32]) {
+    fn bias(
+        self,
+        row: usize,
+        from: usize,
+        slope: f32,
+        biases: (&[f32], &[f32]),
+        logits: &mut [f32],
+    ) {
+        if let (Some(keys), Some(own)) = (biases.0.get(from..), biases.1.get(row)) {
+            for (logit, key) in logits.iter_mut().zip(keys) {
+                *logit += key - own;
+            }
+        }
         if slope != 0.0 {
             let distance = (self.query + row) as f32 - (self.key + from) as f32;
             for (column, logit) in logits.iter_mut().enumerate() {
@@ -200,6 +248,7 @@ crate::simd! {
         place: Place,
         window: usize,
         slope: f32,
+        biases: (&[f32], &[f32]),
         tops: &mut [f32],
         sums: &mut [f32],
         out: &mut [f32],
@@ -210,7 +259,7 @@ crate::simd! {
             logits[..from].fill(0.0);
             logits[to..].fill(0.0);
             let logits = &mut logits[from..to];
-            place.bias(row, from, slope, logits);
+            place.bias(row, from, slope, biases, logits);
             let top = max(logits);
             let top = if top > tops[row] { top } else { tops[row] };
             if logits.is_empty() {
@@ -251,10 +300,7 @@ crate::simd! {
 pub(crate) struct Given<'a> {
     /// `[T, K]`.
     pub q: Rows<'a>,
-    /// `[T, K]`.
-    pub k: Rows<'a>,
-    /// `[T, K]`.
-    pub v: Rows<'a>,
+    pub keys: Keys<'a>,
     /// `[T, K]`: the result.
     pub y: Rows<'a>,
     /// `[T, K]`: its gradient.
@@ -263,13 +309,22 @@ pub(crate) struct Given<'a> {
     pub log_sums: &'a [f32],
 }
 
-/// Gradients of a head: `grad_q` is written, `grad_k` and `grad_v` are added to, each `[T, K]`.
+/// Where the gradients of keys are added up.
+pub(crate) struct KeyGradients<'a> {
+    /// `[T, K]`.
+    pub k: &'a mut [f32],
+    /// `[T, K]`.
+    pub v: &'a mut [f32],
+    /// `[T]`, or empty where keys have no bias.
+    pub bias: &'a mut [f32],
+}
+
+/// Gradients of a head: `grad_q` `[T, K]` is written, those of keys are added to.
 pub(crate) fn accumulate_gradients(
     spec: HeadSpec,
     given: Given<'_>,
     grad_q: &mut [f32],
-    grad_k: &mut [f32],
-    grad_v: &mut [f32],
+    mut grads: KeyGradients<'_>,
 ) {
     let (length, width) = (given.log_sums.len(), given.q.cols);
     SCRATCH.with_borrow_mut(|scratch| {
@@ -277,7 +332,7 @@ pub(crate) fn accumulate_gradients(
         for start in (0..length).step_by(QUERIES) {
             let tile = start..(start + QUERIES).min(length);
             let grad_q = &mut grad_q[start * width..tile.end * width];
-            gradient_tile(spec, given, tile, scratch, grad_q, grad_k, grad_v);
+            gradient_tile(spec, given, tile, scratch, grad_q, &mut grads);
         }
     });
 }
@@ -288,9 +343,9 @@ fn gradient_tile(
     tile: Range<usize>,
     scratch: &mut Scratch,
     grad_q: &mut [f32],
-    grad_k: &mut [f32],
-    grad_v: &mut [f32],
+    grads: &mut KeyGradients<'_>,
 ) {
+    let Keys { k, v, bias } = given.keys;
     let (queries, width) = (tile.len(), given.q.cols);
     let q = given.q.from_row(tile.start);
     let grad_y = given.grad_y.from_row(tile.start);
@@ -300,11 +355,14 @@ fn gradient_tile(
     let inner = &mut scratch.tops[..queries];
     row_products(grad_y, y, inner);
     let log_sums = &given.log_sums[tile.clone()];
+    let biases = &mut scratch.biases;
+    KeyBiases::read(&mut biases.own, bias, tile.clone());
     let seen = visible(spec, 0, &tile);
     let mut start = seen.start;
     while start < seen.end {
         let keys = KEYS.min(seen.end - start);
-        let (k, v) = (given.k.from_row(start), given.v.from_row(start));
+        let (k, v) = (k.from_row(start), v.from_row(start));
+        KeyBiases::read(&mut biases.keys, bias, start..start + keys);
         let k_mat = Mat::new(k.data, keys, width, k.stride);
         let v_mat = Mat::new(v.data, keys, width, v.stride);
         let logits = &mut scratch.logits[..queries * keys];
@@ -316,7 +374,15 @@ fn gradient_tile(
             key: start,
             keys,
         };
-        differentiate(logits, slopes, place, spec, log_sums, inner);
+        let both = (&biases.keys[..], &biases.own[..]);
+        differentiate(logits, slopes, place, spec, both, log_sums, inner);
+        if bias.is_some() {
+            add_columns(
+                slopes,
+                1.0 / spec.scale,
+                &mut grads.bias[start..start + keys],
+            );
+        }
         let (p, s) = (
             Mat::new(logits, queries, keys, keys),
             Mat::new(slopes, queries, keys, keys),
@@ -324,7 +390,7 @@ fn gradient_tile(
         let beta = if start == seen.start { 0.0 } else { 1.0 };
         gemm_serial(grad_q, width, s, k_mat, 1.0, beta);
         gemm_serial(
-            &mut grad_k[start * width..][..keys * width],
+            &mut grads.k[start * width..][..keys * width],
             width,
             s.t(),
             q_mat,
@@ -332,7 +398,7 @@ fn gradient_tile(
             1.0,
         );
         gemm_serial(
-            &mut grad_v[start * width..][..keys * width],
+            &mut grads.v[start * width..][..keys * width],
             width,
             p.t(),
             grad_y_mat,
@@ -359,6 +425,7 @@ crate::simd! {
         slopes: &mut [f32],
         place: Place,
         spec: HeadSpec,
+        biases: (&[f32], &[f32]),
         log_sums: &[f32],
         inner: &[f32],
     ) {
@@ -370,12 +437,23 @@ crate::simd! {
                 slopes[outside].fill(0.0);
             }
             let (logits, slopes) = (&mut logits[from..to], &mut slopes[from..to]);
-            place.bias(row, from, spec.slope, logits);
+            place.bias(row, from, spec.slope, biases, logits);
             let (log_sum, inner) = (log_sums[row], inner[row]);
             for (logit, slope) in logits.iter_mut().zip(slopes) {
                 let p = exp(*logit - log_sum);
                 *logit = p;
                 *slope = p * (*slope - inner) * spec.scale;
+            }
+        }
+    }
+}
+
+crate::simd! {
+    /// `sums += factor * (the rows of values added up)`.
+    fn add_columns(values: &[f32], factor: f32, sums: &mut [f32]) {
+        for row in values.chunks_exact(sums.len()) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += factor * value;
             }
         }
     }
