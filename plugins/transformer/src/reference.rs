@@ -19,8 +19,23 @@ pub struct Layer {
     pub alibi: bool,
 }
 
-/// `[B, T, D]` from x `[B, T, D]`, `qkv` `[(H + 2 H_kv) K, D]` and `out` `[D, H K]`.
-pub fn layer(x: &[f64], qkv: &[f64], out: &[f64], layer: Layer) -> Vec<f64> {
+/// Parameters of a layer, row by row; those behind `Option` are of layers that have such a part.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights<'a> {
+    /// `[(H + 2 H_kv) K, D]`.
+    pub qkv: &'a [f64],
+    /// `[D, H K]`.
+    pub out: &'a [f64],
+    /// Weights of the norms of queries, `[H K]`, and keys, `[H_kv K]`.
+    pub qk_norm: Option<[&'a [f64]; 2]>,
+    /// Weight `[H, D]` and bias `[H]` of the forget gates.
+    pub forget: Option<[&'a [f64]; 2]>,
+    /// Weight of the output gate, `[H K, D]`.
+    pub gate: Option<&'a [f64]>,
+}
+
+/// `[B, T, D]` from x `[B, T, D]`.
+pub fn layer(x: &[f64], weights: Weights<'_>, layer: Layer) -> Vec<f64> {
     let Layer {
         length,
         heads,
@@ -28,18 +43,34 @@ pub fn layer(x: &[f64], qkv: &[f64], out: &[f64], layer: Layer) -> Vec<f64> {
         head_dim,
         ..
     } = layer;
+    let Weights { qkv, out, .. } = weights;
     let d_model = out.len() / (heads * head_dim);
     let mut result = Vec::with_capacity(x.len());
     for sequence in x.chunks(length * d_model) {
         let rows: Vec<Vec<f64>> = sequence.chunks(d_model).map(|x| multiply(qkv, x)).collect();
         let head = |t: usize, index: usize, turn: bool| -> Vec<f64> {
             let mut values = rows[t][index * head_dim..][..head_dim].to_vec();
+            if let (true, Some([q, k])) = (turn, weights.qk_norm) {
+                let weight: Vec<f64> = [q, k].concat();
+                normalise(&mut values, &weight[index * head_dim..]);
+            }
             if let (true, Some(base)) = (turn, layer.rope_base) {
                 rotate(&mut values, t, base);
             }
             values
         };
-        for i in 0..length {
+        // Logarithms of the forget gates, `[T, H]`.
+        let faded = sequence.chunks(d_model).map(|x| match weights.forget {
+            Some([weight, bias]) => {
+                let gates = multiply(weight, x).into_iter().zip(bias);
+                gates
+                    .map(|(gate, bias)| -(-gate - bias).exp().ln_1p())
+                    .collect()
+            }
+            None => vec![0.0; heads],
+        });
+        let faded: Vec<Vec<f64>> = faded.collect();
+        for (i, x) in sequence.chunks(d_model).enumerate() {
             let mut mixed = Vec::with_capacity(heads * head_dim);
             for h in 0..heads {
                 let kv = h / (heads / kv_heads);
@@ -55,7 +86,8 @@ pub fn layer(x: &[f64], qkv: &[f64], out: &[f64], layer: Layer) -> Vec<f64> {
                         } else {
                             0.0
                         };
-                        (product / (head_dim as f64).sqrt() - bias).exp()
+                        let fades: f64 = (j + 1..=i).map(|l| faded[l][h]).sum();
+                        (product / (head_dim as f64).sqrt() - bias + fades).exp()
                     })
                     .collect();
                 let total: f64 = weights.iter().sum();
@@ -68,10 +100,23 @@ pub fn layer(x: &[f64], qkv: &[f64], out: &[f64], layer: Layer) -> Vec<f64> {
                 }
                 mixed.extend(y);
             }
+            if let Some(gate) = weights.gate {
+                for (mixed, gate) in mixed.iter_mut().zip(multiply(gate, x)) {
+                    *mixed /= 1.0 + (-gate).exp();
+                }
+            }
             result.extend(multiply(out, &mixed));
         }
     }
     result
+}
+
+fn normalise(values: &mut [f64], weight: &[f64]) {
+    let squares: f64 = values.iter().map(|value| value * value).sum();
+    let rms = (squares / values.len() as f64 + 1e-6).sqrt();
+    for (value, weight) in values.iter_mut().zip(weight) {
+        *value *= weight / rms;
+    }
 }
 
 fn rotate(values: &mut [f64], t: usize, base: f64) {
