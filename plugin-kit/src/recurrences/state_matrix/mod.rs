@@ -152,7 +152,7 @@ impl StateMatrix {
             Decay::None => {}
             Decay::Constant(logs) => {
                 assert_eq!(logs.len(), heads, "a constant decay has a logarithm a head");
-                let odd = logs.iter().find(|log| !(**log <= 0.0));
+                let odd = logs.iter().find(|log| log.is_nan() || **log > 0.0);
                 assert!(odd.is_none(), "the logarithm of a decay is {odd:?}, over 0");
             }
             Decay::Head(decay) => check("decay", *decay, "heads", heads),
