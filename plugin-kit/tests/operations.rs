@@ -170,7 +170,16 @@ fn activations_gates_and_sums() {
         Exp, Gelu, Identity, NegativeExp, Positive, Relu, Sigmoid, Silu, Softplus, Tanh,
     };
     for activation in [
-        Exp, Gelu, Identity, NegativeExp, Positive, Relu, Sigmoid, Silu, Softplus, Tanh,
+        Exp,
+        Gelu,
+        Identity,
+        NegativeExp,
+        Positive,
+        Relu,
+        Sigmoid,
+        Silu,
+        Softplus,
+        Tanh,
     ] {
         Case {
             build: &|graph, inputs| graph.activation(inputs[0], activation),
