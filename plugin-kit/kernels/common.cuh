@@ -69,7 +69,7 @@ __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
 // Activations by the number of the Rust enum's variant.
-enum { SILU, GELU, RELU, SIGMOID, TANH, SOFTPLUS, IDENTITY, EXP, POSITIVE };
+enum { SILU, GELU, RELU, SIGMOID, TANH, SOFTPLUS, NEGATIVE_EXP, IDENTITY, EXP, POSITIVE };
 
 __device__ inline float activate(u32 kind, float x) {
     switch (kind) {
@@ -79,6 +79,7 @@ __device__ inline float activate(u32 kind, float x) {
         case SIGMOID: return sigmoid(x);
         case TANH: return tanhf(x);
         case SOFTPLUS: return softplus(x);
+        case NEGATIVE_EXP: return -expf(fminf(x, 80.0f));
         case EXP: return expf(x);
         case POSITIVE: return fmaxf(x, 0.0f) + sigmoid(fminf(x, 0.0f));
         default: return x;
@@ -105,6 +106,7 @@ __device__ inline float activation_slope(u32 kind, float x) {
             return 1.0f - t * t;
         }
         case SOFTPLUS: return sigmoid(x);
+        case NEGATIVE_EXP: return -expf(fminf(x, 80.0f));
         case EXP: return expf(x);
         case POSITIVE: {
             const float s = sigmoid(x);

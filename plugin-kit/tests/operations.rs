@@ -151,6 +151,7 @@ fn exact(activation: Activation, x: f64) -> f64 {
         Activation::Sigmoid => sigmoid,
         Activation::Tanh => x.tanh(),
         Activation::Softplus => x.exp().ln_1p(),
+        Activation::NegativeExp => -x.exp(),
         Activation::Identity => x,
         Activation::Exp => x.exp(),
         Activation::Positive => {
@@ -165,9 +166,20 @@ fn exact(activation: Activation, x: f64) -> f64 {
 
 #[test]
 fn activations_gates_and_sums() {
-    use Activation::{Exp, Gelu, Identity, Positive, Relu, Sigmoid, Silu, Softplus, Tanh};
+    use Activation::{
+        Exp, Gelu, Identity, NegativeExp, Positive, Relu, Sigmoid, Silu, Softplus, Tanh,
+    };
     for activation in [
-        Exp, Gelu, Identity, Positive, Relu, Sigmoid, Silu, Softplus, Tanh,
+        Exp,
+        Gelu,
+        Identity,
+        NegativeExp,
+        Positive,
+        Relu,
+        Sigmoid,
+        Silu,
+        Softplus,
+        Tanh,
     ] {
         Case {
             build: &|graph, inputs| graph.activation(inputs[0], activation),

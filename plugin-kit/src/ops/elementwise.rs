@@ -28,6 +28,8 @@ pub enum Activation {
     Tanh,
     /// ln(1 + e^x).
     Softplus,
+    /// -e^x, at least -e^80: a decay's logarithm from that of its rate.
+    NegativeExp,
     /// x itself.
     Identity,
     /// e^x.
@@ -51,6 +53,7 @@ impl Activation {
             Self::Sigmoid => sigmoid(x),
             Self::Tanh => tanh(x),
             Self::Softplus => softplus(x),
+            Self::NegativeExp => -exp(x.min(80.0)),
             Self::Identity => x,
             Self::Exp => exp(x),
             Self::Positive => x.max(0.0) + sigmoid(x.min(0.0)),
@@ -80,6 +83,7 @@ impl Activation {
                 1.0 - t * t
             }
             Self::Softplus => sigmoid(x),
+            Self::NegativeExp => -exp(x.min(80.0)),
             Self::Identity => 1.0,
             Self::Exp => exp(x),
             Self::Positive => {
@@ -545,6 +549,10 @@ macro_rules! for_activation {
             }
             Activation::Softplus => {
                 const $f: Activation = Activation::Softplus;
+                $body
+            }
+            Activation::NegativeExp => {
+                const $f: Activation = Activation::NegativeExp;
                 $body
             }
             Activation::Identity => {

@@ -1,14 +1,17 @@
-//! What RWKV-6 and RWKV-7 share around their recurrence: sizes of heads and low-rank projections.
+//! What RWKV-6 and RWKV-7 share around their recurrence: sizes of heads, the decay's functions and low-rank
+//! projections.
 
 use longhaul_plugin_kit::api::metadata::OptionSpec;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Heads, Read, Removal, StateMatrix};
 use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor};
-
-use crate::matrix_scan::WIDEST;
 
 /// Head size of the published models.
 const HEAD_DIM: usize = 64;
+
+/// Widest head that the CUDA kernels take.
+const WIDEST: i64 = 128;
 
 /// Narrowest head: the norm over a head leaves little of fewer channels.
 const NARROWEST: usize = 4;
@@ -20,7 +23,7 @@ pub(crate) fn head_options() -> [OptionSpec; 2] {
             "head_dim",
             0,
             0,
-            WIDEST as i64,
+            WIDEST,
             "K and V of a head; 0 is 64, or the largest divisor of the model width below",
         ),
         float(
@@ -63,6 +66,59 @@ pub(crate) fn rank(settings: &Settings, name: &str, published: usize) -> Result<
     Ok(match settings.size(name)? {
         0 => published.min(settings.d_model() / 2).max(1),
         rank => rank,
+    })
+}
+
+/// The fastest decay of RWKV-7 is exp(-e^-1/2).
+const FASTEST: f32 = 0.606_530_66;
+
+/// What the recurrence reads, `[B, T, D]` each with the heads side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct MatrixInputs {
+    pub r: Tensor,
+    pub k: Tensor,
+    pub v: Tensor,
+    /// Before its functions.
+    pub decay: Tensor,
+    /// kappa and b of RWKV-7.
+    pub removal: Option<[Tensor; 2]>,
+}
+
+/// Records the recurrence over heads of `head_dim`, whose result is o, `[B, T, D]`. The two rules differ in `removal`:
+///
+/// * without, RWKV-6 (arXiv 2404.05892, eq. 18 and 19, without u): `o = S r`, then `S = S diag(w) + v k`,
+///   w = exp(-exp(decay));
+/// * with, RWKV-7 (arXiv 2503.14456, eq. 16 and 17): `S = S (diag(w) - kappa b) + v k`, then `o = S r`,
+///   w = exp(-e^-1/2 sigmoid(decay)).
+pub(crate) fn matrix_state(graph: &mut Graph, inputs: MatrixInputs, head_dim: usize) -> Tensor {
+    let heads = inputs.k.cols() / head_dim;
+    let logs = match inputs.removal {
+        None => graph.activation(inputs.decay, Activation::NegativeExp),
+        Some(_) => {
+            let share = graph.activation(inputs.decay, Activation::Sigmoid);
+            graph.scale(share, -FASTEST)
+        }
+    };
+    graph.state_matrix(StateMatrix {
+        q: inputs.r,
+        k: inputs.k,
+        v: inputs.v,
+        heads: Heads {
+            heads,
+            groups: heads,
+            key: head_dim,
+            value: head_dim,
+            writes: 1,
+        },
+        decay: Decay::Key(logs),
+        read: match inputs.removal {
+            None => Read::Before,
+            Some(_) => Read::After,
+        },
+        removal: match inputs.removal {
+            None => Removal::None,
+            Some([a, b]) => Removal::Pair { a, b },
+        },
     })
 }
 

@@ -1,9 +1,9 @@
 //! RWKV-4 (arXiv 2305.13048), RWKV-6 (arXiv 2404.05892) and RWKV-7 (arXiv 2503.14456).
 //!
 //! `rwkv4`, `rwkv6` and `rwkv7` say what the architectures are; `shift` and `channel_mix` are what the
-//! family shares, `heads`, `bonus` and `removal` what surrounds a matrix state. Each recurrence has a
-//! file that plans it over rows and channels or heads (`wkv4`, `matrix_state`) and one that computes
-//! a unit of it (`wkv4_scan`; `matrix_scan` and `matrix_gradients`); [`mod@reference`] is what all is held against.
+//! family shares, `heads`, `bonus` and `removal` what surrounds the kit's state matrix. RWKV-4's recurrence has a
+//! file that plans it over rows and channels (`wkv4`) and one that computes a unit of it (`wkv4_scan`);
+//! [`mod@reference`] is what all is held against.
 //! An operation's form for a device is its child `cuda`, with kernels in `kernels/`.
 
 mod bonus;
@@ -11,9 +11,6 @@ mod channel_mix;
 mod checkpoint;
 mod heads;
 mod initial;
-mod matrix_gradients;
-mod matrix_scan;
-mod matrix_state;
 mod part;
 pub mod reference;
 mod removal;

@@ -32,12 +32,6 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The values of a row.
-    #[inline(always)]
-    pub(crate) fn row(self, t: usize) -> &'a [f32] {
-        &self.data[t * self.stride..][..self.count]
-    }
-
     /// The values of a row in an array; values past the last are 0.
     #[inline(always)]
     pub(crate) fn load<const W: usize>(self, t: usize) -> [f32; W] {

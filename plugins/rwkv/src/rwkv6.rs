@@ -10,11 +10,12 @@ use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tenso
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::{ChannelMix, Matrices};
-use crate::heads::{LowRank, head_dim, head_options, low_rank, low_rank_up, rank};
+use crate::heads::{
+    LowRank, MatrixInputs, head_dim, head_options, low_rank, low_rank_up, matrix_state, rank,
+};
 use crate::initial::{
     Depth, by_place, by_share, ends, head_norm, into_residual, matrix, zero_there, zigzag,
 };
-use crate::matrix_state::{MatrixInputs, matrix_state};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
 /// The architecture `rwkv6`.

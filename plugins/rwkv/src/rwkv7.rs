@@ -10,9 +10,8 @@ use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tenso
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::{ChannelMix, Matrices};
-use crate::heads::{LowRank, head_dim, head_options, low_rank, rank};
+use crate::heads::{LowRank, MatrixInputs, head_dim, head_options, low_rank, matrix_state, rank};
 use crate::initial::{Depth, by_place, by_share, ends, head_norm, into_residual, matrix, spread};
-use crate::matrix_state::{MatrixInputs, matrix_state};
 use crate::removal::{RemovalInputs, removal};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 

@@ -9,11 +9,13 @@
 
 mod device;
 mod fields;
-pub mod naive;
+mod naive;
 mod recurrent;
 mod scan;
 mod scan_back;
 
+use super::real::Real;
+use super::{Carries, Ports, Recurrence, Sequence};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::Tensor;
 
@@ -139,6 +141,10 @@ impl StateMatrix {
                 "`{name}` of a state matrix must have {what} columns ({:?})",
                 self.heads
             );
+            assert!(
+                !tensor.is_constant(),
+                "`{name}` of a state matrix is a constant: it must have a row for every position"
+            );
         };
         check("q", self.q, "groups * key", groups * key);
         check("k", self.k, "writes * groups * key", writes * groups * key);
@@ -152,7 +158,7 @@ impl StateMatrix {
             Decay::None => {}
             Decay::Constant(logs) => {
                 assert_eq!(logs.len(), heads, "a constant decay has a logarithm a head");
-                let odd = logs.iter().find(|log| !(**log <= 0.0));
+                let odd = logs.iter().find(|log| log.is_nan() || **log > 0.0);
                 assert!(odd.is_none(), "the logarithm of a decay is {odd:?}, over 0");
             }
             Decay::Head(decay) => check("decay", *decay, "heads", heads),
@@ -169,22 +175,44 @@ impl StateMatrix {
     }
 }
 
+impl Recurrence for StateMatrix {
+    fn name(&self) -> &'static str {
+        "state_matrix"
+    }
+
+    fn ports(&self) -> Ports {
+        let Heads {
+            heads, key, value, ..
+        } = self.heads;
+        Ports {
+            inputs: self.inputs(),
+            params: Vec::new(),
+            cols: heads * value,
+            carries: Carries::State {
+                values: heads * value * key,
+                initial: 0.0,
+            },
+        }
+    }
+
+    fn naive<N: Real>(&self, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
+        naive::naive(self, given, state)
+    }
+
+    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
+        takes.then(|| recurrent::record(graph, self.clone()))
+    }
+}
+
 impl Graph {
-    /// Records a state matrix; the result is o, `[B, T, H V]`.
+    /// Records a state matrix; the result is o, `[B, T, H V]`. Fast forms take at most 16 writes, and K up to 256.
     ///
     /// # Panics
-    /// If sizes do not fit; with more than 16 writes; with K over 256, but for a decay by head or none, nothing
-    /// removed and one write.
+    /// If sizes do not fit.
     #[track_caller]
     pub fn state_matrix(&mut self, what: StateMatrix) -> Tensor {
         what.check();
-        if self.wants_reference() {
-            let inputs = what.inputs();
-            let cols = what.heads.heads * what.heads.value;
-            return self.reference(&inputs, &[], cols, move |given| {
-                naive::recurrence(&what, given.rows, given.length, &given.inputs)
-            });
-        }
-        recurrent::record(self, what)
+        self.record(what)
     }
 }

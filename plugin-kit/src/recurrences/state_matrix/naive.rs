@@ -1,13 +1,42 @@
-//! The recurrence as it is written, one head and one token after another.
+//! The recurrence as it is written, one token and one head after another.
 
 use super::{Decay, Heads, Read, Removal, StateMatrix};
+use crate::recurrences::Sequence;
+use crate::recurrences::real::Real;
 
-/// o `[B, T, H V]` from the inputs of a [`StateMatrix`], q, k, v, the decay, then beta or a and b, each `[B, T, ..]`
-/// with the columns that its fields say.
-///
-/// # Panics
-/// If inputs are missing or too short.
-pub fn recurrence(what: &StateMatrix, rows: usize, length: usize, inputs: &[Vec<f64>]) -> Vec<f64> {
+/// o `[T, H V]` of one sequence from the inputs of a [`StateMatrix`]: q, k, v, the decay, then beta or a and b, with
+/// the columns that its fields say. `state` is `[H, V, K]`.
+pub(super) fn naive<N: Real>(what: &StateMatrix, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
+    let Heads {
+        heads,
+        groups,
+        key,
+        value,
+        ..
+    } = what.heads;
+    let mut o = Vec::with_capacity(given.length * heads * value);
+    for t in 0..given.length {
+        for (head, s) in state.chunks_exact_mut(value * key).enumerate() {
+            let group = head / (heads / groups);
+            let q = &given.token(0, t)[group * key..][..key];
+            let read = |s: &[N]| {
+                s.chunks_exact(key)
+                    .map(|row| dot(row, q))
+                    .collect::<Vec<N>>()
+            };
+            let before = read(s);
+            step(what, given, t, head, s);
+            o.extend(match what.read {
+                Read::Before => before,
+                Read::After => read(s),
+            });
+        }
+    }
+    o
+}
+
+/// A head's decay, removal and writes at a token.
+fn step<N: Real>(what: &StateMatrix, given: &Sequence<N>, t: usize, head: usize, s: &mut [N]) {
     let Heads {
         heads,
         groups,
@@ -15,63 +44,43 @@ pub fn recurrence(what: &StateMatrix, rows: usize, length: usize, inputs: &[Vec<
         value,
         writes,
     } = what.heads;
-    let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
-    let by_token = matches!(what.decay, Decay::Head(_) | Decay::Key(_));
-    let removal = &inputs[3 + usize::from(by_token)..];
-    let mut o = vec![0.0; rows * length * heads * value];
-    for row in 0..rows {
-        for head in 0..heads {
-            let group = head / (heads / groups);
-            let mut s = vec![vec![0.0; value]; key];
-            for t in 0..length {
-                let at = row * length + t;
-                let channel = (at * heads + head) * key;
-                let read = |s: &[Vec<f64>], j: usize| -> f64 {
-                    (0..key)
-                        .map(|i| q[(at * groups + group) * key + i] * s[i][j])
-                        .sum()
-                };
-                let place = &mut o[(at * heads + head) * value..][..value];
-                if what.read == Read::Before {
-                    (0..value).for_each(|j| place[j] = read(&s, j));
-                }
-                let before = s.clone();
-                for (i, s) in s.iter_mut().enumerate() {
-                    let log = match &what.decay {
-                        Decay::None => 0.0,
-                        Decay::Constant(logs) => logs[head],
-                        Decay::Head(_) => inputs[3][at * heads + head],
-                        Decay::Key(_) => inputs[3][channel + i],
-                    };
-                    s.iter_mut().for_each(|s| *s *= log.exp());
-                }
-                if let Removal::Pair { .. } = what.removal {
-                    let (a, b) = (&removal[0][channel..], &removal[1][channel..]);
-                    for j in 0..value {
-                        let read: f64 = (0..key).map(|i| a[i] * before[i][j]).sum();
-                        (0..key).for_each(|i| s[i][j] -= b[i] * read);
-                    }
-                }
-                for write in 0..writes {
-                    let k = &k[((at * writes + write) * groups + group) * key..];
-                    let v = &v[((at * writes + write) * heads + head) * value..];
-                    let beta = match what.removal {
-                        Removal::Delta(_) => removal[0][(at * writes + write) * heads + head],
-                        _ => 1.0,
-                    };
-                    for j in 0..value {
-                        let held: f64 = match what.removal {
-                            Removal::Delta(_) => (0..key).map(|i| k[i] * s[i][j]).sum(),
-                            _ => 0.0,
-                        };
-                        (0..key).for_each(|i| s[i][j] += beta * k[i] * (v[j] - held));
-                    }
-                }
-                if what.read == Read::After {
-                    (0..value).for_each(|j| place[j] = read(&s, j));
-                }
+    let removal = 3 + usize::from(what.decay_is_given());
+    let of_head = |input: usize| &given.token(input, t)[head * key..][..key];
+    let log = |i: usize| match &what.decay {
+        Decay::None => N::from(0.0),
+        Decay::Constant(logs) => N::from(logs[head]),
+        Decay::Head(_) => given.token(3, t)[head],
+        Decay::Key(_) => of_head(3)[i],
+    };
+    for row in s.chunks_exact_mut(key) {
+        let taken = match what.removal {
+            Removal::Pair { .. } => dot(row, of_head(removal)),
+            _ => N::from(0.0),
+        };
+        for (i, s) in row.iter_mut().enumerate() {
+            *s *= log(i).exp();
+            if let Removal::Pair { .. } = what.removal {
+                *s -= of_head(removal + 1)[i] * taken;
             }
         }
     }
-    o
+    for write in 0..writes {
+        let group = head / (heads / groups);
+        let k = &given.token(1, t)[(write * groups + group) * key..][..key];
+        let v = &given.token(2, t)[(write * heads + head) * value..][..value];
+        for (row, &v) in s.chunks_exact_mut(key).zip(v) {
+            let put = match what.removal {
+                Removal::Delta(_) => {
+                    let beta = given.token(removal, t)[write * heads + head];
+                    beta * (v - dot(row, k))
+                }
+                _ => v,
+            };
+            row.iter_mut().zip(k).for_each(|(s, &k)| *s += put * k);
+        }
+    }
+}
+
+fn dot<N: Real>(a: &[N], b: &[N]) -> N {
+    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
 }

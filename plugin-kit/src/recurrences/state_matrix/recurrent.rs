@@ -2,7 +2,7 @@
 //! computed again for the gradients.
 
 use super::fields::{Columns, Part, Views};
-use super::scan::{WIDEST, WRITES, forward, padded, tokens_kept};
+use super::scan::{forward, padded, tokens_kept};
 use super::scan_back::{Gradients, backward};
 use super::{Heads, StateMatrix, device};
 use crate::engine::graph::Graph;
@@ -12,10 +12,6 @@ use crate::units::{cut, for_each_unit};
 use longhaul_plugin_api::author::Result;
 
 /// Records the operation; the result is o, `[B, T, H V]`.
-///
-/// # Panics
-/// With more writes or a wider K than it takes.
-#[track_caller]
 pub(super) fn record(graph: &mut Graph, what: StateMatrix) -> Tensor {
     let Heads {
         heads,
@@ -24,11 +20,6 @@ pub(super) fn record(graph: &mut Graph, what: StateMatrix) -> Tensor {
         writes,
         ..
     } = what.heads;
-    assert!(
-        key <= WIDEST,
-        "keys of {key} values, over {WIDEST}: give more heads or narrower ones"
-    );
-    assert!(writes <= WRITES, "{writes} writes a token, over {WRITES}");
     let columns = Columns::of(&what);
     let o = graph.tensor(heads * value);
     let by_head = columns

@@ -242,10 +242,10 @@ fn finish<const W: usize, const REMOVES: bool>(
     if REMOVES && let Some(beta) = given.beta {
         // Back from a = w k, and beta k as both b and k.
         let (k, beta) = (given.k.load::<W>(t, n), beta.row(t, n)[0]);
-        for i in 0..W {
+        for (i, k) in k.iter().enumerate() {
             let put = sums.b[i] + sums.k[i];
             sums.k[i] = beta.mul_add(put, write.w[i] * sums.a[i]);
-            sums.w[i] = k[i].mul_add(sums.a[i], sums.w[i]);
+            sums.w[i] = k.mul_add(sums.a[i], sums.w[i]);
             sums.b[i] = put;
         }
         grads.removal[index] = dot(&k, &sums.b);
