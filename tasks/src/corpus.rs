@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use longhaul_text::{Document, Texts};
 
+use crate::encoded::{Encoded, Tokens};
 use crate::generated::generated;
 use crate::materials::Materials;
 use crate::task::Split;
@@ -19,37 +20,6 @@ const SAMPLED: u64 = 64;
 const SHARED: f64 = 0.02;
 /// What stands between two documents of byte tokens; no text holds it.
 const BYTE_MARK: u32 = 0;
-
-/// Tokens of all documents.
-enum Tokens {
-    /// A token is a byte of the text.
-    Bytes(Arc<Texts>),
-    /// By a tokenizer, one vector a document.
-    Encoded(Vec<Vec<u32>>),
-}
-
-impl Tokens {
-    fn count(&self, document: usize) -> usize {
-        match self {
-            Self::Bytes(texts) => texts.documents[document].text.len(),
-            Self::Encoded(tokens) => tokens[document].len(),
-        }
-    }
-
-    fn read(&self, document: usize, from: usize, place: &mut [u32]) {
-        match self {
-            Self::Bytes(texts) => {
-                let bytes = &texts.documents[document].text.as_bytes()[from..];
-                for (token, &byte) in place.iter_mut().zip(bytes) {
-                    *token = u32::from(byte);
-                }
-            }
-            Self::Encoded(tokens) => {
-                place.copy_from_slice(&tokens[document][from..][..place.len()]);
-            }
-        }
-    }
-}
 
 /// The documents of one split, one after the other with a mark between them.
 struct Stream {
@@ -131,8 +101,7 @@ impl Corpus {
         let tokens = match by_bytes {
             true => Tokens::Bytes(texts),
             false => {
-                let encode = |document: &Document| materials.tokenizer.encode(&document.text);
-                let encoded: Result<_, _> = texts.documents.iter().map(encode).collect();
+                let encoded = Encoded::new(texts, &materials.tokenizer);
                 Tokens::Encoded(encoded.map_err(|error| error.to_string())?)
             }
         };

@@ -11,6 +11,7 @@ pub mod bounds;
 mod chance;
 mod corpus;
 mod draws;
+mod encoded;
 mod error;
 mod generated;
 mod materials;

@@ -2,12 +2,13 @@
 //! marks are never to be said, and documents that repeat each other are not held out.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use longhaul_tasks::{
     Coordinates, Materials, Sample, Split, Task, TaskError, parse_task, parse_task_of,
 };
-use longhaul_text::{Document, Texts};
+use longhaul_text::{Document, TextError, Texts, Tokenizer};
 
 const SPLITS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 
@@ -196,6 +197,84 @@ fn documents_that_repeat_each_other_are_not_held_out() {
         refused.contains("`B.txt`") && refused.contains("zero byte"),
         "{refused}"
     );
+}
+
+/// A tokenizer that is cut into pieces or, without its `certain`, held whole.
+struct Held(Arc<dyn Tokenizer>, bool);
+
+impl Tokenizer for Held {
+    fn id(&self) -> &str {
+        // Its first digits are those that examples are drawn by.
+        if self.1 {
+            "held-000000000000-whole"
+        } else {
+            "held-000000000000-pieces"
+        }
+    }
+    fn vocab(&self) -> usize {
+        self.0.vocab()
+    }
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        self.0.encode(text)
+    }
+    fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
+        if self.1 {
+            Ok(None)
+        } else {
+            self.0.certain(text)
+        }
+    }
+    fn decode(&self, tokens: &[u32]) -> String {
+        self.0.decode(tokens)
+    }
+    fn bos(&self) -> Option<u32> {
+        self.0.bos()
+    }
+    fn stops(&self) -> &[u32] {
+        self.0.stops()
+    }
+}
+
+#[test]
+fn tokens_that_are_made_as_they_are_read_are_those_of_the_whole() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../text/tests/fixtures/bpe");
+    let tokenizer = longhaul_text::tokenizer_of(&fixture).expect("a tokenizer");
+    // More tokens than are remembered.
+    let documents = || {
+        "ABCDEFGH"
+            .chars()
+            .map(|letter| document(letter, 160_000))
+            .collect()
+    };
+    let with = |whole: bool| {
+        let materials = Materials {
+            tokenizer: Arc::new(Held(Arc::clone(&tokenizer), whole)),
+            ..materials(documents())
+        };
+        parse_task_of("books:held_out=0.3", &materials).expect("books")
+    };
+    let (pieces, whole) = (with(false), with(true));
+    assert_eq!(pieces.max_length(), whole.max_length());
+    for (length, index) in [
+        (5, 0),
+        (3_000, 1),
+        (3_000, 7),
+        (200_000, 2),
+        (pieces.max_length(), 3),
+    ] {
+        for split in SPLITS {
+            let [pieces, whole] = [&pieces, &whole].map(|task| {
+                let sample = task.sample(&at(split, length, index)).expect("a length");
+                let (mut tokens, mut targets) = (vec![0; length], vec![0; length]);
+                for start in (0..length).step_by(4096) {
+                    let end = length.min(start + 4096);
+                    sample.write(start, &mut tokens[start..end], &mut targets[start..end]);
+                }
+                (tokens, targets)
+            });
+            assert!(pieces == whole, "{split:?}, {length} tokens");
+        }
+    }
 }
 
 #[test]

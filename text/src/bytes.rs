@@ -20,6 +20,10 @@ impl Tokenizer for Bytes {
         Ok(text.bytes().map(u32::from).collect())
     }
 
+    fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
+        Ok(Some((self.encode(text)?, text.len())))
+    }
+
     /// Tokens from 256 on stand for no byte and are left out.
     fn decode(&self, tokens: &[u32]) -> String {
         let bytes: Vec<u8> = tokens

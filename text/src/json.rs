@@ -3,9 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use serde_json::json;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Encoding, Token};
 
+use crate::cuts::Cuts;
 use crate::error::TextError;
 use crate::files;
 use crate::special::Special;
@@ -26,6 +28,7 @@ pub(crate) struct Json {
     stops: Vec<u32>,
     /// Bytes that it has no tokens for.
     unknown: Vec<u8>,
+    cuts: Cuts,
 }
 
 impl Json {
@@ -61,6 +64,7 @@ impl Json {
             bos: special.bos(added, id_of, path)?,
             stops: special.stops(id_of, vocab, path)?,
             unknown: unknown_bytes(&inner),
+            cuts: cuts(&inner),
             inner,
             vocab,
         })
@@ -119,6 +123,16 @@ fn unknown_bytes(inner: &tokenizers::Tokenizer) -> Vec<u8> {
     (0..=255).filter(unknown).collect()
 }
 
+/// Where texts are certainly cut, by the definition as the crate understood it.
+fn cuts(inner: &tokenizers::Tokenizer) -> Cuts {
+    let added = inner.get_added_tokens_decoder();
+    Cuts::of(&json!({
+        "normalizer": inner.get_normalizer(),
+        "pre_tokenizer": inner.get_pre_tokenizer(),
+        "added_tokens": added.values().collect::<Vec<_>>(),
+    }))
+}
+
 /// The letter that stands for a byte in a byte-level vocabulary (openai/gpt-2, encoder.py, `bytes_to_unicode`): the
 /// byte's own where it can be seen, else one from U+0100 on, in their order.
 fn letter(byte: u8) -> String {
@@ -154,6 +168,13 @@ impl Tokenizer for Json {
         let encoding = self.inner.encode_fast(text, false);
         let encoding = encoding.map_err(|error| refused(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
+        let Some(cut) = self.cuts.last(text) else {
+            return Ok(None);
+        };
+        Ok(Some((self.encode(&text[..cut])?, cut)))
     }
 
     fn decode(&self, tokens: &[u32]) -> String {

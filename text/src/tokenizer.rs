@@ -14,6 +14,15 @@ pub trait Tokenizer: Send + Sync {
     /// # Errors
     /// A text that has no tokens by the definition: tokens that were left out would make another text of it.
     fn encode(&self, text: &str) -> Result<Vec<u32>, TextError>;
+    /// The tokens of a beginning of a text that are the same whatever follows the text, and the bytes of that
+    /// beginning: what stands behind it, encoded by itself, gives the tokens that it gives in the whole. The text
+    /// begins at such a place or is a beginning of the whole. None where nothing is certain, which is always right.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    fn certain(&self, _text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
+        Ok(None)
+    }
     /// The text of these tokens. Bytes that are no UTF-8 become U+FFFD; special tokens are left out.
     fn decode(&self, tokens: &[u32]) -> String;
     /// The token that a model expects once in front of every text, where it has one.

@@ -21,6 +21,8 @@ pub(crate) struct World {
     id: String,
     inner: WorldTokenizer,
     vocab: usize,
+    /// Bytes of each token.
+    bytes: Vec<u32>,
 }
 
 impl World {
@@ -29,14 +31,15 @@ impl World {
         let bytes = files::read(path, MOST)?;
         let not = |what: &str| TextError::not(path, format!("is no world vocabulary: {what}"));
         let text = std::str::from_utf8(&bytes).map_err(|_| not("it is no UTF-8"))?;
-        let (mut vocab, mut missing) = (1, vec![true; 256]);
+        let (mut vocab, mut missing, mut lengths) = (1, vec![true; 256], vec![0]);
         for (number, line) in text.lines().enumerate() {
-            if !is_token(line, vocab) {
+            let Some(length) = token_bytes(line, vocab) else {
                 return Err(not(&format!(
                     "line {} is not `{vocab} 'TEXT' BYTES`",
                     number + 1
                 )));
-            }
+            };
+            lengths.push(length);
             if let Some(byte) = single_byte(line) {
                 missing[usize::from(byte)] = false;
             }
@@ -61,18 +64,18 @@ impl World {
             id: format!("world-{}", files::sha256_of(&bytes)),
             inner,
             vocab,
+            bytes: lengths,
         })
     }
 }
 
-/// Whether a line is of the token with this id.
-fn is_token(line: &str, id: usize) -> bool {
-    let parts = line.split_once(' ').zip(line.rsplit_once(' '));
-    let Some(((first, rest), (_, bytes))) = parts else {
-        return false;
-    };
+/// The bytes of the token with this id, if that is what a line is of.
+fn token_bytes(line: &str, id: usize) -> Option<u32> {
+    let (first, rest) = line.split_once(' ')?;
+    let (_, bytes) = line.rsplit_once(' ')?;
     let quoted = rest.trim_start_matches('b').starts_with(['\'', '"']);
-    first.parse() == Ok(id) && quoted && bytes.parse::<u32>().is_ok_and(|bytes| bytes > 0)
+    let bytes = bytes.parse().ok().filter(|&bytes| bytes > 0)?;
+    (first.parse() == Ok(id) && quoted).then_some(bytes)
 }
 
 /// The byte that a line's token is, if it is one: it stands there as it is, as `\xNN`, or by a name of C's.
@@ -102,6 +105,24 @@ impl Tokenizer for World {
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         Ok(self.inner.encode(text).into_iter().map(u32::from).collect())
+    }
+
+    /// Each token is the longest there, so one is certain when the longest of all would have fitted.
+    fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
+        let longest = self.bytes.iter().max().map_or(0, |&bytes| bytes as usize);
+        let mut tokens = self.encode(text)?;
+        let (mut end, mut certain) = (0, (0, 0));
+        for (count, &token) in tokens.iter().enumerate() {
+            if end + longest > text.len() {
+                break;
+            }
+            end += self.bytes[token as usize] as usize;
+            if text.is_char_boundary(end) {
+                certain = (count + 1, end);
+            }
+        }
+        tokens.truncate(certain.0);
+        Ok((certain.1 > 0).then_some((tokens, certain.1)))
     }
 
     fn decode(&self, tokens: &[u32]) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use longhaul_text::{Bytes, TextError, fits, tokenizer_of, with_bos};
+use longhaul_text::{Bytes, TextError, TokenIndex, Tokenizer, fits, tokenizer_of, with_bos};
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -269,5 +269,150 @@ fn a_world_vocabulary_takes_the_longest_token() {
             said.contains(&format!("the byte 0x{byte:02x} alone")),
             "{said}"
         );
+    }
+}
+
+/// A text of what pre-tokenizers tell apart, drawn anew for each seed.
+fn random_text(seed: u64, parts: usize) -> String {
+    const PARTS: [&str; 40] = [
+        "a", "fox", "The", "quick", "é", "e\u{301}", "日本", "🦀", "ß", "İ", " ", "  ", "   ",
+        "\n", "\n\n", "\r\n", "\t", "\u{a0}", "\u{3000}", "7", "123", "٣", "½", ".", "...", "'s",
+        "'S", "'", "’t", "-", "_", "(", "<s>", "</s>", " </s> ", "<", "#1", "\u{200d}", "\u{0}",
+        "dog the",
+    ];
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut text = String::new();
+    for _ in 0..parts {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        text.push_str(PARTS[(state >> 33) as usize % PARTS.len()]);
+    }
+    text
+}
+
+/// The tokens of a text by pieces, and the number of pieces.
+fn by_pieces(tokenizer: &dyn Tokenizer, text: &str, piece: usize) -> Option<(Vec<u32>, usize)> {
+    let index = TokenIndex::new(tokenizer, text, piece).expect("tokens")?;
+    let (mut tokens, mut pieces) = (Vec::new(), 0);
+    while tokens.len() < index.len() {
+        let piece = index.piece(tokens.len());
+        assert_eq!(index.positions(piece).start, tokens.len());
+        tokens.extend(tokenizer.encode(&text[index.bytes(piece)]).expect("tokens"));
+        assert_eq!(index.positions(piece).end, tokens.len());
+        pieces += 1;
+    }
+    Some((tokens, pieces))
+}
+
+/// Pieces against the whole, on texts that are cut at every place where a cut is said to be certain.
+fn pieces_are_the_whole(name: &str, tokenizer: &dyn Tokenizer) {
+    let (mut cut, texts) = (0, 300);
+    for seed in 0..texts {
+        let text = random_text(seed, 60);
+        let whole = tokenizer.encode(&text).expect("tokens");
+        for piece in [3, 17, 80] {
+            let (tokens, pieces) = by_pieces(tokenizer, &text, piece).expect("short texts");
+            assert_eq!(tokens, whole, "{name}, {piece} bytes: {text:?}");
+            cut += pieces;
+        }
+    }
+    assert!(cut > 10 * texts as usize, "{name}: only {cut} pieces");
+}
+
+#[test]
+fn tokens_by_pieces_are_those_of_the_whole() {
+    let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+    let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    let llama3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let byte_level = |regex: bool, prefix: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": regex});
+    let digits = json!({"type": "Digits", "individual_digits": true});
+    let all = |stages: &[Value]| json!({"type": "Sequence", "pretokenizers": stages});
+    let cases = [
+        ("gpt-2", byte_level(true, false), Value::Null),
+        ("prefix", byte_level(true, true), Value::Null),
+        (
+            "smollm",
+            all(&[digits.clone(), split(gpt2), byte_level(false, false)]),
+            Value::Null,
+        ),
+        (
+            "starcoder",
+            all(&[digits, byte_level(true, false)]),
+            Value::Null,
+        ),
+        (
+            "llama 3",
+            all(&[split(llama3), byte_level(false, false)]),
+            Value::Null,
+        ),
+        (
+            "nfc",
+            all(&[split(llama3), byte_level(false, false)]),
+            json!({"type": "NFC"}),
+        ),
+        (
+            "lowercase",
+            byte_level(true, false),
+            json!({"type": "Sequence", "normalizers": [{"type": "NFKD"}, {"type": "Lowercase"}]}),
+        ),
+    ];
+    for (name, pre_tokenizer, normalizer) in cases {
+        let changes = [
+            ("/pre_tokenizer", pre_tokenizer),
+            ("/normalizer", normalizer),
+        ];
+        let (_folder, path) = changed(&changes);
+        pieces_are_the_whole(name, tokenizer_of(&path).expect(name).as_ref());
+    }
+    pieces_are_the_whole("bytes", &Bytes);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rwkv_vocab.txt");
+    let more = [
+        "' the' 4",
+        "'fox  ' 5",
+        "'日本' 6",
+        r"b'\x97\xa5' 2",
+        r"'\n\n' 2",
+        "'dog the' 7",
+    ];
+    std::fs::write(&file, world(&more)).expect("a file");
+    pieces_are_the_whole("world", tokenizer_of(&file).expect("world").as_ref());
+}
+
+#[test]
+fn added_tokens_take_cuts_away_and_nothing_is_cut_unproven() {
+    let added = |content: &str, key: &str| {
+        let mut token = json!({
+            "id": 340, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": false,
+        });
+        token[key] = true.into();
+        token
+    };
+    let definition = std::fs::read_to_string(fixture("bpe/tokenizer.json")).expect("a file");
+    let definition: Value = serde_json::from_str(&definition).expect("JSON");
+    for (content, key) in [
+        ("dog the", "normalized"),
+        ("fox", "single_word"),
+        ("The", "rstrip"),
+        ("7", "lstrip"),
+    ] {
+        let mut tokens = definition["added_tokens"]
+            .as_array()
+            .expect("a list")
+            .clone();
+        tokens.push(added(content, key));
+        let (_folder, path) = changed(&[("/added_tokens", tokens.into())]);
+        pieces_are_the_whole(content, tokenizer_of(&path).expect(content).as_ref());
+    }
+    // Without a pre-tokenizer a merge may reach over any place, and possessive repetitions are not understood.
+    let possessive = json!({"type": "Split", "pattern": {"Regex": r"\p{L}++|\s+"}, "behavior": "Isolated", "invert": false});
+    for pre_tokenizer in [Value::Null, possessive] {
+        let (_folder, path) = changed(&[("/pre_tokenizer", pre_tokenizer)]);
+        let tokenizer = tokenizer_of(&path).expect("a tokenizer");
+        let text = "the quick brown fox ".repeat(20);
+        assert_eq!(tokenizer.certain(&text).expect("tokens"), None);
+        assert!(by_pieces(tokenizer.as_ref(), &text.repeat(4000), 9).is_none());
     }
 }
