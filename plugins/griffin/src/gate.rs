@@ -119,7 +119,7 @@ struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    fn from_row(self, row: usize) -> Self {
+    fn starting_at(self, row: usize) -> Self {
         Self {
             x: self.x.from_row(row),
             r: self.r.from_row(row),
@@ -165,7 +165,7 @@ impl Operation for Gate {
         let tokens = length * rates.len();
         let cuts = (cut(log_a.data_mut(), tokens), cut(b.data_mut(), tokens));
         for_each_unit(tokens * WORK, cuts, |row, (log_a, b)| {
-            open(given.from_row(row * length), log_a, b);
+            open(given.starting_at(row * length), log_a, b);
         });
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Operation for Gate {
             let first = row * length;
             let (grad_a, grad_b) = (grad_a.from_row(first), grad_b.from_row(first));
             close(
-                given.from_row(first),
+                given.starting_at(first),
                 grad_a.data,
                 grad_b.data,
                 grads,

@@ -70,6 +70,7 @@ pub fn layer(x: &[f64], weights: Weights<'_>, layer: Layer) -> Vec<f64> {
             None => vec![0.0; heads],
         });
         let faded: Vec<Vec<f64>> = faded.collect();
+        let faded = |t: usize, head: usize| faded[t][head];
         for (i, x) in sequence.chunks(d_model).enumerate() {
             let mut mixed = Vec::with_capacity(heads * head_dim);
             for h in 0..heads {
@@ -86,7 +87,7 @@ pub fn layer(x: &[f64], weights: Weights<'_>, layer: Layer) -> Vec<f64> {
                         } else {
                             0.0
                         };
-                        let fades: f64 = (j + 1..=i).map(|l| faded[l][h]).sum();
+                        let fades: f64 = (j + 1..=i).map(|l| faded(l, h)).sum();
                         (product / (head_dim as f64).sqrt() - bias + fades).exp()
                     })
                     .collect();
