@@ -171,7 +171,30 @@ impl Corpus {
     ///
     /// # Panics
     /// If they leave the stream.
-    pub fn read(&self, split: Split, mut from: usize, mut place: &mut [u32]) {
+    pub fn read(&self, split: Split, from: usize, place: &mut [u32]) {
+        let read = |document, from, place: &mut [u32]| self.tokens.read(document, from, place);
+        self.walk(split, from, place, self.mark.unwrap_or(0), read);
+    }
+
+    /// Writes how many bytes of text the tokens of a split's stream from a position on stand for.
+    ///
+    /// # Panics
+    /// If they leave the stream.
+    pub fn read_bytes(&self, split: Split, from: usize, place: &mut [u32]) {
+        let read =
+            |document, from, place: &mut [u32]| self.tokens.read_bytes(document, from, place);
+        self.walk(split, from, place, 0, read);
+    }
+
+    /// Fills a place with what `read` gives of each document that it reaches into, and `mark` between two.
+    fn walk(
+        &self,
+        split: Split,
+        mut from: usize,
+        mut place: &mut [u32],
+        mark: u32,
+        read: impl Fn(usize, usize, &mut [u32]),
+    ) {
         let stream = self.stream(split);
         let mut document = stream.starts.partition_point(|&start| start <= from) - 1;
         while !place.is_empty() {
@@ -181,9 +204,9 @@ impl Corpus {
                 .count(stream.documents[document])
                 .saturating_sub(within);
             let (own, mut rest) = place.split_at_mut(left.min(place.len()));
-            self.tokens.read(stream.documents[document], within, own);
+            read(stream.documents[document], within, own);
             from += own.len();
-            if let (Some(mark), false) = (self.mark, rest.is_empty()) {
+            if self.mark.is_some() && !rest.is_empty() {
                 let (first, after) = rest.split_at_mut(1);
                 first[0] = mark;
                 (rest, from) = (after, from + 1);

@@ -39,8 +39,45 @@ impl Tokens {
                     *token = u32::from(byte);
                 }
             }
-            Self::Encoded(encoded) => encoded.read(document, from, place),
+            Self::Encoded(encoded) => encoded.read(document, from, place, |token| token.id),
         }
+    }
+
+    /// Writes how many bytes of the text a document's tokens stand for, from a position on.
+    pub fn read_bytes(&self, document: usize, from: usize, place: &mut [u32]) {
+        match self {
+            Self::Bytes(_) => place.fill(1),
+            Self::Encoded(encoded) => encoded.read(document, from, place, |token| token.bytes),
+        }
+    }
+}
+
+/// A token, and the bytes of the text that it stands for. Together they stand for all that there are: what none stands
+/// for, such as spaces that a tokenizer drops, is counted with the one that follows, or where the text or a piece of it
+/// ends with the last; a character that several are parts of with the first.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    id: u32,
+    bytes: u32,
+}
+
+impl Token {
+    /// The tokens of a text.
+    fn all_of(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<Self>, TextError> {
+        let mut counted = 0;
+        let pairs = tokenizer.encode_with_ends(text)?.into_iter();
+        let mut tokens: Vec<Self> = pairs
+            .map(|(id, end)| {
+                let bytes = end.saturating_sub(counted);
+                counted += bytes;
+                let bytes = bytes as u32;
+                Self { id, bytes }
+            })
+            .collect();
+        if let Some(last) = tokens.last_mut() {
+            last.bytes += text.len().saturating_sub(counted) as u32;
+        }
+        Ok(tokens)
     }
 }
 
@@ -57,13 +94,13 @@ enum Stored {
     /// Where its pieces are.
     Pieces(TokenIndex),
     /// All, of a tokenizer that lets it not be cut.
-    Whole(Vec<u32>),
+    Whole(Vec<Token>),
 }
 
 /// Tokens of pieces, by document and piece.
 #[derive(Default)]
 struct Recent {
-    pieces: FxHashMap<(usize, usize), Arc<[u32]>>,
+    pieces: FxHashMap<(usize, usize), Arc<[Token]>>,
     tokens: usize,
 }
 
@@ -76,7 +113,7 @@ impl Encoded {
             let index = TokenIndex::new(tokenizer.as_ref(), &document.text, PIECE)?;
             documents.push(match index {
                 Some(index) => Stored::Pieces(index),
-                None => Stored::Whole(tokenizer.encode(&document.text)?),
+                None => Stored::Whole(Token::all_of(tokenizer.as_ref(), &document.text)?),
             });
         }
         Ok(Self {
@@ -87,12 +124,16 @@ impl Encoded {
         })
     }
 
-    fn read(&self, document: usize, from: usize, place: &mut [u32]) {
+    /// Writes what is asked of a document's tokens from a position on.
+    fn read(&self, document: usize, from: usize, place: &mut [u32], what: fn(&Token) -> u32) {
+        let write = |place: &mut [u32], tokens: &[Token]| {
+            for (place, token) in place.iter_mut().zip(tokens) {
+                *place = what(token);
+            }
+        };
         let index = match &self.documents[document] {
             Stored::Pieces(index) => index,
-            Stored::Whole(tokens) => {
-                return place.copy_from_slice(&tokens[from..][..place.len()]);
-            }
+            Stored::Whole(tokens) => return write(place, &tokens[from..][..place.len()]),
         };
         let mut read = 0;
         while read < place.len() {
@@ -100,18 +141,19 @@ impl Encoded {
             let skip = from + read - index.positions(piece).start;
             let tokens = self.piece(document, piece, index);
             let count = (tokens.len() - skip).min(place.len() - read);
-            place[read..read + count].copy_from_slice(&tokens[skip..][..count]);
+            write(&mut place[read..read + count], &tokens[skip..][..count]);
             read += count;
         }
     }
 
-    fn piece(&self, document: usize, piece: usize, index: &TokenIndex) -> Arc<[u32]> {
+    fn piece(&self, document: usize, piece: usize, index: &TokenIndex) -> Arc<[Token]> {
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tokens) = recent().pieces.get(&(document, piece)) {
             return Arc::clone(tokens);
         }
         let text = &self.texts.documents[document].text[index.bytes(piece)];
-        let tokens: Arc<[u32]> = self.tokenizer.encode(text).expect("encoded before").into();
+        let tokens = Token::all_of(self.tokenizer.as_ref(), text).expect("encoded before");
+        let tokens: Arc<[Token]> = tokens.into();
         let mut recent = recent();
         if recent.tokens + tokens.len() > REMEMBERED {
             *recent = Recent::default();

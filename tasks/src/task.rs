@@ -139,10 +139,6 @@ pub trait Task: Send + Sync {
     /// An example of a length that is known to be allowed, of whatever split it then belongs to; each
     /// attempt is another.
     fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample>;
-    /// Bytes of text that a token stands for, where the metric is of bytes.
-    fn bytes(&self, _token: u32) -> usize {
-        1
-    }
     /// A token in readable form.
     fn symbol(&self, token: u32) -> Cow<'static, str>;
 
@@ -217,6 +213,14 @@ pub trait Sample: Send {
     /// # Panics
     /// If the positions leave the example.
     fn write(&self, start: usize, tokens: &mut [u32], targets: &mut [i32]);
+    /// Writes the bytes of text that the targets of the positions from `start` on stand for, in tasks whose metric
+    /// is of bytes.
+    ///
+    /// # Panics
+    /// If the positions leave the example.
+    fn write_bytes(&self, _start: usize, bytes: &mut [u32]) {
+        bytes.fill(1);
+    }
 }
 
 /// All tasks.

@@ -162,6 +162,66 @@ fn held_out_windows_are_spread_evenly() {
     assert!(widest < 20_000 * 3 / 64, "{starts:?}");
 }
 
+/// Tokens of a tokenizer that has none for most characters: they are parts of them, which alone decode to U+FFFD.
+/// A window's bytes are those of its text all the same.
+#[test]
+fn bytes_are_of_the_text_where_characters_span_tokens() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../text/tests/fixtures/bpe");
+    let tokenizer = longhaul_text::tokenizer_of(&fixture).expect("a tokenizer");
+    let documents = "ABC".chars().map(|letter| {
+        let mut document = document(letter, 3_000);
+        document.text = document.text.replace('a', "🦀").replace('e', " 日本");
+        document
+    });
+    let materials = Materials {
+        tokenizer: Arc::clone(&tokenizer),
+        ..materials(documents.collect())
+    };
+    let task = parse_task_of("books", &materials).expect("books");
+    let documents = &materials.texts.as_ref().expect("texts").documents;
+    let (mut whole_characters, mut by_tokens) = (0, 0);
+    for length in [2, 40, 200] {
+        for index in 0..20 {
+            let sample = task.sample(&at(Split::Test, length, index)).expect("one");
+            let (mut tokens, mut targets) = (vec![0; length], vec![0; length]);
+            sample.write(0, &mut tokens, &mut targets);
+            let mut bytes = vec![0; length];
+            let (first, second) = bytes.split_at_mut(length / 2);
+            sample.write_bytes(0, first);
+            sample.write_bytes(length / 2, second);
+            let targets: Vec<u32> = targets.iter().map(|&target| target as u32).collect();
+            let text = tokenizer.decode(&targets);
+            let found: u32 = bytes.iter().sum();
+            if text.contains('\u{fffd}') {
+                // It begins or ends inside a character, which is counted with the first of its tokens.
+                let inner = text.trim_matches('\u{fffd}').len() as u32;
+                assert!((inner..=inner + 4).contains(&found), "{found} {text}");
+                continue;
+            }
+            assert!(documents.iter().any(|d| d.text.contains(&text)), "{text}");
+            assert_eq!(found as usize, text.len(), "{text}");
+            let alone = |&token: &u32| tokenizer.decode(&[token]).len();
+            by_tokens += usize::from(targets.iter().map(alone).sum::<usize>() != text.len());
+            whole_characters += 1;
+        }
+    }
+    assert!(
+        whole_characters > 10 && by_tokens > 5,
+        "{whole_characters} {by_tokens}"
+    );
+    // The longest window is all of one split's document: its targets are all tokens but the first.
+    let longest = task.max_length();
+    let whole = SPLITS.into_iter().any(|split| {
+        let sample = task.sample(&at(split, longest, 0)).expect("one");
+        let mut bytes = vec![0; longest];
+        sample.write_bytes(0, &mut bytes);
+        let counted = bytes.iter().sum::<u32>() as usize;
+        let mut all = documents.iter().map(|document| document.text.len());
+        all.any(|all| (counted + 1..=counted + 4).contains(&all))
+    });
+    assert!(whole, "{longest}");
+}
+
 #[test]
 fn documents_that_repeat_each_other_are_not_held_out() {
     let mut documents: Vec<Document> = "ABCDEF"
@@ -214,8 +274,8 @@ impl Tokenizer for Held {
     fn vocab(&self) -> usize {
         self.0.vocab()
     }
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        self.0.encode(text)
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        self.0.encode_with_ends(text)
     }
     fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
         if self.1 {
@@ -266,11 +326,13 @@ fn tokens_that_are_made_as_they_are_read_are_those_of_the_whole() {
             let [pieces, whole] = [&pieces, &whole].map(|task| {
                 let sample = task.sample(&at(split, length, index)).expect("a length");
                 let (mut tokens, mut targets) = (vec![0; length], vec![0; length]);
+                let mut bytes = vec![0; length];
                 for start in (0..length).step_by(4096) {
                     let end = length.min(start + 4096);
                     sample.write(start, &mut tokens[start..end], &mut targets[start..end]);
+                    sample.write_bytes(start, &mut bytes[start..end]);
                 }
-                (tokens, targets)
+                (tokens, targets, bytes)
             });
             assert!(pieces == whole, "{split:?}, {length} tokens");
         }

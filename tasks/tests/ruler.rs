@@ -66,14 +66,18 @@ impl Tokenizer for Runs {
     fn vocab(&self) -> usize {
         1 << 20
     }
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let hash = |piece: &&str| {
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        let hash = |piece: &str| {
             piece.bytes().fold(7u32, |hash, byte| {
                 hash.wrapping_mul(31).wrapping_add(u32::from(byte))
             })
         };
-        let pieces = Self::split(text);
-        Ok(pieces.iter().map(|piece| hash(piece) % (1 << 20)).collect())
+        let mut end = 0;
+        let mut token = |piece: &str| {
+            end += piece.len();
+            (hash(piece) % (1 << 20), end)
+        };
+        Ok(Self::split(text).into_iter().map(&mut token).collect())
     }
     fn decode(&self, _tokens: &[u32]) -> String {
         unreachable!("nothing is decoded here")
@@ -96,12 +100,13 @@ impl Tokenizer for Pairs {
     fn vocab(&self) -> usize {
         1 << 16
     }
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let pair = |pair: &[u8]| {
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        let token = |pair: &[u8]| {
             pair.iter()
                 .fold(0, |token, &byte| token << 8 | u32::from(byte))
         };
-        Ok(text.as_bytes().chunks(2).map(pair).collect())
+        let ends = (1..).map(|count| (2 * count).min(text.len()));
+        Ok(text.as_bytes().chunks(2).map(token).zip(ends).collect())
     }
     fn decode(&self, _tokens: &[u32]) -> String {
         unreachable!("nothing is decoded here")
@@ -138,14 +143,14 @@ impl Tokenizer for Choosy {
     fn vocab(&self) -> usize {
         256
     }
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
         match text.contains('%') {
             true => Err(TextError::Encode {
                 tokenizer: "choosy".to_owned(),
                 start: text.chars().take(9).collect(),
                 why: "no %".to_owned(),
             }),
-            false => Ok(text.bytes().map(u32::from).collect()),
+            false => Ok(text.bytes().map(u32::from).zip(1..).collect()),
         }
     }
     fn decode(&self, _tokens: &[u32]) -> String {

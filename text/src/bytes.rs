@@ -20,6 +20,10 @@ impl Tokenizer for Bytes {
         Ok(text.bytes().map(u32::from).collect())
     }
 
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        Ok(text.bytes().map(u32::from).zip(1..).collect())
+    }
+
     fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
         Ok(Some((self.encode(text)?, text.len())))
     }

@@ -144,16 +144,13 @@ fn letter(byte: u8) -> String {
     char::from_u32(0x100 + unseen).map_or_else(String::new, String::from)
 }
 
-impl Tokenizer for Json {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn vocab(&self) -> usize {
-        self.vocab
-    }
-
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+impl Json {
+    /// The tokens of a text by one of the crate's ways.
+    fn encoding(
+        &self,
+        text: &str,
+        encode: impl FnOnce(&str) -> tokenizers::Result<Encoding>,
+    ) -> Result<Encoding, TextError> {
         let refused = |why: String| TextError::Encode {
             tokenizer: self.id.clone(),
             start: text.chars().take(SHOWN).collect(),
@@ -165,9 +162,28 @@ impl Tokenizer for Json {
                 "it has no token for the byte 0x{byte:02x}"
             )));
         }
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| refused(error.to_string()))?;
+        encode(text).map_err(|error| refused(error.to_string()))
+    }
+}
+
+impl Tokenizer for Json {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding = self.encoding(text, |text| self.inner.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        let encoding = self.encoding(text, |text| self.inner.encode(text, false))?;
+        let ends = encoding.get_offsets().iter().map(|&(_, end)| end);
+        Ok(encoding.get_ids().iter().copied().zip(ends).collect())
     }
 
     fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {

@@ -13,7 +13,16 @@ pub trait Tokenizer: Send + Sync {
     ///
     /// # Errors
     /// A text that has no tokens by the definition: tokens that were left out would make another text of it.
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError>;
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let tokens = self.encode_with_ends(text)?.into_iter();
+        Ok(tokens.map(|(token, _)| token).collect())
+    }
+    /// The same, each with where in the text, in bytes, that ends what it stands for. Of tokens that share a
+    /// character each may have the character's end.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError>;
     /// The tokens of a beginning of a text that are the same whatever follows the text, and the bytes of that
     /// beginning: what stands behind it, encoded by itself, gives the tokens that it gives in the whole. The text
     /// begins at such a place or is a beginning of the whole. None where nothing is certain, which is always right.

@@ -103,23 +103,30 @@ impl Tokenizer for World {
         self.vocab
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        Ok(self.inner.encode(text).into_iter().map(u32::from).collect())
+    fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        let mut end = 0;
+        let tokens = self.inner.encode(text).into_iter();
+        let with_end = tokens.map(|token| {
+            end += self.bytes[usize::from(token)] as usize;
+            (u32::from(token), end)
+        });
+        Ok(with_end.collect())
     }
 
     /// Each token is the longest there, so one is certain when the longest of all would have fitted.
     fn certain(&self, text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
         let longest = self.bytes.iter().max().map_or(0, |&bytes| bytes as usize);
-        let mut tokens = self.encode(text)?;
-        let (mut end, mut certain) = (0, (0, 0));
-        for (count, &token) in tokens.iter().enumerate() {
-            if end + longest > text.len() {
+        let (mut tokens, ends): (Vec<u32>, Vec<usize>) =
+            self.encode_with_ends(text)?.into_iter().unzip();
+        let (mut start, mut certain) = (0, (0, 0));
+        for (count, end) in (1..).zip(ends) {
+            if start + longest > text.len() {
                 break;
             }
-            end += self.bytes[token as usize] as usize;
             if text.is_char_boundary(end) {
-                certain = (count + 1, end);
+                certain = (count, end);
             }
+            start = end;
         }
         tokens.truncate(certain.0);
         Ok((certain.1 > 0).then_some((tokens, certain.1)))

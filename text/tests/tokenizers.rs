@@ -41,6 +41,43 @@ fn ids_and_texts_are_those_of_the_reference() {
     assert_eq!((tokenizer.bos(), tokenizer.stops()), (Some(0), &[1][..]));
 }
 
+/// Where a token ends there is as much of the text as its tokens up to there decode to, unless it ends inside a
+/// character.
+#[test]
+fn tokens_say_where_they_end_in_the_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = world(&["' a' 2", r"b'\x97\xa5' 2"]);
+    std::fs::write(folder.path().join("rwkv_vocab_small.txt"), lines).expect("a file");
+    let world = tokenizer_of(folder.path()).expect("a vocabulary");
+    let bpe = tokenizer_of(&fixture("bpe")).expect("a tokenizer");
+    let long = "The dog – naïve – 🦀🦀  and 日本,\n\n green\u{301} </s> grass \t";
+    for (tokenizer, text) in [
+        (&Bytes as &dyn Tokenizer, long),
+        (bpe.as_ref(), long),
+        (world.as_ref(), "a 日 an日"),
+    ] {
+        let pairs = tokenizer.encode_with_ends(text).expect("tokens");
+        let tokens: Vec<u32> = pairs.iter().map(|&(token, _)| token).collect();
+        assert_eq!(tokens, tokenizer.encode(text).expect("tokens"));
+        let mut inside = 0;
+        for (place, &(_, end)) in pairs.iter().enumerate() {
+            // A special token is left out of what is decoded.
+            let decoded = tokenizer.decode(&tokens[..=place]);
+            if decoded.contains('\u{fffd}') || text[..end].contains("</s>") {
+                inside += 1;
+                continue;
+            }
+            assert_eq!(decoded, text[..end], "{} {place}", tokenizer.id());
+        }
+        assert!(
+            inside > 0 && inside < pairs.len() * 2 / 3,
+            "{inside} of {}",
+            pairs.len()
+        );
+        assert_eq!(pairs.last().expect("some").1, text.len());
+    }
+}
+
 #[test]
 fn one_token_stands_in_front() {
     let tokenizer = tokenizer_of(&fixture("bpe")).expect("a tokenizer");

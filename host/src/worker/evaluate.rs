@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use longhaul_plugin_api::client::{LoadedModel, LoadedSession};
 use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
-use longhaul_tasks::{Coordinates, Sample, Split, Task};
+use longhaul_tasks::{Coordinates, InitialState, Metric, Sample, Split, Task};
 
 use crate::run::plan::Evaluation;
 use crate::worker::batches::Ahead;
@@ -56,6 +56,8 @@ pub(super) struct Chunk {
     tokens: Vec<u32>,
     /// `[rows, length]`; -1 is not scored.
     pub(super) targets: Vec<i32>,
+    /// Bytes of text that they stand for, `[rows, length]`; empty where the metric is not of bytes.
+    bytes: Vec<u32>,
     /// Tokens a row.
     pub(super) length: usize,
     /// Examples; rows beyond them are padding.
@@ -82,17 +84,21 @@ pub fn evaluate(
     let samples = evaluation.samples;
     let first = task.sample(&coordinates(evaluation, seed, 0))?.len();
     let layout = Layout::new(first, samples, model.declared_state_bytes(first as u64));
+    reset_peak_memory();
+    let begun = Instant::now();
+    let mut session = clock.inside(|| model.new_session(layout.rows))?;
+    let mut starts = probes.initial_states.as_slice();
+    if !starts.is_empty() && !Start::is_possible(&session)? {
+        starts = &[];
+    }
     let reading = Reading {
         task,
         vocab,
         seed,
         evaluation,
         layout,
-        passes: 1 + probes.initial_states.len() as u64,
+        starts,
     };
-    reset_peak_memory();
-    let begun = Instant::now();
-    let mut session = clock.inside(|| model.new_session(layout.rows))?;
     let mut first_answers = FirstRow::default();
     let mut norms = probes.state_norms.then(StateNorms::default);
     let (mut tokens, mut groups, mut state_bytes) = (0, 0, None);
@@ -115,7 +121,8 @@ pub fn evaluate(
     let seconds = begun.elapsed().as_secs_f64();
     let peak_memory_bytes = crate::machine::peak_memory();
     // After the measurement, so that it costs it neither time nor memory.
-    let from_others = reading.read_from_states(model, &mut session, job, clock)?;
+    let length = job.source_length(&evaluation);
+    let from_others = reading.read_from_states(model, &mut session, length, clock)?;
     scores.splice(0..0, from_others);
     drop(session);
     let mut observations = norms.map_or_else(Vec::new, StateNorms::observations);
@@ -153,25 +160,23 @@ struct Reading<'a> {
     seed: u64,
     evaluation: Evaluation,
     layout: Layout,
-    /// How often they are read.
-    passes: u64,
+    /// Other states than its own that a model is read from, each in a pass over all examples.
+    starts: &'a [InitialState],
 }
 
 impl Reading<'_> {
-    /// Reads every example again from each of the states that a job names, which its scores' labels say.
+    /// Reads every example again from each of the other states, which its scores' labels say; those that come
+    /// from other sequences from such of this length.
     fn read_from_states(
         &self,
         model: &LoadedModel,
         session: &mut LoadedSession,
-        job: &Job,
+        length: usize,
         clock: &mut Clock,
     ) -> Result<Vec<Score>, Failure> {
-        let length = job.source_length(&self.evaluation);
         let mut scores = Vec::new();
-        for (pass, &policy) in (1..).zip(&job.probes.initial_states) {
-            // Of a model without state of a fixed size, or that does not describe it, there is nothing to measure.
-            let start = Start::new(session, policy, self.layout.rows, self.seed)?;
-            let Some(mut start) = start else { break };
+        for (pass, &policy) in (1..).zip(self.starts) {
+            let mut start = Start::new(session, policy, self.layout.rows, self.seed)?;
             start.read_others(model, self.task, length, clock)?;
             let see = &mut |_: &LoadedSession, _: &Chunk, _: &FeedOutput| Ok(());
             let read = self.pass(pass, session, Some(&start), see, clock)?;
@@ -197,7 +202,7 @@ impl Reading<'_> {
             seed,
             evaluation,
             layout,
-            passes,
+            starts,
         } = *self;
         let samples = evaluation.samples;
         let mut tally = Tally::new(task, layout.rows);
@@ -220,6 +225,7 @@ impl Reading<'_> {
                 let answers = feed(session, &chunk, layout.rows, vocab, clock)?;
                 tally.chunk(
                     &chunk.targets,
+                    &chunk.bytes,
                     chunk.length,
                     &answers.predictions,
                     &answers.nll,
@@ -232,9 +238,10 @@ impl Reading<'_> {
                 }
                 done += 1;
                 if glance.elapsed() >= GLANCE {
-                    let share = (pass as f64 + done as f64 / chunks.max(1) as f64) / passes as f64;
+                    let share = pass as f64 + done as f64 / chunks.max(1) as f64;
+                    let passes = 1 + starts.len();
                     send(&Message::Evaluation {
-                        share: share.min(1.0),
+                        share: (share / passes as f64).min(1.0),
                     });
                     glance = Instant::now();
                 }
@@ -251,7 +258,14 @@ impl Reading<'_> {
         if start.is_some() {
             clock.inside(|| session.reset())?;
         }
-        Ok(tally.scores())
+        let scores = tally.scores();
+        // Of so few tokens that they are all inside a character.
+        if scores.last().is_none_or(|all| all.mean().is_none()) {
+            return Err(Failure::error(format!(
+                "the scored tokens of {samples} examples stand for no byte of text; measure more examples or longer ones"
+            )));
+        }
+        Ok(scores)
     }
 }
 
@@ -384,6 +398,14 @@ impl<'a> Source<'a> {
             let own = sample.len().saturating_sub(self.position).min(length);
             sample.write(self.position, &mut tokens[..own], &mut targets[..own]);
             chunk.real_tokens += own as u64;
+        }
+        if self.task.spec().metric == Metric::BitsPerByte {
+            chunk.bytes.clear();
+            chunk.bytes.resize(self.layout.rows * length, 0);
+            for (sample, bytes) in self.group.iter().zip(chunk.bytes.chunks_mut(length)) {
+                let own = sample.len().saturating_sub(self.position).min(length);
+                sample.write_bytes(self.position, &mut bytes[..own]);
+            }
         }
         self.position += length;
         chunk.labels = (self.position == longest).then(|| {

@@ -38,9 +38,15 @@ pub struct Start {
 }
 
 impl Start {
-    /// Of a session at position 0; none where the model keeps no state of a fixed size, or does not describe
-    /// it. States that are passed
-    /// on are at first the model's own, see [`Start::pass`].
+    /// Whether there is anything to start from: a model may keep no state of a fixed size, or not describe it.
+    ///
+    /// # Errors
+    /// The plugin's.
+    pub fn is_possible(session: &LoadedSession) -> Result<bool, Failure> {
+        Ok(!fixed_parts(session)?.is_empty())
+    }
+
+    /// Of a session at position 0. States that are passed on are at first the model's own, see [`Start::pass`].
     ///
     /// # Errors
     /// The plugin's.
@@ -49,31 +55,16 @@ impl Start {
         policy: InitialState,
         rows: usize,
         seed: u64,
-    ) -> Result<Option<Self>, Failure> {
-        let summary = match session.state_summary() {
-            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
-            summary => summary?,
-        };
-        let fixed = summary.iter().filter(|part| !part.grows && part.values > 0);
-        let parts: Vec<Part> = fixed
-            .map(|part| Part {
-                values: part.values as usize,
-                takes_noise: part.initial == 0.0,
-                fitted: (0.0, 0.0),
-            })
-            .collect();
-        if parts.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<Self, Failure> {
         let own = session.read_state()?;
-        Ok(Some(Self {
+        Ok(Self {
             policy,
             rows,
             seed,
-            parts,
+            parts: fixed_parts(session)?,
             passed: own.clone(),
             own,
-        }))
+        })
     }
 
     /// Takes states that other sequences ended with.
@@ -147,6 +138,21 @@ impl Start {
         self.pass(session.read_state()?);
         Ok(())
     }
+}
+
+/// The parts of a session's state that are of a fixed size.
+fn fixed_parts(session: &LoadedSession) -> Result<Vec<Part>, Failure> {
+    let summary = match session.state_summary() {
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(Vec::new()),
+        summary => summary?,
+    };
+    let fixed = summary.iter().filter(|part| !part.grows && part.values > 0);
+    let part = fixed.map(|part| Part {
+        values: part.values as usize,
+        takes_noise: part.initial == 0.0,
+        fitted: (0.0, 0.0),
+    });
+    Ok(part.collect())
 }
 
 fn mean_and_deviation(values: &[f32]) -> (f64, f64) {

@@ -26,8 +26,7 @@ impl Sums {
 }
 
 /// Scores of examples in one metric.
-pub struct Tally<'a> {
-    task: &'a dyn Task,
+pub struct Tally {
     metric: Metric,
     /// What each row of the present group has answered so far.
     rows: Vec<Sums>,
@@ -41,11 +40,10 @@ pub struct Tally<'a> {
     examples: u64,
 }
 
-impl<'a> Tally<'a> {
+impl Tally {
     /// Of nothing, for groups of `rows` examples.
-    pub fn new(task: &'a dyn Task, rows: usize) -> Self {
+    pub fn new(task: &dyn Task, rows: usize) -> Self {
         Self {
-            task,
             metric: task.spec().metric,
             rows: vec![Sums::default(); rows],
             positions: vec![BTreeMap::new(); rows],
@@ -62,8 +60,16 @@ impl<'a> Tally<'a> {
     }
 
     /// Takes the answers of the next chunk of the group, `length` positions a row, which are in row-major
-    /// order of its scored positions: predictions and their likelihoods. `targets` is `[rows, length]`.
-    pub fn chunk(&mut self, targets: &[i32], length: usize, predictions: &[u32], nll: &[f32]) {
+    /// order of its scored positions: predictions and their likelihoods. `targets` is `[rows, length]`, and so are
+    /// the `bytes` of text that they stand for, which other metrics than those of bytes do without.
+    pub fn chunk(
+        &mut self,
+        targets: &[i32],
+        bytes: &[u32],
+        length: usize,
+        predictions: &[u32],
+        nll: &[f32],
+    ) {
         let by_position = !Kind::of(self.metric.name()).is_accuracy();
         let mut answers = predictions.iter().zip(nll);
         for (row, targets) in targets.chunks(length).enumerate() {
@@ -78,7 +84,7 @@ impl<'a> Tally<'a> {
                     scored: 1,
                     correct: u64::from(prediction == wanted),
                     nll: f64::from(nll),
-                    bytes: self.task.bytes(wanted) as u64,
+                    bytes: bytes.get(row * length + place).map_or(0, |&b| b.into()),
                 };
                 self.rows[row].add(answered);
                 if by_position {
@@ -97,10 +103,6 @@ impl<'a> Tally<'a> {
             self.example(labels, self.scored(&answered));
             for (bucket, answered) in std::mem::take(&mut self.positions[row]) {
                 let score = self.scored(&answered);
-                // Marks alone, which stand for no text, have no loss a byte.
-                if score.mean().is_none() {
-                    continue;
-                }
                 self.labelled(Some(bucket.start), &bucket.label(), &score);
             }
         }
@@ -144,10 +146,12 @@ impl<'a> Tally<'a> {
 
     /// Breakdowns in order of their label, then those by position, then all examples.
     pub fn scores(self) -> Vec<Score> {
-        let labelled = self
+        // Where tokens are parts of characters, some few may stand for no byte: there is no loss a byte of them.
+        let some = self
             .scores
             .into_iter()
-            .map(|((_, label), score)| Score { label, ..score });
+            .filter(|(_, score)| score.weight > 0.0);
+        let labelled = some.map(|((_, label), score)| Score { label, ..score });
         labelled.chain([self.whole]).collect()
     }
 }
@@ -190,7 +194,7 @@ mod tests {
         let score = |task: &str| {
             let task = longhaul_tasks::parse_task(task).unwrap();
             let mut tally = Tally::new(task.as_ref(), 2);
-            tally.chunk(&targets, 3, &[4, 5, 6, 0], &[0.5, 0.5, 1.0, 2.0]);
+            tally.chunk(&targets, &[], 3, &[4, 5, 6, 0], &[0.5, 0.5, 1.0, 2.0]);
             tally.group(&labels);
             assert_eq!(tally.examples(), 2);
             tally.scores()
@@ -207,33 +211,19 @@ mod tests {
         assert_eq!(numbers(&exact[1]), (1, 1.0, 2));
     }
 
-    /// Two windows of 65 and 66 scored bytes, so that the loss is over all bytes and not a mean of windows; the
-    /// 65th position opens another bucket, in the second chunk.
+    /// Two windows of 66 and 68 bytes, so that the loss is over all bytes and not a mean of windows; the 65th
+    /// position opens another bucket, in the second chunk.
     #[test]
     fn a_loss_is_over_bytes_and_by_position() {
-        use longhaul_tasks::{Materials, parse_task_of};
-        let document = longhaul_text::Document {
-            name: "one".into(),
-            text: "one two three ".repeat(50),
-        };
-        let texts = longhaul_text::Texts {
-            name: "test".into(),
-            sha256: "0".repeat(64),
-            documents: vec![document; 8],
-        };
-        let materials = Materials {
-            texts: Some(std::sync::Arc::new(texts)),
-            ..Materials::default()
-        };
-        let task = parse_task_of("books", &materials).unwrap();
+        let task = longhaul_tasks::parse_task("books").unwrap();
         let mut tally = Tally::new(task.as_ref(), 2);
         let bit = std::f32::consts::LN_2;
-        // 64 and 64 bytes at one bit each, but for the first of the first window, at five.
+        // 64 bytes a window at one bit each, but for the first of the first window, at five.
         let mut nll = vec![bit; 128];
         nll[0] = 5.0 * bit;
-        tally.chunk(&[1; 128], 64, &[1; 128], &nll);
-        // One byte and a mark, two bytes.
-        tally.chunk(&[1, -1, 1, 1], 2, &[1; 3], &[3.0 * bit; 3]);
+        tally.chunk(&[1; 128], &[1; 128], 64, &[1; 128], &nll);
+        // A token of two bytes and a mark; a character of four bytes in two tokens.
+        tally.chunk(&[1, -1, 1, 1], &[2, 0, 4, 0], 2, &[1; 3], &[3.0 * bit; 3]);
         tally.group(&[vec!["documents=joined".to_owned()], Vec::new()]);
         let scores = tally.scores();
         let found: Vec<_> = scores
@@ -244,10 +234,10 @@ mod tests {
             })
             .collect();
         let expected = [
-            ("documents=joined", 1, 65.0, 71.0 / 65.0),
+            ("documents=joined", 1, 66.0, 71.0 / 66.0),
             ("position=0..64", 2, 128.0, 132.0 / 128.0),
-            ("position=64..128", 2, 3.0, 3.0),
-            ("", 2, 131.0, 141.0 / 131.0),
+            ("position=64..128", 2, 6.0, 9.0 / 6.0),
+            ("", 2, 134.0, 141.0 / 134.0),
         ];
         for (found, expected) in found.iter().zip(expected) {
             assert_eq!(
@@ -257,11 +247,19 @@ mod tests {
             assert!((found.3 - expected.3).abs() < 1e-6, "{found:?}");
         }
         assert_eq!(found.len(), 4);
-        // Marks alone are no text.
-        let mut tally = Tally::new(task.as_ref(), 1);
-        tally.chunk(&[-1; 3], 3, &[], &[]);
-        tally.group(&[Vec::new()]);
-        assert_eq!(tally.scores()[0].mean(), None);
+        // A window inside one character has bits and no byte: none of its own, but they count with others.
+        let mut tally = Tally::new(task.as_ref(), 2);
+        tally.chunk(&[1, -1, 1, -1], &[0, 0, 4, 0], 2, &[1; 2], &[bit; 2]);
+        tally.group(&[vec!["documents=joined".to_owned()], Vec::new()]);
+        let scores = tally.scores();
+        assert_eq!(
+            (scores.len(), scores[0].label.as_str()),
+            (2, "position=0..64")
+        );
+        for score in scores {
+            let mean = score.mean().unwrap();
+            assert!(score.samples == 2 && (mean - 0.5).abs() < 1e-6, "{score:?}");
+        }
     }
 
     #[test]

@@ -95,13 +95,13 @@ fn start(
         return Ok(None);
     }
     let session = clock.inside(|| model.new_session(training.batch))?;
-    let start = Start::new(&session, policy, training.batch, seed)?;
-    start.map(Some).ok_or_else(|| {
-        Failure::error(format!(
+    if !Start::is_possible(&session)? {
+        return Err(Failure::error(format!(
             "training sequences are to start from `{policy}`, and the model has no state of a fixed size to start \
              from, or does not describe it; leave `initial_state` out"
-        ))
-    })
+        )));
+    }
+    Start::new(&session, policy, training.batch, seed).map(Some)
 }
 
 /// Says how training goes: at the steps that are reported in full for the record, and now and then for the

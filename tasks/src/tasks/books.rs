@@ -69,13 +69,6 @@ impl Task for Books {
         None
     }
 
-    fn bytes(&self, token: u32) -> usize {
-        match self.materials.tokenizer.id() {
-            "bytes" => 1,
-            _ => self.materials.tokenizer.decode(&[token]).len(),
-        }
-    }
-
     fn min_length(&self) -> usize {
         2
     }
@@ -177,5 +170,12 @@ impl Sample for Window {
             let is_mark = self.corpus.is_mark(self.split, from + offset + 1);
             *target = if is_mark { -1 } else { token as i32 };
         }
+    }
+
+    fn write_bytes(&self, start: usize, bytes: &mut [u32]) {
+        assert!(start + bytes.len() <= self.len, "a write past the sample");
+        // A target is the token that follows.
+        let from = self.start + start + 1;
+        self.corpus.read_bytes(self.split, from, bytes);
     }
 }
