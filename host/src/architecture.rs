@@ -294,6 +294,23 @@ pub(crate) mod tests {
     use crate::catalogue::{ArchitectureOption, Kind};
     use crate::libraries::Place;
 
+    /// An architecture of no options, that tests beside this module use.
+    pub fn spec() -> ArchSpec {
+        ArchSpec {
+            library: "lib.so".into(),
+            plugin: "p".into(),
+            plugin_version: "0.1.0".into(),
+            plugin_sha256: "ab".into(),
+            architecture: "arch".into(),
+            values: Vec::new(),
+            options: Vec::new(),
+            d_model: None,
+            layers: None,
+            initial_state: None,
+            devices: vec!["cpu".into()],
+        }
+    }
+
     /// One plugin, `longhaul-mamba2`, with one architecture.
     pub fn catalogue() -> Catalogue {
         let option = |name: &str, kind| ArchitectureOption {

@@ -66,15 +66,25 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
+    let file = write_aside(folder, bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Writes an unfinished file into a folder, on disk when it returns. It is gone when it is dropped.
+///
+/// # Errors
+/// The system's refusal.
+pub fn write_aside(folder: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
         // The system takes the user's umask from these.
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    // By the file itself: the crate's own error would not have the system's number.
+    file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_data()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
+    Ok(file)
 }
 
 /// Makes a folder inside a run's, or checks that it is one and not a link.

@@ -42,7 +42,7 @@ impl<'a> Conversation<'a> {
         Self {
             job,
             started: false,
-            trained: job.training.is_none(),
+            trained: job.to_train().is_none(),
             step: None,
             evaluating: None,
             begun: 0,

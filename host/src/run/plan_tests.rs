@@ -1,12 +1,11 @@
 //! Tests of [`super::plan`]: expansion, replacement and refusal, without any plugin.
 
-use std::path::PathBuf;
-
 use longhaul_tasks::Suite;
 
 use super::error::RunError;
 use super::plan::{Overrides, Plan, make};
 use crate::architecture::ArchSpec;
+use crate::architecture::tests::spec;
 use crate::run::materials::{Stock, Wanted};
 
 const SUITE: &str = r#"
@@ -32,21 +31,15 @@ fn resolve(text: &str) -> Result<ArchSpec, RunError> {
     let (name, options) = text.split_once(':').unwrap_or((text, ""));
     let wide = options.contains("d_model=32");
     Ok(ArchSpec {
-        library: PathBuf::from(format!("/lib/{name}.so")),
         plugin: format!("longhaul-{name}"),
-        plugin_version: "0.1.0".to_owned(),
-        plugin_sha256: "ab".to_owned(),
         architecture: name.to_owned(),
-        values: Vec::new(),
         options: if options.contains("state=8") {
             vec![("state".to_owned(), "8".to_owned())]
         } else {
             Vec::new()
         },
         d_model: wide.then_some(32),
-        layers: None,
-        initial_state: None,
-        devices: vec!["cpu".to_owned()],
+        ..spec()
     })
 }
 

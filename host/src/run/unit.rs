@@ -242,11 +242,11 @@ impl Runner<'_> {
             d_model: unit.d_model,
             layers: unit.layers,
             task: unit.task_text(),
-            train_length: unit.train_length().unwrap_or(0),
             seed: unit.seed,
             device: self.device.to_owned(),
             threads: self.settings.threads,
-            training: unit.training.clone().filter(|_| self.train),
+            training: unit.training.clone(),
+            train: self.train,
             folder: self.settings.folder.clone(),
             model: unit.model_name(),
             identity: self.work.id.clone(),
@@ -386,6 +386,7 @@ pub mod tests {
     //! Also holds the work that tests beside this module use.
 
     use super::*;
+    use crate::architecture::tests::spec;
     use crate::run::records::tests::{at, common, unit};
 
     /// Work for tests.
@@ -393,19 +394,7 @@ pub mod tests {
         Work {
             id: unit(10).id(),
             unit: unit(10),
-            architecture: ArchSpec {
-                library: "lib.so".into(),
-                plugin: "p".into(),
-                plugin_version: "0.1.0".into(),
-                plugin_sha256: "ab".into(),
-                architecture: "arch".into(),
-                values: Vec::new(),
-                options: Vec::new(),
-                d_model: None,
-                layers: None,
-                initial_state: None,
-                devices: vec!["cpu".into()],
-            },
+            architecture: spec(),
             train: true,
             evaluations: vec![at(40), at(80), at(160)],
         }

@@ -13,7 +13,7 @@ use crate::text;
 use crate::worker::clock::Clock;
 use crate::worker::evaluate::evaluate;
 use crate::worker::generate::{Asked, Carried, generate};
-use crate::worker::models::{self, ModelFileError, Store};
+use crate::worker::models::{self, ModelFileError};
 use crate::worker::pipe::{self, send};
 use crate::worker::protocol::{FailureKind, Job, Message};
 use crate::worker::train::train;
@@ -100,29 +100,18 @@ pub fn work(job: &str) {
 fn run(job: &Job) -> Result<(), Failure> {
     job.check().map_err(Failure::error)?;
     let mut clock = Clock::start();
-    // Before a plugin is there that could use up descriptors. A checkpoint has no model of its own.
-    let store = match &job.checkpoint {
-        Some(_) => None,
-        None => Some(
-            Store::open(&job.folder).map_err(|source| ModelFileError::Write {
-                path: job.folder.display().to_string(),
-                source,
-            })?,
-        ),
-    };
     let materials = match &job.materials {
         Some(record) => record.open().map_err(Failure::error)?,
         None => Materials::default(),
     };
     let task = parse_task_of(&job.task, &materials)?;
-    let mut model = match &job.checkpoint {
-        Some(checkpoint) => read_checkpoint(job, checkpoint, &mut clock)?,
-        None => build(job, task.as_ref(), &mut clock)?,
+    let (mut model, vocab) = match &job.checkpoint {
+        Some(checkpoint) => (
+            read_checkpoint(job, checkpoint, &mut clock)?,
+            checkpoint.vocab as usize,
+        ),
+        None => (build(job, task.as_ref(), &mut clock)?, task.vocab()),
     };
-    let vocab = job
-        .checkpoint
-        .as_ref()
-        .map(|checkpoint| checkpoint.vocab as usize);
     let notes = model.notes();
     send(&Message::Started {
         parameters: model.parameter_values(),
@@ -132,19 +121,16 @@ fn run(job: &Job) -> Result<(), Failure> {
             .map(|note| text::line(note))
             .collect(),
     });
-    match (&job.training, &store) {
-        (_, None) => {}
-        (Some(training), Some(store)) => {
-            let begun = std::time::Instant::now();
-            train(&mut model, task.as_ref(), job, training, &mut clock)?;
-            models::save(&model, store, &job.model, &job.identity)?;
-            send(&Message::Trained {
-                seconds: begun.elapsed().as_secs_f64(),
-            });
-        }
-        (None, Some(store)) => models::load(&mut model, store, &job.model, &job.identity)?,
+    if let Some(training) = job.to_train() {
+        let begun = std::time::Instant::now();
+        train(&mut model, task.as_ref(), job, training, &mut clock)?;
+        models::save(&model, &job.folder, &job.model, &job.identity)?;
+        send(&Message::Trained {
+            seconds: begun.elapsed().as_secs_f64(),
+        });
+    } else if job.checkpoint.is_none() {
+        models::load(&mut model, &job.folder, &job.model, &job.identity)?;
     }
-    let vocab = vocab.unwrap_or(task.vocab());
     let mut carried = Carried::default();
     for (index, &evaluation) in job.evaluations.iter().enumerate() {
         send(&Message::Evaluating { index });
@@ -198,7 +184,7 @@ fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, F
         vocab: task.vocab() as u32,
         d_model: job.d_model,
         layers: job.layers,
-        max_train_length: job.train_length as u64,
+        max_train_length: job.training.as_ref().map_or(1, |own| own.length as u64),
     };
     let device = device::named(&job.device, job.threads);
     let config = job.architecture.config(size, job.seed, device);

@@ -2,14 +2,10 @@
 //! training in it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use longhaul_plugin_api::client::{ClientError, LoadedModel};
-use longhaul_results::files::UNFINISHED;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, open, openat, renameat, unlinkat};
+use longhaul_results::files;
 use rustix::io::Errno;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -55,80 +51,14 @@ pub enum ModelFileError {
     },
 }
 
-/// Where a run's models are, as a descriptor: whatever a plugin does to the working folder, files are written and
-/// read here, and no link leads anywhere else.
-pub struct Store {
-    folder: OwnedFd,
-    path: PathBuf,
-}
-
-impl Store {
-    /// Opens the folder `models` of a run's folder.
-    ///
-    /// # Errors
-    /// The system's; it is a link.
-    pub fn open(run: &Path) -> std::io::Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let run_folder = open(run, flags, Mode::empty())?;
-        let folder = openat(
-            &run_folder,
-            "models",
-            flags | OFlags::NOFOLLOW,
-            Mode::empty(),
-        )?;
-        Ok(Self {
-            folder,
-            path: run.join("models"),
-        })
-    }
-
-    /// Writes beside the file, syncs, and puts it in its place.
-    fn write_whole(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-        let beside = format!("{UNFINISHED}{}", std::process::id());
-        let made = self.write_synced(&beside, bytes);
-        let placed = made.and_then(|()| {
-            renameat(&self.folder, beside.as_str(), &self.folder, name)?;
-            Ok(fsync(&self.folder)?)
-        });
-        if placed.is_err() {
-            let _ = unlinkat(&self.folder, beside.as_str(), AtFlags::empty());
-        }
-        placed
-    }
-
-    fn write_synced(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-        // A process of the same number may have been killed here.
-        let _ = unlinkat(&self.folder, name, AtFlags::empty());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = openat(&self.folder, name, flags, Mode::from_raw_mode(0o644))?;
-        let mut file = File::from(file);
-        file.write_all(bytes)?;
-        file.sync_data()
-    }
-
-    fn read(&self, name: &str) -> std::io::Result<Vec<u8>> {
-        let file = openat(&self.folder, name, READING, Mode::empty())?;
-        read_regular(File::from(file))
-    }
-
-    fn shown(&self, name: &str) -> String {
-        self.path.join(name).display().to_string()
-    }
-}
-
-/// A FIFO in a file's place is not waited for, and a link not followed.
-const READING: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
-
-fn read_regular(mut file: File) -> std::io::Result<Vec<u8>> {
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a file"));
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// The place of a model in a run's folder.
+///
+/// # Errors
+/// The system's; a link in the place of the folder `models`.
+fn place(run: &Path, name: &str) -> std::io::Result<PathBuf> {
+    let folder = run.join("models");
+    files::make_folder(&folder)?;
+    Ok(folder.join(name))
 }
 
 /// Why the disk itself takes no model, if it does not: full, over quota, read-only or broken. Anything else that a
@@ -136,15 +66,13 @@ fn read_regular(mut file: File) -> std::io::Result<Vec<u8>> {
 pub fn disk_refuses(run: &Path) -> Option<std::io::Error> {
     /// A disk that takes less has no room for records either.
     const PROBE: usize = 1 << 20;
-    let beside = format!("{UNFINISHED}{}", std::process::id());
-    let probed = Store::open(run).and_then(|store| {
-        let written = store.write_synced(&beside, &vec![0; PROBE]);
-        let _ = unlinkat(&store.folder, beside.as_str(), AtFlags::empty());
-        written
-    });
-    let errors = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO];
+    let probed = files::write_aside(&run.join("models"), &vec![0; PROBE]);
     let is_disk = |error: &std::io::Error| {
-        Errno::from_io_error(error).is_some_and(|error| errors.contains(&error))
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(
+            error.kind(),
+            StorageFull | QuotaExceeded | ReadOnlyFilesystem
+        ) || Errno::from_io_error(error) == Some(Errno::IO)
     };
     probed.err().filter(is_disk)
 }
@@ -155,7 +83,7 @@ pub fn disk_refuses(run: &Path) -> Option<std::io::Error> {
 /// The plugin's on reading a parameter; a value that is not finite; the system's on writing.
 pub fn save(
     model: &LoadedModel,
-    store: &Store,
+    run: &Path,
     name: &str,
     identity: &str,
 ) -> Result<(), ModelFileError> {
@@ -186,11 +114,12 @@ pub fn save(
             (parameter.name.to_string(), view)
         });
     let refuse = |source| ModelFileError::Write {
-        path: store.shown(name),
+        path: run.join("models").join(name).display().to_string(),
         source,
     };
     let file = serialise(views.collect(), identity).map_err(refuse)?;
-    store.write_whole(name, &file).map_err(refuse)
+    let place = place(run, name).map_err(refuse)?;
+    files::write_whole(&place, &file).map_err(refuse)
 }
 
 /// The bytes of a file: tensors, and the training's id with the hash of all values.
@@ -221,17 +150,16 @@ fn hash_of<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
 /// A file that is absent, torn, of another training or another shape.
 pub fn load(
     model: &mut LoadedModel,
-    store: &Store,
+    run: &Path,
     name: &str,
     identity: &str,
 ) -> Result<(), ModelFileError> {
     let refuse = |reason: String| ModelFileError::Read {
-        path: store.shown(name),
+        path: run.join("models").join(name).display().to_string(),
         reason,
     };
-    let bytes = store
-        .read(name)
-        .map_err(|error| refuse(error.to_string()))?;
+    let bytes = place(run, name).and_then(|place| files::read(&place, u64::MAX));
+    let bytes = bytes.map_err(|error| refuse(error.to_string()))?;
     let tensors = check(&bytes, identity).map_err(refuse)?;
     for index in 0..model.parameters().len() {
         let parameter = &model.parameters()[index];
@@ -261,10 +189,7 @@ pub fn load(
 
 /// Whether a file is the saved model of this training.
 pub fn is_saved(path: &Path, identity: &str) -> bool {
-    open(path, READING, Mode::empty())
-        .map_err(std::io::Error::from)
-        .and_then(|file| read_regular(File::from(file)))
-        .is_ok_and(|bytes| check(&bytes, identity).is_ok())
+    files::read(path, u64::MAX).is_ok_and(|bytes| check(&bytes, identity).is_ok())
 }
 
 /// The tensors of a file that is whole and of this training.
@@ -300,14 +225,12 @@ mod tests {
     #[test]
     fn identity_is_checked() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("models")).unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let path = folder.path().join("models/m.safetensors");
+        let path = place(folder.path(), "m.safetensors").unwrap();
         assert!(!is_saved(&path, "a"));
         let raw = 1.5_f32.to_le_bytes();
         let view = TensorView::new(Dtype::F32, vec![1], &raw).unwrap();
         let mut file = serialise(vec![("x".to_owned(), view)], "a").unwrap();
-        store.write_whole("m.safetensors", &file).unwrap();
+        files::write_whole(&path, &file).unwrap();
         assert_eq!(
             std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
             1
@@ -322,34 +245,23 @@ mod tests {
         std::fs::write(&path, &file).unwrap();
         assert!(!is_saved(&path, "a"));
     }
+
     #[test]
-    fn no_link_is_followed_and_no_pipe_waited_for() {
+    fn no_link_is_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let (run, outside) = (folder.path().join("run"), folder.path().join("outside"));
+        let run = folder.path().join("run");
         std::fs::create_dir_all(&run).unwrap();
-        std::fs::write(&outside, "mine").unwrap();
         std::os::unix::fs::symlink(folder.path(), run.join("models")).unwrap();
-        assert!(Store::open(&run).is_err(), "a link in the folder's place");
+        assert!(place(&run, "m").is_err());
         std::fs::remove_file(run.join("models")).unwrap();
-        std::fs::create_dir(run.join("models")).unwrap();
-        let store = Store::open(&run).unwrap();
-        std::os::unix::fs::symlink(&outside, run.join("models/m")).unwrap();
-        assert!(store.read("m").is_err());
-        store.write_whole("m", b"model").unwrap();
-        assert_eq!(std::fs::read(&outside).unwrap(), b"mine");
-        assert_eq!(store.read("m").unwrap(), b"model");
-        let fifo = std::process::Command::new("mkfifo")
-            .arg(run.join("models/f"))
-            .status();
-        assert!(fifo.unwrap().success());
-        assert!(
-            store
-                .read("f")
-                .unwrap_err()
-                .to_string()
-                .contains("not a file")
-        );
-        assert!(!is_saved(&run.join("models/f"), "a"));
+        let place = place(&run, "m").unwrap();
+        let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+        let file = serialise(vec![("x".to_owned(), view)], "a").unwrap();
+        let outside = folder.path().join("outside");
+        std::fs::write(&outside, file).unwrap();
+        assert!(is_saved(&outside, "a"));
+        std::os::unix::fs::symlink(&outside, &place).unwrap();
+        assert!(!is_saved(&place, "a"));
     }
 
     #[test]

@@ -20,16 +20,16 @@ pub struct Job {
     pub layers: u32,
     /// Task with its options, as text: what the model is, or was, trained on.
     pub task: String,
-    /// Longest training length in tokens, for which a model is built; 0 of a checkpoint.
-    pub train_length: usize,
     /// Seed of initialisation and data.
     pub seed: u64,
     /// `cpu` or `cuda:N`.
     pub device: String,
     /// CPU threads.
     pub threads: u32,
-    /// The training; without one the saved model is read.
+    /// The training; none of a checkpoint.
     pub training: Option<Training>,
+    /// Whether it is to be done; else the model that it left is read.
+    pub train: bool,
     /// The run's folder, from the root of the file system: a plugin may change the folder it works in.
     #[serde(with = "crate::path_text")]
     pub folder: PathBuf,
@@ -69,18 +69,14 @@ impl Job {
         between("d_model", self.d_model.into(), 1, MOST_WIDTH)?;
         between("layers", self.layers.into(), 1, MOST_LAYERS)?;
         between("threads", self.threads.into(), 1, MOST_THREADS)?;
-        between(
-            "the training length",
-            self.train_length as u64,
-            u64::from(self.checkpoint.is_none()),
-            MOST_LENGTH,
-        )?;
         crate::device::Devices::parse_one(&self.device)?;
-        if self.checkpoint.is_none() {
-            check_file_name(&self.model)?;
-        }
-        if let Some(training) = &self.training {
-            training.check(self.train_length as u64)?;
+        match (&self.training, &self.checkpoint) {
+            (Some(training), None) => {
+                check_file_name(&self.model)?;
+                training.check()?;
+            }
+            (None, Some(_)) => {}
+            _ => return Err("it is of neither a training nor a checkpoint, or of both".to_owned()),
         }
         let evaluations = self.evaluations.len() as u64;
         between(
@@ -101,31 +97,28 @@ impl Job {
         }
         Ok(())
     }
-}
 
-impl Job {
+    /// The training that is to be done, if one is.
+    pub fn to_train(&self) -> Option<&Training> {
+        self.training.as_ref().filter(|_| self.train)
+    }
+
     /// Length of training sequences whose states an evaluation may start from: that of the training, where it
     /// is known.
     pub fn source_length(&self, evaluation: &Evaluation) -> usize {
-        match self.train_length {
-            0 => evaluation.length,
-            length => length,
-        }
+        let own = self.training.as_ref().map(|training| training.length);
+        let stated = self.checkpoint.as_ref().and_then(|one| one.train_length);
+        own.or(stated).unwrap_or(evaluation.length)
     }
 }
 
 impl Training {
-    fn check(&self, length_max: u64) -> Result<(), String> {
-        let (length_min, batch) = (self.length_min as u64, self.batch as u64);
-        between("the shortest training length", length_min, 1, length_max)?;
-        let length = self.length as u64;
-        between(
-            "the longest training length",
-            length,
-            length_max,
-            length_max,
-        )?;
-        between("the batch", batch, 1, (MOST_BATCH / length_max).max(1))?;
+    fn check(&self) -> Result<(), String> {
+        let (length_min, length) = (self.length_min as u64, self.length as u64);
+        let batch = self.batch as u64;
+        between("the longest training length", length, 1, MOST_LENGTH)?;
+        between("the shortest training length", length_min, 1, length)?;
+        between("the batch", batch, 1, (MOST_BATCH / length).max(1))?;
         between("steps", self.steps, 1, u64::MAX / batch)?;
         between("warmup_steps", self.warmup_steps, 0, self.steps)?;
         let rate = self.learning_rate;
@@ -456,6 +449,7 @@ pub mod tests {
     use longhaul_tasks::InitialState;
 
     use super::*;
+    use crate::architecture::tests::spec;
 
     /// A job for tests: a training of ten steps and two evaluations of ten examples.
     pub fn job() -> Job {
@@ -465,23 +459,10 @@ pub mod tests {
             samples: 10,
         };
         Job {
-            architecture: ArchSpec {
-                library: "lib.so".into(),
-                plugin: "p".into(),
-                plugin_version: "0.1.0".into(),
-                plugin_sha256: "ab".into(),
-                architecture: "arch".into(),
-                values: Vec::new(),
-                options: Vec::new(),
-                d_model: None,
-                layers: None,
-                initial_state: None,
-                devices: vec!["cpu".into()],
-            },
+            architecture: spec(),
             d_model: 8,
             layers: 1,
             task: "parity".into(),
-            train_length: 16,
             seed: 0,
             device: "cpu".into(),
             threads: 1,
@@ -496,6 +477,7 @@ pub mod tests {
                 clip_norm: 1.0,
                 initial_state: InitialState::Zero,
             }),
+            train: true,
             folder: "/runs/a".into(),
             model: "a-s0-lr0.001-12345678.safetensors".into(),
             identity: "12345678".into(),
@@ -520,7 +502,9 @@ pub mod tests {
         );
         assert!(refused(&|job| job.layers = 0).contains("layers is 0"));
         assert!(refused(&|job| job.threads = u32::MAX).contains("threads"));
-        assert!(refused(&|job| job.train_length = usize::MAX).contains("training length"));
+        let of = |job: &mut Job| job.training.as_mut().unwrap().length = usize::MAX;
+        assert!(refused(&of).contains("training length"));
+        assert!(refused(&|job| job.training = None).contains("neither"));
         assert!(refused(&|job| job.device = "gpu".into()).contains("gpu"));
         assert!(refused(&|job| job.evaluations[0].length = 0).contains("length is 0"));
         assert!(refused(&|job| job.evaluations[0].samples = 1 << 62).contains("examples"));

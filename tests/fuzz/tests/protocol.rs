@@ -9,7 +9,7 @@ use longhaul_fuzz::random::Random;
 use longhaul_fuzz::{answer, driver, json};
 use longhaul_results::Split;
 
-const JOB: &str = r#"{"architecture":{"library":"lib.so","plugin":"p","plugin_version":"0.1.0","plugin_sha256":"ab","architecture":"arch","values":[],"options":[],"d_model":null,"layers":null,"devices":["cpu"]},"d_model":8,"layers":1,"task":"parity","train_length":16,"seed":0,"device":"cpu","threads":1,"training":{"length_min":3,"length":16,"steps":10,"batch":4,"learning_rate":0.001,"warmup_steps":0,"weight_decay":0.1,"clip_norm":1.0},"folder":"/runs/a","model":"a.safetensors","identity":"12345678","checkpoint":null,"evaluations":[{"split":"test","length":16,"samples":10},{"split":"test","length":32,"samples":10}]}"#;
+const JOB: &str = r#"{"architecture":{"library":"lib.so","plugin":"p","plugin_version":"0.1.0","plugin_sha256":"ab","architecture":"arch","values":[],"options":[],"d_model":null,"layers":null,"devices":["cpu"]},"d_model":8,"layers":1,"task":"parity","seed":0,"device":"cpu","threads":1,"training":{"length_min":3,"length":16,"steps":10,"batch":4,"learning_rate":0.001,"warmup_steps":0,"weight_decay":0.1,"clip_norm":1.0},"train":true,"folder":"/runs/a","model":"a.safetensors","identity":"12345678","checkpoint":null,"evaluations":[{"split":"test","length":16,"samples":10},{"split":"test","length":32,"samples":10}]}"#;
 
 /// A whole conversation about it.
 const SAID: [&str; 10] = [
@@ -85,7 +85,7 @@ fn take(damaged: &[u8]) -> &'static str {
     }
     assert!(!job.model.contains('/'));
     if let Some(training) = &job.training {
-        let tokens = training.batch.checked_mul(job.train_length);
+        let tokens = training.batch.checked_mul(training.length);
         assert!(tokens.is_some_and(|tokens| tokens <= 1 << 30));
         assert!(training.steps.checked_mul(training.batch as u64).is_some());
     }
