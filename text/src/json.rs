@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use tokenizers::Model as _;
+
 use crate::error::TextError;
 use crate::files;
 use crate::special::Special;
@@ -18,6 +20,8 @@ pub(crate) struct Json {
     vocab: usize,
     bos: Option<u32>,
     stops: Vec<u32>,
+    /// What stands for the space before a word in what the model itself is given, where a word is given as a whole.
+    before_words: Option<&'static str>,
 }
 
 impl Json {
@@ -51,6 +55,7 @@ impl Json {
             id: format!("json-{}", files::sha256_of(&bytes)),
             bos: special.bos(added, id_of, path)?,
             stops: special.stops(id_of, vocab, path)?,
+            before_words: before_words(&inner),
             inner,
             vocab,
         })
@@ -64,6 +69,48 @@ fn added_in_front(inner: &tokenizers::Tokenizer) -> Result<Option<u32>, String> 
         return Err("it cannot encode an empty text".to_owned());
     };
     Ok(empty.get_ids().first().copied())
+}
+
+/// The tokens of a word by the model alone.
+fn word_tokens(inner: &tokenizers::Tokenizer, before: &str, word: &str) -> Option<Vec<u32>> {
+    let tokens = inner
+        .get_model()
+        .tokenize(&format!("{before}{word}"))
+        .ok()?;
+    Some(tokens.into_iter().map(|token| token.id).collect())
+}
+
+/// What stands for a space before words, if they are then what the whole tokenizer makes of them: tried out on words of
+/// random letters, which tokens cut in all ways.
+fn before_words(inner: &tokenizers::Tokenizer) -> Option<&'static str> {
+    let ids = |text: &str| Some(inner.encode_fast(text, false).ok()?.get_ids().to_vec());
+    let same = |before: &&str| {
+        let mut state = 1_u32;
+        (0..64).all(|length| {
+            let letter = |_| {
+                // Numerical Recipes' linear congruential generator; any letters serve.
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let first = if length % 2 == 0 { b'a' } else { b'A' };
+                char::from(first + (state >> 24) as u8 % 26)
+            };
+            let word: String = match length {
+                0 => "...".to_owned(),
+                _ => (0..3 + length % 6).map(letter).collect(),
+            };
+            let whole = (
+                ids("x"),
+                ids(&format!("x {word}")),
+                word_tokens(inner, before, &word),
+            );
+            let (Some(mut x), Some(both), Some(own)) = whole else {
+                return false;
+            };
+            x.extend(own);
+            x == both
+        })
+    };
+    // As byte-level and as SentencePiece's vocabularies write it.
+    ["\u{120}", "\u{2581}"].into_iter().find(same)
 }
 
 impl Tokenizer for Json {
@@ -81,6 +128,12 @@ impl Tokenizer for Json {
             // Only a model without a token for what it does not know refuses a text: that part has no tokens.
             Err(_) => Vec::new(),
         }
+    }
+
+    fn count_words(&self, words: &[String]) -> Option<Vec<usize>> {
+        let before = self.before_words?;
+        let count = |word| Some(word_tokens(&self.inner, before, word)?.len());
+        words.iter().map(|word| count(word)).collect()
     }
 
     fn decode(&self, tokens: &[u32]) -> String {
