@@ -92,6 +92,20 @@ pub struct PluginArgs {
     pub plugin_dirs: Vec<PathBuf>,
 }
 
+/// What an evaluation looks at beside the answers.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ProbeArgs {
+    /// Record the size of the recurrent state, by layer and position
+    #[arg(long)]
+    pub state_norms: bool,
+    /// Examples a length whose effective remembrance is measured
+    #[arg(long, value_name = "N", value_parser = within(bounds::REMEMBRANCE))]
+    pub remembrance: Option<u64>,
+    /// Read all examples again from these states: noise:1,fitted,passed
+    #[arg(long, value_name = "STATES", value_delimiter = ',')]
+    pub initial_states: Vec<InitialState>,
+}
+
 /// `longhaul run`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -145,15 +159,9 @@ pub struct RunArgs {
     /// Examples a length
     #[arg(long, value_name = "N", value_parser = within(bounds::SAMPLES))]
     pub samples: Option<u64>,
-    /// Record the size of the recurrent state, by layer and position
-    #[arg(long)]
-    pub state_norms: bool,
-    /// Examples a length whose effective remembrance is measured
-    #[arg(long, value_name = "N", value_parser = within(bounds::REMEMBRANCE))]
-    pub remembrance: Option<u64>,
-    /// Read all examples again from these states: noise:1,fitted,passed
-    #[arg(long, value_name = "STATES", value_delimiter = ',')]
-    pub initial_states: Vec<InitialState>,
+    /// What is looked at beside the answers
+    #[command(flatten)]
+    pub probes: ProbeArgs,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
@@ -196,7 +204,8 @@ pub struct RunArgs {
 #[command(after_help = "\
 Examples:
   longhaul eval runs/quick --lengths 4096..65536
-  longhaul eval runs/quick --lengths 100000 --samples 50 --task induction")]
+  longhaul eval runs/quick --lengths 100000 --samples 50 --task induction
+  longhaul eval runs/books --lengths 32768 --texts moved/texts")]
 pub struct EvalArgs {
     /// Folder of a run
     #[arg(value_name = "RUN")]
@@ -235,6 +244,9 @@ pub struct EvalArgs {
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// Where that is now of which text tasks were made; its content is the same
+    #[command(flatten)]
+    pub materials: MaterialArgs,
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
@@ -623,7 +635,9 @@ Examples:
   longhaul checkpoint eval models/smollm2 --task niah_single_1 \\
       --lengths 512..8192 --samples 100
   longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024,2048 \\
-      --texts texts --qa dev-v2.0.json --out runs/ruler")]
+      --texts texts --qa dev-v2.0.json --out runs/ruler
+  longhaul checkpoint eval models/mamba-130m-hf --task needle --lengths 1024 \\
+      --state-norms --remembrance 4 --initial-states noise:1,fitted")]
 pub struct CheckpointEvalArgs {
     /// Folder with config.json and safetensors files; several are compared
     #[arg(value_name = "DIR", required = true)]
@@ -658,6 +672,9 @@ pub struct CheckpointEvalArgs {
     /// Number of seeds of the examples
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = within(bounds::SEEDS))]
     pub seeds: u64,
+    /// What is looked at beside the answers, in tasks that are scored by position
+    #[command(flatten)]
+    pub probes: ProbeArgs,
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,

@@ -1,6 +1,6 @@
 //! Exit codes. They are part of the command's interface and stand in its help.
 
-/// Everything asked for was done.
+/// Everything asked for was done, but for what was not run for a reason that its record states.
 pub const OK: u8 = 0;
 /// A measurement or a check did not end well; the rest was done.
 pub const FAILED: u8 = 1;

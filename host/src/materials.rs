@@ -28,6 +28,11 @@ pub struct MaterialArgs {
 }
 
 impl MaterialArgs {
+    /// Whether nothing is named.
+    pub fn is_none(&self) -> bool {
+        self.tokenizer.is_none() && self.texts.is_none() && self.questions.is_empty()
+    }
+
     /// Reads what is named; without a tokenizer, bytes.
     ///
     /// # Errors

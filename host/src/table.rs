@@ -44,18 +44,26 @@ pub fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Lines of at most `width` characters, broken at spaces where there are any.
+/// Lines of at most `width` characters, broken at spaces where there are any, and in longer words after commas.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    let mut put = |part: &str, gap: &str| {
         let line = lines.last_mut().expect("one line");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
-            line.push(' ');
-            line.push_str(word);
+        let gap = if line.is_empty() { "" } else { gap };
+        if line.is_empty() || line.chars().count() + gap.len() + part.chars().count() <= width {
+            line.push_str(gap);
+            line.push_str(part);
         } else {
-            lines.push(word.to_owned());
+            lines.push(part.to_owned());
+        }
+    };
+    for word in text.split_whitespace() {
+        if word.chars().count() <= width {
+            put(word, " ");
+            continue;
+        }
+        for (index, part) in word.split_inclusive(',').enumerate() {
+            put(part, if index == 0 { " " } else { "" });
         }
     }
     lines
@@ -86,6 +94,12 @@ mod tests {
         let shares = [0.5, 1.0 / 64.0, 1.0 / 8192.0, 1.0 / 9e6, 0.0];
         let words = shares.map(percent);
         assert_eq!(words, ["50.0 %", "1.6 %", "0.0122 %", "1.1e-5 %", "0 %"]);
+    }
+
+    #[test]
+    fn words_too_long_are_broken_after_commas() {
+        assert_eq!(wrap("a bb,cc,dd,ee f", 8), ["a bb,cc,", "dd,ee f"]);
+        assert_eq!(wrap("aa bb,c", 5), ["aa", "bb,c"]);
     }
 
     #[test]

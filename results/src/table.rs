@@ -3,7 +3,7 @@
 
 use crate::metric::Kind;
 use crate::summary::SummaryRow;
-use crate::text::{printable, short_length, shorten, wrap};
+use crate::text::{printable, short_length, wrap};
 use crate::view::{CurveView, TaskView, effective, learning, tasks};
 
 /// Narrowest and widest column of names; a name beyond that has a line of its own.
@@ -29,7 +29,12 @@ fn head(task: &TaskView<'_>, width: usize, text: &mut String) {
     } else {
         format!("{} ({})", task.task, task.options)
     };
-    text.push_str(&shorten(&title, width));
+    // Tasks may differ in the last of their options only: none is left out.
+    let lines = match title.chars().count() <= width {
+        true => vec![title],
+        false => wrap(&title.replace(',', ", "), width.saturating_sub(4)),
+    };
+    text.push_str(&lines.join("\n    "));
     text.push('\n');
     let mut parts = vec![format!("{} by length", task.metric)];
     for fact in FACTS {

@@ -10,16 +10,6 @@ pub(crate) fn short_length(length: u64) -> String {
     }
 }
 
-/// Text of at most `width` characters, with an ellipsis where it was longer.
-pub(crate) fn shorten(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
-    short.push('…');
-    short
-}
-
 /// Text without characters that act on a terminal or that XML cannot hold.
 pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| match c {
@@ -73,6 +63,5 @@ mod tests {
             .map(short_length)
             .collect();
         assert_eq!(short, ["0", "512", "1000", "1K", "16K", "3M"]);
-        assert_eq!(shorten("abcdef", 4), "abc…");
     }
 }

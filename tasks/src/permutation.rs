@@ -2,10 +2,15 @@
 //! network of eight rounds over the next power of four, walked until it falls inside (Black and Rogaway,
 //! CT-RSA 2002, method 3).
 
+use std::ops::Range;
+
 use crate::draws::Draws;
 
 /// Rounds of the network.
 const ROUNDS: usize = 8;
+
+/// Places that are worked on together.
+const TOGETHER: usize = 64;
 
 /// A permutation of `0..count`.
 #[derive(Debug, Clone)]
@@ -33,6 +38,34 @@ impl Permutation {
         self.walk(place, Self::forward)
     }
 
+    /// Gives what stands at each of these places in turn: as [`Self::at`], in a fraction of the time.
+    pub fn each(&self, places: Range<usize>, mut give: impl FnMut(usize)) {
+        let mut start = places.start;
+        while start < places.end {
+            let count = TOGETHER.min(places.end - start);
+            let mut at: [u64; TOGETHER] = std::array::from_fn(|place| (start + place) as u64);
+            // Those that are outside still, in front.
+            let mut outside: [u8; TOGETHER] = std::array::from_fn(|place| place as u8);
+            let mut left = count;
+            while left > 0 {
+                let mut still = 0;
+                for first in (0..left).step_by(8) {
+                    // Eight at a time, because each step of one waits for the step before.
+                    let some: [u8; 8] = std::array::from_fn(|i| outside[(first + i).min(left - 1)]);
+                    let values = self.forward_eight(some.map(|place| at[usize::from(place)]));
+                    for (place, value) in some.into_iter().zip(values).take(left - first) {
+                        at[usize::from(place)] = value;
+                        outside[still] = place;
+                        still += usize::from(value >= self.count);
+                    }
+                }
+                left = still;
+            }
+            at[..count].iter().for_each(|&value| give(value as usize));
+            start += count;
+        }
+    }
+
     /// The place at which something stands.
     pub fn place_of(&self, value: usize) -> usize {
         self.walk(value, Self::backward)
@@ -55,6 +88,21 @@ impl Permutation {
             (left, right) = (right, left ^ (mixed(right, key) & mask));
         }
         left << self.half | right
+    }
+
+    /// [`Self::forward`] of eight.
+    #[inline]
+    fn forward_eight(&self, at: [u64; 8]) -> [u64; 8] {
+        let mask = (1 << self.half) - 1;
+        let (mut left, mut right) = (at.map(|at| at >> self.half), at.map(|at| at & mask));
+        for key in self.keys {
+            let mut next = [0; 8];
+            for lane in 0..8 {
+                next[lane] = left[lane] ^ (mixed(right[lane], key) & mask);
+            }
+            (left, right) = (right, next);
+        }
+        std::array::from_fn(|lane| left[lane] << self.half | right[lane])
     }
 
     fn backward(&self, at: u64) -> u64 {
@@ -98,6 +146,11 @@ mod tests {
             let mut values: Vec<usize> = (0..count).map(|place| order.at(place)).collect();
             for (place, &value) in values.iter().enumerate() {
                 assert_eq!(order.place_of(value), place);
+            }
+            for from in [0, 1, count / 2] {
+                let mut all = Vec::new();
+                order.each(from..count, |value| all.push(value));
+                assert_eq!(all, values[from..], "{count} from {from}");
             }
             values.sort_unstable();
             assert_eq!(values, (0..count).collect::<Vec<_>>());

@@ -118,6 +118,77 @@ fn states_predictions_and_starts_are_recorded_beside_the_loss() {
     );
 }
 
+/// The suite `niah` holds a hybrid against its window alone: both have it, and what lies before its reach changes no
+/// prediction of the control.
+#[test]
+fn a_window_alone_is_the_control_of_a_hybrid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("run");
+    let out_text = out.to_str().expect("UTF-8");
+    let settings = "run niah --task needle:haystack=varied,value=number --lengths 512 --steps 2 --batch 2 \
+                    --samples 11 --seeds 1 --lr 1e-3 --d-model 16 --state-norms --remembrance 2 --quiet";
+    longhaul(settings.split_whitespace().chain(["--out", out_text])).expect(0);
+    let all = rows(&out.join("results.csv"));
+    let cells = all.iter().filter(|row| row["label"].is_empty());
+    assert_eq!(cells.filter(|row| row["status"] == "ok").count(), 5);
+    let probes = rows(&out.join("probes.csv"));
+    let of = |architecture: &'static str| {
+        let own = move |row: &&Row| {
+            row["architecture"] == architecture && row["options"].contains("window=128")
+        };
+        probes.iter().filter(own)
+    };
+    for state in ["rg_lru", "attention"] {
+        assert!(of("griffin").any(|row| row["state"] == state), "{state}");
+    }
+    // Two layers of 128 positions, each with its own among them, see 255.
+    let without = |architecture: &'static str, skipped: &str| {
+        let mut own = of(architecture);
+        let row = own.find(|row| row["skipped"] == skipped);
+        number(
+            row.unwrap_or_else(|| panic!("{architecture} without {skipped}")),
+            "value",
+        )
+    };
+    assert!(without("transformer", "384") > 1e-3);
+    assert!(without("transformer", "256") < 1e-6);
+    assert!(without("griffin", "256") > 1e-5);
+}
+
+/// The texts of a run stand in its record by path and hash; the path may change, the hash may not.
+#[test]
+fn a_run_on_texts_is_evaluated_where_its_texts_are_now() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (out, there) = (folder.path().join("run"), folder.path().join("there"));
+    std::fs::create_dir(&there).expect("a new folder");
+    for document in 0..12 {
+        let text = format!("Document {document} says this. ").repeat(40 + document);
+        std::fs::write(there.join(format!("{document}.txt")), text).expect("writable");
+    }
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    run(&out, &["lstm"], &["--texts", &text(&there)]);
+    let here = folder.path().join("here");
+    std::fs::rename(&there, &here).expect("a folder moves");
+    let eval = |more: &[&str]| {
+        let out = text(&out);
+        let arguments = ["eval", &out, "--samples", "2", "--quiet"];
+        longhaul(arguments.iter().chain(more))
+    };
+    eval(&["--lengths", "256"]).expect(2).complains(&["there"]);
+    eval(&["--texts", &text(&here), "--lengths", "256"]).expect(0);
+    let all = rows(&out.join("results.csv"));
+    let long = labelled(&all, "lstm", "256", "");
+    assert_eq!(
+        (long["status"].as_str(), long["samples"].as_str()),
+        ("ok", "2")
+    );
+    assert_eq!(long["unit"], labelled(&all, "lstm", "128", "")["unit"]);
+    // Another tokenizer, or another text, is another measurement.
+    std::fs::write(here.join("3.txt"), "something else").expect("writable");
+    let ran = eval(&["--texts", &text(&here), "--lengths", "512"]);
+    ran.expect(2).complains(&["has changed", "texts"]);
+}
+
 #[test]
 fn training_from_a_state_is_another_training_and_refused_where_there_is_none() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -537,3 +537,42 @@ fn checkpoints_are_evaluated_like_models_of_a_run() {
         .expect(2)
         .complains(&["checkpoint eval"]);
 }
+
+/// What `run` looks at beside the answers, `checkpoint eval` does too.
+#[test]
+fn states_and_starts_of_a_checkpoint_are_recorded() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let out = place.path().join("run");
+    let mamba = workspace().join("tests/checkpoints/mamba");
+    let (mamba, out_text) = (mamba.to_string_lossy(), out.to_string_lossy());
+    let eval = ["checkpoint", "eval", &mamba, "--out", &out_text, "--quiet"];
+    let probes = "--state-norms --remembrance 2 --initial-states noise:0.5,zero,fitted";
+    let task = "--task induction --lengths 32,64 --samples 8";
+    let words = |text: &'static str| text.split(' ');
+    longhaul(eval.into_iter().chain(words(task)).chain(words(probes))).expect(0);
+    let cells = longhaul_tests::host::rows(&out.join("results.csv"));
+    let value = |label: &str| -> &str {
+        let found = cells
+            .iter()
+            .find(|row| row["eval_length"] == "64" && row["label"] == label);
+        &found.unwrap_or_else(|| panic!("no `{label}`"))["nll"]
+    };
+    for label in ["initial=noise:0.5", "initial=fitted"] {
+        assert_ne!(value(label), value(""), "{label}");
+    }
+    assert!(cells.iter().all(|row| row["label"] != "initial=zero"));
+    let probes_file = longhaul_tests::host::rows(&out.join("probes.csv"));
+    for probe in ["state_norm", "effective_remembrance"] {
+        let mut own = probes_file.iter().filter(|row| row["probe"] == probe);
+        assert!(own.any(|row| row["eval_length"] == "64"), "{probe}");
+    }
+    // Beside answers that are generated there is nothing to look at.
+    let generated = "--task vt --lengths 1024 --tokenizer bytes";
+    let all = eval
+        .into_iter()
+        .chain(words(generated))
+        .chain(words(probes));
+    longhaul(all)
+        .expect(2)
+        .complains(&["--state-norms", "generated"]);
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tokenizers::models::ModelWrapper;
-use tokenizers::{Encoding, Token};
+use tokenizers::{Encoding, Model as _, Token};
 
 use crate::cuts::Cuts;
 use crate::error::TextError;
@@ -29,6 +29,8 @@ pub(crate) struct Json {
     /// Bytes that it has no tokens for.
     unknown: Vec<u8>,
     cuts: Cuts,
+    /// What stands for the space before a word in what the model itself is given, where a word is given as a whole.
+    before_words: Option<&'static str>,
 }
 
 impl Json {
@@ -65,6 +67,7 @@ impl Json {
             stops: special.stops(id_of, vocab, path)?,
             unknown: unknown_bytes(&inner),
             cuts: cuts(&inner),
+            before_words: before_words(&inner),
             inner,
             vocab,
         })
@@ -166,6 +169,48 @@ impl Json {
     }
 }
 
+/// The tokens of a word by the model alone.
+fn word_tokens(inner: &tokenizers::Tokenizer, before: &str, word: &str) -> Option<Vec<u32>> {
+    let tokens = inner
+        .get_model()
+        .tokenize(&format!("{before}{word}"))
+        .ok()?;
+    Some(tokens.into_iter().map(|token| token.id).collect())
+}
+
+/// What stands for a space before words, if they are then what the whole tokenizer makes of them: tried out on words of
+/// random letters, which tokens cut in all ways.
+fn before_words(inner: &tokenizers::Tokenizer) -> Option<&'static str> {
+    let ids = |text: &str| Some(inner.encode_fast(text, false).ok()?.get_ids().to_vec());
+    let same = |before: &&str| {
+        let mut state = 1_u32;
+        (0..64).all(|length| {
+            let letter = |_| {
+                // Numerical Recipes' linear congruential generator; any letters serve.
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let first = if length % 2 == 0 { b'a' } else { b'A' };
+                char::from(first + (state >> 24) as u8 % 26)
+            };
+            let word: String = match length {
+                0 => "...".to_owned(),
+                _ => (0..3 + length % 6).map(letter).collect(),
+            };
+            let whole = (
+                ids("x"),
+                ids(&format!("x {word}")),
+                word_tokens(inner, before, &word),
+            );
+            let (Some(mut x), Some(both), Some(own)) = whole else {
+                return false;
+            };
+            x.extend(own);
+            x == both
+        })
+    };
+    // As byte-level and as SentencePiece's vocabularies write it.
+    ["\u{120}", "\u{2581}"].into_iter().find(same)
+}
+
 impl Tokenizer for Json {
     fn id(&self) -> &str {
         &self.id
@@ -191,6 +236,12 @@ impl Tokenizer for Json {
             return Ok(None);
         };
         Ok(Some((self.encode(&text[..cut])?, cut)))
+    }
+
+    fn count_words(&self, words: &[String]) -> Option<Vec<usize>> {
+        let before = self.before_words?;
+        let count = |word| Some(word_tokens(&self.inner, before, word)?.len());
+        words.iter().map(|word| count(word)).collect()
     }
 
     fn decode(&self, tokens: &[u32]) -> String {

@@ -32,6 +32,11 @@ pub trait Tokenizer: Send + Sync {
     fn certain(&self, _text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
         Ok(None)
     }
+    /// Number of tokens of each word (ASCII letters of one case, or dots) as it stands after another, where that is
+    /// known without reading it as a text, which takes much longer.
+    fn count_words(&self, _words: &[String]) -> Option<Vec<usize>> {
+        None
+    }
     /// The text of these tokens. Bytes that are no UTF-8 become U+FFFD; special tokens are left out.
     fn decode(&self, tokens: &[u32]) -> String;
     /// The token that a model expects once in front of every text, where it has one.

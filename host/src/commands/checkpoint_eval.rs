@@ -45,6 +45,10 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
     )?;
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
     let wishes = wishes(args, suite.as_ref())?;
+    let probes = Probes::from(&args.probes).beside(suite.as_ref().map(|suite| &suite.evaluation));
+    if !Probes::from(&args.probes).is_none() {
+        probed(&wishes)?;
+    }
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let mut planned = Planned::default();
     for (folder, name) in args.folders.iter().zip(names(&args.folders)?) {
@@ -52,7 +56,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
         for wish in &wishes {
             let own = known.on(wish, suite.as_ref(), args)?;
             for seed in 0..args.seeds {
-                planned.add(known.unit(&own, seed, args), &known.spec)?;
+                planned.add(known.unit(&own, seed, &probes, args), &known.spec)?;
             }
         }
     }
@@ -126,6 +130,20 @@ fn wishes(args: &CheckpointEvalArgs, suite: Option<&Suite>) -> Result<Vec<Wish>,
     Ok(wishes)
 }
 
+/// Refuses to look for states and remembrance where all answers are generated.
+fn probed(wishes: &[Wish]) -> Result<(), RunError> {
+    for wish in wishes {
+        if !longhaul_tasks::spec_of(&wish.task)?.metric.is_generated() {
+            return Ok(());
+        }
+    }
+    Err(RunError::Input(
+        "--state-norms, --remembrance and --initial-states are for tasks that are scored by position, and the \
+         answers of all tasks here are generated; leave them out, or add such a task: --task needle"
+            .to_owned(),
+    ))
+}
+
 /// A name for each folder: the end of its path that no other folder has.
 fn names(folders: &[PathBuf]) -> Result<Vec<String>, RunError> {
     let mut paths = Vec::new();
@@ -152,6 +170,8 @@ struct Own<'a> {
     materials: Option<Record>,
     name: &'static str,
     options: String,
+    /// Whether its answers are generated, beside which nothing is looked at.
+    generated: bool,
 }
 
 /// A checkpoint that a plugin has understood.
@@ -255,12 +275,17 @@ impl Known {
             materials: stock.record_of(spec),
             name: spec.name,
             options: task.options_text(),
+            generated: spec.metric.is_generated(),
         })
     }
 
     /// The checkpoint on one task.
-    fn unit(&self, own: &Own<'_>, seed: u64, args: &CheckpointEvalArgs) -> Unit {
+    fn unit(&self, own: &Own<'_>, seed: u64, probes: &Probes, args: &CheckpointEvalArgs) -> Unit {
         let name = &self.checkpoint.name;
+        let probes = match own.generated {
+            true => Probes::default(),
+            false => probes.clone(),
+        };
         let mut unit = Unit {
             name: String::new(),
             plugin: self.spec.plugin.clone(),
@@ -277,7 +302,7 @@ impl Known {
             lengths: own.wish.lengths.clone(),
             validation: Vec::new(),
             training: None,
-            probes: Probes::default(),
+            probes,
             checkpoint: Some(self.checkpoint.clone()),
             materials: own.materials.clone(),
         };

@@ -37,7 +37,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             "--samples is 0; it is at least 1".to_owned(),
         ));
     }
-    let manifest = Manifest::read(&args.run).map_err(|error| match error {
+    let mut manifest = Manifest::read(&args.run).map_err(|error| match error {
         RunError::Io { .. } => RunError::Input(format!(
             "{} is not the folder of a run ({error}); give the --out folder of a `longhaul run`",
             args.run.display()
@@ -49,6 +49,9 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             "{} holds evaluations of checkpoints; give `longhaul checkpoint eval` more --lengths",
             args.run.display()
         )));
+    }
+    if !args.materials.is_none() {
+        look_elsewhere(&mut manifest.units, args)?;
     }
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let chosen = choose(&manifest.units, args, &catalogue)?;
@@ -75,7 +78,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
         return print(&text).map(|()| OK).map_err(RunError::Command);
     }
     let interrupt = interrupt_flag()?;
-    let (mut folder, manifest) = RunFolder::existing(&args.run)?;
+    let (mut folder, kept) = RunFolder::existing(&args.run)?;
     let architectures = resolved(&chosen, &catalogue)?;
     let wanted = |unit: &Unit| -> Vec<Evaluation> {
         let samples = args.samples.unwrap_or(unit.samples);
@@ -96,9 +99,32 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     if works.is_empty() {
         tracing::warn!("nothing to evaluate: these lengths have their records already");
     }
-    let id = manifest.run_id.as_str();
-    let units = (manifest.units.as_slice(), manifest.targets.as_slice());
+    let id = kept.run_id.as_str();
+    let units = (kept.units.as_slice(), kept.targets.as_slice());
     carry_out(&mut folder, id, units, works, resources, &interrupt)
+}
+
+/// Has materials looked for where the command line says.
+fn look_elsewhere(units: &mut [Unit], args: &EvalArgs) -> Result<(), RunError> {
+    let mut of_text = units
+        .iter_mut()
+        .filter(|unit| unit.materials.is_some())
+        .peekable();
+    if of_text.peek().is_none() {
+        return Err(RunError::Input(format!(
+            "--tokenizer, --texts and --qa say where that is of which text tasks were made, and {} has none",
+            args.run.display()
+        )));
+    }
+    for unit in of_text {
+        let spec = longhaul_tasks::spec_of(&unit.task)?;
+        let moved = unit
+            .materials
+            .as_ref()
+            .map(|record| record.moved(spec, &args.materials));
+        unit.materials = moved.transpose().map_err(RunError::Input)?;
+    }
+    Ok(())
 }
 
 /// Refuses variables under which a model computes otherwise than its run says. On another kind of device, which

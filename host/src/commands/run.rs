@@ -116,11 +116,7 @@ fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {
         d_model: args.d_model,
         layers: args.layers,
         samples: args.samples,
-        probes: Probes {
-            state_norms: args.state_norms,
-            remembrance: args.remembrance.unwrap_or(0),
-            initial_states: args.initial_states.clone(),
-        },
+        probes: Probes::from(&args.probes),
     })
 }
 

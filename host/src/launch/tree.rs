@@ -5,6 +5,7 @@
 //! lives, also those that left its group, and below this process once it is dead.
 
 use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -35,12 +36,32 @@ fn mark() -> &'static str {
     })
 }
 
+/// Has every descriptor of this process but the first three closed in its children when they begin. Those that
+/// it opens itself are; whoever started it may have left others open, and a worker that holds the end of a
+/// stranger's pipe would keep it open.
+fn keep_descriptors() -> std::io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(number @ 3..) = number {
+            // SAFETY: the call reads no memory and leaves the descriptor open. Where another thread has closed
+            // it since, it is an error or concerns a newer one, of which the same is wanted.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+    Ok(())
+}
+
 /// Starts a worker and counts it as one.
 ///
 /// # Errors
 /// The system's.
 pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     command.env(MARK, mark());
+    keep_descriptors()?;
     // Between its start and its registration it must not be taken for a stray.
     let mut workers = lock(&WORKERS);
     let child = command.spawn()?;

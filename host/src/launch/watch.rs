@@ -371,6 +371,21 @@ mod tests {
         assert_eq!(heard, ["the job", "end"]);
     }
 
+    /// A shell may leave a pipe open in whatever it starts, which passes it on.
+    #[test]
+    fn a_worker_does_not_get_what_this_process_was_given() {
+        // Without the flag that would close it in a child.
+        let (_reader, writer) = rustix::pipe::pipe().unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
+        let link = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+        let all = "for fd in /proc/$$/fd/*; do echo word $(readlink $fd); done; echo word end";
+        let (ended, heard) = script(all, &limits(60_000));
+        assert_eq!(ended, Ended::Enough);
+        let pipes = heard.iter().filter(|line| line.starts_with("pipe:"));
+        assert!(pipes.count() >= 3, "{heard:?}");
+        assert!(!heard.contains(&link.display().to_string()), "{heard:?}");
+    }
+
     #[test]
     fn what_cannot_be_said_ends_it_at_once() {
         let (ended, _) = script("echo word lie; sleep 60", &limits(60_000));

@@ -22,8 +22,10 @@ const WIDTH: usize = 80;
 pub struct Report {
     /// The table.
     pub table: String,
-    /// Measurements that did not end well, breakdowns not counted.
+    /// Measurements that did not end well, breakdowns not counted, and neither are those that were not run.
     pub not_ok: usize,
+    /// Measurements that were not run, for a reason that their records state.
+    pub not_run: usize,
     /// All measurements, breakdowns not counted.
     pub all: usize,
 }
@@ -65,10 +67,14 @@ pub fn finish(
     let kept = folder.path.join("table.txt");
     files::write_whole(&kept, table.as_bytes()).map_err(RunError::io("write", &kept))?;
     let cells = || rows.iter().filter(|row| row.is_reported_cell());
+    let not_run = cells().filter(|row| row.status == Status::NotRun).count();
+    let ok = cells().filter(|row| row.status == Status::Ok).count();
+    let all = cells().count();
     Ok(Report {
         table,
-        not_ok: cells().filter(|row| row.status != Status::Ok).count(),
-        all: cells().count(),
+        not_ok: all - ok - not_run,
+        not_run,
+        all,
     })
 }
 

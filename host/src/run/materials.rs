@@ -62,6 +62,48 @@ impl Record {
         }
     }
 
+    /// The same with the places where the command line says that materials are now; what it says of materials that
+    /// are not recorded is left aside.
+    ///
+    /// # Errors
+    /// What cannot be read, or is not what it was: with both hashes.
+    pub fn moved(&self, spec: &TaskSpec, args: &MaterialArgs) -> Result<Self, String> {
+        let wanted = Wanted::new(args, None, None);
+        let here = Stock::open(&wanted)?.record_of(spec).unwrap_or_default();
+        let mut moved = self.clone();
+        if args.tokenizer.is_some() && self.tokenizer.is_some() {
+            let path = args.tokenizer.as_deref();
+            same(
+                "tokenizer",
+                path,
+                self.tokenizer.as_ref(),
+                here.tokenizer.as_ref(),
+            )?;
+            moved.tokenizer_path = here.tokenizer_path;
+        }
+        if args.texts.is_some() && self.texts_sha256.is_some() {
+            let path = args.texts.as_deref();
+            same(
+                "texts",
+                path,
+                self.texts_sha256.as_ref(),
+                here.texts_sha256.as_ref(),
+            )?;
+            moved.texts_path = here.texts_path;
+        }
+        if here.questions_sha256.is_some() && self.questions_sha256.is_some() {
+            let path = here.questions_path.as_ref().map(|place| place.0.as_path());
+            same(
+                "questions",
+                path,
+                self.questions_sha256.as_ref(),
+                here.questions_sha256.as_ref(),
+            )?;
+            moved.questions_path = here.questions_path;
+        }
+        Ok(moved)
+    }
+
     /// Opens what is recorded. It is opened once a process.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use longhaul_tasks::{
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{ArchSpec, INITIAL_STATE};
+use crate::cli::ProbeArgs;
 use crate::device;
 use crate::number::{TRAININGS, short};
 use crate::run::error::RunError;
@@ -110,18 +111,31 @@ pub struct Probes {
     pub initial_states: Vec<InitialState>,
 }
 
+impl From<&ProbeArgs> for Probes {
+    fn from(args: &ProbeArgs) -> Self {
+        Self {
+            state_norms: args.state_norms,
+            remembrance: args.remembrance.unwrap_or(0),
+            initial_states: args.initial_states.clone(),
+        }
+    }
+}
+
 impl Probes {
-    /// These, and what a suite asks for.
-    fn beside(&self, suite: &longhaul_tasks::Evaluation) -> Self {
-        let mut initial_states = suite.initial_states.clone();
-        for state in &self.initial_states {
+    /// These, and what a suite asks for, each state once; none is the zeros that all sequences start from anyway.
+    pub fn beside(&self, suite: Option<&longhaul_tasks::Evaluation>) -> Self {
+        let states = suite.into_iter().flat_map(|suite| &suite.initial_states);
+        let mut initial_states = Vec::new();
+        for state in states.chain(&self.initial_states) {
             if !state.is_zero() && !initial_states.contains(state) {
                 initial_states.push(*state);
             }
         }
         Self {
-            state_norms: self.state_norms || suite.state_norms,
-            remembrance: self.remembrance.max(suite.remembrance),
+            state_norms: self.state_norms || suite.is_some_and(|suite| suite.state_norms),
+            remembrance: self
+                .remembrance
+                .max(suite.map_or(0, |suite| suite.remembrance)),
             initial_states,
         }
     }
@@ -675,7 +689,7 @@ impl TaskPlan {
                         initial_state: architecture.initial_state.unwrap_or_default(),
                     }),
                     checkpoint: None,
-                    probes: overrides.probes.beside(&suite.evaluation),
+                    probes: overrides.probes.beside(Some(&suite.evaluation)),
                     materials: self.materials.clone(),
                 };
                 let what = [&unit.architecture, &unit.task]

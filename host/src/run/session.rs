@@ -196,12 +196,20 @@ pub fn carry_out(
     let mut text = report.table.trim_end().to_owned();
     let path = folder.path.display();
     text.push_str(&format!("\n\n{} measurements", report.all));
-    if report.not_ok > 0 {
+    let some = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let both = [
+        some(report.not_ok, "not ok"),
+        some(report.not_run, "not run"),
+    ];
+    let both: Vec<String> = both.into_iter().flatten().collect();
+    if !both.is_empty() {
+        let both = both.join(", ");
         text.push_str(&format!(
-            ", {} of them not ok: status and reason are in\n{path}/results.csv; {} tries them again",
-            report.not_ok,
-            retry_flags()
+            ", of which {both}: status and reason are in\n{path}/results.csv"
         ));
+    }
+    if report.not_ok > 0 {
+        text.push_str(&format!("; {} tries them again", retry_flags()));
     }
     text.push_str(&format!(
         ".\n{} model{} trained{}, {read_back} read back, in {:.0} s",

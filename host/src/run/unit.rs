@@ -275,6 +275,8 @@ impl Runner<'_> {
                         (self.say)(Event::Probes(probes));
                     }
                     let unit = &self.work.unit.name;
+                    let (tokens, length) = (evaluated.tokens, what.length);
+                    tracing::info!("{unit} at {length}: {tokens} tokens were read");
                     if let Some(file) = self.predictions.file(unit, what.length) {
                         (self.say)(Event::Predictions(file));
                     }

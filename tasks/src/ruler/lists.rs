@@ -1,12 +1,13 @@
 //! Lists of words of which the most frequent are asked for: common words (cwe) and coded words (fwe).
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::draws::{Draws, Purpose};
 use crate::permutation::Permutation;
 use crate::ruler::data::{PROMPTS, WORDS};
 use crate::ruler::prompt::Prompt;
-use crate::ruler::units::Source;
+use crate::ruler::units::{PART, Source};
 use crate::ruler::{Draft, Family, Setting};
 
 /// Words that are common, and asked for.
@@ -71,7 +72,6 @@ impl Common {
 }
 
 /// Different words in random order: those of the lists, and after the last of them pairs of adjective and noun.
-#[derive(Clone)]
 struct Shuffled {
     words: Permutation,
     pairs: Permutation,
@@ -85,27 +85,44 @@ impl Shuffled {
         }
     }
 
-    fn write(&self, rank: usize, text: &mut String) {
-        let Some(pair) = rank.checked_sub(WORDS.all.len()) else {
-            text.push_str(WORDS.all[self.words.at(rank)]);
+    /// The word of a rank.
+    fn word(&self, rank: usize) -> Word {
+        Word(match rank.checked_sub(WORDS.all.len()) {
+            None => self.words.at(rank) as u32,
+            Some(pair) => (WORDS.all.len() + self.pairs.at(pair)) as u32,
+        })
+    }
+}
+
+/// A word by its number: those of the lists, then all pairs.
+#[derive(Clone, Copy)]
+struct Word(u32);
+
+impl Word {
+    fn write(self, text: &mut String) {
+        let word = self.0 as usize;
+        let Some(pair) = word.checked_sub(WORDS.all.len()) else {
+            text.push_str(WORDS.all[word]);
             return;
         };
-        let pair = self.pairs.at(pair);
         text.push_str(WORDS.adjectives[pair / WORDS.nouns.len()]);
         text.push('-');
         text.push_str(WORDS.nouns[pair % WORDS.nouns.len()]);
     }
+}
 
-    fn word(&self, rank: usize) -> String {
+impl std::fmt::Display for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut text = String::new();
-        self.write(rank, &mut text);
-        text
+        self.write(&mut text);
+        f.write_str(&text)
     }
 }
 
 /// A numbered list: `1. word 2. word ..`.
 struct Numbered {
-    words: Shuffled,
+    /// By rank.
+    words: Vec<Word>,
     repeats: Repeats,
     order: Permutation,
 }
@@ -116,9 +133,9 @@ impl Numbered {
     }
 }
 
-impl Source for Numbered {
-    fn write(&self, unit: usize, text: &mut String) {
-        let entry = self.order.at(unit);
+impl Numbered {
+    /// Appends the entry that stands at a place.
+    fn push(&self, unit: usize, entry: usize, text: &mut String) {
         let common = COMMON * self.repeats.common;
         let rank = match entry.checked_sub(common) {
             None => entry / self.repeats.common,
@@ -127,10 +144,53 @@ impl Source for Numbered {
         if unit > 0 {
             text.push(' ');
         }
-        text.push_str(&(unit + 1).to_string());
+        push_number(unit + 1, text);
         text.push_str(". ");
-        self.words.write(rank, text);
+        self.words[rank].write(text);
     }
+}
+
+impl Source for Numbered {
+    fn write(&self, unit: usize, text: &mut String) {
+        self.push(unit, self.order.at(unit), text);
+    }
+
+    fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
+        in_order(&self.order, units, give, |unit, entry, text| {
+            self.push(unit, entry, text);
+        });
+    }
+}
+
+/// Appends a number.
+fn push_number(mut number: usize, text: &mut String) {
+    let (mut digits, mut first) = ([0; 20], 20);
+    while first == 20 || number > 0 {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    text.extend(digits[first..].iter().map(|&digit| char::from(digit)));
+}
+
+/// Gives the text of units in parts; `push` appends that of a unit and of what the order has there.
+fn in_order(
+    order: &Permutation,
+    units: Range<usize>,
+    give: &mut dyn FnMut(&str),
+    push: impl Fn(usize, usize, &mut String),
+) {
+    let mut text = String::new();
+    let mut unit = units.start;
+    order.each(units, |entry| {
+        push(unit, entry, &mut text);
+        unit += 1;
+        if text.len() > PART {
+            give(&text);
+            text.clear();
+        }
+    });
+    give(&text);
 }
 
 impl Family for Common {
@@ -141,8 +201,11 @@ impl Family for Common {
         } else {
             &HARDER
         };
+        let words = Shuffled::new(&mut draws);
         let example = Numbered {
-            words: Shuffled::new(&mut draws),
+            words: (0..difficulty.example_words)
+                .map(|rank| words.word(rank))
+                .collect(),
             repeats: difficulty.example,
             order: Permutation::new(
                 Numbered::len(difficulty.example_words, difficulty.example),
@@ -156,7 +219,7 @@ impl Family for Common {
         front.push_str(&wording.question);
         front.push_str(&wording.answer_prefix);
         for rank in 0..COMMON {
-            front.push_str(&format!(" {}. {}", rank + 1, example.words.word(rank)));
+            front.push_str(&format!(" {}. {}", rank + 1, example.words[rank]));
         }
         front.push('\n');
         front.push_str(&wording.head);
@@ -166,7 +229,7 @@ impl Family for Common {
             repeats: difficulty.list,
             front,
             words: Shuffled::new(&mut draws),
-            tokens: Mutex::new(vec![0]),
+            known: Mutex::new((Vec::new(), vec![0])),
             order: setting.draws(Purpose::Order),
         })
     }
@@ -179,24 +242,34 @@ struct CommonDraft {
     /// The example, and the list's head.
     front: String,
     words: Shuffled,
-    /// Tokens of the first so many words, each once.
-    tokens: Mutex<Vec<u32>>,
+    /// The first words, and the tokens of so many of them, each once.
+    known: Mutex<(Vec<Word>, Vec<u32>)>,
     order: Draws,
 }
 
 impl CommonDraft {
     /// Tokens of the first so many words, each once, with the space before.
     fn word_tokens(&self, words: usize) -> usize {
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, tokens) = &mut *known;
         let mut text = String::new();
         while tokens.len() <= words {
             text.clear();
             text.push(' ');
-            self.words.write(tokens.len() - 1, &mut text);
+            let word = self.words.word(known.len());
+            word.write(&mut text);
+            known.push(word);
             let next = tokens[tokens.len() - 1] + self.setting.pieces.count(&text, false) as u32;
             tokens.push(next);
         }
         tokens[words] as usize
+    }
+
+    /// The first so many words.
+    fn first_words(&self, words: usize) -> Vec<Word> {
+        self.word_tokens(words);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.0[..words].to_vec()
     }
 
     /// Tokens of the numbers from 1 on, with the space before all but the first.
@@ -220,17 +293,20 @@ impl Draft for CommonDraft {
         COMMON
     }
 
+    fn hay(&self, units: usize) -> usize {
+        let common = self.word_tokens(COMMON);
+        let other = self.word_tokens(units) - common;
+        let words = common * self.repeats.common + other * self.repeats.other;
+        words + self.number_tokens(Numbered::len(units, self.repeats))
+    }
+
     fn compose(&self, units: usize) -> Prompt {
         let (repeats, wording) = (self.repeats, &PROMPTS.cwe.wording);
         let entries = Numbered::len(units, repeats);
-        let total = self.setting.pieces.additive().then(|| {
-            let common = self.word_tokens(COMMON);
-            let other = self.word_tokens(units) - common;
-            let words = common * repeats.common + other * repeats.other;
-            (entries, words + self.number_tokens(entries))
-        });
+        let additive = self.setting.pieces.additive();
+        let total = additive.then(|| (entries, self.hay(units)));
         let list = Numbered {
-            words: self.words.clone(),
+            words: self.first_words(units),
             repeats,
             order: Permutation::new(entries, &mut self.order.clone()),
         };
@@ -239,7 +315,11 @@ impl Draft for CommonDraft {
         prompt.units_within_text(&self.setting.counted(list, total), 0..entries);
         prompt.push(&wording.question);
         prompt.answer_prefix.clone_from(&wording.answer_prefix);
-        prompt.references = (0..COMMON).map(|rank| self.words.word(rank)).collect();
+        prompt.references = self
+            .first_words(COMMON)
+            .iter()
+            .map(Word::to_string)
+            .collect();
         prompt
     }
 }
@@ -281,10 +361,9 @@ impl Family for Frequent {
                 words.push(word);
             }
         }
-        let count = |word: &String| setting.pieces.count(&format!(" {word}"), false);
         Box::new(FrequentDraft {
             setting: setting.clone(),
-            tokens: words.iter().map(count).collect(),
+            tokens: setting.pieces.count_words(&words),
             words: Arc::new(words),
             order: setting.draws(Purpose::Order),
         })
@@ -307,12 +386,32 @@ struct Coded {
     order: Permutation,
 }
 
+impl Coded {
+    fn push(&self, entry: usize, text: &mut String) {
+        // The first ranks have nearly all entries.
+        let rank = self.ends.iter().position(|&end| entry < end);
+        text.push(' ');
+        text.push_str(&self.words[rank.expect("an entry of a word")]);
+    }
+}
+
 impl Source for Coded {
     fn write(&self, unit: usize, text: &mut String) {
-        let entry = self.order.at(unit);
-        let rank = self.ends.partition_point(|&end| end <= entry);
-        text.push(' ');
-        text.push_str(&self.words[rank]);
+        self.push(self.order.at(unit), text);
+    }
+
+    fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
+        in_order(&self.order, units, give, |_, entry, text| {
+            self.push(entry, text);
+        });
+    }
+}
+
+impl FrequentDraft {
+    /// How often the word of a rank, from 0, stands in a text for so many words in all ranks.
+    fn often(units: usize, rank: usize) -> usize {
+        let rank = (rank + 1) as f64;
+        (units as f64 * rank.powi(-2) / ZETA_2) as usize
     }
 }
 
@@ -321,19 +420,21 @@ impl Draft for FrequentDraft {
         FEWEST
     }
 
+    fn hay(&self, units: usize) -> usize {
+        let each = self.tokens.iter().enumerate();
+        each.map(|(rank, each)| Self::often(units, rank) * each)
+            .sum()
+    }
+
     /// A text for so many words in all ranks; those of which there is less than one are left out.
     fn compose(&self, units: usize) -> Prompt {
         let wording = &PROMPTS.fwe.wording;
-        let often = |rank: usize| {
-            let rank = (rank + 1) as f64;
-            (units as f64 * rank.powi(-2) / ZETA_2) as usize
-        };
-        let (mut ends, mut tokens, mut end) = (Vec::new(), 0, 0);
-        for (rank, each) in self.tokens.iter().enumerate() {
-            end += often(rank);
-            tokens += often(rank) * each;
-            ends.push(end);
-        }
+        let mut end = 0;
+        let ends = (0..self.words.len()).map(|rank| {
+            end += Self::often(units, rank);
+            end
+        });
+        let ends: Vec<usize> = ends.collect();
         let text = Coded {
             words: Arc::clone(&self.words),
             ends,
@@ -341,7 +442,10 @@ impl Draft for FrequentDraft {
         };
         let mut prompt = Prompt::default();
         prompt.push(&wording.head);
-        prompt.units_within_text(&self.setting.counted(text, Some((end, tokens))), 0..end);
+        prompt.units_within_text(
+            &self.setting.counted(text, Some((end, self.hay(units)))),
+            0..end,
+        );
         prompt.push(&wording.question);
         prompt.answer_prefix.clone_from(&wording.answer_prefix);
         prompt.references = self.words[1..=ASKED].to_vec();

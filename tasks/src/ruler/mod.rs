@@ -30,7 +30,7 @@ use crate::materials::Materials;
 use crate::named::Named;
 use crate::options::Options;
 use crate::ruler::pieces::Pieces;
-use crate::ruler::prompt::{Prompt, Tokens, largest};
+use crate::ruler::prompt::{Prompt, Tokens, largest, largest_near};
 use crate::ruler::units::{Source, Units};
 use crate::task::{Coordinates, Label, Request, Sample, Task, TaskSpec, find};
 
@@ -103,6 +103,12 @@ trait Draft {
     fn fewest(&self) -> usize;
     /// The prompt with so many.
     fn compose(&self, units: usize) -> Prompt;
+    /// Tokens of so many units by themselves, from which the largest number that fits is guessed.
+    fn hay(&self, units: usize) -> usize;
+    /// Whether all else in the prompt has the same tokens however many units there are: then it is no guess.
+    fn is_even(&self) -> bool {
+        false
+    }
 }
 
 /// A task of RULER with its options and materials.
@@ -231,12 +237,46 @@ impl Ruler {
         for attempt in 0..ATTEMPTS {
             let setting = self.setting(at, attempt);
             let draft = family.draft(&setting);
-            let count = |units| draft.compose(units).count(&self.pieces);
-            if let Some(units) = largest(draft.fewest(), setting.room, count) {
-                return Ok(self.finish(draft.compose(units)));
+            if let Some((prompt, count)) = self.largest(draft.as_ref(), setting.room) {
+                return Ok(self.finish(prompt, count));
             }
         }
         Err(self.wrong_length(at.length))
+    }
+
+    /// The prompt of the largest number of units that has at most so many tokens, and how many it has; none
+    /// where that of the fewest has more.
+    fn largest(&self, draft: &dyn Draft, room: usize) -> Option<(Prompt, usize)> {
+        let mut fits = None;
+        let mut count = |units| {
+            let prompt = draft.compose(units);
+            let count = prompt.count(&self.pieces);
+            if count <= room {
+                fits = Some((units, prompt, count));
+            }
+            count
+        };
+        let fewest = draft.fewest();
+        let units = if self.pieces.additive() {
+            // Whole prompts are made only where the sum of the units and of the rest says that they just fit.
+            let (least, hay) = (count(fewest), draft.hay(fewest));
+            let room_of_hay = room.checked_sub(least)? + hay;
+            let guess = largest(fewest, room_of_hay, |units| draft.hay(units)).unwrap_or(fewest);
+            if draft.is_even() {
+                return Some((draft.compose(guess), least - hay + draft.hay(guess)));
+            }
+            largest_near(guess, fewest, room, count)
+        } else {
+            largest(fewest, room, count)?
+        };
+        // The last that fitted is nearly always it.
+        let same = fits.filter(|(found, ..)| *found == units);
+        let fitting = same.map(|(_, prompt, count)| (prompt, count));
+        fitting.or_else(|| {
+            let prompt = draft.compose(units);
+            let count = prompt.count(&self.pieces);
+            Some((prompt, count))
+        })
     }
 
     fn wrong_length(&self, length: usize) -> TaskError {
@@ -264,20 +304,21 @@ impl Ruler {
         }
     }
 
-    fn finish(&self, prompt: Prompt) -> Example {
+    fn finish(&self, prompt: Prompt, count: usize) -> Example {
         let label = |depth: f64| Label {
             key: "depth",
             // The nearest tenth, of which there are enough examples each.
             value: format!("{:.2}", (depth * 10.0).round() / 10.0),
         };
         Example {
-            tokens: prompt.tokens(self.bos(), &self.pieces),
+            len: count + usize::from(self.bos().is_some()),
+            tokens: OnceLock::new(),
             labels: prompt.depth.into_iter().map(label).collect(),
             request: Request {
                 references: prompt.references.clone(),
                 most_new: self.most_new,
             },
-            bos: self.bos().is_some(),
+            bos: self.bos(),
             pieces: Arc::clone(&self.pieces),
             prompt,
         }
@@ -335,14 +376,22 @@ impl Task for Ruler {
 /// An example: a prompt, what is to be generated after it, and what an answer is held against.
 pub struct Example {
     prompt: Prompt,
-    tokens: Tokens,
+    /// Tokens of the prompt, a BOS included.
+    len: usize,
+    /// They themselves, made when they are first asked for.
+    tokens: OnceLock<Tokens>,
     labels: Vec<Label>,
     request: Request,
-    bos: bool,
+    bos: Option<u32>,
     pieces: Arc<Pieces>,
 }
 
 impl Example {
+    fn tokens(&self) -> &Tokens {
+        let make = || self.prompt.tokens(self.bos, &self.pieces);
+        self.tokens.get_or_init(make)
+    }
+
     /// Gives the prompt's text without the answer prefix, in parts.
     pub fn text(&self, give: &mut dyn FnMut(&str)) {
         self.prompt.text(give);
@@ -355,14 +404,14 @@ impl Example {
 
     /// Tokens of the prompt and those that are generated.
     pub fn length(&self) -> usize {
-        self.tokens.len() + self.request.most_new
+        self.len + self.request.most_new
     }
 
     /// Number of tokens of the text before the first reference, a BOS included; none where it stands in no
     /// one place.
     pub fn answer_position(&self) -> Option<usize> {
         let place = self.prompt.answer?;
-        Some(self.prompt.count_before(place, &self.pieces) + usize::from(self.bos))
+        Some(self.prompt.count_before(place, &self.pieces) + usize::from(self.bos.is_some()))
     }
 
     /// What is generated.
@@ -373,7 +422,7 @@ impl Example {
 
 impl Sample for Example {
     fn len(&self) -> usize {
-        self.tokens.len()
+        self.len
     }
 
     fn labels(&self) -> &[Label] {
@@ -391,6 +440,6 @@ impl Sample for Example {
     fn write(&self, start: usize, tokens: &mut [u32], targets: &mut [i32]) {
         assert_eq!(targets.len(), tokens.len());
         targets.fill(-1);
-        self.tokens.write(start, tokens);
+        self.tokens().write(start, tokens);
     }
 }

@@ -1,12 +1,14 @@
 //! Needles in a haystack: RULER's eight variants, and the fixed depth of Huang's ablation (arXiv 2407.08112).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::draws::{Draws, Purpose};
 use crate::ruler::data::{PROMPTS, WORDS, Wording, fill};
 use crate::ruler::essay::Essay;
+use crate::ruler::pieces::Pieces;
 use crate::ruler::prompt::Prompt;
-use crate::ruler::units::{Source, Units};
+use crate::ruler::units::{PART, Source, Units};
 use crate::ruler::{Draft, Family, Setting};
 
 /// Depths at which needles stand in an essay: 40, evenly from 0 to 100, rounded to whole percent.
@@ -58,6 +60,15 @@ impl Kind {
         }
     }
 
+    /// Draws that one takes.
+    fn draws(self) -> usize {
+        match self {
+            Self::Word => 2,
+            Self::Number => 1,
+            Self::Uuid => 4,
+        }
+    }
+
     fn draw(self, draws: &mut Draws) -> String {
         let mut text = String::new();
         self.write(draws, &mut text);
@@ -95,12 +106,14 @@ impl Kind {
     }
 }
 
-/// Appends a number as so many digits.
-fn push_digits(number: usize, digits: u32, base: usize, text: &mut String) {
-    for place in (0..digits).rev() {
-        let digit = number / base.pow(place) % base;
-        text.push(char::from(b"0123456789abcdef"[digit]));
+/// Appends a number as so many digits, 8 at most.
+fn push_digits(mut number: usize, digits: usize, base: usize, text: &mut String) {
+    let mut all = [0; 8];
+    for place in all[..digits].iter_mut().rev() {
+        *place = b"0123456789abcdef"[number % base];
+        number /= base;
     }
+    text.extend(all[..digits].iter().map(|&digit| char::from(digit)));
 }
 
 /// A variant with its haystack.
@@ -271,7 +284,7 @@ impl NiahDraft<'_> {
     }
 
     /// A space and a stretch of prose.
-    fn push_stretch(&self, words: std::ops::Range<usize>, prompt: &mut Prompt) {
+    fn push_stretch(&self, words: Range<usize>, prompt: &mut Prompt) {
         if words.is_empty() {
             prompt.push(" ");
         }
@@ -287,6 +300,15 @@ impl Draft for NiahDraft<'_> {
         } else {
             self.order.len()
         }
+    }
+
+    fn hay(&self, units: usize) -> usize {
+        self.hay.before(units)
+    }
+
+    /// Needles stand on lines of their own; prose is joined to them.
+    fn is_even(&self) -> bool {
+        self.niah.essay.is_none()
     }
 
     fn compose(&self, units: usize) -> Prompt {
@@ -362,16 +384,63 @@ impl Lines {
             between,
         }
     }
+
+    /// The draws of these lines in turn, one line's after another.
+    fn each(&self, units: Range<usize>, mut line: impl FnMut(&mut Draws)) {
+        let mut draws = self.draws.clone();
+        draws.seek(units.start * DRAWS_A_LINE);
+        for _ in units {
+            line(&mut draws);
+            let drawn = self.variant.key.draws() + self.variant.value.draws();
+            (drawn..DRAWS_A_LINE).for_each(|_| {
+                draws.below(1);
+            });
+        }
+    }
 }
 
 impl Source for Lines {
     fn write(&self, unit: usize, text: &mut String) {
-        let mut draws = self.draws.clone();
-        draws.seek(unit * DRAWS_A_LINE);
-        text.push_str(&self.between[0]);
-        self.variant.key.write(&mut draws, text);
-        text.push_str(&self.between[1]);
-        self.variant.value.write(&mut draws, text);
-        text.push_str(&self.between[2]);
+        self.text(unit..unit + 1, &mut |line| text.push_str(line));
+    }
+
+    /// A line is long, so that keeping the place of each costs little.
+    fn every(&self) -> usize {
+        1
+    }
+
+    /// Spaces before a key and a value and after a key are cuts, so that what stands between counts the same in
+    /// all lines.
+    fn counts(&self, units: Range<usize>, pieces: &Pieces, give: &mut dyn FnMut(usize)) {
+        let [before, between, after] = &self.between;
+        let (before, between) = (before.trim_end(), between.trim_end());
+        let same = pieces.count(before, false) + pieces.count(between, false);
+        let mut text = String::new();
+        self.each(units, |draws| {
+            text.clear();
+            text.push(' ');
+            self.variant.key.write(draws, &mut text);
+            let key = pieces.count(&text, false);
+            text.truncate(1);
+            self.variant.value.write(draws, &mut text);
+            text.push_str(after);
+            give(same + key + pieces.count(&text, false));
+        });
+    }
+
+    fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
+        let mut text = String::new();
+        self.each(units, |draws| {
+            text.push_str(&self.between[0]);
+            self.variant.key.write(draws, &mut text);
+            text.push_str(&self.between[1]);
+            self.variant.value.write(draws, &mut text);
+            text.push_str(&self.between[2]);
+            if text.len() > PART {
+                give(&text);
+                text.clear();
+            }
+        });
+        give(&text);
     }
 }

@@ -200,11 +200,6 @@ impl Tokens {
         }
     }
 
-    /// Number of tokens.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Writes the tokens of the positions from `start` on.
     ///
     /// # Panics
@@ -257,12 +252,22 @@ pub fn largest(fewest: usize, room: usize, mut count: impl FnMut(usize) -> usize
     if least > room {
         return None;
     }
-    // Two guesses, by the slope at the start and by that up to the first guess; then steps that double until it
-    // is between two numbers; then halves.
+    // Two guesses, by the slope at the start and by that up to the first guess.
     let slope = (count(fewest + 16).saturating_sub(least)).max(1);
     let first = fewest + (room - least) * 16 / slope;
     let slope = (count(first) - least) as f64 / (first - fewest).max(1) as f64;
     let guess = fewest + ((room - least) as f64 / slope.max(1e-3)) as usize;
+    Some(largest_near(guess, fewest, room, count))
+}
+
+/// As [`largest`] where the fewest fit, by way of a guess: steps that double until it is between two numbers,
+/// then halves.
+pub fn largest_near(
+    guess: usize,
+    fewest: usize,
+    room: usize,
+    mut count: impl FnMut(usize) -> usize,
+) -> usize {
     let (mut low, mut step) = (fewest, 1);
     let mut high = guess + 1;
     if count(guess) <= room {
@@ -288,7 +293,7 @@ pub fn largest(fewest: usize, room: usize, mut count: impl FnMut(usize) -> usize
             high = middle;
         }
     }
-    Some(low)
+    low
 }
 
 #[cfg(test)]
@@ -305,6 +310,10 @@ mod tests {
                     let found = largest(3, room, count);
                     let wanted = (3..6000).take_while(|&n| count(n) <= room).last();
                     assert_eq!(found, wanted, "{base} {each} {room} {bend}");
+                    for guess in [3, 40, 5000].into_iter().filter(|_| wanted.is_some()) {
+                        let found = largest_near(guess, 3, room, count);
+                        assert_eq!(Some(found), wanted, "{base} {each} {room} {bend} {guess}");
+                    }
                 }
             }
         }

@@ -161,6 +161,12 @@ impl QaDraft<'_> {
         }
         (chosen.documents[..count].to_vec(), chosen.tokens[count - 1])
     }
+
+    /// Tokens of the first so many headers.
+    fn headers(&self, count: usize) -> usize {
+        let one = |unit| self.setting.pieces.count(&header(unit), false);
+        (0..count).map(one).sum()
+    }
 }
 
 /// Numbered documents.
@@ -188,12 +194,13 @@ impl Draft for QaDraft<'_> {
         self.question.documents.len()
     }
 
+    fn hay(&self, units: usize) -> usize {
+        self.documents(units).1 + self.headers(units)
+    }
+
     fn compose(&self, units: usize) -> Prompt {
         let (documents, tokens) = self.documents(units);
-        let pieces = &self.setting.pieces;
-        let headers: usize = (0..units)
-            .map(|unit| pieces.count(&header(unit), false))
-            .sum();
+        let tokens = tokens + self.headers(units);
         let text = Documents {
             questions: Arc::clone(&self.qa.questions),
             documents,
@@ -202,10 +209,7 @@ impl Draft for QaDraft<'_> {
         let wording = &PROMPTS.qa.wording;
         let mut prompt = Prompt::default();
         prompt.push(&wording.head);
-        prompt.units(
-            &self.setting.counted(text, Some((units, tokens + headers))),
-            0..units,
-        );
+        prompt.units(&self.setting.counted(text, Some((units, tokens))), 0..units);
         prompt.push(&fill(&wording.question, &[("query", &self.question.query)]));
         prompt.answer_prefix.clone_from(&wording.answer_prefix);
         prompt.references.clone_from(&self.question.answers);

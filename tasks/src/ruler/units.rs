@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ruler::pieces::Pieces;
 
-/// Units between two places whose position is kept.
-const EVERY: usize = 8;
+/// Bytes of text after which a part is given.
+pub const PART: usize = 1 << 15;
 
 /// The text of units by their number. Each begins at a cut ([`Pieces`]): with a space, or on a new line.
 pub trait Source: Send + Sync {
@@ -19,12 +19,27 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// Units between two places whose position is kept.
+    fn every(&self) -> usize {
+        8
+    }
+
+    /// Gives the number of tokens of each of these units in turn.
+    fn counts(&self, units: Range<usize>, pieces: &Pieces, give: &mut dyn FnMut(usize)) {
+        let mut text = String::new();
+        for unit in units {
+            text.clear();
+            self.write(unit, &mut text);
+            give(pieces.count(&text, false));
+        }
+    }
+
     /// Gives the text of units, in parts.
     fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
         let mut text = String::new();
         for unit in units {
             self.write(unit, &mut text);
-            if text.len() > 1 << 15 {
+            if text.len() > PART {
                 give(&text);
                 text.clear();
             }
@@ -37,8 +52,8 @@ pub trait Source: Send + Sync {
 pub struct Units {
     source: Box<dyn Source>,
     pieces: Arc<Pieces>,
-    /// Tokens before each unit whose number is a multiple of [`EVERY`], as far as was asked; of uniform units
-    /// those of one.
+    /// Tokens before each unit whose number is a multiple of [`Source::every`], as far as was asked; of uniform
+    /// units those of one.
     starts: Mutex<Vec<u32>>,
     /// Tokens of so many units from the first on, where that is known.
     total: Option<(usize, usize)>,
@@ -71,12 +86,10 @@ impl Units {
         }
         match self.total {
             Some((units, tokens)) if units == unit => tokens,
-            Some((units, tokens)) if units == unit + 1 => {
-                tokens - self.count_one(unit, &mut String::new())
-            }
+            Some((units, tokens)) if units == unit + 1 => tokens - self.count(unit..units),
             _ => {
-                let start = self.start(unit / EVERY);
-                start + self.count(unit / EVERY * EVERY..unit)
+                let every = self.source.every();
+                self.start(unit / every) + self.count(unit / every * every..unit)
             }
         }
     }
@@ -88,7 +101,8 @@ impl Units {
             let unit = token / self.one();
             return (unit, unit * self.one());
         }
-        let (mut low, mut high) = (among.start / EVERY, among.end.div_ceil(EVERY));
+        let every = self.source.every();
+        let (mut low, mut high) = (among.start / every, among.end.div_ceil(every));
         while high - low > 1 {
             let middle = (low + high) / 2;
             if self.start(middle) <= token {
@@ -97,10 +111,9 @@ impl Units {
                 high = middle;
             }
         }
-        let (mut unit, mut start) = (low * EVERY, self.start(low));
-        let mut text = String::new();
+        let (mut unit, mut start) = (low * every, self.start(low));
         loop {
-            let after = start + self.count_one(unit, &mut text);
+            let after = start + self.count(unit..unit + 1);
             if after > token {
                 return (unit, start);
             }
@@ -119,33 +132,38 @@ impl Units {
     fn one(&self) -> usize {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
         if starts.is_empty() {
-            starts.push(self.count_one(0, &mut String::new()) as u32);
+            starts.push(self.count(0..1) as u32);
         }
         starts[0] as usize
     }
 
-    /// Tokens before the unit `EVERY * index`.
+    /// Tokens before the unit `every * index`.
     fn start(&self, index: usize) -> usize {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
         if starts.is_empty() {
             starts.push(0);
         }
-        while starts.len() <= index {
-            let from = (starts.len() - 1) * EVERY;
-            let next = starts[starts.len() - 1] + self.count(from..from + EVERY) as u32;
-            starts.push(next);
+        if let last = starts.len() - 1
+            && last < index
+        {
+            let every = self.source.every();
+            let (mut tokens, mut counted) = (starts[last], 0);
+            let units = last * every..index * every;
+            self.source.counts(units, &self.pieces, &mut |count| {
+                tokens += count as u32;
+                counted += 1;
+                if counted % every == 0 {
+                    starts.push(tokens);
+                }
+            });
         }
         starts[index] as usize
     }
 
     fn count(&self, units: Range<usize>) -> usize {
-        let mut text = String::new();
-        units.map(|unit| self.count_one(unit, &mut text)).sum()
-    }
-
-    fn count_one(&self, unit: usize, text: &mut String) -> usize {
-        text.clear();
-        self.source.write(unit, text);
-        self.pieces.count(text, false)
+        let mut sum = 0;
+        let mut add = |count| sum += count;
+        self.source.counts(units, &self.pieces, &mut add);
+        sum
     }
 }

@@ -115,11 +115,17 @@ impl Family for Tracking {
             ..setting.at
         };
         let layout = Draws::new(setting.key, &same, 0, Purpose::Filler);
+        let chains = [EXAMPLE_LETTERS, LETTERS].map(|letters| Chain::draw(&mut draws, letters));
+        let [example, chain] = chains;
+        // Counted together, they are known when they stand in a text.
+        setting
+            .pieces
+            .count_words(&[&example.names[..], &chain.names].concat());
         Box::new(TrackingDraft {
             tracking: self,
-            example: Chain::draw(&mut draws, EXAMPLE_LETTERS),
             example_lines: self.example_lines(setting),
-            chain: Chain::draw(&mut draws, LETTERS),
+            example,
+            chain,
             layout,
             places: setting.draws(Purpose::Order),
         })
@@ -139,6 +145,14 @@ struct TrackingDraft<'a> {
 impl Draft for TrackingDraft<'_> {
     fn fewest(&self) -> usize {
         VARIABLES
+    }
+
+    fn hay(&self, units: usize) -> usize {
+        self.tracking.noise.before(units)
+    }
+
+    fn is_even(&self) -> bool {
+        true
     }
 
     fn compose(&self, units: usize) -> Prompt {

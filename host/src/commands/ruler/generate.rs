@@ -1,12 +1,14 @@
 //! `longhaul ruler generate`: samples of a task in RULER's own form, one JSON object a line.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use longhaul_tasks::ruler::{Example, Ruler};
-use longhaul_tasks::{Coordinates, Split, Task};
+use longhaul_tasks::{Coordinates, Split, Task, TaskError};
 
 use super::json;
 use crate::cli::RulerGenerateArgs;
@@ -60,38 +62,133 @@ pub fn run(args: &RulerGenerateArgs) -> Result<u8, CommandError> {
 }
 
 enum Failed {
-    Task(longhaul_tasks::TaskError),
+    Task(TaskError),
     File(io::Error),
 }
 
-/// Writes all samples; the length of the longest.
+/// Tokens of the samples that a thread makes before the next has its turn.
+const TURN: usize = 1 << 16;
+
+/// Bytes of a part, and parts that wait to be written for each thread.
+const PART: usize = 1 << 16;
+const WAITING: usize = 4;
+
+/// What a thread has made of the file.
+enum Part {
+    Text(Vec<u8>),
+    /// The end of a turn, and the length of its longest sample.
+    End(usize),
+    Failed(TaskError),
+}
+
+/// A part that grows until it is sent.
+struct Parts<'a> {
+    part: Vec<u8>,
+    to: &'a SyncSender<Part>,
+}
+
+impl Parts<'_> {
+    fn send(&mut self) -> io::Result<()> {
+        let part = std::mem::replace(&mut self.part, Vec::with_capacity(2 * PART));
+        let sent = self.to.send(Part::Text(part));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for Parts<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.part.extend_from_slice(bytes);
+        if self.part.len() >= PART {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}
+
+/// Writes all samples; the length of the longest. Threads make them in turns and hand over their text in parts,
+/// which are written in order: the file does not depend on the number of threads, and memory not on its size.
 fn write_all(args: &RulerGenerateArgs, ruler: &Ruler, path: &Path) -> Result<usize, Failed> {
-    let mut out = None;
+    let turn = (TURN / args.length.max(1)).max(1) as u64;
+    let turns = args.samples.div_ceil(turn);
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let threads = threads.min(turns).max(1);
+    std::thread::scope(|scope| {
+        let start = |thread| {
+            let (to, parts) = sync_channel(WAITING);
+            scope.spawn(move || {
+                let mut own = (thread..turns).step_by(threads as usize);
+                own.all(|own| {
+                    let indices = own * turn..args.samples.min((own + 1) * turn);
+                    let end = make(args, ruler, indices, &to);
+                    // Nobody listens any more where another sample failed.
+                    end.is_some_and(|end| to.send(end).is_ok())
+                })
+            });
+            parts
+        };
+        let parts: Vec<Receiver<Part>> = (0..threads).map(start).collect();
+        let mut out = None;
+        let mut longest = 0;
+        for turn in 0..turns {
+            let from = &parts[(turn % threads) as usize];
+            loop {
+                match from.recv().expect("a thread ends its turn") {
+                    Part::Text(text) => file(&mut out, path)
+                        .and_then(|out| out.write_all(&text))
+                        .map_err(Failed::File)?,
+                    Part::Failed(error) => return Err(Failed::Task(error)),
+                    Part::End(length) => {
+                        longest = longest.max(length);
+                        break;
+                    }
+                }
+            }
+        }
+        file(&mut out, path).map_err(Failed::File)?;
+        Ok(longest)
+    })
+}
+
+/// The file: there is none before there is a sample.
+fn file<'a>(out: &'a mut Option<File>, path: &Path) -> io::Result<&'a mut File> {
+    Ok(match out {
+        Some(out) => out,
+        none => none.insert(File::create_new(path)?),
+    })
+}
+
+/// Makes samples; how the turn ends, or nothing where nobody listens.
+fn make(
+    args: &RulerGenerateArgs,
+    ruler: &Ruler,
+    indices: Range<u64>,
+    to: &SyncSender<Part>,
+) -> Option<Part> {
+    let mut parts = Parts {
+        part: Vec::with_capacity(2 * PART),
+        to,
+    };
     let mut longest = 0;
-    for index in 0..args.samples {
+    for index in indices {
         let at = Coordinates {
             split: Split::Test,
             length: args.length,
             seed: args.seed,
             index,
         };
-        let example = ruler.example(&at).map_err(Failed::Task)?;
-        longest = longest.max(example.length());
-        // There is no file before there is a sample.
-        let out = match &mut out {
-            Some(out) => out,
-            none => none.insert(BufWriter::with_capacity(
-                1 << 16,
-                File::create_new(path).map_err(Failed::File)?,
-            )),
+        let example = match ruler.example(&at) {
+            Ok(example) => example,
+            Err(error) => return Some(Part::Failed(error)),
         };
-        write_line(out, index, &example).map_err(Failed::File)?;
+        longest = longest.max(example.length());
+        write_line(&mut parts, index, &example).ok()?;
     }
-    match out {
-        Some(mut out) => out.flush().map_err(Failed::File)?,
-        None => drop(File::create_new(path).map_err(Failed::File)?),
-    }
-    Ok(longest)
+    parts.flush().ok()?;
+    Some(Part::End(longest))
 }
 
 /// A sample as RULER writes it. `index` is the number of the line, from 0; the key of a sample is its line.
