@@ -17,7 +17,7 @@ use crate::cuda::states::DeviceStates;
 use crate::engine::arena::Arena;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};
-use crate::engine::params::Params;
+use crate::engine::params::{Entry, Params};
 use crate::engine::tensor::{Buffer, Shape, StateSpec, Tensor};
 
 /// Largest accepted errors of values, relative to the largest value of their tensor.
@@ -73,46 +73,65 @@ impl Case<'_> {
     pub fn check(&self) {
         let inputs = self.random_inputs();
         let plain = self.train(&inputs, 0, 0.0);
-        let grad_y: Vec<f64> = plain.grad_y.iter().map(|&value| f64::from(value)).collect();
-        let mut exact_inputs: Vec<Vec<f64>> = inputs.iter().map(|input| widen(input)).collect();
-        let mut exact_params: Vec<Vec<f64>> =
-            plain.params.iter().map(|values| widen(values)).collect();
+        let exact_inputs: Vec<Vec<f64>> = inputs.iter().map(|input| widen(input)).collect();
+        let exact_params: Vec<Vec<f64>> = plain.params.iter().map(|values| widen(values)).collect();
         let exact_y = (self.reference)(&exact_inputs, &exact_params);
         compare("forward", &plain.y, &exact_y, STRICT.forward);
-        let loss = |inputs: &[Vec<f64>], params: &[Vec<f64>]| -> f64 {
-            (self.reference)(inputs, params)
-                .iter()
-                .zip(&grad_y)
-                .map(|(y, dy)| y * dy)
-                .sum()
-        };
-        for index in 0..inputs.len() {
-            let name = format!("gradient of input {index}");
-            self.differences(
-                &name,
-                &plain.grad_inputs[index],
-                &mut |coordinate, shift| {
-                    exact_inputs[index][coordinate] += shift;
-                    let value = loss(&exact_inputs, &exact_params);
-                    exact_inputs[index][coordinate] -= shift;
-                    value
-                },
-            );
-        }
-        for index in 0..plain.params.len() {
-            let name = format!("gradient of parameter {index}");
-            self.differences(
-                &name,
-                &plain.grad_params[index],
-                &mut |coordinate, shift| {
-                    exact_params[index][coordinate] += shift;
-                    let value = loss(&exact_inputs, &exact_params);
-                    exact_params[index][coordinate] -= shift;
-                    value
-                },
-            );
+        match self.exact(&inputs, &plain.grad_y) {
+            Some(exact) => {
+                compare(
+                    "the naive form's forward",
+                    &exact.y,
+                    &exact_y,
+                    STRICT.forward,
+                );
+                plain.compare_gradients(&exact, STRICT.backward);
+            }
+            None => self.check_differences(&plain, exact_inputs, exact_params),
         }
         self.check_variants(&inputs, &plain);
+    }
+
+    /// The result and the exact gradients by the naive forms of what was recorded with
+    /// [`Graph::record`]; none where nothing was, or where a reference form has no gradients.
+    fn exact(&self, inputs: &[Vec<f32>], grad_y: &[f32]) -> Option<Trained> {
+        let mut graph = Graph::new(5);
+        graph.want_reference();
+        let recorded = self.record(graph, inputs, 0);
+        let has_naive = recorded.graph.program.references > 0;
+        has_naive.then(|| recorded.train(Some(grad_y), 0.0).ok())?
+    }
+
+    /// Central differences of the reference at some coordinates against every gradient.
+    fn check_differences(
+        &self,
+        plain: &Trained,
+        mut exact_inputs: Vec<Vec<f64>>,
+        mut exact_params: Vec<Vec<f64>>,
+    ) {
+        let loss = |inputs: &[Vec<f64>], params: &[Vec<f64>]| -> f64 {
+            let y = (self.reference)(inputs, params);
+            let terms = y.iter().zip(&plain.grad_y);
+            terms.map(|(y, &dy)| y * f64::from(dy)).sum()
+        };
+        for (index, gradient) in plain.grad_inputs.iter().enumerate() {
+            let name = format!("gradient of input {index}");
+            self.differences(&name, gradient, &mut |coordinate, shift| {
+                exact_inputs[index][coordinate] += shift;
+                let value = loss(&exact_inputs, &exact_params);
+                exact_inputs[index][coordinate] -= shift;
+                value
+            });
+        }
+        for (index, gradient) in plain.grad_params.iter().enumerate() {
+            let name = format!("gradient of parameter {index}");
+            self.differences(&name, gradient, &mut |coordinate, shift| {
+                exact_params[index][coordinate] += shift;
+                let value = loss(&exact_inputs, &exact_params);
+                exact_params[index][coordinate] -= shift;
+                value
+            });
+        }
     }
 
     /// [`Case::check`], and [`Case::check_on`] each of these devices.
@@ -219,62 +238,23 @@ impl Case<'_> {
     /// Forward and backward over NaN-poisoned buffers; gradients start from `initial` when that is
     /// not 0, as if other uses had written them.
     fn train(&self, inputs: &[Vec<f32>], padding: usize, initial: f32) -> Trained {
-        let mut graph = Graph::new(5);
+        let recorded = self.record(Graph::new(5), inputs, padding);
+        recorded.train(None, initial).expect("forward and backward")
+    }
+
+    /// Records inputs with `padding` columns at both sides, and the operation.
+    fn record(&self, mut graph: Graph, inputs: &[Vec<f32>], padding: usize) -> Recorded {
         let tensors = record_inputs(&mut graph, inputs, self.inputs, padding, self.length);
         let y = (self.build)(&mut graph, &tensors);
-        let (program, params) = (graph.program, graph.params);
-        let shape = Shape {
-            rows: self.rows,
-            length: self.length,
-            scored: 0,
-        };
-        let mut arena = Arena::new(&program, true);
-        arena.prepare(&program, shape, true);
-        let grads: Vec<RefCell<Vec<f32>>> = params
-            .entries
-            .iter()
-            .map(|entry| RefCell::new(vec![0.0; entry.values.len()]))
-            .collect();
-        let run = Run {
-            grads: Some(&grads),
-            ..new_run(shape, &params, &arena)
-        };
-        for operation in &program.operations {
-            operation.forward(&run).expect("forward");
-        }
-        let values = gather(&run.value(y).get(), self.rows * self.length);
-        let mut draw = draws(29);
-        let grad_y: Vec<f32> = values.iter().map(|_| 2.0 * draw() - 1.0).collect();
-        {
-            let mut place = run.grad_mut(y);
-            for (row, grad) in grad_y.chunks_exact(y.cols()).enumerate() {
-                place.row_mut(row).copy_from_slice(grad);
-            }
-        }
-        if initial != 0.0 {
-            for &tensor in &tensors {
-                run.grad_mut(tensor).data_mut().fill(initial);
-            }
-        }
-        for operation in program.operations.iter().rev() {
-            operation.backward(&run).expect("backward");
-        }
-        let count = self.rows * self.length;
-        let grad_inputs = tensors
-            .iter()
-            .map(|&tensor| gather(&run.grad(tensor).get(), count))
-            .collect();
-        drop(run);
-        Trained {
-            y: values,
-            grad_y,
-            grad_inputs,
-            grad_params: grads.into_iter().map(RefCell::into_inner).collect(),
-            params: params
-                .entries
-                .iter()
-                .map(|entry| entry.values.clone())
-                .collect(),
+        Recorded {
+            graph,
+            tensors,
+            y,
+            shape: Shape {
+                rows: self.rows,
+                length: self.length,
+                scored: 0,
+            },
         }
     }
 
@@ -323,6 +303,95 @@ impl Case<'_> {
             }
         }
         output
+    }
+}
+
+/// What a case has recorded.
+struct Recorded {
+    graph: Graph,
+    tensors: Vec<Tensor>,
+    y: Tensor,
+    shape: Shape,
+}
+
+impl Recorded {
+    /// Forward and backward from a gradient of the result, a random one where none is given.
+    fn train(&self, grad_y: Option<&[f32]>, initial: f32) -> Result<Trained> {
+        let (program, params) = (&self.graph.program, &self.graph.params);
+        let (shape, y) = (self.shape, self.y);
+        let mut arena = Arena::new(program, true);
+        arena.prepare(program, shape, true);
+        let zeros = |entry: &Entry| RefCell::new(vec![0.0; entry.values.len()]);
+        let grads: Vec<RefCell<Vec<f32>>> = params.entries.iter().map(zeros).collect();
+        let run = Run {
+            grads: Some(&grads),
+            ..new_run(shape, params, &arena)
+        };
+        for operation in &program.operations {
+            operation.forward(&run)?;
+        }
+        let count = shape.rows * shape.length;
+        let values = gather(&run.value(y).get(), count);
+        let mut draw = draws(29);
+        let grad_y = match grad_y {
+            Some(given) => given.to_vec(),
+            None => values.iter().map(|_| 2.0 * draw() - 1.0).collect(),
+        };
+        {
+            let mut place = run.grad_mut(y);
+            for (row, grad) in grad_y.chunks_exact(y.cols()).enumerate() {
+                place.row_mut(row).copy_from_slice(grad);
+            }
+        }
+        if initial != 0.0 {
+            for &tensor in &self.tensors {
+                run.grad_mut(tensor).data_mut().fill(initial);
+            }
+        }
+        for operation in program.operations.iter().rev() {
+            operation.backward(&run)?;
+        }
+        let read = |&tensor: &Tensor| gather(&run.grad(tensor).get(), count);
+        let grad_inputs = self.tensors.iter().map(read).collect();
+        drop(run);
+        let entries = params.entries.iter();
+        Ok(Trained {
+            y: values,
+            grad_y,
+            grad_inputs,
+            grad_params: grads.into_iter().map(RefCell::into_inner).collect(),
+            params: entries.map(|entry| entry.values.clone()).collect(),
+        })
+    }
+}
+
+/// The reference of a [`Case`] from the naive forms of what `build` records with [`Graph::record`]: T tokens of
+/// inputs of `cols` columns each.
+pub fn recorded<'a>(
+    length: usize,
+    cols: &'a [usize],
+    build: &'a dyn Fn(&mut Graph, &[Tensor]) -> Tensor,
+) -> impl Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64> + 'a {
+    move |inputs, _| {
+        let narrow = |values: &Vec<f64>| values.iter().map(|&value| value as f32).collect();
+        let inputs: Vec<Vec<f32>> = inputs.iter().map(narrow).collect();
+        let case = Case {
+            rows: inputs[0].len() / cols[0] / length,
+            length,
+            inputs: cols,
+            range: (0.0, 0.0),
+            recurrent: true,
+            build,
+            reference: &|_, _| Vec::new(),
+        };
+        let mut graph = Graph::new(5);
+        graph.want_reference();
+        let recorded = case.record(graph, &inputs, 0);
+        assert!(
+            recorded.graph.program.references > 0,
+            "`build` records no recurrence, so there is no naive form to hold it against"
+        );
+        widen(&recorded.train(None, 0.0).expect("a naive form").y)
     }
 }
 
@@ -577,6 +646,20 @@ fn upload_rows(device: &Arc<dyn Device>, rows: DeviceRows, values: &[f32]) {
     for (index, values) in values.chunks_exact(rows.cols).enumerate() {
         let place = rows.data.value(index * rows.stride);
         device.upload(place, &to_bytes(values)).expect("an upload");
+    }
+}
+
+impl Trained {
+    /// Every gradient against exact ones.
+    fn compare_gradients(&self, exact: &Self, tolerance: f64) {
+        let of = |kind: &str, got: &[Vec<f32>], exact: &[Vec<f32>]| {
+            for (index, (got, exact)) in got.iter().zip(exact).enumerate() {
+                let name = format!("gradient of {kind} {index}");
+                compare(&name, got, &widen(exact), tolerance);
+            }
+        };
+        of("input", &self.grad_inputs, &exact.grad_inputs);
+        of("parameter", &self.grad_params, &exact.grad_params);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::ops::attention_cuda::{DeviceBuffers, adds_up_heads};
-use crate::ops::attention_reference;
+use crate::ops::attention_naive::Attending;
 use crate::ops::attention_tile::{Given, KeyGradients, Keys, accumulate_gradients, attend};
 use crate::simd::add_into;
 
@@ -125,44 +125,62 @@ impl Graph {
             (kv_heads * head_dim, kv_heads * head_dim),
             "k and v"
         );
-        if self.wants_reference() {
-            let recorded: Vec<Tensor> = [q, k, v].into_iter().chain(key_bias).collect();
-            return self.reference(&recorded, &[], heads * head_dim, move |given| {
-                attention_reference::attention(given, spec)
-            });
-        }
-        let y = self.tensor(heads * head_dim);
-        let biases = key_bias.map_or(0, |bias| bias.cols());
-        let device = self
-            .wants_device()
-            .then(|| DeviceBuffers::new(self, spec, key_bias));
-        // On a device they hold shares of gradients that are added up over heads, if any are.
-        let shares = |graph: &mut Self, extent| match adds_up_heads(k, v, spec) {
-            true => graph.saved(extent),
-            false => graph.saved_on_cpu(extent),
-        };
-        let operation = Attention {
+        self.record(Attending {
             q,
             k,
             v,
             key_bias,
             spec,
-            by_head: shares(self, Extent::Tokens(heads * head_dim)),
-            log_sums: self.saved(Extent::Tokens(heads)),
-            grad_q: shares(self, Extent::Tokens(heads * head_dim)),
-            grad_k: self.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
-            grad_v: self.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
-            grad_bias: self.saved_on_cpu(Extent::Tokens(biases)),
-            state: self.state(StateSpec::Cache {
-                per_token: 2 * kv_heads * head_dim + biases,
-                window: spec.window,
-            }),
-            device,
-            y,
-        };
-        self.push(operation);
-        y
+        })
     }
+}
+
+/// Records the operation.
+pub(super) fn record(graph: &mut Graph, inputs: Attending) -> Tensor {
+    let Attending {
+        q,
+        k,
+        v,
+        key_bias,
+        spec,
+    } = inputs;
+    let AttentionSpec {
+        heads,
+        kv_heads,
+        head_dim,
+        ..
+    } = spec;
+    let y = graph.tensor(heads * head_dim);
+    let biases = key_bias.map_or(0, |bias| bias.cols());
+    let device = graph
+        .wants_device()
+        .then(|| DeviceBuffers::new(graph, spec, key_bias));
+    // On a device they hold shares of gradients that are added up over heads, if any are.
+    let shares = |graph: &mut Graph, extent| match adds_up_heads(k, v, spec) {
+        true => graph.saved(extent),
+        false => graph.saved_on_cpu(extent),
+    };
+    let operation = Attention {
+        q,
+        k,
+        v,
+        key_bias,
+        spec,
+        by_head: shares(graph, Extent::Tokens(heads * head_dim)),
+        log_sums: graph.saved(Extent::Tokens(heads)),
+        grad_q: shares(graph, Extent::Tokens(heads * head_dim)),
+        grad_k: graph.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
+        grad_v: graph.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
+        grad_bias: graph.saved_on_cpu(Extent::Tokens(biases)),
+        state: graph.state(StateSpec::Cache {
+            per_token: 2 * kv_heads * head_dim + biases,
+            window: spec.window,
+        }),
+        device,
+        y,
+    };
+    graph.push(operation);
+    y
 }
 
 /// The operation; its form for a device is in [`super::attention_cuda`].

@@ -4,7 +4,7 @@
 pub mod attention;
 mod attention_cuda;
 mod attention_mma;
-mod attention_reference;
+mod attention_naive;
 mod attention_tile;
 mod block_linear;
 pub(crate) mod constant;

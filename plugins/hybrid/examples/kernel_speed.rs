@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use longhaul_mamba::{ScanInputs, selective_scan};
+use longhaul_mamba::ScanInputs;
 use longhaul_mamba2::{SsdInputs, ssd};
 use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::cuda::driver::Driver;
@@ -113,8 +113,9 @@ impl Plan {
             c: inputs[3],
             a_log: graph.param_without_decay("A_log", &shape, Init::Values(start)),
             d: graph.param_without_decay("D", &[self.d_inner], Init::Ones),
+            negative: false,
         };
-        selective_scan(graph, inputs, false)
+        graph.record(inputs)
     }
 
     fn ssd(&self, graph: &mut Graph, inputs: &[Tensor]) -> Tensor {

@@ -12,18 +12,16 @@ use longhaul_plugin_kit::{
 };
 
 use crate::cuda;
+use crate::recurrence::Cells;
 
-/// Records the recurrence: `gates` `[B, T, 4H]` is the input's share of the gates (order i, f, g,
-/// o), `weight_hh` is `[4H, H]`, `bias_hh` `[4H]`; the result is h, `[B, T, H]`.
-pub(crate) fn lstm(graph: &mut Graph, gates: Tensor, weight_hh: Param, bias_hh: Param) -> Tensor {
+/// Records the operation; its result is h, `[B, T, H]`.
+pub(crate) fn lstm(graph: &mut Graph, cells: Cells) -> Tensor {
+    let Cells {
+        gates,
+        weight_hh,
+        bias_hh,
+    } = cells;
     let hidden = gates.cols() / 4;
-    if graph.wants_reference() {
-        return graph.reference(&[gates], &[weight_hh, bias_hh], hidden, move |given| {
-            let (gates, params) = (&given.inputs[0], &given.params);
-            let (rows, length) = (given.rows, given.length);
-            crate::reference::recurrence(gates, &params[0], &params[1], rows, length, hidden)
-        });
-    }
     let h = graph.tensor(hidden);
     let transposed = Extent::Fixed(4 * hidden * hidden);
     let operation = Lstm {

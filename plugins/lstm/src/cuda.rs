@@ -300,32 +300,31 @@ fn backward_by_tokens(operation: &Lstm, run: &CudaRun<'_>, dh: Ptr) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::lstm;
-    use crate::reference::recurrence;
-    use longhaul_plugin_kit::Init;
-    use longhaul_plugin_kit::testing::Case;
+    use crate::recurrence::Cells;
+    use longhaul_plugin_kit::testing::{Case, recorded};
+    use longhaul_plugin_kit::{Graph, Init, Tensor};
 
     /// The recurrence alone, on gates that may be columns of something wider.
     fn check(rows: usize, length: usize, hidden: usize) {
+        let build = |graph: &mut Graph, inputs: &[Tensor]| {
+            let init = Init::Linear { gain: 1.0 };
+            let weight_hh = graph.param("weight_hh", &[4 * hidden, hidden], init);
+            let bias_hh = graph.param("bias_hh", &[4 * hidden], Init::within(0.5));
+            graph.record(Cells {
+                gates: inputs[0],
+                weight_hh,
+                bias_hh,
+            })
+        };
+        let inputs = [4 * hidden];
         let case = Case {
             rows,
             length,
-            inputs: &[4 * hidden],
+            inputs: &inputs,
             range: (-1.5, 1.5),
             recurrent: true,
-            build: &|graph, inputs| {
-                let init = Init::Linear { gain: 1.0 };
-                let weight = graph.param("weight_hh", &[4 * hidden, hidden], init);
-                let bias = Init::Uniform {
-                    low: -0.5,
-                    high: 0.5,
-                };
-                let bias = graph.param("bias_hh", &[4 * hidden], bias);
-                lstm(graph, inputs[0], weight, bias)
-            },
-            reference: &|inputs, params| {
-                recurrence(&inputs[0], &params[0], &params[1], rows, length, hidden)
-            },
+            build: &build,
+            reference: &recorded(length, &inputs, &build),
         };
         for device in longhaul_emulator::devices() {
             case.check_on(&device);

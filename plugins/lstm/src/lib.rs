@@ -5,7 +5,7 @@
 mod cpu;
 mod cuda;
 mod mixer;
-pub mod reference;
+mod recurrence;
 
 pub use mixer::architecture;
 

@@ -1,38 +1,26 @@
 //! The recurrence against its float64 reference, forward and backward.
 
-use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::options::Settings;
-use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_plugin_kit::testing::{Case, config, recorded};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
+use longhaul_plugin_kit::{Block, Graph, Tensor};
 
-/// The whole mixer without the input's weights is the recurrence; here the mixer itself is tested,
-/// with its linear part written out in the reference.
+/// The mixer, whose input's weights are the kit's linear layer.
 fn check(rows: usize, length: usize, width: usize) {
     let architecture = longhaul_lstm::architecture();
     let settings = Settings::new(&config(&architecture, &[], width, 1));
     let mixer = (architecture.mixer)(&settings).expect("default options");
+    let build = |graph: &mut Graph, inputs: &[Tensor]| {
+        mixer.forward(&mut Block::new(graph, 0, 1), inputs[0])
+    };
     Case {
         rows,
         length,
         inputs: &[width],
         range: (-1.5, 1.5),
         recurrent: true,
-        build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
-        reference: &|inputs, params| {
-            let [weight_ih, bias_ih, weight_hh, bias_hh] = params else {
-                panic!("four parameters")
-            };
-            let gates: Vec<f64> = inputs[0]
-                .chunks(width)
-                .flat_map(|x| {
-                    (0..4 * width).map(move |j| {
-                        let weights = &weight_ih[j * width..][..width];
-                        bias_ih[j] + weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()
-                    })
-                })
-                .collect();
-            longhaul_lstm::reference::recurrence(&gates, weight_hh, bias_hh, rows, length, width)
-        },
+        build: &build,
+        reference: &recorded(length, &[width], &build),
     }
     .check_with(&longhaul_emulator::devices());
 }

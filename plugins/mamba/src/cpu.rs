@@ -18,8 +18,9 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// Inputs of the scan.
+/// The scan with its inputs.
 #[doc(hidden)]
+#[derive(Clone, Copy)]
 pub struct ScanInputs {
     /// `[B, T, d_inner]`.
     pub u: Tensor,
@@ -33,35 +34,13 @@ pub struct ScanInputs {
     pub a_log: Param,
     /// `[d_inner]`.
     pub d: Param,
+    /// Whether transitions are `2 exp(dt A) - 1`.
+    pub negative: bool,
 }
 
-/// Records the scan; the result is y, `[B, T, d_inner]`.
-#[doc(hidden)]
-pub fn selective_scan(graph: &mut Graph, inputs: ScanInputs, negative: bool) -> Tensor {
+/// Records the operation; its result is y, `[B, T, d_inner]`.
+pub(crate) fn selective_scan(graph: &mut Graph, inputs: ScanInputs) -> Tensor {
     let (channels, states) = (inputs.u.cols(), inputs.b.cols());
-    if graph.wants_reference() {
-        let ScanInputs {
-            u,
-            delta,
-            b,
-            c,
-            a_log,
-            d,
-        } = inputs;
-        return graph.reference(&[u, delta, b, c], &[a_log, d], channels, move |given| {
-            let sizes = crate::reference::Sizes {
-                rows: given.rows,
-                length: given.length,
-                channels,
-                state: states,
-                negative,
-            };
-            let ([u, delta, b, c], [a_log, d]) = (&given.inputs[..], &given.params[..]) else {
-                unreachable!("four inputs and two parameters are recorded")
-            };
-            crate::reference::recurrence(u, delta, b, c, a_log, d, sizes)
-        });
-    }
     let units = channels.div_ceil(BLOCK);
     let padded = units * BLOCK;
     let y = graph.tensor(channels);
@@ -69,7 +48,6 @@ pub fn selective_scan(graph: &mut Graph, inputs: ScanInputs, negative: bool) -> 
         channels,
         states,
         units,
-        negative,
         a: graph.saved_on_cpu(Extent::Fixed(states * padded)),
         d: graph.saved_on_cpu(Extent::Fixed(padded)),
         by_unit: graph.saved_on_cpu(Extent::Tokens(padded)),
@@ -103,7 +81,6 @@ pub(crate) struct SelectiveScan {
     pub(crate) states: usize,
     /// Blocks of channels; the last may be padded.
     pub(crate) units: usize,
-    pub(crate) negative: bool,
     /// `[units, N, BLOCK]`: A = -exp(A_log); 0 where padded.
     a: Saved,
     /// `[units, BLOCK]`: D.
@@ -172,7 +149,7 @@ impl SelectiveScan {
             a: &from.a[unit * values..][..values],
             d: &from.d[column..][..BLOCK],
             length,
-            negative: self.negative,
+            negative: self.inputs.negative,
         }
     }
 

@@ -178,7 +178,7 @@ pub(crate) fn forward(
         length: run.length() as u32,
         channels: scan.channels as u32,
         states: scan.states as u32,
-        negative: scan.negative.into(),
+        negative: scan.inputs.negative.into(),
         unused: 0,
     };
     let launches = [
@@ -228,7 +228,7 @@ pub(crate) fn backward(
         length: run.length() as u32,
         channels: scan.channels as u32,
         states: scan.states as u32,
-        negative: scan.negative.into(),
+        negative: scan.inputs.negative.into(),
         accumulate_u: accumulate_u.into(),
         accumulate_delta: accumulate_delta.into(),
         unused: 0,
@@ -285,65 +285,46 @@ fn add_param_gradients(
 
 #[cfg(test)]
 mod tests {
-    use longhaul_plugin_kit::testing::Case;
+    use longhaul_plugin_kit::testing::{Case, recorded};
     use longhaul_plugin_kit::{Graph, Init, Tensor};
 
-    use crate::cpu::{ScanInputs, selective_scan};
-    use crate::reference::{Sizes, recurrence};
+    use crate::cpu::ScanInputs;
 
     /// The scan by itself, with decays so slow that a state reaches over whole chunks: in the layer, whose
     /// steps are small and whose skip is large, little of it is seen.
-    fn check(sizes: Sizes) {
-        let Sizes {
-            channels,
-            state,
-            negative,
-            ..
-        } = sizes;
+    fn check([rows, length]: [usize; 2], [channels, state]: [usize; 2], negative: bool) {
         let build = |graph: &mut Graph, inputs: &[Tensor]| {
             let slow = (0..channels * state).map(|i| -3.0 - (i % 3) as f32);
             let slow = Init::Values(slow.collect());
-            let inputs = ScanInputs {
+            let a_log = graph.param_without_decay("A_log", &[channels, state], slow);
+            let d = graph.param_without_decay("D", &[channels], Init::Ones);
+            graph.record(ScanInputs {
                 u: inputs[0],
                 delta: inputs[1],
                 b: inputs[2],
                 c: inputs[3],
-                a_log: graph.param_without_decay("A_log", &[channels, state], slow),
-                d: graph.param_without_decay("D", &[channels], Init::Ones),
-            };
-            selective_scan(graph, inputs, negative)
+                a_log,
+                d,
+                negative,
+            })
         };
+        let inputs = [channels, channels, state, state];
         Case {
-            rows: sizes.rows,
-            length: sizes.length,
-            inputs: &[channels, channels, state, state],
+            rows,
+            length,
+            inputs: &inputs,
             range: (-2.0, 2.0),
             recurrent: true,
             build: &build,
-            reference: &|inputs, params| {
-                let [u, delta, b, c] = inputs else {
-                    panic!("four inputs")
-                };
-                recurrence(u, delta, b, c, &params[0], &params[1], sizes)
-            },
+            reference: &recorded(length, &inputs, &build),
         }
         .check_with(&longhaul_emulator::devices());
     }
 
     #[test]
     fn long_memory() {
-        for (rows, length, channels, state, negative) in [
-            (2, 257, 3, 2, false),
-            (1, 300, 33, 3, true),
-            (1, 33, 40, 21, false),
-        ] {
-            check(Sizes {
-                rows,
-                length,
-                channels,
-                state,
-                negative,
-            });
-        }
+        check([2, 257], [3, 2], false);
+        check([1, 300], [33, 3], true);
+        check([1, 33], [40, 21], false);
     }
 }

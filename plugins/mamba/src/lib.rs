@@ -1,16 +1,16 @@
 //! Mamba (arXiv 2312.00752): a selective state-space model with its own decay for every channel and
 //! state. `mixer` says what a layer is, `cpu` plans the scan over rows and channels, `scan`
-//! computes one block of channels, `cuda` does both on a device, [`mod@reference`] is what it is held against.
+//! computes one block of channels, `cuda` does both on a device, [`mod@naive`] is what it is held against.
 
 pub mod checkpoint;
 mod cpu;
 mod cuda;
 mod mixer;
-pub mod reference;
+pub mod naive;
 mod scan;
 
 #[doc(hidden)] // to be timed by itself
-pub use cpu::{ScanInputs, selective_scan};
+pub use cpu::ScanInputs;
 pub use mixer::architecture;
 
 longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);

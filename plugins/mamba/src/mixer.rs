@@ -7,7 +7,7 @@ use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
 use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Result, Tensor};
 
-use crate::cpu::{ScanInputs, selective_scan};
+use crate::cpu::ScanInputs;
 
 /// The architecture `mamba`.
 pub fn architecture() -> Architecture {
@@ -116,8 +116,9 @@ impl Mixer for Mamba {
             c: dbc.columns(dt_rank + state, state),
             a_log,
             d,
+            negative: self.negative,
         };
-        let y = selective_scan(graph, inputs, self.negative);
+        let y = graph.record(inputs);
         let gated = graph.gate(z, y, Activation::Silu);
         graph.linear_with("out_proj", gated, x.cols(), self.bias, self.starts.out())
     }

@@ -1,11 +1,11 @@
 //! The whole mixer against a float64 reference: projections, convolution, scan, gate; and the scan alone at extremes.
 
-use longhaul_mamba::reference::{Sizes, recurrence};
-use longhaul_mamba::{ScanInputs, selective_scan};
+use longhaul_mamba::ScanInputs;
+use longhaul_mamba::naive::recurrence;
 use longhaul_plugin_kit::options::Settings;
-use longhaul_plugin_kit::testing::{Case, config};
+use longhaul_plugin_kit::testing::{Case, config, recorded};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
-use longhaul_plugin_kit::{Block, Init};
+use longhaul_plugin_kit::{Block, Graph, Init, Tensor};
 
 fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
     weight
@@ -19,7 +19,13 @@ fn silu(x: f64) -> f64 {
 }
 
 /// The layer around the scan, one position after another.
-fn layer(x: &[f64], params: &[Vec<f64>], d_model: usize, sizes: Sizes) -> Vec<f64> {
+fn layer(
+    x: &[f64],
+    params: &[Vec<f64>],
+    d_model: usize,
+    length: usize,
+    negative: bool,
+) -> Vec<f64> {
     let [
         in_proj,
         taps,
@@ -34,13 +40,8 @@ fn layer(x: &[f64], params: &[Vec<f64>], d_model: usize, sizes: Sizes) -> Vec<f6
     else {
         panic!("nine parameters")
     };
-    let Sizes {
-        rows,
-        length,
-        channels,
-        state,
-        ..
-    } = sizes;
+    let (channels, rows) = (d.len(), x.len() / (d_model * length));
+    let state = a_log.len() / channels;
     let both: Vec<Vec<f64>> = x.chunks(d_model).map(|x| multiply(in_proj, x)).collect();
     let width = taps.len() / channels;
     let mut u = Vec::new();
@@ -65,7 +66,25 @@ fn layer(x: &[f64], params: &[Vec<f64>], d_model: usize, sizes: Sizes) -> Vec<f6
         b.extend_from_slice(&dbc[dt_rank..dt_rank + state]);
         c.extend_from_slice(&dbc[dt_rank + state..]);
     }
-    let y = recurrence(&u, &delta, &b, &c, a_log, d, sizes);
+    let y = (0..rows).flat_map(|row| {
+        let of = |values: &'_ [f64], cols: usize| {
+            values[row * length * cols..][..length * cols].to_vec()
+        };
+        let inputs = [
+            of(&u, channels),
+            of(&delta, channels),
+            of(&b, state),
+            of(&c, state),
+        ];
+        let inputs = inputs.each_ref().map(|values| &values[..]);
+        recurrence(
+            inputs,
+            [a_log, d],
+            negative,
+            &mut vec![0.0; channels * state],
+        )
+    });
+    let y: Vec<f64> = y.collect();
     y.chunks(channels)
         .zip(&both)
         .flat_map(|(y, both)| {
@@ -81,14 +100,6 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
     let settings = Settings::new(&config(&architecture, options, d_model, 1));
     let mixer = (architecture.mixer)(&settings).expect("good options");
     let negative = settings.boolean("negative_eigenvalues").unwrap();
-    let state = settings.size("state").unwrap();
-    let sizes = Sizes {
-        rows,
-        length,
-        channels: 2 * d_model,
-        state,
-        negative,
-    };
     Case {
         rows,
         length,
@@ -97,7 +108,7 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
         // Single steps through long sequences are slow where kernels are emulated.
         recurrent: length < 1000,
         build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
-        reference: &|inputs, params| layer(&inputs[0], params, d_model, sizes),
+        reference: &|inputs, params| layer(&inputs[0], params, d_model, length, negative),
     }
     .check_with(&longhaul_emulator::devices());
 }
@@ -167,36 +178,28 @@ fn check_scan(
     for negative in [false, true] {
         // Odd sizes: two blocks of channels, the second of one.
         let (channels, state) = (33, 5);
-        let sizes = Sizes {
-            rows,
-            length,
-            channels,
-            state,
-            negative,
+        let build = |graph: &mut Graph, inputs: &[Tensor]| {
+            let a_log = graph.param("A_log", &[channels, state], Init::Custom(a_log));
+            let d = graph.param("D", &[channels], Init::Custom(|_, draw| draw() - 0.3));
+            graph.record(ScanInputs {
+                u: inputs[0],
+                delta: inputs[1],
+                b: inputs[2],
+                c: inputs[3],
+                a_log,
+                d,
+                negative,
+            })
         };
+        let inputs = [channels, channels, state, state];
         Case {
             rows,
             length,
-            inputs: &[channels, channels, state, state],
+            inputs: &inputs,
             range,
             recurrent: true,
-            build: &|graph, inputs| {
-                let inputs = ScanInputs {
-                    u: inputs[0],
-                    delta: inputs[1],
-                    b: inputs[2],
-                    c: inputs[3],
-                    a_log: graph.param("A_log", &[channels, state], Init::Custom(a_log)),
-                    d: graph.param("D", &[channels], Init::Custom(|_, draw| draw() - 0.3)),
-                };
-                selective_scan(graph, inputs, negative)
-            },
-            reference: &|inputs, params| {
-                let ([u, delta, b, c], [a_log, d]) = (inputs, params) else {
-                    panic!("four inputs and two parameters")
-                };
-                recurrence(u, delta, b, c, a_log, d, sizes)
-            },
+            build: &build,
+            reference: &recorded(length, &inputs, &build),
         }
         .check_with(&longhaul_emulator::devices());
     }

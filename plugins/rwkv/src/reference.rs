@@ -1,34 +1,31 @@
 //! The recurrences as the papers write them, in float64, one step at a time.
 
-/// RWKV-4 (arXiv 2305.13048, eq. 16 in the recurrent form of appendix B): wkv `[B, T, H]` from k and
-/// v `[B, T, H]`, `time_decay` and `time_first` `[H]`, with w = -exp(time_decay) and u = time_first:
+use longhaul_plugin_kit::Real;
+
+/// RWKV-4 (arXiv 2305.13048, eq. 16 in the recurrent form of appendix B): wkv `[T, H]` of one sequence from k and
+/// v `[T, H]`, `time_decay` and `time_first` `[H]`, with w = -exp(time_decay) and u = time_first, and the state num
+/// `[H]`, den `[H]`:
 ///
 /// wkv = (num + e^(u + k) v) / (den + e^(u + k)), num = e^w num + e^k v, den = e^w den + e^k.
 ///
-/// float64 has room for e^k of all k that are used here, so nothing is rescaled.
-pub fn wkv4(
-    k: &[f64],
-    v: &[f64],
-    time_decay: &[f64],
-    time_first: &[f64],
-    length: usize,
-) -> Vec<f64> {
-    let channels = time_decay.len();
-    let mut y = vec![0.0; k.len()];
-    for row in 0..k.len() / (length * channels) {
-        for channel in 0..channels {
-            let decay = (-time_decay[channel].exp()).exp();
-            let (mut num, mut den) = (0.0, 0.0);
-            for t in 0..length {
-                let index = (row * length + t) * channels + channel;
-                let ahead = (time_first[channel] + k[index]).exp();
-                y[index] = (num + ahead * v[index]) / (den + ahead);
-                num = decay * num + k[index].exp() * v[index];
-                den = decay * den + k[index].exp();
-            }
-        }
-    }
-    y
+/// There is room for e^k of all k that are used here, so nothing is rescaled.
+pub fn wkv4<N: Real>(
+    [k, v]: [&[N]; 2],
+    [time_decay, time_first]: [&[N]; 2],
+    state: &mut [N],
+) -> Vec<N> {
+    let (num, den) = state.split_at_mut(time_decay.len());
+    let tokens = k.iter().zip(v).enumerate();
+    let step = |(at, (&k, &v)): (usize, (&N, &N))| {
+        let channel = at % num.len();
+        let decay = (-time_decay[channel].exp()).exp();
+        let (ahead, weight) = ((time_first[channel] + k).exp(), k.exp());
+        let wkv = (num[channel] + ahead * v) / (den[channel] + ahead);
+        num[channel] = decay * num[channel] + weight * v;
+        den[channel] = decay * den[channel] + weight;
+        wkv
+    };
+    tokens.map(step).collect()
 }
 
 /// The inputs of a matrix-valued recurrence, `[B, T, D]` with the heads side by side.

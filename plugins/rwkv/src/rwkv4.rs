@@ -12,7 +12,7 @@ use crate::initial::{
     Depth, by_place, by_share, ends, into_residual, matrix, spread, zero_there, zigzag,
 };
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
-use crate::wkv4::{Wkv4Inputs, wkv4};
+use crate::wkv4::Wkv4Inputs;
 
 /// The architecture `rwkv4`.
 pub fn architecture() -> Architecture {
@@ -113,7 +113,7 @@ impl Mixer for Rwkv4 {
             time_decay,
             time_first,
         };
-        let y = wkv4(graph, inputs);
+        let y = graph.record(inputs);
         let start = into_residual(self.whose, block.layers);
         graph.linear_with("output", y, d_model, false, start)
     }

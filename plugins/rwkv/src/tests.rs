@@ -1,17 +1,17 @@
 //! The operations by themselves, on the CPU and on emulated devices, against float64 references.
 
 use longhaul_emulator::devices;
-use longhaul_plugin_kit::testing::Case;
+use longhaul_plugin_kit::testing::{Case, recorded};
 use longhaul_plugin_kit::{Graph, Init, Tensor};
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::squared_relu;
 use crate::heads::{MatrixInputs, matrix_state};
 use crate::initial::by_share;
-use crate::reference::{self, Matrix, rwkv6, rwkv7};
+use crate::reference::{Matrix, rwkv6, rwkv7};
 use crate::removal::{RemovalInputs, removal};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
-use crate::wkv4::{Wkv4Inputs, wkv4};
+use crate::wkv4::Wkv4Inputs;
 
 /// Blends with weights of both kinds; each counts differently in the result.
 fn shift_case(rows: usize, length: usize, cols: usize, weighs: Weighs) {
@@ -215,28 +215,26 @@ fn wkv4_case(
     decay: fn(usize, &mut dyn FnMut() -> f32) -> f32,
     first: f32,
 ) {
-    let channels = 33;
+    let inputs = [33; 3];
+    let build = |graph: &mut Graph, inputs: &[Tensor]| {
+        let time_decay = graph.param("time_decay", &[33], Init::Custom(decay));
+        let time_first = graph.param("time_first", &[33], Init::Constant(first));
+        graph.record(Wkv4Inputs {
+            r: inputs[0],
+            k: inputs[1],
+            v: inputs[2],
+            time_decay,
+            time_first,
+        })
+    };
     Case {
         rows,
         length,
-        inputs: &[channels; 3],
+        inputs: &inputs,
         range,
         recurrent: true,
-        build: &|graph, inputs| {
-            let inputs = Wkv4Inputs {
-                r: inputs[0],
-                k: inputs[1],
-                v: inputs[2],
-                time_decay: graph.param("time_decay", &[channels], Init::Custom(decay)),
-                time_first: graph.param("time_first", &[channels], Init::Constant(first)),
-            };
-            wkv4(graph, inputs)
-        },
-        reference: &|inputs, params| {
-            let mean = reference::wkv4(&inputs[1], &inputs[2], &params[0], &params[1], length);
-            let gate = inputs[0].iter().map(|r| 1.0 / (1.0 + (-r).exp()));
-            mean.iter().zip(gate).map(|(y, gate)| y * gate).collect()
-        },
+        build: &build,
+        reference: &recorded(length, &inputs, &build),
     }
     .check_with(&devices());
 }

@@ -8,7 +8,8 @@ use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::simd::negative_exp;
 use longhaul_plugin_kit::units::{cut, for_each_unit};
 use longhaul_plugin_kit::{
-    Buffer, Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor,
+    Buffer, Carries, Extent, Graph, Operation, Param, Ports, Real, Recurrence, Result, Run, Saved,
+    Sequence, State, StateSpec, Tensor,
 };
 
 use crate::part::{ONLY, Part, not_for_a_device, scatter};
@@ -17,7 +18,8 @@ use crate::wkv4_scan::{BLOCK, CHUNK, EMPTY, Given, Gradients, STATE, backward, f
 /// Multiply-adds a token and channel, roughly.
 const WORK: usize = 32;
 
-/// Inputs of the recurrence; H is its number of channels.
+/// The recurrence with its inputs; H is its number of channels.
+#[derive(Clone, Copy)]
 pub(crate) struct Wkv4Inputs {
     /// `[B, T, H]`, before its sigmoid.
     pub r: Tensor,
@@ -31,28 +33,44 @@ pub(crate) struct Wkv4Inputs {
     pub time_first: Param,
 }
 
-/// Records `sigmoid(r) wkv`, `[B, T, H]`.
-pub(crate) fn wkv4(graph: &mut Graph, inputs: Wkv4Inputs) -> Tensor {
-    let channels = inputs.k.cols();
-    if graph.wants_reference() {
-        let Wkv4Inputs {
-            r,
-            k,
-            v,
-            time_decay,
-            time_first,
-        } = inputs;
-        return graph.reference(&[r, k, v], &[time_decay, time_first], channels, |given| {
-            let ([r, k, v], [decay, first]) = (&given.inputs[..], &given.params[..]) else {
-                unreachable!("three inputs and two parameters are recorded")
-            };
-            let wkv = crate::reference::wkv4(k, v, decay, first, given.length);
-            wkv.iter()
-                .zip(r)
-                .map(|(y, r)| y / (1.0 + (-r).exp()))
-                .collect()
-        });
+/// Its result is `sigmoid(r) wkv`, `[B, T, H]`.
+impl Recurrence for Wkv4Inputs {
+    fn name(&self) -> &'static str {
+        "wkv4"
     }
+
+    fn ports(&self) -> Ports {
+        let channels = self.k.cols();
+        Ports {
+            inputs: vec![self.r, self.k, self.v],
+            params: vec![self.time_decay, self.time_first],
+            cols: channels,
+            carries: Carries::State {
+                values: 2 * channels,
+                initial: 0.0,
+            },
+        }
+    }
+
+    fn naive<N: Real>(&self, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
+        let ([r, k, v], [decay, first]) = (&given.inputs[..], &given.params[..]) else {
+            unreachable!("three inputs and two parameters are recorded")
+        };
+        let wkv = crate::reference::wkv4([k, v], [decay, first], state);
+        r.iter()
+            .zip(wkv)
+            .map(|(r, wkv)| r.sigmoid() * wkv)
+            .collect()
+    }
+
+    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        Some(record(graph, *self))
+    }
+}
+
+/// Records the operation.
+fn record(graph: &mut Graph, inputs: Wkv4Inputs) -> Tensor {
+    let channels = inputs.k.cols();
     let units = channels.div_ceil(BLOCK);
     let padded = units * BLOCK;
     let y = graph.tensor(channels);

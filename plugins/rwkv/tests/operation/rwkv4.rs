@@ -29,7 +29,10 @@ fn time_mix(x: &[f64], params: &[Vec<f64>], d_model: usize, length: usize) -> Ve
         part(mix_v, value),
         part(mix_r, receptance),
     );
-    let wkv = reference::wkv4(&k, &v, decay, first, length);
+    let size = length * decay.len();
+    let sequences = k.chunks(size).zip(v.chunks(size));
+    let wkv = |(k, v)| reference::wkv4([k, v], [decay, first], &mut vec![0.0; 2 * decay.len()]);
+    let wkv: Vec<f64> = sequences.flat_map(wkv).collect();
     let gated = zip(&r, &wkv, |r, wkv| sigmoid(r) * wkv);
     multiply(output, &gated, decay.len())
 }
