@@ -10,13 +10,15 @@
 
 struct NormForward {
     const float* x;       // [rows, groups, width]
-    const float* weight;  // [groups, width]
+    const float* weight;  // [weights], or null: the constant
     const float* bias;    // [groups, width], or null: RMSNorm
     float* y;             // [rows, groups, width], contiguous
     float* statistics;    // [rows, groups, 2]: mean and s
     u64 x_stride, rows;
     u32 width, groups, team;
     float epsilon;
+    u32 weights;  // groups * width, or width: the same for all groups
+    float constant;
 };
 
 // The sum over a team: a warp, or a whole block.
@@ -43,9 +45,10 @@ KERNEL(256, norm_forward, NormForward) {
     for (u32 c = lane; c < p.width; c += p.team) squares += (x[c] - mean) * (x[c] - mean);
     squares = team_sum(squares, p.team, scratch);
     const float scale = 1.0f / sqrtf(squares / (float)p.width + p.epsilon);
+    const float* weight = p.weight ? p.weight + start % p.weights : nullptr;
     float* y = p.y + unit * p.width;
     for (u32 c = lane; c < p.width; c += p.team) {
-        const float value = (x[c] - mean) * scale * p.weight[start + c];
+        const float value = (x[c] - mean) * scale * (weight ? weight[c] : p.constant);
         y[c] = p.bias ? value + p.bias[start + c] : value;
     }
     if (lane == 0) {
@@ -56,12 +59,14 @@ KERNEL(256, norm_forward, NormForward) {
 
 struct NormBackward {
     const float* x;           // [rows, groups, width]
-    const float* weight;      // [groups, width]
+    const float* weight;      // [weights], or null: the constant
     const float* dy;          // [rows, groups, width]
     const float* statistics;  // [rows, groups, 2]
     float* dx;                // [rows, groups, width]
     u64 x_stride, dy_stride, dx_stride, rows;
-    u32 width, groups, team, centred, accumulate, unused;
+    u32 width, groups, team, centred, accumulate, weights;
+    float constant;
+    u32 unused;
 };
 
 KERNEL(256, norm_backward, NormBackward) {
@@ -74,12 +79,12 @@ KERNEL(256, norm_backward, NormBackward) {
     const u32 start = (u32)(unit % p.groups) * p.width;
     const float* x = p.x + row * p.x_stride + start;
     const float* dy = p.dy + row * p.dy_stride + start;
-    const float* weight = p.weight + start;
+    const float* weight = p.weight ? p.weight + start % p.weights : nullptr;
     float* dx = p.dx + row * p.dx_stride + start;
     const float mean = p.statistics[2 * unit], scale = p.statistics[2 * unit + 1];
     float mean_g = 0.0f, mean_gn = 0.0f;
     for (u32 c = lane; c < p.width; c += p.team) {
-        const float g = dy[c] * weight[c];
+        const float g = dy[c] * (weight ? weight[c] : p.constant);
         mean_g += g;
         mean_gn += g * (x[c] - mean);
     }
@@ -87,7 +92,7 @@ KERNEL(256, norm_backward, NormBackward) {
     mean_gn = team_sum(mean_gn, p.team, scratch) * scale / (float)p.width;
     for (u32 c = lane; c < p.width; c += p.team) {
         const float normal = (x[c] - mean) * scale;
-        const float value = scale * (dy[c] * weight[c] - mean_g - normal * mean_gn);
+        const float value = scale * (dy[c] * (weight ? weight[c] : p.constant) - mean_g - normal * mean_gn);
         dx[c] = p.accumulate ? dx[c] + value : value;
     }
 }

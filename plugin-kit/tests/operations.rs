@@ -1,9 +1,9 @@
 //! Every operation of the kit against a naive float64 reference.
 
-use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::testing::Case;
+use longhaul_plugin_kit::{Graph, Init, Tensor};
 
 fn case<'a>(inputs: &'a [usize]) -> Case<'a> {
     Case {
@@ -286,6 +286,33 @@ fn constants_stand_for_every_position() {
                 })
             },
             ..case()
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+/// Heads that a warp and that a block of threads takes, alone and as columns of more.
+#[test]
+fn norms_of_heads() {
+    for (length, width, heads) in [(65, 11, 3), (1, 1100, 2), (257, 16, 1)] {
+        let whole = |graph: &mut Graph, inputs: &[Tensor]| {
+            let normal = graph.head_norm("n", inputs[0], heads, 1e-5);
+            let length = graph.l2_norm(inputs[0], heads, 0.1);
+            graph.add(normal, length)
+        };
+        Case {
+            rows: 2,
+            length,
+            build: &whole,
+            reference: &|inputs, params| {
+                let each = inputs[0].chunks(width).flat_map(|x| {
+                    let normal = normalise(x, &params[0], None, 1e-5).into_iter();
+                    let length = (x.iter().map(|x| x * x).sum::<f64>() + 0.1).sqrt();
+                    normal.zip(x).map(move |(normal, x)| normal + x / length)
+                });
+                each.collect()
+            },
+            ..case(&[width * heads])
         }
         .check_with(&longhaul_emulator::devices());
     }

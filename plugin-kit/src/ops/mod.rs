@@ -7,6 +7,7 @@ mod attention_mma;
 mod attention_naive;
 mod attention_tile;
 mod block_linear;
+mod broadcast;
 pub(crate) mod constant;
 mod convolution;
 mod convolution_cuda;

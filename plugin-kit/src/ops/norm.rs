@@ -1,5 +1,5 @@
 //! RMSNorm (arXiv 1910.07467, eq. 4) and LayerNorm (arXiv 1607.06450, eq. 3) over rows, and
-//! RMSNorm over groups of columns.
+//! RMSNorm over groups of columns; vectors of length 1.
 
 use longhaul_plugin_api::author::Result;
 
@@ -59,14 +59,46 @@ impl Graph {
         epsilon: f32,
         weight: Init,
     ) -> Tensor {
-        assert!(
-            groups > 0 && x.cols().is_multiple_of(groups),
-            "{groups} groups of {}",
-            x.cols()
-        );
+        width(x, groups);
         let weight = self.param(&format!("{name}.weight"), &[x.cols()], weight);
         let bias = (kind == NormKind::Layer)
             .then(|| self.param(&format!("{name}.bias"), &[x.cols()], Init::Zeros));
+        self.record_norm(x, Weight::Param(weight, x.cols()), bias, groups, epsilon)
+    }
+
+    /// RMSNorm of each of `heads` equal groups of columns with one weight `[width]` for all of them, under
+    /// `name.weight`.
+    ///
+    /// # Panics
+    /// If the heads do not divide the columns.
+    #[track_caller]
+    pub fn head_norm(&mut self, name: &str, x: Tensor, heads: usize, epsilon: f32) -> Tensor {
+        let width = width(x, heads);
+        let weight = self.param(&format!("{name}.weight"), &[width], Init::Ones);
+        self.record_norm(x, Weight::Param(weight, width), None, heads, epsilon)
+    }
+
+    /// Each of `heads` equal groups of columns as a vector of length 1: `x / sqrt(sum of x² + epsilon)`.
+    ///
+    /// # Panics
+    /// If the heads do not divide the columns.
+    #[track_caller]
+    pub fn l2_norm(&mut self, x: Tensor, heads: usize, epsilon: f32) -> Tensor {
+        // RMSNorm over sqrt(width).
+        let width = width(x, heads);
+        let weight = Weight::Constant(vec![1.0 / (width as f32).sqrt(); width]);
+        self.record_norm(x, weight, None, heads, epsilon / width as f32)
+    }
+
+    #[track_caller]
+    fn record_norm(
+        &mut self,
+        x: Tensor,
+        weight: Weight,
+        bias: Option<Param>,
+        groups: usize,
+        epsilon: f32,
+    ) -> Tensor {
         let y = self.tensor_like(x, x.cols());
         // Mean and reciprocal deviation of each group, for as many rows as x has.
         let statistics = match self.program.buffers[x.id] {
@@ -74,7 +106,8 @@ impl Graph {
             _ => Extent::Tokens(2 * groups),
         };
         let statistics = self.saved(statistics);
-        let parts = self.wants_device().then(|| NormParts {
+        let has_params = matches!(weight, Weight::Param(..));
+        let parts = (has_params && self.wants_device()).then(|| NormParts {
             weight: parts(self, x.cols()),
             bias: bias.map(|_| parts(self, x.cols())),
         });
@@ -92,9 +125,28 @@ impl Graph {
     }
 }
 
+/// Columns of a group.
+#[track_caller]
+fn width(x: Tensor, groups: usize) -> usize {
+    assert!(
+        groups > 0 && x.cols().is_multiple_of(groups),
+        "{groups} groups of {}",
+        x.cols()
+    );
+    x.cols() / groups
+}
+
+/// What a group is multiplied with.
+pub(super) enum Weight {
+    /// A parameter of so many values: `[groups, width]`, or `[width]` for all groups.
+    Param(Param, usize),
+    /// `[width]` for all groups, the same number throughout.
+    Constant(Vec<f32>),
+}
+
 pub(super) struct Norm {
     pub(super) x: Tensor,
-    pub(super) weight: Param,
+    pub(super) weight: Weight,
     pub(super) bias: Option<Param>,
     pub(super) groups: usize,
     pub(super) epsilon: f32,
@@ -103,6 +155,15 @@ pub(super) struct Norm {
     /// Sums of the parameters' gradients, on a device.
     pub(super) parts: Option<NormParts>,
     pub(super) y: Tensor,
+}
+
+impl Norm {
+    fn weight<'a>(&'a self, run: &Run<'a>) -> &'a [f32] {
+        match &self.weight {
+            Weight::Param(param, _) => run.param(*param),
+            Weight::Constant(values) => values,
+        }
+    }
 }
 
 impl Operation for Norm {
@@ -117,7 +178,7 @@ impl Operation for Norm {
         let mut statistics = run.saved_mut(self.statistics);
         let cols = x.cols;
         let width = cols / self.groups;
-        let weight = run.param(self.weight);
+        let weight = self.weight(run);
         let bias = self.bias.map(|bias| run.param(bias));
         let statistics = &mut statistics[..rows * 2 * self.groups];
         measure(
@@ -138,6 +199,7 @@ impl Operation for Norm {
                 x.from_row(first).data,
                 x.stride,
                 width,
+                groups,
                 weight,
                 bias.unwrap_or(&[]),
                 statistics,
@@ -159,7 +221,7 @@ impl Operation for Norm {
         let (cols, stride, groups) = (x.cols, x.stride, self.groups);
         let statistics = &saved[..rows * 2 * groups];
         let width = cols / groups;
-        let weight = run.param(self.weight);
+        let weight = self.weight(run);
         let centred = self.bias.is_some();
         {
             let mut grad_x = run.grad_mut(self.x);
@@ -170,13 +232,23 @@ impl Operation for Norm {
                 let x = x.from_row(first).data;
                 let dy = &dy[first * cols..][..rows * cols];
                 input_gradient(
-                    x, stride, dy, width, weight, statistics, centred, accumulate, piece,
+                    x, stride, dy, width, groups, weight, statistics, centred, accumulate, piece,
                     out_stride,
                 );
             });
         }
-        let mut grad_weight = run.param_grad(self.weight);
-        weight_gradient(x.data, stride, dy, width, statistics, &mut grad_weight);
+        if let Weight::Param(weight, _) = self.weight {
+            let mut grad_weight = run.param_grad(weight);
+            weight_gradient(
+                x.data,
+                stride,
+                dy,
+                width,
+                groups,
+                statistics,
+                &mut grad_weight,
+            );
+        }
         if let Some(bias) = self.bias {
             crate::rows::column_sums(dy, &mut run.param_grad(bias));
         }
@@ -222,16 +294,16 @@ crate::simd! {
         x: &[f32],
         stride: usize,
         width: usize,
+        groups: usize,
         weight: &[f32],
         bias: &[f32],
         statistics: &[f32],
         y: &mut [f32],
     ) {
-        let groups = weight.len() / width;
         for (index, (y, pair)) in y.chunks_exact_mut(width).zip(statistics.chunks_exact(2)).enumerate() {
             let group = index % groups;
             let x = &x[index / groups * stride + group * width..][..width];
-            let weight = &weight[group * width..][..width];
+            let weight = &weight[group * width % weight.len()..][..width];
             let (mean, scale) = (pair[0], pair[1]);
             if bias.is_empty() {
                 for c in 0..width {
@@ -255,6 +327,7 @@ crate::simd! {
         stride: usize,
         dy: &[f32],
         width: usize,
+        groups: usize,
         weight: &[f32],
         statistics: &[f32],
         centred: bool,
@@ -262,11 +335,10 @@ crate::simd! {
         dx: &mut [f32],
         out_stride: usize,
     ) {
-        let groups = weight.len() / width;
         for (index, (dy, pair)) in dy.chunks_exact(width).zip(statistics.chunks_exact(2)).enumerate() {
             let (row, group) = (index / groups, index % groups);
             let x = &x[row * stride + group * width..][..width];
-            let weight = &weight[group * width..][..width];
+            let weight = &weight[group * width % weight.len()..][..width];
             let dx = &mut dx[row * out_stride + group * width..][..width];
             let (mean, scale) = (pair[0], pair[1]);
             let mean_g = if centred { dot(dy, weight) / width as f32 } else { 0.0 };
@@ -303,14 +375,15 @@ crate::simd! {
         stride: usize,
         dy: &[f32],
         width: usize,
+        groups: usize,
         statistics: &[f32],
         grad_weight: &mut [f32],
     ) {
-        let groups = grad_weight.len() / width;
         for (index, (dy, pair)) in dy.chunks_exact(width).zip(statistics.chunks_exact(2)).enumerate() {
             let (row, group) = (index / groups, index % groups);
             let x = &x[row * stride + group * width..][..width];
-            let grad_weight = &mut grad_weight[group * width..][..width];
+            let at = group * width % grad_weight.len();
+            let grad_weight = &mut grad_weight[at..][..width];
             let (mean, scale) = (pair[0], pair[1]);
             for c in 0..width {
                 grad_weight[c] += dy[c] * (x[c] - mean) * scale;

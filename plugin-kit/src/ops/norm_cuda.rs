@@ -3,11 +3,11 @@
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
-use super::norm::Norm;
+use super::norm::{Norm, Weight};
 use crate::cuda::device::{KernelSource, Launch, Ptr};
 use crate::cuda::rows::{add_parts, part_count};
 use crate::cuda::run::{CudaRun, DeviceRows};
-use crate::engine::tensor::Saved;
+use crate::engine::tensor::{Param, Saved};
 use crate::kernel_params;
 
 pub(super) static NORM: KernelSource = KernelSource {
@@ -24,14 +24,14 @@ const WARP_WIDTH: usize = 1024;
 kernel_params! {
     struct NormForward {
         x: Ptr, weight: Ptr, bias: Ptr, y: Ptr, statistics: Ptr, x_stride: u64, rows: u64,
-        width: u32, groups: u32, team: u32, epsilon: f32,
+        width: u32, groups: u32, team: u32, epsilon: f32, weights: u32, constant: f32,
     }
 }
 
 kernel_params! {
     struct NormBackward {
         x: Ptr, weight: Ptr, dy: Ptr, statistics: Ptr, dx: Ptr, x_stride: u64, dy_stride: u64, dx_stride: u64, rows: u64,
-        width: u32, groups: u32, team: u32, centred: u32, accumulate: u32, unused: u32,
+        width: u32, groups: u32, team: u32, centred: u32, accumulate: u32, weights: u32, constant: f32, unused: u32,
     }
 }
 
@@ -60,10 +60,11 @@ impl Norm {
     pub(super) fn device_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         let (x, y) = (run.value(self.x), run.value(self.y));
         let width = x.cols / self.groups;
+        let (weight, weights, constant) = self.device_weight(run);
         let (team, launch) = teams(x.rows, self.groups, width);
         let params = NormForward {
             x: x.data,
-            weight: run.param(self.weight),
+            weight,
             bias: self.bias.map_or(Ptr::default(), |bias| run.param(bias)),
             y: y.data,
             statistics: run.saved(self.statistics),
@@ -73,6 +74,8 @@ impl Norm {
             groups: self.groups as u32,
             team: team as u32,
             epsilon: self.epsilon,
+            weights: weights as u32,
+            constant,
         };
         run.launch(&NORM, "norm_forward", launch, &params)
     }
@@ -81,10 +84,11 @@ impl Norm {
         let (x, dy) = (run.value(self.x), run.grad(self.y)?);
         let (dx, accumulate) = run.grad_mut(self.x)?;
         let width = x.cols / self.groups;
+        let (weight, weights, constant) = self.device_weight(run);
         let (team, launch) = teams(x.rows, self.groups, width);
         let params = NormBackward {
             x: x.data,
-            weight: run.param(self.weight),
+            weight,
             dy: dy.data,
             statistics: run.saved(self.statistics),
             dx: dx.data,
@@ -97,13 +101,32 @@ impl Norm {
             team: team as u32,
             centred: self.bias.is_some().into(),
             accumulate: accumulate.into(),
+            weights: weights as u32,
+            constant,
             unused: 0,
         };
         run.launch(&NORM, "norm_backward", launch, &params)?;
-        self.param_gradients(run, x, dy)
+        match self.weight {
+            Weight::Param(weight, values) => self.param_gradients(run, [x, dy], weight, values),
+            Weight::Constant(_) => Ok(()),
+        }
     }
 
-    fn param_gradients(&self, run: &CudaRun<'_>, x: DeviceRows, dy: DeviceRows) -> Result<()> {
+    /// The weight, how many values it has, and what stands in its place where it is null.
+    fn device_weight(&self, run: &CudaRun<'_>) -> (Ptr, usize, f32) {
+        match &self.weight {
+            Weight::Param(weight, values) => (run.param(*weight), *values, 1.0),
+            Weight::Constant(values) => (Ptr::default(), values.len(), values[0]),
+        }
+    }
+
+    fn param_gradients(
+        &self,
+        run: &CudaRun<'_>,
+        [x, dy]: [DeviceRows; 2],
+        weight: Param,
+        values: usize,
+    ) -> Result<()> {
         let parts = self.parts.ok_or_else(|| {
             PluginError::internal("a norm was recorded without Graph::want_device")
         })?;
@@ -124,8 +147,9 @@ impl Norm {
         };
         let launch = Launch::of([x.cols.div_ceil(32), count, 1], 256).with_shared(512);
         run.launch(&NORM, "norm_weight_backward", launch, &params)?;
-        let weight = run.param_grad(self.weight);
-        add_parts(run, parts.weight, count, x.cols, weight)?;
+        // A weight for all groups sums over these too.
+        let sums = run.param_grad(weight);
+        add_parts(run, parts.weight, count * (x.cols / values), values, sums)?;
         match (self.bias, parts.bias) {
             (Some(bias), Some(sums)) => add_parts(run, sums, count, x.cols, run.param_grad(bias)),
             _ => Ok(()),

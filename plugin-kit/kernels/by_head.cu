@@ -1,0 +1,34 @@
+// Columns of heads times a factor a head, and the gradient of the factor.
+
+struct ByHeadValues {
+    const float* factor;  // [rows, heads]; for sums the gradient of the product, [rows, cols]
+    const float* x;       // [rows, cols]
+    float* y;             // [rows, cols]; for sums the gradient of the factor, [rows, heads]
+    u64 factor_stride, x_stride, y_stride, rows;
+    u32 cols, heads, accumulate, unused;
+};
+
+// y = factor x. One thread a value.
+KERNEL(256, by_head, ByHeadValues) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.cols, col = index % p.cols;
+    if (row >= p.rows) return;
+    const float factor = p.factor[row * p.factor_stride + col / (p.cols / p.heads)];
+    const float value = factor * p.x[row * p.x_stride + col];
+    float* place = &p.y[row * p.y_stride + col];
+    *place = p.accumulate ? *place + value : value;
+}
+
+// The sum over a head's columns of dy x. One thread a head of a row.
+KERNEL(256, by_head_sums, ByHeadValues) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.heads, head = index % p.heads;
+    if (row >= p.rows) return;
+    const u32 width = p.cols / p.heads;
+    const float* dy = p.factor + row * p.factor_stride + head * width;
+    const float* x = p.x + row * p.x_stride + head * width;
+    float sum = 0.0f;
+    for (u32 col = 0; col < width; col++) sum += dy[col] * x[col];
+    float* place = &p.y[row * p.y_stride + head];
+    *place = p.accumulate ? *place + sum : sum;
+}
