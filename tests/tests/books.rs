@@ -138,7 +138,7 @@ fn a_window_alone_is_the_control_of_a_hybrid() {
         };
         probes.iter().filter(own)
     };
-    for state in ["rg_lru", "attention"] {
+    for state in ["diagonal_scan", "attention"] {
         assert!(of("griffin").any(|row| row["state"] == state), "{state}");
     }
     // Two layers of 128 positions, each with its own among them, see 255.
