@@ -24,10 +24,14 @@ pub fn logits(subject: &Subject) -> Outcome {
             let mut config = subject.config(1, 1);
             config.d_model = width;
             let Some(slow) = subject.reference(&config) else {
-                return Ok(Outcome::skip(
-                    "nothing holds the recurrence against its paper: record its naive function with \
-                     `graph.reference(..)` where `graph.wants_reference()` says so",
-                ));
+                return Ok(Outcome::skip(match subject.naive() {
+                    None => "nothing holds the recurrence against its paper: write its naive form as a `Recurrence` \
+                             and record it with `graph.record(..)`"
+                        .to_owned(),
+                    Some(name) => format!(
+                        "the naive form of `{name}` is all there is of it, and nothing to be held against it"
+                    ),
+                }));
             };
             let fast = match subject.build(&config) {
                 Err(error) if width != WIDTH && error.kind() == ErrorKind::BadOption => continue,
@@ -55,7 +59,7 @@ pub fn logits(subject: &Subject) -> Outcome {
         if is_same {
             return Ok(Outcome::skip(
                 "nothing was compared: the reference form computes the same to the last bit, so it is the fast \
-                 form; record the naive function where `graph.wants_reference()` says so",
+                 form; a recurrence that `graph.record(..)` records has both",
             ));
         }
         let mut outcome = worst.pass();

@@ -7,7 +7,9 @@ use longhaul_plugin_api::data::{
     Batch, Device, DeviceKind, FeedOutput, Logits, ModelConfig, extra,
 };
 use longhaul_plugin_api::error::PluginError;
-use longhaul_plugin_api::metadata::{ArchitectureInfo, LibraryInfo, OptionValue, capability};
+use longhaul_plugin_api::metadata::{
+    self, ArchitectureInfo, LibraryInfo, NAIVE, OptionValue, capability,
+};
 
 type Build = Box<dyn Fn(&ModelConfig) -> Result<LoadedModel, ClientError>>;
 
@@ -155,6 +157,11 @@ impl Subject {
             },
             extra: vec![pair(extra::POISONED_BUFFERS)].into(),
         }
+    }
+
+    /// An operation that has a naive form alone.
+    pub fn naive(&self) -> Option<&str> {
+        metadata::pair(&self.architecture.extra, NAIVE)
     }
 
     /// The same configuration in the plugin's reference form; none where it offers none.

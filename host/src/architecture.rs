@@ -1,8 +1,10 @@
 //! `--arch mamba2:state=128,layers=4`: from text to an architecture of the catalogue with a checked
 //! value for every option.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::data::{Device, ModelConfig};
@@ -59,6 +61,20 @@ pub enum Value {
     Text(String),
 }
 
+/// Warns once of operations that are computed as they are written.
+fn tell_naive(architecture: &Architecture) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !architecture.naive.is_empty() && told.insert(architecture.name.clone()) {
+        tracing::warn!(
+            "architecture `{}` computes `{}` number by number, on the CPU alone: it has no fast form and is \
+             for short sequences and small widths",
+            architecture.name,
+            architecture.naive.join("`, `")
+        );
+    }
+}
+
 /// Sizes of a model that do not belong to its architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelSize {
@@ -81,6 +97,7 @@ impl ArchSpec {
     pub fn parse(text: &str, catalogue: &Catalogue) -> Result<Self, CommandError> {
         let Named { name, options } = Named::parse(text).map_err(CommandError::usage)?;
         let (plugin, architecture) = find(&name, catalogue)?;
+        tell_naive(architecture);
         Self::from_parts(plugin, architecture, options)
     }
 
@@ -343,6 +360,7 @@ pub(crate) mod tests {
             state_growth: "constant".into(),
             devices: vec!["cpu".into()],
             capabilities: Vec::new(),
+            naive: Vec::new(),
         };
         let plugin = Plugin {
             path: "libx.so".into(),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use longhaul_plugin_api::checkpoint::model_types;
+use longhaul_plugin_api::checkpoint::{model_types, values};
 use longhaul_plugin_api::client::LoadedPlugin;
-use longhaul_plugin_api::metadata::{LibraryInfo, OptionKind, OptionSpec};
+use longhaul_plugin_api::metadata::{LibraryInfo, NAIVE, OptionKind, OptionSpec};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -87,6 +87,9 @@ pub struct Architecture {
     /// Declared capabilities.
     #[serde(deserialize_with = "text::as_lines")]
     pub capabilities: Vec<String>,
+    /// Operations that are computed as they are written, slowly.
+    #[serde(default, deserialize_with = "text::as_lines")]
+    pub naive: Vec<String>,
 }
 
 /// An option's description.
@@ -325,6 +328,9 @@ fn mirror(path: &Path, sha256: String, plugin: &LoadedPlugin) -> Plugin {
             .capabilities
             .iter()
             .map(ToString::to_string)
+            .collect(),
+        naive: values(&architecture.extra, NAIVE)
+            .map(str::to_owned)
             .collect(),
     });
     Plugin {

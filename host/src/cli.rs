@@ -579,6 +579,10 @@ pub struct NewArgs {
     /// A mixer of the kit's operations alone, in one short file
     #[arg(long)]
     pub simple: bool,
+    /// A recurrence of its own, written once as the paper has it: it trains at
+    /// once, slowly, on the CPU
+    #[arg(long, conflicts_with = "simple")]
+    pub naive: bool,
     /// Folder to make [default: NAME]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,

@@ -141,6 +141,10 @@ pub const RESERVED: [&str; 9] = [
     "threads",
 ];
 
+/// Name of a pair in [`ArchitectureInfo::extra`] whose value is the name of an operation that is computed as it is
+/// written, number by number, for want of a fast form; one pair an operation.
+pub const NAIVE: &str = "naive";
+
 /// Beginning of a model's note that names the operations which its reference form takes as they are.
 pub const WITHOUT_REFERENCE: &str = "without a reference form: ";
 

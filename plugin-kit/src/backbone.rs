@@ -1,12 +1,12 @@
 //! The standard backbone: embedding, pre-norm residual blocks of a mixer and an MLP, final norm and
 //! head. It is the same for every architecture, so that only the mixer differs in a comparison.
 
-use longhaul_plugin_api::abi_stable::std_types::Tuple2;
+use longhaul_plugin_api::abi_stable::std_types::{RString, Tuple2};
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::{Device, DeviceKind, ModelConfig};
 use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::metadata::{
-    ArchitectureInfo, Family, OptionSpec, StateGrowth, capability,
+    ArchitectureInfo, Family, NAIVE, OptionSpec, StateGrowth, capability,
 };
 use longhaul_plugin_api::panics::caught;
 
@@ -118,9 +118,14 @@ impl Architecture {
     pub fn info(&self) -> ArchitectureInfo {
         let on_device = |graph: &mut Graph| graph.want_device(Precision::default());
         let program = self.sketch(on_device);
+        // What has a naive form alone is its own reference, and nothing is held to anything.
+        let own = program.as_ref().map_or(0, |program| program.references);
         let has_reference = self
             .sketch(Graph::want_reference)
-            .is_some_and(|program| program.references > 0);
+            .is_some_and(|program| program.references > own);
+        let naive = program.iter().flat_map(|program| &program.naive);
+        let naive = naive.map(|&name| Tuple2(NAIVE.into(), name.into()));
+        let extra: Vec<Tuple2<RString, RString>> = naive.collect();
         let has_kernels = program
             .as_ref()
             .is_some_and(|program| program.check_device_form().is_ok());
@@ -141,7 +146,7 @@ impl Architecture {
             state_growth: program.map_or(StateGrowth::Constant, |program| program.state_growth()),
             devices: devices.into(),
             capabilities: capabilities.into(),
-            extra: Vec::new().into(),
+            extra: extra.into(),
         }
     }
 

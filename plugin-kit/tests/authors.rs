@@ -4,15 +4,15 @@
 use longhaul_plugin_kit::api::author::Model;
 use longhaul_plugin_kit::api::data::{Batch, StepReport};
 use longhaul_plugin_kit::api::error::{ErrorKind, PluginError};
-use longhaul_plugin_kit::api::metadata::{Family, StateGrowth, capability};
+use longhaul_plugin_kit::api::metadata::{Family, NAIVE, StateGrowth, capability, pair};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::model::KitModel;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, integer};
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{
-    Architecture, Block, Extent, Graph, Init, Mixer, Operation, Param, Result, Run, Saved, State,
-    StateSpec, Tensor,
+    Architecture, Block, Carries, Extent, Graph, Init, Mixer, Operation, Param, Ports, Real,
+    Recurrence, Result, Run, Saved, Sequence, State, StateSpec, Tensor,
 };
 
 /// A layer of one function.
@@ -338,6 +338,38 @@ fn stateful(graph: &mut Graph, has_kernels: bool, window: Option<usize>) {
     graph.push(operation);
 }
 
+/// A recurrence with a fast form, or with none.
+struct Held {
+    x: Tensor,
+    is_fast: bool,
+}
+
+impl Recurrence for Held {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn ports(&self) -> Ports {
+        Ports {
+            inputs: vec![self.x],
+            params: Vec::new(),
+            cols: self.x.cols(),
+            carries: Carries::History,
+        }
+    }
+
+    fn naive<N: Real>(&self, given: &Sequence<N>, _state: &mut [N]) -> Vec<N> {
+        given.inputs[0].clone()
+    }
+
+    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        self.is_fast.then(|| {
+            stateful(graph, true, Some(4));
+            self.x
+        })
+    }
+}
+
 #[test]
 fn what_is_said_of_an_architecture_is_what_it_records() {
     let words = |mixer| {
@@ -362,17 +394,26 @@ fn what_is_said_of_an_architecture_is_what_it_records() {
     assert_eq!(on_cpu, ("cpu".to_owned(), false, StateGrowth::Linear));
     let with_reference = words(|_| {
         Ok(Box::new(One(|graph, x| {
-            if graph.wants_reference() {
-                return graph.reference(&[x], &[], x.cols(), |given| given.inputs[0].clone());
-            }
-            stateful(graph, true, Some(4));
-            x
+            graph.record(Held { x, is_fast: true })
         })))
     });
     assert_eq!(
         with_reference,
         ("cpu cuda".to_owned(), true, StateGrowth::Window)
     );
+    let naive = words(|_| {
+        Ok(Box::new(One(|graph, x| {
+            graph.record(Held { x, is_fast: false })
+        })))
+    });
+    assert_eq!(naive, ("cpu".to_owned(), false, StateGrowth::Linear));
+    let info = architecture(|_| {
+        Ok(Box::new(One(|graph, x| {
+            graph.record(Held { x, is_fast: false })
+        })))
+    })
+    .info();
+    assert_eq!(pair(&info.extra, NAIVE), Some("held"));
     // One that cannot be recorded says so when a model is built, and claims nothing before.
     let broken = words(|_| Ok(Box::new(One(|_, x| x.columns(0, 1 << 20)))));
     assert_eq!(broken, ("cpu".to_owned(), false, StateGrowth::Constant));

@@ -143,6 +143,7 @@ fn functions<N: Real>(x: &[N]) -> Vec<N> {
         a.exp(),
         (a * a + 1.0).ln(),
         (a * a + 0.5).sqrt(),
+        a.exp_m1() * (a * a).ln_1p(),
         a.tanh() * b.sin() + a.cos(),
         a.abs() + b.abs(),
         a.max(b) * b.max(a * 0.1),
@@ -191,6 +192,8 @@ fn far_from_zero_nothing_overflows() {
         let got = gradients([at], all, |values| vec![1.0; values.len()]);
         assert!(got[0].is_finite(), "{got:?}");
     }
+    let tiny = functions_of_one(-60.0)[1];
+    assert!((tiny / f64::exp(-60.0) - 1.0).abs() < 1e-12, "{tiny}");
     let at_zero = gradients([0.0], |x| vec![x[0].softplus()], |_| vec![1.0]);
     assert_eq!(at_zero, [0.5]);
 }

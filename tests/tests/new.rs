@@ -44,7 +44,7 @@ fn a_new_plugin_builds_passes_check_and_runs() {
 }
 
 /// The write gate is halved everywhere, forward and backward: what is computed is consistent, and no longer
-/// what `src/reference.rs` says.
+/// what `src/recurrence.rs` says.
 #[test]
 fn a_wrong_recurrence_of_a_new_plugin_is_caught() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -99,7 +99,35 @@ fn a_mixer_of_kit_operations_takes_60_lines_in_all() {
     let library = build_outside(&plugin, "libgraph.so", true);
     let library = library.to_string_lossy().into_owned();
     let checked = longhaul(["check", &library]).expect(0);
-    checked.prints(&["graph", "skipped", "graph.wants_reference()"]);
+    let checked = checked.prints(&["graph"]);
+    let mut rows = checked.stdout.lines();
+    let row = rows.find(|line| line.contains("reference "));
+    assert!(row.is_some_and(|row| row.contains(" ok ")), "{row:?}");
+}
+
+/// A recurrence that is written once, as the paper has it, trains; what it lacks is said before a run.
+#[test]
+fn a_recurrence_by_its_naive_form_alone_trains_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plugin = make(folder.path(), "only-naive", &["--naive"]);
+    assert!(!plugin.join("src/cpu.rs").exists());
+    let library = build_outside(&plugin, "libonly_naive.so", true);
+    let library = library.to_string_lossy().into_owned();
+    let slow = "`only_naive` number by number, on the CPU alone";
+    let checked = longhaul(["check", &library]).expect(0).complains(&[slow]);
+    let checked = checked.prints(&["skipped", "naive form of `only_naive`", "given-state"]);
+    let mut rows = checked.stdout.lines();
+    let row = rows.find(|line| line.contains("given-state "));
+    assert!(row.is_some_and(|row| row.contains(" ok ")), "{row:?}");
+    let listed = longhaul(["list", "only-naive", "--plugin", &library]).expect(0);
+    listed.prints(&["devices   cpu\n", "only_naive: computed number by number"]);
+    let arch = ["run", "smoke", "--plugin", &library, "--arch", "only-naive"];
+    let refused = longhaul(arch.into_iter().chain(["--device", "cuda:0"]));
+    refused.expect(2);
+    let out = folder.path().join("run").to_string_lossy().into_owned();
+    let ran = longhaul(arch.into_iter().chain(["--out", &out])).expect(0);
+    assert_eq!(ran.stderr.matches(slow).count(), 1, "{}", ran.stderr);
+    ran.prints(&["only-naive"]);
 }
 
 #[test]

@@ -87,6 +87,12 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
         cells(&["  devices", &architecture.devices.join(", ")]),
         cells(&["  can", &architecture.capabilities.join(", ")]),
     ]));
+    if !architecture.naive.is_empty() {
+        let names = architecture.naive.join(", ");
+        text.push_str(&format!(
+            "  slow     {names}: computed number by number, on the CPU alone\n"
+        ));
+    }
     text.push_str("\nOptions (name, default, allowed; what):\n");
     let row = |name: &str, default: &str, allowed: &str, what: &str| {
         cells(&[&format!("  {name}"), default, &format!("{allowed}; {what}")])

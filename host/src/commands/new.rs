@@ -29,8 +29,8 @@ const WHOLE: &[(&str, &str)] = &[
         include_str!("../../templates/plugin/src/lib.rs"),
     ),
     (
-        "src/reference.rs",
-        include_str!("../../templates/plugin/src/reference.rs"),
+        "src/recurrence.rs",
+        include_str!("../../templates/plugin/src/recurrence.rs"),
     ),
     (
         "src/cpu.rs",
@@ -72,6 +72,42 @@ const SIMPLE: &[(&str, &str)] = &[
     (
         "tests/conformance.rs",
         include_str!("../../templates/plugin/tests/conformance.rs"),
+    ),
+];
+
+/// A recurrence by its naive form alone.
+const NAIVE: &[(&str, &str)] = &[
+    SIMPLE[0],
+    SIMPLE[1],
+    SIMPLE[2],
+    SIMPLE[4],
+    (
+        "src/lib.rs",
+        include_str!("../../templates/plugin/src/lib.rs"),
+    ),
+    (
+        "src/recurrence.rs",
+        include_str!("../../templates/plugin/src/recurrence.rs"),
+    ),
+];
+
+/// What a template has where there is a fast form and where there is none.
+const FORMS: [(&str, &str, &str); 4] = [
+    (
+        "files",
+        ", `cpu` does so fast and `cuda` on a device",
+        ", for as long as there is no fast form by it alone",
+    ),
+    ("forms", "mod cpu;\nmod cuda;\n", ""),
+    ("graph", "Graph, ", ""),
+    (
+        "fast",
+        "
+    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        Some(crate::cpu::record(graph, *self))
+    }
+",
+        "",
     ),
 ];
 
@@ -130,8 +166,18 @@ fn write(args: &NewArgs, folder: &Path, kit: &Kit) -> Result<(), CommandError> {
     let is_member = whole.parent().is_some_and(|parent| {
         parent.ends_with("plugins") && parent.parent().is_some_and(kit::is_checkout)
     });
-    let words = Words::new(&args.name, kit, &whole)?;
-    let files = if args.simple { SIMPLE } else { WHOLE };
+    let mut words = Words::new(&args.name, kit, &whole)?;
+    let form = |(word, fast, none): (_, &str, &str)| {
+        let text = if args.naive { none } else { fast };
+        (word, text.to_owned())
+    };
+    words.0.extend(FORMS.map(form));
+    let (files, made) = match (args.simple, args.naive) {
+        (true, _) => (SIMPLE, "made of the kit's operations alone"),
+        (_, true) => (NAIVE, "whose recurrence has its naive form alone"),
+        _ => (WHOLE, ""),
+    };
+    words.0.push(("made", made.to_owned()));
     for (path, text) in files {
         let path = folder.join(words.fill(path));
         let mut text = words.fill(text);

@@ -23,8 +23,10 @@ pub struct Program {
     pub(crate) operations: Vec<Box<dyn Operation>>,
     /// Where each operation stands in the model, for messages: `layers.0.mixer.in_proj`.
     pub(crate) places: Vec<String>,
-    /// Operations that [`Graph::reference`] recorded.
+    /// Operations that compute a naive form.
     pub(crate) references: usize,
+    /// Names of recurrences that have no other form than the naive one.
+    pub(crate) naive: BTreeSet<&'static str>,
     /// Names of an author's operations that were recorded while reference forms were asked for.
     pub(crate) without_reference: BTreeSet<&'static str>,
     pub(crate) buffers: Vec<Extent>,

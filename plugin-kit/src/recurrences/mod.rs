@@ -95,6 +95,9 @@ impl Graph {
         {
             return y;
         }
+        if !self.wants_reference() {
+            self.program.naive.insert(recurrence.name());
+        }
         self.record_naive(recurrence)
     }
 }

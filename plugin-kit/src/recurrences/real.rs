@@ -31,8 +31,14 @@ pub trait Real:
     /// e to its power.
     fn exp(self) -> Self;
 
+    /// e to its power, minus 1, exact also near 0.
+    fn exp_m1(self) -> Self;
+
     /// The natural logarithm.
     fn ln(self) -> Self;
+
+    /// The natural logarithm of 1 plus it, exact also near 0.
+    fn ln_1p(self) -> Self;
 
     /// The square root.
     fn sqrt(self) -> Self;
@@ -57,10 +63,10 @@ pub trait Real:
         Self::from(1.0) / ((-self).exp() + 1.0)
     }
 
-    /// ln(1 + e^x), without overflow.
+    /// ln(1 + e^x), without overflow or loss.
     fn softplus(self) -> Self {
         // (x + |x|) / 2 is the larger of x and 0, with a gradient of a half at 0.
-        ((-self.abs()).exp() + 1.0).ln() + (self + self.abs()) * 0.5
+        (-self.abs()).exp().ln_1p() + (self + self.abs()) * 0.5
     }
 
     /// ln(sigmoid(x)), without underflow.
@@ -83,8 +89,16 @@ impl Real for f64 {
         self.exp()
     }
 
+    fn exp_m1(self) -> Self {
+        self.exp_m1()
+    }
+
     fn ln(self) -> Self {
         self.ln()
+    }
+
+    fn ln_1p(self) -> Self {
+        self.ln_1p()
     }
 
     fn sqrt(self) -> Self {

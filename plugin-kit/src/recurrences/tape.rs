@@ -184,8 +184,16 @@ impl Real for Taped {
         self.of_one(value, value)
     }
 
+    fn exp_m1(self) -> Self {
+        self.of_one(self.value.exp_m1(), self.value.exp())
+    }
+
     fn ln(self) -> Self {
         self.of_one(self.value.ln(), 1.0 / self.value)
+    }
+
+    fn ln_1p(self) -> Self {
+        self.of_one(self.value.ln_1p(), 1.0 / (1.0 + self.value))
     }
 
     fn sqrt(self) -> Self {

@@ -20,11 +20,13 @@ pub fn recurrence<N: Real>(
     let mut h = Vec::with_capacity(x.len());
     for at in 0..x.len() {
         let channel = at % width;
-        let a = (lambda[channel].softplus() * r[at].sigmoid() * -C).exp();
+        let log_a = lambda[channel].softplus() * r[at].sigmoid() * -C;
+        let a = log_a.exp();
         let input = i[at].sigmoid() * x[at];
         let scaled = match position + at / width {
             0 => input,
-            _ => (-a * a + 1.0).sqrt() * input,
+            // 1 - a^2 without loss where a is almost 1.
+            _ => (-(log_a * 2.0).exp_m1()).sqrt() * input,
         };
         state[channel] = a * state[channel] + scaled;
         h.push(state[channel]);

@@ -59,6 +59,7 @@ fn catalogue() -> Catalogue {
         state_growth: "constant".to_owned(),
         devices: vec!["cpu".to_owned()],
         capabilities: Vec::new(),
+        naive: Vec::new(),
     };
     let plugin = Plugin {
         path: "liblibrary.so".into(),

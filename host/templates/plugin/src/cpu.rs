@@ -8,19 +8,15 @@ use longhaul_plugin_kit::{Buffer,
 };
 use rayon::prelude::*;
 
-use crate::{cuda, reference};
+use crate::cuda;
+use crate::recurrence::Average;
 
-/// Records the recurrence; the result is h, `[B, T, W]`, like x and the gate before its sigmoid.
-pub(crate) fn recurrence(graph: &mut Graph, x: Tensor, gate: Tensor) -> Tensor {
+/// Records the operation; its result is h, `[B, T, W]`.
+pub(crate) fn record(graph: &mut Graph, inputs: Average) -> Tensor {
+    let Average { x, gate } = inputs;
     let width = x.cols();
-    if graph.wants_reference() {
-        // What `longhaul check` holds the fast form against.
-        return graph.reference(&[x, gate], &[], width, move |given| {
-            reference::recurrence(&given.inputs[0], &given.inputs[1], given.length, width)
-        });
-    }
     let h = graph.tensor(width);
-    let operation = Recurrence {
+    let operation = Fast {
         x,
         gate,
         grad_x: graph.saved_on_cpu(Extent::Tokens(width)),
@@ -36,7 +32,7 @@ pub(crate) fn recurrence(graph: &mut Graph, x: Tensor, gate: Tensor) -> Tensor {
     h
 }
 
-pub(crate) struct Recurrence {
+pub(crate) struct Fast {
     pub(crate) x: Tensor,
     pub(crate) gate: Tensor,
     /// `[B, T, W]` each.
@@ -49,7 +45,7 @@ pub(crate) struct Recurrence {
     pub(crate) h: Tensor,
 }
 
-impl Operation for Recurrence {
+impl Operation for Fast {
     fn name(&self) -> &'static str {
         "{{crate}}"
     }

@@ -5,7 +5,7 @@ use longhaul_plugin_kit::cuda::device::{Launch, Ptr};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::{Result, kernel_params};
 
-use crate::cpu::Recurrence;
+use crate::cpu::Fast;
 
 /// The kernels of the recurrence.
 pub(crate) static KERNELS: KernelSource = KernelSource {
@@ -29,7 +29,7 @@ kernel_params! {
     }
 }
 
-pub(crate) fn forward(operation: &Recurrence, run: &CudaRun<'_>) -> Result<()> {
+pub(crate) fn forward(operation: &Fast, run: &CudaRun<'_>) -> Result<()> {
     let (x, gate) = (run.value(operation.x), run.value(operation.gate));
     let state = run.state(operation.state);
     let params = RecurrenceForward {
@@ -47,7 +47,7 @@ pub(crate) fn forward(operation: &Recurrence, run: &CudaRun<'_>) -> Result<()> {
     run.launch(&KERNELS, "{{crate}}_forward", launch, &params)
 }
 
-pub(crate) fn backward(operation: &Recurrence, run: &CudaRun<'_>) -> Result<()> {
+pub(crate) fn backward(operation: &Fast, run: &CudaRun<'_>) -> Result<()> {
     let (x, gate) = (run.value(operation.x), run.value(operation.gate));
     let grad_h = run.grad(operation.h)?;
     let (grad_x, add_x) = run.grad_mut(operation.x)?;

@@ -1,16 +1,15 @@
-//! {{Name}}: a gated linear recurrence. This file says what a layer is, `cpu` computes the recurrence and
-//! `cuda` does so on a device, [`mod@reference`] is what both are held against. Put yours in the place of
-//! each.
+//! {{Name}}: a gated linear recurrence. This file says what a layer is, `recurrence` what it computes over
+//! positions{{files}}. Put yours in the place of each.
 
-mod cpu;
-mod cuda;
-pub mod reference;
+{{forms}}mod recurrence;
 
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, integer};
 use longhaul_plugin_kit::{Architecture, Block, Mixer, PluginError, Result, Tensor};
+
+use crate::recurrence::Average;
 
 /// The architecture `{{name}}`.
 pub fn architecture() -> Architecture {
@@ -54,7 +53,7 @@ impl Mixer for {{Type}}Mixer {
         let width = self.width;
         let all = graph.linear("in_proj", x, 3 * width, true);
         let (input, gate) = (all.columns(0, width), all.columns(width, width));
-        let h = cpu::recurrence(graph, input, gate);
+        let h = graph.record(Average { x: input, gate });
         let gated = graph.gate(all.columns(2 * width, width), h, Activation::Silu);
         let init = residual_init(block.layers);
         graph.linear_with("out_proj", gated, x.cols(), false, init)
