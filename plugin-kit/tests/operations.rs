@@ -317,3 +317,30 @@ fn norms_of_heads() {
         .check_with(&longhaul_emulator::devices());
     }
 }
+
+#[test]
+fn step_sizes_and_their_decays() {
+    for (rows, length, heads) in [(3, 65, 5), (1, 1, 1), (1, 257, 8)] {
+        Case {
+            rows,
+            length,
+            build: &|graph, inputs| {
+                let (low, high) = (-1.0, 1.5);
+                let mut param = |name| graph.param(name, &[heads], Init::Uniform { low, high });
+                let [bias, a_log] = ["bias", "a_log"].map(&mut param);
+                let [dt, logs] = graph.step_sizes(inputs[0], bias, a_log);
+                let half = graph.scale(logs, 0.5);
+                graph.add(dt, half)
+            },
+            reference: &|inputs, params| {
+                let value = |(i, x): (usize, &f64)| {
+                    let dt = (x + params[0][i % heads]).exp().ln_1p();
+                    dt * (1.0 - 0.5 * params[1][i % heads].exp())
+                };
+                inputs[0].iter().enumerate().map(value).collect()
+            },
+            ..case(&[heads])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}

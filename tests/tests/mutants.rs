@@ -27,7 +27,7 @@ const MUTANTS: &[Mutant] = &[
         bug: "a chunk leaves out each token's own input",
         plugin: "mamba2",
         architecture: "mamba2",
-        file: "src/chunk.rs",
+        file: "plugin-kit/src/recurrences/state_matrix/head/chunk.rs",
         edit: Edit::Replace("row.split_at_mut(i + 1)", "row.split_at_mut(i)"),
         caught_by: &["reference"],
     },

@@ -22,4 +22,5 @@ mod norm_cuda;
 pub mod reference;
 mod rotary;
 pub mod rotary_scaling;
+mod step_sizes;
 pub(crate) mod token_order;

@@ -8,7 +8,7 @@ use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
 use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
 
-use crate::cpu::{SsdInputs, ssd};
+use crate::ssd::{SsdInputs, ssd};
 
 /// The architecture `mamba2`.
 pub fn architecture() -> Architecture {

@@ -2,7 +2,7 @@
 
 use super::recurrent::Recurrent;
 use super::scan::padded;
-use super::{Decay, Heads, Read, Removal, StateMatrix};
+use super::{Decay, Read, Removal, StateMatrix};
 use crate::cuda::device::{KernelSource, Launch, Ptr};
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -20,7 +20,7 @@ static RECURRENT: KernelSource = KernelSource {
 };
 
 /// Most heads of a constant decay, whose logarithms are among a kernel's parameters.
-const MOST_HEADS: usize = 256;
+pub(super) const MOST_HEADS: usize = 256;
 
 /// Largest K.
 const WIDEST: usize = 128;
@@ -146,13 +146,19 @@ pub(super) fn kernels(_what: &StateMatrix) -> Vec<&'static KernelSource> {
 
 /// Refuses a head that no kernel takes.
 pub(super) fn check(what: &StateMatrix) -> Result<()> {
-    let Heads { heads, key, .. } = what.heads;
+    let key = what.heads.key;
     if key > WIDEST {
         return Err(PluginError::unsupported(format!(
             "heads with keys of {key} values; the CUDA kernels of a state matrix take at most {WIDEST}: choose more \
              heads, or --device cpu"
         )));
     }
+    check_constant(what)
+}
+
+/// Refuses more constant decays than a kernel's parameters hold.
+pub(super) fn check_constant(what: &StateMatrix) -> Result<()> {
+    let heads = what.heads.heads;
     if matches!(what.decay, Decay::Constant(_)) && heads > MOST_HEADS {
         return Err(PluginError::unsupported(format!(
             "{heads} heads with a constant decay; the CUDA kernels of a state matrix take at most {MOST_HEADS}: choose \

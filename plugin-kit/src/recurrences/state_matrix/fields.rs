@@ -234,3 +234,20 @@ impl Columns {
         }
     }
 }
+
+/// Some tokens of a sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Tokens {
+    pub start: usize,
+    pub count: usize,
+    /// T.
+    pub of: usize,
+}
+
+impl Tokens {
+    /// Their part of values that are all tokens'.
+    pub fn of(self, all: &mut [f32]) -> &mut [f32] {
+        let each = all.len() / self.of;
+        &mut all[self.start * each..][..self.count * each]
+    }
+}

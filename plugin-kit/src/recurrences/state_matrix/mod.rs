@@ -9,6 +9,7 @@
 
 mod device;
 mod fields;
+mod head;
 mod naive;
 mod recurrent;
 mod scan;
@@ -17,7 +18,11 @@ mod scan_back;
 use super::real::Real;
 use super::{Carries, Ports, Recurrence, Sequence};
 use crate::engine::graph::Graph;
-use crate::engine::tensor::Tensor;
+use crate::engine::tensor::{Param, Tensor};
+use head::With;
+
+/// Tokens of a chunk.
+const CHUNK: usize = 64;
 
 /// Sizes of the heads of a state matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +112,18 @@ impl StateMatrix {
             Removal::Pair { a, b } => inputs.extend([a, b]),
         }
         inputs
+    }
+
+    /// Whether it is computed by matrix products: heads decay as a whole or not at all, and nothing is removed but by
+    /// the delta rule, of which devices have the token-by-token form only.
+    fn is_by_head(&self, graph: &Graph) -> bool {
+        let removes = match self.removal {
+            Removal::None => false,
+            Removal::Delta(_) => graph.wants_device(),
+            Removal::Pair { .. } => true,
+        };
+        let once = self.read == Read::After && self.heads.writes == 1;
+        !matches!(self.decay, Decay::Key(_)) && !removes && once
     }
 
     /// Whether the decay is an input.
@@ -200,6 +217,14 @@ impl Recurrence for StateMatrix {
     }
 
     fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        if self.is_by_head(graph) {
+            let with = With {
+                scale: None,
+                skip: None,
+                chunk: CHUNK,
+            };
+            return Some(head::record(graph, self.clone(), with));
+        }
         let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
         takes.then(|| recurrent::record(graph, self.clone()))
     }
@@ -214,5 +239,88 @@ impl Graph {
     pub fn state_matrix(&mut self, what: StateMatrix) -> Tensor {
         what.check();
         self.record(what)
+    }
+
+    /// Records a state space; the result is o, `[B, T, H V]`.
+    ///
+    /// # Panics
+    /// If sizes do not fit, or its state matrix is more than it says.
+    #[track_caller]
+    pub fn state_space(&mut self, what: StateSpace) -> Tensor {
+        what.matrix.check();
+        let (heads, scale) = (what.matrix.heads.heads, what.scale);
+        assert_eq!(scale.cols(), heads, "a state space has a scale a head");
+        assert!(
+            !scale.is_constant(),
+            "the scale of a state space is a constant"
+        );
+        assert_eq!(
+            self.param_shape(what.skip),
+            [heads],
+            "a state space has a skip a head"
+        );
+        assert!(what.chunk > 0, "chunks of no tokens");
+        let plain = what.matrix.removal == Removal::None && what.matrix.is_by_head(self);
+        assert!(
+            plain,
+            "a state space decays by head, removes nothing, writes once and is read after"
+        );
+        self.record(what)
+    }
+}
+
+/// A state matrix that decays by head and removes nothing, with the scale of what it writes and what goes past it:
+/// `S_t = D_t S_{t-1} + c_t k_t v_tᵀ`, `o_t = S_tᵀ q_t + d v_t` (arXiv 2405.21060). By ordinary operations around a state
+/// matrix it is the same and moves more memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateSpace {
+    /// Without c and d.
+    pub matrix: StateMatrix,
+    /// c, `[B, T, H]`.
+    pub scale: Tensor,
+    /// d, `[H]`.
+    pub skip: Param,
+    /// Tokens of a chunk on a CPU: changes speed, not results.
+    pub chunk: usize,
+}
+
+impl Recurrence for StateSpace {
+    fn name(&self) -> &'static str {
+        "state_space"
+    }
+
+    fn ports(&self) -> Ports {
+        let mut ports = self.matrix.ports();
+        ports.inputs.push(self.scale);
+        ports.params.push(self.skip);
+        ports
+    }
+
+    fn naive<N: Real>(&self, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
+        let (scale, value) = (given.inputs.len() - 1, self.matrix.heads.value);
+        let mut written = given.clone();
+        for (v, &scale) in written.inputs[2]
+            .chunks_exact_mut(value)
+            .zip(&given.inputs[scale])
+        {
+            v.iter_mut().for_each(|v| *v *= scale);
+        }
+        let mut o = self.matrix.naive(&written, state);
+        let heads = o
+            .chunks_exact_mut(value)
+            .zip(given.inputs[2].chunks_exact(value));
+        for ((o, v), &skip) in heads.zip(given.params[0].iter().cycle()) {
+            o.iter_mut().zip(v).for_each(|(o, &v)| *o += skip * v);
+        }
+        o
+    }
+
+    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        let with = With {
+            scale: Some(self.scale),
+            skip: Some(self.skip),
+            chunk: self.chunk,
+        };
+        Some(head::record(graph, self.matrix.clone(), with))
     }
 }

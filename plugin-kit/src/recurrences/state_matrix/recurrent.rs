@@ -1,7 +1,7 @@
 //! Token by token on the CPU: rows of the batch and heads in parallel. States are kept every few tokens only and
 //! computed again for the gradients.
 
-use super::fields::{Columns, Part, Views};
+use super::fields::{Columns, Part, Tokens, Views};
 use super::scan::{forward, padded, tokens_kept};
 use super::scan_back::{Gradients, backward};
 use super::{Heads, StateMatrix, device};
@@ -62,22 +62,6 @@ pub(super) struct Recurrent {
     /// `[H, V, K]` a row.
     pub state: State,
     pub o: Tensor,
-}
-
-/// Some tokens of a sequence.
-#[derive(Clone, Copy)]
-struct Tokens {
-    start: usize,
-    count: usize,
-    of: usize,
-}
-
-impl Tokens {
-    /// Their part of values that are all tokens'.
-    fn of(self, all: &mut [f32]) -> &mut [f32] {
-        let each = all.len() / self.of;
-        &mut all[self.start * each..][..self.count * each]
-    }
 }
 
 /// Where v stands among the inputs.

@@ -1,14 +1,14 @@
-// The gradients of ssd.cu, which stands in front of this file. With S' the state after a chunk, dS' its
-// gradient and U_j the gradient of dt_j x_j,
+// The gradients of head.cu, which stands in front of this file. With S' the state after a chunk, dS' its gradient and
+// U_j the gradient of c_j v_j,
 //
-//   U_j = V_j + sum over i >= j of C_i B_j exp(s_i - s_j) dy_i with V_j = exp(s_L - s_j) B_j dS',
-//   dx_j = dt_j U_j + D dy_j, and that of dt_j is x_j U_j.
+//   U_j = V_j + sum over i >= j of q_i k_j exp(s_i - s_j) do_i with V_j = exp(s_L - s_j) k_j dS',
+//   dv_j = c_j U_j + d do_j, and that of c_j is v_j U_j.
 //
-// That of dt_t a, the logarithm of a decay, is the sum of all that reaches across token t:
+// That of the logarithm of a decay at t is the sum of all that reaches across token t:
 //
-//   what an earlier token says to t or a later one, over i >= t > j of C_i B_j exp(s_i - s_j) dt_j (dy_i x_j)  (`within`),
-//   what the state before says to t or a later one, over i >= t of exp(s_i) dy_i C_i S                        (`reads`),
-//   what an earlier token leaves in the state after, over j < t of dt_j x_j V_j,
+//   what an earlier token says to t or a later one, over i >= t > j of q_i k_j exp(s_i - s_j) c_j (do_i v_j)  (`within`),
+//   what the state before says to t or a later one, over i >= t of exp(s_i) do_i q_i S                    (`reads`),
+//   what an earlier token leaves in the state after, over j < t of c_j v_j V_j,
 //   what the state before leaves there, exp(s_L) <S, dS'>.
 //
 // It is summed as that, not as gradients of s_i over all tokens of which most would cancel: where a head forgets fast,
@@ -20,7 +20,7 @@ struct Part {
 };
 
 // `within` of a head from what each token says to each, [i, j] in shared memory with 0 for j >= i.
-__device__ __forceinline__ void sum_within(const Ssd& p, const Place& place, u32 head, float* shared) {
+__device__ __forceinline__ void sum_within(const InChunks& p, const Place& place, u32 head, float* shared) {
     // Over i from the last row on, each half of the rows for itself.
     const u32 col = threadIdx.x % 64, begin = threadIdx.x / 64 * 32;
     float sum = 0.0f;
@@ -40,24 +40,24 @@ __device__ __forceinline__ void sum_within(const Ssd& p, const Place& place, u32
         if (j < t) total += row[j] + (t < 32 ? lower[j] : 0.0f);
     }
     total += __shfl_xor_sync(ALL_LANES, total, 1);
-    if (threadIdx.x % 2 == 0) p.within[steps_of(p, place, head) + t] = total;
+    if (threadIdx.x % 2 == 0) p.within[sums_of(p, place, head) + t] = total;
 }
 
-// The gradient of C B^T, [i, j]: over the heads, in order, (dy_i x_j) exp(s_i - s_j) dt_j where j <= i. Also writes
+// The gradient of Q K^T, [i, j]: over the heads, in order, (do_i v_j) exp(s_i - s_j) c_j where j <= i. Also writes
 // `within` of the heads.
-__device__ __forceinline__ Tile<64> grad_products(const Ssd& p, const Place& place, const Part& part, float* shared) {
+__device__ __forceinline__ Tile<64> grad_products(const InChunks& p, const Place& place, const Part& part, float* shared) {
     const float* products = p.products + (place.index * p.groups + part.group) * CHUNK * CHUNK;
     Tile<64> sum = {};
     for (u32 head = part.head; head < part.head + part.heads; head++) {
-        const float *dy = p.dy + (u64)head * p.width, *x = p.x + (u64)head * p.width;
+        const float *grad_o = p.grad_o + (u64)head * p.value, *v = p.v + (u64)head * p.value;
         Tile<64> grad = {};
         add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
-            p.width, shared, grad,
-            [&](u32 t, u32 col) { return t < place.count && col < p.width ? dy[(place.token + t) * p.dy_stride + col] : 0.0f; },
-            [&](u32 t, u32 col) { return t < place.count && col < p.width ? x[(place.token + t) * p.x_stride + col] : 0.0f; });
-        const float* steps = p.steps + steps_of(p, place, head);
-        const float* sums = p.sums + steps_of(p, place, head);
-        const float* rests = p.rests + steps_of(p, place, head);
+            p.value, shared, grad,
+            [&](u32 t, u32 col) { return t < place.count && col < p.value ? grad_o[(place.token + t) * p.grad_o_stride + col] : 0.0f; },
+            [&](u32 t, u32 col) { return t < place.count && col < p.value ? v[(place.token + t) * p.v_stride + col] : 0.0f; });
+        // Read again by each: those of a chunk stay in the first-level cache.
+        const float* sums = p.sums + sums_of(p, place, head);
+        const float* rests = p.rests + sums_of(p, place, head);
 #pragma unroll
         for (u32 i = 0; i < Tile<64>::rows; i++) {
             const u32 row = Tile<64>::row(i);
@@ -65,7 +65,7 @@ __device__ __forceinline__ Tile<64> grad_products(const Ssd& p, const Place& pla
             for (u32 j = 0; j < Tile<64>::cols; j++) {
                 const u32 col = Tile<64>::col(j);
                 float& value = grad.at(i, j);
-                value = col <= row ? value * decay_between(sums, rests, row, col) * steps[col] : 0.0f;
+                value = col <= row ? value * decay_between(sums, rests, row, col) * (col < place.count ? scale_of(p, place.token + col, head) : 0.0f) : 0.0f;
                 sum.at(i, j) += value;
                 value *= col < row ? products[row * CHUNK + col] : 0.0f;
             }
@@ -76,10 +76,10 @@ __device__ __forceinline__ Tile<64> grad_products(const Ssd& p, const Place& pla
     return sum;
 }
 
-// Adds to a head's `reads` what 64 columns of N say of them: `read`, [t, n] in shared memory, is exp(s) dy S^T.
-__device__ __forceinline__ void add_reads(const Ssd& p, const Place& place, u32 head, u32 first_n, const float* c, const float* read) {
-    const u32 lane = threadIdx.x % WARP, rows = p.state - first_n;
-    float* reads = p.reads + steps_of(p, place, head);
+// Adds to a head's `reads` what 64 columns of N say of them: `read`, [t, n] in shared memory, is exp(s) grad_o S^T.
+__device__ __forceinline__ void add_reads(const InChunks& p, const Place& place, u32 head, u32 first_n, const float* q, const float* read) {
+    const u32 lane = threadIdx.x % WARP, rows = p.key - first_n;
+    float* reads = p.reads + sums_of(p, place, head);
     // Four rows a warp are read before the first sum is needed.
     for (u32 start = threadIdx.x / WARP * 4; start < place.count; start += 16) {
         float sum[4] = {};
@@ -88,7 +88,7 @@ __device__ __forceinline__ void add_reads(const Ssd& p, const Place& place, u32 
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
                 const u32 t = start + i;
-                sum[i] += t < place.count && n < rows ? c[(place.token + t) * p.c_stride + n] * read[t * STRIDE + n] : 0.0f;
+                sum[i] += t < place.count && n < rows ? q[(place.token + t) * p.q_stride + n] * read[t * STRIDE + n] : 0.0f;
             }
         }
 #pragma unroll
@@ -99,52 +99,52 @@ __device__ __forceinline__ void add_reads(const Ssd& p, const Place& place, u32 
     }
 }
 
-// 64 columns of a part of the gradient of C, over the heads exp(s) dy S^T, and M B with M that of C B^T; or of B,
-// (share x) dS'^T and M^T C. That of C also writes `reads` of the heads.
-template <bool OF_C>
-__device__ __forceinline__ void grad_shared(const Ssd& p, const Place& place, const Part& part, u32 first_n, float* shared, const float* mixed) {
-    const u64 value_stride = OF_C ? p.dy_stride : p.x_stride, other_stride = OF_C ? p.b_stride : p.c_stride;
-    const u64 channels = (u64)p.heads * p.width, shared_column = (u64)part.group * p.state + first_n;
-    const float* other = (OF_C ? p.b : p.c) + shared_column;
-    const u32 rows = p.state - first_n;
+// 64 columns of a part of the gradient of q, over the heads exp(s) do S^T, and M K with M that of Q K^T; or of k,
+// (share v) dS'^T and M^T C. That of C also writes `reads` of the heads.
+template <bool OF_Q>
+__device__ __forceinline__ void grad_shared(const InChunks& p, const Place& place, const Part& part, u32 first_n, float* shared, const float* mixed) {
+    const u64 value_stride = OF_Q ? p.grad_o_stride : p.v_stride, other_stride = OF_Q ? p.k_stride : p.q_stride;
+    const u64 channels = (u64)p.heads * p.value, shared_column = (u64)part.group * p.key + first_n;
+    const float* other = (OF_Q ? p.k : p.q) + shared_column;
+    const u32 rows = p.key - first_n;
     Tile<64> tile = {};
     for (u32 head = part.head; head < part.head + part.heads; head++) {
-        const u64 column = (u64)head * p.width;
-        const float* weights = (OF_C ? p.decays : p.shares) + steps_of(p, place, head);
-        const float* values = (OF_C ? p.dy : p.x) + column;
-        const float* states = (OF_C ? p.states : p.grad_states) + place.index * p.state * channels + column;
+        const u64 column = (u64)head * p.value;
+        const float* weights = (OF_Q ? p.decays : p.shares) + sums_of(p, place, head);
+        const float* values = (OF_Q ? p.grad_o : p.v) + column;
+        const float* states = (OF_Q ? p.states : p.grad_states) + place.index * p.key * channels + column;
         Tile<64> own = {};
         add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
-            p.width, shared, OF_C ? own : tile,
+            p.value, shared, OF_Q ? own : tile,
             [&](u32 t, u32 col) {
-                return t < place.count && col < p.width ? weights[t] * values[(place.token + t) * value_stride + col] : 0.0f;
+                return t < place.count && col < p.value ? weights[t] * values[(place.token + t) * value_stride + col] : 0.0f;
             },
-            [&](u32 n, u32 col) { return n < rows && col < p.width ? states[(first_n + n) * channels + col] : 0.0f; });
-        if (!OF_C) continue;
+            [&](u32 n, u32 col) { return n < rows && col < p.value ? states[(first_n + n) * channels + col] : 0.0f; });
+        if (!OF_Q) continue;
 #pragma unroll
         for (u32 i = 0; i < Tile<64>::rows; i++) {
 #pragma unroll
             for (u32 j = 0; j < Tile<64>::cols; j++) tile.at(i, j) += own.at(i, j);
         }
         lay_out(own, shared);
-        add_reads(p, place, head, first_n, p.c + shared_column, shared);
+        add_reads(p, place, head, first_n, p.q + shared_column, shared);
     }
-    add_product<64, OF_C ? ALONG_INNER : ALONG_ROWS, ALONG_ROWS, ALL>(
+    add_product<64, OF_Q ? ALONG_INNER : ALONG_ROWS, ALONG_ROWS, ALL>(
         place.count, shared, tile,
-        [&](u32 row, u32 t) { return OF_C ? mixed[row * STRIDE + t] : mixed[t * STRIDE + row]; },
+        [&](u32 row, u32 t) { return OF_Q ? mixed[row * STRIDE + t] : mixed[t * STRIDE + row]; },
         [&](u32 n, u32 t) { return t < place.count && n < rows ? other[(place.token + t) * other_stride + n] : 0.0f; });
     lay_out(tile, shared);
-    float* parts = OF_C ? p.c_parts : p.b_parts;
+    float* parts = OF_Q ? p.q_parts : p.k_parts;
     FOR_EACH(index, CHUNK * 64, 128) {
         const u32 t = index / 64, n = index % 64;
         if (t < place.count && n < rows)
-            parts[((place.token + t) * p.groups * p.parts + part.index) * p.state + first_n + n] = shared[t * STRIDE + n];
+            parts[((place.token + t) * p.groups * p.parts + part.index) * p.key + first_n + n] = shared[t * STRIDE + n];
     }
 }
 
-// Parts of the gradients of B and C. Grid: chunks, groups and parts. Shared: slabs, the gradient of C B^T
+// Parts of the gradients of q and k. Grid: chunks, groups and parts. Shared: slabs, the gradient of Q K^T
 // [64, STRIDE].
-KERNEL(128, ssd_grad_shared, Ssd) {
+KERNEL(128, head_grad_shared, InChunks) {
     SHARED(shared);
     float* mixed = shared + SLABS;
     const u32 index = blockIdx.x % (p.groups * p.parts), group = index / p.parts, in_group = p.heads / p.groups;
@@ -153,16 +153,16 @@ KERNEL(128, ssd_grad_shared, Ssd) {
     const Place place = place_of(p, blockIdx.x / (p.groups * p.parts));
     Tile<64> sum = grad_products(p, place, part, shared);
     lay_out(sum, mixed);
-    for (u32 first_n = 0; first_n < p.state; first_n += 64) {
+    for (u32 first_n = 0; first_n < p.key; first_n += 64) {
         grad_shared<true>(p, place, part, first_n, shared, mixed);
         grad_shared<false>(p, place, part, first_n, shared, mixed);
     }
 }
 
-// Adds to `left` what tokens leave in the state after of columns that start at `column`: dt x times V, which is laid
+// Adds to `left` what tokens leave in the state after of columns that start at `column`: logs v times V, which is laid
 // out in shared memory.
 template <u32 COLS>
-__device__ __forceinline__ void add_left(const Ssd& p, const Place& place, u64 column, u32 cols, const float* steps, const float* shared, float* left) {
+__device__ __forceinline__ void add_left(const InChunks& p, const Place& place, u64 column, u32 cols, const float* scales, const float* shared, float* left) {
     const u32 lane = threadIdx.x % WARP;
     for (u32 start = threadIdx.x / WARP * 4; start < place.count; start += 4 * (2 * COLS / WARP)) {
         float sum[4] = {};
@@ -171,51 +171,54 @@ __device__ __forceinline__ void add_left(const Ssd& p, const Place& place, u64 c
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
                 const u32 t = start + i;
-                sum[i] += t < place.count && col < cols ? p.x[(place.token + t) * p.x_stride + column + col] * shared[t * STRIDE + col] : 0.0f;
+                sum[i] += t < place.count && col < cols ? p.v[(place.token + t) * p.v_stride + column + col] * shared[t * STRIDE + col] : 0.0f;
             }
         }
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
             sum[i] = warp_sum(sum[i]);
-            if (lane == 0) left[start + i] += steps[start + i] * sum[i];
+            if (lane == 0) left[start + i] += scales[start + i] * sum[i];
         }
     }
 }
 
-// A chunk's gradients of x and dt, and parts of those of the parameters. Block: a chunk of a head, the head's
-// columns in tiles. Shared: slabs, steps, sums in two, gradients of steps, what a token leaves in the state after
+// Writes a gradient, or adds to it.
+__device__ __forceinline__ void add_gradient(float* to, u32 accumulate, float grad) { *to = accumulate ? *to + grad : grad; }
+
+// A chunk's gradients of v, the logarithms and scales, and parts of those of skips. Block: a chunk of a head, the head's
+// columns in tiles. Shared: slabs, scales, sums in two, gradients of scales, what a token leaves in the state after
 // [64 each], scratch [32].
 template <u32 COLS>
-__device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
-    float *steps = shared + SLABS, *sums = steps + CHUNK, *rests = sums + CHUNK;
-    float *grad_steps = rests + CHUNK, *left = grad_steps + CHUNK, *scratch = left + CHUNK;
+__device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
+    float *scales = shared + SLABS, *sums = scales + CHUNK, *rests = sums + CHUNK;
+    float *grad_scales = rests + CHUNK, *left = grad_scales + CHUNK, *scratch = left + CHUNK;
     const u32 head = blockIdx.x % p.heads, group = head / (p.heads / p.groups);
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const Place place = place_of(p, blockIdx.x / p.heads);
     const bool last_chunk = place.chunk + 1 == p.chunks;
-    const u64 channels = (u64)p.heads * p.width, values = p.state * channels;
+    const u64 channels = (u64)p.heads * p.value, values = p.key * channels;
     const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
     const float* grad_after = p.grad_states + place.index * values;
     const float* before = p.states + place.index * values;
-    const float* b = p.b + (u64)group * p.state;
+    const float* k = p.k + (u64)group * p.key;
     for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
-        steps[t] = p.steps[steps_of(p, place, head) + t];
-        sums[t] = p.sums[steps_of(p, place, head) + t];
-        rests[t] = p.rests[steps_of(p, place, head) + t];
-        grad_steps[t] = left[t] = 0.0f;
+        sums[t] = p.sums[sums_of(p, place, head) + t];
+        rests[t] = p.rests[sums_of(p, place, head) + t];
+        scales[t] = t < place.count ? scale_of(p, place.token + t, head) : 0.0f;
+        grad_scales[t] = left[t] = 0.0f;
     }
-    const float skip = p.d[head];
+    const float skip = p.skip ? p.skip[head] : 0.0f;
     float grad_skip = 0.0f, grad_before = 0.0f;  // grad_before: <S, dS'>
-    for (u32 first = 0; first < p.width; first += COLS) {
-        const u64 column = (u64)head * p.width + first;
-        const u32 cols = p.width - first;
+    for (u32 first = 0; first < p.value; first += COLS) {
+        const u64 column = (u64)head * p.value + first;
+        const u32 cols = p.value - first;
         Tile<COLS> tile = {};
         // The gradient of the state after the last chunk is 0.
         add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
-            last_chunk ? 0 : p.state, shared, tile,
-            [&](u32 t, u32 n) { return t < place.count && n < p.state ? b[(place.token + t) * p.b_stride + n] : 0.0f; },
+            last_chunk ? 0 : p.key, shared, tile,
+            [&](u32 t, u32 n) { return t < place.count && n < p.key ? k[(place.token + t) * p.k_stride + n] : 0.0f; },
             [&](u32 col, u32 n) {
-                if (n >= p.state || col >= cols) return 0.0f;
+                if (n >= p.key || col >= cols) return 0.0f;
                 const float grad = grad_after[n * channels + column + col];
                 grad_before += grad * before[n * channels + column + col];
                 return grad;
@@ -229,7 +232,7 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
                 for (u32 j = 0; j < Tile<COLS>::cols; j++) tile.at(i, j) *= decay;
             }
             lay_out(tile, shared);
-            add_left<COLS>(p, place, column, cols, steps, shared, left);
+            add_left<COLS>(p, place, column, cols, scales, shared, left);
         }
         add_product<COLS, ALONG_ROWS, ALONG_ROWS, UPPER>(
             place.count, shared, tile,
@@ -237,36 +240,36 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
                 const bool seen = j <= i && i < place.count;
                 return seen ? products[i * CHUNK + j] * decay_between(sums, rests, i, j) : 0.0f;
             },
-            [&](u32 col, u32 t) { return t < place.count && col < cols ? p.dy[(place.token + t) * p.dy_stride + column + col] : 0.0f; });
+            [&](u32 col, u32 t) { return t < place.count && col < cols ? p.grad_o[(place.token + t) * p.grad_o_stride + column + col] : 0.0f; });
         lay_out(tile, shared);
-        // Four rows are read before the first is written, as the compiler cannot know that dx is not x.
+        // Four rows are read before the first is written, as the compiler cannot know that grad_v is not v.
         for (u32 start = 4 * warp; start < place.count; start += 4 * (2 * COLS / WARP)) {
-            float grad_step[4] = {};
+            float grad_scale[4] = {};
 #pragma unroll
             for (u32 col = lane; col < COLS; col += WARP) {
-                float x[4], dy[4], old[4];
+                float v[4], grad_o[4], old[4];
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     const bool there = start + i < place.count && col < cols;
                     const u64 token = place.token + start + i, at = column + col;
-                    x[i] = there ? p.x[token * p.x_stride + at] : 0.0f;
-                    dy[i] = there ? p.dy[token * p.dy_stride + at] : 0.0f;
-                    old[i] = there && p.dx_accumulate ? p.dx[token * p.dx_stride + at] : 0.0f;
+                    v[i] = there && (p.scale || p.skip) ? p.v[token * p.v_stride + at] : 0.0f;
+                    grad_o[i] = there && p.skip ? p.grad_o[token * p.grad_o_stride + at] : 0.0f;
+                    old[i] = there && p.grad_v_accumulate ? p.grad_v[token * p.grad_v_stride + at] : 0.0f;
                 }
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     const u64 token = place.token + start + i;
                     const float u = shared[(start + i) * STRIDE + col];
                     if (start + i < place.count && col < cols)
-                        p.dx[token * p.dx_stride + column + col] = old[i] + steps[start + i] * u + skip * dy[i];
-                    grad_step[i] += x[i] * u;
-                    grad_skip += dy[i] * x[i];
+                        p.grad_v[token * p.grad_v_stride + column + col] = old[i] + scales[start + i] * u + skip * grad_o[i];
+                    grad_scale[i] += v[i] * u;
+                    grad_skip += grad_o[i] * v[i];
                 }
             }
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
-                grad_step[i] = warp_sum(grad_step[i]);
-                if (lane == 0) grad_steps[start + i] += grad_step[i];
+                grad_scale[i] = warp_sum(grad_scale[i]);
+                if (lane == 0) grad_scales[start + i] += grad_scale[i];
             }
         }
     }
@@ -276,7 +279,7 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
     if (warp != 0) return;
     // A lane has tokens t and t + 1: what is read by them and later ones, and left by those before them.
     const u32 t = 2 * lane;
-    const u64 at = steps_of(p, place, head) + t;
+    const u64 at = sums_of(p, place, head) + t;
     const float read[2] = {t < place.count ? p.reads[at] : 0.0f, t + 1 < place.count ? p.reads[at + 1] : 0.0f};
     float later = read[0] + read[1], earlier = left[t] + left[t + 1];
     for (u32 lanes = 1; lanes < WARP; lanes *= 2) {
@@ -291,50 +294,37 @@ __device__ __forceinline__ void grad_x(const Ssd& p, float* shared) {
         p.within[at] + later + left_before + grad_before,
         p.within[at + 1] + (read[1] + read_later) + (left_before + left[t]) + grad_before,
     };
-    const float decay = -expf(p.a_log[head]);
-    float grad_decay = 0.0f, grad_bias = 0.0f;
     for (u32 i = 0; i < 2; i++) {
         if (t + i >= place.count) continue;
         const u64 token = place.token + t + i;
-        const float slope = sigmoid(p.dt[token * p.dt_stride + head] + p.dt_bias[head]);
-        const float grad = (grad_steps[t + i] + across[i] * decay) * slope;
-        float* place_dt = &p.ddt[token * p.ddt_stride + head];
-        *place_dt = p.ddt_accumulate ? *place_dt + grad : grad;
-        grad_decay += across[i] * steps[t + i];
-        grad_bias += grad;
+        if (p.grad_logs) add_gradient(&p.grad_logs[token * p.grad_logs_stride + head], p.grad_logs_accumulate, across[i]);
+        if (p.grad_scale) add_gradient(&p.grad_scale[token * p.grad_scale_stride + head], p.grad_scale_accumulate, grad_scales[t + i]);
     }
-    grad_decay = warp_sum(grad_decay);
-    grad_bias = warp_sum(grad_bias);
-    if (lane != 0) return;
-    float* part = p.param_parts + place.index * 3 * p.heads + head;
-    // a = -exp(A_log), so da / dA_log = a.
-    part[0] = grad_decay * decay;
-    part[p.heads] = grad_skip;
-    part[2 * p.heads] = grad_bias;
+    if (p.skip && lane == 0) p.skip_parts[place.index * p.heads + head] = grad_skip;
 }
 
-KERNEL(64, ssd_grad_x_32, Ssd) {
+KERNEL(64, head_grad_values_32, InChunks) {
     SHARED(shared);
-    grad_x<32>(p, shared);
+    grad_values<32>(p, shared);
 }
 
-KERNEL(128, ssd_grad_x_64, Ssd) {
+KERNEL(128, head_grad_values_64, InChunks) {
     SHARED(shared);
-    grad_x<64>(p, shared);
+    grad_values<64>(p, shared);
 }
 
-// The gradients of B and C from their parts, in order. One thread a value of B and of C.
-KERNEL(256, ssd_add_parts, Ssd) {
-    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, cols = (u64)p.groups * p.state;
-    const u64 token = index / cols, col = index % cols, group = col / p.state, n = col % p.state;
+// The gradients of q and k from their parts, in order. One thread a value of each.
+KERNEL(256, head_add_parts, InChunks) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, cols = (u64)p.groups * p.key;
+    const u64 token = index / cols, col = index % cols, group = col / p.key, n = col % p.key;
     if (token >= (u64)p.batch * p.length) return;
-    const u64 first = (token * p.groups + group) * p.parts * p.state + n;
-    float *db = &p.db[token * p.db_stride + col], *dc = &p.dc[token * p.dc_stride + col];
-    float sum_b = p.db_accumulate ? *db : 0.0f, sum_c = p.dc_accumulate ? *dc : 0.0f;
+    const u64 first = (token * p.groups + group) * p.parts * p.key + n;
+    float *grad_k = &p.grad_k[token * p.grad_k_stride + col], *grad_q = &p.grad_q[token * p.grad_q_stride + col];
+    float sum_k = p.grad_k_accumulate ? *grad_k : 0.0f, sum_q = p.grad_q_accumulate ? *grad_q : 0.0f;
     for (u32 part = 0; part < p.parts; part++) {
-        sum_b += p.b_parts[first + (u64)part * p.state];
-        sum_c += p.c_parts[first + (u64)part * p.state];
+        sum_k += p.k_parts[first + (u64)part * p.key];
+        sum_q += p.q_parts[first + (u64)part * p.key];
     }
-    *db = sum_b;
-    *dc = sum_c;
+    *grad_k = sum_k;
+    *grad_q = sum_q;
 }
