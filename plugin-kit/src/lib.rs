@@ -21,6 +21,8 @@ pub mod testing;
 #[cfg(feature = "testing")]
 pub mod testing_ends;
 #[cfg(feature = "testing")]
+pub mod testing_foreign;
+#[cfg(feature = "testing")]
 pub mod testing_initial;
 #[cfg(feature = "testing")]
 pub mod testing_memory;

@@ -243,7 +243,7 @@ impl Case<'_> {
     }
 
     /// Records inputs with `padding` columns at both sides, and the operation.
-    fn record(&self, mut graph: Graph, inputs: &[Vec<f32>], padding: usize) -> Recorded {
+    pub(crate) fn record(&self, mut graph: Graph, inputs: &[Vec<f32>], padding: usize) -> Recorded {
         let tensors = record_inputs(&mut graph, inputs, self.inputs, padding, self.length);
         let y = (self.build)(&mut graph, &tensors);
         Recorded {
@@ -307,16 +307,16 @@ impl Case<'_> {
 }
 
 /// What a case has recorded.
-struct Recorded {
-    graph: Graph,
-    tensors: Vec<Tensor>,
-    y: Tensor,
-    shape: Shape,
+pub(crate) struct Recorded {
+    pub(crate) graph: Graph,
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) y: Tensor,
+    pub(crate) shape: Shape,
 }
 
 impl Recorded {
     /// Forward and backward from a gradient of the result, a random one where none is given.
-    fn train(&self, grad_y: Option<&[f32]>, initial: f32) -> Result<Trained> {
+    pub(crate) fn train(&self, grad_y: Option<&[f32]>, initial: f32) -> Result<Trained> {
         let (program, params) = (&self.graph.program, &self.graph.params);
         let (shape, y) = (self.shape, self.y);
         let mut arena = Arena::new(program, true);
@@ -663,11 +663,11 @@ impl Trained {
     }
 }
 
-struct Trained {
-    y: Vec<f32>,
+pub(crate) struct Trained {
+    pub(crate) y: Vec<f32>,
     grad_y: Vec<f32>,
-    grad_inputs: Vec<Vec<f32>>,
-    grad_params: Vec<Vec<f32>>,
+    pub(crate) grad_inputs: Vec<Vec<f32>>,
+    pub(crate) grad_params: Vec<Vec<f32>>,
     params: Vec<Vec<f32>>,
 }
 

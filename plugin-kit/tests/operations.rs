@@ -344,3 +344,31 @@ fn step_sizes_and_their_decays() {
         .check_with(&longhaul_emulator::devices());
     }
 }
+
+#[test]
+fn lower_bounds_are_sums_of_a_softmax_over_layers() {
+    for (layers, layer) in [(4, 0), (4, 2), (4, 3), (1, 0)] {
+        Case {
+            build: &|graph, inputs| {
+                let start = Init::Normal { std: 1.0 };
+                let bounds = graph.param("bounds", &[layers, 7], start);
+                let bounds = graph.constant(bounds);
+                let (bound, room) = graph.lower_bound(bounds, layer, layers);
+                let gated = graph.gate(inputs[0], room, Activation::Sigmoid);
+                graph.add(bound, gated)
+            },
+            reference: &|inputs, params| {
+                let power = |layer: usize, column: usize| params[0][layer * 7 + column].exp();
+                let f = |(at, &x): (usize, &f64)| {
+                    let sum: f64 = (0..layers).map(|layer| power(layer, at % 7)).sum();
+                    let part: f64 = (1..=layer).map(|layer| power(layer, at % 7)).sum();
+                    let bound = part / sum;
+                    bound + (1.0 - bound) * exact(Activation::Sigmoid, x)
+                };
+                inputs[0].iter().enumerate().map(f).collect()
+            },
+            ..case(&[7])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}

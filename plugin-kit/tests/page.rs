@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `name(argument, argument)` of every public method in the `impl Graph` blocks of a source text.
 fn methods(source: &str) -> Vec<String> {
@@ -25,19 +25,24 @@ fn signature(function: &str) -> String {
     format!("{name}({})", arguments.collect::<Vec<_>>().join(", "))
 }
 
+/// All files in a folder and those below it.
+fn add_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of operations") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            add_files(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
 #[test]
 fn the_page_lists_all_operations_and_no_others() {
     let kit = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![kit.join("src/engine/graph.rs")];
-    let folders = [
-        "src/ops",
-        "src/recurrences",
-        "src/recurrences/diagonal",
-        "src/recurrences/state_matrix",
-    ];
-    for folder in folders {
-        let entries = fs::read_dir(kit.join(folder)).expect("the kit's operations");
-        files.extend(entries.map(|entry| entry.expect("an entry").path()));
+    for folder in ["src/ops", "src/recurrences"] {
+        add_files(&kit.join(folder), &mut files);
     }
     let sources = files
         .iter()

@@ -13,7 +13,9 @@ fn every_plugin_passes() {
         "lstm",
         "mamba",
         "mamba2",
+        "min_rnn",
         "rwkv",
+        "s4",
         "transformer",
     ] {
         let library = profile_folder().join(format!("liblonghaul_{name}.so"));
@@ -25,11 +27,14 @@ fn every_plugin_passes() {
 fn every_variant_passes() {
     for variant in [
         "griffin:pattern=recurrent+attention,window=16",
+        "hgrn:conv=3,lower_bound=false",
         "hybrid:pattern=lstm+mamba",
         "hybrid:pattern=attention,attention.window=8",
         "mamba:negative_eigenvalues=true",
         "mamba2:groups=2,chunk=16",
+        "mingru:candidate=linear,bias=true",
         "rwkv4:mlp=gated,embedding_norm=false",
+        "s5:discretisation=bilinear,blocks=2,glu=none",
         "transformer:positions=alibi",
         "transformer:positions=hard-alibi",
         "transformer:positions=learned",

@@ -9,13 +9,15 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 7] = [
+const PLUGINS: [&str; 9] = [
     "griffin",
     "hybrid",
     "lstm",
     "mamba",
     "mamba2",
+    "min_rnn",
     "rwkv",
+    "s4",
     "transformer",
 ];
 

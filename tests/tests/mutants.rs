@@ -171,9 +171,9 @@ const MUTANTS: &[Mutant] = &[
         bug: "an input's gradient is overwritten where it is to be added to, and nothing else uses that input",
         plugin: "lstm",
         architecture: "lstm",
-        file: "src/cpu.rs",
+        file: "plugin-kit/src/recurrences/cell/recurrent.rs",
         edit: Edit::Replace(
-            "let accumulate = grad.accumulate();",
+            "let accumulate = place.accumulate();",
             "let accumulate = false;",
         ),
         caught_by: &["build"],

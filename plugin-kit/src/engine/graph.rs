@@ -286,11 +286,7 @@ impl Graph {
 
     #[track_caller]
     fn param_with_decay(&mut self, name: &str, shape: &[usize], init: Init, decay: bool) -> Param {
-        let mut full = self.scope.join(".");
-        if !full.is_empty() {
-            full.push('.');
-        }
-        full.push_str(name);
+        let full = self.full_name(name);
         if let Some(id) = self.params.find(&full) {
             assert!(
                 self.sharing,
@@ -314,6 +310,18 @@ impl Graph {
         Param {
             id: self.params.entries.len() - 1,
         }
+    }
+
+    /// The values that a parameter of this name would be drawn with: for several parameters that start from the same
+    /// draws.
+    pub fn drawn(&self, name: &str, shape: &[usize], init: &Init) -> Vec<f32> {
+        initialise(init, &self.full_name(name), shape, self.seed)
+    }
+
+    /// A parameter's name with the scopes that it is mentioned in.
+    fn full_name(&self, name: &str) -> String {
+        let scopes = self.scope.iter().map(String::as_str);
+        scopes.chain([name]).collect::<Vec<_>>().join(".")
     }
 
     /// A parameter's shape.

@@ -17,6 +17,7 @@ mod embedding_cuda;
 mod head;
 mod head_cuda;
 mod linear;
+mod lower_bound;
 pub mod norm;
 mod norm_cuda;
 pub mod reference;

@@ -3,6 +3,7 @@
 //! The naive form is generic over its numbers: with float64 it is the reference that everything faster is held
 //! to, with numbers on a [tape](tape) it has exact gradients, so that a model trains (slowly) without another.
 
+pub mod cell;
 pub mod diagonal;
 mod naive;
 pub mod real;

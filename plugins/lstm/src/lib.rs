@@ -1,11 +1,7 @@
 //! The long short-term memory network (Hochreiter and Schmidhuber 1997, with the forget gate of Gers
-//! et al. 2000): the classic recurrent baseline. `mixer` says what a layer is, `cpu` and `cuda`
-//! compute the recurrence, [`mod@reference`] is what it is held against.
+//! et al. 2000): the classic recurrent baseline, on the kit's recurrent cell.
 
-mod cpu;
-mod cuda;
 mod mixer;
-mod recurrence;
 
 pub use mixer::architecture;
 

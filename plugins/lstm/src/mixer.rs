@@ -4,9 +4,8 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::recurrences::cell::Kind;
 use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
-
-use crate::recurrence::Cells;
 
 /// The forget gate's bias at first: open, so that memory lasts.
 const USUAL_FORGET_BIAS: f32 = 1.0;
@@ -88,11 +87,7 @@ impl Mixer for Lstm {
         let weight_hh = graph.param("weight_hh", &[4 * hidden, hidden], uniform.clone());
         let bias_hh = graph.param("bias_hh", &[4 * hidden], bias_hh);
         let gates = graph.linear_by(x, weight_ih, Some(bias_ih));
-        let h = graph.record(Cells {
-            gates,
-            weight_hh,
-            bias_hh,
-        });
+        let h = graph.recurrent_cell(Kind::Lstm, gates, weight_hh, bias_hh);
         if hidden == x.cols() {
             return h;
         }

@@ -9,7 +9,7 @@
 // A kernel's one parameter is a plain struct, `p` in its body. src/cuda.rs has its mirror: the same name and
 // order of fields, those of eight bytes first, then an even number of four-byte ones.
 //
-// With few rows of few channels most of a card idles; kernels/rg_lru.cu of the griffin plugin shows how
+// With few rows of few channels most of a card idles; kernels/diagonal.cu of the kit shows how
 // chunks of tokens run beside each other.
 
 struct RecurrenceForward {

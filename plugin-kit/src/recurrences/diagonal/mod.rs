@@ -3,8 +3,13 @@
 //! made of. Gates, and what makes a and b of parameters, are operations in front of it.
 
 mod device;
+mod discretise;
 pub mod naive;
+mod product;
 mod recurrent;
+mod systems;
+mod systems_device;
+mod systems_scan;
 
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
@@ -18,6 +23,7 @@ use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::simd::add_into;
 use crate::units::{cut, for_each_unit};
 use device::Chunks;
+pub use discretise::Discretisation;
 use recurrent::{Before, Given, advance, retreat, transition_gradient};
 
 /// Multiply-adds a token and channel, roughly.
@@ -31,7 +37,7 @@ pub enum Transition {
     /// a itself, of either sign.
     Signed(Tensor),
     /// Complex numbers, real parts in the first half of the columns and imaginary parts in the second, as in b and
-    /// h.
+    /// h; [`Graph::polar`] makes them of moduli and angles, [`Graph::discretise`] of continuous systems.
     Complex(Tensor),
 }
 

@@ -1,0 +1,399 @@
+// Recurrent cells whose gates see the h before, B sequences of T tokens and H cells: the input's share of the gates is
+// given, and U h + u is added to it. A kind of cell is a struct of this file, with
+//
+//   GATES   G, values of a cell in U h + u
+//   CARRY   C, values of a cell that are carried from token to token, h first
+//   step, gradient   what a token does to one cell, and its gradients; KEPT values stand between them
+//
+// The product with U makes it sequential. Two forms:
+//
+// - _forward_R and _backward_R go through all tokens of R sequences in one block, with what is carried and U h in
+//   shared memory. A thread owns a column of the product (a gate of a cell, G H in all; more than there are threads go
+//   round) and reads a weight for all R sequences; neighbouring threads read neighbouring weights. Grid: B / R blocks of
+//   at most 1024 threads. Shared values: (C + G) R H forward, (C + 2 G) R H backward. A block reads all of U every
+//   token, so this is for weights that fit a cache.
+// - _cell_forward and _cell_backward are one token of all sequences, a thread a sequence and cell, after a product of
+//   the library's: for wide layers and for a few tokens. No shared memory, any H. _token_forward is product and cell of
+//   up to 8 sequences in one, where reading U is all that takes time: a warp a cell, whose lanes read the rows of U that
+//   are its gates', and h before. Grid: H / 8.
+//
+// cell_transpose turns U for the first form; cell_shift leaves every token the h of the token before, for the product
+// that is U's gradient.
+
+#define FEW_ROWS 8
+#define KEPT 4  // values of a cell and token between the passes, of every kind
+
+// Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000), gates in the order
+// i, f, g, o; carries h and c, keeps the gates.
+struct Lstm {
+    enum { GATES = 4, CARRY = 2 };
+
+    __device__ static void step(const float* given, const float* sums, float* kept, float* carried) {
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) {
+            const float sum = given[k] + sums[k];
+            kept[k] = k == 2 ? tanhf(sum) : sigmoid(sum);
+        }
+        carried[1] = fmaf(kept[1], carried[1], kept[0] * kept[2]);
+        carried[0] = kept[3] * tanhf(carried[1]);
+    }
+
+    // From the gradient of what the step left to that of what it found, without h's through U, and to that of U h + u.
+    __device__ static void gradient(float* kept, const float* before, const float* after, float* carried, float* grad) {
+        const float i = kept[0], f = kept[1], g = kept[2], o = kept[3], dh = carried[0];
+        const float top = tanhf(after[1]), slope = fmaf(dh * o, 1.0f - top * top, carried[1]);
+        grad[3] = dh * top * o * (1.0f - o);
+        grad[0] = slope * g * i * (1.0f - i);
+        grad[1] = slope * before[1] * f * (1.0f - f);
+        grad[2] = slope * i * (1.0f - g * g);
+        carried[1] = slope * f;
+        carried[0] = 0.0f;
+    }
+};
+
+// The gated recurrent unit (arXiv 1406.1078) with the reset gate after the product, gates in the order r, z, n; keeps
+// them and its n of U h + u, in whose place the backward pass leaves the gradient of the n that was given.
+struct Gru {
+    enum { GATES = 3, CARRY = 1 };
+
+    __device__ static void step(const float* given, const float* sums, float* kept, float* carried) {
+        kept[0] = sigmoid(given[0] + sums[0]);
+        kept[1] = sigmoid(given[1] + sums[1]);
+        kept[2] = tanhf(fmaf(kept[0], sums[2], given[2]));
+        kept[3] = sums[2];
+        carried[0] = fmaf(kept[1], carried[0] - kept[2], kept[2]);
+    }
+
+    __device__ static void gradient(float* kept, const float* before, const float*, float* carried, float* grad) {
+        const float r = kept[0], z = kept[1], n = kept[2], dh = carried[0];
+        const float pre = dh * (1.0f - z) * (1.0f - n * n);
+        grad[0] = pre * kept[3] * r * (1.0f - r);
+        grad[1] = dh * (before[0] - n) * z * (1.0f - z);
+        grad[2] = pre * r;
+        kept[3] = pre;
+        carried[0] = dh * z;
+    }
+};
+
+// A value of each of a block's sequences, read at once.
+template <u32 R>
+struct alignas(4 * R) Values {
+    float of[R];
+};
+
+struct CellForward {
+    const float* gates;       // [B, T, G H]
+    const float* transposed;  // [H, G H]
+    const float* bias;        // [G H]
+    float* kept;              // [B, T, KEPT, H], or null in a feed
+    float* memory;            // [B, T, C - 1, H]: what is carried beside h; or null in a feed
+    float* h;                 // [B, T, H]
+    float* state;             // [B, C, H]; null in training
+    u64 gates_stride;
+    u32 rows, length, hidden, unused;
+};
+
+template <class Cell, u32 R>
+__device__ inline void forward(const CellForward& p) {
+    SHARED(shared);
+    const u32 hidden = p.hidden, columns = Cell::GATES * hidden, beside = (Cell::CARRY - 1) * hidden;
+    // [H, R]; [C - 1, R, H]; [G H, R]
+    float *const h = shared, *const rest = h + R * hidden, *const sums = rest + (Cell::CARRY - 1) * R * hidden;
+    const u64 first = (u64)blockIdx.x * R;
+    const u32 count = (u32)min((u64)R, p.rows - first);
+    for (u32 at = threadIdx.x; at < R * hidden; at += blockDim.x) {
+        const u32 r = at / hidden, n = at % hidden;
+        const float* state = p.state && r < count ? p.state + (first + r) * Cell::CARRY * hidden : 0;
+        h[n * R + r] = state ? state[n] : 0.0f;
+#pragma unroll
+        for (u32 k = 1; k < Cell::CARRY; k++) rest[(k - 1) * R * hidden + at] = state ? state[k * hidden + n] : 0.0f;
+    }
+    for (u32 t = 0; t < p.length; t++) {
+        __syncthreads();
+        for (u32 column = threadIdx.x; column < columns; column += blockDim.x) {
+            float own[R];
+#pragma unroll
+            for (u32 r = 0; r < R; r++) own[r] = p.bias[column];
+#pragma unroll 8
+            for (u32 k = 0; k < hidden; k++) {
+                const float weight = p.transposed[(u64)k * columns + column];
+                const Values<R> before = *(const Values<R>*)(h + k * R);
+#pragma unroll
+                for (u32 r = 0; r < R; r++) own[r] = fmaf(weight, before.of[r], own[r]);
+            }
+#pragma unroll
+            for (u32 r = 0; r < R; r++) sums[column * R + r] = own[r];
+        }
+        __syncthreads();
+        for (u32 at = threadIdx.x; at < count * hidden; at += blockDim.x) {
+            const u32 r = at / hidden, n = at % hidden;
+            const u64 token = (first + r) * p.length + t;
+            float given[Cell::GATES], own[Cell::GATES], carried[Cell::CARRY], kept[KEPT];
+#pragma unroll
+            for (u32 k = 0; k < Cell::GATES; k++) {
+                given[k] = p.gates[token * p.gates_stride + k * hidden + n];
+                own[k] = sums[(k * hidden + n) * R + r];
+            }
+            carried[0] = h[n * R + r];
+#pragma unroll
+            for (u32 k = 1; k < Cell::CARRY; k++) carried[k] = rest[(k - 1) * R * hidden + at];
+            Cell::step(given, own, kept, carried);
+            h[n * R + r] = carried[0];
+            p.h[token * hidden + n] = carried[0];
+#pragma unroll
+            for (u32 k = 1; k < Cell::CARRY; k++) {
+                rest[(k - 1) * R * hidden + at] = carried[k];
+                if (p.memory) p.memory[token * beside + (k - 1) * hidden + n] = carried[k];
+            }
+            if (p.kept)
+#pragma unroll
+                for (u32 k = 0; k < KEPT; k++) p.kept[(token * KEPT + k) * hidden + n] = kept[k];
+        }
+    }
+    if (!p.state) return;
+    // Every thread leaves the cells that it has stepped itself.
+    for (u32 at = threadIdx.x; at < count * hidden; at += blockDim.x) {
+        const u32 r = at / hidden, n = at % hidden;
+        float* state = p.state + (first + r) * Cell::CARRY * hidden;
+        state[n] = h[n * R + r];
+#pragma unroll
+        for (u32 k = 1; k < Cell::CARRY; k++) state[k * hidden + n] = rest[(k - 1) * R * hidden + at];
+    }
+}
+
+struct CellBackward {
+    const float* weight;  // [G H, H]
+    float* kept;          // [B, T, KEPT, H]
+    const float* memory;  // [B, T, C - 1, H]
+    const float* h;       // [B, T, H]
+    const float* dh;      // [B, T, H]
+    float* grad;          // [B, T, G H], of U h + u
+    u32 rows, length, hidden, unused;
+};
+
+// What is carried of a cell after a token.
+template <class Cell>
+__device__ inline void read_carried(const float* h, const float* memory, u64 token, u32 hidden, u32 n, float* carried) {
+    carried[0] = h[token * hidden + n];
+#pragma unroll
+    for (u32 k = 1; k < Cell::CARRY; k++) carried[k] = memory[(token * (Cell::CARRY - 1) + k - 1) * hidden + n];
+}
+
+template <class Cell, u32 R>
+__device__ inline void backward(const CellBackward& p) {
+    SHARED(shared);
+    const u32 hidden = p.hidden, columns = Cell::GATES * hidden;
+    // [C, R, H]: of what is carried; [G H, R]: of U h + u; [G H, R]: of h, the share of each gate's part of U.
+    float *const back = shared, *const grads = back + Cell::CARRY * R * hidden, *const shares = grads + R * columns;
+    const u64 first = (u64)blockIdx.x * R;
+    const u32 count = (u32)min((u64)R, p.rows - first);
+    for (u32 at = threadIdx.x; at < (Cell::CARRY + 2 * Cell::GATES) * R * hidden; at += blockDim.x) shared[at] = 0.0f;
+    for (u32 t = p.length; t-- > 0;) {
+        __syncthreads();
+        for (u32 at = threadIdx.x; at < count * hidden; at += blockDim.x) {
+            const u32 r = at / hidden, n = at % hidden;
+            const u64 token = (first + r) * p.length + t;
+            float kept[KEPT], before[Cell::CARRY] = {}, after[Cell::CARRY], carried[Cell::CARRY], grad[Cell::GATES];
+#pragma unroll
+            for (u32 k = 0; k < KEPT; k++) kept[k] = p.kept[(token * KEPT + k) * hidden + n];
+            if (t > 0) read_carried<Cell>(p.h, p.memory, token - 1, hidden, n, before);
+            read_carried<Cell>(p.h, p.memory, token, hidden, n, after);
+#pragma unroll
+            for (u32 k = 0; k < Cell::CARRY; k++) carried[k] = back[k * R * hidden + at];
+            carried[0] += p.dh[token * hidden + n];
+#pragma unroll
+            for (u32 k = 0; k < Cell::GATES; k++) carried[0] += shares[(k * hidden + n) * R + r];
+            Cell::gradient(kept, before, after, carried, grad);
+#pragma unroll
+            for (u32 k = 0; k < Cell::CARRY; k++) back[k * R * hidden + at] = carried[k];
+#pragma unroll
+            for (u32 k = 0; k < Cell::GATES; k++) {
+                grads[(k * hidden + n) * R + r] = grad[k];
+                p.grad[token * columns + k * hidden + n] = grad[k];
+            }
+            p.kept[(token * KEPT + KEPT - 1) * hidden + n] = kept[KEPT - 1];
+        }
+        __syncthreads();
+        for (u32 column = threadIdx.x; column < columns; column += blockDim.x) {
+            // The gate's own rows of U, its column n.
+            const u32 begin = column / hidden * hidden, n = column - begin;
+            float own[R] = {};
+#pragma unroll 8
+            for (u32 k = begin; k < begin + hidden; k++) {
+                const float weight = p.weight[(u64)k * hidden + n];
+                const Values<R> grad = *(const Values<R>*)(grads + k * R);
+#pragma unroll
+                for (u32 r = 0; r < R; r++) own[r] = fmaf(weight, grad.of[r], own[r]);
+            }
+#pragma unroll
+            for (u32 r = 0; r < R; r++) shares[column * R + r] = own[r];
+        }
+    }
+}
+
+struct CellStepForward {
+    const float* gates;     // [B, G H] of this token, gates_step apart
+    const float* bias;      // [G H]
+    const float* weight;    // [G H, H]
+    const float* h_before;  // [B, H], before_step apart: h of the token before; null where it is 0
+    const float* before;    // [B, C - 1, H], rest_step apart: what else is carried; null where it is 0
+    const float* sums;      // [B, G H]: U h where it was computed, in the place of `kept`; or null
+    float* kept;            // [B, KEPT, H], T KEPT H apart
+    float *memory, *h;      // [B, C - 1, H], T (C - 1) H apart; [B, H], T H apart
+    float* state;           // [B, C, H], or null where nobody goes on from this token
+    u64 gates_step, before_step, rest_step;
+    u32 rows, length, hidden, unused;
+};
+
+// A cell of a sequence, given its share of U h.
+template <class Cell>
+__device__ inline void step_cell(const CellStepForward& p, u64 row, u64 n, float* sums) {
+    const u64 hidden = p.hidden;
+    float given[Cell::GATES], carried[Cell::CARRY], kept[KEPT];
+#pragma unroll
+    for (u32 k = 0; k < Cell::GATES; k++) {
+        given[k] = p.gates[row * p.gates_step + k * hidden + n];
+        sums[k] += p.bias[k * hidden + n];
+    }
+    carried[0] = p.h_before ? p.h_before[row * p.before_step + n] : 0.0f;
+#pragma unroll
+    for (u32 k = 1; k < Cell::CARRY; k++)
+        carried[k] = p.before ? p.before[row * p.rest_step + (k - 1) * hidden + n] : 0.0f;
+    Cell::step(given, sums, kept, carried);
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) p.kept[(row * p.length * KEPT + k) * hidden + n] = kept[k];
+    p.h[row * p.length * hidden + n] = carried[0];
+#pragma unroll
+    for (u32 k = 1; k < Cell::CARRY; k++)
+        p.memory[(row * p.length * (Cell::CARRY - 1) + k - 1) * hidden + n] = carried[k];
+    if (p.state)
+#pragma unroll
+        for (u32 k = 0; k < Cell::CARRY; k++) p.state[(row * Cell::CARRY + k) * hidden + n] = carried[k];
+}
+
+template <class Cell>
+__device__ inline void cell_forward(const CellStepForward& p) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.hidden, n = index % p.hidden;
+    if (row >= p.rows) return;
+    float sums[Cell::GATES];
+#pragma unroll
+    for (u32 k = 0; k < Cell::GATES; k++)
+        sums[k] = p.sums ? p.sums[(row * p.length * KEPT + k) * p.hidden + n] : 0.0f;
+    step_cell<Cell>(p, row, n, sums);
+}
+
+// Other blocks still read h before when a cell is done: it must not be where `state` is.
+template <class Cell>
+__device__ inline void token_forward(const CellStepForward& p) {
+    const u32 lane = threadIdx.x % WARP;
+    const u64 hidden = p.hidden, n = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP;
+    // Whole warps leave.
+    if (n >= hidden) return;
+    float sums[FEW_ROWS][Cell::GATES] = {};
+    if (p.h_before) {
+        const float *weight = p.weight + n * hidden, *before = p.h_before;
+#pragma unroll 4
+        for (u32 i = lane; i < p.hidden; i += WARP) {
+            float weights[Cell::GATES];
+#pragma unroll
+            for (u32 k = 0; k < Cell::GATES; k++) weights[k] = weight[k * hidden * hidden + i];
+#pragma unroll
+            for (u32 row = 0; row < FEW_ROWS; row++) {
+                const float h = row < p.rows ? before[row * p.before_step + i] : 0.0f;
+#pragma unroll
+                for (u32 k = 0; k < Cell::GATES; k++) sums[row][k] = fmaf(weights[k], h, sums[row][k]);
+            }
+        }
+    }
+    // A lane goes on with one of the sequences.
+    float own[Cell::GATES] = {};
+#pragma unroll
+    for (u32 row = 0; row < FEW_ROWS; row++)
+#pragma unroll
+        for (u32 k = 0; k < Cell::GATES; k++) {
+            const float sum = warp_sum(sums[row][k]);
+            if (lane == row) own[k] = sum;
+        }
+    if (lane < p.rows) step_cell<Cell>(p, lane, n, own);
+}
+
+struct CellStepBackward {
+    float* kept;           // [B, KEPT, H] of this token, T KEPT H apart
+    const float* memory;   // [B, C - 1, H], T (C - 1) H apart
+    const float* h;        // [B, H], T H apart
+    const float* dh;       // [B, H], T H apart
+    float* grad;           // [B, G H], T G H apart
+    float* carry;          // [B, C, H]: gradients of what is carried, from the tokens after
+    u32 rows, length, hidden, first;  // first: whether there is no token before
+};
+
+template <class Cell>
+__device__ inline void cell_backward(const CellStepBackward& p) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.hidden, hidden = p.hidden;
+    const u32 n = index % p.hidden;
+    if (row >= p.rows) return;
+    const u64 token = row * p.length;
+    float kept[KEPT], before[Cell::CARRY] = {}, after[Cell::CARRY], carried[Cell::CARRY], grad[Cell::GATES];
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) kept[k] = p.kept[(token * KEPT + k) * hidden + n];
+    // The places are those of this token: one before is that of the token before.
+    if (!p.first) read_carried<Cell>(p.h - hidden, p.memory - (Cell::CARRY - 1) * hidden, token, hidden, n, before);
+    read_carried<Cell>(p.h, p.memory, token, hidden, n, after);
+#pragma unroll
+    for (u32 k = 0; k < Cell::CARRY; k++) carried[k] = p.carry[(row * Cell::CARRY + k) * hidden + n];
+    carried[0] += p.dh[token * hidden + n];
+    Cell::gradient(kept, before, after, carried, grad);
+#pragma unroll
+    for (u32 k = 0; k < Cell::GATES; k++) p.grad[(token * Cell::GATES + k) * hidden + n] = grad[k];
+#pragma unroll
+    for (u32 k = 0; k < Cell::CARRY; k++) p.carry[(row * Cell::CARRY + k) * hidden + n] = carried[k];
+    p.kept[(token * KEPT + KEPT - 1) * hidden + n] = kept[KEPT - 1];
+}
+
+#define CELL_KERNELS(name, Cell)                                                    \
+    KERNEL(1024, name##_forward_1, CellForward) { forward<Cell, 1>(p); }            \
+    KERNEL(1024, name##_forward_2, CellForward) { forward<Cell, 2>(p); }            \
+    KERNEL(1024, name##_forward_4, CellForward) { forward<Cell, 4>(p); }            \
+    KERNEL(1024, name##_backward_1, CellBackward) { backward<Cell, 1>(p); }         \
+    KERNEL(1024, name##_backward_2, CellBackward) { backward<Cell, 2>(p); }         \
+    KERNEL(1024, name##_backward_4, CellBackward) { backward<Cell, 4>(p); }         \
+    KERNEL(256, name##_cell_forward, CellStepForward) { cell_forward<Cell>(p); }    \
+    KERNEL(256, name##_token_forward, CellStepForward) { token_forward<Cell>(p); }  \
+    KERNEL(256, name##_cell_backward, CellStepBackward) { cell_backward<Cell>(p); }
+
+CELL_KERNELS(lstm, Lstm)
+CELL_KERNELS(gru, Gru)
+
+struct CellTranspose {
+    const float* weight;  // [outputs, H]
+    float* transposed;    // [H, outputs]
+    u32 hidden, outputs;
+};
+
+// A tile of 32 by 32 goes through shared memory [32, 33], so that both sides are read in lines.
+KERNEL(256, cell_transpose, CellTranspose) {
+    SHARED(tile);
+    const u32 lane = threadIdx.x % 32, line = threadIdx.x / 32, columns = p.outputs;
+    const u32 first_row = blockIdx.x * 32, first_col = blockIdx.y * 32;
+    for (u32 row = line; row < 32; row += 8)
+        if (first_row + row < columns && first_col + lane < p.hidden)
+            tile[row * 33 + lane] = p.weight[(u64)(first_row + row) * p.hidden + first_col + lane];
+    __syncthreads();
+    for (u32 col = line; col < 32; col += 8)
+        if (first_col + col < p.hidden && first_row + lane < columns)
+            p.transposed[(u64)(first_col + col) * columns + first_row + lane] = tile[lane * 33 + col];
+}
+
+struct CellShift {
+    const float* h;  // [B, T, H]
+    float* before;   // [B, T, H]
+    u64 count;       // B T H
+    u32 length, hidden;
+};
+
+KERNEL(256, cell_shift, CellShift) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (index < p.count) p.before[index] = index / p.hidden % p.length > 0 ? p.h[index - p.hidden] : 0.0f;
+}

@@ -1,0 +1,140 @@
+//! What a token does to the cells of one sequence, by kind, forward and backward. A vector of several values a cell
+//! holds them one after the other, `[values, H]`.
+
+use super::Kind;
+use crate::simd;
+use crate::simd::{sigmoid, tanh};
+
+/// What a step reads and leaves.
+pub(super) struct Step<'a> {
+    /// `[G, H]`: the input's share of the gates.
+    pub given: &'a [f32],
+    /// `[G, H]`: U h + u.
+    pub sums: &'a [f32],
+    /// Kept for the gradients, see [`Kind`].
+    pub kept: &'a mut [f32],
+    /// `[C, H]`: what the token before left, then what this one leaves; h first.
+    pub carried: &'a mut [f32],
+}
+
+/// What a step's backward pass reads and leaves.
+pub(super) struct StepBack<'a> {
+    /// What the step kept. Of the GRU the last part becomes the gradient of the input's share of n.
+    pub kept: &'a mut [f32],
+    /// `[C, H]` before the step.
+    pub before: [&'a [f32]; 2],
+    /// `[C - 1, H]` after the step: what is carried beside h.
+    pub after: &'a [f32],
+    /// `[C, H]`: the gradient of what the step left; becomes that of what it found, without h's through U.
+    pub carried: &'a mut [f32],
+    /// `[G, H]`: becomes the gradient of U h + u.
+    pub grad: &'a mut [f32],
+}
+
+/// A vector of `N` values a cell by value.
+#[inline(always)]
+fn parts<const N: usize>(values: &[f32]) -> [&[f32]; N] {
+    let hidden = values.len() / N;
+    std::array::from_fn(|part| &values[part * hidden..][..hidden])
+}
+
+simd! {
+    pub(super) fn forward(kind: Kind, step: Step<'_>) {
+        match kind {
+            Kind::Lstm => lstm_forward(step),
+            Kind::Gru => gru_forward(step),
+        }
+    }
+}
+
+simd! {
+    pub(super) fn backward(kind: Kind, step: StepBack<'_>) {
+        match kind {
+            Kind::Lstm => lstm_backward(step),
+            Kind::Gru => gru_backward(step),
+        }
+    }
+}
+
+#[inline(always)]
+fn lstm_forward(step: Step<'_>) {
+    let hidden = step.carried.len() / 2;
+    let (h, c) = step.carried.split_at_mut(hidden);
+    let [given_i, given_f, given_g, given_o] = parts(step.given);
+    let [sum_i, sum_f, sum_g, sum_o] = parts(step.sums);
+    let (i, rest) = step.kept.split_at_mut(hidden);
+    let (f, rest) = rest.split_at_mut(hidden);
+    let (g, o) = rest.split_at_mut(hidden);
+    let (c, o) = (&mut c[..hidden], &mut o[..hidden]);
+    for n in 0..hidden {
+        i[n] = sigmoid(given_i[n] + sum_i[n]);
+        f[n] = sigmoid(given_f[n] + sum_f[n]);
+        g[n] = tanh(given_g[n] + sum_g[n]);
+        o[n] = sigmoid(given_o[n] + sum_o[n]);
+        c[n] = f[n].mul_add(c[n], i[n] * g[n]);
+        h[n] = o[n] * tanh(c[n]);
+    }
+}
+
+#[inline(always)]
+fn lstm_backward(step: StepBack<'_>) {
+    let hidden = step.after.len();
+    let (c, c_before) = (step.after, &step.before[1][..hidden]);
+    let [i, f, g, o] = parts(step.kept);
+    let (dh, dc) = step.carried.split_at_mut(hidden);
+    let dc = &mut dc[..hidden];
+    let (grad_i, rest) = step.grad.split_at_mut(hidden);
+    let (grad_f, rest) = rest.split_at_mut(hidden);
+    let (grad_g, grad_o) = rest.split_at_mut(hidden);
+    let grad_o = &mut grad_o[..hidden];
+    for n in 0..hidden {
+        let top = tanh(c[n]);
+        let slope = (dh[n] * o[n]).mul_add(1.0 - top * top, dc[n]);
+        grad_o[n] = dh[n] * top * o[n] * (1.0 - o[n]);
+        grad_i[n] = slope * g[n] * i[n] * (1.0 - i[n]);
+        grad_f[n] = slope * c_before[n] * f[n] * (1.0 - f[n]);
+        grad_g[n] = slope * i[n] * (1.0 - g[n] * g[n]);
+        dc[n] = slope * f[n];
+        dh[n] = 0.0;
+    }
+}
+
+#[inline(always)]
+fn gru_forward(step: Step<'_>) {
+    let hidden = step.carried.len();
+    let h = step.carried;
+    let [given_r, given_z, given_n] = parts(step.given);
+    let [sum_r, sum_z, sum_n] = parts(step.sums);
+    let (r, rest) = step.kept.split_at_mut(hidden);
+    let (z, rest) = rest.split_at_mut(hidden);
+    let (new, share) = rest.split_at_mut(hidden);
+    let share = &mut share[..hidden];
+    for n in 0..hidden {
+        r[n] = sigmoid(given_r[n] + sum_r[n]);
+        z[n] = sigmoid(given_z[n] + sum_z[n]);
+        share[n] = sum_n[n];
+        new[n] = tanh(r[n].mul_add(sum_n[n], given_n[n]));
+        h[n] = z[n].mul_add(h[n] - new[n], new[n]);
+    }
+}
+
+#[inline(always)]
+fn gru_backward(step: StepBack<'_>) {
+    let dh = step.carried;
+    let hidden = dh.len();
+    let before = &step.before[0][..hidden];
+    let (gates, share) = step.kept.split_at_mut(3 * hidden);
+    let [r, z, new] = parts(gates);
+    let share = &mut share[..hidden];
+    let (grad_r, rest) = step.grad.split_at_mut(hidden);
+    let (grad_z, grad_n) = rest.split_at_mut(hidden);
+    let grad_n = &mut grad_n[..hidden];
+    for n in 0..hidden {
+        let pre = dh[n] * (1.0 - z[n]) * (1.0 - new[n] * new[n]);
+        grad_r[n] = pre * share[n] * r[n] * (1.0 - r[n]);
+        grad_z[n] = dh[n] * (before[n] - new[n]) * z[n] * (1.0 - z[n]);
+        grad_n[n] = pre * r[n];
+        share[n] = pre;
+        dh[n] *= z[n];
+    }
+}

@@ -1,0 +1,73 @@
+//! Recurrent cells against their naive form, on gates that may be columns of something wider.
+
+use longhaul_plugin_kit::Init;
+use longhaul_plugin_kit::recurrences::cell::Kind;
+use longhaul_plugin_kit::recurrences::cell::naive::naive;
+use longhaul_plugin_kit::testing::Case;
+
+const KINDS: [Kind; 2] = [Kind::Lstm, Kind::Gru];
+
+fn check(kind: Kind, rows: usize, length: usize, hidden: usize) {
+    let columns = kind.gates() * hidden;
+    Case {
+        rows,
+        length,
+        inputs: &[columns],
+        range: (-1.5, 1.5),
+        recurrent: true,
+        build: &|graph, inputs| {
+            let init = Init::Linear { gain: 1.0 };
+            let weight = graph.param("weight_hh", &[columns, hidden], init);
+            let bias = graph.param("bias_hh", &[columns], Init::within(0.5));
+            graph.recurrent_cell(kind, inputs[0], weight, bias)
+        },
+        reference: &|inputs, params| {
+            let sequences = inputs[0].chunks(length * columns);
+            let cells = |gates| {
+                let mut carried = vec![0.0; kind.carried() * hidden];
+                naive(kind, gates, &params[0], &params[1], &mut carried)
+            };
+            sequences.flat_map(cells).collect()
+        },
+    }
+    .check_with(&longhaul_emulator::devices());
+}
+
+#[test]
+fn lengths_on_both_sides_of_few_tokens_and_widths_that_fill_no_vector() {
+    for kind in KINDS {
+        for length in [1, 2, 4, 5, 20, 65] {
+            check(kind, 3, length, 9);
+        }
+        check(kind, 13, 9, 32);
+        check(kind, 2, 17, 45);
+    }
+}
+
+/// More sequences than a card has multiprocessors share blocks.
+#[test]
+fn many_sequences() {
+    for kind in KINDS {
+        check(kind, 133, 5, 3);
+        check(kind, 267, 5, 2);
+    }
+}
+
+#[test]
+fn a_wide_layer_goes_token_by_token() {
+    for kind in KINDS {
+        check(kind, 1, 6, 260);
+    }
+}
+
+/// Sequences on both sides of those whose product is made with the cells, cells that fill no block.
+#[test]
+fn few_and_many_sequences_go_token_by_token() {
+    for kind in KINDS {
+        for rows in [7, 8, 9] {
+            for length in [1, 4] {
+                check(kind, rows, length, 35);
+            }
+        }
+    }
+}
