@@ -6,7 +6,7 @@ use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, choice, float};
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
 
 use crate::layer::{Layer, options, rate_from_0};
 
@@ -93,7 +93,8 @@ impl Comba {
 }
 
 impl Mixer for Comba {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let layer = &self.layer;
         let heads = layer.heads;
         let [queries, keys, values] = layer.widths();

@@ -6,7 +6,7 @@ use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Graph, Mixer, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor};
 
 use crate::layer::{Layer, options, rate_from_0, value_heads};
 
@@ -112,7 +112,8 @@ struct DeltaRule {
 }
 
 impl Mixer for DeltaRule {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let layer = &self.layer;
         let heads = layer.heads;
         let [queries, keys, values] = layer.widths();

@@ -8,7 +8,7 @@ use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, float};
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
 
 use crate::layer::{Layer, options, rate_from_1, value_heads};
 
@@ -79,15 +79,16 @@ impl ChannelDecay {
         if self.bound == 0.0 {
             return self.layer.decay(graph, x, rate_from_1());
         }
-        let (rates, x) = self.layer.rates(graph, x, Init::Zeros);
-        let scaled = graph.by_head(rates, x);
+        let x = self.layer.biased(graph, x);
+        let scaled = self.layer.rated(graph, x, Init::Zeros, Activation::Exp);
         let share = graph.activation(scaled, Activation::Sigmoid);
         graph.scale(share, self.bound)
     }
 }
 
 impl Mixer for ChannelDecay {
-    fn forward(&self, graph: &mut Graph, x: Tensor, _layer: usize) -> Tensor {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
         let layer = &self.layer;
         let heads = layer.heads;
         let [queries, keys, values] = layer.widths();

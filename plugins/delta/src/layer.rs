@@ -116,7 +116,8 @@ impl Layer {
             },
             conv: settings.size("conv")?,
             conv_bias: settings.boolean("conv_bias")?,
-            negative: settings.boolean("negative_eigenvalues")?,
+            // MesaNet has no such option.
+            negative: settings.boolean("negative_eigenvalues").unwrap_or(false),
             epsilon: settings.float("norm_gate_epsilon")? as f32,
             whose: InitialValues::of(settings)?,
             layers: settings.layers(),
@@ -180,21 +181,31 @@ impl Layer {
         graph.scale(beta, if self.negative { 2.0 } else { 1.0 })
     }
 
-    /// Logarithms of decays, `-e^A_log softplus(x + dt_bias)`, with e^A_log uniform between two values at first.
+    /// Logarithms of decays, `-e^A_log softplus(x + dt_bias)`.
     pub(crate) fn decay(&self, graph: &mut Graph, x: Tensor, a_log: Init) -> Tensor {
-        let (rates, x) = self.rates(graph, x, a_log);
+        let x = self.biased(graph, x);
         let steps = graph.activation(x, Activation::Softplus);
-        let decay = graph.by_head(rates, steps);
-        graph.scale(decay, -1.0)
+        self.rated(graph, steps, a_log, Activation::NegativeExp)
     }
 
-    /// e^A_log for every head, and `x + dt_bias`.
-    pub(crate) fn rates(&self, graph: &mut Graph, x: Tensor, a_log: Init) -> (Tensor, Tensor) {
+    /// `x + dt_bias`.
+    pub(crate) fn biased(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        let start = MambaStarts::step_size_bias();
+        let bias = graph.param_without_decay("dt_bias", &[x.cols()], start);
+        let bias = graph.constant(bias);
+        graph.add(x, bias)
+    }
+
+    /// x times f(A_log) of its head.
+    pub(crate) fn rated(&self, graph: &mut Graph, x: Tensor, a_log: Init, f: Activation) -> Tensor {
         let a_log = graph.param_without_decay("A_log", &[self.heads.heads], a_log);
-        let bias = MambaStarts::step_size_bias();
-        let bias = graph.param_without_decay("dt_bias", &[x.cols()], bias);
-        let (a_log, bias) = (graph.broadcast(a_log), graph.broadcast(bias));
-        (graph.activation(a_log, Activation::Exp), graph.add(x, bias))
+        if x.cols() == self.heads.heads {
+            let a_log = graph.constant(a_log);
+            return graph.gate(a_log, x, f);
+        }
+        let a_log = graph.broadcast(a_log);
+        let rates = graph.activation(a_log, f);
+        graph.by_head(rates, x)
     }
 
     /// `out_proj` of each head's norm, times f(gate) where there is one.

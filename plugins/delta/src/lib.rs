@@ -5,6 +5,7 @@ mod comba;
 mod delta_rule;
 mod kda;
 mod layer;
+mod mesa;
 
 longhaul_plugin_kit::export!(
     Plugin,
@@ -13,9 +14,11 @@ longhaul_plugin_kit::export!(
     crate::delta_rule::delta_product(),
     crate::kda::kda(),
     crate::kda::gdn2(),
-    crate::comba::comba()
+    crate::comba::comba(),
+    crate::mesa::mesa_net()
 );
 
 pub use comba::comba;
 pub use delta_rule::{delta_product, deltanet, gated_deltanet};
 pub use kda::{gdn2, kda};
+pub use mesa::mesa_net;
