@@ -9,7 +9,8 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 7] = [
+const PLUGINS: [&str; 8] = [
+    "delta",
     "griffin",
     "hybrid",
     "lstm",

@@ -49,8 +49,10 @@ pub fn gdn2() -> Architecture {
         name: "gdn-2",
         title: "Gated DeltaNet-2: removal and writing gated by channel",
         family: Family::LinearRnn,
-        citation: "@misc{gdn2026,
-  title={Gated DeltaNet-2}, year={2026}, note={arXiv:2605.22791}
+        citation: "@misc{hatamizadeh2026gated,
+  title={Gated {DeltaNet}-2: Decoupling Erase and Write in Linear Attention},
+  author={Hatamizadeh, Ali and Choi, Yejin and Kautz, Jan},
+  year={2026}, note={arXiv:2605.22791}
 }",
         options,
         default_mlp: "gated",
