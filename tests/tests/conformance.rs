@@ -8,6 +8,7 @@ use longhaul_tests::host::{command, finish, longhaul};
 fn every_plugin_passes() {
     longhaul(["list"]).expect(0);
     for name in [
+        "delta",
         "griffin",
         "hybrid",
         "lstm",
@@ -26,10 +27,14 @@ fn every_plugin_passes() {
 #[test]
 fn every_variant_passes() {
     for variant in [
+        "comba:normalised=after,inner_decay=false,gate=false",
+        "delta-product:householders=3,decay=false,negative_eigenvalues=false",
+        "gated-deltanet:negative_eigenvalues=true,value_heads=4,conv=1",
         "griffin:pattern=recurrent+attention,window=16",
         "hgrn:conv=3,lower_bound=false",
         "hybrid:pattern=lstm+mamba",
         "hybrid:pattern=attention,attention.window=8",
+        "kda:negative_eigenvalues=true,decay_bound=-5,expand_v=0.5",
         "mamba:negative_eigenvalues=true",
         "mamba2:groups=2,chunk=16",
         "mingru:candidate=linear,bias=true",

@@ -9,7 +9,8 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 9] = [
+const PLUGINS: [&str; 10] = [
+    "delta",
     "griffin",
     "hybrid",
     "lstm",

@@ -1,0 +1,133 @@
+//! Comba (arXiv 2506.02475, eq. 8): what a key removes is read along a smaller key p, `S = a S`, then
+//! `S += beta k (v - Sᵀ p)ᵀ`, and the query is corrected by it, `q - d p`.
+
+use longhaul_plugin_kit::api::metadata::Family;
+use longhaul_plugin_kit::initial::Starts;
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::options::{Settings, boolean, choice, float};
+use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+
+use crate::layer::{Layer, options, rate_from_0};
+
+/// The architecture `comba`.
+pub fn comba() -> Architecture {
+    let mut options = options(2.0, false);
+    options.extend([
+        boolean("gate", true, "a sigmoid gate on what each head gives"),
+        boolean("inner_decay", true, "p is sigmoid(decay) k, without it k itself"),
+        choice(
+            "normalised",
+            "before",
+            &["before", "after"],
+            "whether q and k are given length 1 before p is made of them, or q, k and p after that (as in fla, where p = k)",
+        ),
+        float(
+            "correction",
+            1.0,
+            0.0,
+            100.0,
+            "start of the factor d in q - d p; 0.02 is for small models, 0 is no correction",
+        ),
+    ]);
+    Architecture {
+        name: "comba",
+        title: "Comba: the delta rule in closed-loop control",
+        family: Family::LinearRnn,
+        citation: "@misc{hu2025comba,
+  title={Comba: Improving Bilinear {RNN}s with Closed-loop Control},
+  author={Hu, Jiaxi and Pan, Yongqi and Du, Jusen and Lan, Disen and Tang, Xiaqiang and Wen, Qingsong and Liang, Yuxuan and Sun, Weigao},
+  year={2025}, note={arXiv:2506.02475}
+}",
+        options,
+        default_mlp: "gated",
+        mixer: |settings| Ok(Box::new(Comba::new(settings)?)),
+    }
+}
+
+struct Comba {
+    layer: Layer,
+    has_gate: bool,
+    inner_decay: bool,
+    is_first: bool,
+    correction: f32,
+}
+
+impl Comba {
+    fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            layer: Layer::new(settings, false)?,
+            has_gate: settings.boolean("gate")?,
+            inner_decay: settings.boolean("inner_decay")?,
+            is_first: settings.text("normalised")? == "before",
+            correction: settings.float("correction")? as f32,
+        })
+    }
+
+    /// q, k and p, of length 1 where they are to be.
+    fn directions(&self, graph: &mut Graph, q: Tensor, k: Tensor) -> [Tensor; 3] {
+        let (layer, heads) = (&self.layer, self.layer.heads.heads);
+        let unit = |graph: &mut Graph, x: Tensor, now: bool| match now {
+            true => layer.unit(graph, x),
+            false => x,
+        };
+        let (q, k) = (unit(graph, q, self.is_first), unit(graph, k, self.is_first));
+        let mut p = k;
+        if self.inner_decay {
+            let decay = graph.param_without_decay("decay", &[heads], Init::Ones);
+            let decay = graph.broadcast(decay);
+            let share = graph.activation(decay, Activation::Sigmoid);
+            p = graph.by_head(share, k);
+        }
+        let mut read = q;
+        if self.correction > 0.0 {
+            let d = graph.param_without_decay("D", &[heads], Init::Constant(self.correction));
+            let d = graph.broadcast(d);
+            let part = graph.by_head(d, p);
+            let part = graph.scale(part, -1.0);
+            read = graph.add(q, part);
+        }
+        let after = !self.is_first;
+        [read, k, p].map(|x| unit(graph, x, after))
+    }
+}
+
+impl Mixer for Comba {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
+        let layer = &self.layer;
+        let heads = layer.heads;
+        let [queries, keys, values] = layer.widths();
+        let convolved = queries + keys + values;
+        let gates = if self.has_gate { values } else { 0 };
+        let mut all = layer.project(graph, x, convolved + 2 * heads.heads + gates);
+        let mut qkv = layer.convolve(graph, all.next(convolved));
+        let (q, k, v) = (qkv.next(queries), qkv.next(keys), qkv.next(values));
+        let [q, k, p] = self.directions(graph, q, k);
+        let beta = layer.steps(graph, all.next(heads.heads));
+        let decay = layer.decay(graph, all.next(heads.heads), rate_from_0());
+        // What is removed is read from the state after its decay.
+        let decayed = graph.activation(decay, Activation::Exp);
+        let what = StateMatrix {
+            q: layer.scaled(graph, q),
+            k,
+            v: graph.by_head(beta, v),
+            heads,
+            decay: Decay::Head(decay),
+            removal: Removal::Pair {
+                a: graph.by_head(decayed, p),
+                b: graph.by_head(beta, k),
+            },
+            read: Read::After,
+        };
+        let o = graph.state_matrix(what);
+        let gate = self
+            .has_gate
+            .then(|| (all.next(gates), Activation::Sigmoid));
+        layer.out(graph, o, gate, x.cols())
+    }
+
+    fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {
+        self.layer.starts(usual)
+    }
+}

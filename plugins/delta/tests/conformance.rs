@@ -1,0 +1,26 @@
+//! The conformance suite, in-process.
+
+use longhaul_plugin_kit::Architecture;
+use longhaul_plugin_kit::model::Library;
+
+longhaul_conformance::plugin!(longhaul_delta::Plugin);
+
+/// Those that use most of what a state matrix has. All are made of the kit's operations, each of which has its own
+/// test on the emulated device; `mesa-net` runs on the CPU only.
+struct OnDevice;
+
+impl Library for OnDevice {
+    const NAME: &'static str = "longhaul-delta";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const LICENCE: &'static str = env!("CARGO_PKG_LICENSE");
+    const AUTHORS: &'static str = env!("CARGO_PKG_AUTHORS");
+
+    fn architectures() -> Vec<Architecture> {
+        vec![longhaul_delta::delta_product(), longhaul_delta::gdn2()]
+    }
+}
+
+#[test]
+fn conformance_on_the_emulated_device() {
+    longhaul_emulator::plugin::check::<OnDevice>();
+}
