@@ -10,6 +10,7 @@ fn every_plugin_passes() {
     for name in [
         "griffin",
         "hybrid",
+        "linear_attention",
         "lstm",
         "mamba",
         "mamba2",
@@ -27,6 +28,9 @@ fn every_variant_passes() {
         "griffin:pattern=recurrent+attention,window=16",
         "hybrid:pattern=lstm+mamba",
         "hybrid:pattern=attention,attention.window=8",
+        "linear-attention:normalise=false,feature_map=relu,head_norm=true",
+        "gla:conv=4",
+        "raven:router=softmax,decay=gla",
         "mamba:negative_eigenvalues=true",
         "mamba2:groups=2,chunk=16",
         "rwkv4:mlp=gated,embedding_norm=false",

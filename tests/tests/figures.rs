@@ -9,9 +9,10 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 7] = [
+const PLUGINS: [&str; 8] = [
     "griffin",
     "hybrid",
+    "linear_attention",
     "lstm",
     "mamba",
     "mamba2",
