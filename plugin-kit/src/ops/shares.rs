@@ -286,6 +286,10 @@ impl Operation for Largest {
         "largest"
     }
 
+    fn jumps(&self) -> bool {
+        true
+    }
+
     fn forward(&self, run: &Run<'_>) -> Result<()> {
         let x = run.value(self.x);
         let x = x.get();
