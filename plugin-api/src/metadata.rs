@@ -126,6 +126,8 @@ pub mod capability {
     pub const REFERENCE: &str = "reference";
     /// Session state can be exported and imported.
     pub const EXPORT_STATE: &str = "export-state";
+    /// Its loss jumps where a choice changes, such as a router's. Gradients are those between jumps.
+    pub const JUMPS: &str = "jumps";
 }
 
 /// Names that no option may have: they are sizes and settings of every model, given beside its options.

@@ -69,7 +69,7 @@ __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
 // Activations by the number of the Rust enum's variant.
-enum { SILU, GELU, RELU, SIGMOID, TANH, SOFTPLUS, NEGATIVE_EXP, IDENTITY, EXP, POSITIVE };
+enum { SILU, GELU, RELU, SIGMOID, TANH, SOFTPLUS, NEGATIVE_EXP, IDENTITY, EXP, POSITIVE, ELU_PLUS_ONE, LOG_SIGMOID, ONE_MINUS_EXP, LOG_ONE_MINUS, RECIPROCAL };
 
 __device__ inline float activate(u32 kind, float x) {
     switch (kind) {
@@ -82,6 +82,11 @@ __device__ inline float activate(u32 kind, float x) {
         case NEGATIVE_EXP: return -expf(fminf(x, 80.0f));
         case EXP: return expf(x);
         case POSITIVE: return fmaxf(x, 0.0f) + sigmoid(fminf(x, 0.0f));
+        case ELU_PLUS_ONE: return fmaxf(x, 0.0f) + expf(fminf(x, 0.0f));
+        case LOG_SIGMOID: return -softplus(-x);
+        case ONE_MINUS_EXP: return -expm1f(x);
+        case LOG_ONE_MINUS: return x < 1.0f ? log1pf(-x) : -17.328680f;
+        case RECIPROCAL: return 1.0f / x;
         default: return x;
     }
 }
@@ -112,6 +117,11 @@ __device__ inline float activation_slope(u32 kind, float x) {
             const float s = sigmoid(x);
             return x >= 0.0f ? 1.0f : s * (1.0f - s);
         }
+        case ELU_PLUS_ONE: return expf(fminf(x, 0.0f));
+        case LOG_SIGMOID: return sigmoid(-x);
+        case ONE_MINUS_EXP: return -expf(x);
+        case LOG_ONE_MINUS: return -1.0f / fmaxf(1.0f - x, 2.9802322e-8f);
+        case RECIPROCAL: return -1.0f / (x * x);
         default: return 1.0f;
     }
 }

@@ -137,6 +137,8 @@ impl Architecture {
             capability::EXPORT_STATE.into(),
         ];
         capabilities.extend(has_reference.then(|| capability::REFERENCE.into()));
+        let jumps = program.as_ref().is_some_and(Program::jumps);
+        capabilities.extend(jumps.then(|| capability::JUMPS.into()));
         ArchitectureInfo {
             name: self.name.into(),
             title: self.title.into(),

@@ -263,47 +263,82 @@ impl Case<'_> {
         let mut graph = Graph::new(5);
         let tensors = record_inputs(&mut graph, inputs, self.inputs, 0, self.length);
         let y = (self.build)(&mut graph, &tensors);
-        let (program, params) = (graph.program, graph.params);
-        let states: Vec<RefCell<StateRows>> = program
-            .states
-            .iter()
-            .map(|spec| RefCell::new(initial_rows(*spec, self.rows)))
-            .collect();
-        let mut arena = Arena::for_feeds(&program, true);
-        let cols = y.cols();
-        let mut output = vec![f32::NAN; self.rows * self.length * cols];
-        let mut start = 0;
-        for &chunk in chunks.iter().cycle() {
-            let count = chunk.min(self.length - start);
-            let shape = Shape {
-                rows: self.rows,
-                length: count,
-                scored: 0,
-            };
-            arena.prepare(&program, shape, false);
-            let run = Run {
-                states: Some(&states),
-                position: start as u64,
-                ..new_run(shape, &params, &arena)
-            };
-            for operation in &program.operations {
-                operation.forward(&run).expect("forward");
-            }
-            let value = run.value(y);
-            for row in 0..self.rows {
-                for offset in 0..count {
-                    let index = (row * self.length + start + offset) * cols;
-                    let from = value.get().row(row * count + offset);
-                    output[index..index + cols].copy_from_slice(from);
-                }
-            }
-            start += count;
-            if start == self.length {
-                break;
+        feed(graph, y, [self.rows, self.length], chunks)
+    }
+}
+
+/// What a recorded piece of a model gives for `rows` sequences of `length` tokens, `[B, T, out]`: for other software's
+/// inputs, each with its columns, `[B, T, cols]`, and other software's parameters by name. A parameter without given
+/// values keeps its start.
+///
+/// # Panics
+/// If there are not as many values as a parameter has.
+pub fn output(
+    build: &dyn Fn(&mut Graph, &[Tensor]) -> Tensor,
+    [rows, length]: [usize; 2],
+    inputs: &[(usize, Vec<f32>)],
+    given: &dyn Fn(&str) -> Option<Vec<f32>>,
+) -> Vec<f32> {
+    let mut graph = Graph::new(5);
+    let (cols, inputs): (Vec<usize>, Vec<Vec<f32>>) = inputs.iter().cloned().unzip();
+    let tensors = record_inputs(&mut graph, &inputs, &cols, 0, length);
+    let y = build(&mut graph, &tensors);
+    for entry in &mut graph.params.entries {
+        if let Some(values) = given(&entry.name) {
+            assert_eq!(
+                values.len(),
+                entry.values.len(),
+                "values of `{}`",
+                entry.name
+            );
+            entry.values = values;
+        }
+    }
+    feed(graph, y, [rows, length], &[length])
+}
+
+/// The output of feeding chunks of the given lengths, repeated until the end.
+fn feed(graph: Graph, y: Tensor, [rows, length]: [usize; 2], chunks: &[usize]) -> Vec<f32> {
+    let (program, params) = (graph.program, graph.params);
+    let states: Vec<RefCell<StateRows>> = program
+        .states
+        .iter()
+        .map(|spec| RefCell::new(initial_rows(*spec, rows)))
+        .collect();
+    let mut arena = Arena::for_feeds(&program, true);
+    let cols = y.cols();
+    let mut output = vec![f32::NAN; rows * length * cols];
+    let mut start = 0;
+    for &chunk in chunks.iter().cycle() {
+        let count = chunk.min(length - start);
+        let shape = Shape {
+            rows,
+            length: count,
+            scored: 0,
+        };
+        arena.prepare(&program, shape, false);
+        let run = Run {
+            states: Some(&states),
+            position: start as u64,
+            ..new_run(shape, &params, &arena)
+        };
+        for operation in &program.operations {
+            operation.forward(&run).expect("forward");
+        }
+        let value = run.value(y);
+        for row in 0..rows {
+            for offset in 0..count {
+                let index = (row * length + start + offset) * cols;
+                let from = value.get().row(row * count + offset);
+                output[index..index + cols].copy_from_slice(from);
             }
         }
-        output
+        start += count;
+        if start == length {
+            break;
+        }
     }
+    output
 }
 
 /// What a case has recorded.

@@ -2,6 +2,7 @@
 
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
+use longhaul_plugin_kit::ops::taylor::taylor_features;
 use longhaul_plugin_kit::testing::Case;
 use longhaul_plugin_kit::{Graph, Init, Tensor};
 
@@ -161,6 +162,11 @@ fn exact(activation: Activation, x: f64) -> f64 {
                 x + 0.5
             }
         }
+        Activation::EluPlusOne => x.max(0.0) + x.min(0.0).exp(),
+        Activation::LogSigmoid => sigmoid.ln(),
+        Activation::OneMinusExp => -x.exp_m1(),
+        Activation::LogOneMinus => (-x).ln_1p(),
+        Activation::Reciprocal => 1.0 / x,
     }
 }
 
@@ -371,4 +377,136 @@ fn lower_bounds_are_sums_of_a_softmax_over_layers() {
         }
         .check_with(&longhaul_emulator::devices());
     }
+}
+
+/// Activations of a part of the line, at its ends: values keep their digits where they are small.
+#[test]
+fn activations_of_decays_and_sums() {
+    use Activation::{EluPlusOne, LogOneMinus, LogSigmoid, OneMinusExp, Reciprocal};
+    for (activation, range) in [
+        (EluPlusOne, (-9.0, 3.0)),
+        (LogSigmoid, (-30.0, 9.0)),
+        (LogSigmoid, (9.0, 15.0)),
+        (OneMinusExp, (-20.0, 0.0)),
+        (OneMinusExp, (-1e-4, 0.0)),
+        (LogOneMinus, (0.0, 0.99)),
+        (LogOneMinus, (0.0, 1e-4)),
+        (Reciprocal, (0.3, 50.0)),
+    ] {
+        Case {
+            range,
+            build: &|graph, inputs| graph.activation(inputs[0], activation),
+            reference: &|inputs, _| inputs[0].iter().map(|&x| exact(activation, x)).collect(),
+            ..case(&[19])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+fn over_their_sum(x: &[f64], epsilon: f64) -> Vec<f64> {
+    let sum = x.iter().sum::<f64>() + epsilon;
+    x.iter().map(|x| x / sum).collect()
+}
+
+#[test]
+fn shares_of_heads() {
+    for (length, heads, width) in [(65, 3, 7), (1, 1, 100), (257, 4, 1)] {
+        let cols = heads * width;
+        Case {
+            length,
+            range: (-5.0, 5.0),
+            build: &|graph, inputs| graph.softmax(inputs[0], heads),
+            reference: &|inputs, _| {
+                let each = inputs[0].chunks(width).flat_map(|x| {
+                    let powers: Vec<f64> = x.iter().map(|x| x.exp()).collect();
+                    over_their_sum(&powers, 0.0)
+                });
+                each.collect()
+            },
+            ..case(&[cols])
+        }
+        .check_with(&longhaul_emulator::devices());
+        Case {
+            length,
+            range: (0.0, 2.0),
+            build: &|graph, inputs| graph.shares(inputs[0], heads, 0.1),
+            reference: &|inputs, _| {
+                let each = inputs[0].chunks(width).flat_map(|x| over_their_sum(x, 0.1));
+                each.collect()
+            },
+            ..case(&[cols])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+#[test]
+fn the_largest_of_heads() {
+    for (heads, width, count) in [(3, 7, 2), (1, 100, 32), (2, 5, 5)] {
+        Case {
+            build: &|graph, inputs| {
+                // What is kept and what decides differ by a factor, so that a place that is lost shows.
+                let kept = graph.largest(inputs[0], heads, count);
+                graph.gate(kept, inputs[1], Activation::Identity)
+            },
+            reference: &|inputs, _| {
+                let each = inputs[0].chunks(width).flat_map(|x| {
+                    let mut order = x.to_vec();
+                    order.sort_by(|a, b| b.total_cmp(a));
+                    let least = order[count - 1];
+                    x.iter().map(move |&x| if x >= least { x } else { 0.0 })
+                });
+                each.zip(&inputs[1]).map(|(kept, x)| kept * x).collect()
+            },
+            ..case(&[heads * width, heads * width])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+/// Sums of features and of products of features: those of one head with another's are the series.
+#[test]
+fn taylor_features_have_the_series_as_products() {
+    for (heads, width) in [(3, 5), (1, 16), (2, 1)] {
+        let scale = 0.7;
+        let features = taylor_features(width);
+        let exact = |x: &[f64]| -> Vec<f64> {
+            let mut f = vec![1.0];
+            f.extend(x.iter().map(|x| x * f64::sqrt(scale)));
+            for (i, a) in x.iter().enumerate() {
+                let products = x[i..].iter().enumerate();
+                f.extend(
+                    products.map(|(j, b)| a * b * scale * if j == 0 { 0.5f64.sqrt() } else { 1.0 }),
+                );
+            }
+            f
+        };
+        let (q, k): (Vec<f64>, Vec<f64>) = (0..width)
+            .map(|i| ((i as f64).sin(), (i as f64 + 0.5).cos()))
+            .unzip();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let s = scale * dot(&q, &k);
+        let series = 1.0 + s + s * s / 2.0;
+        assert!((dot(&exact(&q), &exact(&k)) - series).abs() < 1e-12);
+        assert_eq!(exact(&q).len(), features);
+        Case {
+            build: &|graph, inputs| graph.taylor(inputs[0], heads, scale as f32),
+            reference: &|inputs, _| inputs[0].chunks(width).flat_map(exact).collect(),
+            ..case(&[heads * width])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+#[test]
+fn a_number_at_every_position() {
+    Case {
+        build: &|graph, inputs| {
+            let half = graph.filled(0.5, 19);
+            graph.add(inputs[0], half)
+        },
+        reference: &|inputs, _| inputs[0].iter().map(|x| x + 0.5).collect(),
+        ..case(&[19])
+    }
+    .check_with(&longhaul_emulator::devices());
 }

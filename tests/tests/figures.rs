@@ -9,10 +9,11 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 10] = [
+const PLUGINS: [&str; 11] = [
     "delta",
     "griffin",
     "hybrid",
+    "linear_attention",
     "lstm",
     "mamba",
     "mamba2",

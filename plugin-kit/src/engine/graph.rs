@@ -127,6 +127,11 @@ impl Program {
         })
     }
 
+    /// Whether what it gives jumps where its parameters hardly change.
+    pub(crate) fn jumps(&self) -> bool {
+        self.operations.iter().any(|operation| operation.jumps())
+    }
+
     /// Refuses a program that cannot be trained from a given state.
     ///
     /// # Errors

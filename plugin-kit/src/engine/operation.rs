@@ -38,6 +38,12 @@ pub trait Operation: Send + Sync {
         false
     }
 
+    /// Whether its outputs jump where its inputs hardly change, as a choice of the largest does: what is measured by
+    /// differences then has to be measured between jumps.
+    fn jumps(&self) -> bool {
+        false
+    }
+
     /// Every buffer that [`Operation::forward`] asks for on a CPU: inputs, outputs and saved ones. In a feed
     /// the memory of a buffer goes to others when the last operation that lists it has run. One that gives
     /// none may ask for any buffer that was recorded before it, and all of those are kept.

@@ -1,5 +1,5 @@
 //! Constants: a parameter's values as a tensor of one row, which stands for every position. What is made of
-//! constants alone is a constant, and is computed once a run.
+//! constants alone is a constant, and is computed once a run. Numbers at every position, without a parameter.
 
 use longhaul_plugin_api::author::Result;
 
@@ -17,6 +17,14 @@ impl Graph {
     pub fn constant(&mut self, param: Param) -> Tensor {
         let y = self.constant_tensor(self.param_shape(param).iter().product());
         self.push(Constant { param, y });
+        y
+    }
+
+    /// The same number in `cols` columns of every position.
+    #[track_caller]
+    pub fn filled(&mut self, value: f32, cols: usize) -> Tensor {
+        let y = self.tensor(cols);
+        self.push(Filled { value, y });
         y
     }
 
@@ -77,6 +85,44 @@ impl Operation for Constant {
     fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
         let to = self.row(run.param_grad(self.param));
         copy_rows(run, self.row(run.grad(self.y)?.data), to, 1.0, true)
+    }
+}
+
+struct Filled {
+    value: f32,
+    y: Tensor,
+}
+
+impl Operation for Filled {
+    fn name(&self) -> &'static str {
+        "filled"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        run.value_mut(self.y).data_mut().fill(self.value);
+        Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.y.into()])
+    }
+
+    fn backward(&self, _run: &Run<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        // It launches none, but none at all would say that there is no form for a device.
+        vec![&ROWS]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let y = run.value(self.y);
+        run.fill(y.data, self.value, y.rows * y.cols)
+    }
+
+    fn cuda_backward(&self, _run: &CudaRun<'_>) -> Result<()> {
+        Ok(())
     }
 }
 

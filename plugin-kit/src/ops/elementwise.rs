@@ -11,7 +11,7 @@ use crate::engine::tensor::{Buffer, Saved, Tensor};
 use crate::kernel_params;
 use crate::ops::constant::{sum_on_device, sum_over_rows};
 use crate::rows::for_pieces;
-use crate::simd::{add_into, exp, sigmoid, silu, softplus, tanh};
+use crate::simd::{add_into, exp, ln, sigmoid, silu, softplus, tanh};
 
 /// An activation function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +36,24 @@ pub enum Activation {
     Exp,
     /// x + 1/2 from 0 on, the logistic function below: positive everywhere (arXiv 2410.01201, appendix B.3).
     Positive,
+    /// x + 1 from 0 on, e^x below (arXiv 2006.16236, eq. 7).
+    EluPlusOne,
+    /// ln sigmoid(x).
+    LogSigmoid,
+    /// 1 - e^x: what a decay of logarithm x lets in.
+    OneMinusExp,
+    /// ln(1 - x) for x up to 1, and ln 2^-25 there: the logarithm of a decay that lets in x.
+    LogOneMinus,
+    /// 1 / x.
+    Reciprocal,
 }
 
 /// sqrt(2 / pi), of GELU's tanh form.
 const GELU_SCALE: f32 = 0.797_884_6;
 const GELU_CUBIC: f32 = 0.044_715;
+
+/// Half of what 1 and the float32 before it differ by: 2^-25.
+const SMALLEST_REST: f32 = 2.980_232_2e-8;
 
 impl Activation {
     /// The function's value.
@@ -57,6 +70,24 @@ impl Activation {
             Self::Identity => x,
             Self::Exp => exp(x),
             Self::Positive => x.max(0.0) + sigmoid(x.min(0.0)),
+            Self::EluPlusOne => x.max(0.0) + exp(x.min(0.0)),
+            Self::LogSigmoid => -softplus(-x),
+            Self::OneMinusExp => {
+                // e^x - 1 = 2 t / (1 - t) keeps its digits near 0.
+                let t = tanh(0.5 * x);
+                -2.0 * t / (1.0 - t)
+            }
+            Self::LogOneMinus => {
+                let rest = (1.0 - x).max(SMALLEST_REST);
+                // What rounding 1 - x lost comes back as a first-order correction.
+                let lost = if rest > SMALLEST_REST {
+                    (1.0 - rest) - x
+                } else {
+                    0.0
+                };
+                ln(rest) + lost / rest
+            }
+            Self::Reciprocal => 1.0 / x,
         }
     }
 
@@ -90,6 +121,11 @@ impl Activation {
                 let s = sigmoid(x);
                 if x >= 0.0 { 1.0 } else { s * (1.0 - s) }
             }
+            Self::EluPlusOne => exp(x.min(0.0)),
+            Self::LogSigmoid => sigmoid(-x),
+            Self::OneMinusExp => -exp(x),
+            Self::LogOneMinus => -1.0 / (1.0 - x).max(SMALLEST_REST),
+            Self::Reciprocal => -1.0 / (x * x),
         }
     }
 }
@@ -565,6 +601,26 @@ macro_rules! for_activation {
             }
             Activation::Positive => {
                 const $f: Activation = Activation::Positive;
+                $body
+            }
+            Activation::EluPlusOne => {
+                const $f: Activation = Activation::EluPlusOne;
+                $body
+            }
+            Activation::LogSigmoid => {
+                const $f: Activation = Activation::LogSigmoid;
+                $body
+            }
+            Activation::OneMinusExp => {
+                const $f: Activation = Activation::OneMinusExp;
+                $body
+            }
+            Activation::LogOneMinus => {
+                const $f: Activation = Activation::LogOneMinus;
+                $body
+            }
+            Activation::Reciprocal => {
+                const $f: Activation = Activation::Reciprocal;
                 $body
             }
         }

@@ -23,5 +23,7 @@ mod norm_cuda;
 pub mod reference;
 mod rotary;
 pub mod rotary_scaling;
+mod shares;
 mod step_sizes;
+pub mod taylor;
 pub(crate) mod token_order;

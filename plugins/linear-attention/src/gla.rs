@@ -1,0 +1,87 @@
+//! Gated linear attention (arXiv 2312.06635): a decay for each key channel, from a low-rank projection.
+
+use longhaul_plugin_kit::api::metadata::Family;
+use longhaul_plugin_kit::initial::Starts;
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::recurrences::state_matrix::Decay;
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Result, Tensor};
+
+use crate::heads::Heads;
+
+/// The architecture `gla`.
+pub fn architecture() -> Architecture {
+    let mut options = Heads::options(4, 0.5, 1.0);
+    options.extend([
+        integer("gate_rank", 16, 1, 4096, "rank of the decays' projection"),
+        float(
+            "gate_divisor",
+            16.0,
+            1e-3,
+            1e6,
+            "what the logarithm of a decay, ln sigmoid(x), is divided by",
+        ),
+        integer(
+            "conv",
+            0,
+            0,
+            64,
+            "taps of short convolutions over q, k and v, with SiLU; 0 is none",
+        ),
+    ]);
+    Architecture {
+        name: "gla",
+        title: "Gated linear attention: a data-dependent decay a key channel",
+        family: Family::LinearRnn,
+        citation: CITATION,
+        options,
+        default_mlp: "gated",
+        mixer: |settings| Ok(Box::new(Gla::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@inproceedings{yang2024gated,
+  title={Gated Linear Attention Transformers with Hardware-Efficient Training},
+  author={Yang, Songlin and Wang, Bailin and Shen, Yikang and Panda, Rameswar and Kim, Yoon},
+  booktitle={International Conference on Machine Learning}, year={2024}, note={arXiv:2312.06635}
+}";
+
+struct Gla {
+    heads: Heads,
+    gate_rank: usize,
+    gate_divisor: f32,
+    conv: usize,
+}
+
+impl Gla {
+    fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            heads: Heads::new(settings)?,
+            gate_rank: settings.size("gate_rank")?,
+            gate_divisor: settings.float("gate_divisor")? as f32,
+            conv: settings.size("conv")?,
+        })
+    }
+}
+
+impl Mixer for Gla {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let (heads, graph) = (&self.heads, &mut *block.graph);
+        let [q, k, v] = heads.project_convolved(graph, x, self.conv);
+        let down = heads.matrices.read(graph, "gk_proj.0", x, self.gate_rank);
+        let up = heads.matrices.read(graph, "gk_proj.1", down, k.cols());
+        let bias = graph.param("gk_proj.1.bias", &[k.cols()], Init::Zeros);
+        let bias = graph.constant(bias);
+        let gate = graph.add(up, bias);
+        let gate = graph.activation(gate, Activation::LogSigmoid);
+        let decay = graph.scale(gate, 1.0 / self.gate_divisor);
+        let q = heads.scaled(graph, q);
+        let read = heads.states(graph, [q, k, v], Decay::Key(decay));
+        let gated = heads.gated_norm(graph, x, read);
+        heads.matrices.write(graph, gated, x.cols())
+    }
+
+    fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {
+        self.heads.matrices.backbone(usual)
+    }
+}

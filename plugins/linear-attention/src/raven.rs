@@ -1,0 +1,140 @@
+//! Raven (github.com/goombalab/raven, raven.pdf): slots as in gated slot attention, of which a router writes a few a
+//! token.
+
+use longhaul_plugin_kit::api::metadata::Family;
+use longhaul_plugin_kit::initial::{MambaStarts, Starts};
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::ops::norm::NormKind;
+use longhaul_plugin_kit::options::{Settings, choice, float, integer};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+
+use crate::heads::Heads;
+
+/// The architecture `raven`.
+pub fn architecture() -> Architecture {
+    let mut options = Heads::options(4, 1.0, 1.0);
+    options.extend([
+        integer("slots", 64, 1, 256, "M, slots of a head"),
+        integer("routed", 32, 1, 256, "slots of a head that a token writes to, at most all"),
+        choice(
+            "router",
+            "sigmoid",
+            &["sigmoid", "softmax"],
+            "scores of slots: sigmoids, of which the chosen add to one, or a softmax of all",
+        ),
+        choice(
+            "decay",
+            "mamba2",
+            &["mamba2", "gla"],
+            "logarithms of decays: -exp(A) softplus(x + b) a head, or ln sigmoid(x) over gate_divisor a slot",
+        ),
+        float("gate_divisor", 8.0, 1e-3, 1e6, "of decay=gla"),
+    ]);
+    Architecture {
+        name: "raven",
+        title: "Raven: slots that forget, of which a router writes a few",
+        family: Family::LinearRnn,
+        citation: CITATION,
+        options,
+        default_mlp: "gated",
+        mixer: |settings| Ok(Box::new(Raven::new(settings)?)),
+    }
+}
+
+const CITATION: &str = "@misc{afzal2026raven,
+  title={Raven: High-Recall Sequence Modeling with Sparse Memory Routing},
+  author={Afzal, Arshia and Bick, Aviv and others},
+  year={2026}, howpublished={github.com/goombalab/raven}
+}";
+
+/// Beside a sum of sigmoids; fla's.
+const EPSILON: f32 = 1e-9;
+
+struct Raven {
+    heads: Heads,
+    slots: usize,
+    routed: usize,
+    by_softmax: bool,
+    /// The divisor of decays by slot; none where they are by head.
+    by_slot: Option<f32>,
+}
+
+impl Raven {
+    fn new(settings: &Settings) -> Result<Self> {
+        let (slots, routed) = (settings.size("slots")?, settings.size("routed")?);
+        if routed > slots {
+            return Err(PluginError::bad_option(format!(
+                "routed={routed} slots a token, and slots={slots} a head"
+            )));
+        }
+        let divisor = settings.float("gate_divisor")? as f32;
+        Ok(Self {
+            heads: Heads::new(settings)?,
+            slots,
+            routed,
+            by_softmax: settings.text("router")? == "softmax",
+            by_slot: (settings.text("decay")? == "gla").then_some(divisor),
+        })
+    }
+
+    /// Records how much of each slot's decay a token takes, `[H M]`.
+    fn route(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        let heads = self.heads.heads;
+        let logits = self
+            .heads
+            .matrices
+            .read(graph, "r_proj", x, heads * self.slots);
+        if self.by_softmax {
+            let scores = graph.softmax(logits, heads);
+            return graph.largest(scores, heads, self.routed);
+        }
+        let scores = graph.activation(logits, Activation::Sigmoid);
+        let chosen = graph.largest(scores, heads, self.routed);
+        graph.shares(chosen, heads, EPSILON)
+    }
+
+    /// Records the logarithms of the slots' decays, `[H M]`.
+    fn decay(&self, graph: &mut Graph, x: Tensor) -> Tensor {
+        let route = self.route(graph, x);
+        let (heads, matrices) = (self.heads.heads, self.heads.matrices);
+        if let Some(divisor) = self.by_slot {
+            let gate = matrices.read(graph, "f_proj", x, heads * self.slots);
+            let gate = graph.activation(gate, Activation::LogSigmoid);
+            let decay = graph.scale(gate, 1.0 / divisor);
+            return graph.gate(decay, route, Activation::Identity);
+        }
+        let a_log = graph.param_without_decay("A_log", &[heads], Init::Custom(a_log));
+        let bias = graph.param_without_decay("dt_bias", &[heads], MambaStarts::step_size_bias());
+        let [a_log, bias] = [a_log, bias].map(|param| graph.constant(param));
+        let step = matrices.read(graph, "a_proj", x, heads);
+        let step = graph.add(step, bias);
+        let step = graph.activation(step, Activation::Softplus);
+        let decay = graph.gate(a_log, step, Activation::NegativeExp);
+        graph.by_head(decay, route)
+    }
+}
+
+/// A uniform over 1e-4..16, as its logarithm.
+fn a_log(_index: usize, draw: &mut dyn FnMut() -> f32) -> f32 {
+    (1e-4 + (16.0 - 1e-4) * draw()).ln()
+}
+
+impl Mixer for Raven {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let (heads, graph) = (&self.heads, &mut *block.graph);
+        let all = heads.project(graph, x);
+        let [q, k, v] = all.map(|part| graph.activation(part, Activation::Silu));
+        let q = graph.head_norm("q_norm", q, heads.heads, heads.epsilon);
+        let k = graph.head_norm("k_norm", k, heads.heads, heads.epsilon);
+        let decay = self.decay(graph, x);
+        let write = graph.activation(decay, Activation::OneMinusExp);
+        let read = heads.slots(graph, [q, k, v], write, decay);
+        let read = graph.activation(read, Activation::Silu);
+        let normal = graph.norm("g_norm", read, NormKind::Rms, heads.epsilon);
+        heads.matrices.write(graph, normal, x.cols())
+    }
+
+    fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {
+        self.heads.matrices.backbone(usual)
+    }
+}
