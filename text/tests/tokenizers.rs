@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use longhaul_text::{Bytes, TextError, TokenIndex, Tokenizer, fits, tokenizer_of, with_bos};
+use longhaul_text::{Bytes, TextError, TokenIndex, Tokenizer, fits, tokenizer_of};
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -39,16 +39,6 @@ fn ids_and_texts_are_those_of_the_reference() {
     assert_eq!(tokenizer.vocab(), 340);
     // The definition puts <s> in front, and the file beside it names </s>.
     assert_eq!((tokenizer.bos(), tokenizer.stops()), (Some(0), &[1][..]));
-}
-
-#[test]
-fn one_token_stands_in_front() {
-    let tokenizer = tokenizer_of(&fixture("bpe")).expect("a tokenizer");
-    let tokens = tokenizer.encode("the dog").expect("tokens");
-    let once = with_bos(tokenizer.as_ref(), tokens.clone());
-    assert_eq!((once[0], &once[1..]), (0, tokens.as_slice()));
-    assert_eq!(with_bos(tokenizer.as_ref(), once.clone()), once);
-    assert_eq!(with_bos(&Bytes, tokens.clone()), tokens);
 }
 
 #[test]
