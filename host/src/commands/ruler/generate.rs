@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use longhaul_tasks::ruler::{Example, Ruler};
-use longhaul_tasks::{Coordinates, Split, Task};
+use longhaul_tasks::{Coordinates, Sample, Split, Task};
 
 use super::json;
 use crate::cli::RulerGenerateArgs;
@@ -95,7 +95,7 @@ fn write_all(args: &RulerGenerateArgs, ruler: &Ruler, path: &Path) -> Result<usi
                 File::create_new(path).map_err(Failed::File)?,
             )),
         };
-        write_line(out, index, &example).map_err(Failed::File)?;
+        write_line(out, index, &example, args.tokens).map_err(Failed::File)?;
     }
     match out {
         Some(mut out) => out.flush().map_err(Failed::File)?,
@@ -105,7 +105,12 @@ fn write_all(args: &RulerGenerateArgs, ruler: &Ruler, path: &Path) -> Result<usi
 }
 
 /// A sample as RULER writes it. `index` is the number of the line, from 0; the key of a sample is its line.
-fn write_line(out: &mut impl Write, index: u64, example: &Example) -> io::Result<()> {
+fn write_line(
+    out: &mut impl Write,
+    index: u64,
+    example: &Example,
+    with_tokens: bool,
+) -> io::Result<()> {
     write!(out, "{{\"index\": {index}, \"input\": \"")?;
     let mut written = Ok(());
     example.text(&mut |text| {
@@ -130,5 +135,23 @@ fn write_line(out: &mut impl Write, index: u64, example: &Example) -> io::Result
     if let Some(position) = example.answer_position() {
         write!(out, ", \"token_position_answer\": {position}")?;
     }
+    if with_tokens {
+        write_tokens(out, example)?;
+    }
     out.write_all(b"}\n")
+}
+
+fn write_tokens(out: &mut impl Write, example: &Example) -> io::Result<()> {
+    const SOME: usize = 512;
+    let (mut tokens, mut targets) = ([0; SOME], [0; SOME]);
+    out.write_all(b", \"tokens\": [")?;
+    for start in (0..example.len()).step_by(SOME) {
+        let count = SOME.min(example.len() - start);
+        example.write(start, &mut tokens[..count], &mut targets[..count]);
+        for (place, token) in tokens[..count].iter().enumerate() {
+            let comma = if start + place > 0 { ", " } else { "" };
+            write!(out, "{comma}{token}")?;
+        }
+    }
+    out.write_all(b"]")
 }
