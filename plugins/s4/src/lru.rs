@@ -36,9 +36,9 @@ pub fn lru() -> Architecture {
             ),
             float(
                 "max_phase",
-                6.28,
+                std::f64::consts::TAU,
                 0.0,
-                6.284,
+                std::f64::consts::TAU,
                 "largest angle of the eigenvalues at first",
             ),
             Glu::option("full"),
