@@ -6,6 +6,10 @@ mod delta_rule;
 mod kda;
 mod layer;
 mod mesa;
+mod mesa_cpu;
+mod mesa_solve;
+#[cfg(test)]
+mod tests;
 
 longhaul_plugin_kit::export!(
     Plugin,

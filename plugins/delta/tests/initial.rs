@@ -8,6 +8,8 @@ const D: usize = 128;
 const LAYERS: usize = 4;
 /// As many heads as there can be, for as many values.
 const SIZES: [(&str, &str); 3] = [("heads", "128"), ("head_dim", "4"), ("expand_v", "2")];
+/// A parameter of one architecture, and its law.
+type Own = (&'static str, fn() -> Law<'static>);
 /// Columns of values.
 const VALUES: f64 = 1024.0;
 
@@ -23,12 +25,7 @@ fn decay(lowest: f64) -> [(&'static str, Law<'static>); 2] {
     [("mixer.dt_bias", steps), ("mixer.A_log", rates)]
 }
 
-fn check(
-    architecture: Architecture,
-    options: &[(&str, &str)],
-    own: &[(&'static str, fn() -> Law<'static>)],
-    rate: Option<f64>,
-) {
+fn check(architecture: Architecture, options: &[(&str, &str)], own: &[Own], rate: Option<f64>) {
     for is_reference in [false, true] {
         let matrix = |fan_in: f64, gain: f64| match is_reference {
             true => Law::Normal(0.02),
@@ -87,21 +84,21 @@ fn delta_rules() {
 
 #[test]
 fn decays_by_channel() {
-    let bias: (&str, fn() -> Law<'static>) = ("mixer.gate_proj.bias", || Law::Constant(0.0));
+    let bias: Own = ("mixer.gate_proj.bias", || Law::Constant(0.0));
     check(longhaul_delta::kda(), &[], &[bias], Some(1.0));
     check(longhaul_delta::gdn2(), &[], &[bias], Some(1.0));
     // -5 sigmoid(e^0 (x + dt_bias)).
-    let steps: (&str, fn() -> Law<'static>) = ("mixer.dt_bias", || {
+    let steps: Own = ("mixer.dt_bias", || {
         Law::UniformOf(log_step, 0.001f64.ln(), 0.1f64.ln())
     });
-    let rates: (&str, fn() -> Law<'static>) = ("mixer.A_log", || Law::Constant(0.0));
+    let rates: Own = ("mixer.A_log", || Law::Constant(0.0));
     let bound = [("decay_bound", "-5")];
     check(longhaul_delta::kda(), &bound, &[bias, steps, rates], None);
 }
 
 #[test]
 fn comba_and_mesa_net() {
-    let own: [(&str, fn() -> Law<'static>); 2] = [
+    let own: [Own; 2] = [
         ("mixer.decay", || Law::Constant(1.0)),
         ("mixer.D", || Law::Constant(0.02)),
     ];
@@ -111,7 +108,7 @@ fn comba_and_mesa_net() {
         &own,
         Some(0.0),
     );
-    let own: [(&str, fn() -> Law<'static>); 2] = [
+    let own: [Own; 2] = [
         ("mixer.bias", || Law::Constant(0.0)),
         ("mixer.lambda", || Law::Constant((0.75f64.exp() - 1.0).ln())),
     ];
