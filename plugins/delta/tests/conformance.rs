@@ -1,12 +1,13 @@
 //! The conformance suite, in-process.
 
+use longhaul_emulator::plugin::Emulated;
 use longhaul_plugin_kit::Architecture;
 use longhaul_plugin_kit::model::Library;
 
 longhaul_conformance::plugin!(longhaul_delta::Plugin);
 
-/// Those that use most of what a state matrix has. All are made of the kit's operations, each of which has its own
-/// test on the emulated device; `mesa-net` runs on the CPU only.
+/// Those that use most of what a state matrix has, and the checks that reach all of a model: all are made of the kit's
+/// operations, each of which has its own test on the emulated device. `mesa-net` runs on the CPU only.
 struct OnDevice;
 
 impl Library for OnDevice {
@@ -22,5 +23,6 @@ impl Library for OnDevice {
 
 #[test]
 fn conformance_on_the_emulated_device() {
-    longhaul_emulator::plugin::check::<OnDevice>();
+    let checks = ["build", "gradients", "chunks", "fork"];
+    longhaul_conformance::run_in_process_only::<Emulated<OnDevice>>(&checks);
 }
