@@ -13,11 +13,11 @@ const BOUND: f64 = 0.25;
 fn eliminate(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
     let n = b.len();
     for i in 0..n {
+        let pivot = a[i].clone();
         for row in (0..n).filter(|&row| row != i) {
-            let factor = a[row][i] / a[i][i];
-            for col in i..n {
-                a[row][col] -= factor * a[i][col];
-            }
+            let factor = a[row][i] / pivot[i];
+            let columns = a[row].iter_mut().zip(&pivot);
+            columns.for_each(|(value, pivot)| *value -= factor * pivot);
             b[row] -= factor * b[i];
         }
     }
