@@ -67,7 +67,7 @@ fn ours(architecture: &Architecture, case: &Value) -> Vec<f32> {
     let mixer = (architecture.mixer)(&settings).expect("good options");
     let build = |graph: &mut Graph, inputs: &[Tensor]| {
         let record = |index: usize| {
-            graph.scope(&index.to_string(), |graph| {
+            graph.scope(index.to_string(), |graph| {
                 mixer.forward(&mut Block::new(graph, index, layers), inputs[0])
             })
         };
