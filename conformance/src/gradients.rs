@@ -91,7 +91,7 @@ fn slopes(
             direction: direction.iter().map(|d| d / length).collect(),
         };
         let mut error = best_error(judge, on, &line, slope)?;
-        if error > DIFFERENCES && on.jumps {
+        if error > DIFFERENCES / 4.0 && on.jumps {
             error = error.min(error_between_jumps(judge, on, &line, slope)?);
         }
         if error > DIFFERENCES {
