@@ -225,6 +225,7 @@ fn lengths_on_both_sides_of_what_is_kept() {
             (Decays::Head, Removes::None),
             (Decays::Key, Removes::None),
             (Decays::Head, Removes::Delta),
+            (Decays::Key, Removes::Delta),
             (Decays::Key, Removes::Pair),
         ] {
             Of::new([1, 1, 5, 5, 1], decays, removes, Read::After).check([1, length]);
