@@ -145,9 +145,10 @@ __device__ inline void forward(const CellForward& p) {
                 rest[(k - 1) * R * hidden + at] = carried[k];
                 if (p.memory) p.memory[token * beside + (k - 1) * hidden + n] = carried[k];
             }
-            if (p.kept)
+            if (p.kept) {
 #pragma unroll
                 for (u32 k = 0; k < KEPT; k++) p.kept[(token * KEPT + k) * hidden + n] = kept[k];
+            }
         }
     }
     if (!p.state) return;
@@ -266,9 +267,10 @@ __device__ inline void step_cell(const CellStepForward& p, u64 row, u64 n, float
 #pragma unroll
     for (u32 k = 1; k < Cell::CARRY; k++)
         p.memory[(row * p.length * (Cell::CARRY - 1) + k - 1) * hidden + n] = carried[k];
-    if (p.state)
+    if (p.state) {
 #pragma unroll
         for (u32 k = 0; k < Cell::CARRY; k++) p.state[(row * Cell::CARRY + k) * hidden + n] = carried[k];
+    }
 }
 
 template <class Cell>

@@ -1,7 +1,7 @@
 //! Recurrences: what mixes the positions of a sequence, each written once as the paper writes it and computed
 //! by the fastest form there is. A recurrence declares its ports and a naive form, and may have a fast one.
 //! The naive form is generic over its numbers: with float64 it is the reference that everything faster is held
-//! to, with numbers on a [tape](tape) it has exact gradients, so that a model trains (slowly) without another.
+//! to, with numbers on a [tape] it has exact gradients, so that a model trains (slowly) without another.
 
 pub mod cell;
 pub mod diagonal;

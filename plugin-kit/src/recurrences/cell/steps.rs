@@ -31,18 +31,17 @@ pub(super) struct StepBack<'a> {
     pub grad: &'a mut [f32],
 }
 
-/// A vector of `N` values a cell by value.
+/// A vector of `N` values a cell by value; every part is `hidden` long, so that loops over them have no checks.
 #[inline(always)]
-fn parts<const N: usize>(values: &[f32]) -> [&[f32]; N] {
-    let hidden = values.len() / N;
+fn parts<const N: usize>(values: &[f32], hidden: usize) -> [&[f32]; N] {
     std::array::from_fn(|part| &values[part * hidden..][..hidden])
 }
 
 simd! {
     pub(super) fn forward(kind: Kind, step: Step<'_>) {
         match kind {
-            Kind::Lstm => lstm_forward(step),
-            Kind::Gru => gru_forward(step),
+            Kind::Lstm => lstm_forward(step.given, step.sums, step.kept, step.carried),
+            Kind::Gru => gru_forward(step.given, step.sums, step.kept, step.carried),
         }
     }
 }
@@ -50,19 +49,23 @@ simd! {
 simd! {
     pub(super) fn backward(kind: Kind, step: StepBack<'_>) {
         match kind {
-            Kind::Lstm => lstm_backward(step),
-            Kind::Gru => gru_backward(step),
+            Kind::Lstm => {
+                lstm_backward(step.kept, step.before[1], step.after, step.carried, step.grad);
+            }
+            Kind::Gru => gru_backward(step.kept, step.before[0], step.carried, step.grad),
         }
     }
 }
 
+// Arguments and not fields below: only so does the compiler know that they do not overlap.
+
 #[inline(always)]
-fn lstm_forward(step: Step<'_>) {
-    let hidden = step.carried.len() / 2;
-    let (h, c) = step.carried.split_at_mut(hidden);
-    let [given_i, given_f, given_g, given_o] = parts(step.given);
-    let [sum_i, sum_f, sum_g, sum_o] = parts(step.sums);
-    let (i, rest) = step.kept.split_at_mut(hidden);
+fn lstm_forward(given: &[f32], sums: &[f32], kept: &mut [f32], carried: &mut [f32]) {
+    let hidden = carried.len() / 2;
+    let (h, c) = carried.split_at_mut(hidden);
+    let [given_i, given_f, given_g, given_o] = parts(given, hidden);
+    let [sum_i, sum_f, sum_g, sum_o] = parts(sums, hidden);
+    let (i, rest) = kept.split_at_mut(hidden);
     let (f, rest) = rest.split_at_mut(hidden);
     let (g, o) = rest.split_at_mut(hidden);
     let (c, o) = (&mut c[..hidden], &mut o[..hidden]);
@@ -77,13 +80,13 @@ fn lstm_forward(step: Step<'_>) {
 }
 
 #[inline(always)]
-fn lstm_backward(step: StepBack<'_>) {
-    let hidden = step.after.len();
-    let (c, c_before) = (step.after, &step.before[1][..hidden]);
-    let [i, f, g, o] = parts(step.kept);
-    let (dh, dc) = step.carried.split_at_mut(hidden);
+fn lstm_backward(kept: &[f32], c_before: &[f32], c: &[f32], carried: &mut [f32], grad: &mut [f32]) {
+    let hidden = c.len();
+    let c_before = &c_before[..hidden];
+    let [i, f, g, o] = parts(kept, hidden);
+    let (dh, dc) = carried.split_at_mut(hidden);
     let dc = &mut dc[..hidden];
-    let (grad_i, rest) = step.grad.split_at_mut(hidden);
+    let (grad_i, rest) = grad.split_at_mut(hidden);
     let (grad_f, rest) = rest.split_at_mut(hidden);
     let (grad_g, grad_o) = rest.split_at_mut(hidden);
     let grad_o = &mut grad_o[..hidden];
@@ -100,12 +103,11 @@ fn lstm_backward(step: StepBack<'_>) {
 }
 
 #[inline(always)]
-fn gru_forward(step: Step<'_>) {
-    let hidden = step.carried.len();
-    let h = step.carried;
-    let [given_r, given_z, given_n] = parts(step.given);
-    let [sum_r, sum_z, sum_n] = parts(step.sums);
-    let (r, rest) = step.kept.split_at_mut(hidden);
+fn gru_forward(given: &[f32], sums: &[f32], kept: &mut [f32], h: &mut [f32]) {
+    let hidden = h.len();
+    let [given_r, given_z, given_n] = parts(given, hidden);
+    let [sum_r, sum_z, sum_n] = parts(sums, hidden);
+    let (r, rest) = kept.split_at_mut(hidden);
     let (z, rest) = rest.split_at_mut(hidden);
     let (new, share) = rest.split_at_mut(hidden);
     let share = &mut share[..hidden];
@@ -119,14 +121,13 @@ fn gru_forward(step: Step<'_>) {
 }
 
 #[inline(always)]
-fn gru_backward(step: StepBack<'_>) {
-    let dh = step.carried;
+fn gru_backward(kept: &mut [f32], before: &[f32], dh: &mut [f32], grad: &mut [f32]) {
     let hidden = dh.len();
-    let before = &step.before[0][..hidden];
-    let (gates, share) = step.kept.split_at_mut(3 * hidden);
-    let [r, z, new] = parts(gates);
+    let before = &before[..hidden];
+    let (gates, share) = kept.split_at_mut(3 * hidden);
+    let [r, z, new] = parts(gates, hidden);
     let share = &mut share[..hidden];
-    let (grad_r, rest) = step.grad.split_at_mut(hidden);
+    let (grad_r, rest) = grad.split_at_mut(hidden);
     let (grad_z, grad_n) = rest.split_at_mut(hidden);
     let grad_n = &mut grad_n[..hidden];
     for n in 0..hidden {

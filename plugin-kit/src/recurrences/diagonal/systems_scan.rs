@@ -42,16 +42,28 @@ fn at_mut(values: &mut [f32], start: usize, count: usize) -> (&mut [f32], &mut [
     (&mut re[start..][..count], &mut im[start..][..count])
 }
 
-/// `x = a x + u` of one state of some channels.
+/// `x = a x + u` of one state of some channels. Here and below slices are arguments of their own: only so does the
+/// compiler know that they do not overlap.
 #[inline(always)]
-fn step(a: (&[f32], &[f32]), u: &[f32], re: &mut [f32], im: &mut [f32]) {
+fn step((a_re, a_im): (&[f32], &[f32]), u: &[f32], re: &mut [f32], im: &mut [f32]) {
     let count = u.len();
-    let (a_re, a_im) = (&a.0[..count], &a.1[..count]);
+    let (a_re, a_im) = (&a_re[..count], &a_im[..count]);
     let (re, im) = (&mut re[..count], &mut im[..count]);
     for h in 0..count {
         let (was_re, was_im) = (re[h], im[h]);
         re[h] = a_re[h].mul_add(was_re, (-a_im[h]).mul_add(was_im, u[h]));
         im[h] = a_re[h].mul_add(was_im, a_im[h] * was_re);
+    }
+}
+
+/// `y += Re c x`.
+#[inline(always)]
+fn add_weighted((c_re, c_im): (&[f32], &[f32]), re: &[f32], im: &[f32], y: &mut [f32]) {
+    let count = y.len();
+    let (c_re, c_im) = (&c_re[..count], &c_im[..count]);
+    let (re, im) = (&re[..count], &im[..count]);
+    for h in 0..count {
+        y[h] = c_re[h].mul_add(re[h], (-c_im[h]).mul_add(im[h], y[h]));
     }
 }
 
@@ -75,10 +87,7 @@ simd! {
                         kept_im.copy_from_slice(im);
                     }
                     step(at(given.a, start, count), u, re, im);
-                    let (c_re, c_im) = at(given.c, start, count);
-                    for h in 0..count {
-                        y[h] = c_re[h].mul_add(re[h], (-c_im[h]).mul_add(im[h], y[h]));
-                    }
+                    add_weighted(at(given.c, start, count), re, im, y);
                 }
             }
         }
@@ -136,8 +145,10 @@ simd! {
                         let now = (&again_re[(t + 1) * BLOCK..][..count], &again_im[(t + 1) * BLOCK..][..count]);
                         let du = &mut grad_u[(begin + t) * channels + first..][..count];
                         let numbers = Numbers { a: at(given.a, start, count), c: at(given.c, start, count), was, now };
-                        let carried = at_mut(carried, start, count);
-                        step_back(numbers, dy, carried, at_mut(grad_a, start, count), at_mut(grad_c, start, count), du);
+                        let (re, im) = at_mut(carried, start, count);
+                        let (da_re, da_im) = at_mut(grad_a, start, count);
+                        let (dc_re, dc_im) = at_mut(grad_c, start, count);
+                        step_back(numbers, dy, re, im, da_re, da_im, dc_re, dc_im, du);
                     }
                 }
             }
@@ -157,28 +168,24 @@ struct Numbers<'a> {
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn step_back(
     numbers: Numbers<'_>,
     dy: &[f32],
-    carried: (&mut [f32], &mut [f32]),
-    grad_a: (&mut [f32], &mut [f32]),
-    grad_c: (&mut [f32], &mut [f32]),
+    re: &mut [f32],
+    im: &mut [f32],
+    da_re: &mut [f32],
+    da_im: &mut [f32],
+    dc_re: &mut [f32],
+    dc_im: &mut [f32],
     du: &mut [f32],
 ) {
     let count = dy.len();
-    let Numbers { a, c, was, now } = numbers;
-    let (a, c) = (
-        (&a.0[..count], &a.1[..count]),
-        (&c.0[..count], &c.1[..count]),
-    );
-    let (was, now) = (
-        (&was.0[..count], &was.1[..count]),
-        (&now.0[..count], &now.1[..count]),
-    );
-    let (re, im) = (&mut carried.0[..count], &mut carried.1[..count]);
-    let (da_re, da_im) = (&mut grad_a.0[..count], &mut grad_a.1[..count]);
-    let (dc_re, dc_im) = (&mut grad_c.0[..count], &mut grad_c.1[..count]);
-    let du = &mut du[..count];
+    let [a, c, was, now] = [numbers.a, numbers.c, numbers.was, numbers.now]
+        .map(|(re, im)| (&re[..count], &im[..count]));
+    let (re, im, du) = (&mut re[..count], &mut im[..count], &mut du[..count]);
+    let (da_re, da_im) = (&mut da_re[..count], &mut da_im[..count]);
+    let (dc_re, dc_im) = (&mut dc_re[..count], &mut dc_im[..count]);
     for h in 0..count {
         // y has the real part of c x.
         dc_re[h] = dy[h].mul_add(now.0[h], dc_re[h]);
