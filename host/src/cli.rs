@@ -406,7 +406,9 @@ Examples:
   longhaul ruler generate --task niah_single_2:depth=0.5 --length 2048 \\
       --samples 250 --seed 1 --out middle.jsonl
   longhaul ruler generate --task qa_1 --qa dev-v2.0.json --length 8192 \\
-      --tokenizer models/mine/tokenizer.json --out qa_1.jsonl")]
+      --tokenizer models/mine/tokenizer.json --out qa_1.jsonl
+  longhaul ruler generate --task vt --length 4096 --tokenizer models/mine \\
+      --chat-template --out vt.jsonl")]
 pub struct RulerGenerateArgs {
     /// Task with options
     #[arg(long, value_name = "TASK")]
@@ -426,6 +428,10 @@ pub struct RulerGenerateArgs {
     /// What it is made of
     #[command(flatten)]
     pub materials: MaterialArgs,
+    /// Put prompts into the chat template beside the tokenizer; `input` then
+    /// holds it too, and the answer prefix stands behind it
+    #[arg(long, requires = "tokenizer", help_heading = "Text tasks")]
+    pub chat_template: bool,
 }
 
 /// `longhaul ruler score`.
@@ -640,6 +646,8 @@ Examples:
       --lengths 512..8192 --samples 100
   longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024,2048 \\
       --texts texts --qa dev-v2.0.json --out runs/ruler
+  longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024 \\
+      --chat-template --out runs/chat
   longhaul checkpoint eval models/mamba-130m-hf --task needle --lengths 1024 \\
       --state-norms --remembrance 4 --initial-states noise:1,fitted")]
 pub struct CheckpointEvalArgs {
@@ -710,6 +718,10 @@ pub struct CheckpointEvalArgs {
     /// What text tasks are made of
     #[command(flatten)]
     pub materials: MaterialArgs,
+    /// Give prompts as a user's message in the checkpoint's chat template
+    /// (chat_template.jinja or tokenizer_config.json), the answer prefix behind it
+    #[arg(long, help_heading = "Text tasks")]
+    pub chat_template: bool,
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,

@@ -38,7 +38,18 @@ impl MaterialArgs {
     /// # Errors
     /// A file or folder that cannot be read, or that is of another form; two files of questions of one form.
     pub fn load(&self) -> Result<Materials, CommandError> {
-        let stock = Stock::open(&Wanted::new(self, None, None));
+        self.load_with(None)
+    }
+
+    /// The same with the chat template of a folder.
+    ///
+    /// # Errors
+    /// As [`MaterialArgs::load`]; a folder without a chat template that can be used.
+    pub fn load_with(&self, chat: Option<PathBuf>) -> Result<Materials, CommandError> {
+        let stock = Stock::open(&Wanted {
+            chat,
+            ..Wanted::new(self, None, None)
+        });
         Ok(stock.map_err(CommandError::usage)?.materials)
     }
 }

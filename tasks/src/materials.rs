@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longhaul_text::{Bytes, Texts, Tokenizer};
+use longhaul_text::{Bytes, Chat, Texts, Tokenizer};
 
 use crate::ruler::{Form, Questions};
 
@@ -15,6 +15,8 @@ pub enum Material {
     Texts,
     /// Questions of a form.
     Questions(Form),
+    /// What stands around its prompts; options texts name it only where there is one.
+    ChatTemplate,
 }
 
 impl Material {
@@ -24,6 +26,7 @@ impl Material {
             Self::Tokenizer => "tokenizer",
             Self::Texts => "texts",
             Self::Questions(_) => "questions",
+            Self::ChatTemplate => "chat_template",
         }
     }
 }
@@ -38,10 +41,15 @@ pub struct Materials {
     pub texts: Option<Arc<Texts>>,
     /// Questions with their documents, at most one of each form.
     pub questions: Vec<Arc<Questions>>,
+    /// What stands around prompts; none: prompts stand by themselves.
+    pub chat: Option<Arc<Chat>>,
 }
 
 /// Hexadecimal digits of a hash that name a material in a task's options text.
 const DIGITS: usize = 12;
+
+/// Names a material that is not there.
+pub(crate) const NONE: &str = "none";
 
 impl Materials {
     /// The questions of a form.
@@ -65,7 +73,11 @@ impl Materials {
             },
             Material::Questions(form) => match self.questions(form) {
                 Some(questions) => digits(&questions.sha256),
-                None => "none".to_owned(),
+                None => NONE.to_owned(),
+            },
+            Material::ChatTemplate => match &self.chat {
+                Some(chat) => digits(&chat.sha256),
+                None => NONE.to_owned(),
             },
         }
     }
@@ -77,6 +89,7 @@ impl Default for Materials {
             tokenizer: Arc::new(Bytes),
             texts: None,
             questions: Vec::new(),
+            chat: None,
         }
     }
 }

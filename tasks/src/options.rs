@@ -1,7 +1,7 @@
 //! Typed options of tasks: declared as constants, parsed and checked from text.
 
 use crate::error::{TaskError, nearest};
-use crate::materials::Materials;
+use crate::materials::{Material, Materials, NONE};
 use crate::task::TaskSpec;
 
 /// Stands among the options of every task's text: the version of its definition.
@@ -223,7 +223,10 @@ impl Options {
     /// All options, materials and the version as text, sorted by name; with the same materials it parses to
     /// the same options.
     pub fn text(&self) -> String {
-        let materials = self.materials.iter().cloned();
+        let absent = |(name, which): &&(&str, String)| {
+            *name == Material::ChatTemplate.name() && which == NONE
+        };
+        let materials = self.materials.iter().filter(|pair| !absent(pair)).cloned();
         join(self.pairs().chain(materials))
     }
 

@@ -1,6 +1,7 @@
 //! Text for tasks: tokenizers and documents. No task and no model is known here.
 
 mod bytes;
+mod chat;
 mod cuts;
 mod error;
 mod files;
@@ -15,9 +16,10 @@ mod tokenizer;
 mod world;
 
 pub use bytes::Bytes;
+pub use chat::Chat;
 pub use error::TextError;
 pub use files::{hex, sha256_of};
 pub use index::TokenIndex;
 pub use open::{fits, tokenizer_of};
 pub use texts::{Document, Texts};
-pub use tokenizer::{Tokenizer, with_bos};
+pub use tokenizer::Tokenizer;

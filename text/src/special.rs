@@ -97,7 +97,7 @@ impl Special {
 }
 
 /// A token's text, which stands there as such or inside an object.
-fn word(value: Option<&Value>) -> Option<&str> {
+pub(crate) fn word(value: Option<&Value>) -> Option<&str> {
     let value = value?;
     value
         .as_str()

@@ -44,14 +44,3 @@ pub trait Tokenizer: Send + Sync {
     /// Tokens that end an answer.
     fn stops(&self) -> &[u32];
 }
-
-/// The tokens of a text with the token that the model expects in front, once: a text that begins with it gets no
-/// other.
-pub fn with_bos(tokenizer: &dyn Tokenizer, mut tokens: Vec<u32>) -> Vec<u32> {
-    if let Some(bos) = tokenizer.bos()
-        && tokens.first() != Some(&bos)
-    {
-        tokens.insert(0, bos);
-    }
-    tokens
-}

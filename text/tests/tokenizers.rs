@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use longhaul_text::{Bytes, TextError, TokenIndex, Tokenizer, fits, tokenizer_of, with_bos};
+use longhaul_text::{Bytes, TextError, TokenIndex, Tokenizer, fits, tokenizer_of};
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -76,16 +76,6 @@ fn tokens_say_where_they_end_in_the_text() {
         );
         assert_eq!(pairs.last().expect("some").1, text.len());
     }
-}
-
-#[test]
-fn one_token_stands_in_front() {
-    let tokenizer = tokenizer_of(&fixture("bpe")).expect("a tokenizer");
-    let tokens = tokenizer.encode("the dog").expect("tokens");
-    let once = with_bos(tokenizer.as_ref(), tokens.clone());
-    assert_eq!((once[0], &once[1..]), (0, tokens.as_slice()));
-    assert_eq!(with_bos(tokenizer.as_ref(), once.clone()), once);
-    assert_eq!(with_bos(&Bytes, tokens.clone()), tokens);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use longhaul_tasks::{Suite, parse_task_of};
+use longhaul_tasks::{Material, Suite, parse_task_of};
 
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
@@ -251,9 +251,16 @@ impl Known {
             Stock::default()
         } else {
             let own = Some(self.checkpoint.folder.as_path());
-            let wanted = Wanted::new(&args.materials, suite.map(|suite| &suite.materials), own);
+            let mut wanted = Wanted::new(&args.materials, suite.map(|suite| &suite.materials), own);
+            wanted.chat = own.filter(|_| args.chat_template).map(Path::to_owned);
             Stock::open(&wanted).map_err(RunError::Input)?
         };
+        if args.chat_template && wish.named && !spec.materials.contains(&Material::ChatTemplate) {
+            return Err(RunError::Input(format!(
+                "task `{}` has no prompts that --chat-template could go around; leave one of them out",
+                spec.name
+            )));
+        }
         let task = parse_task_of(&wish.task, &stock.materials)?;
         let (folder, vocab) = (self.checkpoint.folder.display(), self.answer.vocab);
         if !spec.materials.is_empty() {

@@ -1,4 +1,4 @@
-//! What text tasks are made of (a tokenizer, texts, questions), as plans record it: by hash, which decides what is
+//! What text tasks are made of (a tokenizer, texts, questions, a chat template), as plans record it: by hash, which decides what is
 //! measured, and by path, which only says where to look.
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use longhaul_tasks::ruler::Questions;
 use longhaul_tasks::{
     Coordinates, Material, Materials, Split, SuiteMaterials, Task, TaskError, TaskSpec,
 };
-use longhaul_text::{Bytes, Texts, Tokenizer};
+use longhaul_text::{Bytes, Chat, Texts, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::materials::MaterialArgs;
@@ -48,6 +48,12 @@ pub struct Record {
     /// Their file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub questions_path: Option<Place>,
+    /// Hash of the chat template around its prompts; none where they stand by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template_sha256: Option<String>,
+    /// The folder that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template_path: Option<Place>,
 }
 
 impl Record {
@@ -58,6 +64,7 @@ impl Record {
             texts: None,
             texts_path: None,
             questions_path: None,
+            chat_template_path: None,
             ..self.clone()
         }
     }
@@ -114,6 +121,7 @@ impl Record {
             tokenizer: place(&self.tokenizer_path),
             texts: place(&self.texts_path),
             questions: place(&self.questions_path).into_iter().collect(),
+            chat: place(&self.chat_template_path),
         };
         let stock = Stock::open(&wanted)?;
         let pairs = [
@@ -128,6 +136,12 @@ impl Record {
                 &wanted.texts,
                 &self.texts_sha256,
                 &stock.record.texts_sha256,
+            ),
+            (
+                "chat template",
+                &wanted.chat,
+                &self.chat_template_sha256,
+                &stock.record.chat_template_sha256,
             ),
         ];
         for (what, path, recorded, here) in pairs {
@@ -175,6 +189,8 @@ pub struct Wanted {
     pub texts: Option<PathBuf>,
     /// Files of questions, at most one of each form.
     pub questions: Vec<PathBuf>,
+    /// A folder with a chat template; none: prompts stand by themselves.
+    pub chat: Option<PathBuf>,
 }
 
 impl Wanted {
@@ -196,6 +212,7 @@ impl Wanted {
             tokenizer: tokenizer.filter(|path| path.as_os_str() != BYTES),
             texts: path(&args.texts, |suite| &suite.texts),
             questions,
+            chat: None,
         }
     }
 }
@@ -261,12 +278,21 @@ impl Stock {
             }
             questions.push(Arc::new(read));
         }
+        let chat = match &wanted.chat {
+            Some(folder) => {
+                let chat = Chat::of_folder(folder).map_err(|error| error.to_string())?;
+                Some(Arc::new(chat))
+            }
+            None => None,
+        };
         let record = Record {
             tokenizer: Some(tokenizer.id().to_owned()),
             tokenizer_path: wanted.tokenizer.as_deref().and_then(place),
             texts: texts.as_ref().map(|texts| texts.name.clone()),
             texts_sha256: texts.as_ref().map(|texts| texts.sha256.clone()),
             texts_path: wanted.texts.as_deref().and_then(place),
+            chat_template_sha256: chat.as_ref().map(|chat| chat.sha256.clone()),
+            chat_template_path: wanted.chat.as_deref().and_then(place),
             ..Record::default()
         };
         Ok(Self {
@@ -274,6 +300,7 @@ impl Stock {
                 tokenizer,
                 texts,
                 questions,
+                chat,
             },
             record,
             places: wanted.questions.clone(),
@@ -294,6 +321,11 @@ impl Stock {
                     record.texts.clone_from(&all.texts);
                     record.texts_sha256.clone_from(&all.texts_sha256);
                     record.texts_path.clone_from(&all.texts_path);
+                }
+                Material::ChatTemplate => {
+                    let (sha256, path) = (&all.chat_template_sha256, &all.chat_template_path);
+                    record.chat_template_sha256.clone_from(sha256);
+                    record.chat_template_path.clone_from(path);
                 }
                 Material::Questions(form) => {
                     let mut known = self.materials.questions.iter().zip(&self.places);

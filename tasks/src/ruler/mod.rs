@@ -6,6 +6,10 @@
 //! Templates, budgets, scores and distributions are RULER's; random choices are drawn by coordinates, as
 //! everywhere here, and are not those of Python's generator. No prompt is held as a whole: what it is made of
 //! is written when it is read (`units.rs`).
+//!
+//! With a chat template the prompt is the message of a user, and the answer prefix stands behind what the template begins
+//! the answer with, as in RULER's `prepare.py`. All that the template writes counts to the length, and no BOS is added:
+//! it writes its own where it has one (transformers, `apply_chat_template`).
 
 mod data;
 mod essay;
@@ -23,6 +27,8 @@ mod vt;
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+
+use longhaul_text::Chat;
 
 use crate::draws::{Draws, Purpose, key};
 use crate::error::TaskError;
@@ -56,11 +62,21 @@ struct Setting {
     /// Most tokens of the prompt, without a BOS.
     room: usize,
     pieces: Arc<Pieces>,
+    chat: Option<Arc<Chat>>,
 }
 
 impl Setting {
     fn draws(&self, purpose: Purpose) -> Draws {
         Draws::new(self.key, &self.at, self.attempt, purpose)
+    }
+
+    /// A draft's prompt of so many units of haystack, in the chat template if there is one.
+    fn prompt(&self, draft: &dyn Draft, units: usize) -> Prompt {
+        let mut prompt = draft.compose(units);
+        if let Some(chat) = &self.chat {
+            prompt.frame(chat);
+        }
+        prompt
     }
 
     /// Units of a source.
@@ -91,7 +107,8 @@ trait Family: Send + Sync {
                 at,
                 ..setting.clone()
             });
-            draft.compose(draft.fewest()).count(&setting.pieces)
+            let prompt = setting.prompt(draft.as_ref(), draft.fewest());
+            prompt.count(&setting.pieces)
         };
         indices.map(need).max().unwrap_or(0)
     }
@@ -117,6 +134,7 @@ pub struct Ruler {
     options: String,
     key: u64,
     pieces: Arc<Pieces>,
+    chat: Option<Arc<Chat>>,
     /// None where the questions that it asks are not given.
     family: Option<Box<dyn Family>>,
     most_new: usize,
@@ -156,6 +174,7 @@ impl Ruler {
             attempt: 0,
             room: 0,
             pieces: Arc::clone(&pieces),
+            chat: materials.chat.clone(),
         };
         let (family, most_new) = specs::family(spec, options, materials, &setting);
         Self {
@@ -163,14 +182,17 @@ impl Ruler {
             options: options.text(),
             key,
             pieces,
+            chat: materials.chat.clone(),
             family,
             most_new,
             least: OnceLock::new(),
         }
     }
 
+    /// The token in front of prompts; a chat template writes its own.
     fn bos(&self) -> Option<u32> {
-        self.pieces.tokenizer().bos()
+        let bos = self.pieces.tokenizer().bos();
+        bos.filter(|_| self.chat.is_none())
     }
 
     fn family(&self) -> Result<&dyn Family, TaskError> {
@@ -186,6 +208,7 @@ impl Ruler {
             attempt,
             room: at.length.saturating_sub(self.outside()),
             pieces: Arc::clone(&self.pieces),
+            chat: self.chat.clone(),
         }
     }
 
@@ -237,19 +260,20 @@ impl Ruler {
         for attempt in 0..ATTEMPTS {
             let setting = self.setting(at, attempt);
             let draft = family.draft(&setting);
-            if let Some((prompt, count)) = self.largest(draft.as_ref(), setting.room) {
+            if let Some((prompt, count)) = self.largest(draft.as_ref(), &setting) {
                 return Ok(self.finish(prompt, count));
             }
         }
         Err(self.wrong_length(at.length))
     }
 
-    /// The prompt of the largest number of units that has at most so many tokens, and how many it has; none
+    /// The prompt of the largest number of units that has at most the setting's tokens, and how many it has; none
     /// where that of the fewest has more.
-    fn largest(&self, draft: &dyn Draft, room: usize) -> Option<(Prompt, usize)> {
+    fn largest(&self, draft: &dyn Draft, setting: &Setting) -> Option<(Prompt, usize)> {
+        let room = setting.room;
         let mut fits = None;
         let mut count = |units| {
-            let prompt = draft.compose(units);
+            let prompt = setting.prompt(draft, units);
             let count = prompt.count(&self.pieces);
             if count <= room {
                 fits = Some((units, prompt, count));
@@ -263,7 +287,7 @@ impl Ruler {
             let room_of_hay = room.checked_sub(least)? + hay;
             let guess = largest(fewest, room_of_hay, |units| draft.hay(units)).unwrap_or(fewest);
             if draft.is_even() {
-                return Some((draft.compose(guess), least - hay + draft.hay(guess)));
+                return Some((setting.prompt(draft, guess), least - hay + draft.hay(guess)));
             }
             largest_near(guess, fewest, room, count)
         } else {
@@ -273,7 +297,7 @@ impl Ruler {
         let same = fits.filter(|(found, ..)| *found == units);
         let fitting = same.map(|(_, prompt, count)| (prompt, count));
         fitting.or_else(|| {
-            let prompt = draft.compose(units);
+            let prompt = setting.prompt(draft, units);
             let count = prompt.count(&self.pieces);
             Some((prompt, count))
         })

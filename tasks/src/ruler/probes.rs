@@ -36,14 +36,15 @@ pub fn pieces(materials: &Materials) -> Arc<Pieces> {
     pieces
 }
 
-/// What decides the answer: the tokenizer, and the texts of others that are among the probes.
+/// What decides the answer: the tokenizer, and what others wrote that is among the probes.
 fn key(materials: &Materials) -> String {
     let texts = materials.texts.as_ref().map_or("", |texts| &texts.sha256);
     let questions = materials
         .questions
         .iter()
         .map(|questions| questions.sha256.as_str());
-    [materials.tokenizer.id(), texts]
+    let chat = materials.chat.as_ref().map_or("", |chat| &chat.sha256);
+    [materials.tokenizer.id(), texts, chat]
         .into_iter()
         .chain(questions)
         .collect::<Vec<_>>()
@@ -121,6 +122,10 @@ fn texts(materials: &Materials) -> Vec<String> {
                 PROMPTS.qa.wording.head, PROMPTS.qa.wording.question
             )
         }));
+    }
+    if let Some(chat) = &materials.chat {
+        let answered = |text: &String| format!("{} The answer is", chat.turn(text));
+        all = all.iter().map(answered).collect();
     }
     all
 }

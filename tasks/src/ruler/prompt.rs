@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use longhaul_text::Chat;
+
 use crate::ruler::pieces::Pieces;
 use crate::ruler::units::Units;
 
@@ -56,6 +58,33 @@ impl Prompt {
         if let Some(last) = range.clone().next_back() {
             self.units(units, range.start..last);
             units.text(last..last + 1, &mut |text| self.push(text));
+        }
+    }
+
+    /// Puts what a chat template has around a message around what is there so far.
+    pub fn frame(&mut self, chat: &Chat) {
+        let (before, after) = (&chat.before, &chat.after);
+        if chat.trims
+            && let Some(Part::Text(last)) = self.parts.last_mut()
+        {
+            last.truncate(last.trim_end().len());
+        }
+        self.push(after);
+        match self.parts.first_mut() {
+            Some(Part::Text(first)) => {
+                let white = first.len() - first.trim_start().len();
+                let cut = if chat.trims { white } else { 0 };
+                first.replace_range(..cut, before);
+                if let Some(place) = self.answer.as_mut().filter(|place| place.part == 0) {
+                    place.byte = place.byte + before.len() - cut;
+                }
+            }
+            _ => {
+                self.parts.insert(0, Part::Text(before.clone()));
+                if let Some(place) = &mut self.answer {
+                    place.part += 1;
+                }
+            }
         }
     }
 

@@ -56,7 +56,10 @@ impl Qa {
         // Most that do not fit are seen by their documents alone.
         tokens < setting.room && {
             let draft = self.draft_of(question, setting);
-            draft.compose(draft.fewest()).count(&setting.pieces) <= setting.room
+            setting
+                .prompt(&draft, draft.fewest())
+                .count(&setting.pieces)
+                <= setting.room
         }
     }
 
@@ -95,7 +98,9 @@ impl Family for Qa {
         let some = self.questions.questions.iter().take(SMALLEST_OF);
         let need = |question| {
             let draft = self.draft_of(question, setting);
-            draft.compose(draft.fewest()).count(&setting.pieces)
+            setting
+                .prompt(&draft, draft.fewest())
+                .count(&setting.pieces)
         };
         some.map(need).min().unwrap_or(usize::MAX)
     }

@@ -114,7 +114,7 @@ const BASE: TaskSpec = TaskSpec {
     version: 1,
     metric: Metric::StringMatchAll,
     options: &[],
-    materials: &[Material::Tokenizer],
+    materials: &[Material::Tokenizer, Material::ChatTemplate],
     build: |_, _| unreachable!("every task has its own"),
 };
 
@@ -138,7 +138,7 @@ const fn niah(name: &'static str, title: &'static str, build: Build) -> TaskSpec
 
 const fn essay(name: &'static str, title: &'static str, build: Build) -> TaskSpec {
     TaskSpec {
-        materials: &[Material::Texts, Material::Tokenizer],
+        materials: &[Material::Texts, Material::Tokenizer, Material::ChatTemplate],
         ..niah(name, title, build)
     }
 }
@@ -238,13 +238,21 @@ const fn qa(
 static QA_1: TaskSpec = qa(
     "qa_1",
     "RULER: a question of SQuAD about one of many paragraphs",
-    &[Material::Questions(Form::Squad), Material::Tokenizer],
+    &[
+        Material::Questions(Form::Squad),
+        Material::Tokenizer,
+        Material::ChatTemplate,
+    ],
     |options, materials| boxed(&QA_1, options, materials),
 );
 static QA_2: TaskSpec = qa(
     "qa_2",
     "RULER: a question of HotpotQA about several of many paragraphs",
-    &[Material::Questions(Form::Hotpot), Material::Tokenizer],
+    &[
+        Material::Questions(Form::Hotpot),
+        Material::Tokenizer,
+        Material::ChatTemplate,
+    ],
     |options, materials| boxed(&QA_2, options, materials),
 );
 

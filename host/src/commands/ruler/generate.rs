@@ -21,7 +21,17 @@ use crate::exit::CommandError;
 /// A task that is none of RULER's; materials that cannot be read; a length below its least; a file that
 /// exists, or that the system refuses.
 pub fn run(args: &RulerGenerateArgs) -> Result<u8, CommandError> {
-    let ruler = Ruler::parse(&args.task, &args.materials.load()?).map_err(CommandError::usage)?;
+    let beside = args
+        .materials
+        .tokenizer
+        .as_deref()
+        .map(|path| match path.is_dir() {
+            true => path.to_owned(),
+            false => path.with_file_name(""),
+        });
+    let chat = beside.filter(|_| args.chat_template);
+    let materials = args.materials.load_with(chat)?;
+    let ruler = Ruler::parse(&args.task, &materials).map_err(CommandError::usage)?;
     if args.out.exists() {
         return Err(CommandError::usage(format!(
             "{} exists; name another file with --out",
