@@ -432,6 +432,9 @@ pub struct RulerGenerateArgs {
     /// holds it too, and the answer prefix stands behind it
     #[arg(long, requires = "tokenizer", help_heading = "Text tasks")]
     pub chat_template: bool,
+    /// Write the token ids of input and answer prefix too, as `tokens`
+    #[arg(long)]
+    pub tokens: bool,
 }
 
 /// `longhaul ruler score`.

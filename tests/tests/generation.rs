@@ -330,6 +330,64 @@ fn materials_are_named_by_hash() {
         .complains(&["niah_single_1", "generated", "checkpoint eval"]);
 }
 
+/// A checkpoint's chat template, its hash in what is recorded, and one that has changed.
+#[test]
+fn a_chat_template_stands_around_prompts_where_it_is_asked_for() {
+    let place = Place::new();
+    let digits = place.digits("digits", "");
+    let task = "--task niah_single_1 --lengths 1024 --samples 2";
+    let eval = |run: &str, more: &str| place.eval(&digits, run, &format!("{task} {more}"));
+    eval("none", "--chat-template")
+        .expect(2)
+        .complains(&["digits/tokenizer_config.json", "chat_template"]);
+    let template = |closing: &str| {
+        let text = format!("<user>{{{{ messages[0].content | trim }}}}</user>{closing}");
+        let config = json!({"chat_template": text}).to_string();
+        fs::write(digits.join("tokenizer_config.json"), config).expect("writable");
+        longhaul_text::sha256_of(text.as_bytes())
+    };
+    let hash = template("<answer>");
+    eval("plain", "").expect(0);
+    eval("chat", "--chat-template").expect(0);
+    let prompts = |run: &str| texts(&place.predictions(run)[&1024], "input");
+    for prompt in prompts("chat") {
+        assert!(
+            prompt.starts_with("\"<user>Some special magic numbers"),
+            "{prompt}"
+        );
+        assert!(
+            prompt.contains("provided text?</user><answer> The special magic number"),
+            "{prompt}"
+        );
+    }
+    assert!(
+        prompts("plain")
+            .iter()
+            .all(|prompt| !prompt.contains("<answer>"))
+    );
+    let plan = fs::read_to_string(place.path("chat/run.toml")).expect("readable");
+    assert!(
+        plan.contains(&format!("chat_template_sha256 = \"{hash}\"")),
+        "{plan}"
+    );
+    let named = format!("chat_template={}", &hash[..12]);
+    assert!(
+        place
+            .cells("chat")
+            .iter()
+            .all(|row| row["task_options"].contains(&named))
+    );
+    let units = ["plain", "chat"].map(|run| place.cells(run)[0]["unit"].clone());
+    assert_ne!(units[0], units[1]);
+    // The same run with and without it, and with another, is another run.
+    eval("plain", "--chat-template --resume").expect(2);
+    template("<other>");
+    eval("chat", "--chat-template --resume").expect(2);
+    eval("books", "--task books --chat-template")
+        .expect(2)
+        .complains(&["`books` has no prompts", "--chat-template"]);
+}
+
 #[test]
 fn a_kill_costs_at_most_the_length_under_way() {
     let place = Place::new();

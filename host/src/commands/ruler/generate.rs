@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use longhaul_tasks::ruler::{Example, Ruler};
-use longhaul_tasks::{Coordinates, Split, Task, TaskError};
+use longhaul_tasks::{Coordinates, Sample, Split, Task, TaskError};
 
 use super::json;
 use crate::cli::RulerGenerateArgs;
@@ -195,14 +195,19 @@ fn make(
             Err(error) => return Some(Part::Failed(error)),
         };
         longest = longest.max(example.length());
-        write_line(&mut parts, index, &example).ok()?;
+        write_line(&mut parts, index, &example, args.tokens).ok()?;
     }
     parts.flush().ok()?;
     Some(Part::End(longest))
 }
 
 /// A sample as RULER writes it. `index` is the number of the line, from 0; the key of a sample is its line.
-fn write_line(out: &mut impl Write, index: u64, example: &Example) -> io::Result<()> {
+fn write_line(
+    out: &mut impl Write,
+    index: u64,
+    example: &Example,
+    with_tokens: bool,
+) -> io::Result<()> {
     write!(out, "{{\"index\": {index}, \"input\": \"")?;
     let mut written = Ok(());
     example.text(&mut |text| {
@@ -227,5 +232,23 @@ fn write_line(out: &mut impl Write, index: u64, example: &Example) -> io::Result
     if let Some(position) = example.answer_position() {
         write!(out, ", \"token_position_answer\": {position}")?;
     }
+    if with_tokens {
+        write_tokens(out, example)?;
+    }
     out.write_all(b"}\n")
+}
+
+fn write_tokens(out: &mut impl Write, example: &Example) -> io::Result<()> {
+    const SOME: usize = 512;
+    let (mut tokens, mut targets) = ([0; SOME], [0; SOME]);
+    out.write_all(b", \"tokens\": [")?;
+    for start in (0..example.len()).step_by(SOME) {
+        let count = SOME.min(example.len() - start);
+        example.write(start, &mut tokens[..count], &mut targets[..count]);
+        for (place, token) in tokens[..count].iter().enumerate() {
+            let comma = if start + place > 0 { ", " } else { "" };
+            write!(out, "{comma}{token}")?;
+        }
+    }
+    out.write_all(b"]")
 }
