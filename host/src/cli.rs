@@ -649,6 +649,8 @@ Examples:
       --lengths 512..8192 --samples 100
   longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024,2048 \\
       --texts texts --qa dev-v2.0.json --out runs/ruler
+  longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024 \\
+      --chat-template --out runs/chat
   longhaul checkpoint eval models/mamba-130m-hf --task needle --lengths 1024 \\
       --state-norms --remembrance 4 --initial-states noise:1,fitted
   longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024 \\

@@ -267,7 +267,7 @@ impl Ruler {
         Err(self.wrong_length(at.length))
     }
 
-    /// The prompt of the largest number of units that has at most so many tokens, and how many it has; none
+    /// The prompt of the largest number of units that has at most the setting's tokens, and how many it has; none
     /// where that of the fewest has more.
     fn largest(&self, draft: &dyn Draft, setting: &Setting) -> Option<(Prompt, usize)> {
         let room = setting.room;
