@@ -579,6 +579,7 @@ pub struct BenchArgs {
 Examples:
   longhaul new my-mixer
   longhaul new my-mixer --simple
+  longhaul new my-mixer --naive
   longhaul new my-mixer --kit ~/src/longhaul --folder ~/src/mine
   longhaul new my-mixer --kit git+URL#v0.1.0")]
 pub struct NewArgs {

@@ -1,10 +1,15 @@
 //! A recurrence with nothing but its naive form: its gradients come from a tape, it carries its state through
 //! chunks and steps, and a model of it trains on a CPU.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use longhaul_plugin_kit::engine::tensor::Tensor;
 use longhaul_plugin_kit::recurrences::tape::gradients;
 use longhaul_plugin_kit::testing::Case;
 use longhaul_plugin_kit::{Carries, Graph, Init, Param, Ports, Real, Recurrence, Sequence};
+
+/// Most tokens that were on a tape at a time.
+static MOST_TAPED: AtomicUsize = AtomicUsize::new(0);
 
 /// h_t = a_t h_{t-1} + (1 - a_t) x_t with a_t = sigmoid(g_t + w), channel by channel.
 struct Average {
@@ -31,6 +36,9 @@ impl Recurrence for Average {
     }
 
     fn naive<N: Real>(&self, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
+        if size_of::<N>() > size_of::<f64>() {
+            MOST_TAPED.fetch_max(given.length, Ordering::Relaxed);
+        }
         let mut y = Vec::new();
         for t in 0..given.length {
             let tokens = given.token(0, t).iter().zip(given.token(1, t));
@@ -108,6 +116,8 @@ fn a_naive_form_has_gradients_and_carries_its_state() {
         }
         .check();
     }
+    // Memory does not grow with the length.
+    assert_eq!(MOST_TAPED.load(Ordering::Relaxed), 16);
 }
 
 #[test]

@@ -34,7 +34,7 @@ const READERS: &[&str] = &[
     "my_",
     "mine.",
     "mine/",
-    "gated-convolution",
+    "gated-average",
     "models/",
     "examples/",
     "cuda:",

@@ -66,7 +66,7 @@ fn overview(chosen: &[(&Plugin, &Architecture)]) -> String {
 
 fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
     let mut text = format!("{} - {}\n\n", architecture.name, architecture.title);
-    text.push_str(&columns(&[
+    let mut rows = vec![
         cells(&[
             "  plugin",
             &format!("{} {} ({})", plugin.name, plugin.version, plugin.licence),
@@ -86,13 +86,13 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
         ]),
         cells(&["  devices", &architecture.devices.join(", ")]),
         cells(&["  can", &architecture.capabilities.join(", ")]),
-    ]));
+    ];
     if !architecture.naive.is_empty() {
         let names = architecture.naive.join(", ");
-        text.push_str(&format!(
-            "  slow     {names}: computed number by number, on the CPU alone\n"
-        ));
+        let what = format!("{names}: computed number by number, on the CPU alone");
+        rows.push(cells(&["  slow", &what]));
     }
+    text.push_str(&columns(&rows));
     text.push_str("\nOptions (name, default, allowed; what):\n");
     let row = |name: &str, default: &str, allowed: &str, what: &str| {
         cells(&[&format!("  {name}"), default, &format!("{allowed}; {what}")])
