@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 /// Bytes of the pieces of a document that are encoded when they are read.
 const PIECE: usize = 4 << 10;
 /// Most tokens of such pieces that are remembered.
-const REMEMBERED: usize = 1 << 20;
+const REMEMBERED: usize = 1 << 18;
 
 /// Tokens of all documents.
 pub enum Tokens {

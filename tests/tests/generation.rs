@@ -352,7 +352,7 @@ fn a_chat_template_stands_around_prompts_where_it_is_asked_for() {
     let prompts = |run: &str| texts(&place.predictions(run)[&1024], "input");
     for prompt in prompts("chat") {
         assert!(
-            prompt.starts_with("\"<user>Some special magic numbers"),
+            prompt.starts_with("\"<user>A special magic number is hidden"),
             "{prompt}"
         );
         assert!(

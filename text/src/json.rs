@@ -239,6 +239,10 @@ impl Tokenizer for Json {
     }
 
     fn count_words(&self, words: &[String]) -> Option<Vec<usize>> {
+        // A word with a letter of which there is no token is refused, which a count does not tell.
+        if self.unknown.iter().any(u8::is_ascii_graphic) {
+            return None;
+        }
         let before = self.before_words?;
         let count = |word| Some(word_tokens(&self.inner, before, word)?.len());
         words.iter().map(|word| count(word)).collect()

@@ -123,8 +123,9 @@ impl Counts {
         (found & !0xff == key).then_some((found & 0xff) as usize)
     }
 
+    /// A piece without tokens may be one that was refused, which is told each time: it is not kept.
     fn keep(&self, text: &str, len: usize, count: usize) {
-        if len <= Self::SHORTEST && count <= 0xff {
+        if len <= Self::SHORTEST && (1..=0xff).contains(&count) {
             let (place, key) = Self::place(text, len);
             self.0[place].store(key | count as u64, Ordering::Relaxed);
         }
