@@ -214,7 +214,7 @@ impl Graph {
         self.reference_form = true;
     }
 
-    /// Whether reference forms are asked for, see [`Graph::reference`].
+    /// Whether reference forms are asked for, see [`Graph::record`].
     pub fn wants_reference(&self) -> bool {
         self.reference_form
     }

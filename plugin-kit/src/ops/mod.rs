@@ -20,7 +20,6 @@ mod linear;
 mod lower_bound;
 pub mod norm;
 mod norm_cuda;
-pub mod reference;
 mod rotary;
 pub mod rotary_scaling;
 mod shares;
