@@ -112,7 +112,7 @@ fn a_stage_that_fails_is_told_and_the_next_runs() {
     let out = kept.path().join("results");
     let mut command = on_the_simulated_card(&out, "long,suite");
     // Mamba-2's kernels are among those of the first stage only.
-    command.env("SIMULATED_CUDA_FAULT", "illegal-address@ssd:1");
+    command.env("SIMULATED_CUDA_FAULT", "illegal-address@head_states:1");
     let ran = run(&mut command).expect(1);
     let stages = |word: &str| {
         let lines = ran.stdout.lines().filter(|line| line.contains(word));

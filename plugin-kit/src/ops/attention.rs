@@ -85,7 +85,8 @@ impl Graph {
 
     /// The same with a number added to the logits of each key, `key_bias` `[B, T, H]`, one for each query head.
     /// What is added to all logits of a query alike changes nothing, so with minus the running sum of logarithms
-    /// of forget gates this is forgetting attention (arXiv 2503.02130, eq. 5). On a card its products are float32.
+    /// of forget gates this is forgetting attention (arXiv 2503.02130, eq. 5), as exact as that sum is in float32:
+    /// over 1,100 tokens of gates of one half it is 1e-4 off. On a card its products are float32.
     ///
     /// # Panics
     /// If the widths do not fit the heads.

@@ -1,5 +1,4 @@
-//! Options and the layer: one projection to queries, keys and values, positions, forget gates, attention, an output
-//! gate, out.
+//! Options and the layer: one projection to queries, keys and values, positions, attention, an output gate, out.
 
 use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
 use longhaul_plugin_kit::backbone::residual_init;
@@ -8,7 +7,6 @@ use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::ops::rotary_scaling::{Angles, Scaling, Turns};
 use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
-use longhaul_plugin_kit::recurrences::diagonal::Transition;
 use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
 
 /// The architecture `transformer`.
@@ -18,30 +16,17 @@ pub fn architecture() -> Architecture {
         title: "Softmax attention: rope, alibi, nope, learned, hard-alibi",
         family: Family::Attention,
         citation: CITATION,
-        options: options("rope"),
+        options: options(),
         default_mlp: "gated",
-        mixer: |settings| Ok(Box::new(Attention::new(settings, false)?)),
+        mixer: |settings| Ok(Box::new(Attention::new(settings)?)),
     }
 }
 
-/// The architecture `fox`.
-pub fn fox() -> Architecture {
-    Architecture {
-        name: "fox",
-        title: "Forgetting attention: softmax attention with a forget gate a head",
-        family: Family::Attention,
-        citation: FOX_CITATION,
-        options: options("nope"),
-        default_mlp: "gated",
-        mixer: |settings| Ok(Box::new(Attention::new(settings, true)?)),
-    }
-}
-
-fn options(positions: &str) -> Vec<OptionSpec> {
+fn options() -> Vec<OptionSpec> {
     vec![
         choice(
             "positions",
-            positions,
+            "rope",
             &["rope", "alibi", "nope", "learned", "hard-alibi"],
             "what a token knows of its position",
         ),
@@ -187,12 +172,6 @@ const CITATION: &str = "@inproceedings{vaswani2017attention,
   booktitle={International Conference on Machine Learning}, year={2024}, note={arXiv:2402.01032}
 }";
 
-const FOX_CITATION: &str = "@inproceedings{lin2025forgetting,
-  title={Forgetting Transformer: Softmax Attention with a Forget Gate},
-  author={Lin, Zhixuan and Nikishin, Evgenii and He, Xu Owen and Courville, Aaron},
-  booktitle={International Conference on Learning Representations}, year={2025}, note={arXiv:2503.02130}
-}";
-
 /// Epsilon of the norms of queries and keys, as in both sources that the README names.
 const QK_EPSILON: f32 = 1e-6;
 
@@ -214,14 +193,12 @@ struct Attention {
     bias: bool,
     /// Taps of the convolution over queries, keys and values.
     conv: usize,
-    /// Whether keys fade by a forget gate of each query head and token.
-    forget: bool,
     qk_norm: bool,
     output_gate: bool,
 }
 
 impl Attention {
-    fn new(settings: &Settings, forget: bool) -> Result<Self> {
+    fn new(settings: &Settings) -> Result<Self> {
         let d_model = settings.d_model();
         let heads = match settings.size("heads")? {
             0 => (d_model / 64).max(1),
@@ -272,7 +249,6 @@ impl Attention {
             rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
             bias: settings.boolean("bias")?,
             conv: settings.size("conv")?,
-            forget,
             qk_norm: settings.boolean("qk_norm")?,
             output_gate: settings.boolean("output_gate")?,
         })
@@ -360,13 +336,7 @@ impl Mixer for Attention {
             q = graph.rotary(q, heads, self.rotated, self.angles);
             k = graph.rotary(k, kv_heads, self.rotated, self.angles);
         }
-        let mut y = match self.forget {
-            false => graph.attention(q, k, v, self.spec),
-            true => {
-                let bias = forget_bias(graph, x, heads);
-                graph.attention_with_key_bias(q, k, v, bias, self.spec)
-            }
-        };
+        let mut y = graph.attention(q, k, v, self.spec);
         if self.output_gate {
             let gate = graph.linear("gate", x, q_width, self.bias);
             y = graph.gate(gate, y, Activation::Sigmoid);
@@ -388,15 +358,4 @@ impl Mixer for Attention {
         let table = graph.param("positions.weight", &[rows, x.cols()], Init::Normal { std });
         graph.add_positions(x, table)
     }
-}
-
-/// Minus the sum of the logarithms of the forget gates so far, `[B, T, H]`: of key j, beside that of query i, it leaves
-/// `sum over l in j + 1 ..= i of ln f_l` (arXiv 2503.02130, eq. 4 and 5) with `f = sigmoid(W x + b)`.
-fn forget_bias(graph: &mut Graph, x: Tensor, heads: usize) -> Tensor {
-    let gate = graph.linear("forget", x, heads, true);
-    let negative = graph.scale(gate, -1.0);
-    // -ln sigmoid(z) = softplus(-z).
-    let faded = graph.activation(negative, Activation::Softplus);
-    let nothing = graph.scale(faded, 0.0);
-    graph.diagonal_scan(Transition::Log(nothing), faded)
 }
