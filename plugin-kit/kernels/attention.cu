@@ -11,7 +11,8 @@
 // tile is read. Operands pass through shared memory 32 columns at a time, so a head may be of any width up to
 // 256 and tiles stay square for all of them; what a block sums up stays in registers. That fixes the number
 // of 32-column chunks when it is compiled: the host puts a definition of WIDTH, 32, 64, 128 or 256, in front
-// of this text, and attention_tiles.cuh, and takes the narrowest that a head fits.
+// of this text and attention_tiles.cuh, and takes the narrowest that a head fits. KEY_BIAS is 1 where keys
+// have biases, so that the others pay nothing for them.
 // Everything is in grid x. Shared memory: two chunks and one tile of weights, 8960 values.
 //
 // Keys and values come from rows (training) or from a ring of `capacity` tokens (a feed): the token at
@@ -28,6 +29,9 @@
 
 #ifndef WIDTH
 #define WIDTH 64
+#endif
+#ifndef KEY_BIAS
+#define KEY_BIAS 0
 #endif
 #define CHUNKS (WIDTH / 32)
 #define SIDE 16
@@ -203,7 +207,7 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
     const HeadRows q = plain_rows(p.q + first_row * p.q_stride + head * (u64)p.head_dim, p.q_stride, count);
     HeadRows k = {p.k + row * p.capacity * p.k_stride + kv_start, p.k_stride, 0, p.capacity, 0};
     HeadRows v = {p.v + row * p.capacity * p.v_stride + kv_start, p.v_stride, 0, p.capacity, 0};
-    const float* bias = p.key_bias ? p.key_bias + row * p.capacity * p.key_bias_stride + head : nullptr;
+    const float* bias = KEY_BIAS ? p.key_bias + row * p.capacity * p.key_bias_stride + head : nullptr;
     float sums[R][2 * CHUNKS], tops[R], totals[R];
 #pragma unroll
     for (u32 i = 0; i < R; i++) {
@@ -319,8 +323,8 @@ __device__ __forceinline__ TilePair pair_of(const AttentionTiles& p, u32 row, u3
     t.v = plain_rows(p.v + (first + key) * p.v_stride + kv_start, p.v_stride, keys);
     t.log_sums = p.log_sums + sums;
     t.delta = p.delta + sums;
-    t.own = p.key_bias ? p.key_bias + (first + query) * p.key_bias_stride + head : nullptr;
-    t.bias = p.key_bias ? p.key_bias + (first + key) * p.key_bias_stride + head : nullptr;
+    t.own = KEY_BIAS ? p.key_bias + (first + query) * p.key_bias_stride + head : nullptr;
+    t.bias = KEY_BIAS ? p.key_bias + (first + key) * p.key_bias_stride + head : nullptr;
     t.bias_stride = p.key_bias_stride;
     t.offset = (int)query - (int)key;
     t.window = window_of(p, head);
@@ -378,14 +382,14 @@ KERNEL(256, attention_grad_kv, AttentionTiles) {
         share_weights(slopes, weights);
         add_turned(weights, t.q, p.head_dim, b_chunk, sums_k);
         // Behind the barriers of add_turned; the next tile's weights come behind more of them.
-        if (p.grad_bias && threadIdx.x < KEYS)
+        if (KEY_BIAS && threadIdx.x < KEYS)
             for (u32 q = 0; q < KEYS; q++) sum_bias += weights[q * WEIGHT_STRIDE + threadIdx.x];
     }
     const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
     const u64 first = (u64)row * p.length + key, start = head * (u64)p.head_dim;
     store_rows<4>(sums_k, ones, p.grad_a + first * p.a_stride + start, p.a_stride, keys, p.head_dim, p.a_accumulate);
     store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
-    if (p.grad_bias && threadIdx.x < keys) {
+    if (KEY_BIAS && threadIdx.x < keys) {
         float* place = p.grad_bias + (first + threadIdx.x) * p.grad_bias_stride + head;
         *place = sum_bias / p.scale + (p.bias_accumulate ? *place : 0.0f);
     }

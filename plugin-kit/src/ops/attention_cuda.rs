@@ -15,13 +15,13 @@ use crate::ops::attention_mma::{SHORT_FEED, TensorCores};
 
 /// The kernels for heads of up to so many values, so that a model compiles those of its width only.
 macro_rules! sources {
-    ($($width:literal)+) => {
-        static SOURCES: &[(usize, KernelSource)] = &[$((
+    ($name:ident $key_bias:literal: $($width:literal)+) => {
+        static $name: &[(usize, KernelSource)] = &[$((
             $width,
             KernelSource {
                 file: "attention.cu",
                 text: concat!(
-                    "#define WIDTH ", $width, "\n",
+                    "#define WIDTH ", $width, "\n#define KEY_BIAS ", $key_bias, "\n",
                     include_str!("../../kernels/attention_tiles.cuh"),
                     "#line 1 \"attention.cu\"\n",
                     include_str!("../../kernels/attention.cu"),
@@ -31,7 +31,10 @@ macro_rules! sources {
     };
 }
 
-sources! { 32 64 128 256 }
+sources! { SOURCES 0: 32 64 128 256 }
+
+// Those of keys with biases, for which the others pay nothing.
+sources! { BIASED_SOURCES 1: 32 64 128 256 }
 
 static ROWS: KernelSource = KernelSource {
     file: "attention_rows.cu",
@@ -151,7 +154,8 @@ impl Attention {
     pub(super) fn source(&self) -> Result<&'static KernelSource> {
         let head_dim = self.spec.head_dim;
         let fits = |(width, _): &&(usize, KernelSource)| head_dim <= *width;
-        let source = SOURCES.iter().find(fits).map(|(_, source)| source);
+        let sources = self.key_bias.map_or(SOURCES, |_| BIASED_SOURCES);
+        let source = sources.iter().find(fits).map(|(_, source)| source);
         source.ok_or_else(|| {
             let most = SOURCES.last().map_or(0, |(width, _)| *width);
             PluginError::unsupported(format!(
