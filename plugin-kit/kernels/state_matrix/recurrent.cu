@@ -19,9 +19,14 @@
 // 12160.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: writes_backward_128 756
-// spills: removes_backward_128 2320
+// spills: removes_backward_128 3152
+// spills: removes_backward_16 12
 // spills: removes_backward_32 48
+// spills: removes_forward_128 52
+// spills: removes_forward_32 16
+// spills: writes_backward_128 1456
+// spills: writes_forward_128 12
+// spills: writes_forward_16 12
 
 #define MOST_CHUNK 64
 #define TILE 8
