@@ -7,6 +7,7 @@ mod choice;
 mod curve;
 mod figure;
 pub mod files;
+mod heat;
 mod journal;
 mod lock;
 pub mod metric;

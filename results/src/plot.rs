@@ -1,10 +1,12 @@
-//! Plots of a summary as files: one a task, and of losses one by position, written whole or not at all.
+//! Plots of a summary as files: one a task, of losses one by position, of fixed depths one map, written whole or
+//! not at all.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::figure::{Across, Figure};
 use crate::files;
+use crate::heat::depth_maps;
 use crate::record::Split;
 use crate::style::Styles;
 use crate::summary::SummaryRow;
@@ -25,7 +27,44 @@ pub fn plots(summary: &[SummaryRow]) -> Vec<(String, String)> {
     let styles = Styles::new(summary);
     let mut plots = plots_of(summary, Across::Length, &styles);
     plots.extend(plots_of(&by_position(summary), Across::Position, &styles));
+    plots.extend(maps_of(summary));
     plots
+}
+
+/// A map of depth and length of each task that was measured at several fixed depths.
+fn maps_of(summary: &[SummaryRow]) -> Vec<(String, String)> {
+    let tasks = tasks(summary);
+    let maps = depth_maps(&tasks);
+    let mut names = Names::default();
+    maps.iter()
+        .filter(|map| map.is_measured())
+        .map(|map| {
+            let alone = maps
+                .iter()
+                .filter(|other| other.task() == map.task())
+                .count()
+                == 1;
+            let name = names.take(map.task(), if alone { "" } else { &map.options });
+            (format!("depth-{name}.svg"), map.draw())
+        })
+        .collect()
+}
+
+/// Words for files that are taken already.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    /// A word for a task and its options. Words that have become equal are numbered.
+    fn take(&mut self, task: &str, options: &str) -> String {
+        let word = file_word(task, options);
+        let numbered = (2..).map(|number| format!("{word}-{number}"));
+        let free = |word: &String| !self.0.contains(word);
+        let name = std::iter::once(word.clone()).chain(numbered).find(free);
+        let name = name.expect("there are more numbers than tasks");
+        self.0.insert(name.clone());
+        name
+    }
 }
 
 /// The longest evaluation of each curve as points by position: rows of position buckets whose length is the
@@ -57,7 +96,7 @@ fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
 /// A plot of each task of these rows.
 fn plots_of(summary: &[SummaryRow], across: Across, styles: &Styles) -> Vec<(String, String)> {
     let tasks = tasks(summary);
-    let mut taken = BTreeSet::new();
+    let mut names = Names::default();
     let mut plots = Vec::new();
     for task in &tasks {
         let mut points = task.curves.iter().flat_map(|curve| &curve.points);
@@ -65,13 +104,7 @@ fn plots_of(summary: &[SummaryRow], across: Across, styles: &Styles) -> Vec<(Str
             continue;
         }
         let alone = tasks.iter().filter(|other| other.task == task.task).count() == 1;
-        let word = file_word(task.task, if alone { "" } else { task.options });
-        // Words that have become equal are numbered.
-        let numbered = (2..).map(|number| format!("{word}-{number}"));
-        let free = |word: &String| !taken.contains(word);
-        let name = std::iter::once(word.clone()).chain(numbered).find(free);
-        let name = name.expect("there are more numbers than tasks");
-        taken.insert(name.clone());
+        let name = names.take(task.task, if alone { "" } else { task.options });
         let firsts: Vec<&SummaryRow> = task.curves.iter().map(CurveView::first).collect();
         let what = match (across, task.kind.is_accuracy()) {
             (Across::Length, true) => "accuracy",
@@ -85,7 +118,7 @@ fn plots_of(summary: &[SummaryRow], across: Across, styles: &Styles) -> Vec<(Str
 }
 
 /// Writes the plots of each task with measured values, `accuracy-TASK.svg`, or `loss-TASK.svg` and
-/// `position-TASK.svg`, and returns the files.
+/// `position-TASK.svg`, and `depth-TASK.svg` of tasks at several fixed depths, and returns the files.
 ///
 /// # Errors
 /// The system's refusal. Each file is whole or as it was.

@@ -457,3 +457,54 @@ fn an_unknown_training_length_has_no_line() {
     let lines = |svg: &str| svg.lines().filter(|line| line.contains("polyline")).count();
     assert_eq!(lines(&far), lines(&svg));
 }
+
+/// A model at three fixed depths and three lengths, with a cell that crashed, and another task at one depth.
+fn depth_rows() -> Vec<Measurement> {
+    let mut rows = Vec::new();
+    for (place, depth) in ["1", "0", "0.5"].into_iter().enumerate() {
+        for (step, length) in [64, 128, 256].into_iter().enumerate() {
+            let mut cell = row("mamba2", 0, length, 100 - (20 * place * step) as u64);
+            if (depth, length) == ("0.5", 256) {
+                cell = failed("mamba2", length, Status::Crashed);
+            }
+            cell.task_options = format!("depth={depth},keys=1");
+            rows.push(cell);
+        }
+    }
+    rows.push(Measurement {
+        task: "alone".to_owned(),
+        task_options: "depth=0".to_owned(),
+        ..row("mamba2", 0, 64, 50)
+    });
+    rows
+}
+
+#[test]
+fn fixed_depths_have_a_map() {
+    let plots = plots(&summarise(&depth_rows()));
+    let maps: Vec<_> = plots
+        .iter()
+        .filter(|(name, _)| name.starts_with("depth-"))
+        .collect();
+    let [(name, svg)] = &maps[..] else {
+        panic!("one map: {:?}", maps.iter().map(|map| &map.0));
+    };
+    assert_eq!(name, "depth-mqar.svg");
+    assert_readable(svg);
+    let words: Vec<String> = boxes(svg).into_iter().map(|(text, _)| text).collect();
+    let words = words.join(" ");
+    // Depths from the start to the end, whatever the order of the rows.
+    assert!(
+        words.ends_with("0 % 100 80 60 50 % 100 60 crash 100 % 100 100 100 64 128 256"),
+        "{words}"
+    );
+    let fills = |value: &str| {
+        let lines: Vec<&str> = svg.lines().collect();
+        let place = lines
+            .iter()
+            .position(|line| line.contains(&format!(">{value}<")));
+        lines[place.expect("a value") - 1].to_owned()
+    };
+    assert!(fills("100").contains("#08306b"), "{}", fills("100"));
+    assert_ne!(fills("80"), fills("60"));
+}
