@@ -7,4 +7,4 @@ mod preset;
 
 pub use mixer::architecture;
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);
+longhaul_plugin_kit::plugin!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);
