@@ -355,7 +355,7 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
         ("qwen3_next", "linear_num_value_heads", json!(5)),
         ("qwen3_next", "linear_conv_kernel_dim", json!(1)),
         ("qwen3_next", "layer_types", json!(["full_attention"])),
-        ("qwen3_next", "partial_rotary_factor", json!(0.4)),
+        ("qwen3_next-bias", "head_dim", json!(6)),
         ("mamba2", "layer_norm_epsilon", json!(-1)),
         ("mamba2", "n_groups", json!(null)),
         ("mamba2", "rms_norm", json!(false)),

@@ -34,8 +34,11 @@ pub fn read(config: &Config) -> Result<Plan> {
     delta.options(&mut plan);
     let rotary = config.rotary(ROTARY)?;
     let rotated = (attention.head_dim as f64 * rotary.share) as usize;
-    let fits = rotated.is_multiple_of(2);
-    config.expect("partial_rotary_factor", fits, "an even part of head_dim")?;
+    let expected = format!(
+        "a size whose part partial_rotary_factor, {}, is even",
+        rotary.share
+    );
+    config.expect("head_dim", rotated.is_multiple_of(2), &expected)?;
     attention.options(&mut plan, "attention.", rotary);
     plan.option_of("attention.bias", "attention_bias", bias);
     for option in ["qk_norm", "qk_norm_shared", "output_gate"] {
