@@ -92,6 +92,7 @@ def of_transformers(model, config, **options):
 LLAMA = of_transformers(tf.LlamaForCausalLM, tf.LlamaConfig, num_attention_heads=2, num_key_value_heads=2, intermediate_size=4 * D, max_position_embeddings=8192)
 MAMBA = of_transformers(tf.MambaForCausalLM, tf.MambaConfig, state_size=16, tie_word_embeddings=False)
 MAMBA2 = of_transformers(tf.Mamba2ForCausalLM, tf.Mamba2Config, state_size=64, head_dim=32, num_heads=8, n_groups=1, chunk_size=64, expand=2)
+QWEN3_NEXT = of_transformers(tf.Qwen3NextForCausalLM, tf.Qwen3NextConfig, num_attention_heads=2, num_key_value_heads=1, head_dim=64, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=64, linear_value_head_dim=64, intermediate_size=4 * D, num_experts=0, layer_types=["linear_attention", "full_attention"])
 RWKV4 = of_transformers(tf.RwkvForCausalLM, tf.RwkvConfig, attention_hidden_size=D, context_length=4096)
 GRIFFIN = of_transformers(tf.RecurrentGemmaForCausalLM, tf.RecurrentGemmaConfig, num_attention_heads=4, num_key_value_heads=1, head_dim=32, lru_width=D, attention_window_size=128, intermediate_size=6 * D, block_types=["recurrent", "attention"])
 
@@ -101,6 +102,7 @@ OURS = {
     "mamba": "mamba",
     "rwkv4": "rwkv4:norm=layernorm,embedding_norm=true,mlp_hidden=512",
     "griffin": "griffin:pattern=recurrent+attention,heads=4,head_dim=32,window=128,mlp_hidden=384,mlp_bias=true,tied=true",
+    "qwen3-next": "qwen3-next:attention.head_dim=64,attention.kv_heads=1,gated-deltanet.head_dim=64,gated-deltanet.value_heads=4,gated-deltanet.expand_v=1",
     "lstm": "lstm",
 }
 # Name, peer, how to make it, and what Longhaul is to be at least, times the peer.
@@ -111,6 +113,7 @@ ROWS = {
         ("mamba", "mambapy, parallel scan", mambapy, 15),
         ("rwkv4", "transformers Rwkv", RWKV4, 5),
         ("griffin", "transformers RecurrentGemma", GRIFFIN, 15),
+        ("qwen3-next", "transformers Qwen3Next", QWEN3_NEXT, 8),
         ("lstm", "PyTorch, fused LSTM", lambda: Around(nn.LSTM(D, D, num_layers=LAYERS, batch_first=True)), 1),
     ],
     "feed": [("transformer", "transformers Llama", LLAMA, 5), ("mamba2", "transformers Mamba2", MAMBA2, 5), ("mamba", "transformers Mamba", MAMBA, 5), ("rwkv4", "transformers Rwkv", RWKV4, 5), ("griffin", "transformers RecurrentGemma", GRIFFIN, 5)],

@@ -351,9 +351,8 @@ impl SessionAbi for SessionGuard {
 /// Exports a type that implements [`Plugin`](crate::author::Plugin) as this library's plugin: the
 /// root module and the probe. `$kit` is what the plugin is built on, a constant string.
 ///
-/// Called once, at the top level of the plugin's `lib.rs`. A library that links another plugin's
-/// rlib (a hybrid) has these symbols twice; it passes `-Wl,-z,muldefs` from its build script, so
-/// that the linker takes its own.
+/// Called once, at the top level of the plugin's `lib.rs`. The symbols are the same in every plugin: one that others
+/// link as an rlib is exported by a cdylib crate of its own.
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:ty, $kit:expr) => {

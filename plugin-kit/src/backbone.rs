@@ -344,11 +344,12 @@ pub fn residual_init(layers: usize) -> Init {
     }
 }
 
-/// Width of the MLP by the options `mlp_hidden` and `mlp_ratio`.
+/// Width of the MLP by the options `mlp_hidden` and `mlp_ratio`, also where a part of a hybrid asks.
 ///
 /// # Errors
 /// A missing option.
 pub fn mlp_hidden(settings: &Settings) -> Result<usize> {
+    let settings = settings.whole();
     let by_ratio = (settings.d_model() as f64 * settings.float("mlp_ratio")?).round();
     Ok(match settings.size("mlp_hidden")? {
         0 => by_ratio.max(1.0) as usize,

@@ -51,12 +51,26 @@ pub trait Library: 'static {
 /// What a plugin on this kit is built on, as its probe says it.
 pub const KIT: &str = concat!("longhaul-plugin-kit ", env!("CARGO_PKG_VERSION"));
 
-/// Exports a [`Library`](crate::model::Library) type as this crate's plugin:
-/// `export!(Plugin, architecture())`, or `export!(Plugin, architecture(); FORMATS)` with the
-/// checkpoints it reads, a `&'static [Format]`. Name, version, licence and authors are those of the
-/// calling crate's Cargo.toml, and stand in every record.
+/// Exports a crate's plugin, so that the host can load its library: `export!(Plugin, architecture())`, the arguments
+/// of [`plugin!`](crate::plugin!), declares and exports it at once. The symbols are the same in every library, and
+/// no two crates of one may have them: a plugin whose mixers others are to link calls `plugin!` in a crate of its own,
+/// and `export!(that_crate::Plugin)` in a cdylib beside it.
 #[macro_export]
 macro_rules! export {
+    ($plugin:path) => {
+        $crate::api::export_plugin!($plugin, $crate::model::KIT);
+    };
+    ($name:ident, $($rest:tt)+) => {
+        $crate::plugin!($name, $($rest)+);
+        $crate::api::export_plugin!(super::$name, $crate::model::KIT);
+    };
+}
+
+/// Declares a [`Library`](crate::model::Library) type as this crate's plugin: `plugin!(Plugin, architecture())`, or
+/// `plugin!(Plugin, architecture(); FORMATS)` with the checkpoints it reads, a `&'static [Format]`. Name, version,
+/// licence and authors are those of the calling crate's Cargo.toml, and stand in every record.
+#[macro_export]
+macro_rules! plugin {
     ($name:ident, $($architecture:expr),+ $(; $formats:expr)? $(,)?) => {
         /// This crate's plugin.
         pub struct $name;
@@ -96,8 +110,6 @@ macro_rules! export {
                 $crate::model::OnKit::<Self>::checkpoint(model_type, config)
             }
         }
-
-        $crate::api::export_plugin!(super::$name, $crate::model::KIT);
     };
 }
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 VOCAB, LENGTH = 40, 44
 COMMON = dict(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2)
 ATTENTION = dict(COMMON, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24)
+QWEN3_NEXT = dict(ATTENTION, head_dim=8, linear_num_key_heads=2, linear_num_value_heads=6, linear_key_head_dim=6, linear_value_head_dim=4, num_experts=0)
 MODELS = {
     "llama": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, attention_bias=True, mlp_bias=True, rope_theta=500.0)),
     "llama-wide-heads": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, head_dim=6, tie_word_embeddings=True, pad_token_id=3)),
@@ -37,6 +38,9 @@ MODELS = {
     "bamba-yarn": (tf.BambaForCausalLM, tf.BambaConfig, dict(ATTENTION, head_dim=32, attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=8, mamba_d_state=6, mamba_chunk_size=8, rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16))),
     "llama-bf16": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION)),
     "mamba-f16": (tf.MambaForCausalLM, tf.MambaConfig, dict(COMMON, state_size=5)),
+    "qwen3_next": (tf.Qwen3NextForCausalLM, tf.Qwen3NextConfig, dict(QWEN3_NEXT, num_hidden_layers=3, layer_types=["linear_attention", "full_attention", "linear_attention"], rope_theta=500.0)),
+    # Layers by the interval; experts that no layer has.
+    "qwen3_next-bias": (tf.Qwen3NextForCausalLM, tf.Qwen3NextConfig, dict(QWEN3_NEXT, num_hidden_layers=4, num_experts=2, decoder_sparse_step=2, mlp_only_layers=[1, 3], attention_bias=True, tie_word_embeddings=True, rms_norm_eps=1e-4, linear_conv_kernel_dim=2, linear_value_head_dim=3, linear_num_value_heads=2, rope_parameters=dict(rope_type="default", rope_theta=100.0, partial_rotary_factor=0.5))),
 }
 
 # Types in which values are stored, where not float32. The expected ones are of the rounded values.

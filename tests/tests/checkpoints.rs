@@ -29,7 +29,7 @@ fn checkpoint(command: &str, folder: &Path) -> Ran {
 #[test]
 fn every_family_agrees_with_what_other_software_computed() {
     let folders = folders();
-    assert!(folders.len() >= 23, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 25, "{} checkpoints", folders.len());
     for folder in folders {
         let ran = checkpoint("verify", &folder).expect(0);
         ran.prints(&[
@@ -349,6 +349,13 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
             "block_types",
             json!(["recurrent", "other"]),
         ),
+        ("qwen3_next", "num_experts", json!(4)),
+        ("qwen3_next-bias", "mlp_only_layers", json!([4])),
+        ("qwen3_next-bias", "decoder_sparse_step", json!(0)),
+        ("qwen3_next", "linear_num_value_heads", json!(5)),
+        ("qwen3_next", "linear_conv_kernel_dim", json!(1)),
+        ("qwen3_next", "layer_types", json!(["full_attention"])),
+        ("qwen3_next-bias", "head_dim", json!(6)),
         ("mamba2", "layer_norm_epsilon", json!(-1)),
         ("mamba2", "n_groups", json!(null)),
         ("mamba2", "rms_norm", json!(false)),

@@ -112,17 +112,34 @@ impl Plan {
         self.place(tensor, shape, parameter, 0, 0.0);
     }
 
+    /// A tensor that is a parameter's values from `offset` on.
+    pub fn whole_at(&mut self, tensor: &str, shape: &[usize], parameter: &str, offset: usize) {
+        self.place(tensor, shape, parameter, offset, 0.0);
+    }
+
     /// Matrices `[rows, cols]` that stand below each other in one tensor, each a parameter.
     pub fn unstacked(&mut self, tensor: &str, cols: usize, parameters: &[(String, usize)]) {
         let all: usize = parameters.iter().map(|(_, rows)| rows).sum();
         let mut start = 0;
         for (parameter, rows) in parameters {
-            self.whole(tensor, &[*rows, cols], parameter);
-            let part = Tuple2(PART.into(), format!("{start} {all}").into());
-            if let Some(place) = self.plan.tensors.last_mut() {
-                place.extra.push(part);
-            }
+            self.part(tensor, (start, all), &[*rows, cols], parameter, 0);
             start += rows;
+        }
+    }
+
+    /// Rows of a tensor of `rows`, from row `start` on, `shape` in all, from value `offset` of a parameter on.
+    pub fn part(
+        &mut self,
+        tensor: &str,
+        (start, rows): (usize, usize),
+        shape: &[usize],
+        parameter: &str,
+        offset: usize,
+    ) {
+        self.place(tensor, shape, parameter, offset, 0.0);
+        let part = Tuple2(PART.into(), format!("{start} {rows}").into());
+        if let Some(place) = self.plan.tensors.last_mut() {
+            place.extra.push(part);
         }
     }
 

@@ -11,7 +11,7 @@ mod mesa_solve;
 #[cfg(test)]
 mod tests;
 
-longhaul_plugin_kit::export!(
+longhaul_plugin_kit::plugin!(
     Plugin,
     crate::delta_rule::deltanet(),
     crate::delta_rule::gated_deltanet(),

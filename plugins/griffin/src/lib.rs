@@ -13,4 +13,4 @@ pub mod reference;
 pub use gate::rg_lru;
 pub use mixer::{griffin, hawk};
 
-longhaul_plugin_kit::export!(Plugin, crate::griffin(), crate::hawk(); crate::checkpoint::FORMATS);
+longhaul_plugin_kit::plugin!(Plugin, crate::griffin(), crate::hawk(); crate::checkpoint::FORMATS);

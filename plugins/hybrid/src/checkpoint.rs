@@ -1,11 +1,13 @@
-//! Checkpoints of Mamba-2 and attention in one model, Bamba in the Hugging Face layout and state-spaces' own: names
-//! and options only.
+//! The checkpoints read here; of those of Mamba-2 and attention in one model, Bamba in the Hugging Face layout and
+//! state-spaces' own, names and options.
 
 use longhaul_mamba2::checkpoint::{Keys, STATE_SPACES, Sizes as Mamba2};
 use longhaul_plugin_kit::Result;
 use longhaul_plugin_kit::checkpoint::state_spaces::{Blocks, HARMLESS, blocks, mixer};
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan, Rotary};
 use longhaul_transformer::checkpoint::{Sizes as Attention, StateSpaces};
+
+use crate::qwen3_next;
 
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[
@@ -17,6 +19,19 @@ pub const FORMATS: &[Format] = &[
             "z_loss_coefficient",
         ],
         read,
+    },
+    Format {
+        model_type: "qwen3_next",
+        // All of experts, which no layer may have, or of training.
+        harmless: &[
+            "moe_intermediate_size",
+            "norm_topk_prob",
+            "num_experts_per_tok",
+            "output_router_logits",
+            "router_aux_loss_coef",
+            "shared_expert_intermediate_size",
+        ],
+        read: qwen3_next::read,
     },
     Format {
         model_type: "mamba_ssm-hybrid",

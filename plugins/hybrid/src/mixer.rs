@@ -1,15 +1,16 @@
 //! One mixer that hands each layer to the mixer of its kind.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::options::{Settings, choice, text};
 use longhaul_plugin_kit::{
     Architecture, Block, Graph, Mixer, PluginError, Result, Tensor, pattern,
 };
 
-use crate::preset;
+use crate::kinds;
+use crate::layouts::Layout;
 
-/// The architecture `hybrid`.
+/// The architecture `hybrid`: any pattern of any kinds.
 pub fn architecture() -> Architecture {
     let mut options = vec![
         text(
@@ -21,16 +22,10 @@ pub fn architecture() -> Architecture {
             "preset",
             "none",
             &["none", "mamba2attn"],
-            "a published layout instead of a pattern",
+            "the layers of mamba2attn instead of a pattern",
         ),
     ];
-    for (kind, part) in parts() {
-        options.extend(part.options.into_iter().map(|option| OptionSpec {
-            name: format!("{kind}.{}", option.name).into(),
-            help: format!("{kind} layers: {}", option.help).into(),
-            kind: option.kind,
-        }));
-    }
+    options.extend(kinds::options(&kinds::all(), &[]));
     Architecture {
         name: "hybrid",
         title: "A pattern of attention, state-space and recurrent layers",
@@ -38,7 +33,16 @@ pub fn architecture() -> Architecture {
         citation: CITATION,
         options,
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new(Hybrid::new(settings)?)),
+        mixer: |settings| {
+            let layers = match settings.text("preset")? {
+                "mamba2attn" => Layout::Mamba2Attn.kinds("mamba2", settings.layers()),
+                _ => {
+                    let kinds: Vec<&str> = kinds::all().iter().map(|(kind, _)| *kind).collect();
+                    dealt(settings.text("pattern")?, &kinds, settings.layers())?
+                }
+            };
+            Ok(Box::new(Hybrid::new(settings, &layers)?))
+        },
     }
 }
 
@@ -48,22 +52,18 @@ const CITATION: &str = "@inproceedings{dao2024transformers,
   booktitle={International Conference on Machine Learning}, year={2024}, note={arXiv:2405.21060}
 }";
 
-/// The architectures that a pattern may name, under the names it uses.
-fn parts() -> [(&'static str, Architecture); 4] {
-    [
-        ("attention", longhaul_transformer::architecture()),
-        ("lstm", longhaul_lstm::architecture()),
-        ("mamba", longhaul_mamba::architecture()),
-        ("mamba2", longhaul_mamba2::architecture()),
-    ]
+/// The kind of every layer by a pattern of some kinds.
+///
+/// # Errors
+/// A pattern that is none, or longer than the model.
+pub fn dealt(text: &str, kinds: &[&'static str], layers: usize) -> Result<Vec<&'static str>> {
+    pattern::parse(text, kinds)
+        .and_then(|pattern| pattern::deal(&pattern, layers))
+        .map_err(PluginError::bad_option)
 }
 
-/// The names of the parts.
-fn kinds_of_layer() -> Vec<&'static str> {
-    parts().iter().map(|(kind, _)| *kind).collect()
-}
-
-struct Hybrid {
+/// Layers of several kinds.
+pub struct Hybrid {
     /// The kinds in use with their mixers.
     mixers: Vec<(&'static str, Box<dyn Mixer>)>,
     /// Each layer's index into `mixers`.
@@ -71,22 +71,19 @@ struct Hybrid {
 }
 
 impl Hybrid {
-    fn new(settings: &Settings) -> Result<Self> {
-        let count = settings.layers();
-        let kinds = match settings.text("preset")? {
-            "mamba2attn" => preset::mamba2attn(count),
-            _ => pattern::parse(settings.text("pattern")?, &kinds_of_layer())
-                .and_then(|pattern| pattern::deal(&pattern, count))
-                .map_err(PluginError::bad_option)?,
-        };
+    /// The mixers of these layers.
+    ///
+    /// # Errors
+    /// An option that one of them refuses.
+    pub fn new(settings: &Settings, layers: &[&'static str]) -> Result<Self> {
         let mut mixers: Vec<(&'static str, Box<dyn Mixer>)> = Vec::new();
-        for (kind, part) in parts() {
-            if kinds.contains(&kind) {
+        for (kind, part) in kinds::all() {
+            if layers.contains(&kind) {
                 mixers.push((kind, (part.mixer)(&settings.part(kind))?));
             }
         }
-        let index = |kind| mixers.iter().position(|(known, _)| *known == kind);
-        let layers = kinds.into_iter().filter_map(index).collect();
+        let index = |kind: &&str| mixers.iter().position(|(known, _)| known == kind);
+        let layers = layers.iter().filter_map(index).collect();
         Ok(Self { mixers, layers })
     }
 }
@@ -97,9 +94,10 @@ impl Mixer for Hybrid {
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
-        self.mixers
-            .iter()
-            .fold(x, |x, (_, mixer)| mixer.embed(graph, x))
+        // Several of them may have what they call the same.
+        self.mixers.iter().fold(x, |x, (kind, mixer)| {
+            graph.scope(*kind, |graph| mixer.embed(graph, x))
+        })
     }
 
     fn starts(&self, settings: &Settings, usual: Starts) -> Starts {

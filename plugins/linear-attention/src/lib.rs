@@ -21,7 +21,7 @@ pub use linear::architecture as linear_attention;
 pub use raven::architecture as raven;
 pub use retnet::architecture as retnet;
 
-longhaul_plugin_kit::export!(
+longhaul_plugin_kit::plugin!(
     Plugin,
     crate::linear_attention(),
     crate::retnet(),

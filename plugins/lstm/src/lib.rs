@@ -5,4 +5,4 @@ mod mixer;
 
 pub use mixer::architecture;
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture());
+longhaul_plugin_kit::plugin!(Plugin, crate::architecture());

@@ -13,4 +13,4 @@ mod scan;
 pub use cpu::ScanInputs;
 pub use mixer::architecture;
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);
+longhaul_plugin_kit::plugin!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);

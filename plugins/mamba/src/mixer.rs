@@ -5,7 +5,7 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
 
 use crate::cpu::ScanInputs;
 
@@ -29,6 +29,11 @@ pub fn architecture() -> Architecture {
             ),
             boolean("bias", false, "biases in in_proj and out_proj"),
             boolean("conv_bias", true, "bias in the convolution"),
+            boolean(
+                "inner_norms",
+                false,
+                "RMS norms of dt's low-rank values, B and C, as in Jamba (arXiv 2403.19887)",
+            ),
             InitialValues::option(),
             boolean(
                 "negative_eigenvalues",
@@ -52,6 +57,9 @@ const CITATION: &str = "@article{gu2023mamba,
   booktitle={International Conference on Learning Representations}, year={2025}, note={arXiv:2411.12537}
 }";
 
+/// Epsilon of the inner norms, as in Jamba's configs.
+const INNER_EPSILON: f32 = 1e-6;
+
 struct Mamba {
     state: usize,
     d_inner: usize,
@@ -59,6 +67,7 @@ struct Mamba {
     bias: bool,
     conv_bias: bool,
     dt_rank: usize,
+    inner_norms: bool,
     negative: bool,
     starts: MambaStarts,
 }
@@ -76,6 +85,7 @@ impl Mamba {
             bias: settings.boolean("bias")?,
             conv_bias: settings.boolean("conv_bias")?,
             dt_rank,
+            inner_norms: settings.boolean("inner_norms")?,
             negative: settings.boolean("negative_eigenvalues")?,
             starts: MambaStarts::new(settings)?,
         })
@@ -97,13 +107,22 @@ impl Mixer for Mamba {
         let bias = self.conv_bias.then_some(bias);
         let u = graph.short_convolution_with("conv1d", u, self.conv, taps, bias, Activation::Silu);
         let dbc = graph.linear("x_proj", u, dt_rank + 2 * state, false);
+        let mut low = dbc.columns(0, dt_rank);
+        let mut b = dbc.columns(dt_rank, state);
+        let mut c = dbc.columns(dt_rank + state, state);
+        if self.inner_norms {
+            let norm = |graph: &mut Graph, name, x| graph.head_norm(name, x, 1, INNER_EPSILON);
+            low = norm(graph, "dt_norm", low);
+            b = norm(graph, "b_norm", b);
+            c = norm(graph, "c_norm", c);
+        }
         let dt_weight = graph.param(
             "dt_proj.weight",
             &[d_inner, dt_rank],
             Init::Linear { gain: 1.0 },
         );
         let dt_bias = graph.param("dt_proj.bias", &[d_inner], MambaStarts::step_size_bias());
-        let delta = graph.linear_by(dbc.columns(0, dt_rank), dt_weight, Some(dt_bias));
+        let delta = graph.linear_by(low, dt_weight, Some(dt_bias));
         // S4D-real: A = -(1, 2, .., N) in every channel.
         let row = (1..=state).map(|n| (n as f32).ln());
         let start = std::iter::repeat_n(row, d_inner).flatten().collect();
@@ -112,8 +131,8 @@ impl Mixer for Mamba {
         let inputs = ScanInputs {
             u,
             delta,
-            b: dbc.columns(dt_rank, state),
-            c: dbc.columns(dt_rank + state, state),
+            b,
+            c,
             a_log,
             d,
             negative: self.negative,

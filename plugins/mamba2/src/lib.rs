@@ -10,4 +10,4 @@ pub use mixer::architecture;
 #[doc(hidden)] // for the operation's own test
 pub use ssd::{SsdInputs, ssd};
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);
+longhaul_plugin_kit::plugin!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);

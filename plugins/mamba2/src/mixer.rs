@@ -6,7 +6,7 @@ use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
 
 use crate::ssd::{SsdInputs, ssd};
 
@@ -52,6 +52,11 @@ pub fn architecture() -> Architecture {
                 1e-1,
                 "epsilon of the gated norm",
             ),
+            boolean(
+                "norm_before_gate",
+                false,
+                "the norm comes before the gate, as in Falcon-H1",
+            ),
         ],
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Mamba2::new(settings)?)),
@@ -74,6 +79,7 @@ struct Mamba2 {
     conv_bias: bool,
     chunk: usize,
     epsilon: f32,
+    norm_before_gate: bool,
     starts: MambaStarts,
 }
 
@@ -102,6 +108,7 @@ impl Mamba2 {
             conv: settings.size("conv")?,
             chunk: settings.size("chunk")?,
             epsilon: settings.float("norm_gate_epsilon")? as f32,
+            norm_before_gate: settings.boolean("norm_before_gate")?,
             starts: MambaStarts::new(settings)?,
         })
     }
@@ -137,10 +144,17 @@ impl Mixer for Mamba2 {
             dt_bias,
         };
         let y = ssd(graph, inputs, self.groups, self.chunk);
-        // The gate comes before the norm (norm_before_gate=False in the official code).
-        let gated = graph.gate(z, y, Activation::Silu);
-        let normal = graph.group_norm("norm", gated, NormKind::Rms, self.groups, self.epsilon);
-        graph.linear_with("out_proj", normal, x.cols(), self.bias, self.starts.out())
+        let norm = |graph: &mut Graph, y| {
+            graph.group_norm("norm", y, NormKind::Rms, self.groups, self.epsilon)
+        };
+        let y = if self.norm_before_gate {
+            let normal = norm(graph, y);
+            graph.gate(z, normal, Activation::Silu)
+        } else {
+            let gated = graph.gate(z, y, Activation::Silu);
+            norm(graph, gated)
+        };
+        graph.linear_with("out_proj", y, x.cols(), self.bias, self.starts.out())
     }
 
     fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {

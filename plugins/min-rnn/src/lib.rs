@@ -10,7 +10,7 @@ pub use gru::gru;
 pub use hgrn::hgrn;
 pub use minimal::{mingru, minlstm};
 
-longhaul_plugin_kit::export!(
+longhaul_plugin_kit::plugin!(
     Plugin,
     crate::mingru(),
     crate::minlstm(),

@@ -23,7 +23,7 @@ mod tests;
 mod wkv4;
 mod wkv4_scan;
 
-longhaul_plugin_kit::export!(
+longhaul_plugin_kit::plugin!(
     Plugin,
     crate::rwkv4::architecture(),
     crate::rwkv6::architecture(),

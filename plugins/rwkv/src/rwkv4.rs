@@ -66,7 +66,7 @@ impl Rwkv4 {
             hidden,
             mlp_hidden: mlp_hidden(settings)?,
             embedding_norm: settings.boolean("embedding_norm")?,
-            epsilon: settings.float("norm_epsilon")? as f32,
+            epsilon: settings.whole().float("norm_epsilon")? as f32,
             whose: InitialValues::of(settings)?,
         })
     }

@@ -80,7 +80,7 @@ impl Rwkv6 {
             decay_rank: rank(settings, "decay_rank", 64)?,
             mlp_hidden: mlp_hidden(settings)?,
             embedding_norm: settings.boolean("embedding_norm")?,
-            epsilon: settings.float("norm_epsilon")? as f32,
+            epsilon: settings.whole().float("norm_epsilon")? as f32,
             whose: InitialValues::of(settings)?,
         })
     }

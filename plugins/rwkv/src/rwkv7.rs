@@ -111,7 +111,7 @@ impl Rwkv7 {
             gate_rank: rank(settings, "gate_rank", published(0.6 * d_model.powf(0.8)))?,
             mlp_hidden: mlp_hidden(settings)?,
             embedding_norm: settings.boolean("embedding_norm")?,
-            epsilon: settings.float("norm_epsilon")? as f32,
+            epsilon: settings.whole().float("norm_epsilon")? as f32,
             whose: InitialValues::of(settings)?,
         })
     }

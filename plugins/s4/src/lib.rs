@@ -13,4 +13,4 @@ pub use lru::lru;
 pub use s4d::s4d;
 pub use s5::s5;
 
-longhaul_plugin_kit::export!(Plugin, crate::s4d(), crate::s5(), crate::lru());
+longhaul_plugin_kit::plugin!(Plugin, crate::s4d(), crate::s5(), crate::lru());

@@ -8,4 +8,4 @@ pub mod reference;
 
 pub use mixer::architecture;
 
-longhaul_plugin_kit::export!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);
+longhaul_plugin_kit::plugin!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);

@@ -139,6 +139,18 @@ fn options() -> Vec<OptionSpec> {
             "RMS norms of the queries and keys of each head",
         ),
         boolean(
+            "qk_norm_shared",
+            false,
+            "these norms have one weight for all heads",
+        ),
+        float(
+            "qk_norm_epsilon",
+            1e-6,
+            1e-12,
+            1e-1,
+            "epsilon of these norms",
+        ),
+        boolean(
             "output_gate",
             false,
             "what attention gives, times a sigmoid of the layer's input",
@@ -172,9 +184,6 @@ const CITATION: &str = "@inproceedings{vaswani2017attention,
   booktitle={International Conference on Machine Learning}, year={2024}, note={arXiv:2402.01032}
 }";
 
-/// Epsilon of the norms of queries and keys, as in both sources that the README names.
-const QK_EPSILON: f32 = 1e-6;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Positions {
     Rope,
@@ -193,8 +202,45 @@ struct Attention {
     bias: bool,
     /// Taps of the convolution over queries, keys and values.
     conv: usize,
-    qk_norm: bool,
+    qk_norm: QkNorm,
     output_gate: bool,
+}
+
+/// Norms of the queries and keys of each head.
+#[derive(Clone, Copy)]
+enum QkNorm {
+    None,
+    /// A weight a channel.
+    ByChannel {
+        epsilon: f32,
+    },
+    /// One weight for all heads.
+    Shared {
+        epsilon: f32,
+    },
+}
+
+impl QkNorm {
+    fn new(settings: &Settings) -> Result<Self> {
+        let epsilon = settings.float("qk_norm_epsilon")? as f32;
+        let shared = settings.boolean("qk_norm_shared")?;
+        match (settings.boolean("qk_norm")?, shared) {
+            (false, false) => Ok(Self::None),
+            (true, false) => Ok(Self::ByChannel { epsilon }),
+            (true, true) => Ok(Self::Shared { epsilon }),
+            (false, true) => Err(PluginError::bad_option(
+                "qk_norm_shared=true needs qk_norm=true",
+            )),
+        }
+    }
+
+    fn apply(self, graph: &mut Graph, name: &str, x: Tensor, heads: usize) -> Tensor {
+        match self {
+            Self::None => x,
+            Self::ByChannel { epsilon } => graph.group_norm(name, x, NormKind::Rms, heads, epsilon),
+            Self::Shared { epsilon } => graph.head_norm(name, x, heads, epsilon),
+        }
+    }
 }
 
 impl Attention {
@@ -249,7 +295,7 @@ impl Attention {
             rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
             bias: settings.boolean("bias")?,
             conv: settings.size("conv")?,
-            qk_norm: settings.boolean("qk_norm")?,
+            qk_norm: QkNorm::new(settings)?,
             output_gate: settings.boolean("output_gate")?,
         })
     }
@@ -325,13 +371,11 @@ impl Mixer for Attention {
             0 => qkv,
             taps => graph.short_convolution("conv1d", qkv, taps, true, Activation::Identity),
         };
-        let mut q = qkv.columns(0, q_width);
-        let mut k = qkv.columns(q_width, kv_width);
+        let q = qkv.columns(0, q_width);
+        let k = qkv.columns(q_width, kv_width);
         let v = qkv.columns(q_width + kv_width, kv_width);
-        if self.qk_norm {
-            q = graph.group_norm("q_norm", q, NormKind::Rms, heads, QK_EPSILON);
-            k = graph.group_norm("k_norm", k, NormKind::Rms, kv_heads, QK_EPSILON);
-        }
+        let mut q = self.qk_norm.apply(graph, "q_norm", q, heads);
+        let mut k = self.qk_norm.apply(graph, "k_norm", k, kv_heads);
         if self.positions == Positions::Rope {
             q = graph.rotary(q, heads, self.rotated, self.angles);
             k = graph.rotary(k, kv_heads, self.rotated, self.angles);
