@@ -25,6 +25,7 @@ MODELS = {
                                     attn_cfg=dict(ATTENTION, num_heads_kv=2, d_conv=4)),
     "state-spaces-transformerpp": dict(d_model=D, n_layer=2, ssm_cfg=dict(layer="Mamba2"), d_intermediate=100, attn_layer_idx=[0, 1],
                                        attn_cfg=dict(ATTENTION, head_dim=4, d_conv=0, qkv_proj_bias=True, out_proj_bias=True)),
+    "state-spaces-mamba2-norm-first": dict(d_model=D, n_layer=1, ssm_cfg=dict(layer="Mamba2", d_state=4, headdim=8, ngroups=2, norm_before_gate=True)),
 }
 
 
@@ -67,9 +68,9 @@ def mamba2(p, x, config):
     for t in range(x.shape[1]):
         h = torch.exp(dt[:, t] * a)[..., None, None] * h + dt[:, t, :, None, None] * u[:, t, :, :, None] * b[:, t, :, None]
         ys.append((h * c[:, t, :, None]).sum(-1) + p["D"][:, None] * u[:, t])
-    y = torch.stack(ys, 1).flatten(2) * F.silu(z)
-    y = y.unflatten(-1, (groups, inner // groups))
-    return rms(y, p["norm.weight"].unflatten(0, (groups, -1))).flatten(2) @ p["out_proj.weight"].T
+    norm = lambda y: rms(y.unflatten(-1, (groups, inner // groups)), p["norm.weight"].unflatten(0, (groups, -1))).flatten(2)
+    y, gate = torch.stack(ys, 1).flatten(2), F.silu(z)
+    return (norm(y) * gate if ssm.get("norm_before_gate") else norm(y * gate)) @ p["out_proj.weight"].T
 
 
 def attention(p, x, config):

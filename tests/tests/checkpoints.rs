@@ -29,7 +29,7 @@ fn checkpoint(command: &str, folder: &Path) -> Ran {
 #[test]
 fn every_family_agrees_with_what_other_software_computed() {
     let folders = folders();
-    assert!(folders.len() >= 25, "{} checkpoints", folders.len());
+    assert!(folders.len() >= 27, "{} checkpoints", folders.len());
     for folder in folders {
         let ran = checkpoint("verify", &folder).expect(0);
         ran.prints(&[
@@ -349,6 +349,9 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
             "block_types",
             json!(["recurrent", "other"]),
         ),
+        ("jamba", "num_experts", json!(2)),
+        ("jamba", "attn_layer_offset", json!(3)),
+        ("jamba", "sliding_window", json!(9)),
         ("qwen3_next", "num_experts", json!(4)),
         ("qwen3_next-bias", "mlp_only_layers", json!([4])),
         ("qwen3_next-bias", "decoder_sparse_step", json!(0)),

@@ -7,7 +7,7 @@ use longhaul_plugin_kit::checkpoint::state_spaces::{Blocks, HARMLESS, blocks, mi
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan, Rotary};
 use longhaul_transformer::checkpoint::{Sizes as Attention, StateSpaces};
 
-use crate::qwen3_next;
+use crate::{jamba, qwen3_next};
 
 /// The checkpoints this plugin reads.
 pub const FORMATS: &[Format] = &[
@@ -19,6 +19,20 @@ pub const FORMATS: &[Format] = &[
             "z_loss_coefficient",
         ],
         read,
+    },
+    Format {
+        model_type: "jamba",
+        // Of experts, which no layer may have, of training, or of kernels.
+        harmless: &[
+            "num_experts_per_tok",
+            "num_logits_to_keep",
+            "output_router_logits",
+            "router_aux_loss_coef",
+            "use_associative_scan",
+            "use_mamba_kernels",
+            "use_mambapy",
+        ],
+        read: jamba::read,
     },
     Format {
         model_type: "qwen3_next",

@@ -1,8 +1,9 @@
 //! Hybrids: a pattern of attention, state-space and recurrent layers in one model, made of the mixers of the other
 //! plugins. `kinds` has these mixers, `mixer` deals them out, `layouts` says which layer is of which kind in published
-//! hybrids, `published` has these as architectures, `checkpoint` and `qwen3_next` read files.
+//! hybrids, `published` has these as architectures, `checkpoint`, `jamba` and `qwen3_next` read files.
 
 mod checkpoint;
+mod jamba;
 mod kinds;
 mod layouts;
 mod mixer;

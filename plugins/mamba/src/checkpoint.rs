@@ -1,7 +1,7 @@
 //! Mamba checkpoints in the Hugging Face layout, and in state-spaces' own: names and options only.
 
 use longhaul_plugin_kit::Result;
-use longhaul_plugin_kit::checkpoint::state_spaces::{HARMLESS, SSM_HARMLESS, blocks};
+use longhaul_plugin_kit::checkpoint::state_spaces::{HARMLESS, SSM_HARMLESS, blocks, mixer};
 use longhaul_plugin_kit::checkpoint::{Config, Format, Plan};
 
 /// The checkpoints this plugin reads.
@@ -79,23 +79,30 @@ fn read(config: &Config) -> Result<Plan> {
             &[d_model],
             &format!("layers.{layer}.norm1.weight"),
         );
-        sizes.places(&mut plan, layer);
+        sizes.places(&mut plan, &mixer(layer), layer);
     }
     Ok(plan)
 }
 
-/// Sizes of a layer, whose tensors have the same names in both formats.
-struct Sizes {
-    inner: usize,
-    state: usize,
-    conv: usize,
-    dt_rank: usize,
-    bias: bool,
-    conv_bias: bool,
+/// Sizes of a layer, whose tensors have the same names in all formats.
+pub struct Sizes {
+    /// d_inner.
+    pub inner: usize,
+    /// N.
+    pub state: usize,
+    /// Taps of the convolution.
+    pub conv: usize,
+    /// Rank of dt's projection.
+    pub dt_rank: usize,
+    /// Biases in the projections.
+    pub bias: bool,
+    /// Bias in the convolution.
+    pub conv_bias: bool,
 }
 
 impl Sizes {
-    fn places(&self, plan: &mut Plan, layer: usize) {
+    /// The tensors of a layer's mixer, `theirs` being its name there.
+    pub fn places(&self, plan: &mut Plan, theirs: &str, layer: usize) {
         let Self {
             inner,
             state,
@@ -106,7 +113,7 @@ impl Sizes {
         let d_model = plan.d_model();
         let mut whole = |name: &str, shape: &[usize]| {
             plan.whole(
-                &format!("backbone.layers.{layer}.mixer.{name}"),
+                &format!("{theirs}.{name}"),
                 shape,
                 &format!("layers.{layer}.mixer.{name}"),
             );
@@ -167,7 +174,7 @@ fn read_state_spaces(config: &Config) -> Result<Plan> {
     plan.option_of("bias", "ssm_cfg", sizes.bias);
     plan.option_of("conv_bias", "ssm_cfg", sizes.conv_bias);
     for layer in 0..plan.layers() {
-        sizes.places(&mut plan, layer);
+        sizes.places(&mut plan, &mixer(layer), layer);
     }
     Ok(plan)
 }

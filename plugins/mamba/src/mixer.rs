@@ -4,7 +4,7 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, integer};
+use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
 use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
 
 use crate::cpu::ScanInputs;
@@ -34,6 +34,13 @@ pub fn architecture() -> Architecture {
                 false,
                 "RMS norms of dt's low-rank values, B and C, as in Jamba (arXiv 2403.19887)",
             ),
+            float(
+                "inner_norm_epsilon",
+                1e-6,
+                1e-12,
+                1e-1,
+                "epsilon of these norms",
+            ),
             InitialValues::option(),
             boolean(
                 "negative_eigenvalues",
@@ -57,9 +64,6 @@ const CITATION: &str = "@article{gu2023mamba,
   booktitle={International Conference on Learning Representations}, year={2025}, note={arXiv:2411.12537}
 }";
 
-/// Epsilon of the inner norms, as in Jamba's configs.
-const INNER_EPSILON: f32 = 1e-6;
-
 struct Mamba {
     state: usize,
     d_inner: usize,
@@ -67,7 +71,8 @@ struct Mamba {
     bias: bool,
     conv_bias: bool,
     dt_rank: usize,
-    inner_norms: bool,
+    /// Epsilon of the norms of dt's low-rank values, B and C, where there are any.
+    inner_norms: Option<f32>,
     negative: bool,
     starts: MambaStarts,
 }
@@ -85,7 +90,10 @@ impl Mamba {
             bias: settings.boolean("bias")?,
             conv_bias: settings.boolean("conv_bias")?,
             dt_rank,
-            inner_norms: settings.boolean("inner_norms")?,
+            inner_norms: match settings.boolean("inner_norms")? {
+                true => Some(settings.float("inner_norm_epsilon")? as f32),
+                false => None,
+            },
             negative: settings.boolean("negative_eigenvalues")?,
             starts: MambaStarts::new(settings)?,
         })
@@ -110,8 +118,8 @@ impl Mixer for Mamba {
         let mut low = dbc.columns(0, dt_rank);
         let mut b = dbc.columns(dt_rank, state);
         let mut c = dbc.columns(dt_rank + state, state);
-        if self.inner_norms {
-            let norm = |graph: &mut Graph, name, x| graph.head_norm(name, x, 1, INNER_EPSILON);
+        if let Some(epsilon) = self.inner_norms {
+            let norm = |graph: &mut Graph, name, x| graph.head_norm(name, x, 1, epsilon);
             low = norm(graph, "dt_norm", low);
             b = norm(graph, "b_norm", b);
             c = norm(graph, "c_norm", c);

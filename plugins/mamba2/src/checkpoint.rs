@@ -68,6 +68,8 @@ pub struct Sizes {
     pub conv_bias: bool,
     /// Epsilon of the gated norm.
     pub epsilon: f64,
+    /// Whether that norm comes before its gate.
+    pub norm_before_gate: bool,
 }
 
 impl Sizes {
@@ -93,6 +95,7 @@ impl Sizes {
             bias: config.boolean_or(keys.bias, false)?,
             conv_bias: config.boolean_or(keys.conv_bias, true)?,
             epsilon: config.positive_or(keys.epsilon, 1e-5)?,
+            norm_before_gate: false,
         };
         config.expect(
             keys.heads,
@@ -133,6 +136,10 @@ impl Sizes {
             keys.epsilon,
             self.epsilon,
         );
+        if self.norm_before_gate {
+            let option = format!("{prefix}norm_before_gate");
+            plan.option_of(&option, "ssm_cfg", true);
+        }
     }
 
     /// The tensors of a layer's mixer, `theirs` being its name there.
@@ -245,11 +252,7 @@ impl Sizes {
         ];
         config.expect_keys("ssm_cfg", &[&read[..], &SSM_HARMLESS].concat())?;
         config.expect_word("ssm_cfg.layer", &["Mamba2"])?;
-        for (key, only) in [
-            ("ssm_cfg.rmsnorm", true),
-            ("ssm_cfg.norm_before_gate", false),
-            ("ssm_cfg.D_has_hdim", false),
-        ] {
+        for (key, only) in [("ssm_cfg.rmsnorm", true), ("ssm_cfg.D_has_hdim", false)] {
             let fits = config.boolean_or(key, only)? == only;
             config.expect(key, fits, &only.to_string())?;
         }
@@ -274,6 +277,7 @@ impl Sizes {
             bias: config.boolean_or(keys.bias, false)?,
             conv_bias: config.boolean_or(keys.conv_bias, true)?,
             epsilon: 1e-5,
+            norm_before_gate: config.boolean_or("ssm_cfg.norm_before_gate", false)?,
         })
     }
 }
