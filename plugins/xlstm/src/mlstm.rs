@@ -225,8 +225,8 @@ impl Memory {
     }
 
     /// The biases of input and forget gates.
-    fn gate_bias(&self, graph: &mut Graph, input: f32) -> Param {
-        let mut bias = vec![input; self.heads];
+    fn gate_bias(&self, graph: &mut Graph, input: &Init) -> Param {
+        let mut bias = graph.drawn("gates.input", &[self.heads], input);
         bias.extend(forget_bias(self.heads));
         graph.param("gates.bias", &[2 * self.heads], Init::Values(bias))
     }
@@ -250,7 +250,7 @@ impl Memory {
         let output = all.columns(2 * keys + values, values);
         let shape = [2 * self.heads, x.cols()];
         let weight = graph.param("gates.weight", &shape, Init::Zeros);
-        let bias = self.gate_bias(graph, -10.0);
+        let bias = self.gate_bias(graph, &Init::Constant(-10.0));
         let mut gates = graph.linear_by(x, weight, Some(bias));
         if cap > 0.0 {
             let shares = graph.scale(gates, 1.0 / cap);
@@ -283,7 +283,7 @@ impl Memory {
             graph.block_linear_with(name, x, blocks, false, self.matrices.read())
         });
         // One matrix that reads q, k and v beside each other, in three parts.
-        let bias = self.gate_bias(graph, 0.0);
+        let bias = self.gate_bias(graph, &Init::Normal { std: 0.1 });
         let mut parts = ["gates.q", "gates.k", "gates.v"].into_iter().zip(qkv);
         let mut part = |graph: &mut Graph, bias| {
             let (name, x) = parts.next()?;
