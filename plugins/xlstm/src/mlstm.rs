@@ -45,8 +45,8 @@ pub fn options(block: &str) -> Vec<OptionSpec> {
             "block",
             block,
             &["post-up", "pre-up"],
-            "post-up is xLSTM-7B's, the memory before the MLP; pre-up is the paper's, the memory in an up-projection, \
-             which has no MLP (mlp=none)",
+            "post-up is xLSTM-7B's, the memory before the MLP; pre-up is the paper's, the memory in an up-projection and \
+             no MLP",
         ),
         integer("heads", 4, 1, 1024, "H, heads"),
         choice(
@@ -192,11 +192,6 @@ impl MatrixMemory {
         };
         Ok(Self { memory, sizes })
     }
-
-    /// Whether the block has no MLP after it.
-    pub fn is_whole_block(&self) -> bool {
-        matches!(self.sizes, Sizes::PreUp { .. })
-    }
 }
 
 impl Memory {
@@ -317,6 +312,10 @@ impl Mixer for MatrixMemory {
                 blocks,
             } => memory.pre_up(graph, x, inner, conv, blocks),
         }
+    }
+
+    fn has_mlp(&self, _layer: usize) -> bool {
+        matches!(self.sizes, Sizes::PostUp { .. })
     }
 
     fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
