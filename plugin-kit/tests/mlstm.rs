@@ -49,7 +49,11 @@ fn parallel(
             };
             let forget = |at: usize| {
                 let f = scale * of(4, at, 1)[0];
-                if gates.sigmoid { -(-f).exp().ln_1p() } else { f }
+                if gates.sigmoid {
+                    -(-f).exp().ln_1p()
+                } else {
+                    f
+                }
             };
             let log = |s: usize| scale * of(3, s, 1)[0] + (s + 1..=at).map(forget).sum::<f64>();
             // m starts at 0.
@@ -57,10 +61,16 @@ fn parallel(
             let m = (begin..=at).map(log).fold(start, f64::max);
             let mut sums = vec![0.0; value + 1];
             for s in begin..=at {
-                let product: f64 = of(0, at, key).iter().zip(of(1, s, key)).map(|(q, k)| q * k).sum();
+                let product: f64 = of(0, at, key)
+                    .iter()
+                    .zip(of(1, s, key))
+                    .map(|(q, k)| q * k)
+                    .sum();
                 let weight = (log(s) - m).exp() * product;
                 let v = of(2, s, value).iter().chain(&[1.0]);
-                sums.iter_mut().zip(v).for_each(|(sum, v)| *sum += weight * v);
+                sums.iter_mut()
+                    .zip(v)
+                    .for_each(|(sum, v)| *sum += weight * v);
             }
             let last = sums.pop().expect("the sum of weights");
             let by = last.abs().max((-m).exp()) + f64::from(1e-3f32);

@@ -101,7 +101,13 @@ impl Operation for Concatenate {
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         let y = run.value(self.y);
         for (part, start) in self.places() {
-            copy_rows(run, run.value(part), columns(y, start, part.cols()), 1.0, false)?;
+            copy_rows(
+                run,
+                run.value(part),
+                columns(y, start, part.cols()),
+                1.0,
+                false,
+            )?;
         }
         Ok(())
     }

@@ -41,7 +41,8 @@ impl Sizes {
             plan.option_of(option, key, factor);
             let cols = (factor * d_model as f64) as usize;
             let divides = cols > 0 && cols.is_multiple_of(heads);
-            let expected = format!("a factor that makes a multiple of num_heads, {heads}, of {d_model}");
+            let expected =
+                format!("a factor that makes a multiple of num_heads, {heads}, of {d_model}");
             config.expect(key, divides, &expected)?;
             Ok(cols)
         };
@@ -96,7 +97,12 @@ fn read(config: &Config) -> Result<Plan> {
     let epsilon = config.positive_or("eps", 1e-6)?;
     plan.option_of("normaliser_epsilon", "eps", epsilon);
     plan.option("mlp", "gated");
-    plan.ends(config, "backbone.embeddings.weight", "lm_head.weight", false)?;
+    plan.ends(
+        config,
+        "backbone.embeddings.weight",
+        "lm_head.weight",
+        false,
+    )?;
     plan.whole("backbone.out_norm.weight", &[d_model], "norm.weight");
     for layer in 0..layers {
         sizes.places(&mut plan, layer);
@@ -112,7 +118,11 @@ impl Sizes {
             ("norm_mlstm", "norm1", &[d_model][..]),
             ("norm_ffn", "norm2", &[d_model]),
             ("mlstm_layer.multihead_norm", "mixer.norm", &[self.values]),
-            ("mlstm_layer.out_proj", "mixer.out_proj", &[d_model, self.values]),
+            (
+                "mlstm_layer.out_proj",
+                "mixer.out_proj",
+                &[d_model, self.values],
+            ),
             ("ffn.proj_down", "mlp.down", &[d_model, self.hidden]),
         ] {
             let theirs = format!("{block}.{theirs}.weight");
@@ -141,13 +151,25 @@ impl Sizes {
             ],
         };
         let mixer = format!("{ours}.mixer");
-        plan.stacked(&parts(&qkvo, "weight"), d_model, &format!("{mixer}.qkvo.weight"));
-        plan.stacked(&parts(&gates, "weight"), d_model, &format!("{mixer}.gates.weight"));
+        plan.stacked(
+            &parts(&qkvo, "weight"),
+            d_model,
+            &format!("{mixer}.qkvo.weight"),
+        );
+        plan.stacked(
+            &parts(&gates, "weight"),
+            d_model,
+            &format!("{mixer}.gates.weight"),
+        );
         plan.joined(&parts(&gates, "bias"), &format!("{mixer}.gates.bias"));
         let [gate, up] = ["gate", "up"].map(|name| format!("{ours}.mlp.{name}.weight"));
         if self.fused {
             let both = [(gate, self.hidden), (up, self.hidden)];
-            plan.unstacked(&format!("{block}.ffn.proj_up_gate_z.weight"), d_model, &both);
+            plan.unstacked(
+                &format!("{block}.ffn.proj_up_gate_z.weight"),
+                d_model,
+                &both,
+            );
         } else {
             let shape = [self.hidden, d_model];
             plan.whole(&format!("{block}.ffn.proj_up_gate.weight"), &shape, &gate);

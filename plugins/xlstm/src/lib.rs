@@ -12,7 +12,7 @@ pub use mixed::architecture as xlstm;
 pub use mlstm::architecture as mlstm;
 pub use slstm::architecture as slstm;
 
-longhaul_plugin_kit::export!(
+longhaul_plugin_kit::plugin!(
     Plugin,
     crate::mlstm(),
     crate::slstm(),

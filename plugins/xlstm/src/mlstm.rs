@@ -76,7 +76,13 @@ pub fn options(block: &str) -> Vec<OptionSpec> {
             64.0,
             "the same of values, of post-up",
         ),
-        integer("expand", 2, 1, 16, "inner width over the model width, of pre-up"),
+        integer(
+            "expand",
+            2,
+            1,
+            16,
+            "inner width over the model width, of pre-up",
+        ),
         integer("conv", 4, 2, 64, "taps of the short convolution, of pre-up"),
         integer(
             "qkv_block",
@@ -273,10 +279,13 @@ impl Memory {
         let bias = Some(taps.clone());
         let convolved =
             graph.short_convolution_with("conv1d", memory, conv, taps, bias, Activation::Silu);
-        let each = [("q_proj", convolved), ("k_proj", convolved), ("v_proj", memory)];
-        let qkv = each.map(|(name, x)| {
-            graph.block_linear_with(name, x, blocks, false, self.matrices.read())
-        });
+        let each = [
+            ("q_proj", convolved),
+            ("k_proj", convolved),
+            ("v_proj", memory),
+        ];
+        let qkv = each
+            .map(|(name, x)| graph.block_linear_with(name, x, blocks, false, self.matrices.read()));
         // One matrix that reads q, k and v beside each other, in three parts.
         let bias = self.gate_bias(graph, &Init::Normal { std: 0.1 });
         let mut parts = ["gates.q", "gates.k", "gates.v"].into_iter().zip(qkv);

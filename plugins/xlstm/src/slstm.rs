@@ -112,7 +112,12 @@ impl Mixer for ScalarMemory {
                 graph.short_convolution_with("conv1d", x, taps, start, bias, Activation::Silu)
             }
         };
-        let each = [("igate", convolved), ("fgate", convolved), ("zgate", x), ("ogate", x)];
+        let each = [
+            ("igate", convolved),
+            ("fgate", convolved),
+            ("zgate", x),
+            ("ogate", x),
+        ];
         let gates = each.map(|(name, x)| {
             graph.block_linear_with(name, x, self.heads, false, self.matrices.read())
         });

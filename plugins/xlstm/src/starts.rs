@@ -60,5 +60,7 @@ pub fn mlp_cols(settings: &Settings) -> usize {
 /// Evenly spaced from 3 to 6: the forget gates' biases.
 pub fn forget_bias(heads: usize) -> Vec<f32> {
     let last = heads.saturating_sub(1).max(1) as f32;
-    (0..heads).map(|head| 3.0 + 3.0 * head as f32 / last).collect()
+    (0..heads)
+        .map(|head| 3.0 + 3.0 * head as f32 / last)
+        .collect()
 }

@@ -48,7 +48,11 @@ pub fn naive<N: Real>(
                     let [c, sum, m] = [1, 2, 3].map(|part| carried[part * hidden + n]);
                     let begins = sum.value() == 0.0;
                     let new = if begins { i } else { (f + m).max(i) };
-                    let keep = if begins { N::from(0.0) } else { (f + m - new).exp() };
+                    let keep = if begins {
+                        N::from(0.0)
+                    } else {
+                        (f + m - new).exp()
+                    };
                     let take = (i - new).exp();
                     let (c, sum) = (keep * c + take * z, keep * sum + take);
                     carried[hidden + n] = c;

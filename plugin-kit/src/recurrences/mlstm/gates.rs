@@ -72,7 +72,11 @@ impl Gates {
     /// Adds the gradient of one of the two gates: its own, and that of every m that came from it.
     fn gradient(&self, run: &Run<'_>, gate: Tensor, own: Tensor) {
         let (rows, length, heads) = (run.rows(), run.length(), gate.cols());
-        let (write, own, grad_m) = (run.value(self.write), run.grad(own), run.grad(self.stabiliser));
+        let (write, own, grad_m) = (
+            run.value(self.write),
+            run.grad(own),
+            run.grad(self.stabiliser),
+        );
         let (write, own, grad_m) = (write.get(), own.get(), grad_m.get());
         let mut place = run.grad_mut(gate);
         let add = place.accumulate();
@@ -86,7 +90,11 @@ impl Gates {
                     // m is the input gate where what is written is not made smaller.
                     let from_input = write.row(at)[head] == 0.0;
                     carried[head] = if from_input { 0.0 } else { whole };
-                    let share = if from_input == (gate == self.input) { whole } else { 0.0 };
+                    let share = if from_input == (gate == self.input) {
+                        whole
+                    } else {
+                        0.0
+                    };
                     let old = if add { place[head] } else { 0.0 };
                     place[head] = old + own.row(at)[head] + share;
                 }
@@ -134,7 +142,13 @@ impl Operation for Gates {
     }
 
     fn uses(&self) -> Option<Vec<Buffer>> {
-        let all = [self.input, self.forget, self.decay, self.write, self.stabiliser];
+        let all = [
+            self.input,
+            self.forget,
+            self.decay,
+            self.write,
+            self.stabiliser,
+        ];
         Some(all.map(Buffer::from).to_vec())
     }
 

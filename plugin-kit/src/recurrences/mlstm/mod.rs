@@ -142,7 +142,11 @@ impl Graph {
     #[track_caller]
     pub fn mlstm(&mut self, what: Mlstm) -> Tensor {
         let heads = what.input.cols();
-        assert_eq!(what.forget.cols(), heads, "an mLSTM has a forget gate a head");
+        assert_eq!(
+            what.forget.cols(),
+            heads,
+            "an mLSTM has a forget gate a head"
+        );
         assert_eq!(what.q.cols(), what.k.cols(), "queries and keys of an mLSTM");
         for (name, tensor) in [("keys", what.k), ("values", what.v)] {
             assert!(

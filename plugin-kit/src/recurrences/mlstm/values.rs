@@ -101,9 +101,19 @@ impl Operation for Values {
         let (given, logs) = (run.value(self.given), run.value(self.logs));
         let (given, logs) = (given.get(), logs.get());
         let value = self.value();
-        for_pieces(run.value_mut(self.y).data_mut(), self.y.cols(), |first, y| {
-            forward(self.kind, given.from_row(first), logs.from_row(first), value, y);
-        });
+        for_pieces(
+            run.value_mut(self.y).data_mut(),
+            self.y.cols(),
+            |first, y| {
+                forward(
+                    self.kind,
+                    given.from_row(first),
+                    logs.from_row(first),
+                    value,
+                    y,
+                );
+            },
+        );
         Ok(())
     }
 
@@ -112,7 +122,11 @@ impl Operation for Values {
     }
 
     fn backward(&self, run: &Run<'_>) -> Result<()> {
-        let (given, logs, dy) = (run.value(self.given), run.value(self.logs), run.grad(self.y));
+        let (given, logs, dy) = (
+            run.value(self.given),
+            run.value(self.logs),
+            run.grad(self.y),
+        );
         let (given, logs, dy) = (given.get(), logs.get(), dy.get());
         let (mut place, mut grad_logs) = (run.grad_mut(self.given), run.grad_mut(self.logs));
         let to = To {
@@ -127,10 +141,14 @@ impl Operation for Values {
             cut(place.data_mut(), rows * to.stride),
             cut(grad_logs.data_mut(), rows * to.logs_stride),
         );
-        for_each_unit(rows * self.given.cols(), cuts, |piece, (grad, grad_logs)| {
-            let from = [given, logs, dy].map(|all| all.from_row(piece * rows));
-            backward(self.kind, from, to, grad, grad_logs);
-        });
+        for_each_unit(
+            rows * self.given.cols(),
+            cuts,
+            |piece, (grad, grad_logs)| {
+                let from = [given, logs, dy].map(|all| all.from_row(piece * rows));
+                backward(self.kind, from, to, grad, grad_logs);
+            },
+        );
         Ok(())
     }
 
