@@ -95,6 +95,7 @@ MAMBA2 = of_transformers(tf.Mamba2ForCausalLM, tf.Mamba2Config, state_size=64, h
 QWEN3_NEXT = of_transformers(tf.Qwen3NextForCausalLM, tf.Qwen3NextConfig, num_attention_heads=2, num_key_value_heads=1, head_dim=64, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=64, linear_value_head_dim=64, intermediate_size=4 * D, num_experts=0, layer_types=["linear_attention", "full_attention"])
 RWKV4 = of_transformers(tf.RwkvForCausalLM, tf.RwkvConfig, attention_hidden_size=D, context_length=4096)
 GRIFFIN = of_transformers(tf.RecurrentGemmaForCausalLM, tf.RecurrentGemmaConfig, num_attention_heads=4, num_key_value_heads=1, head_dim=32, lru_width=D, attention_window_size=128, intermediate_size=6 * D, block_types=["recurrent", "attention"])
+XLSTM = lambda mode: of_transformers(tf.xLSTMForCausalLM, tf.xLSTMConfig, num_heads=4, mode=mode)
 
 OURS = {
     "transformer": "transformer",
@@ -103,6 +104,7 @@ OURS = {
     "rwkv4": "rwkv4:norm=layernorm,embedding_norm=true,mlp_hidden=512",
     "griffin": "griffin:pattern=recurrent+attention,heads=4,head_dim=32,window=128,mlp_hidden=384,mlp_bias=true,tied=true",
     "qwen3-next": "qwen3-next:attention.head_dim=64,attention.kv_heads=1,gated-deltanet.head_dim=64,gated-deltanet.value_heads=4,gated-deltanet.expand_v=1",
+    "mlstm": "mlstm:mlp_hidden=384,logit_cap=30",
     "lstm": "lstm",
 }
 # Name, peer, how to make it, and what Longhaul is to be at least, times the peer.
@@ -114,9 +116,10 @@ ROWS = {
         ("rwkv4", "transformers Rwkv", RWKV4, 5),
         ("griffin", "transformers RecurrentGemma", GRIFFIN, 15),
         ("qwen3-next", "transformers Qwen3Next", QWEN3_NEXT, 8),
+        ("mlstm", "transformers xLSTM", XLSTM("train"), 8),
         ("lstm", "PyTorch, fused LSTM", lambda: Around(nn.LSTM(D, D, num_layers=LAYERS, batch_first=True)), 1),
     ],
-    "feed": [("transformer", "transformers Llama", LLAMA, 5), ("mamba2", "transformers Mamba2", MAMBA2, 5), ("mamba", "transformers Mamba", MAMBA, 5), ("rwkv4", "transformers Rwkv", RWKV4, 5), ("griffin", "transformers RecurrentGemma", GRIFFIN, 5)],
+    "feed": [("transformer", "transformers Llama", LLAMA, 5), ("mamba2", "transformers Mamba2", MAMBA2, 5), ("mamba", "transformers Mamba", MAMBA, 5), ("rwkv4", "transformers Rwkv", RWKV4, 5), ("griffin", "transformers RecurrentGemma", GRIFFIN, 5), ("mlstm", "transformers xLSTM", XLSTM("inference"), 5)],
     "step": [("transformer", "transformers Llama", LLAMA, 50), ("mamba2", "transformers Mamba2", MAMBA2, 50), ("mamba", "transformers Mamba", MAMBA, 50), ("rwkv4", "transformers Rwkv", RWKV4, 20), ("griffin", "transformers RecurrentGemma", GRIFFIN, 50)],
 }
 SHAPES = {"train": (16, 256), "feed": (1, 4096), "step": (1, 256)}

@@ -1,5 +1,6 @@
 // Recurrent cells whose gates see the h before, B sequences of T tokens and H cells: the input's share of the gates is
-// given, and U h + u is added to it. A kind of cell is a struct of this file, with
+// given, and U h + u is added to it; U is block-diagonal, and cells see the h of the W cells of their block, of H where
+// there is one block. A kind of cell is a struct of this file, with
 //
 //   GATES   G, values of a cell in U h + u
 //   CARRY   C, values of a cell that are carried from token to token, h first
@@ -75,6 +76,45 @@ struct Gru {
     }
 };
 
+// xLSTM's scalar memory (arXiv 2405.04517, equations 8 to 18), gates in the order i, f, z, o; carries h, c, n, m, keeps
+// exp(i - m), f, tanh(z), sigmoid(o). m cancels from h, so its gradient is 0. Where n is 0 there was no token before.
+struct Slstm {
+    enum { GATES = 4, CARRY = 4 };
+
+    __device__ static float kept_share(float f, const float* before, float m) {
+        return before[2] == 0.0f ? 0.0f : expf(before[3] - softplus(-f) - m);
+    }
+
+    __device__ static void step(const float* given, const float* sums, float* kept, float* carried) {
+        const float i = given[0] + sums[0], f = given[1] + sums[1];
+        const float m = carried[2] == 0.0f ? i : fmaxf(carried[3] - softplus(-f), i);
+        const float keep = kept_share(f, carried, m);
+        kept[0] = expf(i - m);
+        kept[1] = f;
+        kept[2] = tanhf(given[2] + sums[2]);
+        kept[3] = sigmoid(given[3] + sums[3]);
+        carried[1] = fmaf(keep, carried[1], kept[0] * kept[2]);
+        carried[2] = fmaf(keep, carried[2], kept[0]);
+        carried[3] = m;
+        carried[0] = kept[3] * carried[1] / carried[2];
+    }
+
+    __device__ static void gradient(float* kept, const float* before, const float* after, float* carried, float* grad) {
+        const float take = kept[0], f = kept[1], z = kept[2], o = kept[3], dh = carried[0];
+        const float inverse = 1.0f / after[2], mean = after[1] * inverse, slope = dh * o * inverse;
+        const float by_c = carried[1] + slope, by_sum = carried[2] - slope * mean;
+        const float keep = kept_share(f, before, after[3]);
+        grad[0] = fmaf(by_c, z, by_sum) * take;
+        grad[1] = fmaf(by_c, before[1], by_sum * before[2]) * keep * sigmoid(-f);
+        grad[2] = by_c * take * (1.0f - z * z);
+        grad[3] = dh * mean * o * (1.0f - o);
+        carried[0] = 0.0f;
+        carried[1] = by_c * keep;
+        carried[2] = by_sum * keep;
+        carried[3] = 0.0f;
+    }
+};
+
 // A value of each of a block's sequences, read at once.
 template <u32 R>
 struct alignas(4 * R) Values {
@@ -83,14 +123,14 @@ struct alignas(4 * R) Values {
 
 struct CellForward {
     const float* gates;       // [B, T, G H]
-    const float* transposed;  // [H, G H]
+    const float* transposed;  // [W, G H]
     const float* bias;        // [G H]
     float* kept;              // [B, T, KEPT, H], or null in a feed
     float* memory;            // [B, T, C - 1, H]: what is carried beside h; or null in a feed
     float* h;                 // [B, T, H]
     float* state;             // [B, C, H]; null in training
     u64 gates_stride;
-    u32 rows, length, hidden, unused;
+    u32 rows, length, hidden, width;
 };
 
 template <class Cell, u32 R>
@@ -111,13 +151,14 @@ __device__ inline void forward(const CellForward& p) {
     for (u32 t = 0; t < p.length; t++) {
         __syncthreads();
         for (u32 column = threadIdx.x; column < columns; column += blockDim.x) {
+            const float* seen = h + column % hidden / p.width * p.width * R;
             float own[R];
 #pragma unroll
             for (u32 r = 0; r < R; r++) own[r] = p.bias[column];
 #pragma unroll 8
-            for (u32 k = 0; k < hidden; k++) {
+            for (u32 k = 0; k < p.width; k++) {
                 const float weight = p.transposed[(u64)k * columns + column];
-                const Values<R> before = *(const Values<R>*)(h + k * R);
+                const Values<R> before = *(const Values<R>*)(seen + k * R);
 #pragma unroll
                 for (u32 r = 0; r < R; r++) own[r] = fmaf(weight, before.of[r], own[r]);
             }
@@ -163,13 +204,13 @@ __device__ inline void forward(const CellForward& p) {
 }
 
 struct CellBackward {
-    const float* weight;  // [G H, H]
+    const float* weight;  // [G H, W]
     float* kept;          // [B, T, KEPT, H]
     const float* memory;  // [B, T, C - 1, H]
     const float* h;       // [B, T, H]
     const float* dh;      // [B, T, H]
     float* grad;          // [B, T, G H], of U h + u
-    u32 rows, length, hidden, unused;
+    u32 rows, length, hidden, width;
 };
 
 // What is carried of a cell after a token.
@@ -216,12 +257,12 @@ __device__ inline void backward(const CellBackward& p) {
         }
         __syncthreads();
         for (u32 column = threadIdx.x; column < columns; column += blockDim.x) {
-            // The gate's own rows of U, its column n.
-            const u32 begin = column / hidden * hidden, n = column - begin;
+            // The gate's own rows of U in the cell's block, the cell's column of it.
+            const u32 begin = column / p.width * p.width, n = column - begin;
             float own[R] = {};
 #pragma unroll 8
-            for (u32 k = begin; k < begin + hidden; k++) {
-                const float weight = p.weight[(u64)k * hidden + n];
+            for (u32 k = begin; k < begin + p.width; k++) {
+                const float weight = p.weight[(u64)k * p.width + n];
                 const Values<R> grad = *(const Values<R>*)(grads + k * R);
 #pragma unroll
                 for (u32 r = 0; r < R; r++) own[r] = fmaf(weight, grad.of[r], own[r]);
@@ -235,7 +276,7 @@ __device__ inline void backward(const CellBackward& p) {
 struct CellStepForward {
     const float* gates;     // [B, G H] of this token, gates_step apart
     const float* bias;      // [G H]
-    const float* weight;    // [G H, H]
+    const float* weight;    // [G H, W]
     const float* h_before;  // [B, H], before_step apart: h of the token before; null where it is 0
     const float* before;    // [B, C - 1, H], rest_step apart: what else is carried; null where it is 0
     const float* sums;      // [B, G H]: U h where it was computed, in the place of `kept`; or null
@@ -243,7 +284,7 @@ struct CellStepForward {
     float *memory, *h;      // [B, C - 1, H], T (C - 1) H apart; [B, H], T H apart
     float* state;           // [B, C, H], or null where nobody goes on from this token
     u64 gates_step, before_step, rest_step;
-    u32 rows, length, hidden, unused;
+    u32 rows, length, hidden, width;
 };
 
 // A cell of a sequence, given its share of U h.
@@ -294,12 +335,12 @@ __device__ inline void token_forward(const CellStepForward& p) {
     if (n >= hidden) return;
     float sums[FEW_ROWS][Cell::GATES] = {};
     if (p.h_before) {
-        const float *weight = p.weight + n * hidden, *before = p.h_before;
+        const float *weight = p.weight + n * p.width, *before = p.h_before + n / p.width * p.width;
 #pragma unroll 4
-        for (u32 i = lane; i < p.hidden; i += WARP) {
+        for (u32 i = lane; i < p.width; i += WARP) {
             float weights[Cell::GATES];
 #pragma unroll
-            for (u32 k = 0; k < Cell::GATES; k++) weights[k] = weight[k * hidden * hidden + i];
+            for (u32 k = 0; k < Cell::GATES; k++) weights[k] = weight[k * hidden * p.width + i];
 #pragma unroll
             for (u32 row = 0; row < FEW_ROWS; row++) {
                 const float h = row < p.rows ? before[row * p.before_step + i] : 0.0f;
@@ -367,11 +408,12 @@ __device__ inline void cell_backward(const CellStepBackward& p) {
 
 CELL_KERNELS(lstm, Lstm)
 CELL_KERNELS(gru, Gru)
+CELL_KERNELS(slstm, Slstm)
 
 struct CellTranspose {
-    const float* weight;  // [outputs, H]
-    float* transposed;    // [H, outputs]
-    u32 hidden, outputs;
+    const float* weight;  // [outputs, W]
+    float* transposed;    // [W, outputs]
+    u32 width, outputs;
 };
 
 // A tile of 32 by 32 goes through shared memory [32, 33], so that both sides are read in lines.
@@ -380,11 +422,11 @@ KERNEL(256, cell_transpose, CellTranspose) {
     const u32 lane = threadIdx.x % 32, line = threadIdx.x / 32, columns = p.outputs;
     const u32 first_row = blockIdx.x * 32, first_col = blockIdx.y * 32;
     for (u32 row = line; row < 32; row += 8)
-        if (first_row + row < columns && first_col + lane < p.hidden)
-            tile[row * 33 + lane] = p.weight[(u64)(first_row + row) * p.hidden + first_col + lane];
+        if (first_row + row < columns && first_col + lane < p.width)
+            tile[row * 33 + lane] = p.weight[(u64)(first_row + row) * p.width + first_col + lane];
     __syncthreads();
     for (u32 col = line; col < 32; col += 8)
-        if (first_col + col < p.hidden && first_row + lane < columns)
+        if (first_col + col < p.width && first_row + lane < columns)
             p.transposed[(u64)(first_col + col) * columns + first_row + lane] = tile[lane * 33 + col];
 }
 

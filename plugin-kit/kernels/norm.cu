@@ -11,7 +11,7 @@
 struct NormForward {
     const float* x;       // [rows, groups, width]
     const float* weight;  // [weights], or null: the constant
-    const float* bias;    // [groups, width], or null: RMSNorm
+    const float* bias;    // [groups, width], or null
     float* y;             // [rows, groups, width], contiguous
     float* statistics;    // [rows, groups, 2]: mean and s
     u64 x_stride, rows;
@@ -19,6 +19,7 @@ struct NormForward {
     float epsilon;
     u32 weights;  // groups * width, or width: the same for all groups
     float constant;
+    u32 centred, unused;  // centred: whether the mean is taken away, which RMSNorm does not
 };
 
 // The sum over a team: a warp, or a whole block.
@@ -36,7 +37,7 @@ KERNEL(256, norm_forward, NormForward) {
     const u32 start = (u32)(unit % p.groups) * p.width;
     const float* x = p.x + row * p.x_stride + start;
     float mean = 0.0f;
-    if (p.bias) {
+    if (p.centred) {
         for (u32 c = lane; c < p.width; c += p.team) mean += x[c];
         mean = team_sum(mean, p.team, scratch) / (float)p.width;
     }

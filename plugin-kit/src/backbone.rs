@@ -32,6 +32,11 @@ pub trait Mixer: Send + Sync {
         None
     }
 
+    /// Whether a block has the MLP that the option `mlp` chooses: not where the mixer is a whole block by itself.
+    fn has_mlp(&self, _layer: usize) -> bool {
+        true
+    }
+
     /// What happens to the embedding before the first block (learned positions).
     fn embed(&self, _graph: &mut Graph, x: Tensor) -> Tensor {
         x
@@ -410,7 +415,7 @@ impl Mlp {
         epsilon: f32,
         mixer: &dyn Mixer,
     ) -> Result<Tensor> {
-        if self.kind == MlpKind::None {
+        if self.kind == MlpKind::None || !mixer.has_mlp(block.layer) {
             return Ok(x);
         }
         let normal = block.graph.norm("norm2", x, norm, epsilon);

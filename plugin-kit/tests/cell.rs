@@ -5,9 +5,14 @@ use longhaul_plugin_kit::recurrences::cell::Kind;
 use longhaul_plugin_kit::recurrences::cell::naive::naive;
 use longhaul_plugin_kit::testing::Case;
 
-const KINDS: [Kind; 2] = [Kind::Lstm, Kind::Gru];
+const KINDS: [Kind; 3] = [Kind::Lstm, Kind::Gru, Kind::Slstm];
 
 fn check(kind: Kind, rows: usize, length: usize, hidden: usize) {
+    check_blocks(kind, rows, length, hidden, hidden);
+}
+
+/// Cells that see the h of `width` cells.
+fn check_blocks(kind: Kind, rows: usize, length: usize, hidden: usize, width: usize) {
     let columns = kind.gates() * hidden;
     Case {
         rows,
@@ -17,7 +22,7 @@ fn check(kind: Kind, rows: usize, length: usize, hidden: usize) {
         recurrent: true,
         build: &|graph, inputs| {
             let init = Init::Linear { gain: 1.0 };
-            let weight = graph.param("weight_hh", &[columns, hidden], init);
+            let weight = graph.param("weight_hh", &[columns, width], init);
             let bias = graph.param("bias_hh", &[columns], Init::within(0.5));
             graph.recurrent_cell(kind, inputs[0], weight, bias)
         },
@@ -68,6 +73,20 @@ fn few_and_many_sequences_go_token_by_token() {
             for length in [1, 4] {
                 check(kind, rows, length, 35);
             }
+        }
+    }
+}
+
+#[test]
+fn cells_that_see_those_of_their_block() {
+    for kind in KINDS {
+        for length in [1, 5, 20] {
+            check_blocks(kind, 3, length, 12, 4);
+        }
+        check_blocks(kind, 9, 7, 66, 33);
+        // Token by token on a device, with few sequences and with many.
+        for rows in [2, 9] {
+            check_blocks(kind, rows, 2, 264, 44);
         }
     }
 }

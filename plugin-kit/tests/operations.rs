@@ -38,9 +38,29 @@ fn linear_with_bias() {
     .check_with(&longhaul_emulator::devices());
 }
 
-fn normalise(x: &[f64], weight: &[f64], bias: Option<&[f64]>, epsilon: f64) -> Vec<f64> {
+/// A tensor that is used twice gets both gradients.
+#[test]
+fn tensors_beside_each_other() {
+    Case {
+        build: &|graph, inputs| graph.concatenate(&[inputs[1], inputs[0], inputs[1]]),
+        reference: &|inputs, _| {
+            let tokens = inputs[0].chunks(3).zip(inputs[1].chunks(5));
+            tokens.flat_map(|(a, b)| [b, a, b].concat()).collect()
+        },
+        ..case(&[3, 5])
+    }
+    .check_with(&longhaul_emulator::devices());
+}
+
+fn normalise(
+    x: &[f64],
+    kind: NormKind,
+    weight: &[f64],
+    bias: Option<&[f64]>,
+    epsilon: f64,
+) -> Vec<f64> {
     let n = x.len() as f64;
-    let mean = if bias.is_some() {
+    let mean = if kind != NormKind::Rms {
         x.iter().sum::<f64>() / n
     } else {
         0.0
@@ -59,6 +79,7 @@ fn norms_whole_and_by_group() {
         (NormKind::Layer, 1),
         (NormKind::Rms, 3),
         (NormKind::Layer, 3),
+        (NormKind::Centred, 3),
     ] {
         Case {
             build: &|graph, inputs| graph.group_norm("n", inputs[0], kind, groups, 1e-5),
@@ -70,7 +91,7 @@ fn norms_whole_and_by_group() {
                     .flat_map(|(index, x)| {
                         let at = index % groups * width;
                         let bias = params.get(1).map(|bias| &bias[at..at + width]);
-                        normalise(x, &params[0][at..at + width], bias, 1e-5)
+                        normalise(x, kind, &params[0][at..at + width], bias, 1e-5)
                     })
                     .collect()
             },
@@ -103,7 +124,7 @@ fn norms_of_other_sizes() {
                         .flat_map(|(index, x)| {
                             let at = index % groups * width;
                             let bias = params.get(1).map(|bias| &bias[at..at + width]);
-                            normalise(x, &params[0][at..at + width], bias, 1e-5)
+                            normalise(x, kind, &params[0][at..at + width], bias, 1e-5)
                         })
                         .collect()
                 },
@@ -312,7 +333,7 @@ fn norms_of_heads() {
             build: &whole,
             reference: &|inputs, params| {
                 let each = inputs[0].chunks(width).flat_map(|x| {
-                    let normal = normalise(x, &params[0], None, 1e-5).into_iter();
+                    let normal = normalise(x, NormKind::Rms, &params[0], None, 1e-5).into_iter();
                     let length = (x.iter().map(|x| x * x).sum::<f64>() + 0.1).sqrt();
                     normal.zip(x).map(move |(normal, x)| normal + x / length)
                 });

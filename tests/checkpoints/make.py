@@ -19,6 +19,8 @@ VOCAB, LENGTH = 40, 44
 COMMON = dict(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2)
 ATTENTION = dict(COMMON, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24)
 QWEN3_NEXT = dict(ATTENTION, head_dim=8, linear_num_key_heads=2, linear_num_value_heads=6, linear_key_head_dim=6, linear_value_head_dim=4, num_experts=0)
+# Its norms would be of float32 else.
+XLSTM = dict(COMMON, mode="train", norm_reduction_force_float32=False)
 MODELS = {
     "llama": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, attention_bias=True, mlp_bias=True, rope_theta=500.0)),
     "llama-wide-heads": (tf.LlamaForCausalLM, tf.LlamaConfig, dict(ATTENTION, head_dim=6, tie_word_embeddings=True, pad_token_id=3)),
@@ -44,6 +46,9 @@ MODELS = {
     # Layers by the interval; experts that no layer has.
     "qwen3_next-bias": (tf.Qwen3NextForCausalLM, tf.Qwen3NextConfig, dict(QWEN3_NEXT, num_hidden_layers=4, num_experts=2, decoder_sparse_step=2, mlp_only_layers=[1, 3], attention_bias=True, tie_word_embeddings=True, rms_norm_eps=1e-4, linear_conv_kernel_dim=2, linear_value_head_dim=3, linear_num_value_heads=2, rope_parameters=dict(rope_type="default", rope_theta=100.0, partial_rotary_factor=0.5))),
     "jamba": (tf.JambaForCausalLM, tf.JambaConfig, dict(ATTENTION, num_hidden_layers=3, attn_layer_period=3, attn_layer_offset=1, mamba_d_state=5, mamba_d_conv=3, mamba_dt_rank=3, num_experts=1, rms_norm_eps=1e-3)),
+    # Not `xlstm`: a folder of that name beside this file is taken for the package, and transformers asks for its parts.
+    "xlstm-single": (tf.xLSTMForCausalLM, tf.xLSTMConfig, dict(XLSTM, num_heads=2, chunk_size=11)),
+    "xlstm-fused": (tf.xLSTMForCausalLM, tf.xLSTMConfig, dict(XLSTM, weight_mode="fused", hidden_size=24, num_hidden_layers=3, num_heads=3, qk_dim_factor=1.0, v_dim_factor=2.0, chunk_size=4, gate_soft_cap=4.0, output_logit_soft_cap=7.0, ffn_proj_factor=1.1, ffn_round_up_to_multiple_of=8, norm_eps=1e-4, eps=1e-3)),
 }
 
 # Types in which values are stored, where not float32. The expected ones are of the rounded values.
@@ -64,11 +69,17 @@ def without_casts():
 def make(folder, name, seed):
     model_class, config_class, options = MODELS[name]
     torch.manual_seed(seed)
+    if options.get("weight_mode") == "fused":
+        # transformers' own start of fused gates fails; PyTorch's remains.
+        model_class.__base__._init_weights = lambda self, module: None
     model = model_class(config_class(**options)).float()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             # Away from the all-equal starts of norms, biases and mixes.
             parameter.add_(torch.randn_like(parameter) * 0.1)
+            if parameter_name.endswith("igate_preact.bias"):
+                # Input gates start all but closed, and what is read would never be divided by its sum.
+                parameter.add_(10.0)
     model.to(STORED.get(name, torch.float32)).save_pretrained(folder)
     # Read back, since rotary frequencies are not to be rounded with the weights.
     model = model_class.from_pretrained(folder, dtype=torch.float32)

@@ -364,6 +364,11 @@ fn a_key_that_is_not_honoured_is_refused_by_name() {
         ("mamba2", "rms_norm", json!(false)),
         ("mamba", "time_step_rank", json!(0)),
         ("rwkv", "intermediate_size", json!(41)),
+        ("xlstm-single", "num_blocks", json!(3)),
+        ("xlstm-single", "use_bias", json!(true)),
+        ("xlstm-single", "tie_word_embeddings", json!(true)),
+        ("xlstm-fused", "weight_mode", json!("other")),
+        ("xlstm-fused", "qk_dim_factor", json!(0.3)),
         (
             "state-spaces-mamba2",
             "ssm_cfg",

@@ -19,6 +19,7 @@ fn every_plugin_passes() {
         "rwkv",
         "s4",
         "transformer",
+        "xlstm",
     ] {
         let library = profile_folder().join(format!("liblonghaul_{name}.so"));
         longhaul(["check".as_ref(), library.as_os_str()]).expect(0);
@@ -43,7 +44,9 @@ fn every_variant_passes() {
         "mamba:negative_eigenvalues=true",
         "mamba2:groups=2,chunk=16,norm_before_gate=true",
         "mingru:candidate=linear,bias=true",
+        "mlstm:block=pre-up,forget_gate=exponential",
         "rwkv4:mlp=gated,embedding_norm=false",
+        "slstm:conv=0,heads=2",
         "s5:discretisation=bilinear,blocks=2,glu=none",
         "transformer:positions=alibi",
         "transformer:positions=hard-alibi",

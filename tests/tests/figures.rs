@@ -9,7 +9,7 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 11] = [
+const PLUGINS: [&str; 12] = [
     "delta",
     "griffin",
     "hybrid",
@@ -21,6 +21,7 @@ const PLUGINS: [&str; 11] = [
     "rwkv",
     "s4",
     "transformer",
+    "xlstm",
 ];
 
 extern "C" fn no_log(_: LogLevel, _: RStr<'_>) {}

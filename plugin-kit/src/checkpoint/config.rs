@@ -244,6 +244,17 @@ impl Config {
         Ok(list.into_iter().map(|index| index as usize).collect())
     }
 
+    /// One of these words; where it is absent, the first.
+    ///
+    /// # Errors
+    /// If it is another.
+    pub fn word_of<'a>(&self, key: &str, known: &[&'a str]) -> Result<&'a str> {
+        self.expect_word(key, known)?;
+        let word = self.get(key).and_then(Value::as_str);
+        let word = known.iter().find(|known| word == Some(**known));
+        Ok(word.unwrap_or(&known[0]))
+    }
+
     /// Refuses a word that is not one of those supported; absent is allowed.
     ///
     /// # Errors

@@ -22,19 +22,36 @@ impl Graph {
     /// If the heads do not divide the columns.
     #[track_caller]
     pub fn block_linear(&mut self, name: &str, x: Tensor, heads: usize) -> Tensor {
+        let width = (x.cols() / heads.max(1)) as f32;
+        let std = 1.0 / width.sqrt();
+        self.block_linear_with(name, x, heads, true, Init::Normal { std })
+    }
+
+    /// [`Graph::block_linear`] with another start for W, and with b only where `bias` is set.
+    ///
+    /// # Panics
+    /// As [`Graph::block_linear`].
+    #[track_caller]
+    pub fn block_linear_with(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        heads: usize,
+        bias: bool,
+        init: Init,
+    ) -> Tensor {
         assert!(
             heads > 0 && x.cols().is_multiple_of(heads),
             "{heads} heads in {} columns",
             x.cols()
         );
         let width = x.cols() / heads;
-        let init = Init::Normal {
-            std: 1.0 / (width as f32).sqrt(),
-        };
         let weight = self.param(&format!("{name}.weight"), &[heads, width, width], init);
-        let bias = self.param_without_decay(&format!("{name}.bias"), &[heads, width], Init::Zeros);
+        let name = format!("{name}.bias");
+        let bias = bias.then(|| self.param_without_decay(&name, &[heads, width], Init::Zeros));
         let y = self.tensor_like(x, x.cols());
-        let parts = self.wants_device().then(|| parts(self, x.cols()));
+        let sums = bias.is_some() && self.wants_device();
+        let parts = sums.then(|| parts(self, x.cols()));
         self.push(BlockLinear {
             x,
             weight,
@@ -50,7 +67,7 @@ impl Graph {
 struct BlockLinear {
     x: Tensor,
     weight: Param,
-    bias: Param,
+    bias: Option<Param>,
     /// K.
     width: usize,
     /// Sums of the bias's gradient, on a device.
@@ -71,12 +88,15 @@ impl Operation for BlockLinear {
         if rows == 0 {
             return Ok(());
         }
-        rows::broadcast(y.data_mut(), run.param(self.bias));
+        let beta = self.bias.map_or(0.0, |bias| {
+            rows::broadcast(y.data_mut(), run.param(bias));
+            1.0
+        });
         let weights = run.param(self.weight).chunks_exact(width * width);
         for (head, weight) in weights.enumerate() {
             let a = Mat::new(&x.data[head * width..], rows, width, x.stride);
             let b = Mat::new(weight, width, width, width);
-            gemm(&mut y.data_mut()[head * width..], cols, a, b, 1.0, 1.0);
+            gemm(&mut y.data_mut()[head * width..], cols, a, b, 1.0, beta);
         }
         Ok(())
     }
@@ -107,7 +127,9 @@ impl Operation for BlockLinear {
             let b = Mat::new(weight, width, width, width).t();
             gemm(&mut grad_x.data_mut()[start..], stride, slope, b, 1.0, beta);
         }
-        column_sums(dy.data, &mut run.param_grad(self.bias));
+        if let Some(bias) = self.bias {
+            column_sums(dy.data, &mut run.param_grad(bias));
+        }
         Ok(())
     }
 
@@ -117,14 +139,20 @@ impl Operation for BlockLinear {
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         let (x, y) = (run.value(self.x), run.value(self.y));
-        device_rows::broadcast(run, run.param(self.bias), y)?;
+        let beta = match self.bias {
+            Some(bias) => {
+                device_rows::broadcast(run, run.param(bias), y)?;
+                1.0
+            }
+            None => 0.0,
+        };
         let weight = self.square(run.param(self.weight));
         run.product(Product {
             count: x.cols / self.width,
             a_step: self.width,
             b_step: self.width * self.width,
             c_step: self.width,
-            ..Product::one(self.first_head(x), weight, self.first_head(y), 1.0, 1.0)
+            ..Product::one(self.first_head(x), weight, self.first_head(y), 1.0, beta)
         })
     }
 
@@ -150,10 +178,13 @@ impl Operation for BlockLinear {
             c_step: values,
             ..Product::one(self.first_head(x).t(), slope, grad_weight, 1.0, 1.0)
         })?;
+        let Some(bias) = self.bias else {
+            return Ok(());
+        };
         let parts = self.parts.ok_or_else(|| {
             PluginError::internal("a block-diagonal layer was recorded without Graph::want_device")
         })?;
-        device_rows::column_sums(run, dy, parts, run.param_grad(self.bias))
+        device_rows::column_sums(run, dy, parts, run.param_grad(bias))
     }
 }
 

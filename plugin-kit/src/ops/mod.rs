@@ -8,6 +8,7 @@ mod attention_naive;
 mod attention_tile;
 mod block_linear;
 mod broadcast;
+mod concatenate;
 pub(crate) mod constant;
 mod convolution;
 mod convolution_cuda;

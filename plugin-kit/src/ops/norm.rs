@@ -19,6 +19,8 @@ pub enum NormKind {
     Rms,
     /// `(x - mean) / std * w + b`.
     Layer,
+    /// LayerNorm without its bias, `(x - mean) / std * w`.
+    Centred,
 }
 
 impl Graph {
@@ -63,7 +65,8 @@ impl Graph {
         let weight = self.param(&format!("{name}.weight"), &[x.cols()], weight);
         let bias = (kind == NormKind::Layer)
             .then(|| self.param(&format!("{name}.bias"), &[x.cols()], Init::Zeros));
-        self.record_norm(x, Weight::Param(weight, x.cols()), bias, groups, epsilon)
+        let weight = Weight::Param(weight, x.cols());
+        self.record_norm(x, weight, kind != NormKind::Rms, bias, groups, epsilon)
     }
 
     /// RMSNorm of each of `heads` equal groups of columns with one weight `[width]` for all of them, under
@@ -75,7 +78,7 @@ impl Graph {
     pub fn head_norm(&mut self, name: &str, x: Tensor, heads: usize, epsilon: f32) -> Tensor {
         let width = width(x, heads);
         let weight = self.param(&format!("{name}.weight"), &[width], Init::Ones);
-        self.record_norm(x, Weight::Param(weight, width), None, heads, epsilon)
+        self.record_norm(x, Weight::Param(weight, width), false, None, heads, epsilon)
     }
 
     /// Each of `heads` equal groups of columns as a vector of length 1: `x / sqrt(sum of x² + epsilon)`.
@@ -87,7 +90,7 @@ impl Graph {
         // RMSNorm over sqrt(width).
         let width = width(x, heads);
         let weight = Weight::Constant(vec![1.0 / (width as f32).sqrt(); width]);
-        self.record_norm(x, weight, None, heads, epsilon / width as f32)
+        self.record_norm(x, weight, false, None, heads, epsilon / width as f32)
     }
 
     #[track_caller]
@@ -95,6 +98,7 @@ impl Graph {
         &mut self,
         x: Tensor,
         weight: Weight,
+        centred: bool,
         bias: Option<Param>,
         groups: usize,
         epsilon: f32,
@@ -114,6 +118,7 @@ impl Graph {
         self.push(Norm {
             x,
             weight,
+            centred,
             bias,
             groups,
             epsilon,
@@ -147,6 +152,8 @@ pub(super) enum Weight {
 pub(super) struct Norm {
     pub(super) x: Tensor,
     pub(super) weight: Weight,
+    /// Whether the mean is taken away.
+    pub(super) centred: bool,
     pub(super) bias: Option<Param>,
     pub(super) groups: usize,
     pub(super) epsilon: f32,
@@ -186,7 +193,7 @@ impl Operation for Norm {
             x.stride,
             width,
             self.groups,
-            bias.is_some(),
+            self.centred,
             self.epsilon,
             statistics,
         );
@@ -222,7 +229,7 @@ impl Operation for Norm {
         let statistics = &saved[..rows * 2 * groups];
         let width = cols / groups;
         let weight = self.weight(run);
-        let centred = self.bias.is_some();
+        let centred = self.centred;
         {
             let mut grad_x = run.grad_mut(self.x);
             let (accumulate, out_stride) = (grad_x.accumulate(), grad_x.stride());

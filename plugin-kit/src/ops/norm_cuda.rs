@@ -24,7 +24,7 @@ const WARP_WIDTH: usize = 1024;
 kernel_params! {
     struct NormForward {
         x: Ptr, weight: Ptr, bias: Ptr, y: Ptr, statistics: Ptr, x_stride: u64, rows: u64,
-        width: u32, groups: u32, team: u32, epsilon: f32, weights: u32, constant: f32,
+        width: u32, groups: u32, team: u32, epsilon: f32, weights: u32, constant: f32, centred: u32, unused: u32,
     }
 }
 
@@ -76,6 +76,8 @@ impl Norm {
             epsilon: self.epsilon,
             weights: weights as u32,
             constant,
+            centred: self.centred.into(),
+            unused: 0,
         };
         run.launch(&NORM, "norm_forward", launch, &params)
     }
@@ -99,7 +101,7 @@ impl Norm {
             width: width as u32,
             groups: self.groups as u32,
             team: team as u32,
-            centred: self.bias.is_some().into(),
+            centred: self.centred.into(),
             accumulate: accumulate.into(),
             weights: weights as u32,
             constant,

@@ -4,7 +4,7 @@ use longhaul_plugin_kit::Architecture;
 use longhaul_plugin_kit::api::metadata::{OptionKind, OptionSpec, OptionValue};
 
 /// Every kind. All but `attention`, which is `transformer`, have their architecture's name. What is a pattern of kinds
-/// itself, `griffin`, is not among them: it is `hawk` and `attention`.
+/// itself is not among them: `griffin` is `hawk` and `attention`, `xlstm` is `mlstm` and `slstm`.
 pub fn all() -> Vec<(&'static str, Architecture)> {
     let architectures = [
         longhaul_lstm::architecture(),
@@ -36,6 +36,8 @@ pub fn all() -> Vec<(&'static str, Architecture)> {
         longhaul_s4::s4d(),
         longhaul_s4::s5(),
         longhaul_s4::lru(),
+        longhaul_xlstm::mlstm(),
+        longhaul_xlstm::slstm(),
     ];
     let named = architectures.map(|architecture| (architecture.name, architecture));
     let attention = [("attention", longhaul_transformer::architecture())];

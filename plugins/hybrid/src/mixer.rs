@@ -93,6 +93,10 @@ impl Mixer for Hybrid {
         self.mixers[self.layers[block.layer]].1.forward(block, x)
     }
 
+    fn has_mlp(&self, layer: usize) -> bool {
+        self.mixers[self.layers[layer]].1.has_mlp(layer)
+    }
+
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
         // Several of them may have what they call the same.
         self.mixers.iter().fold(x, |x, (kind, mixer)| {

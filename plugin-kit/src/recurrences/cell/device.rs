@@ -57,21 +57,21 @@ impl Buffers {
 kernel_params! {
     struct CellForward {
         gates: Ptr, transposed: Ptr, bias: Ptr, kept: Ptr, memory: Ptr, h: Ptr, state: Ptr, gates_stride: u64,
-        rows: u32, length: u32, hidden: u32, unused: u32,
+        rows: u32, length: u32, hidden: u32, width: u32,
     }
 }
 
 kernel_params! {
     struct CellBackward {
         weight: Ptr, kept: Ptr, memory: Ptr, h: Ptr, dh: Ptr, grad: Ptr,
-        rows: u32, length: u32, hidden: u32, unused: u32,
+        rows: u32, length: u32, hidden: u32, width: u32,
     }
 }
 
 kernel_params! {
     struct CellStepForward {
         gates: Ptr, bias: Ptr, weight: Ptr, h_before: Ptr, before: Ptr, sums: Ptr, kept: Ptr, memory: Ptr, h: Ptr,
-        state: Ptr, gates_step: u64, before_step: u64, rest_step: u64, rows: u32, length: u32, hidden: u32, unused: u32,
+        state: Ptr, gates_step: u64, before_step: u64, rest_step: u64, rows: u32, length: u32, hidden: u32, width: u32,
     }
 }
 
@@ -83,7 +83,7 @@ kernel_params! {
 }
 
 kernel_params! {
-    struct CellTranspose { weight: Ptr, transposed: Ptr, hidden: u32, outputs: u32 }
+    struct CellTranspose { weight: Ptr, transposed: Ptr, width: u32, outputs: u32 }
 }
 
 kernel_params! {
@@ -115,6 +115,13 @@ fn names(kind: Kind) -> Names {
             cell_forward: "gru_cell_forward",
             token_forward: "gru_token_forward",
             cell_backward: "gru_cell_backward",
+        },
+        Kind::Slstm => Names {
+            forward: ["slstm_forward_1", "slstm_forward_2", "slstm_forward_4"],
+            backward: ["slstm_backward_1", "slstm_backward_2", "slstm_backward_4"],
+            cell_forward: "slstm_cell_forward",
+            token_forward: "slstm_token_forward",
+            cell_backward: "slstm_cell_backward",
         },
     }
 }
@@ -153,10 +160,10 @@ pub(super) fn forward(cells: &Cells, run: &CudaRun<'_>) -> Result<()> {
     let transposed = CellTranspose {
         weight: run.param(cells.weight),
         transposed: run.saved(cells.transposed),
-        hidden: hidden as u32,
+        width: cells.width as u32,
         outputs: columns as u32,
     };
-    let tiles = [columns.div_ceil(32), hidden.div_ceil(32), 1];
+    let tiles = [columns.div_ceil(32), cells.width.div_ceil(32), 1];
     let launch = Launch::of(tiles, 256).with_shared(32 * 33);
     run.launch(&CELL, "cell_transpose", launch, &transposed)?;
     let gates = run.value(cells.gates);
@@ -180,7 +187,7 @@ pub(super) fn forward(cells: &Cells, run: &CudaRun<'_>) -> Result<()> {
         rows: rows as u32,
         length: length as u32,
         hidden: hidden as u32,
-        unused: 0,
+        width: cells.width as u32,
     };
     let (which, launch) = one_launch(rows, columns, cells.carried() + columns);
     run.launch(&CELL, names(cells.kind).forward[which], launch, &params)
@@ -223,12 +230,12 @@ fn found(cells: &Cells, run: &CudaRun<'_>, t: usize, state: Ptr) -> Found {
 
 fn forward_by_tokens(cells: &Cells, run: &CudaRun<'_>) -> Result<()> {
     let (rows, length, hidden) = (run.rows(), run.length(), cells.hidden);
-    let (columns, beside) = (cells.columns(), cells.carried() - hidden);
+    let beside = cells.carried() - hidden;
     let gates = run.value(cells.gates);
     let (h, state) = (run.value(cells.h).data, state_of(cells, run));
     let (kept, memory) = (run.saved(cells.kept), run.saved(cells.memory));
     let keeps = cells.kind.kept() * hidden;
-    let weight = DeviceMat::new(run.param(cells.weight), columns, hidden, hidden);
+    let weight = run.param(cells.weight);
     // One token's h before is where its state goes, and a block must not write what another still reads.
     let at_once = rows <= FEW_ROWS && (length > 1 || state == Ptr::default());
     for t in 0..length {
@@ -236,15 +243,23 @@ fn forward_by_tokens(cells: &Cells, run: &CudaRun<'_>) -> Result<()> {
         let sums = kept.value(t * keeps);
         let summed = !at_once && found.h != Ptr::default();
         if summed {
-            let a = DeviceMat::new(found.h, rows, hidden, found.h_step);
-            let c = DeviceMat::new(sums, rows, columns, length * keeps);
-            run.product(Product::one(a, weight.t(), c, 1.0, 0.0))?;
+            for part in products(cells) {
+                let a = DeviceMat::new(found.h, rows, cells.width, found.h_step);
+                let c = DeviceMat::new(sums.value(part.row), rows, part.rows, length * keeps);
+                run.product(Product {
+                    count: part.blocks,
+                    a_step: cells.width,
+                    b_step: part.rows * cells.width,
+                    c_step: part.rows,
+                    ..Product::one(a, part.of(weight, cells).t(), c, 1.0, 0.0)
+                })?;
+            }
         }
         let last = t + 1 == length;
         let params = CellStepForward {
             gates: gates.data.value(t * gates.stride),
             bias: run.param(cells.bias),
-            weight: weight.data,
+            weight,
             h_before: found.h,
             before: found.rest,
             sums: if summed { sums } else { Ptr::default() },
@@ -258,7 +273,7 @@ fn forward_by_tokens(cells: &Cells, run: &CudaRun<'_>) -> Result<()> {
             rows: rows as u32,
             length: length as u32,
             hidden: hidden as u32,
-            unused: 0,
+            width: cells.width as u32,
         };
         let names = names(cells.kind);
         let (name, launch) = if at_once {
@@ -293,7 +308,7 @@ pub(super) fn backward(cells: &Cells, buffers: &Buffers, run: &CudaRun<'_>) -> R
             rows: rows as u32,
             length: length as u32,
             hidden: hidden as u32,
-            unused: 0,
+            width: cells.width as u32,
         };
         let (which, launch) = one_launch(rows, columns, cells.carried() + 2 * columns);
         run.launch(&CELL, names(cells.kind).backward[which], launch, &params)?;
@@ -317,7 +332,7 @@ fn input_gradient(
     (place, accumulate): (DeviceRows, bool),
 ) -> Result<()> {
     let hidden = cells.hidden;
-    if cells.kind == Kind::Lstm {
+    if cells.kind != Kind::Gru {
         return copy_rows(run, grad, place, 1.0, accumulate);
     }
     // That of the GRU's n is not that of its share of U h + u.
@@ -349,14 +364,49 @@ fn grad_weight(cells: &Cells, run: &CudaRun<'_>, grad: DeviceRows, before: Ptr) 
     };
     let launch = Launch::for_each(rows * length * hidden);
     run.launch(&CELL, "cell_shift", launch, &shift)?;
-    let before = DeviceMat::new(before, rows * length, hidden, hidden);
-    let to = DeviceMat::new(
-        run.param_grad(cells.weight),
-        cells.columns(),
-        hidden,
-        hidden,
-    );
-    run.product(Product::one(grad.mat().t(), before, to, 1.0, 1.0))
+    let before = DeviceMat::new(before, rows * length, cells.width, hidden);
+    let to = run.param_grad(cells.weight);
+    for part in products(cells) {
+        let a = DeviceMat::new(grad.data.value(part.row), grad.rows, part.rows, grad.stride);
+        run.product(Product {
+            count: part.blocks,
+            a_step: part.rows,
+            b_step: cells.width,
+            c_step: part.rows * cells.width,
+            ..Product::one(a.t(), before, part.of(to, cells), 1.0, 1.0)
+        })?;
+    }
+    Ok(())
+}
+
+/// Matrices in U that one launch multiplies with: all of a dense one, else a gate's blocks beside each other.
+struct Part {
+    /// The first one's first row.
+    row: usize,
+    /// Rows of each.
+    rows: usize,
+    blocks: usize,
+}
+
+fn products(cells: &Cells) -> impl Iterator<Item = Part> {
+    let (hidden, width) = (cells.hidden, cells.width);
+    let (count, step, rows) = match width == hidden {
+        true => (1, 0, cells.columns()),
+        false => (cells.kind.gates(), hidden, width),
+    };
+    (0..count).map(move |part| Part {
+        row: part * step,
+        rows,
+        blocks: hidden / width,
+    })
+}
+
+impl Part {
+    /// The first of its matrices in U, or in the gradient of U.
+    fn of(&self, weight: Ptr, cells: &Cells) -> DeviceMat {
+        let width = cells.width;
+        DeviceMat::new(weight.value(self.row * width), self.rows, width, width)
+    }
 }
 
 fn backward_by_tokens(cells: &Cells, run: &CudaRun<'_>, dh: Ptr) -> Result<()> {
@@ -369,7 +419,7 @@ fn backward_by_tokens(cells: &Cells, run: &CudaRun<'_>, dh: Ptr) -> Result<()> {
         run.saved(cells.carry),
     );
     let h = run.value(cells.h).data;
-    let weight = DeviceMat::new(run.param(cells.weight), columns, hidden, hidden);
+    let weight = run.param(cells.weight);
     run.fill(carry, 0.0, rows * carried)?;
     for t in (0..length).rev() {
         let params = CellStepBackward {
@@ -387,9 +437,18 @@ fn backward_by_tokens(cells: &Cells, run: &CudaRun<'_>, dh: Ptr) -> Result<()> {
         let launch = Launch::for_each(rows * hidden);
         run.launch(&CELL, names(cells.kind).cell_backward, launch, &params)?;
         if t > 0 {
-            let a = DeviceMat::new(params.grad, rows, columns, length * columns);
-            let c = DeviceMat::new(carry, rows, hidden, carried);
-            run.product(Product::one(a, weight, c, 1.0, 1.0))?;
+            for part in products(cells) {
+                let a = params.grad.value(part.row);
+                let a = DeviceMat::new(a, rows, part.rows, length * columns);
+                let c = DeviceMat::new(carry, rows, cells.width, carried);
+                run.product(Product {
+                    count: part.blocks,
+                    a_step: part.rows,
+                    b_step: part.rows * cells.width,
+                    c_step: cells.width,
+                    ..Product::one(a, part.of(weight, cells), c, 1.0, 1.0)
+                })?;
+            }
         }
     }
     Ok(())
@@ -408,7 +467,7 @@ mod tests {
 
     #[test]
     fn shared_memory_of_the_widest_narrow_layer_is_below_48_kib() {
-        for kind in [Kind::Lstm, Kind::Gru] {
+        for kind in [Kind::Lstm, Kind::Gru, Kind::Slstm] {
             let columns = kind.gates() * NARROW;
             let shared = kind.carried() * NARROW + 2 * columns;
             assert!(one_launch(1000, columns, shared).1.shared_bytes <= 48 * 1024);

@@ -23,13 +23,17 @@ pub enum Kind {
     /// The gated recurrent unit (arXiv 1406.1078) in the form whose reset gate stands after the product, as cuDNN's and
     /// PyTorch's: r, z = sigmoid(x + U h + u), n = tanh(x + r (U h + u)), in the order r, z, n; h = (1 - z) n + z h.
     Gru,
+    /// xLSTM's scalar memory (arXiv 2405.04517, equations 8 to 18), x being the input's share: i, f, z, o are x + U h + u,
+    /// in that order; m = max(log sigmoid(f) + m, i), c and n become exp(log sigmoid(f) + m - m') c + exp(i - m') tanh(z)
+    /// and the same of n and 1, h = sigmoid(o) c / n. Before the first token, where n is 0, m is i.
+    Slstm,
 }
 
 impl Kind {
     /// G, values of a cell in U h.
     pub fn gates(self) -> usize {
         match self {
-            Self::Lstm => 4,
+            Self::Lstm | Self::Slstm => 4,
             Self::Gru => 3,
         }
     }
@@ -39,11 +43,12 @@ impl Kind {
         match self {
             Self::Lstm => 2,
             Self::Gru => 1,
+            Self::Slstm => 4,
         }
     }
 
     /// Values of a cell and token that are kept for the gradients: of the LSTM its gates, of the GRU its gates and the
-    /// n row of U h + u.
+    /// n row of U h + u, of the sLSTM exp(i - m), f, tanh(z) and sigmoid(o).
     fn kept(self) -> usize {
         4
     }
@@ -51,7 +56,8 @@ impl Kind {
 
 impl Graph {
     /// Records a layer of recurrent cells: `gates` `[B, T, G H]` is the input's share of the gates, `weight` is U
-    /// `[G H, H]`, `bias` u `[G H]`; the result is h, `[B, T, H]`, the state C H values.
+    /// `[G H, H]`, `bias` u `[G H]`; the result is h, `[B, T, H]`, the state C H values. With `weight` `[G H, W]` U is
+    /// block-diagonal: cells see the h of the W cells of their block.
     ///
     /// # Panics
     /// If the sizes do not fit.
@@ -70,13 +76,17 @@ impl Graph {
             "a cell of {} gates",
             kind.gates()
         );
-        assert_eq!(self.param_shape(weight), [columns, hidden], "U of a cell");
+        let shape = self.param_shape(weight);
+        let fits = shape.len() == 2 && shape[0] == columns && hidden.is_multiple_of(shape[1]);
+        assert!(fits, "U of {hidden} cells is {shape:?}");
+        let width = shape[1];
         assert_eq!(self.param_shape(bias), [columns], "u of a cell");
         self.record(Layer {
             kind,
             gates,
             weight,
             bias,
+            width,
         })
     }
 }
@@ -87,6 +97,8 @@ struct Layer {
     gates: Tensor,
     weight: Param,
     bias: Param,
+    /// W, cells of a block.
+    width: usize,
 }
 
 impl Layer {
@@ -101,6 +113,7 @@ impl Recurrence for Layer {
         match self.kind {
             Kind::Lstm => "lstm",
             Kind::Gru => "gru",
+            Kind::Slstm => "slstm",
         }
     }
 

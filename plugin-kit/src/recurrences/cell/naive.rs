@@ -3,7 +3,7 @@
 use super::Kind;
 use crate::recurrences::real::Real;
 
-/// `h` `[T, H]` of one sequence from the input's share of the gates `[T, G H]`, `weight` `[G H, H]`, `bias` `[G H]` and
+/// `h` `[T, H]` of one sequence from the input's share of the gates `[T, G H]`, `weight` `[G H, W]`, `bias` `[G H]` and
 /// what is carried, `[C, H]` with h first, in whose place the last token's is left; see [`Kind`].
 pub fn naive<N: Real>(
     kind: Kind,
@@ -14,13 +14,16 @@ pub fn naive<N: Real>(
 ) -> Vec<N> {
     let columns = bias.len();
     let hidden = columns / kind.gates();
+    let width = weight.len() / columns;
     let mut result = Vec::with_capacity(gates.len() / kind.gates());
     for given in gates.chunks_exact(columns) {
         let h = carried[..hidden].to_vec();
         let sums: Vec<N> = (0..columns)
             .map(|column| {
-                let row = &weight[column * hidden..][..hidden];
-                bias[column] + row.iter().zip(&h).map(|(&w, &h)| w * h).sum::<N>()
+                let row = &weight[column * width..][..width];
+                let block = column % hidden / width * width;
+                let seen = &h[block..block + width];
+                bias[column] + row.iter().zip(seen).map(|(&w, &h)| w * h).sum::<N>()
             })
             .collect();
         for n in 0..hidden {
@@ -38,6 +41,24 @@ pub fn naive<N: Real>(
                     let (r, z) = (pre(0).sigmoid(), pre(1).sigmoid());
                     let new = (given[2 * hidden + n] + r * sum(2)).tanh();
                     carried[n] = (-z + 1.0) * new + z * h[n];
+                }
+                Kind::Slstm => {
+                    let (i, f) = (pre(0), pre(1).log_sigmoid());
+                    let (z, o) = (pre(2).tanh(), pre(3).sigmoid());
+                    let [c, sum, m] = [1, 2, 3].map(|part| carried[part * hidden + n]);
+                    let begins = sum.value() == 0.0;
+                    let new = if begins { i } else { (f + m).max(i) };
+                    let keep = if begins {
+                        N::from(0.0)
+                    } else {
+                        (f + m - new).exp()
+                    };
+                    let take = (i - new).exp();
+                    let (c, sum) = (keep * c + take * z, keep * sum + take);
+                    carried[hidden + n] = c;
+                    carried[2 * hidden + n] = sum;
+                    carried[3 * hidden + n] = new;
+                    carried[n] = o * c / sum;
                 }
             }
         }

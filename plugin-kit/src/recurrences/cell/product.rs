@@ -36,6 +36,8 @@ pub(super) struct Sizes {
     /// Columns of w and values of a row of out.
     pub columns: usize,
     pub a_stride: usize,
+    /// Distance from row to row of w.
+    pub w_stride: usize,
     pub out_stride: usize,
 }
 
@@ -43,7 +45,7 @@ pub(super) struct Sizes {
 const BLOCK: usize = 32;
 
 simd! {
-    /// `out += a w` with w `[inner, columns]` contiguous: w is read once for eight rows.
+    /// `out += a w` with w `[inner, columns]`: w is read once for eight rows.
     pub(super) fn add_step_product(a: &[f32], w: &[f32], out: &mut [f32], sizes: Sizes) {
         let mut row = 0;
         while row + 8 <= sizes.rows {
@@ -67,6 +69,7 @@ fn add_rows<const R: usize>(a: &[f32], w: &[f32], out: &mut [f32], sizes: Sizes,
         inner,
         columns,
         a_stride,
+        w_stride,
         out_stride,
         ..
     } = sizes;
@@ -78,7 +81,7 @@ fn add_rows<const R: usize>(a: &[f32], w: &[f32], out: &mut [f32], sizes: Sizes,
     for first in (0..whole).step_by(BLOCK) {
         let mut sums = [[0.0f32; BLOCK]; R];
         for k in 0..inner {
-            let w: &[f32; BLOCK] = w[k * columns + first..][..BLOCK]
+            let w: &[f32; BLOCK] = w[k * w_stride + first..][..BLOCK]
                 .try_into()
                 .expect("a block");
             for r in 0..R {
@@ -100,7 +103,7 @@ fn add_rows<const R: usize>(a: &[f32], w: &[f32], out: &mut [f32], sizes: Sizes,
         for column in whole..columns {
             let mut sum = 0.0f32;
             for (k, a) in a_rows[r].iter().enumerate() {
-                sum = a.mul_add(w[k * columns + column], sum);
+                sum = a.mul_add(w[k * w_stride + column], sum);
             }
             out[column] += sum;
         }

@@ -21,13 +21,14 @@ const TRANSPOSE_FROM: usize = 32;
 pub(super) fn record(layer: &Layer, graph: &mut Graph) -> Tensor {
     let (kind, hidden) = (layer.kind, layer.hidden());
     let (columns, carried) = (kind.gates() * hidden, kind.carried() * hidden);
-    let transposed = Extent::Fixed(columns * hidden);
+    let transposed = Extent::Fixed(columns * layer.width);
     let h = graph.tensor(hidden);
     let cells = Cells {
         kind,
         gates: layer.gates,
         weight: layer.weight,
         bias: layer.bias,
+        width: layer.width,
         hidden,
         kept: graph.saved(Extent::Tokens(kind.kept() * hidden)),
         memory: graph.saved(Extent::Tokens(carried - hidden)),
@@ -57,6 +58,8 @@ pub(super) struct Cells {
     pub gates: Tensor,
     pub weight: Param,
     pub bias: Param,
+    /// W.
+    pub width: usize,
     pub hidden: usize,
     /// What every token's step kept, see [`Kind`].
     pub kept: Saved,
@@ -68,7 +71,7 @@ pub(super) struct Cells {
     pub grad: Saved,
     /// `[B, C, H]`: what the token before left, or its gradient in the backward pass.
     pub carry: Saved,
-    /// `[H, G H]`: U transposed for the steps; empty for a wide layer on a device.
+    /// `[W, G H]`: U transposed for the steps; empty for a wide layer on a device.
     pub transposed: Saved,
     /// `[C, H]`: zeros, what there is before the first token.
     none: Saved,
@@ -77,6 +80,15 @@ pub(super) struct Cells {
     /// C H values a row.
     pub state: State,
     pub h: Tensor,
+}
+
+/// A matrix in U.
+struct Part {
+    /// Its first row.
+    row: usize,
+    rows: usize,
+    /// The first cell whose h it is multiplied with.
+    seen: usize,
 }
 
 impl Cells {
@@ -90,6 +102,20 @@ impl Cells {
         self.kind.carried() * self.hidden
     }
 
+    /// The whole matrices in U: all of a dense one, of a block-diagonal one each gate's of each block.
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let (hidden, width) = (self.hidden, self.width);
+        let (count, rows) = match width == hidden {
+            true => (1, self.columns()),
+            false => (self.columns() / width, width),
+        };
+        (0..count).map(move |part| Part {
+            row: part * rows,
+            rows,
+            seen: part * width % hidden,
+        })
+    }
+
     /// Fills U h + u of all rows from what the token before left.
     fn sum(&self, run: &Run<'_>, carry: &[f32], transposed: &[f32], sums: &mut [f32]) {
         let (weight, carried) = (run.param(self.weight), self.carried());
@@ -97,33 +123,42 @@ impl Cells {
         if transposed.is_empty() {
             let rows = sums.chunks_exact_mut(self.columns());
             for (sums, carry) in rows.zip(carry.chunks_exact(carried)) {
-                add_products(weight, &carry[..self.hidden], sums);
+                for Part { row, rows, seen } in self.parts() {
+                    let weight = &weight[row * self.width..][..rows * self.width];
+                    let h = &carry[seen..seen + self.width];
+                    add_products(weight, h, &mut sums[row..row + rows]);
+                }
             }
             return;
         }
-        let sizes = Sizes {
-            rows: run.rows(),
-            inner: self.hidden,
-            columns: self.columns(),
-            a_stride: carried,
-            out_stride: self.columns(),
-        };
-        add_step_product(carry, transposed, sums, sizes);
+        for Part { row, rows, seen } in self.parts() {
+            let sizes = Sizes {
+                rows: run.rows(),
+                inner: self.width,
+                columns: rows,
+                a_stride: carried,
+                w_stride: self.columns(),
+                out_stride: self.columns(),
+            };
+            let (h, weight) = (&carry[seen..], &transposed[row..]);
+            add_step_product(h, weight, &mut sums[row..], sizes);
+        }
     }
 
     /// The gradients of U and u, from that of U h + u at every token.
     fn weight_gradients(&self, run: &Run<'_>, grad: &[f32]) {
         let (rows, length, hidden) = (run.rows(), run.length(), self.hidden);
-        let columns = self.columns();
+        let (columns, width) = (self.columns(), self.width);
         let h = run.value(self.h);
         let h = h.get();
         let mut grad_weight = run.param_grad(self.weight);
         let mut add = |grad: &[f32], h: &[f32], stride: usize, count: usize| {
-            let (grad, h) = (
-                Mat::new(grad, count, columns, columns),
-                Mat::new(h, count, hidden, stride),
-            );
-            gemm(&mut grad_weight, hidden, grad.t(), h, 1.0, 1.0);
+            for Part { row, rows, seen } in self.parts() {
+                let grad = Mat::new(&grad[row..], count, rows, columns);
+                let h = Mat::new(&h[seen..], count, width, stride);
+                let place = &mut grad_weight[row * width..][..rows * width];
+                gemm(place, width, grad.t(), h, 1.0, 1.0);
+            }
         };
         for row in (0..rows).filter(|_| length > 1) {
             let later = &grad[(row * length + 1) * columns..];
@@ -147,7 +182,7 @@ impl Cells {
         for (token, (grad, kept)) in grad.chunks_exact(columns).zip(kept).enumerate() {
             // That of the GRU's n is not that of its share of U h + u.
             let parts = match self.kind {
-                Kind::Lstm => [grad, &[]],
+                Kind::Lstm | Kind::Slstm => [grad, &[]],
                 Kind::Gru => [&grad[..2 * hidden], &kept[3 * hidden..]],
             };
             let (first, second) = place.row_mut(token).split_at_mut(parts[0].len());
@@ -173,6 +208,7 @@ impl Operation for Cells {
         match self.kind {
             Kind::Lstm => "lstm",
             Kind::Gru => "gru",
+            Kind::Slstm => "slstm",
         }
     }
 
@@ -198,7 +234,7 @@ impl Operation for Cells {
         }
         let by_columns = rows * length >= TRANSPOSE_FROM;
         if by_columns {
-            transpose(run.param(self.weight), &mut transposed, hidden);
+            transpose(run.param(self.weight), &mut transposed, self.width);
         }
         let transposed = if by_columns { &transposed[..] } else { &[] };
         for t in 0..length {
@@ -275,15 +311,20 @@ impl Operation for Cells {
                 };
                 steps::backward(self.kind, step);
             }
-            let sizes = Sizes {
-                rows,
-                inner: columns,
-                columns: hidden,
-                a_stride: length * columns,
-                out_stride: carried,
-            };
             let weight = run.param(self.weight);
-            add_step_product(&grad[t * columns..], weight, &mut carry, sizes);
+            for part in self.parts() {
+                let sizes = Sizes {
+                    rows,
+                    inner: part.rows,
+                    columns: self.width,
+                    a_stride: length * columns,
+                    w_stride: self.width,
+                    out_stride: carried,
+                };
+                let grad = &grad[t * columns + part.row..];
+                let weight = &weight[part.row * self.width..];
+                add_step_product(grad, weight, &mut carry[part.seen..], sizes);
+            }
         }
         self.input_gradient(run, &grad, &kept);
         self.weight_gradients(run, &grad);

@@ -3,7 +3,7 @@
 
 use super::Kind;
 use crate::simd;
-use crate::simd::{sigmoid, tanh};
+use crate::simd::{exp, sigmoid, softplus, tanh};
 
 /// What a step reads and leaves.
 pub(super) struct Step<'a> {
@@ -42,6 +42,7 @@ simd! {
         match kind {
             Kind::Lstm => lstm_forward(step.given, step.sums, step.kept, step.carried),
             Kind::Gru => gru_forward(step.given, step.sums, step.kept, step.carried),
+            Kind::Slstm => slstm_forward(step.given, step.sums, step.kept, step.carried),
         }
     }
 }
@@ -53,6 +54,9 @@ simd! {
                 lstm_backward(step.kept, step.before[1], step.after, step.carried, step.grad);
             }
             Kind::Gru => gru_backward(step.kept, step.before[0], step.carried, step.grad),
+            Kind::Slstm => {
+                slstm_backward(step.kept, step.before[1], step.after, step.carried, step.grad);
+            }
         }
     }
 }
@@ -137,5 +141,76 @@ fn gru_backward(kept: &mut [f32], before: &[f32], dh: &mut [f32], grad: &mut [f3
         grad_n[n] = pre * r[n];
         share[n] = pre;
         dh[n] *= z[n];
+    }
+}
+
+/// Mutable vectors, see [`parts`].
+#[inline(always)]
+fn parts_mut<const N: usize>(values: &mut [f32], hidden: usize) -> [&mut [f32]; N] {
+    let mut parts = values.chunks_exact_mut(hidden);
+    std::array::from_fn(|_| parts.next().expect("as many parts"))
+}
+
+/// What is left of c and n, without a state before.
+#[inline(always)]
+fn kept_share(f: f32, m_before: f32, m: f32, sum_before: f32) -> f32 {
+    let share = exp(m_before - softplus(-f) - m);
+    if sum_before == 0.0 { 0.0 } else { share }
+}
+
+#[inline(always)]
+fn slstm_forward(given: &[f32], sums: &[f32], kept: &mut [f32], carried: &mut [f32]) {
+    let hidden = carried.len() / 4;
+    let [h, c, sum, m] = parts_mut(carried, hidden);
+    let [given_i, given_f, given_z, given_o] = parts(given, hidden);
+    let [sum_i, sum_f, sum_z, sum_o] = parts(sums, hidden);
+    let [take, f, z, o] = parts_mut(kept, hidden);
+    for n in 0..hidden {
+        let i = given_i[n] + sum_i[n];
+        f[n] = given_f[n] + sum_f[n];
+        z[n] = tanh(given_z[n] + sum_z[n]);
+        o[n] = sigmoid(given_o[n] + sum_o[n]);
+        let decayed = m[n] - softplus(-f[n]);
+        let new = if sum[n] == 0.0 { i } else { decayed.max(i) };
+        let keep = kept_share(f[n], m[n], new, sum[n]);
+        take[n] = exp(i - new);
+        c[n] = keep.mul_add(c[n], take[n] * z[n]);
+        sum[n] = keep.mul_add(sum[n], take[n]);
+        m[n] = new;
+        h[n] = o[n] * c[n] / sum[n];
+    }
+}
+
+/// m cancels from h: its gradient is 0.
+#[inline(always)]
+fn slstm_backward(
+    kept: &[f32],
+    before: &[f32],
+    after: &[f32],
+    carried: &mut [f32],
+    grad: &mut [f32],
+) {
+    let hidden = after.len() / 3;
+    let [c_before, sum_before, m_before] = parts(before, hidden);
+    let [c, sum, m] = parts(after, hidden);
+    let [take, f, z, o] = parts(kept, hidden);
+    let [dh, dc, dsum, dm] = parts_mut(carried, hidden);
+    let [grad_i, grad_f, grad_z, grad_o] = parts_mut(grad, hidden);
+    for n in 0..hidden {
+        let inverse = 1.0 / sum[n];
+        let mean = c[n] * inverse;
+        grad_o[n] = dh[n] * mean * o[n] * (1.0 - o[n]);
+        let slope = dh[n] * o[n] * inverse;
+        let by_c = dc[n] + slope;
+        let by_sum = dsum[n] - slope * mean;
+        grad_z[n] = by_c * take[n] * (1.0 - z[n] * z[n]);
+        grad_i[n] = by_c.mul_add(z[n], by_sum) * take[n];
+        let keep = kept_share(f[n], m_before[n], m[n], sum_before[n]);
+        let share = by_c.mul_add(c_before[n], by_sum * sum_before[n]);
+        grad_f[n] = share * keep * sigmoid(-f[n]);
+        dc[n] = by_c * keep;
+        dsum[n] = by_sum * keep;
+        dm[n] = 0.0;
+        dh[n] = 0.0;
     }
 }

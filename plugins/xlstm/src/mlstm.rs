@@ -1,0 +1,333 @@
+//! The matrix memory in two blocks: after an up-projection, as in the paper's models and their code (PyPI `xlstm`), or
+//! before the MLP, as in xLSTM-7B (arXiv 2503.13427, section 3) and transformers' `xLSTM`.
+
+use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::initial::{InitialValues, Starts};
+use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::ops::norm::NormKind;
+use longhaul_plugin_kit::options::{Settings, choice, float, integer};
+use longhaul_plugin_kit::recurrences::mlstm::Mlstm;
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Init, Mixer, Param, PluginError, Result, Tensor,
+};
+
+use crate::starts::{Matrices, forget_bias, mlp_cols};
+
+/// The architecture `mlstm`.
+pub fn architecture() -> Architecture {
+    Architecture {
+        name: "mlstm",
+        title: "mLSTM: a matrix memory with exponential gates, xLSTM's",
+        family: Family::LinearRnn,
+        citation: CITATION,
+        options: options("post-up"),
+        default_mlp: "gated",
+        mixer: |settings| Ok(Box::new(MatrixMemory::new(settings)?)),
+    }
+}
+
+/// Of all architectures of xLSTM.
+pub const CITATION: &str = "@inproceedings{beck2024xlstm,
+  title={{xLSTM}: Extended Long Short-Term Memory},
+  author={Beck, Maximilian and P{\\\"o}ppel, Korbinian and Spanring, Markus and Auer, Andreas and Prudnikova, Oleksandra and Kopp, Michael and Klambauer, G{\\\"u}nter and Brandstetter, Johannes and Hochreiter, Sepp},
+  booktitle={Advances in Neural Information Processing Systems}, year={2024}, note={arXiv:2405.04517}
+}
+@inproceedings{beck2025xlstm7b,
+  title={{xLSTM} 7{B}: A Recurrent {LLM} for Fast and Efficient Inference},
+  author={Beck, Maximilian and P{\\\"o}ppel, Korbinian and Lippe, Phillip and Kurle, Richard and Blies, Patrick M. and Klambauer, G{\\\"u}nter and B{\\\"o}ck, Sebastian and Hochreiter, Sepp},
+  booktitle={International Conference on Machine Learning}, year={2025}, note={arXiv:2503.13427}
+}";
+
+/// Options of a matrix memory that is by default in this block.
+pub fn options(block: &str) -> Vec<OptionSpec> {
+    vec![
+        choice(
+            "block",
+            block,
+            &["post-up", "pre-up"],
+            "post-up is xLSTM-7B's, the memory before the MLP; pre-up is the paper's, the memory in an up-projection and \
+             no MLP",
+        ),
+        integer("heads", 4, 1, 1024, "H, heads"),
+        choice(
+            "forget_gate",
+            "sigmoid",
+            &["sigmoid", "exponential"],
+            "activation of the forget gate",
+        ),
+        float(
+            "gate_soft_cap",
+            15.0,
+            0.0,
+            80.0,
+            "c of the gates' capped inputs c tanh(x / c), of post-up; 0 is no cap",
+        ),
+        float(
+            "qk_factor",
+            0.5,
+            1e-3,
+            64.0,
+            "columns of all heads' queries and keys over the model width, of post-up",
+        ),
+        float(
+            "v_factor",
+            1.0,
+            1e-3,
+            64.0,
+            "the same of values, of post-up",
+        ),
+        integer(
+            "expand",
+            2,
+            1,
+            16,
+            "inner width over the model width, of pre-up",
+        ),
+        integer("conv", 4, 2, 64, "taps of the short convolution, of pre-up"),
+        integer(
+            "qkv_block",
+            4,
+            1,
+            1 << 16,
+            "columns that a block of the projections to q, k and v mixes, of pre-up",
+        ),
+        choice(
+            "head_norm",
+            "layernorm",
+            &["layernorm", "rmsnorm"],
+            "norm of what each head reads",
+        ),
+        float(
+            "head_norm_epsilon",
+            1e-6,
+            1e-12,
+            1e-1,
+            "epsilon of that norm",
+        ),
+        float(
+            "normaliser_epsilon",
+            1e-6,
+            0.0,
+            1e-1,
+            "added to what a head's reading is divided by",
+        ),
+        InitialValues::option(),
+    ]
+}
+
+/// What both blocks have.
+struct Memory {
+    heads: usize,
+    /// Whether the forget gate is a sigmoid.
+    sigmoid: bool,
+    norm: NormKind,
+    norm_epsilon: f32,
+    epsilon: f32,
+    matrices: Matrices,
+}
+
+/// Sizes of a block.
+enum Sizes {
+    PostUp {
+        /// Columns of all queries.
+        keys: usize,
+        /// Columns of all values.
+        values: usize,
+        cap: f32,
+    },
+    PreUp {
+        inner: usize,
+        conv: usize,
+        /// Blocks of the projections to q, k and v.
+        blocks: usize,
+    },
+}
+
+/// The mixer of a layer with a matrix memory.
+pub struct MatrixMemory {
+    memory: Memory,
+    sizes: Sizes,
+}
+
+/// A number of columns that heads divide.
+fn columns(settings: &Settings, name: &str, heads: usize) -> Result<usize> {
+    // Config files of xLSTM-7B's kind cut what is not whole.
+    let cols = (settings.float(name)? * settings.d_model() as f64) as usize;
+    if cols > 0 && cols.is_multiple_of(heads) {
+        return Ok(cols);
+    }
+    Err(PluginError::bad_option(format!(
+        "heads={heads} must divide {name} times d_model, {cols}"
+    )))
+}
+
+impl MatrixMemory {
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let heads = settings.size("heads")?;
+        let memory = Memory {
+            heads,
+            sigmoid: settings.text("forget_gate")? == "sigmoid",
+            norm: match settings.text("head_norm")? {
+                "rmsnorm" => NormKind::Rms,
+                _ => NormKind::Centred,
+            },
+            norm_epsilon: settings.float("head_norm_epsilon")? as f32,
+            epsilon: settings.float("normaliser_epsilon")? as f32,
+            matrices: Matrices::new(settings)?,
+        };
+        let sizes = match settings.text("block")? {
+            "pre-up" => {
+                let inner = settings.size("expand")? * settings.d_model();
+                let width = settings.size("qkv_block")?;
+                if !inner.is_multiple_of(width) || !inner.is_multiple_of(heads) {
+                    return Err(PluginError::bad_option(format!(
+                        "heads={heads} and qkv_block={width} must divide expand times d_model, {inner}"
+                    )));
+                }
+                Sizes::PreUp {
+                    inner,
+                    conv: settings.size("conv")?,
+                    blocks: inner / width,
+                }
+            }
+            _ => Sizes::PostUp {
+                keys: columns(settings, "qk_factor", heads)?,
+                values: columns(settings, "v_factor", heads)?,
+                cap: settings.float("gate_soft_cap")? as f32,
+            },
+        };
+        Ok(Self { memory, sizes })
+    }
+}
+
+impl Memory {
+    /// Records the memory and the norm of what heads read; gates are before their activations, `[H]` each.
+    fn record(
+        &self,
+        graph: &mut Graph,
+        [q, k, v]: [Tensor; 3],
+        [input, forget]: [Tensor; 2],
+    ) -> Tensor {
+        let key = q.cols() / self.heads;
+        let q = graph.scale(q, 1.0 / (key as f32).sqrt());
+        let forget = match self.sigmoid {
+            true => graph.activation(forget, Activation::LogSigmoid),
+            false => forget,
+        };
+        let h = graph.mlstm(Mlstm {
+            q,
+            k,
+            v,
+            input,
+            forget,
+            epsilon: self.epsilon,
+        });
+        graph.group_norm("norm", h, self.norm, self.heads, self.norm_epsilon)
+    }
+
+    /// The biases of input and forget gates.
+    fn gate_bias(&self, graph: &mut Graph, input: &Init) -> Param {
+        let mut bias = graph.drawn("gates.input", &[self.heads], input);
+        bias.extend(forget_bias(self.heads));
+        graph.param("gates.bias", &[2 * self.heads], Init::Values(bias))
+    }
+
+    fn gates_of(&self, gates: Tensor) -> [Tensor; 2] {
+        [0, self.heads].map(|start| gates.columns(start, self.heads))
+    }
+
+    /// xLSTM-7B's.
+    fn post_up(
+        &self,
+        graph: &mut Graph,
+        x: Tensor,
+        [keys, values]: [usize; 2],
+        cap: f32,
+    ) -> Tensor {
+        let cols = 2 * keys + 2 * values;
+        let all = graph.linear_with("qkvo", x, cols, false, self.matrices.read());
+        let qkv = [(0, keys), (keys, keys), (2 * keys, values)];
+        let qkv = qkv.map(|(start, cols)| all.columns(start, cols));
+        let output = all.columns(2 * keys + values, values);
+        let shape = [2 * self.heads, x.cols()];
+        let weight = graph.param("gates.weight", &shape, Init::Zeros);
+        let bias = self.gate_bias(graph, &Init::Constant(-10.0));
+        let mut gates = graph.linear_by(x, weight, Some(bias));
+        if cap > 0.0 {
+            let shares = graph.scale(gates, 1.0 / cap);
+            let shares = graph.activation(shares, Activation::Tanh);
+            gates = graph.scale(shares, cap);
+        }
+        let h = self.record(graph, qkv, self.gates_of(gates));
+        let h = graph.gate(output, h, Activation::Sigmoid);
+        let start = self.matrices.write(x.cols());
+        graph.linear_with("out_proj", h, x.cols(), false, start)
+    }
+
+    /// The paper's (figure 11).
+    fn pre_up(
+        &self,
+        graph: &mut Graph,
+        x: Tensor,
+        inner: usize,
+        conv: usize,
+        blocks: usize,
+    ) -> Tensor {
+        let up = graph.linear_with("proj_up", x, 2 * inner, false, self.matrices.read());
+        let (memory, z) = (up.columns(0, inner), up.columns(inner, inner));
+        let taps = Init::within(1.0 / (conv as f32).sqrt());
+        let bias = Some(taps.clone());
+        let convolved =
+            graph.short_convolution_with("conv1d", memory, conv, taps, bias, Activation::Silu);
+        let each = [
+            ("q_proj", convolved),
+            ("k_proj", convolved),
+            ("v_proj", memory),
+        ];
+        let qkv = each
+            .map(|(name, x)| graph.block_linear_with(name, x, blocks, false, self.matrices.read()));
+        // One matrix that reads q, k and v beside each other, in three parts.
+        let bias = self.gate_bias(graph, &Init::Normal { std: 0.1 });
+        let mut parts = ["gates.q", "gates.k", "gates.v"].into_iter().zip(qkv);
+        let mut part = |graph: &mut Graph, bias| {
+            let (name, x) = parts.next()?;
+            let shape = [2 * self.heads, inner];
+            let weight = graph.param(&format!("{name}.weight"), &shape, Init::Zeros);
+            Some(graph.linear_by(x, weight, bias))
+        };
+        let mut gates = part(graph, Some(bias)).expect("three parts");
+        while let Some(more) = part(graph, None) {
+            gates = graph.add(gates, more);
+        }
+        let h = self.record(graph, qkv, self.gates_of(gates));
+        let skip = graph.param("skip", &[inner], Init::Ones);
+        let skip = graph.constant(skip);
+        let past = graph.gate(skip, convolved, Activation::Identity);
+        let h = graph.add(h, past);
+        let h = graph.gate(z, h, Activation::Silu);
+        let start = self.matrices.write(x.cols());
+        graph.linear_with("proj_down", h, x.cols(), false, start)
+    }
+}
+
+impl Mixer for MatrixMemory {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let (memory, graph) = (&self.memory, &mut *block.graph);
+        match self.sizes {
+            Sizes::PostUp { keys, values, cap } => memory.post_up(graph, x, [keys, values], cap),
+            Sizes::PreUp {
+                inner,
+                conv,
+                blocks,
+            } => memory.pre_up(graph, x, inner, conv, blocks),
+        }
+    }
+
+    fn has_mlp(&self, _layer: usize) -> bool {
+        matches!(self.sizes, Sizes::PostUp { .. })
+    }
+
+    fn starts(&self, settings: &Settings, usual: Starts) -> Starts {
+        self.memory.matrices.backbone(usual, mlp_cols(settings))
+    }
+}
