@@ -33,6 +33,20 @@ impl Graph {
         });
         y
     }
+
+    /// For kernels that write the gradients of several inputs in one launch: on a device, inputs that share columns
+    /// with one before become copies, whose gradients are added up afterwards.
+    pub(crate) fn apart(&mut self, mut inputs: Vec<&mut Tensor>) {
+        if !self.wants_device() {
+            return;
+        }
+        for index in 1..inputs.len() {
+            let (before, rest) = inputs.split_at_mut(index);
+            if before.iter().any(|other| other.overlaps(*rest[0])) {
+                *rest[0] = self.concatenate(&[*rest[0]], 1);
+            }
+        }
+    }
 }
 
 static SOURCE: KernelSource = KernelSource {
