@@ -12,7 +12,8 @@
 // 256 and tiles stay square for all of them; what a block sums up stays in registers. That fixes the number
 // of 32-column chunks when it is compiled: the host puts a definition of WIDTH, 32, 64, 128 or 256, in front
 // of this text and attention_tiles.cuh, and takes the narrowest that a head fits. KEY_BIAS is 1 where keys
-// have biases, so that the others pay nothing for them.
+// have biases, so that the others pay nothing for them. Those come in two parts, each taken from its like before
+// they are added up: sums over very many tokens keep their small differences.
 // Everything is in grid x. Shared memory: two chunks and one tile of weights, 8960 values.
 //
 // Keys and values come from rows (training) or from a ring of `capacity` tokens (a feed): the token at
@@ -24,7 +25,7 @@
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
 // spills: attention_few 56
 // spills: attention_forward 72
-// spills: attention_grad_kv 96
+// spills: attention_grad_kv 116
 // spills: attention_grad_q 104
 
 #ifndef WIDTH
@@ -50,6 +51,25 @@ struct alignas(16) Quad {
 
 struct alignas(8) Pair {
     float x, y;
+};
+
+// Biases of a head's keys, `stride` values apart, the second parts `second` values after the first.
+struct KeyBias {
+    const float* data;
+    u64 stride;
+    u32 second;
+
+    __device__ __forceinline__ Pair at(u64 place, bool wanted) const {
+        if (!KEY_BIAS || !wanted) return {0.0f, 0.0f};
+        return {data[place * stride], data[place * stride + second]};
+    }
+
+    // The key's at a place less a query's own.
+    __device__ __forceinline__ float between(u64 place, bool wanted, Pair own) const {
+        if (!KEY_BIAS || !wanted) return 0.0f;
+        const Pair key = at(place, true);
+        return (key.x - own.x) + (key.y - own.y);
+    }
 };
 
 // Rows of one head: row r is at place `place + r`, around the end of a ring.
@@ -207,7 +227,7 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
     const HeadRows q = plain_rows(p.q + first_row * p.q_stride + head * (u64)p.head_dim, p.q_stride, count);
     HeadRows k = {p.k + row * p.capacity * p.k_stride + kv_start, p.k_stride, 0, p.capacity, 0};
     HeadRows v = {p.v + row * p.capacity * p.v_stride + kv_start, p.v_stride, 0, p.capacity, 0};
-    const float* bias = KEY_BIAS ? p.key_bias + row * p.capacity * p.key_bias_stride + head : nullptr;
+    const KeyBias bias = {KEY_BIAS ? p.key_bias + row * p.capacity * p.key_bias_stride + head : nullptr, p.key_bias_stride, p.heads};
     float sums[R][2 * CHUNKS], tops[R], totals[R];
 #pragma unroll
     for (u32 i = 0; i < R; i++) {
@@ -224,14 +244,14 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
 #pragma unroll
         for (u32 i = 0; i < R; i++) {
             const u32 query = R * ty + i;
-            const float own = bias && query < count ? bias[(at + query) % p.capacity * p.key_bias_stride] : 0.0f;
+            const Pair own = bias.at((at + query) % p.capacity, query < count);
             float top = tops[i];
 #pragma unroll
             for (u32 j = 0; j < 4; j++) {
                 const u32 col = tx + SIDE * j;
                 const int distance = (int)(at - key) + (int)query - (int)col;
                 const bool seen = query < count && col < k.count && distance >= 0 && (u32)distance < window;
-                const float of_key = bias && seen ? bias[(key + col) % p.capacity * p.key_bias_stride] - own : 0.0f;
+                const float of_key = bias.between((key + col) % p.capacity, seen, own);
                 logits[i][j] = seen ? p.scale * logits[i][j] - slope * (float)distance + of_key : MINUS_INFINITY;
                 top = fmaxf(top, logits[i][j]);
             }
@@ -270,8 +290,7 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
 struct TilePair {
     HeadRows q, dy, k, v;
     const float *log_sums, *delta;  // [64], of the tile's queries
-    const float *own, *bias;        // [64], of the tile's queries and keys, each bias_stride after the last; or null
-    u64 bias_stride;
+    KeyBias own, bias;              // [64], of the tile's queries and keys
     int offset;
     u32 window;
     float slope, scale;
@@ -287,13 +306,13 @@ __device__ __forceinline__ void differentiate(const TilePair& t, u32 head_dim, f
         const u32 query = 4 * ty + i;
         const bool any = query < t.q.count;
         const float log_sum = any ? t.log_sums[query] : 0.0f, delta = any ? t.delta[query] : 0.0f;
-        const float own = any && t.own ? t.own[query * t.bias_stride] : 0.0f;
+        const Pair own = t.own.at(query, any);
 #pragma unroll
         for (u32 j = 0; j < 4; j++) {
             const u32 col = tx + SIDE * j;
             const int distance = t.offset + (int)query - (int)col;
             const bool seen = any && col < t.k.count && distance >= 0 && (u32)distance < t.window;
-            const float of_key = t.bias && seen ? t.bias[col * t.bias_stride] - own : 0.0f;
+            const float of_key = t.bias.between(col, seen, own);
             const float logit = t.scale * probabilities[i][j] - t.slope * (float)distance + of_key;
             const float probability = seen ? expf(logit - log_sum) : 0.0f;
             probabilities[i][j] = probability;
@@ -323,9 +342,8 @@ __device__ __forceinline__ TilePair pair_of(const AttentionTiles& p, u32 row, u3
     t.v = plain_rows(p.v + (first + key) * p.v_stride + kv_start, p.v_stride, keys);
     t.log_sums = p.log_sums + sums;
     t.delta = p.delta + sums;
-    t.own = KEY_BIAS ? p.key_bias + (first + query) * p.key_bias_stride + head : nullptr;
-    t.bias = KEY_BIAS ? p.key_bias + (first + key) * p.key_bias_stride + head : nullptr;
-    t.bias_stride = p.key_bias_stride;
+    t.own = {KEY_BIAS ? p.key_bias + (first + query) * p.key_bias_stride + head : nullptr, p.key_bias_stride, p.heads};
+    t.bias = {KEY_BIAS ? p.key_bias + (first + key) * p.key_bias_stride + head : nullptr, p.key_bias_stride, p.heads};
     t.offset = (int)query - (int)key;
     t.window = window_of(p, head);
     t.slope = slope_of(p, head);
@@ -391,7 +409,8 @@ KERNEL(256, attention_grad_kv, AttentionTiles) {
     store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
     if (KEY_BIAS && threadIdx.x < keys) {
         float* place = p.grad_bias + (first + threadIdx.x) * p.grad_bias_stride + head;
-        *place = sum_bias / p.scale + (p.bias_accumulate ? *place : 0.0f);
+        for (u32 part = 0; part < 2; part++, place += p.heads)
+            *place = sum_bias / p.scale + (p.bias_accumulate ? *place : 0.0f);
     }
 }
 

@@ -8,8 +8,8 @@ struct AttentionTiles {
     float* log_sums;          // [B, parts, H, T]
     float* delta;             // [B, H, T]
     float *grad_a, *grad_b;   // [B, T, H K]: of q, or of k and v
-    const float* key_bias;    // [B, capacity, H], null where keys have none (tensor cores take none)
-    float* grad_bias;         // [B, T, H]
+    const float* key_bias;    // [B, capacity, 2 H] in two parts, null where keys have none (tensor cores take none)
+    float* grad_bias;         // [B, T, 2 H]
     const Control* control;   // null where every sequence starts at position 0
     u64 q_stride, dy_stride, k_stride, v_stride, y_stride, a_stride, b_stride;
     u64 key_bias_stride, grad_bias_stride;

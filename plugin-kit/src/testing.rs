@@ -298,6 +298,20 @@ pub fn output(
     feed(graph, y, [rows, length], &[length])
 }
 
+/// What a recorded piece of a model gives for one sequence of one column, fed in chunks of the given lengths, repeated.
+#[cfg(test)]
+pub(crate) fn fed(
+    build: &dyn Fn(&mut Graph, &[Tensor]) -> Tensor,
+    length: usize,
+    chunks: &[usize],
+    input: &[f32],
+) -> Vec<f32> {
+    let mut graph = Graph::new(5);
+    let tensors = record_inputs(&mut graph, &[input.to_vec()], &[1], 0, length);
+    let y = build(&mut graph, &tensors);
+    feed(graph, y, [1, length], chunks)
+}
+
 /// The output of feeding chunks of the given lengths, repeated until the end.
 fn feed(graph: Graph, y: Tensor, [rows, length]: [usize; 2], chunks: &[usize]) -> Vec<f32> {
     let (program, params) = (graph.program, graph.params);

@@ -50,7 +50,12 @@ fn keys_with_biases() {
         Case {
             rows: sizes.rows,
             length: sizes.length,
-            inputs: &[sizes.heads * sizes.head_dim, kv_cols, kv_cols, sizes.heads],
+            inputs: &[
+                sizes.heads * sizes.head_dim,
+                kv_cols,
+                kv_cols,
+                2 * sizes.heads,
+            ],
             range: (-2.0, 2.0),
             recurrent: true,
             build: &|graph, x| graph.attention_with_key_bias(x[0], x[1], x[2], x[3], spec),

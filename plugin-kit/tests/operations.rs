@@ -345,6 +345,96 @@ fn norms_of_heads() {
     }
 }
 
+/// A constant factor, beside columns of a wider tensor; and one of every position.
+#[test]
+fn factors_of_heads() {
+    for (rows, length, heads, width) in [(3, 65, 5, 2), (1, 1, 1, 3), (1, 257, 2, 4)] {
+        for constant in [true, false] {
+            Case {
+                rows,
+                length,
+                build: &|graph, inputs| {
+                    let factor = match constant {
+                        true => {
+                            let (low, high) = (-1.0, 1.5);
+                            let param = graph.param("f", &[heads], Init::Uniform { low, high });
+                            graph.constant(param)
+                        }
+                        false => inputs[0].columns(0, heads),
+                    };
+                    graph.by_head(factor, inputs[0].columns(heads, heads * width))
+                },
+                reference: &|inputs, params| {
+                    let tokens = inputs[0].chunks(heads * (1 + width));
+                    let product = |token: &[f64]| -> Vec<f64> {
+                        let (factors, x) = token.split_at(heads);
+                        let factors = if constant { &params[0] } else { factors };
+                        let value = |(i, x): (usize, &f64)| factors[i / width] * x;
+                        x.iter().enumerate().map(value).collect()
+                    };
+                    tokens.flat_map(product).collect()
+                },
+                ..case(&[heads * (1 + width)])
+            }
+            .check_with(&longhaul_emulator::devices());
+        }
+    }
+}
+
+/// Parts of unequal widths, one of them twice, one of a wider tensor.
+#[test]
+fn heads_are_concatenated() {
+    for (rows, length, heads) in [(2, 33, 3), (1, 1, 1), (1, 130, 2)] {
+        Case {
+            rows,
+            length,
+            build: &|graph, inputs| {
+                let part = inputs[0].columns(1, 2 * heads);
+                graph.concatenate(&[part, inputs[1], part], heads)
+            },
+            reference: &|inputs, _| {
+                let tokens = inputs[0]
+                    .chunks(2 * heads + 1)
+                    .zip(inputs[1].chunks(3 * heads));
+                let heads = tokens.flat_map(|(a, b)| a[1..].chunks(2).zip(b.chunks(3)));
+                heads.flat_map(|(a, b)| [a, b, a].concat()).collect()
+            },
+            ..case(&[2 * heads + 1, 3 * heads])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
+/// Lengths on both sides of a warp; more channels than a block has warps; columns of a wider tensor.
+#[test]
+fn running_sums() {
+    for (rows, length, width) in [(3, 65, 5), (1, 1, 1), (2, 32, 9), (1, 257, 2)] {
+        Case {
+            rows,
+            length,
+            recurrent: true,
+            build: &|graph, inputs| graph.running_sum(inputs[0].columns(1, width)),
+            reference: &|inputs, _| {
+                let mut sums = Vec::new();
+                for sequence in inputs[0].chunks(length * (width + 1)) {
+                    let mut total = vec![0.0; width];
+                    for token in sequence.chunks(width + 1) {
+                        total
+                            .iter_mut()
+                            .zip(&token[1..])
+                            .for_each(|(sum, x)| *sum += x);
+                        sums.extend(&total);
+                        sums.resize(sums.len() + width, 0.0);
+                    }
+                }
+                sums
+            },
+            ..case(&[width + 1])
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}
+
 #[test]
 fn step_sizes_and_their_decays() {
     for (rows, length, heads) in [(3, 65, 5), (1, 1, 1), (1, 257, 8)] {

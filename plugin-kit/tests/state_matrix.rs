@@ -310,3 +310,68 @@ fn sizes_that_do_not_fit_are_said() {
         assert!(message.contains(expected), "{message}");
     }
 }
+
+/// One tensor in several places, whole and as columns that overlap: every place adds to its gradient.
+#[test]
+fn one_tensor_in_several_places() {
+    for (decay, pair, start) in [
+        (Decays::Key, true, 0),
+        (Decays::Key, true, 2),
+        (Decays::Head, false, 0),
+        (Decays::Head, false, 2),
+    ] {
+        // K and V alike, one head.
+        let of = Of::new([1, 1, 4, 4, 1], decay, Removes::None, Read::After);
+        let width = 4 + start;
+        let places = |inputs: &[Vec<f64>]| {
+            let columns = |start: usize| -> Vec<f64> {
+                let tokens = inputs[0].chunks(width);
+                tokens.flat_map(|x| x[start..][..4].to_vec()).collect()
+            };
+            let [first, second] = [columns(0), columns(start)];
+            let decays = if pair { &first } else { &inputs[1] };
+            let mut all = vec![first.clone(), second.clone(), first.clone(), decays.clone()];
+            if pair {
+                all.extend([second.clone(), second]);
+            }
+            all
+        };
+        let recorded = RefCell::new(None);
+        Case {
+            rows: 2,
+            length: 70,
+            inputs: &[width, 1],
+            range: (-0.4, -0.1),
+            recurrent: true,
+            build: &|graph, inputs| {
+                let [first, second] = [0, start].map(|start| inputs[0].columns(start, 4));
+                let what = StateMatrix {
+                    q: first,
+                    k: second,
+                    v: first,
+                    heads: of.heads,
+                    decay: match pair {
+                        true => Decay::Key(first),
+                        false => Decay::Head(inputs[1]),
+                    },
+                    removal: match pair {
+                        true => Removal::Pair {
+                            a: second,
+                            b: second,
+                        },
+                        false => Removal::None,
+                    },
+                    read: Read::After,
+                };
+                recorded.replace(Some(what.clone()));
+                graph.state_matrix(what)
+            },
+            reference: &|inputs, _| {
+                let what = recorded.borrow();
+                let what = what.as_ref().expect("built before it is compared");
+                naive(what, 2, 70, &places(inputs))
+            },
+        }
+        .check_with(&longhaul_emulator::devices());
+    }
+}

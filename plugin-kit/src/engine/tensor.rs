@@ -117,6 +117,12 @@ impl Tensor {
         self.constant
     }
 
+    /// Whether two share columns, so that their gradients may not be added to by one launch.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        let starts_in = |a: Self, b: Self| a.start < b.start + b.cols;
+        self.id == other.id && starts_in(self, other) && starts_in(other, self)
+    }
+
     /// Whether it covers its buffer's columns entirely.
     pub(crate) fn is_whole(self) -> bool {
         self.cols == self.stride

@@ -83,10 +83,11 @@ impl Graph {
         self.record_attention([q, k, v], None, spec)
     }
 
-    /// The same with a number added to the logits of each key, `key_bias` `[B, T, H]`, one for each query head.
-    /// What is added to all logits of a query alike changes nothing, so with minus the running sum of logarithms
-    /// of forget gates this is forgetting attention (arXiv 2503.02130, eq. 5), as exact as that sum is in float32:
-    /// over 1,100 tokens of gates of one half it is 1e-4 off. On a card its products are float32.
+    /// The same with a number added to the logits of each key, one for each query head: the sum of the first H
+    /// columns of `key_bias` `[B, T, 2 H]` and the last, as [`running_sum`](Self::running_sum) gives them. What is
+    /// added to all logits of a query alike changes nothing, so only differences of these numbers count, and with
+    /// minus the running sum of logarithms of forget gates this is forgetting attention (arXiv 2503.02130, eq. 5).
+    /// On a card its products are float32.
     ///
     /// # Panics
     /// If the widths do not fit the heads.
@@ -99,7 +100,7 @@ impl Graph {
         key_bias: Tensor,
         spec: AttentionSpec,
     ) -> Tensor {
-        assert_eq!(key_bias.cols(), spec.heads, "a bias for each head");
+        assert_eq!(key_bias.cols(), 2 * spec.heads, "two parts for each head");
         self.record_attention([q, k, v], Some(key_bias), spec)
     }
 
@@ -153,6 +154,7 @@ pub(super) fn record(graph: &mut Graph, inputs: Attending) -> Tensor {
     } = spec;
     let y = graph.tensor(heads * head_dim);
     let biases = key_bias.map_or(0, |bias| bias.cols());
+    let sums = key_bias.map_or(0, |_| heads);
     let device = graph
         .wants_device()
         .then(|| DeviceBuffers::new(graph, spec, key_bias));
@@ -172,7 +174,7 @@ pub(super) fn record(graph: &mut Graph, inputs: Attending) -> Tensor {
         grad_q: shares(graph, Extent::Tokens(heads * head_dim)),
         grad_k: graph.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
         grad_v: graph.saved_on_cpu(Extent::Tokens(kv_heads * head_dim)),
-        grad_bias: graph.saved_on_cpu(Extent::Tokens(biases)),
+        grad_bias: graph.saved_on_cpu(Extent::Tokens(sums)),
         state: graph.state(StateSpec::Cache {
             per_token: 2 * kv_heads * head_dim + biases,
             window: spec.window,
@@ -189,7 +191,7 @@ pub(super) struct Attention {
     pub(super) q: Tensor,
     pub(super) k: Tensor,
     pub(super) v: Tensor,
-    /// `[B, T, H]`: what is added to the logits of each key.
+    /// `[B, T, 2 H]`: what is added to the logits of each key, in two parts.
     pub(super) key_bias: Option<Tensor>,
     pub(super) spec: AttentionSpec,
     /// `[B, H, T, K]`: the result, and in the backward pass its gradient, head by head; on a device
@@ -225,6 +227,11 @@ impl Attention {
     /// Columns of a head as rows of their own.
     fn head<'a>(&self, rows: Rows<'a>, first: usize, head: usize) -> Rows<'a> {
         part(rows, first, head * self.spec.head_dim, self.spec.head_dim)
+    }
+
+    /// Both parts of a head's biases of keys.
+    fn bias<'a>(&self, rows: Rows<'a>, first: usize, head: usize) -> [Rows<'a>; 2] {
+        [head, self.spec.heads + head].map(|column| part(rows, first, column, 1))
     }
 
     /// Values of a token in the state.
@@ -299,7 +306,7 @@ impl Operation for Attention {
                     let keys = Keys {
                         k: self.head(k, row * length, kv_head),
                         v: self.head(v, row * length, kv_head),
-                        bias: bias.map(|bias| part(bias, row * length, head, 1)),
+                        bias: bias.map(|bias| self.bias(bias, row * length, head)),
                     };
                     (keys, 0)
                 }
@@ -311,11 +318,11 @@ impl Operation for Attention {
                         stride: per_token,
                     };
                     let before = cache.len() / per_token - length;
-                    let biases = 2 * kv_heads * head_dim;
+                    let biases = part(all, 0, 2 * kv_heads * head_dim, 2 * heads);
                     let keys = Keys {
                         k: self.head(all, 0, kv_head),
                         v: self.head(all, 0, kv_heads + kv_head),
-                        bias: bias.map(|_| part(all, 0, biases + head, 1)),
+                        bias: bias.map(|_| self.bias(biases, 0, head)),
                     };
                     (keys, before)
                 }
@@ -384,7 +391,7 @@ impl Operation for Attention {
                         keys: Keys {
                             k: self.head(k, row * length, kv_head),
                             v: self.head(v, row * length, kv_head),
-                            bias: bias.map(|bias| part(bias, row * length, head, 1)),
+                            bias: bias.map(|bias| self.bias(bias, row * length, head)),
                         },
                         y: self.head(y, row * length, head),
                         grad_y: self.head(grad_y, row * length, head),
@@ -403,7 +410,10 @@ impl Operation for Attention {
         Self::scatter(&grad_k, length, head_dim, run.grad_mut(self.k));
         Self::scatter(&grad_v, length, head_dim, run.grad_mut(self.v));
         if let Some(bias) = self.key_bias {
-            Self::scatter(&grad_bias, length, 1, run.grad_mut(bias));
+            for start in [0, heads] {
+                let part = bias.columns(start, heads);
+                Self::scatter(&grad_bias, length, 1, run.grad_mut(part));
+            }
         }
         Ok(())
     }

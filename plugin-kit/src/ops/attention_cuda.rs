@@ -424,10 +424,5 @@ impl Attention {
 
 /// Whether the gradients of k and v are added up from shares of their query heads.
 pub(super) fn adds_up_heads(k: Tensor, v: Tensor, spec: AttentionSpec) -> bool {
-    spec.heads != spec.kv_heads || overlap(k, v)
-}
-
-/// Whether two inputs share columns, so that their gradients may not be added to by one launch.
-fn overlap(a: Tensor, b: Tensor) -> bool {
-    a.id == b.id && a.start < b.start + b.cols && b.start < a.start + a.cols
+    spec.heads != spec.kv_heads || k.overlaps(v)
 }

@@ -15,7 +15,7 @@ pub(super) struct Attending {
     pub k: Tensor,
     /// `[B, T, kv_heads K]`.
     pub v: Tensor,
-    /// `[B, T, H]`, where there is one.
+    /// `[B, T, 2 H]`, where there is one.
     pub key_bias: Option<Tensor>,
     pub spec: AttentionSpec,
 }
@@ -58,7 +58,10 @@ impl Recurrence for Attending {
                     let product: N = products.map(|(&q, &k)| q * k).sum();
                     let logit = product * f64::from(self.spec.scale) - slope * (t - key) as f64;
                     match self.key_bias {
-                        Some(_) => logit + given.token(3, key)[head],
+                        Some(_) => {
+                            let bias = given.token(3, key);
+                            logit + bias[head] + bias[heads + head]
+                        }
                         None => logit,
                     }
                 };

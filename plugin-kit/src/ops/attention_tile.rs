@@ -40,17 +40,21 @@ struct Scratch {
 /// Biases of the keys of a tile, where keys have any; else both are empty.
 struct KeyBiases {
     /// `[keys]`.
-    keys: Vec<f32>,
+    keys: Vec<Bias>,
     /// `[queries]`: of each query's own key. Logits are relative to it, so that of biases that grow with the
     /// position only differences count.
-    own: Vec<f32>,
+    own: Vec<Bias>,
 }
 
+/// A bias in two parts. Of large ones the first parts are taken from each other before the small ones are added,
+/// which loses nothing.
+type Bias = [f32; 2];
+
 impl KeyBiases {
-    fn read(to: &mut Vec<f32>, from: Option<Rows<'_>>, range: Range<usize>) {
+    fn read(to: &mut Vec<Bias>, from: Option<[Rows<'_>; 2]>, range: Range<usize>) {
         to.clear();
         if let Some(from) = from {
-            to.extend(range.map(|key| from.data[key * from.stride]));
+            to.extend(range.map(|key| from.map(|part| part.data[key * part.stride])));
         }
     }
 }
@@ -96,8 +100,8 @@ pub(crate) struct Keys<'a> {
     pub k: Rows<'a>,
     /// `[keys, K]`.
     pub v: Rows<'a>,
-    /// `[keys, 1]`: what is added to their logits.
-    pub bias: Option<Rows<'a>>,
+    /// `[keys, 1]` each: the parts of what is added to their logits.
+    pub bias: Option<[Rows<'a>; 2]>,
 }
 
 /// Attention of a head: `out` `[T, K]` and the logarithms of the sums, `[T]`.
@@ -223,12 +227,12 @@ impl Place {
         row: usize,
         from: usize,
         slope: f32,
-        biases: (&[f32], &[f32]),
+        biases: (&[Bias], &[Bias]),
         logits: &mut [f32],
     ) {
         if let (Some(keys), Some(own)) = (biases.0.get(from..), biases.1.get(row)) {
             for (logit, key) in logits.iter_mut().zip(keys) {
-                *logit += key - own;
+                *logit += (key[0] - own[0]) + (key[1] - own[1]);
             }
         }
         if slope != 0.0 {
@@ -248,7 +252,7 @@ crate::simd! {
         place: Place,
         window: usize,
         slope: f32,
-        biases: (&[f32], &[f32]),
+        biases: (&[Bias], &[Bias]),
         tops: &mut [f32],
         sums: &mut [f32],
         out: &mut [f32],
@@ -425,7 +429,7 @@ crate::simd! {
         slopes: &mut [f32],
         place: Place,
         spec: HeadSpec,
-        biases: (&[f32], &[f32]),
+        biases: (&[Bias], &[Bias]),
         log_sums: &[f32],
         inner: &[f32],
     ) {

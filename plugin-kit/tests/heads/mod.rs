@@ -13,7 +13,7 @@ pub struct Sizes {
 }
 
 /// Attention in float64, sum by sum: q, k and v, `[B, T, heads K]` each, give y. A fourth input are biases of
-/// keys, `[B, T, H]`.
+/// keys in two parts, `[B, T, 2 H]`.
 pub fn reference(
     inputs: &[Vec<f64>],
     sizes: &Sizes,
@@ -51,8 +51,10 @@ pub fn reference(
                         let product: f64 = (0..head_dim)
                             .map(|n| q[at(i, n, head, heads)] * k[at(j, n, kv, kv_heads)])
                             .sum();
-                        let of_key =
-                            |key_bias: &Vec<f64>| key_bias[(row * length + j) * heads + head];
+                        let of_key = |key_bias: &Vec<f64>| {
+                            let parts = &key_bias[(row * length + j) * 2 * heads..];
+                            parts[head] + parts[heads + head]
+                        };
                         let of_key = inputs.get(3).map_or(0.0, of_key);
                         (product / (head_dim as f64).sqrt() - slope * (i - j) as f64 + of_key).exp()
                     })

@@ -75,14 +75,14 @@ impl Comba {
         let mut p = k;
         if self.inner_decay {
             let decay = graph.param_without_decay("decay", &[heads], Init::Ones);
-            let decay = graph.broadcast(decay);
+            let decay = graph.constant(decay);
             let share = graph.activation(decay, Activation::Sigmoid);
             p = graph.by_head(share, k);
         }
         let mut read = q;
         if self.correction > 0.0 {
             let d = graph.param_without_decay("D", &[heads], Init::Constant(self.correction));
-            let d = graph.broadcast(d);
+            let d = graph.constant(d);
             let part = graph.by_head(d, p);
             let part = graph.scale(part, -1.0);
             read = graph.add(q, part);

@@ -116,13 +116,11 @@ impl Mixer for ChannelDecay {
         let decay = self.decay(graph, decay);
         let (removal, v) = match written {
             Some(written) => {
-                // What is removed is read from the state after its decay. Both factors are negative: the kernels of
-                // a state matrix take no tensor in two places.
+                // What is removed is read from the state after its decay.
                 let read = graph.gate(removed, k, Activation::Identity);
-                let a = graph.gate(decay, read, Activation::NegativeExp);
-                let b = graph.scale(k, -1.0);
+                let a = graph.gate(decay, read, Activation::Exp);
                 let v = graph.gate(written, v, Activation::Sigmoid);
-                (Removal::Pair { a, b }, v)
+                (Removal::Pair { a, b: k }, v)
             }
             None => (Removal::Delta(removed), v),
         };

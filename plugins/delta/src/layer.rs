@@ -199,11 +199,10 @@ impl Layer {
     /// x times f(A_log) of its head.
     pub(crate) fn rated(&self, graph: &mut Graph, x: Tensor, a_log: Init, f: Activation) -> Tensor {
         let a_log = graph.param_without_decay("A_log", &[self.heads.heads], a_log);
+        let a_log = graph.constant(a_log);
         if x.cols() == self.heads.heads {
-            let a_log = graph.constant(a_log);
             return graph.gate(a_log, x, f);
         }
-        let a_log = graph.broadcast(a_log);
         let rates = graph.activation(a_log, f);
         graph.by_head(rates, x)
     }

@@ -1,11 +1,12 @@
 //! Softmax attention (arXiv 1706.03762) with the position schemes that decide how it extrapolates:
-//! rotary, ALiBi, none, learned absolute, Hard-ALiBi. `mixer` says what a layer is; the operation is
-//! the kit's, and [`mod@reference`] is what the whole layer is held against.
+//! rotary, ALiBi, none, learned absolute, Hard-ALiBi; gated, forgetting and differential attention. `mixer` says what a
+//! layer is; the operation is the kit's, and [`mod@reference`] is what the whole layer is held against.
 
+mod architectures;
 pub mod checkpoint;
 mod mixer;
 pub mod reference;
 
-pub use mixer::architecture;
+pub use architectures::{architecture, differential, fox, gated};
 
-longhaul_plugin_kit::plugin!(Plugin, crate::architecture(); crate::checkpoint::FORMATS);
+longhaul_plugin_kit::plugin!(Plugin, crate::architecture(), crate::gated(), crate::fox(), crate::differential(); crate::checkpoint::FORMATS);

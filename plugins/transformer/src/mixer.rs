@@ -1,188 +1,16 @@
-//! Options and the layer: one projection to queries, keys and values, positions, attention, an output gate, out.
+//! The layer: one projection to queries, keys and values, positions, forget gates, attention, an output
+//! gate, out.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::ops::rotary_scaling::{Angles, Scaling, Turns};
-use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{Block, Graph, Init, Mixer, PluginError, Result, Tensor};
 
-/// The architecture `transformer`.
-pub fn architecture() -> Architecture {
-    Architecture {
-        name: "transformer",
-        title: "Softmax attention: rope, alibi, nope, learned, hard-alibi",
-        family: Family::Attention,
-        citation: CITATION,
-        options: options(),
-        default_mlp: "gated",
-        mixer: |settings| Ok(Box::new(Attention::new(settings)?)),
-    }
-}
-
-fn options() -> Vec<OptionSpec> {
-    vec![
-        choice(
-            "positions",
-            "rope",
-            &["rope", "alibi", "nope", "learned", "hard-alibi"],
-            "what a token knows of its position",
-        ),
-        integer(
-            "heads",
-            0,
-            0,
-            1024,
-            "query heads; 0 is one for every 64 of the model width",
-        ),
-        integer(
-            "kv_heads",
-            0,
-            0,
-            1024,
-            "key and value heads; 0 is as many as heads",
-        ),
-        integer(
-            "head_dim",
-            0,
-            0,
-            1024,
-            "width of a head; 0 is the model width over heads",
-        ),
-        integer(
-            "window",
-            0,
-            0,
-            1 << 20,
-            "tokens a query sees, itself included; 0 is all",
-        ),
-        float(
-            "rope_base",
-            10_000.0,
-            1.0,
-            1e9,
-            "base of the rotary frequencies",
-        ),
-        choice(
-            "rope_scaling",
-            "none",
-            &["none", "linear", "yarn", "llama3"],
-            "how rotary angles are squeezed for longer sequences",
-        ),
-        float(
-            "rope_factor",
-            1.0,
-            1.0,
-            1e6,
-            "how many times longer than rope_original_length they are to be",
-        ),
-        integer(
-            "rope_original_length",
-            0,
-            0,
-            1 << 40,
-            "longest sequence trained on before, in tokens; yarn and llama3 need it",
-        ),
-        float(
-            "rope_beta_fast",
-            0.0,
-            0.0,
-            1e6,
-            "pairs with more turns in that length stay; 0 is 32 for yarn, 4 for llama3",
-        ),
-        float(
-            "rope_beta_slow",
-            0.0,
-            0.0,
-            1e6,
-            "pairs with fewer turns in that length are interpolated; 0 is 1",
-        ),
-        float(
-            "rope_attention_factor",
-            0.0,
-            0.0,
-            1e3,
-            "yarn: factor of queries and keys; 0 is 0.1 ln(rope_factor) + 1",
-        ),
-        boolean(
-            "rope_truncate",
-            true,
-            "yarn: whether the ends of its ramp are whole pairs",
-        ),
-        float(
-            "rope_share",
-            1.0,
-            0.0,
-            1.0,
-            "part of a head that is rotated",
-        ),
-        integer(
-            "max_positions",
-            0,
-            0,
-            1 << 20,
-            "rows of the learned table; 0 is 16 times the training length",
-        ),
-        integer(
-            "conv",
-            0,
-            0,
-            64,
-            "taps of a short convolution over queries, keys and values; 0 is none",
-        ),
-        boolean("bias", false, "biases in the projections"),
-        boolean(
-            "qk_norm",
-            false,
-            "RMS norms of the queries and keys of each head",
-        ),
-        boolean(
-            "qk_norm_shared",
-            false,
-            "these norms have one weight for all heads",
-        ),
-        float(
-            "qk_norm_epsilon",
-            1e-6,
-            1e-12,
-            1e-1,
-            "epsilon of these norms",
-        ),
-        boolean(
-            "output_gate",
-            false,
-            "what attention gives, times a sigmoid of the layer's input",
-        ),
-    ]
-}
-
-const CITATION: &str = "@inproceedings{vaswani2017attention,
-  title={Attention Is All You Need},
-  author={Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and Jones, Llion and Gomez, Aidan N. and Kaiser, {\\L}ukasz and Polosukhin, Illia},
-  booktitle={Advances in Neural Information Processing Systems}, year={2017}, note={arXiv:1706.03762}
-}
-@article{su2021roformer,
-  title={{RoFormer}: Enhanced Transformer with Rotary Position Embedding},
-  author={Su, Jianlin and Lu, Yu and Pan, Shengfeng and Murtadha, Ahmed and Wen, Bo and Liu, Yunfeng},
-  year={2021}, note={arXiv:2104.09864}
-}
-@inproceedings{press2022alibi,
-  title={Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation},
-  author={Press, Ofir and Smith, Noah A. and Lewis, Mike},
-  booktitle={International Conference on Learning Representations}, year={2022}, note={arXiv:2108.12409}
-}
-@inproceedings{peng2024yarn,
-  title={{YaRN}: Efficient Context Window Extension of Large Language Models},
-  author={Peng, Bowen and Quesnelle, Jeffrey and Fan, Honglu and Shippole, Enrico},
-  booktitle={International Conference on Learning Representations}, year={2024}, note={arXiv:2309.00071}
-}
-@inproceedings{jelassi2024repeat,
-  title={Repeat After Me: Transformers are Better than State Space Models at Copying},
-  author={Jelassi, Samy and Brandfonbrener, David and Kakade, Sham M. and Malach, Eran},
-  booktitle={International Conference on Machine Learning}, year={2024}, note={arXiv:2402.01032}
-}";
+/// Epsilon of the norm of a pair of heads, as in the authors' code.
+const PAIR_EPSILON: f32 = 1e-5;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Positions {
@@ -193,7 +21,19 @@ enum Positions {
     HardAlibi,
 }
 
-struct Attention {
+/// What is made of the queries, keys and values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Softmax attention.
+    Plain,
+    /// The same with keys that fade by a forget gate of each query head and token.
+    Forgetting,
+    /// The difference of two softmaxes.
+    Differential,
+}
+
+pub(crate) struct Attention {
+    kind: Kind,
     positions: Positions,
     spec: AttentionSpec,
     angles: Angles,
@@ -244,16 +84,22 @@ impl QkNorm {
 }
 
 impl Attention {
-    fn new(settings: &Settings) -> Result<Self> {
+    pub(crate) fn new(settings: &Settings, kind: Kind) -> Result<Self> {
         let d_model = settings.d_model();
+        let pair = if kind == Kind::Differential { 2 } else { 1 };
         let heads = match settings.size("heads")? {
-            0 => (d_model / 64).max(1),
+            0 => (d_model / 64).max(1).next_multiple_of(pair),
             heads => heads,
         };
         let kv_heads = match settings.size("kv_heads")? {
             0 => heads,
             kv_heads => kv_heads,
         };
+        if !heads.is_multiple_of(pair) || !kv_heads.is_multiple_of(pair) {
+            return Err(PluginError::bad_option(format!(
+                "heads={heads} and kv_heads={kv_heads} must be even: heads come in pairs"
+            )));
+        }
         let given = settings.size("head_dim")?;
         if (given == 0 && !d_model.is_multiple_of(heads)) || !heads.is_multiple_of(kv_heads) {
             return Err(PluginError::bad_option(format!(
@@ -282,6 +128,7 @@ impl Attention {
             _ => PositionBias::None,
         };
         Ok(Self {
+            kind,
             positions,
             spec: AttentionSpec {
                 heads,
@@ -380,7 +227,14 @@ impl Mixer for Attention {
             q = graph.rotary(q, heads, self.rotated, self.angles);
             k = graph.rotary(k, kv_heads, self.rotated, self.angles);
         }
-        let mut y = graph.attention(q, k, v, self.spec);
+        let mut y = match self.kind {
+            Kind::Plain => graph.attention(q, k, v, self.spec),
+            Kind::Forgetting => {
+                let bias = forget_bias(graph, x, heads);
+                graph.attention_with_key_bias(q, k, v, bias, self.spec)
+            }
+            Kind::Differential => self.differential(graph, [q, k, v], block.layer),
+        };
         if self.output_gate {
             let gate = graph.linear("gate", x, q_width, self.bias);
             y = graph.gate(gate, y, Activation::Sigmoid);
@@ -402,4 +256,63 @@ impl Mixer for Attention {
         let table = graph.param("positions.weight", &[rows, x.cols()], Init::Normal { std });
         graph.add_positions(x, table)
     }
+}
+
+/// Minus the sum of the logarithms of the forget gates so far, in two parts, `[B, T, 2 H]`: of key j, beside that of
+/// query i, it leaves `sum over l in j + 1 ..= i of ln f_l` (arXiv 2503.02130, eq. 4 and 5) with `f = sigmoid(W x + b)`.
+fn forget_bias(graph: &mut Graph, x: Tensor, heads: usize) -> Tensor {
+    let gate = graph.linear("forget", x, heads, true);
+    let negative = graph.scale(gate, -1.0);
+    // -ln sigmoid(z) = softplus(-z).
+    let faded = graph.activation(negative, Activation::Softplus);
+    graph.running_sum(faded)
+}
+
+impl Attention {
+    /// `(1 - l) norm((softmax(q1 k1) - lambda softmax(q2 k2)) v)` of every pair of heads (arXiv 2410.05258, eq. 1 to 3),
+    /// `[B, T, H K]`: the first half of the heads has q1 and k1, the second q2 and k2, and the values of a pair are a
+    /// head of each half. `lambda = exp(a . b) - exp(c . d) + l`, with l by the layer.
+    fn differential(&self, graph: &mut Graph, [q, k, v]: [Tensor; 3], layer: usize) -> Tensor {
+        let spec = AttentionSpec {
+            heads: self.spec.heads / 2,
+            kv_heads: self.spec.kv_heads / 2,
+            ..self.spec
+        };
+        let start = 0.8 - 0.6 * (-0.3 * layer as f32).exp();
+        let [minus, plus] = ["1", "2"].map(|pair| exponential(graph, pair, spec.head_dim));
+        let minus = graph.scale(minus, -1.0);
+        // Less than nothing is added of the second softmax.
+        let factor = graph.add(plus, minus);
+        let half = |x: Tensor, second: bool| {
+            let cols = x.cols() / 2;
+            x.columns(if second { cols } else { 0 }, cols)
+        };
+        let halves = [false, true].map(|second| {
+            let of = |graph: &mut Graph, pair: bool| {
+                graph.attention(half(q, pair), half(k, pair), half(v, second), spec)
+            };
+            let (first, other) = (of(graph, false), of(graph, true));
+            let learned = graph.by_head(factor, other);
+            let fixed = graph.scale(other, -start);
+            let less = graph.add(learned, fixed);
+            graph.add(first, less)
+        });
+        let pairs = graph.concatenate(&halves, spec.heads);
+        let normal = graph.head_norm("subln", pairs, spec.heads, PAIR_EPSILON);
+        graph.scale(normal, 1.0 - start)
+    }
+}
+
+/// `exp(lambda_q . lambda_k)`, a constant of one column. Both start as normal numbers of deviation 0.1.
+fn exponential(graph: &mut Graph, pair: &str, width: usize) -> Tensor {
+    let std = 0.1;
+    let q = graph.param_without_decay(&format!("lambda_q{pair}"), &[width], Init::Normal { std });
+    let k = graph.param_without_decay(
+        &format!("lambda_k{pair}"),
+        &[1, width],
+        Init::Normal { std },
+    );
+    let q = graph.constant(q);
+    let product = graph.linear_by(q, k, None);
+    graph.activation(product, Activation::Exp)
 }

@@ -28,6 +28,8 @@ pub struct Weights<'a> {
     pub out: &'a [f64],
     /// Weights of the norms of queries, `[H K]`, and keys, `[H_kv K]`.
     pub qk_norm: Option<[&'a [f64]; 2]>,
+    /// Weight `[H, D]` and bias `[H]` of the forget gates.
+    pub forget: Option<[&'a [f64]; 2]>,
     /// Weight of the output gate, `[H K, D]`.
     pub gate: Option<&'a [f64]>,
 }
@@ -57,6 +59,18 @@ pub fn layer(x: &[f64], weights: Weights<'_>, layer: Layer) -> Vec<f64> {
             }
             values
         };
+        // Logarithms of the forget gates, `[T, H]`.
+        let faded = sequence.chunks(d_model).map(|x| match weights.forget {
+            Some([weight, bias]) => {
+                let gates = multiply(weight, x).into_iter().zip(bias);
+                gates
+                    .map(|(gate, bias)| -(-gate - bias).exp().ln_1p())
+                    .collect()
+            }
+            None => vec![0.0; heads],
+        });
+        let faded: Vec<Vec<f64>> = faded.collect();
+        let faded = |t: usize, head: usize| faded[t][head];
         for (i, x) in sequence.chunks(d_model).enumerate() {
             let mut mixed = Vec::with_capacity(heads * head_dim);
             for h in 0..heads {
@@ -73,7 +87,8 @@ pub fn layer(x: &[f64], weights: Weights<'_>, layer: Layer) -> Vec<f64> {
                         } else {
                             0.0
                         };
-                        (product / (head_dim as f64).sqrt() - bias).exp()
+                        let fades: f64 = (j + 1..=i).map(|l| faded(l, h)).sum();
+                        (product / (head_dim as f64).sqrt() - bias + fades).exp()
                     })
                     .collect();
                 let total: f64 = weights.iter().sum();

@@ -1,27 +1,39 @@
 //! The layer against its float64 reference, forward and backward.
 
+use longhaul_plugin_kit::Architecture;
 use longhaul_plugin_kit::Block;
 use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
 use longhaul_transformer::reference::{Layer, Weights, layer};
 
+fn check(rows: usize, d_model: usize, options: &[(&str, &str)], exact: Layer) {
+    let architecture = longhaul_transformer::architecture();
+    check_of(&architecture, rows, d_model, options, exact);
+}
+
 /// Parameters come in the order in which the layer makes them.
-fn weights<'a>(params: &'a [Vec<f64>], options: &[(&str, &str)]) -> Weights<'a> {
+fn weights<'a>(params: &'a [Vec<f64>], options: &[(&str, &str)], forget: bool) -> Weights<'a> {
     let mut params = params.iter().map(Vec::as_slice);
     let mut next = || params.next().expect("a parameter");
     let given = |name: &str| options.contains(&(name, "true"));
     Weights {
         qkv: next(),
         qk_norm: given("qk_norm").then(|| [next(), next()]),
+        forget: forget.then(|| [next(), next()]),
         gate: given("output_gate").then(&mut next),
         out: next(),
     }
 }
 
-fn check(rows: usize, d_model: usize, options: &[(&str, &str)], exact: Layer) {
-    let architecture = longhaul_transformer::architecture();
-    let settings = Settings::new(&config(&architecture, options, d_model, 1));
+fn check_of(
+    architecture: &Architecture,
+    rows: usize,
+    d_model: usize,
+    options: &[(&str, &str)],
+    exact: Layer,
+) {
+    let settings = Settings::new(&config(architecture, options, d_model, 1));
     let mixer = (architecture.mixer)(&settings).expect("good options");
     Case {
         rows,
@@ -31,7 +43,7 @@ fn check(rows: usize, d_model: usize, options: &[(&str, &str)], exact: Layer) {
         recurrent: true,
         build: &|graph, inputs| mixer.forward(&mut Block::new(graph, 0, 1), inputs[0]),
         reference: &|inputs, params| {
-            let weights = weights(params, options);
+            let weights = weights(params, options, architecture.name == "fox");
             layer(&inputs[0], weights, exact)
         },
     }
@@ -83,16 +95,28 @@ fn agrees_with_the_reference() {
     check(2, 16, &options, alibi);
 }
 
+/// Forget gates alone, beside a window and groups, with both norms and the output gate.
 #[test]
-fn norms_of_queries_and_keys_and_an_output_gate() {
-    let layer = Layer {
+fn forgetting_attention_agrees_with_the_reference() {
+    let fox = longhaul_transformer::fox();
+    let plain = Layer {
         length: 65,
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 6,
+        window: usize::MAX,
+        rope_base: None,
+        alibi: false,
+    };
+    for length in [1, 2, 65] {
+        check_of(&fox, 2, 12, &[("heads", "2")], Layer { length, ..plain });
+    }
+    let grouped = Layer {
         heads: 4,
         kv_heads: 2,
         head_dim: 4,
         window: 20,
-        rope_base: None,
-        alibi: false,
+        ..plain
     };
     let options = [
         ("heads", "4"),
@@ -101,10 +125,17 @@ fn norms_of_queries_and_keys_and_an_output_gate() {
         ("qk_norm", "true"),
         ("output_gate", "true"),
     ];
-    let of = |positions| [&options[..], &[("positions", positions)]].concat();
-    check(1, 16, &of("nope"), layer);
-    let rope_base = Some(10_000.0);
-    check(1, 16, &of("rope"), Layer { rope_base, ..layer });
+    check_of(&fox, 1, 16, &options, grouped);
+    let rotated = Layer {
+        rope_base: Some(10_000.0),
+        ..grouped
+    };
+    check(
+        1,
+        16,
+        &[&options[..], &[("positions", "rope")]].concat(),
+        rotated,
+    );
 }
 
 #[test]
@@ -133,9 +164,10 @@ fn a_device_has_no_buffer_that_nothing_writes() {
             &[("heads", "2"), ("positions", "alibi"), ("kv_heads", "1")][..],
         ),
         (
-            longhaul_transformer::architecture(),
+            longhaul_transformer::fox(),
             &[("heads", "2"), ("output_gate", "true")][..],
         ),
+        (longhaul_transformer::differential(), &[("heads", "2")][..]),
     ] {
         let config = config(&architecture, options, 8, 2);
         let idle = idle_buffers(

@@ -121,7 +121,7 @@ impl Mixer for ScalarMemory {
         let gates = each.map(|(name, x)| {
             graph.block_linear_with(name, x, self.heads, false, self.matrices.read())
         });
-        let gates = graph.concatenate(&gates);
+        let gates = graph.concatenate(&gates, 1);
         let shape = [4 * d_model, d_model / self.heads];
         let weight = graph.param("weight_hh", &shape, self.recurrent.clone());
         let bias = graph.param("bias", &[4 * d_model], Init::Values(bias));

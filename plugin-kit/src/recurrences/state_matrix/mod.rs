@@ -114,6 +114,21 @@ impl StateMatrix {
         inputs
     }
 
+    /// Gives every input, and `more`, a tensor of its own where gradients are written in one launch.
+    fn apart<'a>(&'a mut self, graph: &mut Graph, more: Option<&'a mut Tensor>) {
+        let decay = match &mut self.decay {
+            Decay::Head(decay) | Decay::Key(decay) => Some(decay),
+            Decay::None | Decay::Constant(_) => None,
+        };
+        let removal = match &mut self.removal {
+            Removal::None => vec![],
+            Removal::Delta(beta) => vec![beta],
+            Removal::Pair { a, b } => vec![a, b],
+        };
+        let inputs = [&mut self.q, &mut self.k, &mut self.v].into_iter();
+        graph.apart(inputs.chain(decay).chain(removal).chain(more).collect());
+    }
+
     /// Whether it is computed by matrix products: heads decay as a whole or not at all, and nothing is removed but by
     /// the delta rule, of which devices have the token-by-token form only.
     fn is_by_head(&self, graph: &Graph) -> bool {
@@ -217,16 +232,22 @@ impl Recurrence for StateMatrix {
     }
 
     fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
-        if self.is_by_head(graph) {
-            let with = With {
-                scale: None,
-                skip: None,
-                chunk: CHUNK,
-            };
-            return Some(head::record(graph, self.clone(), with));
-        }
         let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
-        takes.then(|| recurrent::record(graph, self.clone()))
+        let by_head = self.is_by_head(graph);
+        if !by_head && !takes {
+            return None;
+        }
+        let mut what = self.clone();
+        what.apart(graph, None);
+        if !by_head {
+            return Some(recurrent::record(graph, what));
+        }
+        let with = With {
+            scale: None,
+            skip: None,
+            chunk: CHUNK,
+        };
+        Some(head::record(graph, what, with))
     }
 }
 
@@ -316,11 +337,13 @@ impl Recurrence for StateSpace {
     }
 
     fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
+        let (mut what, mut scale) = (self.matrix.clone(), self.scale);
+        what.apart(graph, Some(&mut scale));
         let with = With {
-            scale: Some(self.scale),
+            scale: Some(scale),
             skip: Some(self.skip),
             chunk: self.chunk,
         };
-        Some(head::record(graph, self.matrix.clone(), with))
+        Some(head::record(graph, what, with))
     }
 }

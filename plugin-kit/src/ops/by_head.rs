@@ -1,40 +1,24 @@
-//! What is fewer values than it is needed for: a parameter at every position, a factor for all columns of a head.
+//! What is fewer values than it is needed for: a factor for all columns of a head.
 
 use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Launch, Ptr};
-use crate::cuda::rows::{self as device_rows, ROWS, parts};
+use crate::cuda::rows::ROWS;
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
-use crate::engine::tensor::{Buffer, Param, Saved, Tensor};
+use crate::engine::tensor::{Buffer, Extent, Saved, Tensor};
 use crate::kernel_params;
-use crate::rows::{self, column_sums, for_pieces};
+use crate::ops::constant::{sum_on_device, sum_over_rows};
+use crate::rows::for_pieces;
 use crate::simd::dot;
 
 impl Graph {
-    /// A parameter `[n]` at every position: `[B, T, n]`.
+    /// Each head's columns of x `[heads * width]` times the head's factor, `[heads]`, which may be a
+    /// [constant](Graph::constant).
     ///
     /// # Panics
-    /// If it has more than one dimension.
-    #[track_caller]
-    pub fn broadcast(&mut self, param: Param) -> Tensor {
-        let &[cols] = self.param_shape(param) else {
-            panic!(
-                "a parameter of one dimension can be had at every position, not `{:?}`",
-                self.param_shape(param)
-            );
-        };
-        let y = self.tensor(cols);
-        let parts = self.wants_device().then(|| parts(self, cols));
-        self.push(Broadcast { param, parts, y });
-        y
-    }
-
-    /// Each head's columns of x `[heads * width]` times the head's factor, `[heads]`.
-    ///
-    /// # Panics
-    /// If there are not as many columns of x for every factor.
+    /// If there are not as many columns of x for every factor, or x alone is a constant.
     #[track_caller]
     pub fn by_head(&mut self, factor: Tensor, x: Tensor) -> Tensor {
         assert!(
@@ -43,51 +27,20 @@ impl Graph {
             x.cols(),
             factor.cols()
         );
+        assert!(
+            factor.is_constant() || !x.is_constant(),
+            "a constant with factors that are none"
+        );
         let y = self.tensor_like(x, x.cols());
-        self.push(ByHead { factor, x, y });
+        let parts = self.sums_of_constant(factor, x);
+        let shares = parts.map(|parts| (self.saved(Extent::Tokens(factor.cols())), parts));
+        self.push(ByHead {
+            factor,
+            x,
+            shares,
+            y,
+        });
         y
-    }
-}
-
-struct Broadcast {
-    param: Param,
-    /// Sums of the parameter's gradient, on a device.
-    parts: Option<Saved>,
-    y: Tensor,
-}
-
-impl Operation for Broadcast {
-    fn name(&self) -> &'static str {
-        "broadcast"
-    }
-
-    fn forward(&self, run: &Run<'_>) -> Result<()> {
-        rows::broadcast(run.value_mut(self.y).data_mut(), run.param(self.param));
-        Ok(())
-    }
-
-    fn uses(&self) -> Option<Vec<Buffer>> {
-        Some(vec![self.y.into()])
-    }
-
-    fn backward(&self, run: &Run<'_>) -> Result<()> {
-        column_sums(run.grad(self.y).get().data, &mut run.param_grad(self.param));
-        Ok(())
-    }
-
-    fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&ROWS]
-    }
-
-    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
-        device_rows::broadcast(run, run.param(self.param), run.value(self.y))
-    }
-
-    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
-        let Some(parts) = self.parts else {
-            return Ok(());
-        };
-        device_rows::column_sums(run, run.grad(self.y)?, parts, run.param_grad(self.param))
     }
 }
 
@@ -103,6 +56,8 @@ kernel_params! {
 struct ByHead {
     factor: Tensor,
     x: Tensor,
+    /// On a device, where the factor is a constant: every position's share of its gradient, and room for their sums.
+    shares: Option<(Saved, Saved)>,
     y: Tensor,
 }
 
@@ -157,7 +112,7 @@ impl Operation for ByHead {
         let (factor, x) = (run.value(self.factor), run.value(self.x));
         let (factor, x) = (factor.get(), x.get());
         let grad_y = run.grad(self.y);
-        let grad_y = grad_y.get();
+        let (rows, grad_y) = (grad_y.rows(), grad_y.get());
         {
             let mut grad = run.grad_mut(self.x);
             let (accumulate, stride) = (grad.accumulate(), grad.stride());
@@ -166,6 +121,12 @@ impl Operation for ByHead {
             });
         }
         let mut grad = run.grad_mut(self.factor);
+        if self.factor.is_constant() {
+            sum_over_rows(&mut grad, rows, |row, accumulate, grad| {
+                factor_gradient(x.row(row), grad_y.row(row), accumulate, grad);
+            });
+            return Ok(());
+        }
         let accumulate = grad.accumulate();
         for row in 0..grad.rows() {
             factor_gradient(x.row(row), grad_y.row(row), accumulate, grad.row_mut(row));
@@ -174,7 +135,7 @@ impl Operation for ByHead {
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&BY_HEAD]
+        vec![&BY_HEAD, &ROWS]
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
@@ -187,7 +148,17 @@ impl Operation for ByHead {
         let (dx, accumulate) = run.grad_mut(self.x)?;
         self.multiply(run, "by_head", [factor, dy, dx], accumulate)?;
         let (dfactor, accumulate) = run.grad_mut(self.factor)?;
-        self.multiply(run, "by_head_sums", [dy, x, dfactor], accumulate)
+        let Some((shares, parts)) = self.shares else {
+            return self.multiply(run, "by_head_sums", [dy, x, dfactor], accumulate);
+        };
+        let shares = DeviceRows {
+            data: run.saved(shares),
+            rows: x.rows,
+            cols: dfactor.cols,
+            stride: dfactor.cols,
+        };
+        self.multiply(run, "by_head_sums", [dy, x, shares], false)?;
+        sum_on_device(run, shares, parts, (dfactor, accumulate))
     }
 }
 
