@@ -1,16 +1,12 @@
-//! What is fewer values than it is needed for: a parameter at every position, a factor for all columns of a head.
+//! A parameter at every position.
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
 use crate::cuda::rows::{self as device_rows, ROWS, parts};
-use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
-use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Buffer, Param, Saved, Tensor};
-use crate::kernel_params;
-use crate::rows::{self, column_sums, for_pieces};
-use crate::simd::dot;
+use crate::rows::{self, column_sums};
 
 impl Graph {
     /// A parameter `[n]` at every position: `[B, T, n]`.
@@ -28,23 +24,6 @@ impl Graph {
         let y = self.tensor(cols);
         let parts = self.wants_device().then(|| parts(self, cols));
         self.push(Broadcast { param, parts, y });
-        y
-    }
-
-    /// Each head's columns of x `[heads * width]` times the head's factor, `[heads]`.
-    ///
-    /// # Panics
-    /// If there are not as many columns of x for every factor.
-    #[track_caller]
-    pub fn by_head(&mut self, factor: Tensor, x: Tensor) -> Tensor {
-        assert!(
-            factor.cols() > 0 && x.cols().is_multiple_of(factor.cols()),
-            "{} columns in {} heads",
-            x.cols(),
-            factor.cols()
-        );
-        let y = self.tensor_like(x, x.cols());
-        self.push(ByHead { factor, x, y });
         y
     }
 }
@@ -88,129 +67,5 @@ impl Operation for Broadcast {
             return Ok(());
         };
         device_rows::column_sums(run, run.grad(self.y)?, parts, run.param_grad(self.param))
-    }
-}
-
-static BY_HEAD: KernelSource = KernelSource {
-    file: "by_head.cu",
-    text: include_str!("../../kernels/by_head.cu"),
-};
-
-kernel_params! {
-    struct ByHeadValues { factor: Ptr, x: Ptr, y: Ptr, factor_stride: u64, x_stride: u64, y_stride: u64, rows: u64, cols: u32, heads: u32, accumulate: u32, unused: u32 }
-}
-
-struct ByHead {
-    factor: Tensor,
-    x: Tensor,
-    y: Tensor,
-}
-
-impl ByHead {
-    /// `y = factor x`, or `y += factor x`; for a gradient y is that of x, and x that of y.
-    fn multiply(
-        &self,
-        run: &CudaRun<'_>,
-        kernel: &'static str,
-        [factor, x, y]: [DeviceRows; 3],
-        accumulate: bool,
-    ) -> Result<()> {
-        let (cols, heads) = (self.x.cols(), self.factor.cols());
-        let params = ByHeadValues {
-            factor: factor.data,
-            x: x.data,
-            y: y.data,
-            factor_stride: factor.stride as u64,
-            x_stride: x.stride as u64,
-            y_stride: y.stride as u64,
-            rows: y.rows as u64,
-            cols: cols as u32,
-            heads: heads as u32,
-            accumulate: accumulate.into(),
-            unused: 0,
-        };
-        run.launch(&BY_HEAD, kernel, Launch::for_each(y.rows * y.cols), &params)
-    }
-}
-
-impl Operation for ByHead {
-    fn name(&self) -> &'static str {
-        "by_head"
-    }
-
-    fn forward(&self, run: &Run<'_>) -> Result<()> {
-        let (factor, x) = (run.value(self.factor), run.value(self.x));
-        let (factor, x) = (factor.get(), x.get());
-        let mut y = run.value_mut(self.y);
-        let stride = y.cols();
-        for_pieces(y.data_mut(), stride, |first, piece| {
-            multiply(factor, x, first, false, stride, piece);
-        });
-        Ok(())
-    }
-
-    fn uses(&self) -> Option<Vec<Buffer>> {
-        Some(vec![self.factor.into(), self.x.into(), self.y.into()])
-    }
-
-    fn backward(&self, run: &Run<'_>) -> Result<()> {
-        let (factor, x) = (run.value(self.factor), run.value(self.x));
-        let (factor, x) = (factor.get(), x.get());
-        let grad_y = run.grad(self.y);
-        let grad_y = grad_y.get();
-        {
-            let mut grad = run.grad_mut(self.x);
-            let (accumulate, stride) = (grad.accumulate(), grad.stride());
-            for_pieces(grad.data_mut(), stride, |first, piece| {
-                multiply(factor, grad_y, first, accumulate, stride, piece);
-            });
-        }
-        let mut grad = run.grad_mut(self.factor);
-        let accumulate = grad.accumulate();
-        for row in 0..grad.rows() {
-            factor_gradient(x.row(row), grad_y.row(row), accumulate, grad.row_mut(row));
-        }
-        Ok(())
-    }
-
-    fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&BY_HEAD]
-    }
-
-    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
-        let each = [self.factor, self.x, self.y].map(|tensor| run.value(tensor));
-        self.multiply(run, "by_head", each, false)
-    }
-
-    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
-        let (factor, x, dy) = (run.value(self.factor), run.value(self.x), run.grad(self.y)?);
-        let (dx, accumulate) = run.grad_mut(self.x)?;
-        self.multiply(run, "by_head", [factor, dy, dx], accumulate)?;
-        let (dfactor, accumulate) = run.grad_mut(self.factor)?;
-        self.multiply(run, "by_head_sums", [dy, x, dfactor], accumulate)
-    }
-}
-
-crate::simd! {
-    /// Rows of y, `stride` apart, from row `first` on: each head's values of x times its factor.
-    fn multiply(factor: Rows<'_>, x: Rows<'_>, first: usize, accumulate: bool, stride: usize, y: &mut [f32]) {
-        let width = x.cols / factor.cols;
-        for (offset, y) in y.chunks_mut(stride).enumerate() {
-            let (factor, x) = (factor.row(first + offset), x.row(first + offset));
-            for ((factor, x), y) in factor.iter().zip(x.chunks_exact(width)).zip(y.chunks_exact_mut(width)) {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = if accumulate { *y } else { 0.0 } + factor * x;
-                }
-            }
-        }
-    }
-}
-
-/// The gradient of the factors of a row.
-fn factor_gradient(x: &[f32], dy: &[f32], accumulate: bool, grad: &mut [f32]) {
-    let width = x.len() / grad.len();
-    let heads = x.chunks_exact(width).zip(dy.chunks_exact(width));
-    for (grad, (x, dy)) in grad.iter_mut().zip(heads) {
-        *grad = if accumulate { *grad } else { 0.0 } + dot(x, dy);
     }
 }
