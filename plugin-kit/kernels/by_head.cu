@@ -1,4 +1,4 @@
-// Columns of heads times a factor a head, and the gradient of the factor.
+// Columns of heads times a factor a head, and the products of two heads, which are the gradient of the factor.
 
 struct ByHeadValues {
     const float* factor;  // [rows, heads]; for sums the gradient of the product, [rows, cols]

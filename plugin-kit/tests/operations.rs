@@ -38,20 +38,6 @@ fn linear_with_bias() {
     .check_with(&longhaul_emulator::devices());
 }
 
-/// A tensor that is used twice gets both gradients.
-#[test]
-fn tensors_beside_each_other() {
-    Case {
-        build: &|graph, inputs| graph.concatenate(&[inputs[1], inputs[0], inputs[1]]),
-        reference: &|inputs, _| {
-            let tokens = inputs[0].chunks(3).zip(inputs[1].chunks(5));
-            tokens.flat_map(|(a, b)| [b, a, b].concat()).collect()
-        },
-        ..case(&[3, 5])
-    }
-    .check_with(&longhaul_emulator::devices());
-}
-
 fn normalise(
     x: &[f64],
     kind: NormKind,

@@ -1,4 +1,4 @@
-//! What is fewer values than it is needed for: a factor for all columns of a head.
+//! A factor for all columns of a head, and its counterpart, the product of two heads' columns.
 
 use longhaul_plugin_api::author::Result;
 
@@ -42,6 +42,23 @@ impl Graph {
         });
         y
     }
+
+    /// The scalar product of a and b within each of `heads` equal parts of their columns: `[heads]`.
+    ///
+    /// # Panics
+    /// If they are not equally wide, or the heads do not divide their columns.
+    #[track_caller]
+    pub fn head_dots(&mut self, a: Tensor, b: Tensor, heads: usize) -> Tensor {
+        assert!(
+            a.cols() == b.cols() && heads > 0 && a.cols().is_multiple_of(heads),
+            "products of {} and {} columns in {heads} heads",
+            a.cols(),
+            b.cols()
+        );
+        let y = self.tensor_like(a, heads);
+        self.push(HeadDots { a, b, y });
+        y
+    }
 }
 
 static BY_HEAD: KernelSource = KernelSource {
@@ -61,31 +78,28 @@ struct ByHead {
     y: Tensor,
 }
 
-impl ByHead {
-    /// `y = factor x`, or `y += factor x`; for a gradient y is that of x, and x that of y.
-    fn multiply(
-        &self,
-        run: &CudaRun<'_>,
-        kernel: &'static str,
-        [factor, x, y]: [DeviceRows; 3],
-        accumulate: bool,
-    ) -> Result<()> {
-        let (cols, heads) = (self.x.cols(), self.factor.cols());
-        let params = ByHeadValues {
-            factor: factor.data,
-            x: x.data,
-            y: y.data,
-            factor_stride: factor.stride as u64,
-            x_stride: x.stride as u64,
-            y_stride: y.stride as u64,
-            rows: y.rows as u64,
-            cols: cols as u32,
-            heads: heads as u32,
-            accumulate: accumulate.into(),
-            unused: 0,
-        };
-        run.launch(&BY_HEAD, kernel, Launch::for_each(y.rows * y.cols), &params)
-    }
+/// `y = factor x` of heads, or `y += factor x`; for `by_head_sums` factor and x are what is multiplied.
+fn launch(
+    run: &CudaRun<'_>,
+    kernel: &'static str,
+    [factor, x, y]: [DeviceRows; 3],
+    heads: usize,
+    accumulate: bool,
+) -> Result<()> {
+    let params = ByHeadValues {
+        factor: factor.data,
+        x: x.data,
+        y: y.data,
+        factor_stride: factor.stride as u64,
+        x_stride: x.stride as u64,
+        y_stride: y.stride as u64,
+        rows: y.rows as u64,
+        cols: x.cols as u32,
+        heads: heads as u32,
+        accumulate: accumulate.into(),
+        unused: 0,
+    };
+    run.launch(&BY_HEAD, kernel, Launch::for_each(y.rows * y.cols), &params)
 }
 
 impl Operation for ByHead {
@@ -123,13 +137,13 @@ impl Operation for ByHead {
         let mut grad = run.grad_mut(self.factor);
         if self.factor.is_constant() {
             sum_over_rows(&mut grad, rows, |row, accumulate, grad| {
-                factor_gradient(x.row(row), grad_y.row(row), accumulate, grad);
+                products(x.row(row), grad_y.row(row), accumulate, grad);
             });
             return Ok(());
         }
         let accumulate = grad.accumulate();
         for row in 0..grad.rows() {
-            factor_gradient(x.row(row), grad_y.row(row), accumulate, grad.row_mut(row));
+            products(x.row(row), grad_y.row(row), accumulate, grad.row_mut(row));
         }
         Ok(())
     }
@@ -139,17 +153,19 @@ impl Operation for ByHead {
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let heads = self.factor.cols();
         let each = [self.factor, self.x, self.y].map(|tensor| run.value(tensor));
-        self.multiply(run, "by_head", each, false)
+        launch(run, "by_head", each, heads, false)
     }
 
     fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let heads = self.factor.cols();
         let (factor, x, dy) = (run.value(self.factor), run.value(self.x), run.grad(self.y)?);
         let (dx, accumulate) = run.grad_mut(self.x)?;
-        self.multiply(run, "by_head", [factor, dy, dx], accumulate)?;
+        launch(run, "by_head", [factor, dy, dx], heads, accumulate)?;
         let (dfactor, accumulate) = run.grad_mut(self.factor)?;
         let Some((shares, parts)) = self.shares else {
-            return self.multiply(run, "by_head_sums", [dy, x, dfactor], accumulate);
+            return launch(run, "by_head_sums", [dy, x, dfactor], heads, accumulate);
         };
         let shares = DeviceRows {
             data: run.saved(shares),
@@ -157,7 +173,7 @@ impl Operation for ByHead {
             cols: dfactor.cols,
             stride: dfactor.cols,
         };
-        self.multiply(run, "by_head_sums", [dy, x, shares], false)?;
+        launch(run, "by_head_sums", [dy, x, shares], heads, false)?;
         sum_on_device(run, shares, parts, (dfactor, accumulate))
     }
 }
@@ -177,11 +193,74 @@ crate::simd! {
     }
 }
 
-/// The gradient of the factors of a row.
-fn factor_gradient(x: &[f32], dy: &[f32], accumulate: bool, grad: &mut [f32]) {
-    let width = x.len() / grad.len();
-    let heads = x.chunks_exact(width).zip(dy.chunks_exact(width));
-    for (grad, (x, dy)) in grad.iter_mut().zip(heads) {
-        *grad = if accumulate { *grad } else { 0.0 } + dot(x, dy);
+/// The scalar product of each head's columns of a row.
+fn products(a: &[f32], b: &[f32], accumulate: bool, y: &mut [f32]) {
+    let width = a.len() / y.len();
+    let heads = a.chunks_exact(width).zip(b.chunks_exact(width));
+    for (y, (a, b)) in y.iter_mut().zip(heads) {
+        *y = if accumulate { *y } else { 0.0 } + dot(a, b);
+    }
+}
+
+struct HeadDots {
+    a: Tensor,
+    b: Tensor,
+    y: Tensor,
+}
+
+impl Operation for HeadDots {
+    fn name(&self) -> &'static str {
+        "head_dots"
+    }
+
+    fn forward(&self, run: &Run<'_>) -> Result<()> {
+        let (a, b) = (run.value(self.a), run.value(self.b));
+        let (a, b) = (a.get(), b.get());
+        let mut y = run.value_mut(self.y);
+        let cols = y.cols();
+        for_pieces(y.data_mut(), cols, |first, piece| {
+            for (row, y) in (first..).zip(piece.chunks_exact_mut(cols)) {
+                products(a.row(row), b.row(row), false, y);
+            }
+        });
+        Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(vec![self.a.into(), self.b.into(), self.y.into()])
+    }
+
+    fn backward(&self, run: &Run<'_>) -> Result<()> {
+        let grad_y = run.grad(self.y);
+        let grad_y = grad_y.get();
+        for (input, other) in [(self.a, self.b), (self.b, self.a)] {
+            let other = run.value(other);
+            let other = other.get();
+            let mut grad = run.grad_mut(input);
+            let (accumulate, stride) = (grad.accumulate(), grad.stride());
+            for_pieces(grad.data_mut(), stride, |first, piece| {
+                multiply(grad_y, other, first, accumulate, stride, piece);
+            });
+        }
+        Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&BY_HEAD]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let each = [self.a, self.b, self.y].map(|tensor| run.value(tensor));
+        launch(run, "by_head_sums", each, self.y.cols(), false)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let dy = run.grad(self.y)?;
+        for (input, other) in [(self.a, self.b), (self.b, self.a)] {
+            let (grad, accumulate) = run.grad_mut(input)?;
+            let each = [dy, run.value(other), grad];
+            launch(run, "by_head", each, self.y.cols(), accumulate)?;
+        }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod naive;
 pub mod real;
 pub mod state_matrix;
 pub mod tape;
+mod turns;
 
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Param, Tensor};

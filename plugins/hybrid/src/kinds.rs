@@ -10,6 +10,7 @@ pub fn all() -> Vec<(&'static str, Architecture)> {
         longhaul_lstm::architecture(),
         longhaul_mamba::architecture(),
         longhaul_mamba2::architecture(),
+        longhaul_mamba::mamba3(),
         longhaul_griffin::hawk(),
         longhaul_delta::deltanet(),
         longhaul_delta::gated_deltanet(),

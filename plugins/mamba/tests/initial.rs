@@ -67,3 +67,37 @@ fn initial_values_of_the_reference_implementation() {
     let out = 1.0 / (2.0 * layers).sqrt();
     check(&[reference, ("mlp", "gated")], 0.02, Law::Within(0.5), out);
 }
+
+/// Mamba-3 starts alike in both forms but for the embedding and what is written to the residual stream.
+#[test]
+fn initial_values_of_mamba3() {
+    let layers = LAYERS as f64;
+    for (init, embedding, out) in [
+        ("longhaul", 1.0 / 16.0, 1.0 / (2.0 * layers).sqrt()),
+        ("reference", 0.02, 1.0 / layers.sqrt()),
+    ] {
+        let within = |fan_in: usize| Law::Within(1.0 / (fan_in as f64).sqrt());
+        let laws = [
+            ("embedding.weight", Law::Normal(embedding)),
+            ("head.weight", within(D)),
+            ("norm.weight", Law::Constant(1.0)),
+            ("norm1.weight", Law::Constant(1.0)),
+            ("mixer.in_proj.weight", within(D)),
+            (
+                "mixer.dt_bias",
+                Law::UniformOf(log_step, 0.001f64.ln(), 0.1f64.ln()),
+            ),
+            ("mixer.B_norm.weight", Law::Constant(1.0)),
+            ("mixer.C_norm.weight", Law::Constant(1.0)),
+            ("mixer.B_bias", Law::Constant(1.0)),
+            ("mixer.C_bias", Law::Constant(1.0)),
+            ("mixer.D", Law::Constant(1.0)),
+            (
+                "mixer.out_proj.weight",
+                Law::Within(out / (2.0 * D as f64).sqrt()),
+            ),
+        ];
+        let options = [("head_dim", "1"), ("init", init)];
+        check_initial_values(&longhaul_mamba::mamba3(), &options, D, LAYERS, &laws);
+    }
+}
