@@ -52,6 +52,20 @@ impl Mutant {
         let original = format!("longhaul-{}", self.plugin);
         copy_crate(&workspace().join("plugins").join(self.plugin), &plugin);
         rename(&plugin, &original, &package);
+        // The copy is a library by itself, without a crate beside it and without tests.
+        change(&plugin.join("Cargo.toml"), |text| {
+            let (text, _) = text
+                .split_once("[dev-dependencies]")
+                .expect("tests of its own");
+            format!("{text}\n[lib]\ncrate-type = [\"cdylib\"]\n")
+        });
+        change(&plugin.join("src/lib.rs"), |text| {
+            Edit::Replace(
+                "longhaul_plugin_kit::plugin!(",
+                "longhaul_plugin_kit::export!(",
+            )
+            .apply(text, "src/lib.rs")
+        });
         let (place, file) = match self.in_kit() {
             None => (plugin, self.file),
             Some(file) => {

@@ -12,6 +12,9 @@ use longhaul_tests::versions::Edit;
 /// The diagonal scan, which hawk is made of.
 const SCAN: &str = "plugin-kit/src/recurrences/diagonal/mod.rs";
 
+/// The state matrix, a write after another.
+const WRITES: &str = "plugin-kit/src/recurrences/state_matrix/scan.rs";
+
 const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "kept-state",
@@ -189,6 +192,51 @@ const MUTANTS: &[Mutant] = &[
             "                    clear(grads);\n",
         ),
         caught_by: &["batch-sums"],
+    },
+    Mutant {
+        name: "linear-decay",
+        bug: "keys decay by 1 + x and not by its exponential",
+        plugin: "delta",
+        architecture: "kda",
+        file: WRITES,
+        edit: Edit::Replace("*w = exp(*w);", "*w = 1.0 + *w;"),
+        caught_by: &["reference"],
+    },
+    Mutant {
+        name: "lost-removal",
+        bug: "nothing is removed from the state",
+        plugin: "rwkv",
+        architecture: "rwkv7",
+        file: WRITES,
+        edit: Edit::Replace(
+            "            loaded.b = b.load(t, 0);\n",
+            "            let _ = b;\n",
+        ),
+        caught_by: &["reference"],
+    },
+    Mutant {
+        name: "state-before",
+        bug: "the delta rule in chunks takes the state before a chunk as it decayed to the token before",
+        plugin: "delta",
+        architecture: "gated-deltanet",
+        file: "plugin-kit/src/recurrences/state_matrix/head/delta.rs",
+        edit: Edit::Replace(
+            "(-kept[t]).mul_add(",
+            "(-kept[t.saturating_sub(1)]).mul_add(",
+        ),
+        caught_by: &["reference"],
+    },
+    Mutant {
+        name: "dropped-write",
+        bug: "the second of a token's writes is dropped",
+        plugin: "delta",
+        architecture: "delta-product",
+        file: WRITES,
+        edit: Edit::Replace(
+            "                write.step::<REMOVES>(row, v[j]);",
+            "                if n != 1 {\n                    write.step::<REMOVES>(row, v[j]);\n                }",
+        ),
+        caught_by: &["gradients", "reference"],
     },
 ];
 
