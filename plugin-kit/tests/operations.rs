@@ -123,13 +123,23 @@ fn norms_of_other_sizes() {
 
 #[test]
 fn block_diagonal_linear() {
-    for (rows, length, cols, heads) in [(3, 65, 12, 3), (1, 1, 5, 1), (1, 64, 8, 8)] {
+    for (rows, length, cols, heads, has_bias) in [
+        (3, 65, 12, 3, true),
+        (1, 1, 5, 1, true),
+        (1, 64, 8, 8, true),
+        (3, 65, 12, 3, false),
+    ] {
+        let init = Init::Linear { gain: 1.0 };
+        let none = vec![0.0; cols];
         Case {
             rows,
             length,
-            build: &|graph, inputs| graph.block_linear("proj", inputs[0], heads),
+            build: &|graph, inputs| {
+                graph.block_linear_with("proj", inputs[0], heads, has_bias, init.clone())
+            },
             reference: &|inputs, params| {
-                let (weight, bias, width) = (&params[0], &params[1], cols / heads);
+                let (weight, bias) = (&params[0], params.get(1).unwrap_or(&none));
+                let width = cols / heads;
                 inputs[0]
                     .chunks(cols)
                     .flat_map(|x| {

@@ -21,14 +21,13 @@ def mlstm(p, x, layer, layers, options):
     get = lambda name: p[f"{layer}.{name}"]
     # The inner width is rounded to this multiple there.
     config = mLSTMLayerConfig(embedding_dim=WIDTH, num_heads=HEADS, context_length=32, conv1d_kernel_size=TAPS, qkv_proj_blocksize=BLOCK, round_proj_up_to_multiple_of=1)
-    gates = torch.cat([get(f"gates.{part}.weight") for part in "qkv"], 1)
     theirs = {
         "proj_up.weight": get("proj_up.weight"),
         "conv1d.conv.weight": get("conv1d.weight")[:, None],
         "conv1d.conv.bias": get("conv1d.bias"),
-        "mlstm_cell.igate.weight": gates[:HEADS],
+        "mlstm_cell.igate.weight": get("gates.weight")[:HEADS],
         "mlstm_cell.igate.bias": get("gates.bias")[:HEADS],
-        "mlstm_cell.fgate.weight": gates[HEADS:],
+        "mlstm_cell.fgate.weight": get("gates.weight")[HEADS:],
         "mlstm_cell.fgate.bias": get("gates.bias")[HEADS:],
         "mlstm_cell.outnorm.weight": get("norm.weight") - 1,
         "learnable_skip": get("skip"),
@@ -69,7 +68,7 @@ MATRIX = {
     "conv1d.weight": (INNER, TAPS),
     "conv1d.bias": (INNER,),
     **{f"{part}_proj.weight": (INNER // BLOCK, BLOCK, BLOCK) for part in "qkv"},
-    **{f"gates.{part}.weight": (2 * HEADS, INNER) for part in "qkv"},
+    "gates.weight": (2 * HEADS, 3 * INNER),
     "gates.bias": (2 * HEADS,),
     "norm.weight": (INNER,),
     "skip": (INNER,),

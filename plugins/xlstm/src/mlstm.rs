@@ -7,9 +7,7 @@ use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::{Settings, choice, float, integer};
 use longhaul_plugin_kit::recurrences::mlstm::Mlstm;
-use longhaul_plugin_kit::{
-    Architecture, Block, Graph, Init, Mixer, Param, PluginError, Result, Tensor,
-};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
 
 use crate::starts::{Matrices, forget_bias, mlp_cols};
 
@@ -225,11 +223,13 @@ impl Memory {
         graph.group_norm("norm", h, self.norm, self.heads, self.norm_epsilon)
     }
 
-    /// The biases of input and forget gates.
-    fn gate_bias(&self, graph: &mut Graph, input: &Init) -> Param {
-        let mut bias = graph.drawn("gates.input", &[self.heads], input);
+    /// Input and forget gates before their activations, `[2 H]`.
+    fn gates(&self, graph: &mut Graph, x: Tensor, input_bias: &Init) -> Tensor {
+        let mut bias = graph.drawn("gates.input", &[self.heads], input_bias);
         bias.extend(forget_bias(self.heads));
-        graph.param("gates.bias", &[2 * self.heads], Init::Values(bias))
+        let weight = graph.param("gates.weight", &[2 * self.heads, x.cols()], Init::Zeros);
+        let bias = graph.param("gates.bias", &[2 * self.heads], Init::Values(bias));
+        graph.linear_by(x, weight, Some(bias))
     }
 
     fn gates_of(&self, gates: Tensor) -> [Tensor; 2] {
@@ -249,10 +249,7 @@ impl Memory {
         let qkv = [(0, keys), (keys, keys), (2 * keys, values)];
         let qkv = qkv.map(|(start, cols)| all.columns(start, cols));
         let output = all.columns(2 * keys + values, values);
-        let shape = [2 * self.heads, x.cols()];
-        let weight = graph.param("gates.weight", &shape, Init::Zeros);
-        let bias = self.gate_bias(graph, &Init::Constant(-10.0));
-        let mut gates = graph.linear_by(x, weight, Some(bias));
+        let mut gates = self.gates(graph, x, &Init::Constant(-10.0));
         if cap > 0.0 {
             let shares = graph.scale(gates, 1.0 / cap);
             let shares = graph.activation(shares, Activation::Tanh);
@@ -286,19 +283,8 @@ impl Memory {
         ];
         let qkv = each
             .map(|(name, x)| graph.block_linear_with(name, x, blocks, false, self.matrices.read()));
-        // One matrix that reads q, k and v beside each other, in three parts.
-        let bias = self.gate_bias(graph, &Init::Normal { std: 0.1 });
-        let mut parts = ["gates.q", "gates.k", "gates.v"].into_iter().zip(qkv);
-        let mut part = |graph: &mut Graph, bias| {
-            let (name, x) = parts.next()?;
-            let shape = [2 * self.heads, inner];
-            let weight = graph.param(&format!("{name}.weight"), &shape, Init::Zeros);
-            Some(graph.linear_by(x, weight, bias))
-        };
-        let mut gates = part(graph, Some(bias)).expect("three parts");
-        while let Some(more) = part(graph, None) {
-            gates = graph.add(gates, more);
-        }
+        let all = graph.concatenate(&qkv);
+        let gates = self.gates(graph, all, &Init::Normal { std: 0.1 });
         let h = self.record(graph, qkv, self.gates_of(gates));
         let skip = graph.param("skip", &[inner], Init::Ones);
         let skip = graph.constant(skip);
