@@ -31,6 +31,8 @@ fn every_variant_passes() {
     for variant in [
         "comba:normalised=after,inner_decay=false,gate=false",
         "delta-product:householders=3,decay=false,negative_eigenvalues=false",
+        "differential:heads=4,kv_heads=2,window=16,output_gate=true",
+        "fox:kv_heads=1,qk_norm=true,output_gate=true,positions=rope",
         "gated-deltanet:negative_eigenvalues=true,value_heads=4,conv=1",
         "griffin:pattern=recurrent+attention,window=16",
         "hgrn:conv=3,lower_bound=false",
