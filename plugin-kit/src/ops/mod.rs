@@ -20,6 +20,7 @@ mod linear;
 mod lower_bound;
 pub mod norm;
 mod norm_cuda;
+pub mod positions;
 mod rotary;
 pub mod rotary_scaling;
 mod shares;

@@ -5,6 +5,7 @@
 
 pub mod cell;
 pub mod diagonal;
+pub mod long_convolution;
 mod naive;
 pub mod real;
 pub mod state_matrix;
