@@ -9,10 +9,11 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 11] = [
+const PLUGINS: [&str; 12] = [
     "delta",
     "griffin",
     "hybrid",
+    "hyena",
     "linear_attention",
     "lstm",
     "mamba",
