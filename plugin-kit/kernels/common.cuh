@@ -69,7 +69,7 @@ __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
 // Activations by the number of the Rust enum's variant.
-enum { SILU, GELU, RELU, SIGMOID, TANH, SOFTPLUS, NEGATIVE_EXP, IDENTITY, EXP, POSITIVE, ELU_PLUS_ONE, LOG_SIGMOID, ONE_MINUS_EXP, LOG_ONE_MINUS, RECIPROCAL };
+enum { SILU, GELU, RELU, SIGMOID, TANH, SOFTPLUS, NEGATIVE_EXP, IDENTITY, EXP, POSITIVE, ELU_PLUS_ONE, LOG_SIGMOID, ONE_MINUS_EXP, LOG_ONE_MINUS, RECIPROCAL, SINE };
 
 __device__ inline float activate(u32 kind, float x) {
     switch (kind) {
@@ -87,6 +87,7 @@ __device__ inline float activate(u32 kind, float x) {
         case ONE_MINUS_EXP: return -expm1f(x);
         case LOG_ONE_MINUS: return x < 1.0f ? log1pf(-x) : -17.328680f;
         case RECIPROCAL: return 1.0f / x;
+        case SINE: return sinf(x);
         default: return x;
     }
 }
@@ -122,6 +123,7 @@ __device__ inline float activation_slope(u32 kind, float x) {
         case ONE_MINUS_EXP: return -expf(x);
         case LOG_ONE_MINUS: return -1.0f / fmaxf(1.0f - x, 2.9802322e-8f);
         case RECIPROCAL: return -1.0f / (x * x);
+        case SINE: return cosf(x);
         default: return 1.0f;
     }
 }

@@ -89,7 +89,6 @@ macro_rules! simd {
 /// Range reduction by ln 2 in two parts and the degree-5 minimax polynomial of the Cephes library.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     let clamped = x.clamp(-87.3, 88.7);
     let rounded = clamped.mul_add(std::f32::consts::LOG2_E, MAGIC);
     let power = rounded - MAGIC;
@@ -158,6 +157,45 @@ pub fn tanh(x: f32) -> f32 {
     } else {
         large.copysign(x)
     }
+}
+
+/// Sine, to about 1e-7 for angles up to some thousands.
+#[inline(always)]
+pub fn sin(x: f32) -> f32 {
+    let turns = (x * std::f32::consts::FRAC_1_PI + MAGIC) - MAGIC;
+    sin_between(x, turns, turns)
+}
+
+/// Cosine, as exact as [`sin`].
+#[inline(always)]
+pub fn cos(x: f32) -> f32 {
+    // The sine of x + pi / 2, reduced by odd multiples of pi / 2 so that nothing is added to x.
+    let turns = (x * std::f32::consts::FRAC_1_PI + 0.5 + MAGIC) - MAGIC;
+    sin_between(x, turns - 0.5, turns)
+}
+
+/// Adding it rounds to an integer: 1.5 * 2^23.
+const MAGIC: f32 = 12_582_912.0;
+
+/// The sine of `x - by pi`, negated where `turns`, an integer, is odd.
+#[inline(always)]
+fn sin_between(x: f32, by: f32, turns: f32) -> f32 {
+    // Pi in three parts, of which products with small integers are exact.
+    let r = by.mul_add(-3.140_625, x);
+    let r = by.mul_add(-9.676_536e-4, r);
+    let r = by.mul_add(-1.509_958e-7, r);
+    let z = r * r;
+    // Taylor's polynomial: what it leaves out is below 1e-9 up to pi / 2.
+    let p = 1.605_904_4e-10_f32
+        .mul_add(z, -2.505_210_8e-8)
+        .mul_add(z, 2.755_731_9e-6)
+        .mul_add(z, -1.984_127e-4)
+        .mul_add(z, 8.333_333e-3)
+        .mul_add(z, -1.666_666_7e-1);
+    let y = (p * z).mul_add(r, r);
+    let odd = turns - 2.0 * ((turns * 0.5 + MAGIC) - MAGIC);
+    // Rounding to even leaves -1, 0 or 1.
+    if odd == 0.0 { y } else { -y }
 }
 
 /// ln(1 + e^x) without overflow.
@@ -275,6 +313,12 @@ mod tests {
         assert!(worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -80.0, 40.0) < 5e-7);
         assert!(worst(softplus, |x| x.exp().ln_1p(), -60.0, 60.0) < 1e-6);
         assert_eq!(exp(-200.0), 0.0);
+        for index in -200_000..200_000i32 {
+            let x = index as f32 * 5e-3;
+            let exact = f64::from(x).sin_cos();
+            assert!((f64::from(sin(x)) - exact.0).abs() < 2e-7, "sin {x}");
+            assert!((f64::from(cos(x)) - exact.1).abs() < 2e-7, "cos {x}");
+        }
         assert!(exp(88.37).is_finite() && exp(88.38).is_infinite() && exp(200.0).is_infinite());
         assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
     }

@@ -184,6 +184,7 @@ fn exact(activation: Activation, x: f64) -> f64 {
         Activation::OneMinusExp => -x.exp_m1(),
         Activation::LogOneMinus => (-x).ln_1p(),
         Activation::Reciprocal => 1.0 / x,
+        Activation::Sine => x.sin(),
     }
 }
 
@@ -489,7 +490,7 @@ fn lower_bounds_are_sums_of_a_softmax_over_layers() {
 /// Activations of a part of the line, at its ends: values keep their digits where they are small.
 #[test]
 fn activations_of_decays_and_sums() {
-    use Activation::{EluPlusOne, LogOneMinus, LogSigmoid, OneMinusExp, Reciprocal};
+    use Activation::{EluPlusOne, LogOneMinus, LogSigmoid, OneMinusExp, Reciprocal, Sine};
     for (activation, range) in [
         (EluPlusOne, (-9.0, 3.0)),
         (LogSigmoid, (-30.0, 9.0)),
@@ -499,6 +500,7 @@ fn activations_of_decays_and_sums() {
         (LogOneMinus, (0.0, 0.99)),
         (LogOneMinus, (0.0, 1e-4)),
         (Reciprocal, (0.3, 50.0)),
+        (Sine, (-40.0, 40.0)),
     ] {
         Case {
             range,

@@ -1,4 +1,4 @@
-"""Makes fixtures for the mixers of min-rnn and s4: inputs, parameters, results and gradients, in float64 by PyTorch.
+"""Makes fixtures for the mixers of min-rnn, s4, hyena and ttt: inputs, parameters, results and gradients, in float64 by PyTorch.
 
 Usage: recurrences.py [NAME...]      needs: pip install torch
 
@@ -7,6 +7,7 @@ than ours, from what is cited: scans in log space, convolutions with whole kerne
 own GRU. GELU is the tanh form, as here."""
 
 import json
+import math
 import pathlib
 import sys
 
@@ -144,6 +145,70 @@ def lru(p, x, layer, layers, options):
     return glu(p, y + get("D") * x, layer, options)
 
 
+def hyena(p, x, layer, layers, options):
+    """The operator of HazyResearch/safari, standalone_hyena.py, its filter as long as all its positions."""
+    get = lambda name: p[f"{layer}.{name}"]
+    linear = lambda name, x: F.linear(x, get(f"{name}.weight"), get(f"{name}.bias"))
+    number = lambda name: int(options[name])
+    order, length, width = number("order"), number("filter_length"), x.shape[-1]
+    taps = length * (number("reach") if options.get("past_filter") == "extended" else 1)
+    times, bands = torch.arange(taps, dtype=torch.float64)[:, None], (number("emb_dim") - 1) // 2
+    t = times / (length - 1)
+    z = torch.exp(-1j * torch.linspace(1e-4, bands - 1, bands)[None] * 2 * math.pi * times / length)
+    h = torch.cat([t, z.real, z.imag], -1)
+    for index in range(number("inner_layers") + 1):
+        h = torch.sin(get("filter.frequency") * linear(f"filter.in{index}", h))
+    h = torch.cat([F.linear(h, get(f"filter.out{index}.weight")) for index in range(order - 1)], -1)
+    deltas = torch.linspace(math.log(1e-2) / 1.5, math.log(1e-2) / 0.3, h.shape[-1])
+    filters = (h * (torch.exp(-t * deltas.abs()) + float(options.get("shift", 0)))).T.reshape(order - 1, width, taps)
+    u = linear("in_proj", x).transpose(1, 2)
+    u = F.conv1d(u, get("short_filter.weight")[:, None], get("short_filter.bias"), padding=2, groups=u.shape[1])
+    *gates, v = u[..., : x.shape[1]].split(width, 1)
+    n = taps + x.shape[1]
+    for index, gate in enumerate(reversed(gates[1:])):
+        v = v * gate
+        y = torch.fft.irfft(torch.fft.rfft(v, n) * torch.fft.rfft(filters[index], n), n)[..., : x.shape[1]]
+        v = y + v * get(f"D{index}")[:, None]
+    return linear("out_proj", (v * gates[0]).transpose(1, 2))
+
+
+def ttt_linear(p, x, layer, layers, options):
+    """TTT-Linear by its dual form, a mini-batch at a time (test-time-training/ttt-lm-pytorch, ttt.py)."""
+    get = lambda name: p[f"{layer}.{name}"]
+    (batch, length, cols), size, width = x.shape, int(options["mini_batch"]), int(options["head_dim"])
+    heads, w, b = cols // width, get("ttt_norm_weight")[:, None], get("ttt_norm_bias")[:, None]
+    split = lambda y: y.view(batch, length, heads, width).transpose(1, 2)
+    angles = (torch.arange(length) % size)[:, None] * 10000.0 ** (-2.0 * torch.arange(width // 2) / width)
+
+    def turned(y):
+        number = torch.view_as_complex(split(y).reshape(batch, heads, length, width // 2, 2))
+        return torch.view_as_real(number * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+
+    def normal(z):
+        deviation = (z.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+        return (z - z.mean(-1, keepdim=True)) / deviation, deviation
+
+    q, k = (turned(F.linear(x, get(f"{name}_proj.weight"))) for name in "qk")
+    v = split(F.linear(x, get("v_proj.weight")))
+    rates = float(options.get("base_rate", 1)) / width * F.linear(x, get("rate.weight"), get("rate.bias")).sigmoid().transpose(1, 2)
+    places = (1 / torch.arange(1.0, size + 1) + get("learnable_token_idx")).clamp_min(0)
+    state, offset, rows = get("W1"), get("b1")[:, None], []
+    for begin in range(0, length, size):
+        part = slice(begin, min(begin + size, length))
+        q_i, k_i, v_i = q[:, :, part], k[:, :, part], v[:, :, part]
+        eta = places[: q_i.shape[2], None] * rates[:, :, None, part]
+        n, deviation = normal(k_i @ state + offset)
+        g = (w * n + b - (v_i - k_i)) * w
+        g = (width * g - g.sum(-1, keepdim=True) - n * (g * n).sum(-1, keepdim=True)) / (width * deviation)
+        z = q_i @ state - (eta * (q_i @ k_i.transpose(-2, -1))).tril() @ g + offset - eta.tril() @ g
+        rows.append(q_i + normal(z)[0] * w + b)
+        last = eta[:, :, -1, :, None]
+        state, offset = state - (last * k_i).transpose(-2, -1) @ g, offset - (last * g).sum(-2, keepdim=True)
+    y = torch.cat(rows, 2).transpose(1, 2).reshape(batch, length, cols)
+    y = F.layer_norm(y, (cols,), get("post_norm.weight"), get("post_norm.bias"), 1e-6)
+    return F.linear(y, get("o_proj.weight"))
+
+
 def dense(name, rows, cols):
     return {f"{name}.weight": (rows, cols), f"{name}.bias": (rows,)}
 
@@ -173,6 +238,16 @@ def hgrn_shapes(hidden, width, taps):
     return shapes | ({f"{name}_conv1d.weight": (hidden, taps) for name in "if"} if taps else {})
 
 
+def hyena_case(width, order, length, features, past):
+    options = {"order": str(order), "filter_length": str(length), "emb_dim": str(features), "filter_order": "4", "inner_layers": "1"} | past
+    shapes = dense("in_proj", (order + 1) * width, width) | dense("out_proj", width, width)
+    shapes |= {"short_filter.weight": ((order + 1) * width, 3), "short_filter.bias": ((order + 1) * width,), "filter.frequency": (4,)}
+    shapes |= dense("filter.in0", 4, features) | dense("filter.in1", 4, 4)
+    for index in range(order - 1):
+        shapes |= {f"D{index}": (width,), f"filter.out{index}.weight": (width, 4)}
+    return case(hyena, options, 1, width, shapes)
+
+
 S5 = {"Lambda_re": (4,), "Lambda_im": (4,), "log_step": (4,), "B.weight": (8, 3), "C.weight": (3, 8), "D": (3,)}
 S4D = {"log_A_real": (3, 4), "A_imag": (3, 4), "C": (6, 4), "log_dt": (4,), "D": (4,)}
 LRU = {"nu_log": (5,), "theta_log": (5,), "gamma_log": (5,), "B.weight": (10, 3), "C.weight": (3, 10), "D": (3,)}
@@ -196,6 +271,19 @@ FIXTURES = {
     ]),
     "lru": ("s4", [case(lru, {"state": "5", "glu": "full"}, 1, 3, LRU | dense("out1", 3, 3) | dense("out2", 3, 3))]),
 }
+FIXTURES["hyena"] = ("hyena", [
+    hyena_case(4, 2, 12, 5, {}),
+    hyena_case(3, 3, 9, 3, {"shift": "0.25"}),
+    hyena_case(3, 2, 4, 5, {"past_filter": "zero"}),
+    hyena_case(3, 2, 4, 5, {"past_filter": "extended", "reach": "2"}),
+])
+TTT = lambda heads, width, size: {f"{name}_proj.weight": (heads * width, heads * width) for name in "qkvo"} | dense("rate", heads, heads * width) | {
+    "W1": (heads, width, width), "b1": (heads, width), "ttt_norm_weight": (heads, width), "ttt_norm_bias": (heads, width),
+    "learnable_token_idx": (size,), "post_norm.weight": (heads * width,), "post_norm.bias": (heads * width,)}
+FIXTURES["ttt-linear"] = ("ttt", [
+    case(ttt_linear, {"head_dim": "4", "mini_batch": "4"}, 1, 8, TTT(2, 4, 4)),
+    case(ttt_linear, {"head_dim": "2", "mini_batch": "3", "base_rate": "2"}, 1, 4, TTT(2, 2, 3)),
+])
 # Where values around 0 would be no system that decays.
 NEGATIVE = {"Lambda_re": (-1.0, -0.1), "log_step": (-3.0, -0.5), "log_dt": (-3.0, -0.5), "nu_log": (-2.0, 0.0), "A_imag": (-3.0, 3.0)}
 

@@ -11,6 +11,7 @@ fn every_plugin_passes() {
         "delta",
         "griffin",
         "hybrid",
+        "hyena",
         "linear_attention",
         "lstm",
         "mamba",

@@ -9,10 +9,11 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 12] = [
+const PLUGINS: [&str; 13] = [
     "delta",
     "griffin",
     "hybrid",
+    "hyena",
     "linear_attention",
     "lstm",
     "mamba",

@@ -344,11 +344,12 @@ impl Graph {
         self.tensor_of(Extent::Scored(cols), cols)
     }
 
-    /// A new activation with as many rows as another.
+    /// A new activation with as many rows as another, and a constant or a table where that is one.
     pub fn tensor_like(&mut self, other: Tensor, cols: usize) -> Tensor {
         match self.program.buffers[other.id] {
             Extent::Scored(_) => self.scored_tensor(cols),
-            Extent::Fixed(_) => self.constant_tensor(cols),
+            Extent::Fixed(_) if other.constant => self.constant_tensor(cols),
+            Extent::Fixed(values) => self.table_tensor(values / other.stride, cols),
             _ => self.tensor(cols),
         }
     }
@@ -356,6 +357,14 @@ impl Graph {
     /// A new activation of one row of `cols` features, which stands for every position.
     pub fn constant_tensor(&mut self, cols: usize) -> Tensor {
         self.tensor_of(Extent::Fixed(cols), cols)
+    }
+
+    /// A new activation of a fixed number of rows, that are no positions: a table.
+    pub fn table_tensor(&mut self, rows: usize, cols: usize) -> Tensor {
+        Tensor {
+            constant: false,
+            ..self.tensor_of(Extent::Fixed(rows * cols), cols)
+        }
     }
 
     fn tensor_of(&mut self, extent: Extent, cols: usize) -> Tensor {

@@ -11,7 +11,7 @@ use crate::engine::tensor::{Buffer, Saved, Tensor};
 use crate::kernel_params;
 use crate::ops::constant::{sum_on_device, sum_over_rows};
 use crate::rows::for_pieces;
-use crate::simd::{add_into, exp, ln, sigmoid, silu, softplus, tanh};
+use crate::simd::{add_into, cos, exp, ln, sigmoid, silu, sin, softplus, tanh};
 
 /// An activation function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Activation {
     LogOneMinus,
     /// 1 / x.
     Reciprocal,
+    /// sin x, exact up to some thousands.
+    Sine,
 }
 
 /// sqrt(2 / pi), of GELU's tanh form.
@@ -88,6 +90,7 @@ impl Activation {
                 ln(rest) + lost / rest
             }
             Self::Reciprocal => 1.0 / x,
+            Self::Sine => sin(x),
         }
     }
 
@@ -126,6 +129,7 @@ impl Activation {
             Self::OneMinusExp => -exp(x),
             Self::LogOneMinus => -1.0 / (1.0 - x).max(SMALLEST_REST),
             Self::Reciprocal => -1.0 / (x * x),
+            Self::Sine => cos(x),
         }
     }
 }
@@ -621,6 +625,10 @@ macro_rules! for_activation {
             }
             Activation::Reciprocal => {
                 const $f: Activation = Activation::Reciprocal;
+                $body
+            }
+            Activation::Sine => {
+                const $f: Activation = Activation::Sine;
                 $body
             }
         }

@@ -283,7 +283,7 @@ impl Memory {
         ];
         let qkv = each
             .map(|(name, x)| graph.block_linear_with(name, x, blocks, false, self.matrices.read()));
-        let all = graph.concatenate(&qkv);
+        let all = graph.concatenate(&qkv, 1);
         let gates = self.gates(graph, all, &Init::Normal { std: 0.1 });
         let h = self.record(graph, qkv, self.gates_of(gates));
         let skip = graph.param("skip", &[inner], Init::Ones);
