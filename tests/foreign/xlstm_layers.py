@@ -13,7 +13,8 @@ from torch.func import functional_call
 from xlstm.blocks.mlstm.layer import mLSTMLayer, mLSTMLayerConfig
 from xlstm.blocks.slstm.layer import sLSTMLayer, sLSTMLayerConfig
 
-WIDTH, HEADS, INNER, TAPS, BLOCK = 4, 2, 8, 3, 4
+# Heads of more than two values: LayerNorm leaves nothing but a sign of two, and their gradients are rounding.
+WIDTH, HEADS, INNER, TAPS, BLOCK = 8, 2, 16, 3, 4
 
 
 def mlstm(p, x, layer, layers, options):
