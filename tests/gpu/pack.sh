@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Packs what tests/gpu/run.sh needs into a folder that can be copied to a machine with a card: the program, the
-# eleven plugins, kernel_speed (all stripped), the scripts and the small checkpoints.
+# twelve plugins, kernel_speed (all stripped), the scripts and the small checkpoints.
 #
 # usage: tests/gpu/pack.sh OUT_DIR [--from DIR] [--with-fla]
 #   --from DIR   build nothing, take what is in DIR, such as target/release
