@@ -1,6 +1,8 @@
 //! Attention on a device; `kernels/attention.cu` has the algorithm. Where products may be bfloat16 ones, tiles go
 //! to [`super::attention_mma`], but for those of heads wider than it takes and of feeds of few tokens.
 
+use std::sync::LazyLock;
+
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
@@ -13,28 +15,30 @@ use crate::kernel_params;
 use crate::ops::attention::{Attention, AttentionSpec, PositionBias};
 use crate::ops::attention_mma::{SHORT_FEED, TensorCores};
 
-/// The kernels for heads of up to so many values, so that a model compiles those of its width only.
-macro_rules! sources {
-    ($name:ident $key_bias:literal: $($width:literal)+) => {
-        static $name: &[(usize, KernelSource)] = &[$((
-            $width,
-            KernelSource {
-                file: "attention.cu",
-                text: concat!(
-                    "#define WIDTH ", $width, "\n#define KEY_BIAS ", $key_bias, "\n",
-                    include_str!("../../kernels/attention_tiles.cuh"),
-                    "#line 1 \"attention.cu\"\n",
-                    include_str!("../../kernels/attention.cu"),
-                ),
-            },
-        )),+];
+/// Kernels for heads of up to so many values, so that a model compiles those of its width only: a text behind tiles
+/// and definitions of WIDTH and others. Made once, so that a library holds the text once.
+pub(super) fn by_width(
+    file: &'static str,
+    text: &str,
+    definitions: &str,
+    widths: &[usize],
+) -> Vec<(usize, KernelSource)> {
+    let tiles = include_str!("../../kernels/attention_tiles.cuh");
+    let source = |&width: &usize| {
+        let text = format!("#define WIDTH {width}\n{definitions}{tiles}#line 1 \"{file}\"\n{text}");
+        let text = text.leak();
+        (width, KernelSource { file, text })
     };
+    widths.iter().map(source).collect()
 }
 
-sources! { SOURCES 0: 32 64 128 256 }
-
-// Those of keys with biases, for which the others pay nothing.
-sources! { BIASED_SOURCES 1: 32 64 128 256 }
+/// Those without biases of keys, and those with them, for which the others pay nothing.
+static SOURCES: LazyLock<[Vec<(usize, KernelSource)>; 2]> = LazyLock::new(|| {
+    ["#define KEY_BIAS 0\n", "#define KEY_BIAS 1\n"].map(|definitions| {
+        let text = include_str!("../../kernels/attention.cu");
+        by_width("attention.cu", text, definitions, &[32, 64, 128, 256])
+    })
+});
 
 static ROWS: KernelSource = KernelSource {
     file: "attention_rows.cu",
@@ -154,10 +158,10 @@ impl Attention {
     pub(super) fn source(&self) -> Result<&'static KernelSource> {
         let head_dim = self.spec.head_dim;
         let fits = |(width, _): &&(usize, KernelSource)| head_dim <= *width;
-        let sources = self.key_bias.map_or(SOURCES, |_| BIASED_SOURCES);
+        let sources = &SOURCES[usize::from(self.key_bias.is_some())];
         let source = sources.iter().find(fits).map(|(_, source)| source);
         source.ok_or_else(|| {
-            let most = SOURCES.last().map_or(0, |(width, _)| *width);
+            let most = sources.last().map_or(0, |(width, _)| *width);
             PluginError::unsupported(format!(
                 "attention over heads of {head_dim} values: its CUDA kernels take up to {most}; use more heads or --device cpu",
             ))

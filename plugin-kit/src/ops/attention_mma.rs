@@ -1,6 +1,8 @@
 //! Attention on a device's tensor cores, where its products may be bfloat16 ones; `kernels/attention_mma.cu` has
 //! the algorithm. Everything around the tiles is [`super::attention_cuda`]'s.
 
+use std::sync::LazyLock;
+
 use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Launch, Ptr};
@@ -11,27 +13,13 @@ use crate::engine::operation::KernelSource;
 use crate::engine::tensor::{Extent, Saved};
 use crate::kernel_params;
 use crate::ops::attention::AttentionSpec;
-use crate::ops::attention_cuda::AttentionTiles;
+use crate::ops::attention_cuda::{AttentionTiles, by_width};
 
 /// The kernels for heads of up to so many values.
-macro_rules! sources {
-    ($($width:literal)+) => {
-        static SOURCES: &[(usize, KernelSource)] = &[$((
-            $width,
-            KernelSource {
-                file: "attention_mma.cu",
-                text: concat!(
-                    "#define WIDTH ", $width, "\n",
-                    include_str!("../../kernels/attention_tiles.cuh"),
-                    "#line 1 \"attention_mma.cu\"\n",
-                    include_str!("../../kernels/attention_mma.cu"),
-                ),
-            },
-        )),+];
-    };
-}
-
-sources! { 32 64 128 }
+static SOURCES: LazyLock<Vec<(usize, KernelSource)>> = LazyLock::new(|| {
+    let text = include_str!("../../kernels/attention_mma.cu");
+    by_width("attention_mma.cu", text, "", &[32, 64, 128])
+});
 
 /// Tokens of the longest feed that is too short for tiles of 128 queries: its keys are cut into parts instead.
 pub(super) const SHORT_FEED: usize = 32;

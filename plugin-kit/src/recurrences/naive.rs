@@ -246,8 +246,8 @@ fn add(sums: &mut [f64], values: &[f64]) {
     }
 }
 
-/// Sequences in parallel on a thread of a pool, in order on any other.
-fn each<I: Send, T: Send>(items: Vec<I>, work: impl Fn(usize, I) -> T + Sync) -> Vec<T> {
+/// Sequences in parallel on a thread of a pool, in order on any other. Compiled once for all recurrences.
+fn each<I: Send, T: Send>(items: Vec<I>, work: &(dyn Fn(usize, I) -> T + Sync)) -> Vec<T> {
     let work = |(row, item)| work(row, item);
     match rayon::current_thread_index() {
         Some(_) => items.into_par_iter().enumerate().map(work).collect(),
@@ -270,7 +270,7 @@ impl<R: Recurrence> Operation for Naive<R> {
             Some(rows) => rows.iter_mut().map(Some).collect(),
             None => (0..of.rows).map(|_| None).collect(),
         };
-        let results = each(kept, |row, kept| {
+        let results = each(kept, &|row, kept| {
             self.feed(self.sequence(&inputs, &params, row, of), kept)
         });
         let mut y = run.value_mut(self.y);
@@ -294,7 +294,7 @@ impl<R: Recurrence> Operation for Naive<R> {
             let grad_y = run.grad(self.y);
             let grad_y = grad_y.get();
             let started = self.state.and_then(|state| run.started_from(state));
-            each(vec![(); of.rows], |row, ()| {
+            each(vec![(); of.rows], &|row, ()| {
                 let given = self.sequence(&inputs, &params, row, of);
                 let start = started.map_or_else(|| self.initial(), |rows| wide(&rows[row]));
                 let tokens = row * of.length..(row + 1) * of.length;
