@@ -13,6 +13,9 @@ use crate::simd::LANES;
 static PLANNER: LazyLock<Mutex<RealFftPlanner<f32>>> =
     LazyLock::new(|| Mutex::new(RealFftPlanner::new()));
 
+/// Half of a circle's frequencies and the one in the middle.
+type Spectrum = Vec<Complex<f32>>;
+
 /// Sizes of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
@@ -71,7 +74,7 @@ pub(super) struct Block<'a> {
 struct Circle {
     there: Arc<dyn RealToComplex<f32>>,
     back: Arc<dyn ComplexToReal<f32>>,
-    scratch: Vec<Complex<f32>>,
+    scratch: Spectrum,
 }
 
 impl Circle {
@@ -89,7 +92,7 @@ impl Circle {
         }
     }
 
-    fn spectrum(&self) -> Vec<Complex<f32>> {
+    fn spectrum(&self) -> Spectrum {
         self.there.make_output_vec()
     }
 
@@ -163,7 +166,7 @@ pub(super) fn forward_block(given: Block<'_>, sizes: Sizes, first: usize, out: &
         circle.transform(line, &mut spectrum);
         spectrum
     });
-    let filters: Vec<Vec<Complex<f32>>> = filters.collect();
+    let filters: Vec<Spectrum> = filters.collect();
     let scale = 1.0 / sizes.circle as f32;
     for (row, out) in out.chunks_exact_mut(sizes.length * count).enumerate() {
         given.input_lines(sizes, row, first, &mut values);
@@ -204,7 +207,7 @@ pub(super) fn backward_block(
         (spectrum, circle.spectrum())
     });
     // Each filter's spectrum, and that of its gradient.
-    let mut filters: Vec<(Vec<Complex<f32>>, Vec<Complex<f32>>)> = filters.collect();
+    let mut filters: Vec<(Spectrum, Spectrum)> = filters.collect();
     let scale = 1.0 / sizes.circle as f32;
     for (row, grad_x) in grad_x.chunks_exact_mut(sizes.length * count).enumerate() {
         given.input_lines(sizes, row, first, &mut values);
