@@ -8,7 +8,11 @@ pub fn width() -> usize {
     columns.unwrap_or(80).clamp(40, 200)
 }
 
-/// Rows in columns; the last column is wrapped at the terminal's width.
+/// Widest column but for the last.
+const WIDEST: usize = 26;
+
+/// Rows in columns; the last column is wrapped at the terminal's width. What is wider than [`WIDEST`] ends its line, and
+/// the row goes on under it.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count.saturating_sub(1))
@@ -16,6 +20,7 @@ pub fn columns(rows: &[Vec<String>]) -> String {
             rows.iter()
                 .filter_map(|row| row.get(c))
                 .map(|t| t.chars().count())
+                .filter(|&width| width <= WIDEST)
                 .max()
                 .unwrap_or(0)
         })
@@ -24,8 +29,14 @@ pub fn columns(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, &width) in row.iter().zip(&widths) {
+            let before = line.chars().count();
             line.push_str(&format!("{cell:width$}  "));
+            if cell.chars().count() > width {
+                text.push_str(line.trim_end());
+                text.push('\n');
+                line = " ".repeat(before + width + 2);
+            }
         }
         if let Some(last) = row.get(count - 1) {
             let room = width().saturating_sub(indent).max(24);
@@ -100,6 +111,14 @@ mod tests {
     fn words_too_long_are_broken_after_commas() {
         assert_eq!(wrap("a bb,cc,dd,ee f", 8), ["a bb,cc,", "dd,ee f"]);
         assert_eq!(wrap("aa bb,c", 5), ["aa", "bb,c"]);
+    }
+
+    #[test]
+    fn what_is_too_wide_for_a_column_ends_its_line() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let name = "n".repeat(WIDEST + 1);
+        let text = columns(&[row(&["name", "1", "what"]), row(&[&name, "22", "more"])]);
+        assert_eq!(text, format!("name  1   what\n{name}\n      22  more\n"));
     }
 
     #[test]

@@ -182,7 +182,7 @@ const MAGIC: f32 = 12_582_912.0;
 fn sin_between(x: f32, by: f32, turns: f32) -> f32 {
     // Pi in three parts, of which products with small integers are exact.
     let r = by.mul_add(-3.140_625, x);
-    let r = by.mul_add(-9.676_536e-4, r);
+    let r = by.mul_add(-9.675_026e-4, r);
     let r = by.mul_add(-1.509_958e-7, r);
     let z = r * r;
     // Taylor's polynomial: what it leaves out is below 1e-9 up to pi / 2.

@@ -48,7 +48,7 @@ fn every_variant_passes() {
         "mamba2:groups=2,chunk=16,norm_before_gate=true",
         "mamba3:a_activation=softplus,rope_fraction=1.0,groups=2,norm_before_gate=true",
         "mingru:candidate=linear,bias=true",
-        "mlstm:block=pre-up,forget_gate=exponential",
+        "mlstm:block=pre-up",
         "rwkv4:mlp=gated,embedding_norm=false",
         "slstm:conv=0,heads=2",
         "s5:discretisation=bilinear,blocks=2,glu=none",

@@ -56,10 +56,10 @@ pub fn keys_of(
     )
 }
 
-fn shape_of(plan: &CheckpointPlan, tensor: &str) -> Option<Vec<u64>> {
+fn shape_of(plan: &CheckpointPlan, tensor: &str) -> Option<Vec<usize>> {
     let places = plan.tensors.iter();
     let place: Option<&TensorPlace> = places.into_iter().find(|place| place.tensor == tensor);
-    place.map(|place| place.shape.to_vec())
+    place.map(TensorPlace::tensor_shape)
 }
 
 /// Other values for a key that has this one.
@@ -108,7 +108,11 @@ fn all_layers(plan: &CheckpointPlan, value: Option<&Value>) -> Option<Value> {
     list.then(|| json!((0..plan.layers).collect::<Vec<_>>()))
 }
 
-/// The kinds of layers that an option joins by `+`, in other orders, where this key lists them.
+/// Kinds of layers by the names that transformers has for them in every family's `layer_types`.
+const LAYER_TYPES: [&str; 2] = ["linear_attention", "full_attention"];
+
+/// The kinds of layers that an option joins by `+`, in other orders, where this key lists them; of `layer_types` also
+/// layers of one kind.
 fn other_words(plan: &CheckpointPlan, key: &str) -> Vec<Value> {
     let mut pairs = values(&plan.extra, OPTION_KEY).filter_map(|pair| pair.split_once('='));
     let option = pairs
@@ -128,8 +132,11 @@ fn other_words(plan: &CheckpointPlan, key: &str) -> Vec<Value> {
             .take(words.len())
             .collect::<Vec<_>>()
     };
+    let all = LAYER_TYPES.map(|word| json!(vec![word; plan.layers as usize]));
+    let all = all.into_iter().filter(|_| key == "layer_types");
     (1..words.len().min(8))
         .map(|by| json!(turned(by)))
+        .chain(all)
         .collect()
 }
 

@@ -47,12 +47,6 @@ pub fn options(block: &str) -> Vec<OptionSpec> {
              no MLP",
         ),
         integer("heads", 4, 1, 1024, "H, heads"),
-        choice(
-            "forget_gate",
-            "sigmoid",
-            &["sigmoid", "exponential"],
-            "activation of the forget gate",
-        ),
         float(
             "gate_soft_cap",
             15.0,
@@ -116,8 +110,6 @@ pub fn options(block: &str) -> Vec<OptionSpec> {
 /// What both blocks have.
 struct Memory {
     heads: usize,
-    /// Whether the forget gate is a sigmoid.
-    sigmoid: bool,
     norm: NormKind,
     norm_epsilon: f32,
     epsilon: f32,
@@ -164,7 +156,6 @@ impl MatrixMemory {
         let heads = settings.size("heads")?;
         let memory = Memory {
             heads,
-            sigmoid: settings.text("forget_gate")? == "sigmoid",
             norm: match settings.text("head_norm")? {
                 "rmsnorm" => NormKind::Rms,
                 _ => NormKind::Centred,
@@ -208,10 +199,7 @@ impl Memory {
     ) -> Tensor {
         let key = q.cols() / self.heads;
         let q = graph.scale(q, 1.0 / (key as f32).sqrt());
-        let forget = match self.sigmoid {
-            true => graph.activation(forget, Activation::LogSigmoid),
-            false => forget,
-        };
+        let forget = graph.activation(forget, Activation::LogSigmoid);
         let h = graph.mlstm(Mlstm {
             q,
             k,

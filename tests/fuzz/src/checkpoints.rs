@@ -12,13 +12,14 @@ use longhaul_tests::build;
 use crate::answer;
 
 /// Families whose libraries read checkpoints.
-const FAMILIES: [&str; 6] = [
+const FAMILIES: [&str; 7] = [
     "griffin",
     "hybrid",
     "mamba",
     "mamba2",
     "rwkv",
     "transformer",
+    "xlstm",
 ];
 
 /// A checkpoint of the corpus.
