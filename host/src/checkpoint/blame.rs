@@ -3,7 +3,7 @@
 //! change would change the plugin's place for that tensor.
 
 use longhaul_plugin_api::checkpoint::{
-    CONFIG_KEY, CheckpointPlan, OPTION_KEY, TensorPlace, values,
+    CONFIG_KEY, CheckpointPlan, OPTION_KEY, TensorPlace, WORDS, values,
 };
 use longhaul_plugin_api::client::LoadedPlugin;
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ pub fn keys_of(
         let mut changes = changed(config.get(key));
         changes.extend(all_layers(plan, config.get(key)));
         changes.extend(other_words(plan, key));
+        changes.extend(known_words(plan, key));
         changes.into_iter().any(|value| {
             let text = config.with(key, value);
             let other = plugin.checkpoint(&config.model_type, &text);
@@ -75,17 +76,21 @@ fn changed(value: Option<&Value>) -> Vec<Value> {
             json!([0]),
         ],
         Some(Value::Bool(yes)) => vec![json!(!yes)],
-        Some(Value::Number(number)) => number.as_u64().map_or_else(Vec::new, |size| {
-            let near = [
-                size.saturating_mul(2),
-                size / 2,
-                size.saturating_add(1),
-                size.saturating_sub(1),
-                1,
-                0,
-            ];
-            near.map(Value::from).to_vec()
-        }),
+        Some(Value::Number(number)) => number.as_u64().map_or_else(
+            || factors(number),
+            |size| {
+                let near = [
+                    size.saturating_mul(4),
+                    size.saturating_mul(2),
+                    size / 2,
+                    size.saturating_add(1),
+                    size.saturating_sub(1),
+                    1,
+                    0,
+                ];
+                near.map(Value::from).to_vec()
+            },
+        ),
         Some(Value::Array(list)) => {
             let reversed = list.iter().rev().cloned().collect();
             let turned = list.iter().cycle().skip(1).take(list.len());
@@ -100,6 +105,23 @@ fn changed(value: Option<&Value>) -> Vec<Value> {
         }
         Some(_) => Vec::new(),
     }
+}
+
+/// Other values of a factor.
+fn factors(number: &serde_json::Number) -> Vec<Value> {
+    let value = number.as_f64().unwrap_or(1.0);
+    [2.0 * value, 0.5 * value, 1.0, 2.0]
+        .map(Value::from)
+        .to_vec()
+}
+
+/// The words that this key may have, where it is one of several.
+fn known_words(plan: &CheckpointPlan, key: &str) -> Vec<Value> {
+    let mut pairs = values(&plan.extra, WORDS).filter_map(|pair| pair.split_once('='));
+    let words = pairs.find(|(of, _)| *of == key).map(|(_, words)| words);
+    words.map_or_else(Vec::new, |words| {
+        words.split('+').map(Value::from).collect()
+    })
 }
 
 /// The list of all layers, for a key that may be a list of some.

@@ -23,6 +23,8 @@ pub struct Config {
     used: RefCell<BTreeSet<String>>,
     /// Keys inside objects that were read and have no part in what they say.
     beside: RefCell<Vec<String>>,
+    /// `key=word+word` of keys that have one of several words.
+    words: RefCell<Vec<String>>,
 }
 
 impl Config {
@@ -39,12 +41,18 @@ impl Config {
             value,
             used: RefCell::default(),
             beside: RefCell::default(),
+            words: RefCell::default(),
         })
     }
 
     /// Keys that were asked for.
     pub(super) fn used(&self) -> BTreeSet<String> {
         self.used.borrow().clone()
+    }
+
+    /// Keys that have one of several words, as `key=word+word`.
+    pub(super) fn known_words(&self) -> Vec<String> {
+        self.words.borrow().clone()
     }
 
     /// Notes a key inside an object that was read and has no part in what it says.
@@ -249,6 +257,8 @@ impl Config {
     /// # Errors
     /// If it is another.
     pub fn word_of<'a>(&self, key: &str, known: &[&'a str]) -> Result<&'a str> {
+        let pair = format!("{key}={}", known.join("+"));
+        self.words.borrow_mut().push(pair);
         self.expect_word(key, known)?;
         let word = self.get(key).and_then(Value::as_str);
         let word = known.iter().find(|known| word == Some(**known));

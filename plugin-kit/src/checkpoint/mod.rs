@@ -15,7 +15,7 @@ pub mod state_spaces;
 
 use longhaul_plugin_api::abi_stable::std_types::Tuple2;
 use longhaul_plugin_api::author::Result;
-use longhaul_plugin_api::checkpoint::{CONFIG_KEY, CheckpointPlan, WARNING};
+use longhaul_plugin_api::checkpoint::{CONFIG_KEY, CheckpointPlan, WARNING, WORDS};
 use longhaul_plugin_api::error::PluginError;
 
 pub use config::Config;
@@ -60,6 +60,10 @@ pub fn plan(formats: &[Format], model_type: &str, config: &str) -> Result<Checkp
         );
     }
     config.used().iter().for_each(|key| say(CONFIG_KEY, key));
+    config
+        .known_words()
+        .iter()
+        .for_each(|text| say(WORDS, text));
     Ok(plan)
 }
 

@@ -87,7 +87,8 @@ fn refuse_experts(config: &Config, layers: usize) -> Result<()> {
         return Ok(());
     };
     let expected = format!(
-        "0: layer {first} would be a mixture of experts, which is not computed here, unless mlp_only_layers has it"
+        "0: with decoder_sparse_step {step}, layer {first} of num_hidden_layers, {layers}, would be a mixture of experts, which \
+         is not computed here, unless mlp_only_layers has it"
     );
     config.expect("num_experts", false, &expected)
 }
@@ -103,7 +104,11 @@ fn attended(config: &Config, layers: usize) -> Result<Vec<bool>> {
     }
     let words = config.words(key, &["linear_attention", "full_attention"])?;
     let fits = words.len() == layers;
-    config.expect(key, fits, &format!("a word for each of {layers} layers"))?;
+    config.expect(
+        key,
+        fits,
+        &format!("a word for each of num_hidden_layers, {layers}"),
+    )?;
     Ok(words.iter().map(|word| *word == "full_attention").collect())
 }
 
