@@ -31,7 +31,7 @@ fn conformance_on_the_emulated_device() {
 /// The checks that reach all of a model: it is made of the kit's operations, each of which has its own test on the
 /// emulated device.
 #[test]
-fn mamba3_on_the_emulated_device() {
+fn conformance_of_mamba3_on_the_emulated_device() {
     let checks = ["build", "gradients", "chunks", "fork"];
     longhaul_conformance::run_in_process_only::<Emulated<Only<true>>>(&checks);
 }

@@ -36,7 +36,7 @@ fn conformance_on_the_emulated_device() {
 }
 
 #[test]
-fn others_on_the_emulated_device() {
+fn conformance_of_others_on_the_emulated_device() {
     let checks = ["build", "gradients", "chunks", "fork"];
     longhaul_conformance::run_in_process_only::<Emulated<Others>>(&checks);
 }
