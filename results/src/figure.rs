@@ -11,21 +11,21 @@ use crate::text::{short_length, wrap};
 use crate::view::{CurveView, TaskView, learning};
 
 // Sizes in pixels. A figure a column wide (some 240 points) shows 13 pixels as 6 points.
-const WIDTH: f64 = 520.0;
+pub(crate) const WIDTH: f64 = 520.0;
 const LEFT: f64 = 54.0;
 const RIGHT: f64 = 66.0;
 const PLOT: f64 = 270.0;
 /// Room above and below the scale, so that markers at its ends are whole.
 const ROOM: f64 = 11.0;
-const LINE: f64 = 16.0;
+pub(crate) const LINE: f64 = 16.0;
 /// Widest character of a text, as share of its size.
 const CHARACTER: f64 = 0.56;
-const SIZE: f64 = 13.0;
+pub(crate) const SIZE: f64 = 13.0;
 
 /// Steps of the scale of values.
 const TICKS: u32 = 5;
 
-const GREY: &str = "#606060";
+pub(crate) const GREY: &str = "#606060";
 
 /// What a figure's points are at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -398,12 +398,12 @@ fn scale(task: &TaskView<'_>) -> (f64, f64) {
     (low, low + span * ((high - low) / span).ceil().max(1.0))
 }
 
-fn fill(colour: &str) -> String {
+pub(crate) fn fill(colour: &str) -> String {
     format!(r#"fill="{colour}""#)
 }
 
 /// Characters that fit into so many pixels.
-fn characters(room: f64, size: f64) -> usize {
+pub(crate) fn characters(room: f64, size: f64) -> usize {
     (room / (CHARACTER * size)) as usize
 }
 

@@ -1,6 +1,7 @@
 //! Accuracy by depth and length as SVG: where tasks differ in the option `depth` alone, a map a model, the depths down and
 //! the lengths across. The same rows give the same bytes.
 
+use crate::figure::{GREY, LINE, SIZE, WIDTH, characters, fill};
 use crate::setting::group;
 use crate::summary::SummaryRow;
 use crate::svg::{Anchor, Svg};
@@ -10,12 +11,6 @@ use crate::view::{CurveView, TaskView};
 // Sizes in pixels.
 const LEFT: f64 = 64.0;
 const CELL: (f64, f64) = (64.0, 26.0);
-const LINE: f64 = 16.0;
-/// A figure is a column wide at least, that its heading has room.
-const WIDTH: f64 = 520.0;
-const CHARACTER: f64 = 7.3;
-
-const GREY: &str = "#606060";
 
 /// Colours of 0 and of 1: light to dark, so that it prints in grey.
 const ENDS: [[f64; 3]; 2] = [[247.0, 251.0, 255.0], [8.0, 48.0, 107.0]];
@@ -87,6 +82,7 @@ impl<'a> DepthMap<'a> {
             .collect();
         lengths.sort_unstable();
         lengths.dedup();
+        // A column wide at least, that the heading has room.
         let wide = (LEFT + CELL.0 * lengths.len() as f64 + 10.0).max(WIDTH);
         let mut svg = Svg::default();
         let bold = r#"font-size="15" font-weight="bold""#;
@@ -97,7 +93,7 @@ impl<'a> DepthMap<'a> {
             self.depths[0].1.metric
         );
         for words in [self.options.replace(',', ", "), what] {
-            for line in wrap(&words, (wide / CHARACTER) as usize) {
+            for line in wrap(&words, characters(wide - 20.0, SIZE)) {
                 svg.text((10.0, y), Anchor::Start, &fill(GREY), &line);
                 y += LINE;
             }
@@ -179,8 +175,4 @@ fn cell(svg: &mut Svg, (x, y): (f64, f64), row: &SummaryRow, task: &TaskView<'_>
         &fill(ink),
         &task.kind.show_short(value),
     );
-}
-
-fn fill(colour: &str) -> String {
-    format!(r#"fill="{colour}""#)
 }

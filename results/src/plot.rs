@@ -10,7 +10,7 @@ use crate::heat::depth_maps;
 use crate::record::Split;
 use crate::style::Styles;
 use crate::summary::SummaryRow;
-use crate::view::{CurveView, tasks};
+use crate::view::{CurveView, TaskView, tasks};
 
 /// Why a plot could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -25,16 +25,17 @@ pub struct PlotError {
 /// A plot of each task with measured values: the name of its file, and SVG text.
 pub fn plots(summary: &[SummaryRow]) -> Vec<(String, String)> {
     let styles = Styles::new(summary);
-    let mut plots = plots_of(summary, Across::Length, &styles);
-    plots.extend(plots_of(&by_position(summary), Across::Position, &styles));
-    plots.extend(maps_of(summary));
+    let by_length = tasks(summary);
+    let mut plots = plots_of(&by_length, Across::Length, &styles);
+    let positions = by_position(summary);
+    plots.extend(plots_of(&tasks(&positions), Across::Position, &styles));
+    plots.extend(maps_of(&by_length));
     plots
 }
 
 /// A map of depth and length of each task that was measured at several fixed depths.
-fn maps_of(summary: &[SummaryRow]) -> Vec<(String, String)> {
-    let tasks = tasks(summary);
-    let maps = depth_maps(&tasks);
+fn maps_of(tasks: &[TaskView<'_>]) -> Vec<(String, String)> {
+    let maps = depth_maps(tasks);
     let mut names = Names::default();
     maps.iter()
         .filter(|map| map.is_measured())
@@ -93,12 +94,11 @@ fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
     buckets.into_iter().map(point).collect()
 }
 
-/// A plot of each task of these rows.
-fn plots_of(summary: &[SummaryRow], across: Across, styles: &Styles) -> Vec<(String, String)> {
-    let tasks = tasks(summary);
+/// A plot of each of these tasks.
+fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(String, String)> {
     let mut names = Names::default();
     let mut plots = Vec::new();
-    for task in &tasks {
+    for task in tasks {
         let mut points = task.curves.iter().flat_map(|curve| &curve.points);
         if points.all(|row| row.value.is_none()) {
             continue;
