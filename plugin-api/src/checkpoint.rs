@@ -32,8 +32,8 @@ pub const OPTION_KEY: &str = "option_key";
 /// whether the config has it or not; one pair for each.
 pub const CONFIG_KEY: &str = "config_key";
 
-/// Name of the pair in [`CheckpointPlan::extra`] that says, as `key=word+word`, which words a key of the config may
-/// have; one pair for each such key.
+/// Name of the pair in [`CheckpointPlan::extra`] that says, as `key=word+word`, which words a key of the config, or
+/// each of its list, may be; one pair for each such key.
 pub const WORDS: &str = "words";
 
 /// Name of the pair in [`TensorPlace::extra`] that says, as `start rows`, that the place takes a part of a tensor:

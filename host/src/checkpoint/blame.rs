@@ -115,13 +115,14 @@ fn factors(number: &serde_json::Number) -> Vec<Value> {
         .to_vec()
 }
 
-/// The words that this key may have, where it is one of several.
+/// The words that this key may have, where it is one of several, each also as a list with a word a layer.
 fn known_words(plan: &CheckpointPlan, key: &str) -> Vec<Value> {
     let mut pairs = values(&plan.extra, WORDS).filter_map(|pair| pair.split_once('='));
     let words = pairs.find(|(of, _)| *of == key).map(|(_, words)| words);
-    words.map_or_else(Vec::new, |words| {
-        words.split('+').map(Value::from).collect()
-    })
+    let words = words.into_iter().flat_map(|words| words.split('+'));
+    words
+        .flat_map(|word| [json!(word), json!(vec![word; plan.layers as usize])])
+        .collect()
 }
 
 /// The list of all layers, for a key that may be a list of some.
@@ -130,11 +131,7 @@ fn all_layers(plan: &CheckpointPlan, value: Option<&Value>) -> Option<Value> {
     list.then(|| json!((0..plan.layers).collect::<Vec<_>>()))
 }
 
-/// Kinds of layers by the names that transformers has for them in every family's `layer_types`.
-const LAYER_TYPES: [&str; 2] = ["linear_attention", "full_attention"];
-
-/// The kinds of layers that an option joins by `+`, in other orders, where this key lists them; of `layer_types` also
-/// layers of one kind.
+/// The kinds of layers that an option joins by `+`, in other orders, where this key lists them.
 fn other_words(plan: &CheckpointPlan, key: &str) -> Vec<Value> {
     let mut pairs = values(&plan.extra, OPTION_KEY).filter_map(|pair| pair.split_once('='));
     let option = pairs
@@ -154,11 +151,8 @@ fn other_words(plan: &CheckpointPlan, key: &str) -> Vec<Value> {
             .take(words.len())
             .collect::<Vec<_>>()
     };
-    let all = LAYER_TYPES.map(|word| json!(vec![word; plan.layers as usize]));
-    let all = all.into_iter().filter(|_| key == "layer_types");
     (1..words.len().min(8))
         .map(|by| json!(turned(by)))
-        .chain(all)
         .collect()
 }
 

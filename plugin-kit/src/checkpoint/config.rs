@@ -23,7 +23,7 @@ pub struct Config {
     used: RefCell<BTreeSet<String>>,
     /// Keys inside objects that were read and have no part in what they say.
     beside: RefCell<Vec<String>>,
-    /// `key=word+word` of keys that have one of several words.
+    /// `key=word+word` of keys that have one of several words, or a list of them.
     words: RefCell<Vec<String>>,
 }
 
@@ -50,7 +50,7 @@ impl Config {
         self.used.borrow().clone()
     }
 
-    /// Keys that have one of several words, as `key=word+word`.
+    /// Keys that have one of several words, or a list of them, as `key=word+word`.
     pub(super) fn known_words(&self) -> Vec<String> {
         self.words.borrow().clone()
     }
@@ -223,6 +223,21 @@ impl Config {
         Ok(())
     }
 
+    /// Notes the words that a key, or each of its list, may be.
+    fn note_words(&self, key: &str, known: &[&str]) {
+        let pair = format!("{key}={}", known.join("+"));
+        self.words.borrow_mut().push(pair);
+    }
+
+    /// A list of at least one of these words; none where it is absent or null.
+    ///
+    /// # Errors
+    /// If it is no list, empty, or has another word.
+    pub fn words_if_any(&self, key: &str, known: &[&str]) -> Result<Option<Vec<&str>>> {
+        self.note_words(key, known);
+        self.has(key).then(|| self.words(key, known)).transpose()
+    }
+
     /// A list of at least one of these words.
     ///
     /// # Errors
@@ -257,8 +272,7 @@ impl Config {
     /// # Errors
     /// If it is another.
     pub fn word_of<'a>(&self, key: &str, known: &[&'a str]) -> Result<&'a str> {
-        let pair = format!("{key}={}", known.join("+"));
-        self.words.borrow_mut().push(pair);
+        self.note_words(key, known);
         self.expect_word(key, known)?;
         let word = self.get(key).and_then(Value::as_str);
         let word = known.iter().find(|known| word == Some(**known));

@@ -97,12 +97,11 @@ fn refuse_experts(config: &Config, layers: usize) -> Result<()> {
 fn attended(config: &Config, layers: usize) -> Result<Vec<bool>> {
     let interval = config.size_or("full_attention_interval", 4)?;
     let key = "layer_types";
-    if !config.has(key) {
+    let Some(words) = config.words_if_any(key, &["linear_attention", "full_attention"])? else {
         return Ok((1..=layers)
             .map(|layer| layer.is_multiple_of(interval))
             .collect());
-    }
-    let words = config.words(key, &["linear_attention", "full_attention"])?;
+    };
     let fits = words.len() == layers;
     config.expect(
         key,
