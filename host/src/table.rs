@@ -11,7 +11,7 @@ pub fn width() -> usize {
 /// Widest column but for the last.
 const WIDEST: usize = 26;
 
-/// Rows in columns; the last column is wrapped at the terminal's width. What is wider than [`WIDEST`] ends its line, and
+/// Rows in columns; the last column is wrapped at the terminal's width. What is wider than `WIDEST` ends its line, and
 /// the row goes on under it.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
