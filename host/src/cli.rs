@@ -51,6 +51,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Evaluate the saved models of a run at other lengths
     Eval(EvalArgs),
+    /// Tables and figures for a paper, of one run or several
+    Report(ReportArgs),
     /// Architectures that the plugins offer
     List(ListArgs),
     /// Tasks that models are trained and measured on
@@ -250,6 +252,28 @@ pub struct EvalArgs {
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
+}
+
+/// `longhaul report`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Writes into the folder: cells.csv and breakdowns.csv (the records of all runs),
+summary.csv, tables.md, tables/ (LaTeX with booktabs, a file a task, shown
+together by tables.tex), figures/ and report.toml (what it was made of).
+
+Examples:
+  longhaul report runs/quick
+  longhaul report runs/mine runs/theirs --out report-of-both")]
+pub struct ReportArgs {
+    /// Folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Folder for the report, new or of an earlier report
+    #[arg(long, value_name = "DIR", default_value = "report")]
+    pub out: PathBuf,
+    /// Take runs together whose trainings or seeds differ
+    #[arg(long)]
+    pub uneven: bool,
 }
 
 /// `longhaul list`.

@@ -102,20 +102,18 @@ impl<R: Record> Journal<R> {
             length: 0,
             records: PhantomData,
         };
-        let expected = header::<R>();
-        // What a kill left of the first write is no file yet.
-        if expected.starts_with(&text) && text != expected {
-            journal.cut(0, text.len())?;
-            journal.write(&expected)?;
-            return Ok((journal, Vec::new(), text.len()));
+        let (records, torn) = whole_lines(path, &text)?;
+        match records {
+            Some(records) => {
+                journal.cut((text.len() - torn) as u64, torn)?;
+                Ok((journal, records, torn))
+            }
+            None => {
+                journal.cut(0, torn)?;
+                journal.write(&header::<R>())?;
+                Ok((journal, Vec::new(), torn))
+            }
         }
-        let complete = text.iter().rposition(|&byte| byte == b'\n');
-        let complete = complete.map_or(text.len(), |end| end + 1);
-        check_header(path, &text[..complete], &expected)?;
-        let records = parse(path, &text[..complete])?;
-        let torn = text.len() - complete;
-        journal.cut(complete as u64, torn)?;
-        Ok((journal, records, torn))
     }
 
     /// Appends records: one write, one sync. After an error the file is as before.
@@ -180,6 +178,32 @@ impl<R: Record> Journal<R> {
             .and_then(|()| self.file.sync_data())
             .map_err(io("shorten", &self.path))
     }
+}
+
+/// The records of a file, which stays as it is, and the bytes of a torn last line.
+///
+/// # Errors
+/// As of [`Journal::open`]; a file that is not there.
+pub fn read_csv<R: Record>(path: &Path) -> Result<(Vec<R>, usize), JournalError> {
+    let text = files::read(path, MOST).map_err(io("read", path))?;
+    let (records, torn) = whole_lines(path, &text)?;
+    Ok((records.unwrap_or_default(), torn))
+}
+
+/// The records of a file's whole lines and the bytes after them. What a kill left of the first write is no file
+/// yet, and has none.
+fn whole_lines<R: Record>(
+    path: &Path,
+    text: &[u8],
+) -> Result<(Option<Vec<R>>, usize), JournalError> {
+    let expected = header::<R>();
+    if expected.starts_with(text) && text != expected {
+        return Ok((None, text.len()));
+    }
+    let complete = text.iter().rposition(|&byte| byte == b'\n');
+    let complete = complete.map_or(text.len(), |end| end + 1);
+    check_header(path, &text[..complete], &expected)?;
+    Ok((Some(parse(path, &text[..complete])?), text.len() - complete))
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {

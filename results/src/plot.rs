@@ -1,12 +1,13 @@
 //! Plots of a summary as files: one a task, of losses one by position, of fixed depths one map, written whole or
 //! not at all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::figure::{Across, Figure};
 use crate::files;
 use crate::heat::depth_maps;
+use crate::names::{Names, of_tasks};
 use crate::record::Split;
 use crate::style::Styles;
 use crate::summary::SummaryRow;
@@ -51,23 +52,6 @@ fn maps_of(tasks: &[TaskView<'_>]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Words for files that are taken already.
-#[derive(Default)]
-struct Names(BTreeSet<String>);
-
-impl Names {
-    /// A word for a task and its options. Words that have become equal are numbered.
-    fn take(&mut self, task: &str, options: &str) -> String {
-        let word = file_word(task, options);
-        let numbered = (2..).map(|number| format!("{word}-{number}"));
-        let free = |word: &String| !self.0.contains(word);
-        let name = std::iter::once(word.clone()).chain(numbered).find(free);
-        let name = name.expect("there are more numbers than tasks");
-        self.0.insert(name.clone());
-        name
-    }
-}
-
 /// The longest evaluation of each curve as points by position: rows of position buckets whose length is the
 /// end of the bucket.
 fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
@@ -96,15 +80,12 @@ fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
 
 /// A plot of each of these tasks.
 fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(String, String)> {
-    let mut names = Names::default();
     let mut plots = Vec::new();
-    for task in tasks {
+    for (task, name) in tasks.iter().zip(of_tasks(tasks)) {
         let mut points = task.curves.iter().flat_map(|curve| &curve.points);
         if points.all(|row| row.value.is_none()) {
             continue;
         }
-        let alone = tasks.iter().filter(|other| other.task == task.task).count() == 1;
-        let name = names.take(task.task, if alone { "" } else { task.options });
         let firsts: Vec<&SummaryRow> = task.curves.iter().map(CurveView::first).collect();
         let what = match (across, task.kind.is_accuracy()) {
             (Across::Length, true) => "accuracy",
@@ -131,16 +112,4 @@ pub fn plot_all(summary: &[SummaryRow], folder: &Path) -> Result<Vec<PathBuf>, P
         }
     };
     plots(summary).into_iter().map(write).collect()
-}
-
-/// A task and its options as part of a file name.
-fn file_word(task: &str, options: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
-    let words = if options.is_empty() {
-        task.to_owned()
-    } else {
-        format!("{task}-{options}")
-    };
-    let word = words.chars().map(|c| if plain(c) { c } else { '-' });
-    word.take(150).collect()
 }

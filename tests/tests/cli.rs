@@ -6,6 +6,7 @@ use longhaul_tests::host::{Folder, Ran, longhaul};
 const COMMANDS: &[&str] = &[
     "run",
     "eval",
+    "report",
     "list",
     "tasks",
     "suites",

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod eval;
 pub mod list;
 pub mod new;
+pub mod report;
 pub mod ruler;
 pub mod run;
 pub mod show;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use longhaul_results::{
-    Cell, Measurement, Probe, Status, TrainingPoint, files, plot_all, render_tables, summarise,
-    write_csv,
+    Cell, Measurement, Probe, Status, TrainingPoint, files, latest, plot_all, render_tables,
+    summarise, write_csv,
 };
 
 use crate::run::error::RunError;
@@ -95,21 +95,9 @@ impl Places {
 
 /// The last row of each measurement, in the order of units, splits, lengths and breakdowns.
 pub fn in_order(rows: Vec<Measurement>, places: &Places) -> Vec<Measurement> {
-    let mut cells: HashMap<Cell, BTreeMap<String, Measurement>> = HashMap::new();
-    for row in rows {
-        let cell = cells.entry(row.cell()).or_default();
-        // A cell that failed leaves no breakdowns of an earlier try behind.
-        if row.label.is_empty() && row.status != Status::Ok {
-            cell.clear();
-        }
-        cell.insert(row.label.clone(), row);
-    }
-    let mut cells: Vec<_> = cells.into_iter().collect();
+    let mut cells = latest(rows);
     cells.sort_by_cached_key(|(cell, _)| (places.of(&cell.unit), cell.clone()));
-    cells
-        .into_iter()
-        .flat_map(|(_, rows)| rows.into_values())
-        .collect()
+    cells.into_iter().flat_map(|(_, rows)| rows).collect()
 }
 
 /// The last point of each step, in the order of units and steps.
@@ -166,16 +154,9 @@ impl Recorded {
 
     /// What is left of a unit's evaluations; with `retry` also what did not end well.
     pub fn left(&self, id: &str, evaluations: Vec<Evaluation>, retry: bool) -> Vec<Evaluation> {
-        let left = |what: &Evaluation| {
-            let cell = Cell {
-                unit: id.to_owned(),
-                split: what.split,
-                eval_length: what.length as u64,
-            };
-            match self.cells.get(&cell) {
-                None => true,
-                Some(status) => retry && *status != Status::Ok,
-            }
+        let left = |what: &Evaluation| match self.cells.get(&what.cell(id)) {
+            None => true,
+            Some(status) => retry && *status != Status::Ok,
         };
         evaluations.into_iter().filter(left).collect()
     }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use longhaul_plugin_api::variables;
-use longhaul_results::Split;
+use longhaul_results::{Cell, Split};
 use longhaul_tasks::{
     InitialState, Materials, Suite, Task, TaskEntry, bounds, parse_task_of, recorded_task_of,
 };
@@ -198,6 +198,15 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// What names it in the records of a unit.
+    pub fn cell(&self, unit: &str) -> Cell {
+        Cell {
+            unit: unit.to_owned(),
+            split: self.split,
+            eval_length: self.length as u64,
+        }
+    }
+
     /// Tokens that it reads.
     pub fn tokens(&self) -> f64 {
         self.length as f64 * self.samples as f64
@@ -290,6 +299,13 @@ impl Unit {
         let mut all = of(Split::Validation, &self.validation);
         all.extend(of(Split::Test, &self.lengths));
         all
+    }
+
+    /// What names every planned evaluation in the records.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + use<> {
+        let id = self.id();
+        let evaluations = self.evaluations().into_iter();
+        evaluations.map(move |evaluation| evaluation.cell(&id))
     }
 }
 

@@ -1,0 +1,375 @@
+//! Records of several runs taken together: what was measured last in each cell, and why runs are not comparable.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::record::{Cell, Measurement, Status};
+use crate::setting::group;
+
+/// The records of one run.
+#[derive(Debug)]
+pub struct Source {
+    /// What the run is called in messages: its folder.
+    pub name: String,
+    /// Rows in the order in which they were written.
+    pub rows: Vec<Measurement>,
+}
+
+/// Records of all runs, and what was noticed.
+#[derive(Debug)]
+pub struct Merged {
+    /// A row a cell and breakdown, in the order of the runs.
+    pub rows: Vec<Measurement>,
+    /// Rows that stood more than once, in words.
+    pub notes: Vec<String>,
+}
+
+/// Why runs are not put into one table.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// Two runs give different values for what is one measurement by its identity.
+    #[error(
+        "{first} and {second} have different values for the same measurement: unit {unit} ({what}) at {length} tokens \
+         is {one} in one and {other} in the other. Leave one of the runs out"
+    )]
+    Conflict {
+        /// Run.
+        first: String,
+        /// Run.
+        second: String,
+        /// Unit.
+        unit: String,
+        /// Architecture, task and seed.
+        what: String,
+        /// Evaluation length, in tokens.
+        length: u64,
+        /// Value in the first.
+        one: String,
+        /// Value in the second.
+        other: String,
+    },
+    /// One task was measured under other conditions.
+    #[error("{} and {} cannot be compared on {task}: {difference}", runs[0], runs[1])]
+    Differ {
+        /// The runs.
+        runs: [String; 2],
+        /// Task.
+        task: String,
+        /// What differs, and what to do.
+        difference: String,
+    },
+}
+
+/// The last row of each cell and breakdown, breakdowns in the order of their labels; cells in the order of
+/// first appearance. A cell that did not end well leaves no breakdowns of an earlier try behind.
+pub fn latest(rows: Vec<Measurement>) -> Vec<(Cell, Vec<Measurement>)> {
+    let mut places: HashMap<Cell, usize> = HashMap::new();
+    let mut cells: Vec<(Cell, BTreeMap<String, Measurement>)> = Vec::new();
+    for row in rows {
+        let key = row.cell();
+        let place = *places.entry(key).or_insert_with_key(|key| {
+            cells.push((key.clone(), BTreeMap::new()));
+            cells.len() - 1
+        });
+        let cell = &mut cells[place].1;
+        if row.label.is_empty() && row.status != Status::Ok {
+            cell.clear();
+        }
+        cell.insert(row.label.clone(), row);
+    }
+    let rows =
+        |(cell, rows): (Cell, BTreeMap<_, Measurement>)| (cell, rows.into_values().collect());
+    cells.into_iter().map(rows).collect()
+}
+
+/// A run's cells.
+struct Run {
+    name: String,
+    cells: Vec<(Cell, Vec<Measurement>)>,
+}
+
+/// Takes runs together. With `uneven` training and seeds may differ between them; the definition of a task
+/// never may.
+///
+/// # Errors
+/// What makes the runs incomparable, or contradict each other.
+pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
+    let mut notes = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
+    for source in sources {
+        let all = source.rows.len();
+        let cells = latest(source.rows);
+        let kept: usize = cells.iter().map(|(_, rows)| rows.len()).sum();
+        if kept < all {
+            notes.push(format!(
+                "{}: {} rows were written again later; the last of each counts",
+                source.name,
+                all - kept
+            ));
+        }
+        let name = source.name;
+        runs.push(Run { name, cells });
+    }
+    comparable(&runs, uneven)?;
+    let mut places: HashMap<Cell, (usize, usize)> = HashMap::new();
+    let mut rows: Vec<Measurement> = Vec::new();
+    let mut twice = 0;
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for (run, Run { cells, .. }) in runs.into_iter().enumerate() {
+        for (cell, own) in cells {
+            match places.get(&cell) {
+                None => {
+                    places.insert(cell, (run, rows.len()));
+                    rows.extend(own);
+                }
+                Some(&(earlier, place)) => {
+                    twice += 1;
+                    agree(&rows[place], &own[0], [&names[earlier], &names[run]])?;
+                }
+            }
+        }
+    }
+    if twice > 0 {
+        notes.push(format!(
+            "{twice} cells stand in two runs with the same values; each counts once"
+        ));
+    }
+    Ok(Merged { rows, notes })
+}
+
+/// Refuses two values for one cell.
+fn agree(one: &Measurement, other: &Measurement, runs: [&str; 2]) -> Result<(), MergeError> {
+    let measured = |row: &Measurement| (row.status, row.samples, row.correct, row.value, row.nll);
+    if measured(one) == measured(other) {
+        return Ok(());
+    }
+    let value = |row: &Measurement| {
+        let name = || row.status.name().to_owned();
+        row.value.map_or_else(name, |value| value.to_string())
+    };
+    Err(MergeError::Conflict {
+        first: runs[0].to_owned(),
+        second: runs[1].to_owned(),
+        unit: one.unit.clone(),
+        what: format!("{}, {}, seed {}", one.architecture, one.task, one.seed),
+        length: one.eval_length,
+        one: value(one),
+        other: value(other),
+    })
+}
+
+/// Refuses runs that measured the same task under other conditions.
+fn comparable(runs: &[Run], uneven: bool) -> Result<(), MergeError> {
+    let firsts = runs.iter().flat_map(|run| {
+        let rows = run.cells.iter().filter_map(|(_, rows)| rows.first());
+        rows.map(|row| (run.name.as_str(), row))
+    });
+    for rows in group(firsts, |(_, row)| row.task.as_str()) {
+        let task = rows[0].1.task.as_str();
+        let by_run: Vec<(&str, Conditions)> = group(rows, |&(run, _)| run)
+            .into_iter()
+            .map(|rows| (rows[0].0, Conditions::of(rows.iter().map(|&(_, row)| row))))
+            .collect();
+        let (first, one) = &by_run[0];
+        for (second, other) in &by_run[1..] {
+            if let Some(difference) = one.difference(other, uneven) {
+                return Err(MergeError::Differ {
+                    runs: [(*first).to_owned(), (*second).to_owned()],
+                    task: task.to_owned(),
+                    difference,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the rows of one run on one task share.
+#[derive(Default)]
+struct Conditions {
+    /// The version of the task's definition, by its other options.
+    versions: BTreeMap<String, String>,
+    trainings: BTreeSet<String>,
+    seeds: BTreeSet<u64>,
+}
+
+impl Conditions {
+    fn of<'a>(rows: impl Iterator<Item = &'a Measurement>) -> Self {
+        let mut found = Self::default();
+        for row in rows {
+            let options = row.task_options.split(',');
+            let (version, options): (Vec<&str>, Vec<&str>) =
+                options.partition(|option| option.starts_with("version="));
+            found.versions.insert(options.join(","), version.join(","));
+            found.seeds.insert(row.seed);
+            // A checkpoint was trained elsewhere, and not on this task.
+            if row.checkpoint.is_empty() {
+                found.trainings.insert(training(row));
+            }
+        }
+        found
+    }
+
+    /// What cannot be compared, in words.
+    fn difference(&self, other: &Self, uneven: bool) -> Option<String> {
+        for (options, version) in &self.versions {
+            if let Some(found) = other
+                .versions
+                .get(options)
+                .filter(|found| *found != version)
+            {
+                return Some(format!(
+                    "its definition is {version} in the first and {found} in the second, whose examples differ. \
+                     Measure one of them again"
+                ));
+            }
+        }
+        let insist = "Measure both alike, or put them side by side all the same with --uneven";
+        if uneven {
+            return None;
+        }
+        if !self.trainings.is_empty()
+            && !other.trainings.is_empty()
+            && self.trainings != other.trainings
+        {
+            let one = self.trainings.difference(&other.trainings).next();
+            let one = one.or_else(|| self.trainings.first())?;
+            let found = other.trainings.difference(&self.trainings).next();
+            let found = found.or_else(|| other.trainings.first())?;
+            return Some(format!(
+                "models were trained by {one} in the first and by {found} in the second. {insist}"
+            ));
+        }
+        (self.seeds != other.seeds).then(|| {
+            format!(
+                "the first has seeds {} and the second {}. {insist}",
+                listed(&self.seeds),
+                listed(&other.seeds)
+            )
+        })
+    }
+}
+
+/// Numbers in words, of many the ends.
+fn listed(numbers: &BTreeSet<u64>) -> String {
+    let all: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    match all.len() {
+        0..=8 => all.join(", "),
+        count => format!("{} to {} ({count})", all[0], all[count - 1]),
+    }
+}
+
+/// All of a training that architectures are to have in common; the learning rate is chosen for each.
+fn training(row: &Measurement) -> String {
+    let number = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
+    let real = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    format!(
+        "{} steps of {} sequences of {} to {} tokens (warm-up {}, weight decay {}, gradient norm to {})",
+        number(row.train_steps),
+        number(row.batch),
+        number(row.train_length_min),
+        number(row.train_length),
+        number(row.warmup_steps),
+        real(row.weight_decay),
+        real(row.clip_norm),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(architecture: &str, seed: u64, length: u64) -> Measurement {
+        Measurement {
+            unit: format!("{architecture}-{seed}"),
+            architecture: architecture.to_owned(),
+            task: "mqar".to_owned(),
+            task_options: "pairs=4,version=2".to_owned(),
+            seed,
+            train_steps: Some(10),
+            eval_length: length,
+            metric: "token_accuracy".to_owned(),
+            samples: Some(10),
+            correct: Some(5),
+            value: Some(0.5),
+            status: Status::Ok,
+            ..Measurement::default()
+        }
+    }
+
+    fn source(name: &str, rows: &[Measurement]) -> Source {
+        Source {
+            name: name.to_owned(),
+            rows: rows.to_vec(),
+        }
+    }
+
+    fn refusal(one: &Measurement, other: &Measurement, uneven: bool) -> Option<String> {
+        let sources = ["a", "b"].into_iter().zip([one, other]);
+        let sources = sources.map(|(name, row)| source(name, std::slice::from_ref(row)));
+        let merged = merge(sources.collect(), uneven);
+        merged.err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn runs_are_put_side_by_side_and_what_stands_twice_counts_once() {
+        let mut later = row("lstm", 0, 64);
+        later.value = Some(0.6);
+        later.correct = Some(6);
+        let one = source(
+            "a",
+            &[row("lstm", 0, 64), row("lstm", 0, 128), later.clone()],
+        );
+        let other = source("b", &[row("mamba", 0, 64), later.clone()]);
+        let merged = merge(vec![one, other], false).expect("they agree");
+        let expected = [later, row("lstm", 0, 128), row("mamba", 0, 64)];
+        assert_eq!(merged.rows, expected);
+        assert_eq!(merged.notes.len(), 2, "{:?}", merged.notes);
+    }
+
+    #[test]
+    fn a_failure_leaves_no_breakdowns_of_an_earlier_try() {
+        let part = Measurement {
+            label: "depth=0.50".to_owned(),
+            ..row("lstm", 0, 64)
+        };
+        let failed = Measurement {
+            status: Status::Crashed,
+            ..row("lstm", 0, 64)
+        };
+        let cells = latest(vec![row("lstm", 0, 64), part, failed.clone()]);
+        assert_eq!(cells, [(failed.cell(), vec![failed])]);
+    }
+
+    #[test]
+    fn contradictions_and_other_conditions_are_refused_with_the_reason() {
+        let plain = row("lstm", 0, 64);
+        let changed = |change: &dyn Fn(&mut Measurement)| {
+            let mut row = row("mamba", 0, 64);
+            change(&mut row);
+            row
+        };
+        let mut contradiction = plain.clone();
+        contradiction.value = Some(0.7);
+        let refused = refusal(&plain, &contradiction, true).expect("a contradiction");
+        assert!(refused.contains("lstm, mqar, seed 0"), "{refused}");
+        let version = changed(&|row| row.task_options = "pairs=4,version=3".to_owned());
+        let refused = refusal(&plain, &version, true).expect("other examples");
+        assert!(refused.contains("version=2"), "{refused}");
+        for (row, words) in [
+            (changed(&|row| row.train_steps = Some(20)), "20 steps"),
+            (changed(&|row| row.seed = 7), "seeds 0 and the second 7"),
+        ] {
+            let refused = refusal(&plain, &row, false).expect("other conditions");
+            assert!(refused.contains(words), "{refused}");
+            assert_eq!(refusal(&plain, &row, true), None);
+        }
+        let rate = changed(&|row| row.learning_rate = Some(0.1));
+        let checkpoint = changed(&|row| {
+            row.checkpoint = "tiny".to_owned();
+            row.train_steps = None;
+        });
+        for row in [rate, checkpoint] {
+            assert_eq!(refusal(&plain, &row, false), None);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `longhaul report`: what it makes of kept runs, and what it refuses.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use longhaul_tests::build::workspace;
+use longhaul_tests::host::{Ran, longhaul, rows};
+
+fn quick() -> PathBuf {
+    workspace().join("results/reference/quick")
+}
+
+fn report(runs: &[&Path], out: &Path, more: &[&str]) -> Ran {
+    let mut words: Vec<std::ffi::OsString> = vec!["report".into()];
+    words.extend(runs.iter().map(|run| run.as_os_str().to_owned()));
+    words.extend(["--out".into(), out.as_os_str().to_owned()]);
+    words.extend(more.iter().map(Into::into));
+    longhaul(words)
+}
+
+/// Every file below a folder, by its path from there.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("below it").to_owned();
+                found.insert(name, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    found
+}
+
+/// A copy of the quick run whose records are changed.
+fn changed(folder: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let copy = folder.join("changed");
+    fs::create_dir_all(&copy).expect("a folder");
+    fs::copy(quick().join("run.toml"), copy.join("run.toml")).expect("a copy");
+    let text = fs::read_to_string(quick().join("results.csv")).expect("the records");
+    fs::write(copy.join("results.csv"), change(text)).expect("written");
+    copy
+}
+
+#[test]
+fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    let table = fs::read_to_string(quick().join("table.txt")).expect("the table");
+    let ran = report(&[&quick()], &out, &[]).expect(0);
+    assert!(ran.stdout.contains(table.trim_end()), "{}", ran.stdout);
+    let made = files(&out);
+    let names: Vec<&str> = made.keys().filter_map(|path| path.to_str()).collect();
+    let expected = [
+        "breakdowns.csv",
+        "cells.csv",
+        "figures/accuracy-induction.svg",
+        "figures/accuracy-mqar.svg",
+        "figures/accuracy-needle.svg",
+        "report.toml",
+        "summary.csv",
+        "tables.md",
+        "tables.tex",
+        "tables/induction.tex",
+        "tables/mqar.tex",
+        "tables/needle.tex",
+    ];
+    assert_eq!(names, expected);
+    // What was kept of the run itself is the same.
+    for (kept, made) in [
+        ("summary.csv", "summary.csv"),
+        ("accuracy-mqar.svg", "figures/accuracy-mqar.svg"),
+    ] {
+        let kept = fs::read(quick().join(kept)).expect("a kept file");
+        assert!(
+            kept == fs::read(out.join(made)).expect("a made one"),
+            "{made}"
+        );
+    }
+    let all = rows(&quick().join("results.csv")).len();
+    let parts = ["cells.csv", "breakdowns.csv"].map(|name| rows(&out.join(name)));
+    assert_eq!(parts[0].len() + parts[1].len(), all);
+    assert!(parts[0].iter().all(|row| row["label"].is_empty()));
+    assert!(!parts[1].is_empty() && parts[1].iter().all(|row| !row["label"].is_empty()));
+    // Twice the same run is the same report, over the old one.
+    report(&[&quick(), &quick()], &out, &[])
+        .expect(0)
+        .prints(&["cells stand in two runs"]);
+    let again = files(&out);
+    for name in ["tables.md", "tables.tex", "summary.csv", "cells.csv"] {
+        assert!(made[Path::new(name)] == again[Path::new(name)], "{name}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_run_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    let cut = |text: String| text[..text.len() * 2 / 3].to_owned();
+    let run = changed(folder.path(), cut);
+    report(&[&run], &out, &[])
+        .expect(0)
+        .prints(&["is torn", "planned measurements have no record"]);
+    let header = |text: String| text.lines().next().expect("a header").to_owned() + "\n";
+    let run = changed(folder.path(), header);
+    report(&[&run], &out, &[])
+        .expect(2)
+        .complains(&["no measurement is recorded"]);
+    // The same measurement with another value.
+    let contradiction = |text: String| text.replace(",512,512,1.0,", ",512,511,0.998046875,");
+    let run = changed(folder.path(), contradiction);
+    report(&[&quick(), &run], &out, &[])
+        .expect(2)
+        .complains(&["different values for the same measurement", "Leave one"]);
+    // Other seeds than the other run.
+    let seeds = |text: String| {
+        text.replace(",0,32,32,3000,", ",1,32,32,3000,")
+            .replace(",u", ",u1")
+    };
+    let run = changed(folder.path(), seeds);
+    report(&[&quick(), &run], &out, &[]).expect(2).complains(&[
+        "on mqar",
+        "seeds 0 and the second 1",
+        "--uneven",
+    ]);
+    report(&[&quick(), &run], &out, &["--uneven"]).expect(0);
+    let other = folder.path().join("other");
+    fs::create_dir_all(&other).expect("a folder");
+    fs::write(other.join("thesis.tex"), "mine").expect("written");
+    report(&[&quick()], &other, &[])
+        .expect(2)
+        .complains(&["holds no earlier report", "--out"]);
+    assert_eq!(files(&other).len(), 1);
+    report(&[&other], &out, &[])
+        .expect(2)
+        .complains(&["results.csv"]);
+}
