@@ -199,8 +199,7 @@ impl<'a> Measured<'a> {
 }
 
 fn jumps(subject: &Subject) -> bool {
-    let mut words = subject.architecture.capabilities.iter();
-    words.any(|word| word == capability::JUMPS)
+    subject.declares(capability::JUMPS)
 }
 
 /// A line through a parameter's values.
@@ -417,6 +416,68 @@ pub fn training(subject: &Subject) -> Outcome {
     check().into()
 }
 
+/// The bits of all parameters.
+fn bits(model: &LoadedModel) -> Result<Vec<Vec<u32>>, ClientError> {
+    let all = 0..model.parameters().len();
+    let of = |index| {
+        Ok(model
+            .read_parameter(index)?
+            .into_iter()
+            .map(f32::to_bits)
+            .collect())
+    };
+    all.map(of).collect()
+}
+
+/// A training that is exported after two steps and imported into another model goes on as it would have, to the last
+/// bit; other bytes are refused.
+pub fn resume(subject: &Subject) -> Outcome {
+    if !subject.declares(capability::EXPORT_TRAINING) {
+        return Outcome::skip("not declared: an interrupted training begins anew");
+    }
+    let check = || -> Result<Outcome, ClientError> {
+        // Steps 1 to 3 need not be reported: what a device keeps by itself goes on as well.
+        let config = train_config(4).reported_every(4);
+        let data: Vec<Data> = (0..4).map(|step| Data::new(2, 9, 41 + step)).collect();
+        let mut model = subject.model(1)?;
+        model.begin_training(&config)?;
+        for (data, step) in data[..2].iter().zip(0..) {
+            model.train_step(data.batch(), step)?;
+        }
+        let state = model.export_training()?;
+        let mut other = subject.model(2)?;
+        other.begin_training(&config)?;
+        other.train_step(data[3].batch(), 0)?;
+        other.begin_training(&config)?;
+        if other.import_training(&state[..state.len() - 1]).is_ok()
+            || other.import_training(&[]).is_ok()
+        {
+            return Ok(Outcome::fail(None, "a shortened training was imported"));
+        }
+        for index in 0..model.parameters().len() {
+            other.write_parameter(index, &model.read_parameter(index)?)?;
+        }
+        other.import_training(&state)?;
+        for (data, step) in data.iter().zip(0..).skip(2) {
+            model.train_step(data.batch(), step)?;
+            other.train_step(data.batch(), step)?;
+        }
+        let (expected, found) = (bits(&model)?, bits(&other)?);
+        let differs = expected
+            .iter()
+            .zip(&found)
+            .position(|(one, other)| one != other);
+        Ok(match differs {
+            None => Outcome::pass(None, format!("{} bytes", state.len())),
+            Some(index) => {
+                let name = &model.parameters()[index].name;
+                Outcome::fail(None, format!("`{name}` is another after two more steps"))
+            }
+        })
+    };
+    check().into()
+}
+
 /// Two builds of a seed and three steps are the same bytes, also with two threads; another seed is not.
 pub fn same_bytes(subject: &Subject) -> Outcome {
     let run = |seed: u64, threads: u32| -> Result<Vec<Vec<u32>>, ClientError> {
@@ -426,14 +487,7 @@ pub fn same_bytes(subject: &Subject) -> Outcome {
         for step in 0..3 {
             model.train_step(data.batch(), step)?;
         }
-        let values = (0..model.parameters().len()).map(|index| {
-            Ok(model
-                .read_parameter(index)?
-                .into_iter()
-                .map(f32::to_bits)
-                .collect())
-        });
-        values.collect()
+        bits(&model)
     };
     let check = || -> Result<Outcome, ClientError> {
         let first = run(1, 1)?;

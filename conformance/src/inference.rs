@@ -230,17 +230,9 @@ pub fn state_bytes(subject: &Subject) -> Outcome {
     check().into()
 }
 
-fn declares(subject: &Subject, word: &str) -> bool {
-    subject
-        .architecture
-        .capabilities
-        .iter()
-        .any(|known| known == word)
-}
-
 /// A fork goes on as its origin would, and neither touches the other.
 pub fn fork(subject: &Subject) -> Outcome {
-    if !declares(subject, capability::FORK) {
+    if !subject.declares(capability::FORK) {
         return Outcome::pass(None, "not declared");
     }
     let check = || -> Result<Outcome, ClientError> {
@@ -274,7 +266,7 @@ pub fn fork(subject: &Subject) -> Outcome {
 
 /// An exported state, imported into a fresh session, goes on the same; other bytes are refused.
 pub fn export(subject: &Subject) -> Outcome {
-    if !declares(subject, capability::EXPORT_STATE) {
+    if !subject.declares(capability::EXPORT_STATE) {
         return Outcome::pass(None, "not declared");
     }
     let check = || -> Result<Outcome, ClientError> {

@@ -72,6 +72,11 @@ pub const CHECKS: &[Check] = &[
         run: gradients::same_bytes,
     },
     Check {
+        name: "resume",
+        what: "an exported training goes on as it would have",
+        run: gradients::resume,
+    },
+    Check {
         name: "chunks",
         what: "one feed = uneven chunks = single steps",
         run: inference::chunks,

@@ -91,6 +91,12 @@ pub const VOCAB: usize = 37;
 pub const WIDTH: u32 = 32;
 
 impl Subject {
+    /// Whether the architecture declares a capability.
+    pub fn declares(&self, word: &str) -> bool {
+        let mut known = self.architecture.capabilities.iter();
+        known.any(|known| known == word)
+    }
+
     /// An architecture with options, built by a function.
     pub fn new(
         library: &LibraryInfo,

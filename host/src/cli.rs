@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::materials::MaterialArgs;
 use crate::number::{self, within};
+use crate::run::session::SAVE_EVERY_S;
 
 /// Heading of the options that every command has; they stand after a command's own.
 const GLOBAL: &str = "Every command";
@@ -177,7 +178,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with a run that was stopped: what is measured is kept, a training
-    /// that was interrupted begins again at step 0
+    /// that was interrupted goes on where it was saved last
     #[arg(long)]
     pub resume: bool,
     /// With --resume: try again what did not end well
@@ -193,6 +194,10 @@ pub struct RunArgs {
     /// Memory that a worker may take: 4G, 500M
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// Seconds after which a training is saved as it stands, again and again
+    #[arg(long, value_name = "SECONDS", default_value_t = SAVE_EVERY_S,
+          value_parser = within(number::SAVE_EVERY_S))]
+    pub save_every: u64,
     /// What text tasks are made of
     #[command(flatten)]
     pub materials: MaterialArgs,

@@ -17,6 +17,8 @@ pub const LENGTH: RangeInclusive<usize> = 1..=1 << 40;
 pub const WHOLE_LENGTH: RangeInclusive<usize> = 1..=1 << 30;
 /// Token ids of a model that `bench` builds.
 pub const VOCAB: RangeInclusive<u32> = 1..=1 << 24;
+/// Seconds between two saves of a training; 0 is after every step.
+pub const SAVE_EVERY_S: RangeInclusive<u64> = 0..=1_000_000_000;
 /// Seconds to time.
 pub const SECONDS: RangeInclusive<f64> = 0.0..=86_400.0;
 

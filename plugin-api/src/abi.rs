@@ -125,6 +125,21 @@ pub trait ModelAbi: Send {
             "this plugin cannot train from a given state",
         ))
     }
+    /// All that the optimiser keeps from step to step, as bytes that `import_training` of the same model takes.
+    /// A step that was not finite and not read yet is this call's error. Since 1.3.
+    fn export_training(&self) -> AbiResult<RVec<u8>> {
+        RResult::RErr(PluginError::unsupported(
+            "this plugin's training cannot be exported",
+        ))
+    }
+    /// Replaces what the optimiser keeps, after `begin_training` with the settings of the training that it was
+    /// exported from; parameters are written by `write_parameter`. The steps that follow are those that would have
+    /// followed there, to the last bit. Since 1.3.
+    fn import_training(&mut self, _state: RSlice<'_, u8>) -> AbiResult<()> {
+        RResult::RErr(PluginError::unsupported(
+            "this plugin's training cannot be imported",
+        ))
+    }
 }
 
 /// Recurrent inference. New methods are added at its end.

@@ -82,6 +82,16 @@ pub trait Model: Send {
             "this plugin cannot train from a given state",
         ))
     }
+    fn export_training(&self) -> Result<Vec<u8>> {
+        Err(PluginError::unsupported(
+            "this plugin's training cannot be exported",
+        ))
+    }
+    fn import_training(&mut self, _state: &[u8]) -> Result<()> {
+        Err(PluginError::unsupported(
+            "this plugin's training cannot be imported",
+        ))
+    }
 }
 
 /// A session. See [`SessionAbi`] for what each method means; lengths are checked before a call arrives.
@@ -296,6 +306,14 @@ impl ModelAbi for ModelGuard {
             let report = self.model.train_step_from(&batch, step, initial, last)?;
             check_step(report, self.reporting, step)
         })
+    }
+
+    fn export_training(&self) -> AbiResult<RVec<u8>> {
+        guard(|| Ok(self.model.export_training()?.into()))
+    }
+
+    fn import_training(&mut self, state: RSlice<'_, u8>) -> AbiResult<()> {
+        guard(|| self.model.import_training(state.as_slice()))
     }
 }
 

@@ -254,6 +254,24 @@ impl LoadedModel {
         self.check_step(batch, report, step)
     }
 
+    /// All that the optimiser keeps from step to step, for [`LoadedModel::import_training`] of the same model.
+    ///
+    /// # Errors
+    /// The plugin's, also of steps whose results were not read; a plugin that cannot.
+    pub fn export_training(&self) -> Result<Vec<u8>> {
+        let state = self.model.export_training();
+        unwrap(&self.plugin, "export_training", state).map(Into::into)
+    }
+
+    /// Goes on with a training, after [`LoadedModel::begin_training`] with its settings.
+    ///
+    /// # Errors
+    /// The plugin's; bytes of another model.
+    pub fn import_training(&mut self, state: &[u8]) -> Result<()> {
+        let done = self.model.import_training(RSlice::from_slice(state));
+        unwrap(&self.plugin, "import_training", done)
+    }
+
     fn check_step(&self, batch: Batch<'_>, report: StepReport, step: u64) -> Result<StepReport> {
         if !self.reporting.allows(step, &report) {
             return Err(ClientError::Lie {

@@ -126,6 +126,8 @@ pub mod capability {
     pub const REFERENCE: &str = "reference";
     /// Session state can be exported and imported.
     pub const EXPORT_STATE: &str = "export-state";
+    /// A training can be exported between two steps, and imported to go on there.
+    pub const EXPORT_TRAINING: &str = "export-training";
     /// Its loss jumps where a choice changes, such as a router's. Gradients are those between jumps.
     pub const JUMPS: &str = "jumps";
 }

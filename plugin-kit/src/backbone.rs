@@ -140,6 +140,7 @@ impl Architecture {
             capability::TRAIN.into(),
             capability::FORK.into(),
             capability::EXPORT_STATE.into(),
+            capability::EXPORT_TRAINING.into(),
         ];
         capabilities.extend(has_reference.then(|| capability::REFERENCE.into()));
         let jumps = program.as_ref().is_some_and(Program::jumps);

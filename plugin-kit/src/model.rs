@@ -22,7 +22,7 @@ use crate::cuda::plugin::DeviceKitModel;
 use crate::engine::given_state::{fixed, slots_of};
 use crate::engine::graph::Program;
 use crate::engine::operation::{LossSums, StateRows};
-use crate::engine::optimizer::{AdamW, global_norm};
+use crate::engine::optimizer::{AdamW, Moments, global_norm};
 use crate::engine::params::Params;
 use crate::engine::session::SessionState;
 use crate::engine::train::Trainer;
@@ -400,6 +400,18 @@ impl Model for KitModel {
             *place = value;
         }
         Ok(report)
+    }
+
+    fn export_training(&self) -> Result<Vec<u8>> {
+        let optimizer = self.optimizer.as_ref().ok_or_else(not_begun)?;
+        Ok(optimizer.moments.to_bytes())
+    }
+
+    fn import_training(&mut self, state: &[u8]) -> Result<()> {
+        let params = self.shared.params.read().map_err(|_| poisoned())?;
+        let optimizer = self.optimizer.as_mut().ok_or_else(not_begun)?;
+        optimizer.moments = Moments::from_bytes(&params, state)?;
+        Ok(())
     }
 
     fn loss_and_gradients(&mut self, batch: &Batch<'_>) -> Result<StepReport> {

@@ -456,6 +456,7 @@ const CHECKED: &[(&str, &str)] = &[
     ("forgets-between-feeds", "chunks"),
     ("mixes-rows", "rows"),
     ("nondeterministic", "same-bytes"),
+    ("forgets-training", "resume"),
     ("lies-about-state", "state-bytes"),
     ("nan-loss", "training"),
     ("silent-steps", "training"),

@@ -277,3 +277,80 @@ fn other_vectors_are_another_run() {
         "{manifest}"
     );
 }
+
+/// Names of the files in a run's folder of models.
+fn models(folder: &Folder) -> Vec<String> {
+    let entries = fs::read_dir(folder.file("models")).into_iter().flatten();
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+    names.sort();
+    names
+}
+
+/// The files of trainings that are not over, with their contents.
+fn unfinished(folder: &Folder) -> Vec<(String, Option<Vec<u8>>)> {
+    let names = models(folder).into_iter();
+    names
+        .filter(|name| name.ends_with(".training"))
+        .map(|name| {
+            let content = fs::read(folder.file("models").join(&name)).ok();
+            (name, content)
+        })
+        .collect()
+}
+
+#[test]
+fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
+    const MORE: &[&str] = &["--steps", "400", "--save-every", "0"];
+    let arguments = |folder: &Folder, more: &[&str]| {
+        let mut all = folder.run(&["", "decay=0.5"], "16,32", MORE);
+        // A model whose sequences start from the states that the batch before ended with, and one that starts afresh.
+        for architecture in ["lstm:initial_state=passed", "lstm"] {
+            all.extend(["--arch".to_owned(), architecture.to_owned()]);
+        }
+        all.extend(more.iter().map(|&word| word.to_owned()));
+        all
+    };
+    let whole = Folder::default();
+    longhaul(arguments(&whole, &[])).expect(0);
+    let killed = Folder::default();
+    // Killed again and again, each time in the middle of another training.
+    let mut kills = 0;
+    let ran = loop {
+        let more: &[&str] = if kills > 0 {
+            &["-v", "--resume"]
+        } else {
+            &["-v"]
+        };
+        let before = unfinished(&killed);
+        let mut child = command(arguments(&killed, more))
+            .spawn()
+            .expect("the binary starts");
+        let mut is_over = || child.try_wait().is_ok_and(|ended| ended.is_some());
+        wait_until("a training that is kept at another step", || {
+            let mut now = unfinished(&killed).into_iter();
+            now.any(|kept| !before.contains(&kept)) || is_over()
+        });
+        if kills == 6 || is_over() {
+            break finish(child).expect(0);
+        }
+        signal(child.id(), "KILL");
+        child.wait().expect("it ends");
+        kills += 1;
+    };
+    assert!(kills > 2, "{kills} kills");
+    ran.complains(&["its training went on at step"]);
+    let names = models(&whole);
+    assert_eq!((names.len(), models(&killed)), (4, names.clone()));
+    for name in names {
+        let [one, other] =
+            [&whole, &killed].map(|folder| fs::read(folder.file("models").join(&name)).unwrap());
+        assert!(one == other, "{name} differs");
+    }
+    for file in ["results.csv", "training.csv", "summary.csv"] {
+        let [one, other] = [&whole, &killed].map(|folder| lasting(rows(&folder.file(file))));
+        assert_eq!(one, other, "{file}");
+    }
+}

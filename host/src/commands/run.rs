@@ -36,13 +36,14 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         ));
     }
     let suite = Suite::load(&args.suite)?;
-    let resources = Resources::new(
+    let mut resources = Resources::new(
         &args.device,
         args.jobs,
         args.threads,
         args.time_limit.or(suite.limits.time_s),
         (args.memory_limit.as_deref(), suite.limits.memory_bytes),
     )?;
+    resources.save_every_s = args.save_every;
     let overrides = overrides(args)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
     let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);

@@ -346,7 +346,10 @@ mod tests {
         let share = Message::Evaluation { share: 0.5 };
         let let_through = (0..1000).filter_map(|_| eye.lets(share.clone())).count();
         assert!(let_through < 50, "{let_through}");
-        let trained = Message::Trained { seconds: 1.0 };
+        let trained = Message::Trained {
+            from_step: 0,
+            seconds: 1.0,
+        };
         assert!(eye.lets(trained).is_some());
     }
 }

@@ -71,10 +71,13 @@ impl<'a> Conversation<'a> {
                 within("parameters", *parameters, MOST_BYTES)
             }
             Message::Progress { .. } => self.progress(message),
-            Message::Trained { seconds } => {
+            Message::Trained { from_step, seconds } => {
                 time(*seconds)?;
                 let last = self.job.training.as_ref().map(|training| training.steps);
                 let step = self.step.map(|step| step + 1);
+                must(step.is_none_or(|step| *from_step < step), || {
+                    format!("that training began at step {from_step}")
+                })?;
                 let trained = std::mem::replace(&mut self.trained, true);
                 must(!trained && step == last, || {
                     format!(
@@ -413,7 +416,10 @@ mod tests {
 
     #[test]
     fn what_a_worker_says_is_believed_in_order() {
-        let trained = Message::Trained { seconds: 1.0 };
+        let trained = Message::Trained {
+            from_step: 0,
+            seconds: 1.0,
+        };
         let all = [
             started(),
             step(0, 1.0, 1e-3),
@@ -485,7 +491,10 @@ mod tests {
         let mut said = vec![
             started(),
             step(9, 1.0, 1e-3),
-            Message::Trained { seconds: 1.0 },
+            Message::Trained {
+                from_step: 0,
+                seconds: 1.0,
+            },
             answer(0, 1.0),
         ];
         assert!(last(&said).unwrap_err().contains("example 0"));
@@ -514,11 +523,20 @@ mod tests {
         assert!(training(step(0, f64::NAN, 1e-3)).contains("loss of NaN"));
         assert!(training(step(0, 1.0, f64::NAN)).contains("learning rate of NaN"));
         assert!(training(step(0, 1.0, 0.1)).contains("learning rate of 0.1"));
-        assert!(training(Message::Trained { seconds: 0.0 }).contains("step 0 of 10"));
+        assert!(
+            training(Message::Trained {
+                from_step: 0,
+                seconds: 0.0
+            })
+            .contains("step 0 of 10")
+        );
         assert!(training(done()).contains("all is done"));
         assert!(training(started()).contains("twice"));
         let evaluating = |message| {
-            let trained = Message::Trained { seconds: 1.0 };
+            let trained = Message::Trained {
+                from_step: 0,
+                seconds: 1.0,
+            };
             let begun = Message::Evaluating { index: 0 };
             last(&[started(), step(9, 1.0, 1e-3), trained, begun, message]).unwrap_err()
         };

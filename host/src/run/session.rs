@@ -25,6 +25,9 @@ use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
 use crate::worker::models::is_saved;
 
+/// Seconds after which a training is kept, where nobody says otherwise.
+pub const SAVE_EVERY_S: u64 = 120;
+
 /// Seconds from which on a limit of time is none: 30,000 years.
 const NO_LIMIT: u64 = 1_000_000_000_000;
 
@@ -41,6 +44,8 @@ pub struct Resources {
     pub time_s: Option<u64>,
     /// Bytes of resident memory for a worker; none where the system does not say how much there is.
     pub memory_bytes: Option<u64>,
+    /// Seconds after which a training is kept as it stands, so that it goes on from there.
+    pub save_every_s: u64,
 }
 
 impl Resources {
@@ -85,6 +90,7 @@ impl Resources {
             threads,
             time_s,
             memory_bytes,
+            save_every_s: SAVE_EVERY_S,
         })
     }
 }
@@ -174,6 +180,7 @@ pub fn carry_out(
         threads: resources.threads,
         time_s: resources.time_s,
         memory_bytes: resources.memory_bytes,
+        save_every_s: resources.save_every_s,
     };
     let begun = std::time::Instant::now();
     let to_train = works.iter().filter(|work| work.train).count();

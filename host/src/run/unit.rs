@@ -67,6 +67,8 @@ pub struct Settings {
     pub time_s: Option<u64>,
     /// Bytes of resident memory for a worker.
     pub memory_bytes: Option<u64>,
+    /// Seconds after which a training is kept as it stands.
+    pub save_every_s: u64,
 }
 
 /// What a unit has to say.
@@ -252,6 +254,7 @@ impl Runner<'_> {
             identity: self.work.id.clone(),
             checkpoint: unit.checkpoint.clone(),
             materials: unit.materials.clone(),
+            save_every_s: self.settings.save_every_s,
             evaluations: self.left.clone(),
             probes: unit.probes.clone(),
         }
@@ -260,7 +263,13 @@ impl Runner<'_> {
     fn hear(&mut self, message: &Message, heard: &mut Heard) {
         match message {
             Message::Started { parameters, .. } => self.common.parameters(*parameters),
-            Message::Trained { .. } => heard.trained = true,
+            Message::Trained { from_step, .. } => {
+                heard.trained = true;
+                if *from_step > 0 {
+                    let unit = &self.work.unit.name;
+                    tracing::info!("{unit}: its training went on at step {from_step}");
+                }
+            }
             Message::Evaluating { index } => {
                 heard.evaluating = Some(*index);
                 self.predictions.clear();
@@ -410,6 +419,7 @@ pub mod tests {
             threads: 1,
             time_s: Some(60),
             memory_bytes: None,
+            save_every_s: 120,
         }
     }
 

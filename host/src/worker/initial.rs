@@ -78,6 +78,11 @@ impl Start {
         self.passed = states;
     }
 
+    /// The states that were passed on last.
+    pub fn passed(&self) -> &[f32] {
+        &self.passed
+    }
+
     /// The states that the rows of a group start from; another group has other noise.
     pub fn states(&self, group: u64) -> Vec<f32> {
         match self.policy {

@@ -16,6 +16,7 @@ use crate::worker::generate::{Asked, Carried, generate};
 use crate::worker::models::{self, ModelFileError};
 use crate::worker::pipe::{self, send};
 use crate::worker::protocol::{FailureKind, Job, Message};
+use crate::worker::resume;
 use crate::worker::train::train;
 
 /// Why a part of a job was not done.
@@ -122,14 +123,13 @@ fn run(job: &Job) -> Result<(), Failure> {
             .collect(),
     });
     if let Some(training) = job.to_train() {
-        let begun = std::time::Instant::now();
-        train(&mut model, task.as_ref(), job, training, &mut clock)?;
+        let (from_step, seconds) = train(&mut model, task.as_ref(), job, training, &mut clock)?;
         models::save(&model, &job.folder, &job.model, &job.identity)?;
-        send(&Message::Trained {
-            seconds: begun.elapsed().as_secs_f64(),
-        });
+        resume::forget(job);
+        send(&Message::Trained { from_step, seconds });
     } else if job.checkpoint.is_none() {
         models::load(&mut model, &job.folder, &job.model, &job.identity)?;
+        resume::forget(job);
     }
     let mut carried = Carried::default();
     for (index, &evaluation) in job.evaluations.iter().enumerate() {

@@ -14,6 +14,7 @@ mod observe;
 pub mod pipe;
 mod prompts;
 pub mod protocol;
+mod resume;
 pub mod tally;
 mod train;
 

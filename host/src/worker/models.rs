@@ -51,12 +51,30 @@ pub enum ModelFileError {
     },
 }
 
+/// The folder of the models in a run's.
+pub const FOLDER: &str = "models";
+
+/// Beginning of the names of parameters in the file of a training that is not over; its other tensors have
+/// none like it.
+const PARAMETER: &str = "parameter.";
+
+/// What is kept of a training beside the parameters.
+#[derive(Debug, Default, PartialEq)]
+pub struct Kept {
+    /// What the plugin's optimiser keeps.
+    pub optimiser: Vec<u8>,
+    /// How far it is, as JSON.
+    pub progress: Vec<u8>,
+    /// States that the next sequences start from.
+    pub states: Option<Vec<f32>>,
+}
+
 /// The place of a model in a run's folder.
 ///
 /// # Errors
 /// The system's; a link in the place of the folder `models`.
 fn place(run: &Path, name: &str) -> std::io::Result<PathBuf> {
-    let folder = run.join("models");
+    let folder = run.join(FOLDER);
     files::make_folder(&folder)?;
     Ok(folder.join(name))
 }
@@ -66,7 +84,7 @@ fn place(run: &Path, name: &str) -> std::io::Result<PathBuf> {
 pub fn disk_refuses(run: &Path) -> Option<std::io::Error> {
     /// A disk that takes less has no room for records either.
     const PROBE: usize = 1 << 20;
-    let probed = files::write_aside(&run.join("models"), &vec![0; PROBE]);
+    let probed = files::write_aside(&run.join(FOLDER), &vec![0; PROBE]);
     let is_disk = |error: &std::io::Error| {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         matches!(
@@ -87,34 +105,87 @@ pub fn save(
     name: &str,
     identity: &str,
 ) -> Result<(), ModelFileError> {
-    let mut bytes = Vec::new();
-    for index in 0..model.parameters().len() {
+    write(&read_parameters(model, "")?, run, name, identity)
+}
+
+/// Saves a training that is not over, as [`save`] does a model.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_training(
+    model: &LoadedModel,
+    kept: &Kept,
+    run: &Path,
+    name: &str,
+    identity: &str,
+) -> Result<(), ModelFileError> {
+    let mut tensors = read_parameters(model, PARAMETER)?;
+    let mut bytes = |name: &str, bytes: &[u8]| tensors.push(Tensor::bytes(name, bytes.to_vec()));
+    bytes("optimiser", &kept.optimiser);
+    bytes("progress", &kept.progress);
+    if let Some(states) = &kept.states {
+        tensors.push(Tensor::values("states", vec![states.len()], states));
+    }
+    write(&tensors, run, name, identity)
+}
+
+/// A tensor of a file.
+struct Tensor {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    raw: Vec<u8>,
+}
+
+impl Tensor {
+    fn values(name: &str, shape: Vec<usize>, values: &[f32]) -> Self {
+        let raw = values.iter().flat_map(|value| value.to_le_bytes());
+        Self {
+            name: name.to_owned(),
+            dtype: Dtype::F32,
+            shape,
+            raw: raw.collect(),
+        }
+    }
+
+    fn bytes(name: &str, raw: Vec<u8>) -> Self {
+        Self {
+            name: name.to_owned(),
+            dtype: Dtype::U8,
+            shape: vec![raw.len()],
+            raw,
+        }
+    }
+}
+
+/// The parameters of a model, by their names with something in front.
+fn read_parameters(model: &LoadedModel, before: &str) -> Result<Vec<Tensor>, ModelFileError> {
+    let mut tensors = Vec::new();
+    for (index, parameter) in model.parameters().iter().enumerate() {
         let values = model.read_parameter(index)?;
         let odd = values.iter().filter(|value| !value.is_finite()).count();
         if odd > 0 {
             return Err(ModelFileError::NotFinite {
-                name: crate::text::line(&model.parameters()[index].name),
+                name: crate::text::line(&parameter.name),
                 odd,
                 all: values.len(),
             });
         }
-        let raw: Vec<u8> = values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
-        bytes.push(raw);
+        let shape = parameter.shape.iter().map(|&size| size as usize).collect();
+        let name = format!("{before}{}", parameter.name);
+        tensors.push(Tensor::values(&name, shape, &values));
     }
-    let views = model
-        .parameters()
-        .iter()
-        .zip(&bytes)
-        .map(|(parameter, raw)| {
-            let shape = parameter.shape.iter().map(|&size| size as usize).collect();
-            let view = TensorView::new(Dtype::F32, shape, raw).expect("shape and bytes agree");
-            (parameter.name.to_string(), view)
-        });
+    Ok(tensors)
+}
+
+/// Writes a file into the folder of the models, at once.
+fn write(tensors: &[Tensor], run: &Path, name: &str, identity: &str) -> Result<(), ModelFileError> {
+    let views = tensors.iter().map(|tensor| {
+        let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.raw);
+        (tensor.name.clone(), view.expect("shape and bytes agree"))
+    });
     let refuse = |source| ModelFileError::Write {
-        path: run.join("models").join(name).display().to_string(),
+        path: run.join(FOLDER).join(name).display().to_string(),
         source,
     };
     let file = serialise(views.collect(), identity).map_err(refuse)?;
@@ -155,15 +226,64 @@ pub fn load(
     identity: &str,
 ) -> Result<(), ModelFileError> {
     let refuse = |reason: String| ModelFileError::Read {
-        path: run.join("models").join(name).display().to_string(),
+        path: run.join(FOLDER).join(name).display().to_string(),
         reason,
     };
     let bytes = place(run, name).and_then(|place| files::read(&place, u64::MAX));
     let bytes = bytes.map_err(|error| refuse(error.to_string()))?;
     let tensors = check(&bytes, identity).map_err(refuse)?;
+    write_parameters(model, &tensors, "", &refuse)
+}
+
+/// Puts the parameters of a training that is not over into a model that was built the same way, and returns the
+/// rest. `None` where there is no file, or one that is torn or of another training.
+///
+/// # Errors
+/// The plugin's; a file of another shape.
+pub fn load_training(
+    model: &mut LoadedModel,
+    run: &Path,
+    name: &str,
+    identity: &str,
+) -> Result<Option<Kept>, ModelFileError> {
+    let refuse = |reason: String| ModelFileError::Read {
+        path: run.join(FOLDER).join(name).display().to_string(),
+        reason,
+    };
+    let Ok(bytes) = place(run, name).and_then(|place| files::read(&place, u64::MAX)) else {
+        return Ok(None);
+    };
+    let Ok(tensors) = check(&bytes, identity) else {
+        return Ok(None);
+    };
+    let raw = |name: &str| tensors.tensor(name).map(|tensor| tensor.data().to_vec());
+    let (Ok(optimiser), Ok(progress)) = (raw("optimiser"), raw("progress")) else {
+        return Ok(None);
+    };
+    write_parameters(model, &tensors, PARAMETER, &refuse)?;
+    Ok(Some(Kept {
+        optimiser,
+        progress,
+        states: tensors.tensor("states").ok().map(|states| values(&states)),
+    }))
+}
+
+/// The values of a tensor of float32.
+fn values(tensor: &TensorView<'_>) -> Vec<f32> {
+    let words = tensor.data().as_chunks::<4>().0.iter();
+    words.map(|&raw| f32::from_le_bytes(raw)).collect()
+}
+
+/// Writes every parameter, whose name in the file has something in front.
+fn write_parameters(
+    model: &mut LoadedModel,
+    tensors: &SafeTensors<'_>,
+    before: &str,
+    refuse: &dyn Fn(String) -> ModelFileError,
+) -> Result<(), ModelFileError> {
     for index in 0..model.parameters().len() {
         let parameter = &model.parameters()[index];
-        let name = parameter.name.to_string();
+        let name = format!("{before}{}", parameter.name);
         let tensor = tensors
             .tensor(&name)
             .map_err(|error| refuse(error.to_string()))?;
@@ -175,14 +295,7 @@ pub fn load(
                 tensor.shape()
             )));
         }
-        let values: Vec<f32> = tensor
-            .data()
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|&raw| f32::from_le_bytes(raw))
-            .collect();
-        model.write_parameter(index, &values)?;
+        model.write_parameter(index, &values(&tensor))?;
     }
     Ok(())
 }

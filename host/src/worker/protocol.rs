@@ -41,6 +41,8 @@ pub struct Job {
     pub checkpoint: Option<Checkpoint>,
     /// What its text task is made of.
     pub materials: Option<crate::run::materials::Record>,
+    /// Seconds after which the training is kept as it stands, again and again.
+    pub save_every_s: u64,
     /// Evaluations in order.
     pub evaluations: Vec<Evaluation>,
     /// What is looked at beside the answers.
@@ -390,6 +392,8 @@ pub enum Message {
     },
     /// Training is over and the model saved.
     Trained {
+        /// The step that this worker began at: not 0 where an earlier one was interrupted.
+        from_step: u64,
         /// Wall clock, in seconds.
         seconds: f64,
     },
@@ -483,6 +487,7 @@ pub mod tests {
             identity: "12345678".into(),
             checkpoint: None,
             materials: None,
+            save_every_s: 120,
             evaluations: vec![evaluation(16), evaluation(32)],
             probes: Probes::default(),
         }
@@ -547,7 +552,10 @@ pub mod tests {
                 seconds: 0.5,
                 record: true,
             },
-            Message::Trained { seconds: 1.0 },
+            Message::Trained {
+                from_step: 0,
+                seconds: 1.0,
+            },
             Message::Evaluating { index: 2 },
             Message::Answered(Answered {
                 sample: 7,

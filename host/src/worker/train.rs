@@ -13,23 +13,25 @@ use crate::worker::initial::Start;
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
 use crate::worker::protocol::{Job, Message};
+use crate::worker::resume::{self, Progress, Saves};
 
 /// Steps that go into `training.csv`, beside the first and the last.
 const POINTS: u64 = 64;
 /// How often a step is reported for the eye.
 const GLANCE: Duration = Duration::from_millis(250);
 
-/// Runs every step of a training.
+/// Runs every step of a training, from where an earlier worker left it. Returns the step that it began at, and the seconds
+/// that all of it took.
 ///
 /// # Errors
-/// The plugin's, with the step.
+/// The plugin's, with the step; the system's on keeping the training.
 pub fn train(
     model: &mut LoadedModel,
     task: &dyn Task,
     job: &Job,
     training: &Training,
     clock: &mut Clock,
-) -> Result<(), Failure> {
+) -> Result<(u64, f64), Failure> {
     let config = TrainConfig {
         learning_rate: training.learning_rate,
         warmup_steps: training.warmup_steps,
@@ -49,16 +51,22 @@ pub fn train(
     };
     let steps = training.steps;
     let mut start = start(model, training, job.seed, clock)?;
+    let (progress, states) = resume::take_up(model, job, clock)?.unwrap_or_default();
+    if let (Some(start), Some(states)) = (&mut start, states) {
+        start.pass(states);
+    }
+    let first = progress.next_step;
+    let mut saves = Saves::new(job);
     std::thread::scope(|scope| {
-        let mut making = 0;
+        let mut making = first;
         let ahead = Ahead::<TrainingBatch>::start(scope, move |batch| {
             let made = making < steps && plan.fill(task, making, batch).is_ok();
             making += 1;
             made
         })
         .map_err(Failure::thread)?;
-        let mut report = Reports::new(config.reporting());
-        for step in 0..steps {
+        let mut report = Reports::go_on(config.reporting(), progress);
+        for step in first..steps {
             let batch = ahead.next().ok_or_else(|| {
                 Failure::error(format!("the task made no batch for training step {step}"))
             })?;
@@ -78,8 +86,13 @@ pub fn train(
                 done.map_err(|error| Failure::from(error).at(&format!("training step {step}")))?;
             report.step(step, &done, batch.real_tokens);
             ahead.give_back(batch);
+            if saves.is_due() && step + 1 < steps {
+                let progress = report.progress(step + 1);
+                let states = start.as_ref().map(Start::passed);
+                saves.save(model, &progress, states, clock)?;
+            }
         }
-        Ok(())
+        Ok((first, report.seconds()))
     })
 }
 
@@ -109,6 +122,10 @@ fn start(
 struct Reports {
     reporting: Reporting,
     begun: Instant,
+    /// Seconds that the training took before that.
+    before: f64,
+    /// What was said for the record.
+    points: Vec<Message>,
     /// When something was said last.
     glance: Instant,
     /// When the last recorded step ended.
@@ -118,14 +135,32 @@ struct Reports {
 }
 
 impl Reports {
-    fn new(reporting: Reporting) -> Self {
+    /// Says again what an earlier worker said for the record: it may not have reached the disk.
+    fn go_on(reporting: Reporting, progress: Progress) -> Self {
+        progress.points.iter().for_each(send);
         let now = Instant::now();
         Self {
             reporting,
             begun: now,
+            before: progress.seconds,
+            points: progress.points,
             glance: now,
             recorded: now,
             tokens: 0,
+        }
+    }
+
+    /// Seconds that the training took so far.
+    fn seconds(&self) -> f64 {
+        self.before + self.begun.elapsed().as_secs_f64()
+    }
+
+    /// How far the training is before a step.
+    fn progress(&self, next_step: u64) -> Progress {
+        Progress {
+            next_step,
+            seconds: self.seconds(),
+            points: self.points.clone(),
         }
     }
 
@@ -136,18 +171,20 @@ impl Reports {
             return;
         }
         let seconds = self.recorded.elapsed().as_secs_f64();
-        send(&Message::Progress {
+        let said = Message::Progress {
             step,
             loss: report.loss,
             accuracy: (report.scored > 0).then(|| report.correct as f64 / report.scored as f64),
             gradient_norm: (report.gradient_norm > 0.0).then_some(report.gradient_norm),
             learning_rate: report.learning_rate,
             tokens_per_second: (seconds > 0.0).then(|| self.tokens as f64 / seconds),
-            seconds: self.begun.elapsed().as_secs_f64(),
+            seconds: self.seconds(),
             record,
-        });
+        };
+        send(&said);
         self.glance = Instant::now();
         if record {
+            self.points.push(said);
             self.recorded = self.glance;
             self.tokens = 0;
         }

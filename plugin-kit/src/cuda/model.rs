@@ -17,7 +17,7 @@ use super::run::{Buffers, Control, CudaRun};
 use super::totals::StepTotals;
 use crate::engine::graph::Program;
 use crate::engine::operation::Wanted;
-use crate::engine::optimizer::learning_rate;
+use crate::engine::optimizer::{Moments, learning_rate};
 use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
 use crate::model::not_begun;
@@ -117,6 +117,28 @@ impl DeviceTrainer {
         self.recordings.retain(|(_, update)| !update);
         self.optimizer = Some(optimizer);
         self.totals.begin(device.as_ref())
+    }
+
+    /// What the optimiser keeps, after all work.
+    ///
+    /// # Errors
+    /// No training was begun; the device's; a step that was not finite and not read yet.
+    pub fn export(&self, device: &dyn Device) -> Result<Moments> {
+        let optimizer = self.optimizer.as_ref().ok_or_else(not_begun)?;
+        if let Some((step, loss, norm)) = self.totals.read(device)?.bad {
+            return Err(PluginError::not_finite(loss, norm, Some(step)));
+        }
+        optimizer.read(self.totals.updates(device)?)
+    }
+
+    /// Replaces what the optimiser keeps.
+    ///
+    /// # Errors
+    /// No training was begun; the device's.
+    pub fn import(&mut self, device: &dyn Device, moments: &Moments) -> Result<()> {
+        let optimizer = self.optimizer.as_ref().ok_or_else(not_begun)?;
+        optimizer.write(moments)?;
+        self.totals.set_updates(device, moments.updates)
     }
 
     /// A training step. Its results are read, and so the device is waited for, where they are due.

@@ -9,6 +9,7 @@ use longhaul_plugin_api::data::TrainConfig;
 use super::device::{Device, KernelParams, Launch, Ptr};
 use super::memory::{Memory, ParamBlock, to_bytes};
 use super::totals::kernel;
+use crate::engine::optimizer::Moments;
 use crate::engine::params::Params;
 use crate::kernel_params;
 
@@ -50,6 +51,40 @@ impl DeviceAdamW {
             first,
             decays: memory,
         })
+    }
+
+    /// The moments of all parameters, after so many updates and all work.
+    ///
+    /// # Errors
+    /// The device's, also of earlier work.
+    pub fn read(&self, updates: u64) -> Result<Moments> {
+        let all = |block: &ParamBlock| -> Result<Vec<Vec<f32>>> {
+            (0..block.ptrs.len())
+                .map(|index| block.read(index))
+                .collect()
+        };
+        Ok(Moments {
+            updates,
+            first: all(&self.first)?,
+            second: all(&self.second)?,
+        })
+    }
+
+    /// Replaces the moments of all parameters.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn write(&self, moments: &Moments) -> Result<()> {
+        let blocks = [
+            (&self.first, &moments.first),
+            (&self.second, &moments.second),
+        ];
+        for (block, values) in blocks {
+            for (index, values) in values.iter().enumerate() {
+                block.write(index, values)?;
+            }
+        }
+        Ok(())
     }
 
     /// Updates the parameters by what `step`, a `struct Step` of adamw.cu, says of the gradients.

@@ -13,6 +13,7 @@ use super::model::{DeviceModel, DeviceTrainer};
 use super::session::DeviceSession;
 use crate::backbone::{Architecture, trace_on_device};
 use crate::engine::graph::Program;
+use crate::engine::optimizer::Moments;
 use crate::engine::params::Params;
 use crate::model::{check_rows, check_size, check_tokens, no_gradient, poison_wanted};
 use crate::options::Settings;
@@ -95,6 +96,17 @@ impl Model for DeviceKitModel {
         let report = trainer.step(&shared.program, &shared.model, batch, step)?;
         self.has_gradients = true;
         Ok(report)
+    }
+
+    fn export_training(&self) -> Result<Vec<u8>> {
+        let moments = self.trainer.export(self.shared.model.device.as_ref())?;
+        Ok(moments.to_bytes())
+    }
+
+    fn import_training(&mut self, state: &[u8]) -> Result<()> {
+        let moments = Moments::from_bytes(&self.params, state)?;
+        let device = self.shared.model.device.as_ref();
+        self.trainer.import(device, &moments)
     }
 
     fn loss_and_gradients(&mut self, batch: &Batch<'_>) -> Result<StepReport> {

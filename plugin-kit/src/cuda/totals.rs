@@ -35,6 +35,9 @@ const READ_BYTES: usize = 48;
 /// Where the number of the first bad step stands among them.
 const BAD_STEP: usize = 24;
 
+/// Where the number of updates stands.
+const UPDATES: usize = 48;
+
 kernel_params! {
     struct LossParts { nll: Ptr, best: Ptr, targets: Ptr, control: Ptr, parts: Ptr }
 }
@@ -106,6 +109,25 @@ impl StepTotals {
     /// The device's.
     pub fn forget_bad(&self, device: &dyn Device) -> Result<()> {
         device.fill(self.step.ptr().value(BAD_STEP / 4), u32::MAX, 2)
+    }
+
+    /// Updates that were done in this training, after all work.
+    ///
+    /// # Errors
+    /// The device's, also of earlier work.
+    pub fn updates(&self, device: &dyn Device) -> Result<u64> {
+        let mut bytes = [0; 8];
+        device.download(self.step.ptr().value(UPDATES / 4), &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Goes on after so many updates.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn set_updates(&self, device: &dyn Device, updates: u64) -> Result<()> {
+        let place = self.step.ptr().value(UPDATES / 4);
+        device.upload(place, &updates.to_le_bytes())
     }
 
     /// Where the update finds what it needs.

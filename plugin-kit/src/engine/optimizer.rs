@@ -1,7 +1,9 @@
 //! AdamW with decoupled decay on matrices (arXiv 1711.05101), global gradient clipping, linear
 //! warm-up and cosine decay. It owns the moments and nothing else.
 
+use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::data::TrainConfig;
+use longhaul_plugin_api::error::PluginError;
 use rayon::prelude::*;
 
 use super::params::Params;
@@ -22,13 +24,88 @@ pub fn learning_rate(config: &TrainConfig, step: u64) -> f64 {
     config.learning_rate * (config.final_fraction + (1.0 - config.final_fraction) * cosine)
 }
 
+/// What AdamW keeps from step to step.
+pub struct Moments {
+    /// Updates done, for the bias correction.
+    pub updates: u64,
+    /// Mean of the gradients, one vector a parameter.
+    pub first: Vec<Vec<f32>>,
+    /// Mean of their squares.
+    pub second: Vec<Vec<f32>>,
+}
+
+impl Moments {
+    /// Those before the first step.
+    pub fn zeros(params: &Params) -> Self {
+        let zeros = || {
+            let lengths = params.entries.iter().map(|entry| entry.values.len());
+            lengths.map(|length| vec![0.0; length]).collect()
+        };
+        Self {
+            updates: 0,
+            first: zeros(),
+            second: zeros(),
+        }
+    }
+
+    /// As bytes: the number of updates, then the means and the mean squares of all parameters, little-endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let values = self.first.iter().chain(&self.second).flatten();
+        let values = values.flat_map(|value| value.to_le_bytes());
+        self.updates
+            .to_le_bytes()
+            .into_iter()
+            .chain(values)
+            .collect()
+    }
+
+    /// Of a model's parameters, from bytes.
+    ///
+    /// # Errors
+    /// Bytes of another number; means that no training has.
+    pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self> {
+        let expected = 8 + 8 * params.total();
+        let Some((updates, values)) = bytes
+            .split_first_chunk::<8>()
+            .filter(|_| bytes.len() == expected)
+        else {
+            return Err(PluginError::bad_option(format!(
+                "an exported training of this model has {expected} bytes, and this has {}",
+                bytes.len()
+            )));
+        };
+        let mut moments = Self {
+            updates: u64::from_le_bytes(*updates),
+            ..Self::zeros(params)
+        };
+        let mut values = values.as_chunks::<4>().0.iter();
+        let all = moments
+            .first
+            .iter_mut()
+            .chain(&mut moments.second)
+            .flatten();
+        for (value, &raw) in all.zip(&mut values) {
+            *value = f32::from_le_bytes(raw);
+        }
+        let mut first = moments.first.iter().flatten();
+        let mut second = moments.second.iter().flatten();
+        if first.all(|value| value.is_finite())
+            && second.all(|&value| value.is_finite() && value >= 0.0)
+        {
+            Ok(moments)
+        } else {
+            Err(PluginError::bad_option(
+                "an exported training has means that are not finite, or mean squares below 0",
+            ))
+        }
+    }
+}
+
 /// AdamW's moments and settings.
 pub struct AdamW {
     config: TrainConfig,
-    first: Vec<Vec<f32>>,
-    second: Vec<Vec<f32>>,
-    /// Updates done, for the bias correction.
-    updates: u64,
+    /// What it keeps.
+    pub moments: Moments,
 }
 
 /// What one value's update needs besides its own moments.
@@ -46,18 +123,9 @@ struct Update {
 impl AdamW {
     /// Zero moments for a model's parameters.
     pub fn new(config: &TrainConfig, params: &Params) -> Self {
-        let zeros = || {
-            params
-                .entries
-                .iter()
-                .map(|entry| vec![0.0; entry.values.len()])
-                .collect()
-        };
         Self {
             config: config.clone(),
-            first: zeros(),
-            second: zeros(),
-            updates: 0,
+            moments: Moments::zeros(params),
         }
     }
 
@@ -74,7 +142,8 @@ impl AdamW {
         if !norm.is_finite() {
             return (norm, rate);
         }
-        self.updates += 1;
+        let kept = &mut self.moments;
+        kept.updates += 1;
         let config = &self.config;
         let clip = config.clip_norm;
         let gradient_factor = if clip > 0.0 && norm > clip {
@@ -82,7 +151,7 @@ impl AdamW {
         } else {
             1.0
         };
-        let power = self.updates as i32;
+        let power = kept.updates as i32;
         let update = Update {
             gradient_factor: gradient_factor as f32,
             beta1: config.beta1 as f32,
@@ -92,7 +161,7 @@ impl AdamW {
             epsilon: config.epsilon as f32,
             decay_factor: 1.0,
         };
-        let moments = self.first.iter_mut().zip(&mut self.second);
+        let moments = kept.first.iter_mut().zip(&mut kept.second);
         for ((entry, gradient), (first, second)) in
             params.entries.iter_mut().zip(gradients).zip(moments)
         {

@@ -61,6 +61,7 @@ faults! {
     ForgetsBetweenFeeds = "forgets-between-feeds", "Each feed begins from an empty state.";
     MixesRows = "mixes-rows", "The first row's state reaches the other rows.";
     Nondeterministic = "nondeterministic", "Initialises from the clock.";
+    ForgetsTraining = "forgets-training", "An imported training begins with empty moments.";
     KillsItself = "kills-itself", "Sends its process SIGKILL in a training step.";
     ForkHoldsPipes = "fork-holds-pipes", "Leaves a forked child that holds every descriptor, and aborts.";
     ForkStays = "fork-stays", "Leaves a forked child in a session of its own, and works.";

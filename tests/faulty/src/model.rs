@@ -139,6 +139,10 @@ impl Averages {
     }
 }
 
+fn not_begun() -> PluginError {
+    PluginError::internal("no training was begun")
+}
+
 /// Nanoseconds of the clock, for the fault that must differ from run to run.
 fn clock() -> u64 {
     std::time::SystemTime::now()
@@ -198,10 +202,7 @@ impl Model for Averages {
     fn train_step(&mut self, batch: &Batch<'_>, step: u64) -> Result<StepReport> {
         self.schedule.in_train_step(step)?;
         let mut report = self.gradients(batch)?;
-        let optimizer = self
-            .optimizer
-            .as_mut()
-            .ok_or_else(|| PluginError::internal("train_step was called before begin_training"))?;
+        let optimizer = self.optimizer.as_mut().ok_or_else(not_begun)?;
         let weights = Arc::make_mut(&mut self.weights);
         (report.gradient_norm, report.learning_rate) = optimizer.update(weights, &self.grads, step);
         if self.schedule.due(Fault::NanLoss, step) {
@@ -252,6 +253,27 @@ impl Model for Averages {
             self.schedule,
             rows,
         )))
+    }
+
+    fn export_training(&self) -> Result<Vec<u8>> {
+        let optimizer = self.optimizer.as_ref();
+        optimizer.map(Optimizer::export).ok_or_else(not_begun)
+    }
+
+    fn import_training(&mut self, state: &[u8]) -> Result<()> {
+        let forgets = self.schedule.fault == Fault::ForgetsTraining;
+        let optimizer = self.optimizer.as_mut().ok_or_else(not_begun)?;
+        let before = forgets.then(|| optimizer.export());
+        if !optimizer.import(state) {
+            return Err(PluginError::bad_option(format!(
+                "{} bytes are no training of this model",
+                state.len()
+            )));
+        }
+        if let Some(before) = before {
+            optimizer.import(&before);
+        }
+        Ok(())
     }
 
     fn notes(&self) -> Vec<String> {

@@ -21,6 +21,33 @@ impl Optimizer {
         }
     }
 
+    /// The moments as bytes.
+    pub fn export(&self) -> Vec<u8> {
+        let tensors = self.first.tensors.iter().chain(&self.second.tensors);
+        tensors
+            .flatten()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    }
+
+    /// Takes exported moments; whether they are of this model.
+    pub fn import(&mut self, state: &[u8]) -> bool {
+        let (values, rest) = state.as_chunks::<4>();
+        let tensors = self
+            .first
+            .tensors
+            .iter_mut()
+            .chain(&mut self.second.tensors);
+        let places: Vec<&mut f32> = tensors.flatten().collect();
+        if values.len() != places.len() || !rest.is_empty() {
+            return false;
+        }
+        for (place, &value) in places.into_iter().zip(values) {
+            *place = f32::from_le_bytes(value);
+        }
+        true
+    }
+
     /// The learning rate of a step.
     pub fn learning_rate(&self, step: u64) -> f64 {
         let config = &self.config;

@@ -60,7 +60,12 @@ fn architecture() -> ArchitectureInfo {
         ]),
         state_growth: StateGrowth::Constant,
         devices: RVec::from(vec!["cpu".into()]),
-        capabilities: [capability::TRAIN, capability::FORK, capability::EXPORT_STATE]
+        capabilities: [
+            capability::TRAIN,
+            capability::FORK,
+            capability::EXPORT_STATE,
+            capability::EXPORT_TRAINING,
+        ]
             .into_iter()
             .map(Into::into)
             .collect(),
