@@ -3,6 +3,8 @@
 //!
 //! Data flows one way: measurements, summary, tables and plots. Nothing here trains or evaluates.
 
+pub mod bootstrap;
+mod capacity;
 mod choice;
 mod curve;
 mod figure;
@@ -15,7 +17,10 @@ mod markdown;
 mod merge;
 pub mod metric;
 mod names;
+pub mod paired;
 mod plot;
+pub mod random;
+pub mod ranking;
 mod record;
 mod setting;
 mod sheet;
@@ -25,9 +30,11 @@ mod summary;
 mod svg;
 mod table;
 mod text;
+mod uncertainty;
 mod view;
 mod words;
 
+pub use capacity::{CapacityRow, capacity};
 pub use journal::{Journal, JournalError, read_csv, write_csv};
 pub use latex::{latex_document, latex_tables};
 pub use lock::{LockError, RunLock};
