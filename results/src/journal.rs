@@ -206,7 +206,8 @@ fn whole_lines<R: Record>(
     Ok((Some(parse(path, &text[..complete])?), text.len() - complete))
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
+/// An error of the system on a path.
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
     let path = path.to_owned();
     move |source| JournalError::Io {
         action,

@@ -17,6 +17,7 @@ mod markdown;
 mod merge;
 pub mod metric;
 mod names;
+pub mod outcomes;
 pub mod paired;
 mod plot;
 pub mod random;
