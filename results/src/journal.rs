@@ -303,10 +303,15 @@ fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
 /// # Errors
 /// The system's refusal.
 pub fn write_csv<R: Serialize>(path: &Path, records: &[R]) -> Result<(), JournalError> {
+    files::write_whole(path, csv_text(records).as_bytes()).map_err(io("write", path))
+}
+
+/// Records as CSV with a header.
+pub fn csv_text<R: Serialize>(records: &[R]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for record in records {
         writer.serialize(record).expect("a flat record serialises");
     }
     let text = writer.into_inner().expect("a vector takes all bytes");
-    files::write_whole(path, &text).map_err(io("write", path))
+    String::from_utf8(text).expect("text makes text")
 }

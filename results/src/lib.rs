@@ -6,6 +6,8 @@
 pub mod bootstrap;
 mod capacity;
 mod choice;
+mod comparison;
+mod comparison_table;
 mod curve;
 mod figure;
 pub mod files;
@@ -36,7 +38,9 @@ mod view;
 mod words;
 
 pub use capacity::{CapacityRow, capacity};
-pub use journal::{Journal, JournalError, read_csv, write_csv};
+pub use comparison::{Compared, Comparison, Load, Side, compare_models};
+pub use comparison_table::render_comparison;
+pub use journal::{Journal, JournalError, csv_text, read_csv, write_csv};
 pub use latex::{latex_document, latex_tables};
 pub use lock::{LockError, RunLock};
 pub use markdown::markdown_tables;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-use crate::journal::{JournalError, io};
+use crate::journal::{JournalError, io, write_csv};
 use crate::metric::Kind;
 use crate::record::Split;
 
@@ -192,21 +192,18 @@ pub fn read(path: &Path) -> Result<OfUnit, JournalError> {
 /// # Errors
 /// The system's refusal; the old file is then as it was.
 pub fn write(path: &Path, cells: &OfUnit) -> Result<(), JournalError> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for (&(split, eval_length), (metric, outcomes)) in cells {
+    let line = |(&(split, eval_length), (metric, outcomes)): (&Key, &(String, Outcomes))| {
         let written = Written::from(outcomes.clone());
-        let line = Line {
+        Line {
             split,
             eval_length,
             metric: metric.clone(),
             examples: written.examples,
             answers: written.answers,
             scores: written.scores,
-        };
-        writer.serialize(line).expect("a flat line serialises");
-    }
-    let text = writer.into_inner().expect("a vector takes all bytes");
-    files::write_whole(path, &text).map_err(io("write", path))
+        }
+    };
+    write_csv(path, &cells.iter().map(line).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
