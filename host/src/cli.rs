@@ -52,6 +52,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Evaluate the saved models of a run at other lengths
     Eval(EvalArgs),
+    /// Two models on the same examples: difference, test, what could be shown
+    Compare(CompareArgs),
     /// Tables and figures for a paper, of one run or several
     Report(ReportArgs),
     /// Architectures that the plugins offer
@@ -257,6 +259,34 @@ pub struct EvalArgs {
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
+}
+
+/// `longhaul compare`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Architectures of one seed read the same examples. Each example's two scores are
+compared, on every task and length that both models were measured on.
+
+Examples:
+  longhaul compare runs/quick mamba2 transformer
+  longhaul compare runs/quick mamba2 --with runs/my-change
+  longhaul compare runs/quick mamba lstm --csv")]
+pub struct CompareArgs {
+    /// Folder of a run
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// A model, by its name in the run's table
+    #[arg(value_name = "A")]
+    pub one: String,
+    /// Another one; with --with it may be left out where its name is the same
+    #[arg(value_name = "B")]
+    pub other: Option<String>,
+    /// The run that B is of, if it is another
+    #[arg(long, value_name = "RUN")]
+    pub with: Option<PathBuf>,
+    /// All numbers, as CSV
+    #[arg(long)]
+    pub csv: bool,
 }
 
 /// `longhaul report`.

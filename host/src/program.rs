@@ -34,6 +34,7 @@ fn carry_out(command: &Command) -> Result<u8, CommandError> {
     match command {
         Command::Run(args) => commands::run::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Compare(args) => commands::compare::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tasks(args) => commands::tasks::run(args),

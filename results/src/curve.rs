@@ -19,8 +19,17 @@ pub(crate) struct Point {
     pub above_chance: bool,
 }
 
-/// The largest length of a curve that is measured to its end.
+/// What a length has to keep to count as carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Floor {
+    /// [`CARRIED`] of the in-length accuracy.
+    Relative,
+    /// [`LEARNED`]: at it the model would still count as having learned.
+    Absolute,
+}
+
+/// The largest length of a curve that is measured to its end. Ordered by how far that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Effective {
     /// In tokens.
     pub length: u64,
@@ -45,14 +54,22 @@ pub(crate) fn learned(in_length: &Point) -> Option<bool> {
     Some(scaled >= LEARNED && in_length.above_chance)
 }
 
-/// The largest length up to which every measured length keeps [`CARRIED`] of the in-length accuracy, of a
-/// model that has learned. It never goes beyond a length without a value.
-pub(crate) fn effective_length(points: &[Point], train_length: Option<u64>) -> Option<Effective> {
+/// The largest length up to which every measured length keeps what it has to, of a model that has learned. It
+/// never goes beyond a length without a value.
+pub(crate) fn effective_length(
+    points: &[Point],
+    train_length: Option<u64>,
+    floor: Floor,
+) -> Option<Effective> {
     let first = in_length(points, train_length)?;
     let base = points[first]
         .scaled
         .filter(|_| learned(&points[first]) == Some(true))?;
-    let holds = |point: &Point| point.scaled.is_some_and(|value| value >= CARRIED * base);
+    let least = match floor {
+        Floor::Relative => CARRIED * base,
+        Floor::Absolute => LEARNED,
+    };
+    let holds = |point: &Point| point.scaled.is_some_and(|value| value >= least);
     let rest = &points[first + 1..];
     let carried = rest.iter().take_while(|point| holds(point)).count();
     Some(Effective {
@@ -95,7 +112,8 @@ mod tests {
     }
 
     fn effective(values: &[f64]) -> Option<(u64, bool)> {
-        effective_length(&points(values), Some(64)).map(|found| (found.length, found.censored))
+        effective_length(&points(values), Some(64), Floor::Relative)
+            .map(|found| (found.length, found.censored))
     }
 
     #[test]
@@ -120,6 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn an_absolute_floor_asks_for_no_share_of_the_base() {
+        let absolute = |values: &[f64]| {
+            let found = effective_length(&points(values), Some(64), Floor::Absolute);
+            found.map(|found| (found.length, found.censored))
+        };
+        assert_eq!(absolute(&[1.0, 0.6, 0.49]), Some((128, false)));
+        assert_eq!(absolute(&[0.6, 0.5, 0.5]), Some((256, true)));
+        assert_eq!(absolute(&[0.49, 1.0]), None);
+    }
+
+    #[test]
     fn nothing_is_carried_past_a_gap() {
         assert_eq!(effective(&[1.0, -1.0, 1.0]), Some((64, true)));
         assert_eq!(effective(&[1.0, 1.0, -1.0]), Some((128, true)));
@@ -129,8 +158,8 @@ mod tests {
     #[test]
     fn no_training_length_is_no_in_length_point() {
         let points = points(&[1.0, 1.0]);
-        assert_eq!(effective_length(&points, None), None);
-        assert_eq!(effective_length(&points, Some(63)), None);
+        assert_eq!(effective_length(&points, None, Floor::Relative), None);
+        assert_eq!(effective_length(&points, Some(63), Floor::Relative), None);
         assert_eq!(in_length(&points, Some(1000)), Some(1));
     }
 

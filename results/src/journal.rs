@@ -206,7 +206,8 @@ fn whole_lines<R: Record>(
     Ok((Some(parse(path, &text[..complete])?), text.len() - complete))
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
+/// An error of the system on a path.
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
     let path = path.to_owned();
     move |source| JournalError::Io {
         action,
@@ -302,10 +303,15 @@ fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
 /// # Errors
 /// The system's refusal.
 pub fn write_csv<R: Serialize>(path: &Path, records: &[R]) -> Result<(), JournalError> {
+    files::write_whole(path, csv_text(records).as_bytes()).map_err(io("write", path))
+}
+
+/// Records as CSV with a header.
+pub fn csv_text<R: Serialize>(records: &[R]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for record in records {
         writer.serialize(record).expect("a flat record serialises");
     }
     let text = writer.into_inner().expect("a vector takes all bytes");
-    files::write_whole(path, &text).map_err(io("write", path))
+    String::from_utf8(text).expect("text makes text")
 }

@@ -3,7 +3,11 @@
 //!
 //! Data flows one way: measurements, summary, tables and plots. Nothing here trains or evaluates.
 
+pub mod bootstrap;
+mod capacity;
 mod choice;
+mod comparison;
+mod comparison_table;
 mod curve;
 mod figure;
 pub mod files;
@@ -15,7 +19,11 @@ mod markdown;
 mod merge;
 pub mod metric;
 mod names;
+pub mod outcomes;
+pub mod paired;
 mod plot;
+pub mod random;
+pub mod ranking;
 mod record;
 mod setting;
 mod sheet;
@@ -25,10 +33,14 @@ mod summary;
 mod svg;
 mod table;
 mod text;
+mod uncertainty;
 mod view;
 mod words;
 
-pub use journal::{Journal, JournalError, read_csv, write_csv};
+pub use capacity::{CapacityRow, capacity};
+pub use comparison::{Compared, Comparison, Load, Side, compare_models};
+pub use comparison_table::render_comparison;
+pub use journal::{Journal, JournalError, csv_text, read_csv, write_csv};
 pub use latex::{latex_document, latex_tables};
 pub use lock::{LockError, RunLock};
 pub use markdown::markdown_tables;

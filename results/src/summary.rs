@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::choice::mark_selected;
-use crate::curve::{self, Effective, Point};
+use crate::curve::{self, Effective, Floor, Point};
 use crate::metric::{Kind, Scores};
 use crate::record::{Measurement, Split, Status};
 use crate::setting::group;
 use crate::statistics::{mean, median, seeds_interval, standard_deviation, student};
+use crate::uncertainty;
 
 /// One row of `summary.csv`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -90,14 +91,45 @@ pub struct SummaryRow {
     pub learned: Option<bool>,
     /// Seeds that have learned it, by the same rule for each.
     pub seeds_learned: Option<u64>,
+    /// Place of its value among those of all models of the task and training length at this length, 1 the
+    /// best; of what tables show, where there are two and more.
+    pub rank: Option<u64>,
+    /// Best place, at the lower end of its 95 % interval.
+    pub rank_low: Option<u64>,
+    /// Worst place, at the upper end.
+    pub rank_high: Option<u64>,
     /// Scaled accuracy over the one at the largest length inside the training length, of a model that has
     /// learned.
     pub retention: Option<f64>,
+    /// Lower end of its 95 % interval.
+    pub retention_low: Option<f64>,
+    /// Upper end.
+    pub retention_high: Option<f64>,
+    /// Of the curve: retention at twice the training length, where that was measured.
+    pub retention_2x: Option<f64>,
+    /// At four times.
+    pub retention_4x: Option<f64>,
     /// Largest length up to which every planned length was measured and keeps 90 % of the in-length scaled
     /// accuracy, of a model that has learned.
     pub effective_length: Option<u64>,
     /// Whether that is a lower bound, because no longer length was measured.
     pub effective_length_censored: Option<bool>,
+    /// Lower end of its 95 % interval; empty where the model may not have learned.
+    pub effective_length_low: Option<u64>,
+    /// Upper end.
+    pub effective_length_high: Option<u64>,
+    /// Whether the upper end is a lower bound.
+    pub effective_length_high_censored: Option<bool>,
+    /// The same up to which every length keeps a scaled accuracy of 0.5.
+    pub effective_length_absolute: Option<u64>,
+    /// Whether that is a lower bound.
+    pub effective_length_absolute_censored: Option<bool>,
+    /// Lower end of its 95 % interval; empty where the model may not have learned.
+    pub effective_length_absolute_low: Option<u64>,
+    /// Upper end.
+    pub effective_length_absolute_high: Option<u64>,
+    /// Whether the upper end is a lower bound.
+    pub effective_length_absolute_high_censored: Option<bool>,
     /// Least effective length of the seeds that have learned.
     pub effective_length_min: Option<u64>,
     /// Greatest of them.
@@ -130,8 +162,10 @@ impl SummaryRow {
 pub fn summarise(measurements: &[Measurement]) -> Vec<SummaryRow> {
     let points = group(measurements, |measurement| measurement.point());
     let mut rows: Vec<SummaryRow> = points.iter().map(|seeds| point_row(seeds)).collect();
-    describe_curves(&mut rows, &points);
     mark_selected(&mut rows);
+    let curves = whole_curves(&rows);
+    describe_curves(&mut rows, &points, &curves);
+    uncertainty::describe(&mut rows, &points, &curves);
     rows
 }
 
@@ -253,20 +287,28 @@ struct Said {
     learned: Option<bool>,
     seeds_learned: Option<u64>,
     effective: Option<Effective>,
+    absolute: Option<Effective>,
     /// Least and greatest effective length of its seeds.
     of_seeds: Option<(u64, u64)>,
     area: Option<f64>,
 }
 
-/// Fills in what depends on the rest of the curve. `points` holds the measurements of each row.
-fn describe_curves(rows: &mut [SummaryRow], points: &[Vec<&Measurement>]) {
+/// Places of the rows of each curve of whole test cells, ascending by length.
+fn whole_curves(rows: &[SummaryRow]) -> Vec<Vec<usize>> {
     let whole = |row: &SummaryRow| row.split == Split::Test && row.label.is_empty();
     let places = (0..rows.len()).filter(|&place| whole(&rows[place]));
     let mut curves = group(places, |&place| rows[place].trained());
-    // Lengths that all curves have which are compared.
-    let mut shared: HashMap<_, BTreeSet<u64>> = HashMap::new();
     for curve in &mut curves {
         curve.sort_by_key(|&place| rows[place].eval_length);
+    }
+    curves
+}
+
+/// Fills in what depends on the rest of the curve. `points` holds the measurements of each row.
+fn describe_curves(rows: &mut [SummaryRow], points: &[Vec<&Measurement>], curves: &[Vec<usize>]) {
+    // Lengths that all curves have which are compared.
+    let mut shared: HashMap<_, BTreeSet<u64>> = HashMap::new();
+    for curve in curves {
         let own = || curve.iter().map(|&place| rows[place].eval_length);
         let first = &rows[curve[0]];
         let shared = shared.entry((first.model().task, first.train_length));
@@ -278,21 +320,29 @@ fn describe_curves(rows: &mut [SummaryRow], points: &[Vec<&Measurement>]) {
         let first = &rows[curve[0]];
         let lengths = &shared[&(first.model().task, first.train_length)];
         let lengths: Vec<u64> = lengths.iter().copied().collect();
-        let said = describe(rows, points, &curve, &lengths);
+        let said = describe(rows, points, curve, &lengths);
         described.push((curve, lengths, said));
     }
     for (curve, lengths, said) in described {
         let lengths: Vec<String> = lengths.iter().map(u64::to_string).collect();
-        for place in curve {
+        let retention = |row: &SummaryRow| Some(row.scaled_accuracy? / said.base?);
+        let at_times = |times: u64| {
+            let beyond = rows[curve[0]].train_length?.checked_mul(times)?;
+            let mut rows = curve.iter().map(|&place| &rows[place]);
+            retention(rows.find(|row| row.eval_length == beyond)?)
+        };
+        let at_times = [2, 4].map(at_times);
+        for &place in curve {
             let row = &mut rows[place];
+            row.retention = retention(row);
+            [row.retention_2x, row.retention_4x] = at_times;
             row.learned = said.learned;
             row.seeds_learned = said.seeds_learned;
-            row.retention = said
-                .base
-                .zip(row.scaled_accuracy)
-                .map(|(base, own)| own / base);
             row.effective_length = said.effective.map(|effective| effective.length);
             row.effective_length_censored = said.effective.map(|effective| effective.censored);
+            row.effective_length_absolute = said.absolute.map(|absolute| absolute.length);
+            row.effective_length_absolute_censored =
+                said.absolute.map(|absolute| absolute.censored);
             row.effective_length_min = said.of_seeds.map(|of_seeds| of_seeds.0);
             row.effective_length_max = said.of_seeds.map(|of_seeds| of_seeds.1);
             row.auc_log2_length = said.area;
@@ -333,7 +383,7 @@ fn describe(
     }
     let effective: Vec<u64> = seeds
         .values()
-        .filter_map(|seed| curve::effective_length(seed, train_length))
+        .filter_map(|seed| curve::effective_length(seed, train_length, Floor::Relative))
         .map(|effective| effective.length)
         .collect();
     let learned = first.and_then(|first| curve::learned(&mean[first]));
@@ -343,7 +393,8 @@ fn describe(
             .and_then(|first| mean[first].scaled),
         learned,
         seeds_learned: learned.map(|_| effective.len() as u64),
-        effective: curve::effective_length(&mean, train_length),
+        effective: curve::effective_length(&mean, train_length, Floor::Relative),
+        absolute: curve::effective_length(&mean, train_length, Floor::Absolute),
         of_seeds: effective
             .iter()
             .copied()

@@ -191,13 +191,24 @@ fn settings(row: &SummaryRow) -> Vec<Setting> {
     options.chain(others).collect()
 }
 
-/// The effective length of a curve, with `>=` where it is a lower bound.
+/// The effective length of a curve with its interval, where that has other ends; `>=` where one is a lower
+/// bound.
 pub(crate) fn effective(row: &SummaryRow) -> Option<String> {
-    let length = short_length(row.effective_length?);
-    Some(match row.effective_length_censored {
-        Some(true) => format!(">= {length}"),
-        _ => length,
-    })
+    let bound = |length: u64, censored: bool| {
+        let mark = if censored { ">= " } else { "" };
+        format!("{mark}{}", short_length(length))
+    };
+    let length = row.effective_length?;
+    let own = bound(length, row.effective_length_censored == Some(true));
+    let (low, high) = (row.effective_length_low, row.effective_length_high?);
+    if low == Some(length) && high == length {
+        return Some(own);
+    }
+    let censored = row.effective_length_high_censored == Some(true);
+    let low = low.map_or("not learned".to_owned(), |low| {
+        bound(low, censored && low == high)
+    });
+    Some(format!("{own} [{low}, {}]", bound(high, censored)))
 }
 
 /// What a curve says on learning, in words: `learned`, `not learned`, `2 of 3 seeds learned`.

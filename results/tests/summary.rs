@@ -5,7 +5,7 @@ mod fixture;
 
 use fixture::{failed, row};
 use longhaul_results::statistics::{Z95, seeds_interval, wilson};
-use longhaul_results::{Measurement, Split, Status, SummaryRow, summarise};
+use longhaul_results::{Measurement, Split, Status, SummaryRow, capacity, summarise};
 
 fn find<'a>(summary: &'a [SummaryRow], architecture: &str, length: u64) -> &'a SummaryRow {
     summary
@@ -369,4 +369,31 @@ fn large_runs_are_summarised_in_linear_time() {
     );
     assert_eq!(longhaul_results::plots(&summary).len(), 1);
     assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn the_frontier_is_what_no_smaller_state_beats() {
+    let sized = |architecture: &str, bytes: u64, correct: u64| Measurement {
+        state_bytes: Some(bytes),
+        ..row(architecture, 0, 64, correct)
+    };
+    let rows = [
+        sized("large", 4000, 99),
+        sized("small", 100, 60),
+        sized("waste", 2000, 60),
+        sized("even", 2000, 80),
+        failed("lost", 64, Status::Crashed),
+    ];
+    let table = capacity(&summarise(&rows));
+    let found: Vec<_> = table
+        .iter()
+        .map(|row| (row.name.as_str(), row.state_bytes, row.frontier))
+        .collect();
+    let expected = [
+        ("small", 100, true),
+        ("even", 2000, true),
+        ("waste", 2000, false),
+        ("large", 4000, true),
+    ];
+    assert_eq!(found, expected);
 }

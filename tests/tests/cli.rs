@@ -465,6 +465,26 @@ fn a_run_leaves_everything_it_should() {
         assert_eq!(row["plugin_sha256"].len(), 64);
         let number = |column: &str| row[column].parse::<f64>().expect(column);
         assert!(number("peak_memory_bytes") > 1e6 && number("seconds") > 0.0);
+        let unit = folder.file(&format!("outcomes/{}.csv", row["unit"]));
+        let mut outcomes = longhaul_tests::host::rows(&unit);
+        outcomes.retain(|cell| cell["eval_length"] == row["eval_length"]);
+        let [cell] = outcomes.as_slice() else {
+            panic!("one cell in {}", unit.display());
+        };
+        assert_eq!(
+            (&cell["split"], &cell["metric"]),
+            (&row["split"], &row["metric"])
+        );
+        let all = |text: &str| -> f64 {
+            text.split(' ')
+                .map(|one| one.parse::<f64>().expect("a number"))
+                .sum()
+        };
+        let scores: f64 = match cell["scores"].contains(' ') {
+            true => all(&cell["scores"]),
+            false => all(&cell["scores"]) * cell["examples"].parse::<f64>().expect("a number"),
+        };
+        assert_eq!(scores, number("correct"));
     }
     let training = longhaul_tests::host::rows(&folder.file("training.csv"));
     let steps: Vec<u64> = training

@@ -189,6 +189,7 @@ fn examples_under_help_work() {
         &[][..],
         &["run"],
         &["eval"],
+        &["compare"],
         &["list"],
         &["tasks"],
         &["show"],

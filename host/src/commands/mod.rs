@@ -5,6 +5,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod checkpoint_convert;
 pub mod checkpoint_eval;
+pub mod compare;
 pub mod data;
 pub mod devices;
 pub mod eval;

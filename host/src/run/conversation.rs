@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use longhaul_results::metric::Kind;
+use longhaul_results::outcomes::MOST_EXAMPLES;
 use longhaul_tasks::Metric;
 
 use crate::run::plan::Evaluation;
@@ -233,6 +234,7 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
             )
         },
     )?;
+    check_outcomes(evaluated, asked, metric, &place)?;
     must(evaluated.observations.len() <= MOST_SCORES, || {
         format!("{} observations {place}", evaluated.observations.len())
     })?;
@@ -246,6 +248,34 @@ fn check_scores(job: &Job, evaluated: &Evaluated) -> Result<(), Impossible> {
         MOST_BYTES,
     )?;
     time(evaluated.seconds)
+}
+
+/// Whether the examples' outcomes are as many as were asked for and add up to the cell.
+fn check_outcomes(
+    evaluated: &Evaluated,
+    asked: &Evaluation,
+    metric: Metric,
+    place: &str,
+) -> Result<(), Impossible> {
+    let cell = evaluated.scores.last().expect("at least one");
+    let Some(outcomes) = &evaluated.outcomes else {
+        return must(asked.samples > MOST_EXAMPLES, || {
+            format!("no outcomes of {} examples {place}", asked.samples)
+        });
+    };
+    let count = outcomes.scores().len() as u64;
+    must(count == asked.samples, || {
+        format!("outcomes of {count} of {} examples {place}", asked.samples)
+    })?;
+    let are = outcomes.are(Kind::of(metric.name()));
+    must(are && outcomes.add_up(cell.sum, cell.weight), || {
+        format!(
+            "outcomes of {:?} in the mean that do not add up to {} over {} {place}",
+            outcomes.mean(),
+            cell.sum,
+            cell.weight
+        )
+    })
 }
 
 fn check_observation(
@@ -357,6 +387,8 @@ fn time(seconds: f64) -> Result<(), Impossible> {
 
 #[cfg(test)]
 mod tests {
+    use longhaul_results::outcomes::Outcomes;
+
     use super::*;
     use crate::worker::protocol::tests::job;
 
@@ -380,6 +412,12 @@ mod tests {
         }
     }
 
+    /// Of so many examples, so many of them right.
+    fn outcomes(samples: u64, correct: u64) -> Option<Outcomes> {
+        let examples = (0..samples.min(MOST_EXAMPLES)).map(|at| (1.0, f64::from(at < correct)));
+        Outcomes::new(examples).ok()
+    }
+
     fn evaluated(index: usize, samples: u64, correct: u64, nll_sum: f64) -> Message {
         Message::Evaluated(Evaluated {
             index,
@@ -388,6 +426,7 @@ mod tests {
                 nll_sum,
                 ..Score::answers(samples, correct)
             }],
+            outcomes: outcomes(samples, correct),
             observations: Vec::new(),
             state_bytes: 8,
             peak_memory_bytes: None,
@@ -569,6 +608,18 @@ mod tests {
             "at most 1 each"
         );
         assert!(seeing(far(8), 4, 16, f64::NAN).contains("NaN"));
+        let with = |outcomes: Option<Outcomes>| {
+            let Message::Evaluated(mut evaluated) = evaluated(0, 10, 1, 1.0) else {
+                unreachable!("that is what it makes");
+            };
+            evaluated.outcomes = outcomes;
+            evaluating(Message::Evaluated(evaluated))
+        };
+        assert!(with(None).contains("no outcomes of 10 examples"));
+        assert!(with(outcomes(9, 1)).contains("outcomes of 9 of 10"));
+        assert!(with(outcomes(10, 2)).contains("do not add up to 1 over 10"));
+        let twice = (0..10).map(|at| (2.0, f64::from(at < 1)));
+        assert!(with(Outcomes::new(twice).ok()).contains("do not add up"));
         assert!(evaluating(Message::Evaluation { share: 2.0 }).contains("share of 2"));
         assert!(evaluating(Message::Evaluating { index: 1 }).contains("not next"));
     }

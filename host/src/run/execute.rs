@@ -13,6 +13,7 @@ use crate::run::folder::RunFolder;
 use crate::run::predictions::File;
 use crate::run::progress::Progress;
 use crate::run::queue::Queue;
+use crate::run::records::CellOutcomes;
 use crate::run::unit::{Event, Settings, Work, run_unit};
 use crate::worker::protocol::Message;
 
@@ -138,6 +139,8 @@ fn serve(
 pub struct Kept {
     /// For the folder `predictions`.
     pub predictions: Vec<File>,
+    /// For the folder `outcomes`.
+    pub outcomes: Vec<CellOutcomes>,
     /// For `training.csv`.
     pub points: Vec<TrainingPoint>,
     /// For `probes.csv`.
@@ -170,6 +173,7 @@ impl Kept {
             Event::Point(point) => self.points.push(*point),
             Event::Probes(probes) => self.probes.extend(probes),
             Event::Predictions(file) => self.predictions.push(file),
+            Event::Outcomes(outcomes) => self.outcomes.push(*outcomes),
             Event::Rows(rows) => {
                 for row in rows.iter().filter(|row| row.is_reported_cell()) {
                     progress.measured(slot, row);

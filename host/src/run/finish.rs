@@ -183,6 +183,7 @@ mod tests {
         let evaluated = Evaluated {
             index: 0,
             scores: vec![score("a=1"), score("")],
+            outcomes: None,
             observations: Vec::new(),
             state_bytes: 1,
             peak_memory_bytes: None,

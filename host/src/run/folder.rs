@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use longhaul_results::{Journal, Measurement, Probe, RunLock, TrainingPoint, files};
+use longhaul_results::{Journal, Measurement, Probe, RunLock, TrainingPoint, files, outcomes};
 
 use crate::run::error::RunError;
 use crate::run::execute::Kept;
 use crate::run::manifest::{self, Manifest};
 use crate::run::plan::{Plan, Unit};
 use crate::run::predictions;
+use crate::run::records::CellOutcomes;
 
 /// An open folder.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl RunFolder {
             files::remove_unfinished(folder).map_err(RunError::io("tidy up the folder", folder))
         };
         tidy(path)?;
-        for folder in ["models", "plots"] {
+        for folder in ["models", "plots", outcomes::FOLDER] {
             let folder = path.join(folder);
             files::make_folder(&folder).map_err(RunError::io("make the folder", &folder))?;
             tidy(&folder)?;
@@ -190,6 +191,7 @@ impl RunFolder {
             let path = place.join(&file.name);
             files::write_whole(&path, &file.bytes).map_err(RunError::io("write", &path))?;
         }
+        self.keep_outcomes(kept.outcomes)?;
         self.training.append(&kept.points)?;
         self.points.extend(kept.points);
         if let Some(seen) = &mut self.seen {
@@ -198,6 +200,24 @@ impl RunFolder {
         self.probes.extend(kept.probes);
         self.results.append(&kept.rows)?;
         self.rows.extend(kept.rows);
+        Ok(())
+    }
+
+    /// Puts outcomes beside those that the files of their units have.
+    fn keep_outcomes(&self, outcomes: Vec<CellOutcomes>) -> Result<(), RunError> {
+        let mut units: HashMap<String, Vec<CellOutcomes>> = HashMap::new();
+        for one in outcomes {
+            units.entry(one.unit.clone()).or_default().push(one);
+        }
+        for (unit, new) in units {
+            let path = outcomes::path(&self.path, &unit).expect("an id is letters and digits");
+            let mut cells = outcomes::read(&path)?;
+            cells.extend(
+                new.into_iter()
+                    .map(|one| (one.cell, (one.metric, one.outcomes))),
+            );
+            outcomes::write(&path, &cells)?;
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use longhaul_results::metric::{Kind, Scores};
+use longhaul_results::outcomes::{self, Outcomes};
 use longhaul_results::{Measurement, Probe, Status, TrainingPoint};
 use longhaul_tasks::Task;
 
@@ -16,6 +17,19 @@ pub struct Common {
     row: Measurement,
     /// The task, whose chance depends on the length.
     task: Arc<dyn Task>,
+}
+
+/// The outcomes of a cell, for the folder `outcomes`.
+#[derive(Debug, Clone)]
+pub struct CellOutcomes {
+    /// The unit, by id.
+    pub unit: String,
+    /// Its cell.
+    pub cell: outcomes::Key,
+    /// The metric of the scores.
+    pub metric: String,
+    /// The examples.
+    pub outcomes: Outcomes,
 }
 
 impl Common {
@@ -99,6 +113,16 @@ impl Common {
             }
         };
         evaluated.scores.iter().map(row).collect()
+    }
+
+    /// What each example of an evaluation scored, as it is kept.
+    pub fn outcomes(&self, what: Evaluation, evaluated: &Evaluated) -> Option<CellOutcomes> {
+        Some(CellOutcomes {
+            unit: self.row.unit.clone(),
+            cell: (what.split, what.length as u64),
+            metric: self.row.metric.clone(),
+            outcomes: evaluated.outcomes.clone()?,
+        })
     }
 
     /// The rows of what else was seen in an evaluation.
@@ -275,6 +299,7 @@ pub mod tests {
         let evaluated = Evaluated {
             index: 0,
             scores: vec![score("depth=0.10", 4, 1), score("", 8, 6)],
+            outcomes: None,
             observations: Vec::new(),
             state_bytes: 128,
             peak_memory_bytes: Some(1 << 20),

@@ -13,7 +13,7 @@ use crate::run::child::{End, run_worker};
 use crate::run::materials::possible;
 use crate::run::plan::{Evaluation, Unit};
 use crate::run::predictions::{self, Predictions};
-use crate::run::records::Common;
+use crate::run::records::{CellOutcomes, Common};
 use crate::worker::models::disk_refuses;
 use crate::worker::protocol::{FailureKind, Job, Message};
 
@@ -86,6 +86,8 @@ pub enum Event {
     Probes(Vec<Probe>),
     /// A file of generated answers, before the rows that were made of them.
     Predictions(predictions::File),
+    /// What the examples of a cell scored, before its row.
+    Outcomes(Box<CellOutcomes>),
     /// Rows for `results.csv`.
     Rows(Vec<Measurement>),
     /// Seconds inside and outside the plugin.
@@ -288,6 +290,9 @@ impl Runner<'_> {
                     tracing::info!("{unit} at {length}: {tokens} tokens were read");
                     if let Some(file) = self.predictions.file(unit, what.length) {
                         (self.say)(Event::Predictions(file));
+                    }
+                    if let Some(outcomes) = self.common.outcomes(what, evaluated) {
+                        (self.say)(Event::Outcomes(Box::new(outcomes)));
                     }
                     (self.say)(Event::Rows(self.common.measured(what, evaluated)));
                 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use longhaul_plugin_api::client::{LoadedModel, LoadedSession};
 use longhaul_plugin_api::data::{Batch, FeedOutput, Logits};
+use longhaul_results::outcomes::Outcomes;
 use longhaul_tasks::{Coordinates, InitialState, Metric, Sample, Split, Task};
 
 use crate::run::plan::Evaluation;
@@ -117,7 +118,7 @@ pub fn evaluate(
         groups += u64::from(is_last);
         Ok(())
     };
-    let mut scores = reading.pass(0, &mut session, None, &mut see, clock)?;
+    let (mut scores, outcomes) = reading.pass(0, &mut session, None, &mut see, clock)?;
     let seconds = begun.elapsed().as_secs_f64();
     let peak_memory_bytes = crate::machine::peak_memory();
     // After the measurement, so that it costs it neither time nor memory.
@@ -142,6 +143,7 @@ pub fn evaluate(
     Ok(Evaluated {
         index,
         scores,
+        outcomes,
         observations,
         state_bytes: state_bytes.unwrap_or(0),
         peak_memory_bytes,
@@ -179,7 +181,7 @@ impl Reading<'_> {
             let mut start = Start::new(session, policy, self.layout.rows, self.seed)?;
             start.read_others(model, self.task, length, clock)?;
             let see = &mut |_: &LoadedSession, _: &Chunk, _: &FeedOutput| Ok(());
-            let read = self.pass(pass, session, Some(&start), see, clock)?;
+            let (read, _) = self.pass(pass, session, Some(&start), see, clock)?;
             let way = format!("initial={policy}");
             scores.extend(read.into_iter().map(|score| score.read_as(&way)));
         }
@@ -195,7 +197,7 @@ impl Reading<'_> {
         start: Option<&Start>,
         see: &mut See<'_>,
         clock: &mut Clock,
-    ) -> Result<Vec<Score>, Failure> {
+    ) -> Result<(Vec<Score>, Option<Outcomes>), Failure> {
         let Self {
             task,
             vocab,
@@ -258,6 +260,7 @@ impl Reading<'_> {
         if start.is_some() {
             clock.inside(|| session.reset())?;
         }
+        let outcomes = tally.outcomes();
         let scores = tally.scores();
         // Of so few tokens that they are all inside a character.
         if scores.last().is_none_or(|all| all.mean().is_none()) {
@@ -265,7 +268,7 @@ impl Reading<'_> {
                 "the scored tokens of {samples} examples stand for no byte of text; measure more examples or longer ones"
             )));
         }
-        Ok(scores)
+        Ok((scores, outcomes))
     }
 }
 

@@ -131,13 +131,14 @@ pub fn generate(
         let stops = asked.tokenizer.stops();
         let answer = reader.answer(&mut session, first, request, stops, &is_final)?;
         let answered = answered(asked, turn.sample, sample, request, &answer);
-        tally.example(&answered.labels, Score::of(answered.score));
+        tally.example(answered.sample, &answered.labels, Score::of(answered.score));
         send(&Message::Answered(answered));
     }
     let read = reader.read;
     *carried = reader.carry(&order);
     Ok(Evaluated {
         index: asked.index,
+        outcomes: tally.outcomes(),
         scores: tally.scores(),
         observations: Vec::new(),
         state_bytes,

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use longhaul_results::outcomes::Outcomes;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::ArchSpec;
@@ -346,6 +347,8 @@ pub struct Evaluated {
     pub index: usize,
     /// Breakdowns in order of their label, then all examples.
     pub scores: Vec<Score>,
+    /// What each example scored; none of more than are kept.
+    pub outcomes: Option<Outcomes>,
     /// What else was seen.
     #[serde(default)]
     pub observations: Vec<Observation>,
@@ -573,6 +576,7 @@ pub mod tests {
                     nll_sum: 0.25,
                     ..Score::answers(3, 2)
                 }],
+                outcomes: Outcomes::new([(1.0, 1.0), (1.0, 0.0), (1.0, 1.0)]).ok(),
                 observations: vec![Observation {
                     what: Observed::Remembrance { skipped: 8 },
                     position: 16,

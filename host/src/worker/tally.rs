@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use longhaul_results::metric::Kind;
+use longhaul_results::outcomes::{MOST_EXAMPLES, Outcomes};
 use longhaul_tasks::{Metric, Task};
 
 use crate::worker::protocol::Score;
@@ -38,6 +39,8 @@ pub struct Tally {
     scores: BTreeMap<(Option<usize>, String), Score>,
     whole: Score,
     examples: u64,
+    /// Index, answers and score of each example, while there are not too many.
+    outcomes: Vec<(u64, f64, f64)>,
 }
 
 impl Tally {
@@ -51,6 +54,7 @@ impl Tally {
             scores: BTreeMap::new(),
             whole: Score::default(),
             examples: 0,
+            outcomes: Vec::new(),
         }
     }
 
@@ -100,7 +104,7 @@ impl Tally {
     pub fn group(&mut self, labels: &[Vec<String>]) {
         for (row, labels) in labels.iter().enumerate() {
             let answered = self.rows[row];
-            self.example(labels, self.scored(&answered));
+            self.example(self.examples, labels, self.scored(&answered));
             for (bucket, answered) in std::mem::take(&mut self.positions[row]) {
                 let score = self.scored(&answered);
                 self.labelled(Some(bucket.start), &bucket.label(), &score);
@@ -130,18 +134,30 @@ impl Tally {
         }
     }
 
-    /// Adds an example with its labels and its score.
-    pub fn example(&mut self, labels: &[String], score: Score) {
+    /// Adds the example of this index with its labels and its score.
+    pub fn example(&mut self, index: u64, labels: &[String], score: Score) {
         for label in labels {
             self.labelled(None, label, &score);
         }
         self.whole.add(&score);
         self.examples += 1;
+        if self.examples <= MOST_EXAMPLES {
+            self.outcomes.push((index, score.weight, score.sum));
+        }
     }
 
     fn labelled(&mut self, start: Option<usize>, label: &str, score: &Score) {
         let key = (start, label.to_owned());
         self.scores.entry(key).or_default().add(score);
+    }
+
+    /// What each example scored, in order of index; `None` where there are too many to be kept.
+    pub fn outcomes(&mut self) -> Option<Outcomes> {
+        let mut all = std::mem::take(&mut self.outcomes);
+        all.sort_by_key(|&(index, ..)| index);
+        let scores = all.into_iter().map(|(_, answers, score)| (answers, score));
+        let kept = self.examples <= MOST_EXAMPLES;
+        kept.then(|| Outcomes::new(scores).ok()).flatten()
     }
 
     /// Breakdowns in order of their label, then those by position, then all examples.
@@ -197,16 +213,25 @@ mod tests {
             tally.chunk(&targets, &[], 3, &[4, 5, 6, 0], &[0.5, 0.5, 1.0, 2.0]);
             tally.group(&labels);
             assert_eq!(tally.examples(), 2);
-            tally.scores()
+            let outcomes = tally.outcomes().expect("two examples");
+            (tally.scores(), outcomes)
         };
-        let tokens = score("mqar");
+        let (tokens, outcomes) = score("mqar");
+        assert_eq!(
+            (outcomes.answers(), outcomes.scores()),
+            (&[2.0, 2.0][..], &[2.0, 1.0][..])
+        );
         let names: Vec<&str> = tokens.iter().map(|score| score.label.as_str()).collect();
         assert_eq!(names, ["depth=0.10", "depth=0.50", ""]);
         let numbers = |score: &Score| (score.samples, score.sum, score.tokens);
         assert_eq!(numbers(&tokens[2]), (4, 3.0, 4));
         assert_eq!(numbers(&tokens[0]), (2, 1.0, 2));
         assert!((tokens[2].nll_sum - 4.0).abs() < 1e-12);
-        let exact = score("needle");
+        let (exact, outcomes) = score("needle");
+        assert_eq!(
+            (outcomes.answers(), outcomes.scores()),
+            (&[1.0, 1.0][..], &[1.0, 0.0][..])
+        );
         assert_eq!(numbers(&exact[2]), (2, 1.0, 4));
         assert_eq!(numbers(&exact[1]), (1, 1.0, 2));
     }
@@ -225,6 +250,9 @@ mod tests {
         // A token of two bytes and a mark; a character of four bytes in two tokens.
         tally.chunk(&[1, -1, 1, 1], &[2, 0, 4, 0], 2, &[1; 3], &[3.0 * bit; 3]);
         tally.group(&[vec!["documents=joined".to_owned()], Vec::new()]);
+        let outcomes = tally.outcomes().expect("two windows");
+        assert_eq!(outcomes.answers(), [66.0, 68.0]);
+        assert!((outcomes.scores()[0] - 71.0).abs() < 1e-4);
         let scores = tally.scores();
         let found: Vec<_> = scores
             .iter()
