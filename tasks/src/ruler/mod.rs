@@ -11,6 +11,7 @@
 //! the answer with, as in RULER's `prepare.py`. All that the template writes counts to the length, and no BOS is added:
 //! it writes its own where it has one (transformers, `apply_chat_template`).
 
+mod cuts;
 mod data;
 mod essay;
 mod lists;

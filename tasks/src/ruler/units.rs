@@ -162,8 +162,10 @@ impl Units {
 
     fn count(&self, units: Range<usize>) -> usize {
         let mut sum = 0;
-        let mut add = |count| sum += count;
-        self.source.counts(units, &self.pieces, &mut add);
+        if !units.is_empty() {
+            let mut add = |count| sum += count;
+            self.source.counts(units, &self.pieces, &mut add);
+        }
         sum
     }
 }
