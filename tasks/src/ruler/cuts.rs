@@ -6,6 +6,8 @@
 pub struct Cuts {
     /// A single space between two other characters.
     pub space: bool,
+    /// The first space of white space that is longer.
+    pub white: bool,
     /// What follows an end of a line and is no white space.
     pub line: bool,
     /// A hyphen after a letter or digit.
@@ -25,6 +27,8 @@ const DIGIT: u8 = 3;
 const LETTER: u8 = 4;
 const HYPHEN: u8 = 5;
 const OTHER: u8 = 6;
+/// What follows a text.
+const END: u8 = 7;
 
 /// Bits of a kind.
 const BITS: usize = 3;
@@ -85,18 +89,18 @@ impl Cutter {
         let Some(&first) = text.first() else {
             return;
         };
-        let kind = |byte: u8| usize::from(KINDS[usize::from(byte)]);
-        let mut row = kind(first) << BITS | text.get(1).map_or(0, |&second| kind(second));
+        let kind = |byte: &u8| usize::from(KINDS[usize::from(*byte)]);
+        let end = usize::from(END);
+        let mut row = kind(&first) << BITS | text.get(1).map_or(end, kind);
         let mut digits = u8::from(first.is_ascii_digit());
         for start in (1..text.len()).step_by(SOME) {
             let mut ends = [0_u8; SOME];
             let mut count = 0;
             let some = &text[start..text.len().min(start + SOME)];
-            // A text ends as if a space followed.
-            let after = text.get(start + some.len()).copied().unwrap_or(b' ');
-            let next = some[1..].iter().copied().chain([after]);
+            let after = text.get(start + some.len()).map_or(end, kind);
+            let next = some[1..].iter().map(kind).chain([after]);
             for (at, (here, next)) in some.iter().zip(next).enumerate() {
-                row = (row << BITS | kind(next)) & (ROWS - 1);
+                row = (row << BITS | next) & (ROWS - 1);
                 let mut cut = self.table[row];
                 if COUNTED && here.is_ascii_digit() {
                     cut &= digits == 0 || digits == self.digits;
@@ -119,9 +123,15 @@ impl Cuts {
     /// Whether there is a cut before what is `here`, by the kinds of what stands around.
     fn between(&self, before: u8, here: u8, next: u8) -> bool {
         let white = |kind| matches!(kind, SPACE | NEWLINE | WHITE);
+        let cut = match next {
+            SPACE | NEWLINE => self.white,
+            // Nothing is known of what follows.
+            WHITE | END => false,
+            _ => self.space,
+        };
         let word = |kind| matches!(kind, DIGIT | LETTER);
         match (before, here) {
-            (_, SPACE) => self.space && !white(before) && !white(next),
+            (_, SPACE) => cut && !white(before),
             (DIGIT | LETTER, HYPHEN) => self.hyphen && word(next),
             (NEWLINE, _) => self.line && !white(here),
             (DIGIT, DIGIT) => self.digits > 0,
@@ -142,6 +152,7 @@ mod tests {
         let all = Cuts {
             space: true,
             line: true,
+            white: false,
             hyphen: true,
             kind: true,
             digits: 3,
@@ -171,6 +182,8 @@ mod tests {
         );
         assert_eq!(cut(digits, "a1234b5678"), "a123|4b567|8");
         assert_eq!(cut(line, "a b\nc\n d\ne"), "a b\n|c\n d\n|e");
+        let white = Cuts { white: true, ..all };
+        assert_eq!(cut(white, "VAR AB \nVAR  = 1 "), "VAR| AB| \n|VAR|  =| 1 ");
         assert_eq!(cut(all, ""), "");
         // Longer than what is looked at together.
         let long = "12345 ".repeat(100);

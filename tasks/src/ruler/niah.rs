@@ -451,7 +451,7 @@ impl Source for Lines {
 
     fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
         let line = &*self.line;
-        let mut text = String::new();
+        let mut text = String::with_capacity(2 * PART);
         self.each(units, |draws| {
             text.push_str(&line.between[0]);
             line.key.write(draws, &mut text);

@@ -92,13 +92,14 @@ impl Default for Counts {
 
 impl Counts {
     const BITS: u32 = 13;
-    /// Longest piece, in bytes: with its length and its count it is a word of the machine.
-    const SHORTEST: usize = 6;
+    /// Longest piece, in bytes: with its length (3 bits) and its count (5 bits) it is a word of the machine.
+    const SHORTEST: usize = 7;
+    const COUNT: u64 = 0x1f;
 
-    /// Its place, and what stands there but for the count, which has the lowest byte.
+    /// Its place, and what stands there but for the count, which has the lowest bits.
     fn place(text: &str, len: usize) -> (usize, u64) {
         let (bytes, _) = short(text, len);
-        let key = bytes << 16 | (len as u64) << 8;
+        let key = bytes << 8 | (len as u64) << 5;
         let place = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - Self::BITS);
         (place as usize, key)
     }
@@ -110,12 +111,12 @@ impl Counts {
         }
         let (place, key) = Self::place(text, len);
         let found = self.0[place].load(Ordering::Relaxed);
-        (found & !0xff == key).then_some((found & 0xff) as usize)
+        (found & !Self::COUNT == key).then_some((found & Self::COUNT) as usize)
     }
 
     /// A piece without tokens may be one that was refused, which is told each time: it is not kept.
     fn keep(&self, text: &str, len: usize, count: usize) {
-        if len <= Self::SHORTEST && (1..=0xff).contains(&count) {
+        if len <= Self::SHORTEST && (1..=Self::COUNT as usize).contains(&count) {
             let (place, key) = Self::place(text, len);
             self.0[place].store(key | count as u64, Ordering::Relaxed);
         }
@@ -185,6 +186,7 @@ impl Pieces {
         for more in [
             |cuts: &mut Cuts| cuts.hyphen = true,
             |cuts: &mut Cuts| cuts.kind = true,
+            |cuts: &mut Cuts| cuts.white = true,
             |cuts: &mut Cuts| cuts.digits = 3,
             |cuts: &mut Cuts| cuts.digits = 1,
         ] {
@@ -281,25 +283,14 @@ impl Pieces {
         all
     }
 
-    /// Number of tokens of each word (ASCII letters of one case, or dots) with a space before it. New words are
-    /// counted so in a fraction of the time that a text of them takes.
-    pub fn count_words(&self, words: &[String]) -> Vec<usize> {
-        let spaced = |word: &String| format!(" {word}");
-        let known = match self.additive() && !self.bytes {
-            true => self.tokenizer.count_words(words),
-            false => None,
-        };
-        let Some(counts) = known else {
-            return words
-                .iter()
-                .map(|word| self.count(&spaced(word), false))
-                .collect();
-        };
-        for (word, &count) in words.iter().zip(&counts) {
-            let spaced = spaced(word);
-            self.counts.keep(&spaced, spaced.len(), count);
+    /// Number of tokens of a new word (ASCII letters of one case, or dots) with a space before it: such words come once,
+    /// and are not remembered.
+    pub fn count_word(&self, word: &str) -> usize {
+        let known = self.tokenizer.word(word, true);
+        match known.filter(|_| self.additive() && !self.bytes) {
+            Some(tokens) => tokens.len(),
+            None => self.count(&format!(" {word}"), false),
         }
-        counts
     }
 
     /// Gives the tokens of each piece in turn.
@@ -329,9 +320,19 @@ impl Pieces {
     /// The tokens of a piece that is not known, which it then is.
     fn learn(&self, piece: &str) -> Vec<u32> {
         let which = usize::from(!piece.starts_with([' ', '-']));
-        let tokens = self.anchored(ANCHORS[which], &self.anchors[which], piece);
+        let anchored = || self.anchored(ANCHORS[which], &self.anchors[which], piece);
+        let tokens = self.word(piece).unwrap_or_else(anchored);
         self.remember(piece, &tokens);
         tokens
+    }
+
+    /// The tokens of a piece that is a word, or a space and a word.
+    fn word(&self, piece: &str) -> Option<Vec<u32>> {
+        let word = piece.strip_prefix(' ').unwrap_or(piece);
+        let one_case = |is: fn(&u8) -> bool| !word.is_empty() && word.bytes().all(|byte| is(&byte));
+        let is_word = one_case(u8::is_ascii_lowercase) || one_case(u8::is_ascii_uppercase);
+        let tokens = is_word.then(|| self.tokenizer.word(word, word.len() < piece.len()));
+        tokens.flatten()
     }
 
     /// The tokens of the piece that a text begins with.
