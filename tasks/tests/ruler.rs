@@ -79,7 +79,7 @@ impl Tokenizer for Runs {
         };
         Ok(Self::split(text).into_iter().map(&mut token).collect())
     }
-    fn decode(&self, _tokens: &[u32]) -> String {
+    fn decode(&self, _tokens: &[u32]) -> Result<String, TextError> {
         unreachable!("nothing is decoded here")
     }
     fn bos(&self) -> Option<u32> {
@@ -108,7 +108,7 @@ impl Tokenizer for Pairs {
         let ends = (1..).map(|count| (2 * count).min(text.len()));
         Ok(text.as_bytes().chunks(2).map(token).zip(ends).collect())
     }
-    fn decode(&self, _tokens: &[u32]) -> String {
+    fn decode(&self, _tokens: &[u32]) -> Result<String, TextError> {
         unreachable!("nothing is decoded here")
     }
     fn bos(&self) -> Option<u32> {
@@ -153,7 +153,7 @@ impl Tokenizer for Choosy {
             false => Ok(text.bytes().map(u32::from).zip(1..).collect()),
         }
     }
-    fn decode(&self, _tokens: &[u32]) -> String {
+    fn decode(&self, _tokens: &[u32]) -> Result<String, TextError> {
         unreachable!("nothing is decoded here")
     }
     fn bos(&self) -> Option<u32> {

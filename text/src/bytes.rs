@@ -29,12 +29,12 @@ impl Tokenizer for Bytes {
     }
 
     /// Tokens from 256 on stand for no byte and are left out.
-    fn decode(&self, tokens: &[u32]) -> String {
+    fn decode(&self, tokens: &[u32]) -> Result<String, TextError> {
         let bytes: Vec<u8> = tokens
             .iter()
             .filter_map(|&token| u8::try_from(token).ok())
             .collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn bos(&self) -> Option<u32> {
@@ -55,8 +55,11 @@ mod tests {
         let text = "naïve – 🦀\n";
         let tokens = Bytes.encode(text).expect("bytes");
         assert_eq!(tokens.len(), text.len());
-        assert_eq!(Bytes.decode(&tokens), text);
+        assert_eq!(Bytes.decode(&tokens).expect("a text"), text);
         // Half a character, and a token that no byte has.
-        assert_eq!(Bytes.decode(&[0xc3, 300, 0x61]), "\u{fffd}a");
+        assert_eq!(
+            Bytes.decode(&[0xc3, 300, 0x61]).expect("a text"),
+            "\u{fffd}a"
+        );
     }
 }

@@ -33,6 +33,21 @@ pub enum TextError {
         /// The reason.
         why: String,
     },
+    /// Tokens that a tokenizer makes no text of.
+    #[error(
+        "tokenizer `{tokenizer}` cannot decode the {count} tokens {start}: {why}; its `decoder` does not fit its \
+         vocabulary, so take the definition that was published with the model"
+    )]
+    Decode {
+        /// The tokenizer's id.
+        tokenizer: String,
+        /// Number of tokens.
+        count: usize,
+        /// The first of them.
+        start: String,
+        /// The reason.
+        why: String,
+    },
     /// A tokenizer of more ids than a model has.
     #[error(
         "tokenizer `{tokenizer}` has {ids} token ids and the model only {vocab}; give the tokenizer that \

@@ -19,6 +19,9 @@ const MOST: u64 = 256 << 20;
 /// Characters of a text that are told of one that cannot be encoded.
 const SHOWN: usize = 40;
 
+/// Tokens that are told of those that cannot be decoded.
+const SHOWN_TOKENS: usize = 8;
+
 /// A tokenizer that a tokenizer.json defines.
 pub(crate) struct Json {
     id: String,
@@ -29,8 +32,9 @@ pub(crate) struct Json {
     /// Bytes that it has no tokens for.
     unknown: Vec<u8>,
     cuts: Cuts,
-    /// What stands for the space before a word in what the model itself is given, where a word is given as a whole.
-    before_words: Option<&'static str>,
+    /// What stands before a word in what the model itself is given, where it is given words as a whole: at the start of a
+    /// line, and for a space.
+    before_words: [Option<&'static str>; 2],
 }
 
 impl Json {
@@ -67,7 +71,11 @@ impl Json {
             stops: special.stops(id_of, vocab, path)?,
             unknown: unknown_bytes(&inner),
             cuts: cuts(&inner),
-            before_words: before_words(&inner),
+            before_words: [
+                before_words(&inner, "x\n", &[""]),
+                // As byte-level and as SentencePiece's vocabularies write a space.
+                before_words(&inner, "x ", &["\u{120}", "\u{2581}"]),
+            ],
             inner,
             vocab,
         })
@@ -178,11 +186,15 @@ fn word_tokens(inner: &tokenizers::Tokenizer, before: &str, word: &str) -> Optio
     Some(tokens.into_iter().map(|token| token.id).collect())
 }
 
-/// What stands for a space before words, if they are then what the whole tokenizer makes of them: tried out on words of
-/// random letters, which tokens cut in all ways.
-fn before_words(inner: &tokenizers::Tokenizer) -> Option<&'static str> {
+/// Which of these stands before a word in what the model is given of it behind a text, if its tokens are then those that
+/// the whole tokenizer makes: tried out on words of random letters, which tokens cut in all ways.
+fn before_words(
+    inner: &tokenizers::Tokenizer,
+    text: &str,
+    known: &[&'static str],
+) -> Option<&'static str> {
     let ids = |text: &str| Some(inner.encode_fast(text, false).ok()?.get_ids().to_vec());
-    let same = |before: &&str| {
+    let same = |before: &&&str| {
         let mut state = 1_u32;
         (0..64).all(|length| {
             let letter = |_| {
@@ -193,22 +205,21 @@ fn before_words(inner: &tokenizers::Tokenizer) -> Option<&'static str> {
             };
             let word: String = match length {
                 0 => "...".to_owned(),
-                _ => (0..3 + length % 6).map(letter).collect(),
+                _ => (0..1 + length % 8).map(letter).collect(),
             };
             let whole = (
-                ids("x"),
-                ids(&format!("x {word}")),
+                ids(text.trim_end_matches(' ')),
+                ids(&format!("{text}{word}")),
                 word_tokens(inner, before, &word),
             );
-            let (Some(mut x), Some(both), Some(own)) = whole else {
+            let (Some(mut front), Some(both), Some(own)) = whole else {
                 return false;
             };
-            x.extend(own);
-            x == both
+            front.extend(own);
+            front == both
         })
     };
-    // As byte-level and as SentencePiece's vocabularies write it.
-    ["\u{120}", "\u{2581}"].into_iter().find(same)
+    known.iter().find(same).copied()
 }
 
 impl Tokenizer for Json {
@@ -238,18 +249,30 @@ impl Tokenizer for Json {
         Ok(Some((self.encode(&text[..cut])?, cut)))
     }
 
-    fn count_words(&self, words: &[String]) -> Option<Vec<usize>> {
-        // A word with a letter of which there is no token is refused, which a count does not tell.
+    fn word(&self, word: &str, spaced: bool) -> Option<Vec<u32>> {
+        // A word with a letter of which there is no token is refused, which its tokens do not tell.
         if self.unknown.iter().any(u8::is_ascii_graphic) {
             return None;
         }
-        let before = self.before_words?;
-        let count = |word| Some(word_tokens(&self.inner, before, word)?.len());
-        words.iter().map(|word| count(word)).collect()
+        word_tokens(&self.inner, self.before_words[usize::from(spaced)]?, word)
     }
 
-    fn decode(&self, tokens: &[u32]) -> String {
-        self.inner.decode(tokens, true).unwrap_or_default()
+    fn decode(&self, tokens: &[u32]) -> Result<String, TextError> {
+        // The crate's decoders cut some tokens without looking.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.inner.decode(tokens, true)));
+        let why = match decoded {
+            Ok(Ok(text)) => return Ok(text),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "a token is shorter than what it takes off".to_owned(),
+        };
+        let first = tokens.iter().take(SHOWN_TOKENS).map(u32::to_string);
+        let more = tokens.len() > SHOWN_TOKENS;
+        Err(TextError::Decode {
+            tokenizer: self.id.clone(),
+            count: tokens.len(),
+            start: first.collect::<Vec<_>>().join(" ") + if more { " .." } else { "" },
+            why,
+        })
     }
 
     fn bos(&self) -> Option<u32> {

@@ -32,13 +32,17 @@ pub trait Tokenizer: Send + Sync {
     fn certain(&self, _text: &str) -> Result<Option<(Vec<u32>, usize)>, TextError> {
         Ok(None)
     }
-    /// Number of tokens of each word (ASCII letters of one case, or dots) as it stands after another, where that is
-    /// known without reading it as a text, which takes much longer.
-    fn count_words(&self, _words: &[String]) -> Option<Vec<usize>> {
+    /// The tokens of a word (ASCII letters of one case, or dots) as it stands behind a space in a text, `spaced`, that
+    /// space included; else at the start of a line. None where that is not known without reading it as a text, which
+    /// takes much longer.
+    fn word(&self, _word: &str, _spaced: bool) -> Option<Vec<u32>> {
         None
     }
     /// The text of these tokens. Bytes that are no UTF-8 become U+FFFD; special tokens are left out.
-    fn decode(&self, tokens: &[u32]) -> String;
+    ///
+    /// # Errors
+    /// Tokens that the definition makes no text of.
+    fn decode(&self, tokens: &[u32]) -> Result<String, TextError>;
     /// The token that a model expects once in front of every text, where it has one.
     fn bos(&self) -> Option<u32>;
     /// Tokens that end an answer.

@@ -132,7 +132,7 @@ impl Tokenizer for World {
         Ok((certain.1 > 0).then_some((tokens, certain.1)))
     }
 
-    fn decode(&self, tokens: &[u32]) -> String {
+    fn decode(&self, tokens: &[u32]) -> Result<String, TextError> {
         let known = |token: &u32| *token != END && (*token as usize) < self.vocab;
         let tokens: Vec<u16> = tokens
             .iter()
@@ -140,7 +140,7 @@ impl Tokenizer for World {
             .map(|&token| token as u16)
             .collect();
         if let Ok(text) = self.inner.decode(tokens.clone()) {
-            return text;
+            return Ok(text);
         }
         // Tokens that are parts of characters: the longest runs that are text, else U+FFFD.
         let mut text = String::new();
@@ -161,7 +161,7 @@ impl Tokenizer for World {
                 }
             }
         }
-        text
+        Ok(text)
     }
 
     fn bos(&self) -> Option<u32> {

@@ -31,7 +31,7 @@ fn ids_and_texts_are_those_of_the_reference() {
         let ids: Vec<u32> = ids.map(|id| id.as_u64().expect("an id") as u32).collect();
         assert_eq!(tokenizer.encode(text).expect("tokens"), ids, "{text:?}");
         assert_eq!(
-            tokenizer.decode(&ids),
+            tokenizer.decode(&ids).expect("a text"),
             case["decoded"].as_str().expect("a text")
         );
     }
@@ -62,7 +62,7 @@ fn tokens_say_where_they_end_in_the_text() {
         let mut inside = 0;
         for (place, &(_, end)) in pairs.iter().enumerate() {
             // A special token is left out of what is decoded.
-            let decoded = tokenizer.decode(&tokens[..=place]);
+            let decoded = tokenizer.decode(&tokens[..=place]).expect("a text");
             if decoded.contains('\u{fffd}') || text[..end].contains("</s>") {
                 inside += 1;
                 continue;
@@ -223,7 +223,7 @@ fn no_byte_of_a_text_is_left_out() {
     let tokenizer = tokenizer_of(&path).expect("a tokenizer");
     let every: String = ('\0'..'z').chain('{'..='\u{900}').collect();
     let tokens = tokenizer.encode(&every).expect("all but z");
-    assert_eq!(tokenizer.decode(&tokens), every);
+    assert_eq!(tokenizer.decode(&tokens).expect("a text"), every);
     let error = tokenizer.encode("a lazy dog").expect_err("no token for z");
     assert!(
         error.to_string().contains("no token for the byte 0x7a"),
@@ -249,6 +249,44 @@ fn a_text_that_has_no_tokens_is_an_error() {
         error.to_string().contains("cannot encode \"fox and fox\""),
         "{error}"
     );
+}
+
+#[test]
+fn tokens_that_are_no_text_are_an_error() {
+    // It takes a letter off both ends of a token, and this token is one letter.
+    let strip = json!({"type": "Strip", "content": "\u{120}", "start": 1, "stop": 1});
+    let (_folder, path) = changed(&[("/decoder", strip)]);
+    let tokenizer = tokenizer_of(&path).expect("a tokenizer");
+    let tokens = tokenizer.encode("fox").expect("tokens");
+    assert_eq!(tokenizer.decode(&tokens).expect("a text"), "fox");
+    let space = tokenizer.encode(" ").expect("a token");
+    let error = tokenizer.decode(&space).expect_err("no text").to_string();
+    let told = format!("cannot decode the 1 tokens {}", space[0]);
+    assert!(
+        error.contains(&told) && error.contains("`decoder`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn words_have_the_tokens_that_they_have_in_a_text() {
+    let tokenizer = tokenizer_of(&fixture("bpe/tokenizer.json")).expect("a tokenizer");
+    for word in ["fox", "a", "zzyzx", "QUICK", "internationalisation", "..."] {
+        for (spaced, front) in [(true, "x "), (false, "x\n")] {
+            let encode = |text: &str| tokenizer.encode(text).expect("tokens");
+            let own = tokenizer.word(word, spaced).expect("words are known");
+            let before = encode(front.trim_end_matches(' '));
+            assert_eq!(
+                [before, own].concat(),
+                encode(&format!("{front}{word}")),
+                "{front}{word}"
+            );
+        }
+    }
+    // Words that are not taken as a whole are read in texts.
+    let (_folder, path) = changed(&[("/normalizer", json!({"type": "Lowercase"}))]);
+    let other = tokenizer_of(&path).expect("a tokenizer");
+    assert_eq!(other.word("fox", true), None);
 }
 
 /// The form of BlinkDL/RWKV-LM's file: all bytes, and some tokens more.
@@ -280,9 +318,10 @@ fn a_world_vocabulary_takes_the_longest_token() {
         world.encode("abca 日\n").expect("tokens"),
         [257, 100, 98, 33, 259, 11]
     );
-    assert_eq!(world.decode(&[257, 100, 98, 33, 259, 11]), "abca 日\n");
-    assert_eq!(world.decode(&[0xe7, 258, 0]), "日");
-    assert_eq!(world.decode(&[98, 0xe7, 99]), "a\u{fffd}b");
+    let decode = |tokens: &[u32]| world.decode(tokens).expect("a text");
+    assert_eq!(decode(&[257, 100, 98, 33, 259, 11]), "abca 日\n");
+    assert_eq!(decode(&[0xe7, 258, 0]), "日");
+    assert_eq!(decode(&[98, 0xe7, 99]), "a\u{fffd}b");
     assert_eq!((world.vocab(), world.stops()), (260, &[0][..]));
     for wrong in ["1 'a' 1\n3 'b' 1\n", "1 a 1\n", "1 'ab' 1\n", "", "1 'a'\n"] {
         std::fs::write(&file, wrong).expect("a file");

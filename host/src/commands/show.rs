@@ -1,6 +1,7 @@
 //! `longhaul show`: an example of a task, inputs above what is to be said.
 
 use longhaul_tasks::{Coordinates, Split, Task, parse_task_of};
+use longhaul_text::TextError;
 
 use crate::cli::{ShowArgs, SplitName};
 use crate::commands::print;
@@ -56,9 +57,8 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
     );
     match sample.request() {
         Some(request) => {
-            text.push_str(&prompt(&tokens, |tokens| {
-                materials.tokenizer.decode(tokens)
-            }));
+            let decoded = prompt(&tokens, |tokens| materials.tokenizer.decode(tokens));
+            text.push_str(&decoded.map_err(CommandError::usage)?);
             text.push_str(&format!(
                 "\n\nThat is the prompt. At most {} tokens are generated, and held against: {}\n",
                 request.most_new,
@@ -76,14 +76,18 @@ pub fn run(args: &ShowArgs) -> Result<u8, CommandError> {
 }
 
 /// A prompt's text: all of a short one, of a long one the ends.
-fn prompt(tokens: &[u32], decode: impl Fn(&[u32]) -> String) -> String {
+fn prompt(
+    tokens: &[u32],
+    decode: impl Fn(&[u32]) -> Result<String, TextError>,
+) -> Result<String, TextError> {
     const ENDS: usize = 1024;
     let between = tokens.len().saturating_sub(2 * ENDS);
     if between == 0 {
         return decode(tokens);
     }
     let (start, end) = (&tokens[..ENDS], &tokens[tokens.len() - ENDS..]);
-    format!("{}\n[.. {between} more ..]\n{}", decode(start), decode(end))
+    let (start, end) = (decode(start)?, decode(end)?);
+    Ok(format!("{start}\n[.. {between} more ..]\n{end}"))
 }
 
 fn render(task: &dyn Task, tokens: &[u32], targets: &[i32]) -> String {

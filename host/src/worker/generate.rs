@@ -126,11 +126,14 @@ pub fn generate(
         if turn.sample == 0 {
             state_bytes = state_of(model, &session, 1)?;
         }
-        let is_final =
-            |tokens: &[u32]| asked.score(&asked.tokenizer.decode(tokens), request) >= 1.0;
+        // Tokens that are no text yet may become one; those of the whole answer must be.
+        let is_final = |tokens: &[u32]| {
+            let text = asked.tokenizer.decode(tokens);
+            text.is_ok_and(|text| asked.score(&text, request) >= 1.0)
+        };
         let stops = asked.tokenizer.stops();
         let answer = reader.answer(&mut session, first, request, stops, &is_final)?;
-        let answered = answered(asked, turn.sample, sample, request, &answer);
+        let answered = answered(asked, turn.sample, sample, request, &answer)?;
         tally.example(answered.sample, &answered.labels, Score::of(answered.score));
         send(&Message::Answered(answered));
     }
@@ -149,14 +152,21 @@ pub fn generate(
 }
 
 /// An answer as the host is told it.
+///
+/// # Errors
+/// Tokens that the tokenizer makes no text of.
 fn answered(
     asked: &Asked<'_>,
     index: usize,
     sample: &dyn Sample,
     request: &Request,
     answer: &Answer,
-) -> Answered {
-    let text = asked.tokenizer.decode(&answer.tokens);
+) -> Result<Answered, Failure> {
+    let decode = |tokens: &[u32]| {
+        let text = asked.tokenizer.decode(tokens);
+        text.map_err(|error| Failure::error(error.to_string()))
+    };
+    let text = decode(&answer.tokens)?;
     let mut labels: Vec<String> = sample.labels().iter().map(ToString::to_string).collect();
     // What a window alone could answer, for a hybrid to be held against.
     if let (Some(window), Some(place)) = (asked.window, sample.answer_at()) {
@@ -172,19 +182,19 @@ fn answered(
     let prompt = (sample.len() <= SHOWN).then(|| {
         let (mut tokens, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
         sample.write(0, &mut tokens, &mut targets);
-        asked.tokenizer.decode(&tokens)
+        decode(&tokens)
     });
-    Answered {
+    Ok(Answered {
         sample: index as u64,
         tokens: answer.tokens.len() as u64,
         end: answer.end.name().to_owned(),
         score: asked.score(&text, request),
         text,
-        prompt,
+        prompt: prompt.transpose()?,
         prompt_tokens: sample.len() as u64,
         references: request.references.clone(),
         labels,
-    }
+    })
 }
 
 /// A session that read the prompts' common beginning.

@@ -1,13 +1,15 @@
-//! Lists of words of which the most frequent are asked for: common words (cwe) and coded words (fwe).
+//! Lists of words of which the most common are asked for (cwe).
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::draws::{Draws, Purpose};
 use crate::permutation::Permutation;
 use crate::ruler::data::{PROMPTS, WORDS};
+use crate::ruler::pieces::Pieces;
 use crate::ruler::prompt::Prompt;
-use crate::ruler::units::{PART, Source};
+use crate::ruler::units::{PART, Source, Units};
 use crate::ruler::{Draft, Family, Setting};
 
 /// Words that are common, and asked for.
@@ -58,16 +60,60 @@ const HARDER: Difficulty = Difficulty {
 pub struct Common {
     /// Whether the difficulty of short lengths is that of all.
     fixed: bool,
-    /// Tokens of all numbers up to so many, from 0.
-    numbers: Arc<Mutex<Vec<u32>>>,
+    counted: Arc<Counted>,
 }
 
 impl Common {
     pub fn new(fixed: bool) -> Self {
         Self {
             fixed,
-            numbers: Arc::default(),
+            counted: Arc::default(),
         }
+    }
+}
+
+/// Tokens of what lists are made of, which all examples share.
+struct Counted {
+    /// Of all numbers up to so many, from 0.
+    numbers: Mutex<Vec<u32>>,
+    /// Of each word of the lists with the space before; 0 is not known.
+    words: Vec<AtomicU32>,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self {
+            numbers: Mutex::new(vec![0]),
+            words: WORDS.all.iter().map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+}
+
+impl Counted {
+    /// Tokens of a word with the space before.
+    fn word(&self, word: Word, pieces: &Pieces) -> u32 {
+        let known = self.words.get(word.0 as usize);
+        let count = known.map_or(0, |known| known.load(Ordering::Relaxed));
+        if count > 0 {
+            return count;
+        }
+        let count = pieces.count(&format!(" {word}"), false) as u32;
+        if let Some(known) = known.filter(|_| pieces.sound()) {
+            known.store(count, Ordering::Relaxed);
+        }
+        count
+    }
+
+    /// Tokens of the numbers from 1 on, with the space before all but the first.
+    fn numbers(&self, numbers: usize, pieces: &Pieces) -> usize {
+        let mut tokens = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        while tokens.len() <= numbers {
+            let space = if tokens.len() > 1 { " " } else { "" };
+            let text = format!("{space}{}.", tokens.len());
+            let next = tokens[tokens.len() - 1] + pieces.count(&text, false) as u32;
+            tokens.push(next);
+        }
+        tokens[numbers] as usize
     }
 }
 
@@ -174,13 +220,13 @@ fn push_number(mut number: usize, text: &mut String) {
 }
 
 /// Gives the text of units in parts; `push` appends that of a unit and of what the order has there.
-fn in_order(
+pub fn in_order(
     order: &Permutation,
     units: Range<usize>,
     give: &mut dyn FnMut(&str),
     push: impl Fn(usize, usize, &mut String),
 ) {
-    let mut text = String::new();
+    let mut text = String::with_capacity(2 * PART);
     let mut unit = units.start;
     order.each(units, |entry| {
         push(unit, entry, &mut text);
@@ -213,21 +259,31 @@ impl Family for Common {
             ),
         };
         let wording = &PROMPTS.cwe.wording;
-        let mut front = wording.head.clone();
         let entries = Numbered::len(difficulty.example_words, difficulty.example);
-        example.text(0..entries, &mut |text| front.push_str(text));
-        front.push_str(&wording.question);
-        front.push_str(&wording.answer_prefix);
-        for rank in 0..COMMON {
-            front.push_str(&format!(" {}. {}", rank + 1, example.words[rank]));
+        let total = setting.pieces.additive().then(|| {
+            let tokens = |word: &Word| self.counted.word(*word, &setting.pieces) as usize;
+            let (common, others) = example.words.split_at(COMMON);
+            let common: usize = common.iter().map(tokens).sum();
+            let others: usize = others.iter().map(tokens).sum();
+            let words = common * example.repeats.common + others * example.repeats.other;
+            (
+                entries,
+                words + self.counted.numbers(entries, &setting.pieces),
+            )
+        });
+        let mut answered = format!("{}{}", wording.question, wording.answer_prefix);
+        for (rank, word) in example.words[..COMMON].iter().enumerate() {
+            answered.push_str(&format!(" {}. {word}", rank + 1));
         }
-        front.push('\n');
-        front.push_str(&wording.head);
+        answered.push('\n');
+        answered.push_str(&wording.head);
         Box::new(CommonDraft {
             setting: setting.clone(),
-            numbers: Arc::clone(&self.numbers),
+            counted: Arc::clone(&self.counted),
             repeats: difficulty.list,
-            front,
+            example: setting.counted(example, total),
+            entries,
+            answered,
             words: Shuffled::new(&mut draws),
             known: Mutex::new((Vec::new(), vec![0])),
             order: setting.draws(Purpose::Order),
@@ -237,10 +293,13 @@ impl Family for Common {
 
 struct CommonDraft {
     setting: Setting,
-    numbers: Arc<Mutex<Vec<u32>>>,
+    counted: Arc<Counted>,
     repeats: Repeats,
-    /// The example, and the list's head.
-    front: String,
+    /// The list of the example, and how many entries it has.
+    example: Arc<Units>,
+    entries: usize,
+    /// What follows it, up to the list.
+    answered: String,
     words: Shuffled,
     /// The first words, and the tokens of so many of them, each once.
     known: Mutex<(Vec<Word>, Vec<u32>)>,
@@ -252,15 +311,11 @@ impl CommonDraft {
     fn word_tokens(&self, words: usize) -> usize {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, tokens) = &mut *known;
-        let mut text = String::new();
         while tokens.len() <= words {
-            text.clear();
-            text.push(' ');
             let word = self.words.word(known.len());
-            word.write(&mut text);
+            let count = self.counted.word(word, &self.setting.pieces);
             known.push(word);
-            let next = tokens[tokens.len() - 1] + self.setting.pieces.count(&text, false) as u32;
-            tokens.push(next);
+            tokens.push(tokens[tokens.len() - 1] + count);
         }
         tokens[words] as usize
     }
@@ -270,21 +325,6 @@ impl CommonDraft {
         self.word_tokens(words);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.0[..words].to_vec()
-    }
-
-    /// Tokens of the numbers from 1 on, with the space before all but the first.
-    fn number_tokens(&self, numbers: usize) -> usize {
-        let mut tokens = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        if tokens.is_empty() {
-            tokens.push(0);
-        }
-        while tokens.len() <= numbers {
-            let space = if tokens.len() > 1 { " " } else { "" };
-            let text = format!("{space}{}.", tokens.len());
-            let next = tokens[tokens.len() - 1] + self.setting.pieces.count(&text, false) as u32;
-            tokens.push(next);
-        }
-        tokens[numbers] as usize
     }
 }
 
@@ -297,7 +337,10 @@ impl Draft for CommonDraft {
         let common = self.word_tokens(COMMON);
         let other = self.word_tokens(units) - common;
         let words = common * self.repeats.common + other * self.repeats.other;
-        words + self.number_tokens(Numbered::len(units, self.repeats))
+        words
+            + self
+                .counted
+                .numbers(Numbered::len(units, self.repeats), &self.setting.pieces)
     }
 
     fn compose(&self, units: usize) -> Prompt {
@@ -311,7 +354,9 @@ impl Draft for CommonDraft {
             order: Permutation::new(entries, &mut self.order.clone()),
         };
         let mut prompt = Prompt::default();
-        prompt.push(&self.front);
+        prompt.push(&wording.head);
+        prompt.units_within_text(&self.example, 0..self.entries);
+        prompt.push(&self.answered);
         prompt.units_within_text(&self.setting.counted(list, total), 0..entries);
         prompt.push(&wording.question);
         prompt.answer_prefix.clone_from(&wording.answer_prefix);
@@ -320,135 +365,6 @@ impl Draft for CommonDraft {
             .iter()
             .map(Word::to_string)
             .collect();
-        prompt
-    }
-}
-
-/// Frequent words extraction.
-pub struct Frequent;
-
-/// The sum of all 1 / rank^2.
-const ZETA_2: f64 = std::f64::consts::PI * std::f64::consts::PI / 6.0;
-
-/// Letters of a coded word.
-const CODED: usize = 6;
-
-/// Words as frequent as are asked for, after the first, which is a row of dots.
-const ASKED: usize = 3;
-
-/// Fewest words that are drawn: from there on no two of the words asked for are as frequent as each other or
-/// as the next.
-const FEWEST: usize = 53;
-
-/// Tokens of the length that there is a different word for.
-const TOKENS_A_WORD: usize = 50;
-
-impl Family for Frequent {
-    fn draft<'a>(&'a self, setting: &Setting) -> Box<dyn Draft + 'a> {
-        let room = setting
-            .at
-            .length
-            .saturating_sub(PROMPTS.fwe.tokens_to_generate);
-        let vocabulary = (room / TOKENS_A_WORD).max(ASKED + 2);
-        // So many words at most have a place: one stands in the text once where its rank allows.
-        let seen = (room as f64 / ZETA_2).sqrt() as usize + 1;
-        let mut draws = setting.draws(Purpose::Plan);
-        let mut words = vec!["...".to_owned()];
-        while words.len() < vocabulary.min(seen.max(ASKED + 2)) {
-            let letter = |_| char::from(b'a' + draws.below(26) as u8);
-            let word: String = (0..CODED).map(letter).collect();
-            if !words.contains(&word) {
-                words.push(word);
-            }
-        }
-        Box::new(FrequentDraft {
-            setting: setting.clone(),
-            tokens: setting.pieces.count_words(&words),
-            words: Arc::new(words),
-            order: setting.draws(Purpose::Order),
-        })
-    }
-}
-
-struct FrequentDraft {
-    setting: Setting,
-    /// By rank.
-    words: Arc<Vec<String>>,
-    tokens: Vec<usize>,
-    order: Draws,
-}
-
-/// Words in random order, each as often as its rank says.
-struct Coded {
-    words: Arc<Vec<String>>,
-    /// Entries of the words up to each, itself included.
-    ends: Vec<usize>,
-    order: Permutation,
-}
-
-impl Coded {
-    fn push(&self, entry: usize, text: &mut String) {
-        // The first ranks have nearly all entries.
-        let rank = self.ends.iter().position(|&end| entry < end);
-        text.push(' ');
-        text.push_str(&self.words[rank.expect("an entry of a word")]);
-    }
-}
-
-impl Source for Coded {
-    fn write(&self, unit: usize, text: &mut String) {
-        self.push(self.order.at(unit), text);
-    }
-
-    fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
-        in_order(&self.order, units, give, |_, entry, text| {
-            self.push(entry, text);
-        });
-    }
-}
-
-impl FrequentDraft {
-    /// How often the word of a rank, from 0, stands in a text for so many words in all ranks.
-    fn often(units: usize, rank: usize) -> usize {
-        let rank = (rank + 1) as f64;
-        (units as f64 * rank.powi(-2) / ZETA_2) as usize
-    }
-}
-
-impl Draft for FrequentDraft {
-    fn fewest(&self) -> usize {
-        FEWEST
-    }
-
-    fn hay(&self, units: usize) -> usize {
-        let each = self.tokens.iter().enumerate();
-        each.map(|(rank, each)| Self::often(units, rank) * each)
-            .sum()
-    }
-
-    /// A text for so many words in all ranks; those of which there is less than one are left out.
-    fn compose(&self, units: usize) -> Prompt {
-        let wording = &PROMPTS.fwe.wording;
-        let mut end = 0;
-        let ends = (0..self.words.len()).map(|rank| {
-            end += Self::often(units, rank);
-            end
-        });
-        let ends: Vec<usize> = ends.collect();
-        let text = Coded {
-            words: Arc::clone(&self.words),
-            ends,
-            order: Permutation::new(end, &mut self.order.clone()),
-        };
-        let mut prompt = Prompt::default();
-        prompt.push(&wording.head);
-        prompt.units_within_text(
-            &self.setting.counted(text, Some((end, self.hay(units)))),
-            0..end,
-        );
-        prompt.push(&wording.question);
-        prompt.answer_prefix.clone_from(&wording.answer_prefix);
-        prompt.references = self.words[1..=ASKED].to_vec();
         prompt
     }
 }

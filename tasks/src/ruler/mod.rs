@@ -11,6 +11,8 @@
 //! the answer with, as in RULER's `prepare.py`. All that the template writes counts to the length, and no BOS is added:
 //! it writes its own where it has one (transformers, `apply_chat_template`).
 
+mod coded;
+mod cuts;
 mod data;
 mod essay;
 mod lists;
@@ -393,7 +395,8 @@ impl Task for Ruler {
     }
 
     fn symbol(&self, token: u32) -> Cow<'static, str> {
-        self.pieces.tokenizer().decode(&[token]).into()
+        let text = self.pieces.tokenizer().decode(&[token]);
+        text.unwrap_or_else(|_| format!("<{token}>")).into()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Needles in a haystack: RULER's eight variants, and the fixed depth of Huang's ablation (arXiv 2407.08112).
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::draws::{Draws, Purpose};
 use crate::ruler::data::{PROMPTS, WORDS, Wording, fill};
@@ -124,6 +124,7 @@ pub struct Niah {
     /// The lines or words, but for those that differ from example to example.
     hay: Option<Arc<Units>>,
     essay: Option<Arc<Essay>>,
+    line: Arc<Line>,
 }
 
 impl Niah {
@@ -143,6 +144,7 @@ impl Niah {
             depth,
             hay,
             essay,
+            line: Arc::new(Line::new(variant)),
         }
     }
 }
@@ -165,7 +167,10 @@ impl Family for Niah {
         let all = variant.keys * variant.values;
         let hay = match &self.hay {
             Some(hay) => Arc::clone(hay),
-            None => setting.units(Lines::new(setting.draws(Purpose::Filler), variant)),
+            None => setting.units(Lines {
+                draws: setting.draws(Purpose::Filler),
+                line: Arc::clone(&self.line),
+            }),
         };
         Box::new(NiahDraft {
             niah: self,
@@ -364,34 +369,53 @@ impl Source for Noise {
     }
 }
 
-/// The haystack `needle`: each line has a key and a value of its own, drawn by its number.
-struct Lines {
-    draws: Draws,
-    variant: Variant,
+/// What all lines of the haystack `needle` have in common.
+struct Line {
+    key: Kind,
+    value: Kind,
     /// What stands before the key, between, and after the value.
     between: [String; 3],
+    /// Tokens of the first two, but for the spaces at their ends.
+    tokens: OnceLock<usize>,
 }
 
-impl Lines {
-    fn new(draws: Draws, variant: Variant) -> Self {
+impl Line {
+    fn new(variant: Variant) -> Self {
         let template = fill(&PROMPTS.niah.needle, &[("type", variant.value.name())]);
         let (before, rest) = template.split_once("{key}").expect("a needle has a key");
         let (between, after) = rest.split_once("{value}").expect("a needle has a value");
         let between = [before.to_owned(), between.to_owned(), format!("{after}\n")];
         Self {
-            draws,
-            variant,
+            key: variant.key,
+            value: variant.value,
             between,
+            tokens: OnceLock::new(),
         }
     }
 
+    /// Spaces before a key and a value and after a key are cuts, so that what stands between counts the same in
+    /// all lines.
+    fn tokens(&self, pieces: &Pieces) -> usize {
+        let count = |text: &String| pieces.count(text.trim_end(), false);
+        let counted = || self.between[..2].iter().map(count).sum();
+        *self.tokens.get_or_init(counted)
+    }
+}
+
+/// The haystack `needle`: each line has a key and a value of its own, drawn by its number.
+struct Lines {
+    draws: Draws,
+    line: Arc<Line>,
+}
+
+impl Lines {
     /// The draws of these lines in turn, one line's after another.
     fn each(&self, units: Range<usize>, mut line: impl FnMut(&mut Draws)) {
         let mut draws = self.draws.clone();
         draws.seek(units.start * DRAWS_A_LINE);
         for _ in units {
             line(&mut draws);
-            let drawn = self.variant.key.draws() + self.variant.value.draws();
+            let drawn = self.line.key.draws() + self.line.value.draws();
             (drawn..DRAWS_A_LINE).for_each(|_| {
                 draws.below(1);
             });
@@ -409,33 +433,31 @@ impl Source for Lines {
         1
     }
 
-    /// Spaces before a key and a value and after a key are cuts, so that what stands between counts the same in
-    /// all lines.
     fn counts(&self, units: Range<usize>, pieces: &Pieces, give: &mut dyn FnMut(usize)) {
-        let [before, between, after] = &self.between;
-        let (before, between) = (before.trim_end(), between.trim_end());
-        let same = pieces.count(before, false) + pieces.count(between, false);
+        let line = &*self.line;
+        let same = line.tokens(pieces);
         let mut text = String::new();
         self.each(units, |draws| {
             text.clear();
             text.push(' ');
-            self.variant.key.write(draws, &mut text);
+            line.key.write(draws, &mut text);
             let key = pieces.count(&text, false);
             text.truncate(1);
-            self.variant.value.write(draws, &mut text);
-            text.push_str(after);
+            line.value.write(draws, &mut text);
+            text.push_str(&line.between[2]);
             give(same + key + pieces.count(&text, false));
         });
     }
 
     fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
-        let mut text = String::new();
+        let line = &*self.line;
+        let mut text = String::with_capacity(2 * PART);
         self.each(units, |draws| {
-            text.push_str(&self.between[0]);
-            self.variant.key.write(draws, &mut text);
-            text.push_str(&self.between[1]);
-            self.variant.value.write(draws, &mut text);
-            text.push_str(&self.between[2]);
+            text.push_str(&line.between[0]);
+            line.key.write(draws, &mut text);
+            text.push_str(&line.between[1]);
+            line.value.write(draws, &mut text);
+            text.push_str(&line.between[2]);
             if text.len() > PART {
                 give(&text);
                 text.clear();

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use longhaul_text::{TextError, Tokenizer};
 use rustc_hash::FxBuildHasher;
 
+use crate::ruler::cuts::{Cuts, Cutter};
+
 /// Stand before a piece that is not a text's first, so that nothing is put in front of the piece itself: before
 /// one that begins with a space or a hyphen, and before one that begins otherwise.
 const ANCHORS: [&str; 2] = ["x", "x\n"];
@@ -27,21 +29,6 @@ const LONGEST_NUMBER: usize = 5;
 /// Most pieces that are remembered.
 const MOST: usize = 1 << 18;
 
-/// Where a text may be cut. Each cut stands before the character that it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Cuts {
-    /// A single space between two other characters.
-    space: bool,
-    /// What follows an end of a line and is no white space.
-    line: bool,
-    /// A hyphen after a letter or digit.
-    hyphen: bool,
-    /// A digit after a letter, a letter after a digit, and what is neither after a digit.
-    kind: bool,
-    /// After each so many digits of a row; 0: nowhere in it.
-    digits: usize,
-}
-
 /// Tokens of texts, by pieces where that is exact.
 pub struct Pieces {
     tokenizer: Arc<dyn Tokenizer>,
@@ -49,11 +36,14 @@ pub struct Pieces {
     bytes: bool,
     /// None: whole texts only.
     cuts: Option<Cuts>,
+    cutter: Cutter,
     /// The anchors' own tokens.
     anchors: [Vec<u32>; 2],
     /// The tokens of what stands after a piece that ends a line.
     next: Vec<u32>,
     memo: RwLock<Memo>,
+    /// The piece that a text last began with, and its tokens: those that prompts begin with are few.
+    first: Mutex<(String, Vec<u32>)>,
     /// What the tokenizer refused first since [`Pieces::refusal`] was asked.
     refused: Mutex<Option<TextError>>,
     counts: Counts,
@@ -102,13 +92,14 @@ impl Default for Counts {
 
 impl Counts {
     const BITS: u32 = 13;
-    /// Longest piece, in bytes: with its length and its count it is a word of the machine.
-    const SHORTEST: usize = 6;
+    /// Longest piece, in bytes: with its length (3 bits) and its count (5 bits) it is a word of the machine.
+    const SHORTEST: usize = 7;
+    const COUNT: u64 = 0x1f;
 
-    /// Its place, and what stands there but for the count, which has the lowest byte.
+    /// Its place, and what stands there but for the count, which has the lowest bits.
     fn place(text: &str, len: usize) -> (usize, u64) {
         let (bytes, _) = short(text, len);
-        let key = bytes << 16 | (len as u64) << 8;
+        let key = bytes << 8 | (len as u64) << 5;
         let place = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - Self::BITS);
         (place as usize, key)
     }
@@ -120,12 +111,12 @@ impl Counts {
         }
         let (place, key) = Self::place(text, len);
         let found = self.0[place].load(Ordering::Relaxed);
-        (found & !0xff == key).then_some((found & 0xff) as usize)
+        (found & !Self::COUNT == key).then_some((found & Self::COUNT) as usize)
     }
 
     /// A piece without tokens may be one that was refused, which is told each time: it is not kept.
     fn keep(&self, text: &str, len: usize, count: usize) {
-        if len <= Self::SHORTEST && (1..=0xff).contains(&count) {
+        if len <= Self::SHORTEST && (1..=Self::COUNT as usize).contains(&count) {
             let (place, key) = Self::place(text, len);
             self.0[place].store(key | count as u64, Ordering::Relaxed);
         }
@@ -155,7 +146,9 @@ impl Pieces {
             anchors: Default::default(),
             tokenizer,
             cuts: None,
+            cutter: Cutter::new(&Cuts::default()),
             memo: RwLock::default(),
+            first: Mutex::default(),
             refused: Mutex::default(),
             counts: Counts::default(),
         };
@@ -175,8 +168,7 @@ impl Pieces {
             return pieces;
         }
         let mut try_cuts = |cuts: Cuts| {
-            pieces.cuts = Some(cuts);
-            pieces.memo = RwLock::default();
+            pieces.cut_by(cuts);
             let mut joined = probes.iter().map(|text| pieces.tokens(text, true));
             whole
                 .iter()
@@ -194,6 +186,7 @@ impl Pieces {
         for more in [
             |cuts: &mut Cuts| cuts.hyphen = true,
             |cuts: &mut Cuts| cuts.kind = true,
+            |cuts: &mut Cuts| cuts.white = true,
             |cuts: &mut Cuts| cuts.digits = 3,
             |cuts: &mut Cuts| cuts.digits = 1,
         ] {
@@ -203,9 +196,17 @@ impl Pieces {
                 best = cuts;
             }
         }
-        pieces.cuts = Some(best);
-        pieces.memo = RwLock::default();
+        pieces.cut_by(best);
         pieces
+    }
+
+    /// Takes other cuts, and forgets what it knew by those before.
+    fn cut_by(&mut self, cuts: Cuts) {
+        self.cuts = Some(cuts);
+        self.cutter = Cutter::new(&cuts);
+        self.memo = RwLock::default();
+        self.first = Mutex::default();
+        self.counts = Counts::default();
     }
 
     /// Whether texts may be cut at all: before single spaces, and at starts of lines.
@@ -233,29 +234,43 @@ impl Pieces {
         refused.take()
     }
 
+    /// Whether the tokenizer refused nothing since then: else counts are none to keep.
+    pub fn sound(&self) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.is_none()
+    }
+
     /// Number of tokens of a text that starts at a cut, or is a prompt's `first`.
     pub fn count(&self, text: &str, first: bool) -> usize {
         if self.bytes {
             return text.len();
         }
-        let cuts = self.cuts.unwrap_or_default();
-        let (mut count, mut rest) = (0, text);
-        if first {
-            let end = cuts.first(text);
-            self.each(&text[..end], true, |tokens| count += tokens.len());
-            rest = &text[end..];
-        }
-        while !rest.is_empty() {
-            let len = cuts.first(rest);
-            count += self.counts.get(rest, len).unwrap_or_else(|| {
-                let mut own = 0;
-                self.each(&rest[..len], false, |tokens| own += tokens.len());
+        let (mut count, mut start) = (0, 0);
+        self.cutter.each_end(text, |end| {
+            let (rest, len) = (&text[start..], end - start);
+            count += if first && start == 0 {
+                self.first(&rest[..len]).len()
+            } else if let Some(known) = self.counts.get(rest, len) {
+                known
+            } else {
+                let own = self.count_piece(rest, len);
                 self.counts.keep(rest, len, own);
                 own
-            });
-            rest = &rest[len..];
-        }
+            };
+            start = end;
+        });
         count
+    }
+
+    /// Number of tokens of the piece that is the first `len` bytes of a text.
+    #[inline(never)]
+    fn count_piece(&self, text: &str, len: usize) -> usize {
+        let memo = self.memo.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tokens) = memo.get(text, len) {
+            return tokens.len();
+        }
+        drop(memo);
+        self.learn(&text[..len]).len()
     }
 
     /// The tokens of a text that starts at a cut, or is a prompt's `first`.
@@ -268,61 +283,66 @@ impl Pieces {
         all
     }
 
-    /// Number of tokens of each word (ASCII letters of one case, or dots) with a space before it. New words are
-    /// counted so in a fraction of the time that a text of them takes.
-    pub fn count_words(&self, words: &[String]) -> Vec<usize> {
-        let spaced = |word: &String| format!(" {word}");
-        let known = match self.additive() && !self.bytes {
-            true => self.tokenizer.count_words(words),
-            false => None,
-        };
-        let Some(counts) = known else {
-            return words
-                .iter()
-                .map(|word| self.count(&spaced(word), false))
-                .collect();
-        };
-        for (word, &count) in words.iter().zip(&counts) {
-            let spaced = spaced(word);
-            self.counts.keep(&spaced, spaced.len(), count);
+    /// Number of tokens of a new word (ASCII letters of one case, or dots) with a space before it: such words come once,
+    /// and are not remembered.
+    pub fn count_word(&self, word: &str) -> usize {
+        let known = self.tokenizer.word(word, true);
+        match known.filter(|_| self.additive() && !self.bytes) {
+            Some(tokens) => tokens.len(),
+            None => self.count(&format!(" {word}"), false),
         }
-        counts
     }
 
     /// Gives the tokens of each piece in turn.
     fn each(&self, text: &str, first: bool, mut give: impl FnMut(&[u32])) {
-        let cuts = self.cuts.unwrap_or_default();
-        let mut rest = text;
-        if first {
-            let end = cuts.first(text);
-            give(&self.anchored("", &[], &text[..end]));
-            rest = &text[end..];
-        }
-        while !rest.is_empty() {
-            // One reader's turn for as many pieces as are known, which is nearly always all.
-            let known = self.memo.read().unwrap_or_else(|error| error.into_inner());
-            let mut unknown = None;
-            while !rest.is_empty() {
-                let len = cuts.first(rest);
-                let found = known.get(rest, len);
-                let piece;
-                (piece, rest) = rest.split_at(len);
-                match found {
-                    Some(tokens) => give(tokens),
-                    None => {
-                        unknown = Some(piece);
-                        break;
-                    }
-                }
+        // One reader's turn for as many pieces as are known, which is nearly always all.
+        let read = || self.memo.read().unwrap_or_else(|error| error.into_inner());
+        let mut known = Some(read());
+        let mut start = 0;
+        self.cutter.each_end(text, |end| {
+            let piece = &text[start..end];
+            if first && start == 0 {
+                give(&self.first(piece));
+            } else if let Some(tokens) = known
+                .as_ref()
+                .and_then(|known| known.get(&text[start..], piece.len()))
+            {
+                give(tokens);
+            } else {
+                known = None;
+                give(&self.learn(piece));
+                known = Some(read());
             }
-            drop(known);
-            if let Some(piece) = unknown {
-                let which = usize::from(!piece.starts_with([' ', '-']));
-                let tokens = self.anchored(ANCHORS[which], &self.anchors[which], piece);
-                give(&tokens);
-                self.remember(piece, &tokens);
-            }
+            start = end;
+        });
+    }
+
+    /// The tokens of a piece that is not known, which it then is.
+    fn learn(&self, piece: &str) -> Vec<u32> {
+        let which = usize::from(!piece.starts_with([' ', '-']));
+        let anchored = || self.anchored(ANCHORS[which], &self.anchors[which], piece);
+        let tokens = self.word(piece).unwrap_or_else(anchored);
+        self.remember(piece, &tokens);
+        tokens
+    }
+
+    /// The tokens of a piece that is a word, or a space and a word.
+    fn word(&self, piece: &str) -> Option<Vec<u32>> {
+        let word = piece.strip_prefix(' ').unwrap_or(piece);
+        let one_case = |is: fn(&u8) -> bool| !word.is_empty() && word.bytes().all(|byte| is(&byte));
+        let is_word = one_case(u8::is_ascii_lowercase) || one_case(u8::is_ascii_uppercase);
+        let tokens = is_word.then(|| self.tokenizer.word(word, word.len() < piece.len()));
+        tokens.flatten()
+    }
+
+    /// The tokens of the piece that a text begins with.
+    fn first(&self, piece: &str) -> Vec<u32> {
+        let mut last = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        // A piece without tokens may be one that was refused, which is told each time.
+        if last.0 != piece || last.1.is_empty() {
+            *last = (piece.to_owned(), self.anchored("", &[], piece));
         }
+        last.1.clone()
     }
 
     /// The tokens of a piece after an anchor, whose own tokens are given.
@@ -356,47 +376,4 @@ impl Pieces {
             memo.insert(piece, tokens);
         }
     }
-}
-
-impl Cuts {
-    /// Where the first piece of a text that is not empty ends.
-    fn first(&self, text: &str) -> usize {
-        let bytes = text.as_bytes();
-        let next = |at: usize| bytes.get(at).copied().unwrap_or(b' ');
-        let mut digits = usize::from(bytes[0].is_ascii_digit());
-        for at in 1..bytes.len() {
-            let (before, here) = (bytes[at - 1], bytes[at]);
-            if before.is_ascii_lowercase() && here.is_ascii_lowercase() {
-                // The most frequent case by far, and never a cut.
-                continue;
-            }
-            let cut = match here {
-                b' ' => self.space && !is_space(before) && !starts_space(text, at + 1),
-                b'-' if before.is_ascii_alphanumeric() => {
-                    self.hyphen && next(at + 1).is_ascii_alphanumeric()
-                }
-                _ if before == b'\n' => self.line && !starts_space(text, at),
-                b'0'..=b'9' if before.is_ascii_digit() => digits == self.digits,
-                b'0'..=b'9' if before.is_ascii_alphabetic() => self.kind,
-                b'0'..=b'9' => false,
-                _ if before.is_ascii_digit() => self.kind && !is_space(here),
-                _ => false,
-            };
-            if cut && text.is_char_boundary(at) {
-                return at;
-            }
-            digits = if here.is_ascii_digit() { digits + 1 } else { 0 };
-        }
-        bytes.len()
-    }
-}
-
-fn is_space(byte: u8) -> bool {
-    // Bytes of longer characters are taken as what may be white space: no cut, which is always exact.
-    byte.is_ascii_whitespace() || byte == 0x0b || byte >= 0x80
-}
-
-/// Whether a text ends at a place, or has what may be white space there.
-fn starts_space(text: &str, at: usize) -> bool {
-    text.as_bytes().get(at).is_none_or(|&byte| is_space(byte))
 }

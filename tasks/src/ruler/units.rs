@@ -36,7 +36,7 @@ pub trait Source: Send + Sync {
 
     /// Gives the text of units, in parts.
     fn text(&self, units: Range<usize>, give: &mut dyn FnMut(&str)) {
-        let mut text = String::new();
+        let mut text = String::with_capacity(2 * PART);
         for unit in units {
             self.write(unit, &mut text);
             if text.len() > PART {
@@ -162,8 +162,10 @@ impl Units {
 
     fn count(&self, units: Range<usize>) -> usize {
         let mut sum = 0;
-        let mut add = |count| sum += count;
-        self.source.counts(units, &self.pieces, &mut add);
+        if !units.is_empty() {
+            let mut add = |count| sum += count;
+            self.source.counts(units, &self.pieces, &mut add);
+        }
         sum
     }
 }

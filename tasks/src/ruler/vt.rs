@@ -117,10 +117,6 @@ impl Family for Tracking {
         let layout = Draws::new(setting.key, &same, 0, Purpose::Filler);
         let chains = [EXAMPLE_LETTERS, LETTERS].map(|letters| Chain::draw(&mut draws, letters));
         let [example, chain] = chains;
-        // Counted together, they are known when they stand in a text.
-        setting
-            .pieces
-            .count_words(&[&example.names[..], &chain.names].concat());
         Box::new(TrackingDraft {
             tracking: self,
             example_lines: self.example_lines(setting),

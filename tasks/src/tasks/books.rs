@@ -111,10 +111,8 @@ impl Task for Books {
 
     fn symbol(&self, token: u32) -> Cow<'static, str> {
         match self.materials.tokenizer.decode(&[token]) {
-            text if text.contains(|c: char| c.is_control() || c == '\u{fffd}') => {
-                format!("<{token}>").into()
-            }
-            text => text.into(),
+            Ok(text) if !text.contains(|c: char| c.is_control() || c == '\u{fffd}') => text.into(),
+            _ => format!("<{token}>").into(),
         }
     }
 }
