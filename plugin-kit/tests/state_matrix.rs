@@ -14,6 +14,7 @@ enum Decays {
     Constant,
     Head,
     Key,
+    Value,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,6 +74,7 @@ impl Of {
             Decays::None | Decays::Constant => {}
             Decays::Head => inputs.push(heads),
             Decays::Key => inputs.push(heads * key),
+            Decays::Value => inputs.push(heads * value),
         }
         match self.removes {
             Removes::None => {}
@@ -100,12 +102,13 @@ impl Of {
         let decay = match self.decays {
             Decays::None => Decay::None,
             Decays::Constant => Decay::Constant(self.constants()),
-            Decays::Head | Decays::Key => {
+            Decays::Head | Decays::Key | Decays::Value => {
                 let positive = graph.activation(next(), Activation::Softplus);
                 let logs = graph.scale(positive, -self.scale);
                 match self.decays {
                     Decays::Head => Decay::Head(logs),
-                    _ => Decay::Key(logs),
+                    Decays::Key => Decay::Key(logs),
+                    _ => Decay::Value(logs),
                 }
             }
         };
@@ -136,7 +139,7 @@ impl Of {
         let mut exact = inputs.to_vec();
         exact[1] = scaled(&inputs[1], self.shorter());
         let mut rest = 3;
-        if matches!(self.decays, Decays::Head | Decays::Key) {
+        if !matches!(self.decays, Decays::None | Decays::Constant) {
             let positive: Vec<f64> = inputs[3].iter().map(|x| x.exp().ln_1p()).collect();
             exact[3] = scaled(&positive, -self.scale);
             rest = 4;
@@ -194,13 +197,23 @@ fn naive(what: &StateMatrix, rows: usize, length: usize, inputs: &[Vec<f64>]) ->
     o
 }
 
-const DECAYS: [Decays; 4] = [Decays::None, Decays::Constant, Decays::Head, Decays::Key];
+const DECAYS: [Decays; 5] = [
+    Decays::None,
+    Decays::Constant,
+    Decays::Head,
+    Decays::Key,
+    Decays::Value,
+];
 const REMOVES: [Removes; 3] = [Removes::None, Removes::Delta, Removes::Pair];
 
 #[test]
 fn every_kind_of_decay_removal_and_read() {
     for decays in DECAYS {
         for removes in REMOVES {
+            // Of which there is the naive form alone.
+            if decays == Decays::Value && removes != Removes::None {
+                continue;
+            }
             for read in [Read::After, Read::Before] {
                 Of::new([2, 2, 5, 3, 1], decays, removes, read).check([2, 19]);
             }
@@ -216,6 +229,8 @@ fn several_writes_and_shared_keys() {
             Of::new([3, 1, 4, 6, 2], decays, removes, Read::Before).check([1, 9]);
         }
     }
+    Of::new([4, 2, 5, 3, 3], Decays::Value, Removes::None, Read::After).check([2, 26]);
+    Of::new([3, 1, 4, 6, 2], Decays::Value, Removes::None, Read::Before).check([1, 9]);
 }
 
 #[test]
@@ -224,6 +239,7 @@ fn lengths_on_both_sides_of_what_is_kept() {
         for (decays, removes) in [
             (Decays::Head, Removes::None),
             (Decays::Key, Removes::None),
+            (Decays::Value, Removes::None),
             (Decays::Head, Removes::Delta),
             (Decays::Key, Removes::Delta),
             (Decays::Key, Removes::Pair),
@@ -239,6 +255,7 @@ fn widths_of_keys_and_values() {
         let sizes = [1, 1, key, value, 1];
         Of::new(sizes, Decays::Key, Removes::Delta, Read::After).check([1, 6]);
         Of::new(sizes, Decays::Key, Removes::None, Read::Before).check([1, 6]);
+        Of::new(sizes, Decays::Value, Removes::None, Read::After).check([1, 6]);
     }
 }
 
@@ -248,6 +265,7 @@ fn states_that_forget_at_once_and_never() {
         for (decays, removes) in [
             (Decays::Head, Removes::None),
             (Decays::Key, Removes::None),
+            (Decays::Value, Removes::None),
             (Decays::Head, Removes::Delta),
             (Decays::Key, Removes::Delta),
             (Decays::Key, Removes::Pair),

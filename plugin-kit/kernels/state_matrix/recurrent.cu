@@ -3,7 +3,8 @@
 //   S = S diag(w) - (S a) b^T + v k^T,  o = S q with the S after a token's last write, or before its first
 //
 // w = exp(decay) of a token's first write, 1 at its others. The delta rule (arXiv 2102.11174, eq. 24) is a = w k, with
-// beta k for both b and k. Any number of writes a token, groups of heads that share q and k, V that is not K.
+// beta k for both b and k. Any number of writes a token, groups of heads that share q and k, V that is not K. Where nothing
+// is removed rows of S may decay by themselves instead, S = diag(w) S.
 //
 // One block takes at most W rows of a head's S through all tokens of a sequence. Four neighbouring threads share a row
 // and hold it in registers, each the columns 16 j + 4 lane .. + 3: so a row's sums take two shuffles. There is a kernel
@@ -15,8 +16,8 @@
 // by shuffles that halve what each lane holds, over the warps in shared memory, over tiles of rows by one block that
 // takes them in turn and adds.
 //
-// Shared values: forward TILE (vectors W + 2 rows); backward SUB (vectors W + 2 rows) + rows + warps vectors W, at most
-// 12160.
+// Shared values: forward TILE (vectors W + 2 rows); backward SUB (vectors W + 2 rows) + 2 rows + warps vectors W, at most
+// 12288; without removal a write has a decay for each row too.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
 // spills: removes_backward_128 3152
@@ -37,13 +38,13 @@ enum { QUERY, KEY, VALUE, DECAY, REMOVED, PUT, MOST };
 // Vectors of a write over K, and their sums; the last two where something is removed.
 enum { Q, K, W_, A, B_ };
 
-enum { DECAY_NONE, DECAY_CONSTANT, DECAY_HEAD, DECAY_KEY };
+enum { DECAY_NONE, DECAY_CONSTANT, DECAY_HEAD, DECAY_KEY, DECAY_VALUE };
 
 #define SIZES u32 length, heads, groups, key, value, writes, chunk, chunks, decay, has_beta, reads_after, unused
 
 struct RecurrentForward {
-    const float* given[MOST];  // q [B, T, G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H] or
-                               // [B, T, H K], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
+    const float* given[MOST];  // q [B, T, G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
+                               // [B, T, H K] or [B, T, H V], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
     float* o;                  // [B, T, H V], contiguous
     float* state;              // [B, H, V, K], null in training
     float* kept;               // [B, H, tiles, chunks, W / 4, threads]: S before each chunk, null in a feed
@@ -123,7 +124,7 @@ __device__ __forceinline__ u64 at(const Params& p, const Place& place, const Wri
         case QUERY: return row + place.group * p.key;
         case KEY: return row + (write.n * p.groups + place.group) * p.key;
         case VALUE: return row + (write.n * p.heads + place.head) * p.value;
-        case DECAY: return row + (p.decay == DECAY_KEY ? place.head * p.key : place.head);
+        case DECAY: return row + place.head * (p.decay == DECAY_KEY ? p.key : p.decay == DECAY_VALUE ? p.value : 1);
         case REMOVED: return row + (p.has_beta ? write.n * p.heads + place.head : place.head * p.key);
         default: return row + place.head * p.key;
     }
@@ -133,17 +134,23 @@ template <class Params>
 __device__ __forceinline__ float decay_of(const Params& p, const Place& place, const Write& write, u32 c) {
     if (write.n > 0) return 1.0f;
     switch (p.decay) {
-        case DECAY_NONE: return 1.0f;
+        case DECAY_NONE:
+        case DECAY_VALUE: return 1.0f;
         case DECAY_CONSTANT: return expf(p.logs[place.head]);
         case DECAY_HEAD: return expf(p.given[DECAY][at(p, place, write, DECAY)]);
         default: return expf(p.given[DECAY][at(p, place, write, DECAY) + c]);
     }
 }
 
-// Writes first .. first + count of a sequence into shared memory, `step` values apart: vectors [W] over K, then v.
+// Values of a write's vectors in shared memory: those over K, and decays of rows where nothing is removed.
+template <int N, bool REMOVES>
+__device__ __forceinline__ u32 write_values(u32 rows) { return REMOVES ? 5 * 4 * N : 3 * 4 * N + rows; }
+
+// Writes first .. first + count of a sequence into shared memory, `step` values apart: vectors [W] over K, decays of rows
+// where nothing is removed, then v.
 template <int N, bool REMOVES, class Params>
 __device__ __forceinline__ void load_writes(const Params& p, const Place& place, u32 first, u32 count, u32 step, float* writes) {
-    const u32 W = 4 * N, vectors = REMOVES ? 5 : 3;
+    const u32 W = 4 * N, vectors = REMOVES ? 5 : 3, values = write_values<N, REMOVES>(blockDim.x / 4);
     for (u32 index = threadIdx.x; index < count * W; index += blockDim.x) {
         const u32 c = index % W;
         const Write write = write_of(p, place, first + index / W);
@@ -166,7 +173,11 @@ __device__ __forceinline__ void load_writes(const Params& p, const Place& place,
     for (u32 index = threadIdx.x; index < count * place.rows; index += blockDim.x) {
         const u32 row = index % place.rows;
         const Write write = write_of(p, place, first + index / place.rows);
-        writes[index / place.rows * step + vectors * W + row] = p.given[VALUE][at(p, place, write, VALUE) + place.first + row];
+        float* to = writes + index / place.rows * step + row;
+        to[values] = p.given[VALUE][at(p, place, write, VALUE) + place.first + row];
+        if (REMOVES) continue;
+        const bool decays = p.decay == DECAY_VALUE && write.n == 0;
+        to[vectors * W] = decays ? expf(p.given[DECAY][at(p, place, write, DECAY) + place.first + row]) : 1.0f;
     }
 }
 
@@ -191,13 +202,20 @@ __device__ __forceinline__ float removal(const float (&s)[N], const float* write
     return -dot(s, a);
 }
 
+// The decay of this thread's own row; threads past the last row have 1.
 template <int N, bool REMOVES>
-__device__ __forceinline__ void step(float (&s)[N], const float* write, float v, float removed) {
+__device__ __forceinline__ float row_decay(const Place& place, const float* write) {
+    return !REMOVES && threadIdx.x / 4 < place.rows ? write[3 * 4 * N + threadIdx.x / 4] : 1.0f;
+}
+
+template <int N, bool REMOVES>
+__device__ __forceinline__ void step(float (&s)[N], const Place& place, const float* write, float v, float removed) {
+    const float own = row_decay<N, REMOVES>(place, write);
     float k[N], w[N];
     take(write + K * 4 * N, k);
     take(write + W_ * 4 * N, w);
 #pragma unroll
-    for (int i = 0; i < N; i++) s[i] = s[i] * w[i] + v * k[i];
+    for (int i = 0; i < N; i++) s[i] = s[i] * (own * w[i]) + v * k[i];
     if (!REMOVES) return;
     float b[N];
     take(write + B_ * 4 * N, b);
@@ -216,7 +234,7 @@ __device__ __forceinline__ float own(const Place& place, const float* values) {
 
 template <int N, bool REMOVES>
 __device__ __forceinline__ void forward(const RecurrentForward& p, float* shared) {
-    const u32 W = 4 * N, rows = blockDim.x / 4, stride = (REMOVES ? 5 : 3) * W + rows;
+    const u32 W = 4 * N, rows = blockDim.x / 4, stride = write_values<N, REMOVES>(rows) + rows;
     float* writes = shared;              // [TILE, stride]
     float* out = shared + TILE * stride; // [TILE, rows]
     const u32 lane = threadIdx.x % 4, row = threadIdx.x / 4, tiles = (p.value + rows - 1) / rows, total = p.length * p.writes;
@@ -238,7 +256,7 @@ __device__ __forceinline__ void forward(const RecurrentForward& p, float* shared
             float q[N], seen = 0.0f;
             take(write + Q * W, q);
             if (!p.reads_after) seen = dot(s, q);
-            step<N, REMOVES>(s, write, v, removal<N, REMOVES>(s, write));
+            step<N, REMOVES>(s, place, write, v, removal<N, REMOVES>(s, write));
             if (p.reads_after) seen = dot(s, q);
             if (lane == 0) out[i * rows + row] = seen;
         }
@@ -285,9 +303,10 @@ __device__ __forceinline__ void sum_rows(float (&x)[N], float* sums) {
 }
 
 // One write back: `grad`, the gradient of S after it, becomes that of S before it, which is `s`. `grad_o` is that of
-// what is read there, else 0. `sums` [warps, vectors, W] and `grad_v` [rows] are what this leaves for finish_write.
+// what is read there, else 0. `sums` [warps, vectors, W] and `grad_v` [2, rows], of v and of the logarithms of the rows'
+// own decays, are what this leaves for finish_write.
 template <int N, bool REMOVES>
-__device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N], float removed, bool reads_after, float v, float grad_o, const float* write, float* sums, float* grad_v) {
+__device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N], const Place& place, float removed, bool reads_after, float v, float grad_o, const float* write, float* sums, float* grad_v) {
     const u32 W = 4 * N, vectors = REMOVES ? 5 : 3;
     sums += threadIdx.x / WARP * vectors * W;
     float x[N], a[N], w[N];
@@ -304,9 +323,14 @@ __device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N]
     take(write + K * W, a);
     const float of_v = dot(grad, a);
     if (threadIdx.x % 4 == 0) grad_v[threadIdx.x / 4] = of_v;
+    const float own = row_decay<N, REMOVES>(place, write);
+    if (!REMOVES) {
+        const float of_decay = own * dot(grad, s);
+        if (threadIdx.x % 4 == 0) grad_v[blockDim.x / 4 + threadIdx.x / 4] = of_decay;
+    }
 #pragma unroll
     for (int i = 0; i < N; i++) x[i] = s[i];
-    if (reads_after) step<N, REMOVES>(x, write, v, removed);
+    if (reads_after) step<N, REMOVES>(x, place, write, v, removed);
 #pragma unroll
     for (int i = 0; i < N; i++) x[i] *= grad_o;
     sum_rows(x, sums + Q * W);
@@ -326,7 +350,7 @@ __device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N]
     }
     take(write + W_ * W, w);
 #pragma unroll
-    for (int i = 0; i < N; i++) grad[i] *= w[i];
+    for (int i = 0; i < N; i++) grad[i] *= own * w[i];
     if (REMOVES) {
         take(write + A * W, a);
 #pragma unroll
@@ -341,7 +365,8 @@ __device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N]
 
 __device__ __forceinline__ void put(const RecurrentBackward& p, const Place& place, u32 input, u64 at, float value) {
     float* to = &p.grads[input][at];
-    *to = p.accumulate[input] || (place.first > 0 && input != VALUE) ? *to + value : value;
+    const bool by_row = input == VALUE || (input == DECAY && p.decay == DECAY_VALUE);
+    *to = p.accumulate[input] || (place.first > 0 && !by_row) ? *to + value : value;
 }
 
 // Writes a write's gradients. Tiles of rows past the first add to what the first wrote.
@@ -354,8 +379,12 @@ __device__ __forceinline__ void finish_write(const RecurrentBackward& p, const P
         sums[index] = sum;
     }
     __syncthreads();
-    for (u32 c = threadIdx.x; c < place.rows; c += blockDim.x)
-        put(p, place, VALUE, write.token * p.grad_strides[VALUE] + (write.n * p.heads + place.head) * p.value + place.first + c, grad_v[c]);
+    for (u32 c = threadIdx.x; c < place.rows; c += blockDim.x) {
+        const u64 row = place.head * p.value + place.first + c;
+        put(p, place, VALUE, write.token * p.grad_strides[VALUE] + write.n * p.heads * p.value + row, grad_v[c]);
+        if (!REMOVES && p.decay == DECAY_VALUE && write.n == 0)
+            put(p, place, DECAY, write.token * p.grad_strides[DECAY] + row, grad_v[blockDim.x / 4 + c]);
+    }
     const u64 channel = place.head * p.key;
     for (u32 c = threadIdx.x; c < W; c += blockDim.x) {
         float of_k = sums[K * W + c], of_w = sums[W_ * W + c], of_beta = 0.0f;
@@ -404,9 +433,9 @@ struct Sub {
 // The gradients of `count` writes, at most SUB, from write `first` on, `from` being S before them.
 template <int N, bool REMOVES>
 __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Place& place, u32 first, u32 count, const float* from, float (&grad)[N], float* shared) {
-    constexpr u32 W = 4 * N, SUB = Sub<N>::WRITES;
-    const u32 rows = blockDim.x / 4, values = (REMOVES ? 5 : 3) * W, stride = values + 2 * rows;
-    float *writes = shared, *grad_v = writes + SUB * stride, *sums = grad_v + rows;
+    constexpr u32 SUB = Sub<N>::WRITES;
+    const u32 rows = blockDim.x / 4, values = write_values<N, REMOVES>(rows), stride = values + 2 * rows;
+    float *writes = shared, *grad_v = writes + SUB * stride, *sums = grad_v + 2 * rows;
     __syncthreads();
     load_writes<N, REMOVES>(p, place, first, count, stride, writes);
     for (u32 index = threadIdx.x; index < count * place.rows; index += blockDim.x) {
@@ -426,7 +455,7 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
             if (i + 1 < SUB) {
 #pragma unroll
                 for (int c = 0; c < N; c++) states[(i + 1) % SUB][c] = states[i][c];
-                step<N, REMOVES>(states[(i + 1) % SUB], write, own(place, write + values), removed[i]);
+                step<N, REMOVES>(states[(i + 1) % SUB], place, write, own(place, write + values), removed[i]);
             }
         }
 #pragma unroll
@@ -435,7 +464,7 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
         if (i < count) {
             const float* write = writes + i * stride;
             const float v = own(place, write + values), grad_o = own(place, write + values + rows);
-            write_back<N, REMOVES>(states[i], grad, removed[i], p.reads_after, v, grad_o, write, sums, grad_v);
+            write_back<N, REMOVES>(states[i], grad, place, removed[i], p.reads_after, v, grad_o, write, sums, grad_v);
             __syncthreads();
             finish_write<N, REMOVES>(p, place, write_of(p, place, first + i), write, sums, grad_v);
             __syncthreads();
@@ -445,8 +474,8 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
 
 template <int N, bool REMOVES>
 __device__ __forceinline__ void tile_back(const RecurrentBackward& p, u32 tile, u32 tiles, float* shared) {
-    constexpr u32 W = 4 * N, SUB = Sub<N>::WRITES;
-    const u32 rows = blockDim.x / 4, values = (REMOVES ? 5 : 3) * W, total = p.length * p.writes;
+    constexpr u32 SUB = Sub<N>::WRITES;
+    const u32 rows = blockDim.x / 4, values = write_values<N, REMOVES>(rows), total = p.length * p.writes;
     const u64 pair = blockIdx.x, size = N * blockDim.x;
     const Place place = place_of(p, pair, tile, rows);
     float* scratch = p.scratch + pair * (MOST_CHUNK / SUB) * size;
@@ -464,7 +493,7 @@ __device__ __forceinline__ void tile_back(const RecurrentBackward& p, u32 tile, 
             __syncthreads();
             for (u32 i = 0; i < SUB; i++) {
                 const float* write = shared + i * (values + rows);
-                step<N, REMOVES>(s, write, own(place, write + values), removal<N, REMOVES>(s, write));
+                step<N, REMOVES>(s, place, write, own(place, write + values), removal<N, REMOVES>(s, write));
             }
             store_state(s, scratch + (first / SUB + 1) * size);
         }

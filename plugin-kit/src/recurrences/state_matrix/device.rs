@@ -94,15 +94,25 @@ impl Sizes {
         self.width / 4 * self.threads
     }
 
+    /// Values of a write's vectors, of which rows without removal have a decay of their own.
+    fn write_values(self) -> usize {
+        let own = if self.vectors == 3 {
+            self.threads / 4
+        } else {
+            0
+        };
+        self.vectors * self.width + own
+    }
+
     /// Values of shared memory going forward.
     fn forward_values(self) -> usize {
-        TILE * (self.vectors * self.width + self.threads / 2)
+        TILE * (self.write_values() + self.threads / 2)
     }
 
     /// Values of shared memory going back.
     fn backward_values(self) -> usize {
         let sums = self.threads / 32 * self.vectors * self.width;
-        self.sub * (self.vectors * self.width + self.threads / 2) + self.threads / 4 + sums
+        self.sub * (self.write_values() + self.threads / 2) + self.threads / 2 + sums
     }
 }
 
@@ -186,7 +196,7 @@ impl Recurrent {
     /// The inputs in the order of the kernels' slots.
     fn slots(&self) -> impl Iterator<Item = (usize, Tensor)> {
         // Without a decay by token its slot stays empty.
-        let skips = usize::from(!self.what.decay_is_given());
+        let skips = usize::from(self.what.decay.given().is_none());
         let inputs = self.what.inputs().into_iter().enumerate();
         inputs.map(move |(index, input)| (if index < 3 { index } else { index + skips }, input))
     }
@@ -213,6 +223,7 @@ impl Recurrent {
             }
             Decay::Head(_) => 2,
             Decay::Key(_) => 3,
+            Decay::Value(_) => 4,
         };
         (logs, kind)
     }

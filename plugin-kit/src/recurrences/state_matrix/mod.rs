@@ -50,6 +50,19 @@ pub enum Decay {
     Head(Tensor),
     /// By a factor for every head's key channel, `[B, T, H K]`.
     Key(Tensor),
+    /// By a factor for every head's value channel, `[B, T, H V]`: `S diag(d)` in place of `D S`, as slots forget that
+    /// keys are written to (arXiv 2409.07146, eq. 6).
+    Value(Tensor),
+}
+
+impl Decay {
+    /// The decay where it is an input.
+    fn given(&self) -> Option<Tensor> {
+        match *self {
+            Self::None | Self::Constant(_) => None,
+            Self::Head(decay) | Self::Key(decay) | Self::Value(decay) => Some(decay),
+        }
+    }
 }
 
 /// R, what a token removes from the state.
@@ -103,9 +116,7 @@ impl StateMatrix {
     /// The inputs in their order: q, k, v, the decay, then beta or a and b.
     fn inputs(&self) -> Vec<Tensor> {
         let mut inputs = vec![self.q, self.k, self.v];
-        if let Decay::Head(decay) | Decay::Key(decay) = self.decay {
-            inputs.push(decay);
-        }
+        inputs.extend(self.decay.given());
         match self.removal {
             Removal::None => {}
             Removal::Delta(beta) => inputs.push(beta),
@@ -117,7 +128,7 @@ impl StateMatrix {
     /// Gives every input, and `more`, a tensor of its own where gradients are written in one launch.
     fn apart<'a>(&'a mut self, graph: &mut Graph, more: Option<&'a mut Tensor>) {
         let decay = match &mut self.decay {
-            Decay::Head(decay) | Decay::Key(decay) => Some(decay),
+            Decay::Head(decay) | Decay::Key(decay) | Decay::Value(decay) => Some(decay),
             Decay::None | Decay::Constant(_) => None,
         };
         let removal = match &mut self.removal {
@@ -138,12 +149,13 @@ impl StateMatrix {
             Removal::Pair { .. } => true,
         };
         let once = self.read == Read::After && self.heads.writes == 1;
-        !matches!(self.decay, Decay::Key(_)) && !removes && once
+        !matches!(self.decay, Decay::Key(_) | Decay::Value(_)) && !removes && once
     }
 
-    /// Whether the decay is an input.
-    fn decay_is_given(&self) -> bool {
-        matches!(self.decay, Decay::Head(_) | Decay::Key(_))
+    /// Whether there is a token-by-token form: values do not decay by themselves where something is removed.
+    fn is_by_token(&self) -> bool {
+        let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
+        takes && (self.removal == Removal::None || !matches!(self.decay, Decay::Value(_)))
     }
 
     /// # Panics
@@ -195,6 +207,7 @@ impl StateMatrix {
             }
             Decay::Head(decay) => check("decay", *decay, "heads", heads),
             Decay::Key(decay) => check("decay", *decay, "heads * key", heads * key),
+            Decay::Value(decay) => check("decay", *decay, "heads * value", heads * value),
         }
         match self.removal {
             Removal::None => {}
@@ -232,9 +245,8 @@ impl Recurrence for StateMatrix {
     }
 
     fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
-        let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
         let by_head = self.is_by_head(graph);
-        if !by_head && !takes {
+        if !by_head && !self.is_by_token() {
             return None;
         }
         let mut what = self.clone();

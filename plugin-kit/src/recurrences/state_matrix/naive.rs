@@ -44,21 +44,22 @@ fn step<N: Real>(what: &StateMatrix, given: &Sequence<N>, t: usize, head: usize,
         value,
         writes,
     } = what.heads;
-    let removal = 3 + usize::from(what.decay_is_given());
+    let removal = 3 + what.decay.given().iter().len();
     let of_head = |input: usize| &given.token(input, t)[head * key..][..key];
-    let log = |i: usize| match &what.decay {
+    let log = |row: usize, i: usize| match &what.decay {
         Decay::None => N::from(0.0),
         Decay::Constant(logs) => N::from(logs[head]),
         Decay::Head(_) => given.token(3, t)[head],
         Decay::Key(_) => of_head(3)[i],
+        Decay::Value(_) => given.token(3, t)[head * value + row],
     };
-    for row in s.chunks_exact_mut(key) {
+    for (index, row) in s.chunks_exact_mut(key).enumerate() {
         let taken = match what.removal {
             Removal::Pair { .. } => dot(row, of_head(removal)),
             _ => N::from(0.0),
         };
         for (i, s) in row.iter_mut().enumerate() {
-            *s *= log(i).exp();
+            *s *= log(index, i).exp();
             if let Removal::Pair { .. } = what.removal {
                 *s -= of_head(removal + 1)[i] * taken;
             }

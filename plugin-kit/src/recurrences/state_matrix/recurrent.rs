@@ -178,10 +178,9 @@ impl Operation for Recurrent {
             None => cut(&mut [], 0),
         };
         let (q, k, v) = (next(), next(), next());
-        let decay = if self.what.decay_is_given() {
-            next()
-        } else {
-            cut(&mut [], 0)
+        let decay = match self.what.decay.given() {
+            Some(_) => next(),
+            None => cut(&mut [], 0),
         };
         let (removal, b) = (next(), next());
         let tokens = tokens_kept(writes);

@@ -4,7 +4,7 @@
 use std::array::from_fn;
 
 use super::fields::{DecayPart, Given, Part};
-use super::scan::{LANES, WRITES, Write, dot, for_width, row_mut};
+use super::scan::{LANES, WRITES, Write, dot, for_width, row_decays, row_mut};
 use crate::simd;
 
 /// Rows of the state that go through together.
@@ -28,7 +28,7 @@ pub(super) struct Gradients<'a> {
     pub k: &'a mut [f32],
     /// `[L, writes, V]`.
     pub v: &'a mut [f32],
-    /// `[L, 1]` or `[L, K]`: of the logarithms.
+    /// `[L, 1]`, `[L, K]` or `[L, V]`: of the logarithms.
     pub decay: &'a mut [f32],
     /// beta `[L, writes, 1]`, or a `[L, K]`.
     pub removal: &'a mut [f32],
@@ -75,7 +75,7 @@ fn backward_wide<const W: usize, const REMOVES: bool>(
         };
         let grad_state = &mut grad_state[first * W..];
         states[0] = from_fn(|q| *row_of(state, first + q));
-        some.rows::<REMOVES, ROWS>(&mut states, grad_state, grads.v, &mut sums);
+        some.rows::<REMOVES, ROWS>(&mut states, grad_state, grads, &mut sums);
     }
     for first in whole..width {
         let some = Some {
@@ -86,7 +86,7 @@ fn backward_wide<const W: usize, const REMOVES: bool>(
         };
         let grad_state = &mut grad_state[first * W..];
         states[0][0] = *row_of(state, first);
-        some.rows::<REMOVES, 1>(&mut states, grad_state, grads.v, &mut sums);
+        some.rows::<REMOVES, 1>(&mut states, grad_state, grads, &mut sums);
     }
     for index in 0..given.length * writes {
         finish::<W, REMOVES>(given, index, &loaded[index], &mut sums[index], grads);
@@ -103,23 +103,27 @@ struct Some<'a, const W: usize> {
 
 impl<const W: usize> Some<'_, W> {
     /// Takes R rows through the tokens and back. `states[0]` are the rows before them; the rest of
-    /// `states` is room. Gradients of v are written, the vectors' shares are added to `sums`.
+    /// `states` is room. Gradients of v and of the rows' own decays are written, the vectors' shares are added to
+    /// `sums`.
     #[inline(always)]
     fn rows<const REMOVES: bool, const R: usize>(
         &self,
         states: &mut [[[f32; W]; ROWS]; WRITES + 1],
         grad_state: &mut [f32],
-        grad_v: &mut [f32],
+        grads: &mut Gradients<'_>,
         sums: &mut [Write<W>; WRITES],
     ) {
         let (given, first) = (self.given, self.first);
         let (writes, width) = (given.writes, given.v.count);
-        let mut removed = [[0.0f32; R]; WRITES];
+        let (mut removed, mut factors) = ([[0.0f32; R]; WRITES], [[1.0f32; R]; WRITES]);
         for index in 0..given.length * writes {
-            let v = &given.v.row(index / writes, index % writes)[first..];
+            let (t, n) = (index / writes, index % writes);
+            let v = &given.v.row(t, n)[first..];
+            factors[index] = row_decays(given, t, n, first);
             for q in 0..R {
                 let mut row = states[index][q];
-                removed[index][q] = self.writes[index].step::<REMOVES>(&mut row, v[q]);
+                let factor = factors[index][q];
+                removed[index][q] = self.writes[index].step::<REMOVES>(&mut row, v[q], factor);
                 states[index + 1][q] = row;
             }
         }
@@ -130,13 +134,19 @@ impl<const W: usize> Some<'_, W> {
                 v: from_fn(|q| v[q]),
                 grad_o: from_fn(|q| grad_o[q]),
                 removed: removed[index],
+                factors: factors[index],
+                decays_rows: n == 0 && matches!(given.decay, DecayPart::Value(_)),
                 reads_before: !given.reads_after && n == 0,
                 reads_after: given.reads_after && n + 1 == writes,
             };
             let (before, after) = (&states[index], &states[index + 1]);
             let (write, sums) = (&self.writes[index], &mut sums[index]);
-            let grads = step.back::<W, REMOVES>(write, before, after, grad_state, sums);
-            grad_v[index * width + first..][..R].copy_from_slice(&grads);
+            let (grad_v, grad_rows) =
+                step.back::<W, REMOVES>(write, before, after, grad_state, sums);
+            grads.v[index * width + first..][..R].copy_from_slice(&grad_v);
+            if step.decays_rows {
+                grads.decay[t * width + first..][..R].copy_from_slice(&grad_rows);
+            }
         }
     }
 }
@@ -146,13 +156,17 @@ struct Step<const R: usize> {
     v: [f32; R],
     grad_o: [f32; R],
     removed: [f32; R],
+    /// The rows' own decays, and whether there are any.
+    factors: [f32; R],
+    decays_rows: bool,
     reads_before: bool,
     reads_after: bool,
 }
 
 impl<const R: usize> Step<R> {
     /// One step back in the rows, given the rows before and after it: `grad` of the rows after becomes
-    /// that of the rows before, the vectors' shares are added to `sums`; the result is that of v.
+    /// that of the rows before, the vectors' shares are added to `sums`; the result are those of v and of the
+    /// logarithms of the rows' own decays.
     #[inline(always)]
     fn back<const W: usize, const REMOVES: bool>(
         &self,
@@ -161,8 +175,9 @@ impl<const R: usize> Step<R> {
         after: &[[f32; W]; ROWS],
         grad: &mut [f32],
         sums: &mut Write<W>,
-    ) -> [f32; R] {
+    ) -> ([f32; R], [f32; R]) {
         let (mut grad_v, mut grad_removed) = ([0.0f32; R], [0.0f32; R]);
+        let mut grad_rows = [0.0f32; R];
         for q in 0..R {
             let grad = row_mut::<W>(grad, q);
             if self.reads_after {
@@ -172,6 +187,9 @@ impl<const R: usize> Step<R> {
                 grad_removed[q] = dot(grad, &write.b);
             }
             grad_v[q] = dot(grad, &write.k);
+            if !REMOVES && self.decays_rows {
+                grad_rows[q] = self.factors[q] * dot(grad, &before[q]);
+            }
         }
         let seen = if self.reads_after { after } else { before };
         let reads = self.reads_after || self.reads_before;
@@ -202,7 +220,11 @@ impl<const R: usize> Step<R> {
                         a[i] = (-grad_removed[q]).mul_add(before[i], a[i]);
                         back = write.a[first + i];
                     }
-                    grad[i] = g.mul_add(write.w[first + i], back_by[q] * back);
+                    let w = match REMOVES {
+                        true => write.w[first + i],
+                        false => self.factors[q] * write.w[first + i],
+                    };
+                    grad[i] = g.mul_add(w, back_by[q] * back);
                 }
             }
             sums.q[first..][..LANES].copy_from_slice(&of_q);
@@ -218,7 +240,7 @@ impl<const R: usize> Step<R> {
                 add_scaled(row_mut::<W>(grad, q), self.grad_o[q], &write.q);
             }
         }
-        grad_v
+        (grad_v, grad_rows)
     }
 }
 
@@ -265,7 +287,7 @@ fn finish<const W: usize, const REMOVES: bool>(
         return;
     }
     match given.decay {
-        DecayPart::Fixed(_) => {}
+        DecayPart::Fixed(_) | DecayPart::Value(_) => {}
         DecayPart::Head(_) => grads.decay[t] = dot(&sums.w, &write.w),
         DecayPart::Key(_) => {
             let logs = &mut grads.decay[t * key..][..key];

@@ -116,7 +116,7 @@ impl<'a> Sources<'a> {
             q: views[QUERIES].get(),
             k: views[KEYS].get(),
             v: views[VALUES].get(),
-            logs: next(operation.what.decay_is_given()),
+            logs: next(operation.what.decay.given().is_some()),
             beta: next(operation.what.removal != Removal::None),
             scale: next(operation.with.scale.is_some()),
             skip: operation.with.skip.map_or(&[], |skip| run.param(skip)),
@@ -311,7 +311,7 @@ impl Operation for InChunks {
             None => cut(&mut [], 0),
         };
         let (q, k, v) = (next(true), next(true), next(true));
-        let logs = next(self.what.decay_is_given());
+        let logs = next(self.what.decay.given().is_some());
         let beta = next(self.what.removal != Removal::None);
         let scale = next(self.with.scale.is_some());
         let skip = cut(grad_skip.as_deref_mut().unwrap_or_default(), block.heads);
