@@ -2,7 +2,9 @@
 //! not V, on the CPU and on emulated devices.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Heads, Read, Removal, StateMatrix};
 use longhaul_plugin_kit::testing::Case;
@@ -152,7 +154,11 @@ impl Of {
         exact
     }
 
-    fn check(&self, [rows, length]: [usize; 2]) {
+    fn check(&self, sizes: [usize; 2]) {
+        self.check_on(sizes, &longhaul_emulator::devices());
+    }
+
+    fn check_on(&self, [rows, length]: [usize; 2], devices: &[Arc<dyn Device>]) {
         let recorded = RefCell::new(None);
         Case {
             rows,
@@ -171,7 +177,7 @@ impl Of {
                 naive(what, rows, length, &self.exact(inputs))
             },
         }
-        .check_with(&longhaul_emulator::devices());
+        .check_with(devices);
     }
 }
 
@@ -231,6 +237,23 @@ fn several_writes_and_shared_keys() {
     }
     Of::new([4, 2, 5, 3, 3], Decays::Value, Removes::None, Read::After).check([2, 26]);
     Of::new([3, 1, 4, 6, 2], Decays::Value, Removes::None, Read::Before).check([1, 9]);
+}
+
+/// Their form in chunks is the CPU's alone.
+#[test]
+fn several_writes_in_chunks() {
+    for (decays, removes) in [
+        (Decays::None, Removes::Delta),
+        (Decays::Head, Removes::Delta),
+        (Decays::Constant, Removes::None),
+    ] {
+        for writes in [2, 3, 16] {
+            let of = Of::new([4, 2, 5, 3, writes], decays, removes, Read::After);
+            for length in [1, 31, 65] {
+                of.check_on([2, length], &[]);
+            }
+        }
+    }
 }
 
 #[test]

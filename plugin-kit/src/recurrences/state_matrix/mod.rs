@@ -141,15 +141,15 @@ impl StateMatrix {
     }
 
     /// Whether it is computed by matrix products: heads decay as a whole or not at all, and nothing is removed but by
-    /// the delta rule, of which devices have the token-by-token form only.
+    /// the delta rule, of which devices have the token-by-token form only, as of several writes.
     fn is_by_head(&self, graph: &Graph) -> bool {
-        let removes = match self.removal {
-            Removal::None => false,
-            Removal::Delta(_) => graph.wants_device(),
-            Removal::Pair { .. } => true,
+        let fits = match self.removal {
+            Removal::None => self.heads.writes == 1 || !graph.wants_device(),
+            Removal::Delta(_) => !graph.wants_device(),
+            Removal::Pair { .. } => false,
         };
-        let once = self.read == Read::After && self.heads.writes == 1;
-        !matches!(self.decay, Decay::Key(_) | Decay::Value(_)) && !removes && once
+        let by_channel = matches!(self.decay, Decay::Key(_) | Decay::Value(_));
+        fits && !by_channel && self.read == Read::After
     }
 
     /// Whether there is a token-by-token form: values do not decay by themselves where something is removed.
@@ -293,9 +293,9 @@ impl Graph {
             "a state space has a skip a head"
         );
         assert!(what.chunk > 0, "chunks of no tokens");
-        let plain = what.matrix.removal == Removal::None && what.matrix.is_by_head(self);
+        let once = what.matrix.removal == Removal::None && what.matrix.heads.writes == 1;
         assert!(
-            plain,
+            once && what.matrix.is_by_head(self),
             "a state space decays by head, removes nothing, writes once and is read after"
         );
         self.record(what)

@@ -1,5 +1,5 @@
 //! The form by matrix products where a head decays as a whole, or not at all (arXiv 2405.21060, section 6), with the
-//! delta rule on a CPU: rows of the batch and blocks of heads in parallel, chunks in order. States are kept at chunk boundaries
+//! delta rule and several writes on a CPU: rows of the batch and blocks of heads in parallel, chunks in order. States are kept at chunk boundaries
 //! only and everything inside a chunk is computed again for the gradients.
 
 mod chunk;
@@ -16,7 +16,7 @@ use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View
 use crate::engine::tensor::{Buffer, Extent, Param, Saved, State, StateSpec, Tensor};
 use crate::rows::column_sums;
 use crate::units::{cut, for_each_unit};
-use chunk::{Block, Given, Logs, Part, Scratch, forward};
+use chunk::{Block, Given, Logs, Part, Scratch, forward, grow};
 use device::DeviceBuffers;
 use gradients::{Gradients, backward};
 use longhaul_plugin_api::author::Result;
@@ -26,8 +26,12 @@ use longhaul_plugin_api::author::Result;
 const BLOCK_COLS: usize = 128;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    static SCRATCH: RefCell<(Scratch, Apart)> = RefCell::default();
 }
+
+/// Room of one thread for k, v and beta with a row for each write.
+#[derive(Default)]
+struct Apart([Vec<f32>; 3]);
 
 /// What goes with a state matrix in chunks.
 #[derive(Debug, Clone, Copy)]
@@ -132,28 +136,66 @@ fn part(rows: Rows<'_>, row: usize, column: usize) -> Part<'_> {
     }
 }
 
+/// How writes lie in the rows of an input.
+#[derive(Clone, Copy)]
+struct Writes {
+    /// Of a token.
+    count: usize,
+    /// Tokens.
+    length: usize,
+}
+
+impl Writes {
+    /// A row for each write, `[N, cols]`, of those that lie `step` values apart; where they are several they are copied.
+    fn apart<'a>(
+        self,
+        rows: Part<'a>,
+        [step, cols]: [usize; 2],
+        room: &'a mut Vec<f32>,
+    ) -> Part<'a> {
+        if self.count == 1 {
+            return rows;
+        }
+        let all = self.length * self.count;
+        grow(room, all * cols);
+        for (index, row) in room.chunks_exact_mut(cols).take(all).enumerate() {
+            let start = index / self.count * rows.stride + index % self.count * step;
+            row.copy_from_slice(&rows.data[start..][..cols]);
+        }
+        Part {
+            data: room,
+            stride: cols,
+        }
+    }
+}
+
 impl InChunks {
     fn new(graph: &mut Graph, what: StateMatrix, with: With, o: Tensor, block: Block) -> Self {
         let Heads { heads, groups, .. } = what.heads;
         let units = heads / block.heads;
+        let writes = what.heads.writes;
         let chunk = match graph.wants_device() {
             true => device::CHUNK,
-            false => with.chunk,
+            false => (with.chunk / writes.next_power_of_two()).max(1),
         };
         let with = With { chunk, ..with };
-        let columns = |blocks, width| Columns {
+        let columns = |blocks, width, writes| Columns {
             heads: units,
             blocks,
             width,
-            writes: 1,
+            writes,
         };
-        let (keys, values) = (columns(groups, block.key), columns(units, block.cols()));
-        let mut all = vec![keys, keys, values];
-        // Decays, beta, scales.
-        let rest = what.inputs().len() + usize::from(with.scale.is_some()) - LOGS;
-        all.extend(std::iter::repeat_n(columns(units, block.heads), rest));
+        let mut all = vec![
+            columns(groups, block.key, 1),
+            columns(groups, block.key, writes),
+            columns(units, block.cols(), writes),
+        ];
+        let by_head = |writes| columns(units, block.heads, writes);
+        all.extend(what.decay.given().map(|_| by_head(1)));
+        all.extend((what.removal != Removal::None).then(|| by_head(writes)));
+        all.extend(with.scale.map(|_| by_head(1)));
         let by_unit = all.iter().enumerate().map(|(index, input)| {
-            let extent = Extent::Tokens(units * input.width);
+            let extent = Extent::Tokens(units * input.values());
             match index {
                 QUERIES | KEYS => graph.saved(extent),
                 _ => graph.saved_on_cpu(extent),
@@ -205,25 +247,34 @@ impl InChunks {
         unit: usize,
         start: usize,
         length: usize,
+        Apart([k, v, beta]): &'a mut Apart,
     ) -> Given<'a> {
-        let Block { heads, key, .. } = self.block;
-        let first = unit * heads;
-        let group = unit * self.what.heads.groups / self.units;
+        let (Block { heads, key, .. }, cols) = (self.block, self.block.cols());
+        let (first, all) = (unit * heads, self.what.heads);
+        let column = unit * all.groups / self.units * key;
+        let writes = Writes {
+            count: all.writes,
+            length,
+        };
+        let of_k = part(sources.k, start, column);
+        let of_v = part(sources.v, start, unit * cols);
+        let of_beta = sources.beta.map(|beta| part(beta, start, first));
         Given {
-            q: part(sources.q, start, group * key),
-            k: part(sources.k, start, group * key),
-            v: part(sources.v, start, unit * self.block.cols()),
+            q: part(sources.q, start, column),
+            k: writes.apart(of_k, [all.groups * key, key], k),
+            v: writes.apart(of_v, [all.heads * all.value, cols], v),
             logs: match sources.logs {
                 Some(logs) => Logs::Given(part(logs, start, first)),
                 None => Logs::Constant(&self.constant[first..first + heads]),
             },
-            beta: sources.beta.map(|beta| part(beta, start, first)),
+            beta: of_beta.map(|of_beta| writes.apart(of_beta, [all.heads, heads], beta)),
             scale: sources.scale.map(|scale| part(scale, start, first)),
             skip: match sources.skip {
                 [] => &[],
                 skip => &skip[first..first + heads],
             },
             length,
+            writes: all.writes,
         }
     }
 }
@@ -259,13 +310,13 @@ impl Operation for InChunks {
         );
         for_each_unit(length * values, cuts, |index, (running, o, before)| {
             let (row, unit) = (index / units, index % units);
-            SCRATCH.with_borrow_mut(|scratch| {
+            SCRATCH.with_borrow_mut(|(scratch, apart)| {
                 for (chunk, start) in (0..length).step_by(self.with.chunk).enumerate() {
                     let count = self.with.chunk.min(length - start);
                     if training {
                         before[chunk * values..][..values].copy_from_slice(running);
                     }
-                    let given = self.given(sources, unit, row * length + start, count);
+                    let given = self.given(sources, unit, row * length + start, count, apart);
                     let o = &mut o[start * block.cols()..];
                     forward(block, given, running, o, scratch);
                 }
@@ -276,7 +327,12 @@ impl Operation for InChunks {
                 state.copy_from_slice(running);
             }
         }
-        self.columns[VALUES].scatter(&by_unit, length, run.value_mut(self.o));
+        let o = Columns {
+            writes: 1,
+            ..self.columns[VALUES]
+        };
+        let by_unit = &by_unit[..run.rows() * units * length * o.values()];
+        o.scatter(by_unit, length, run.value_mut(self.o));
         Ok(())
     }
 
@@ -307,7 +363,7 @@ impl Operation for InChunks {
         let mut inputs = by_unit.iter_mut().zip(&self.columns);
         // Inputs that there are not have no gradients.
         let mut next = |is_given: bool| match is_given.then(|| inputs.next()).flatten() {
-            Some((buffer, columns)) => cut(buffer, length * columns.width),
+            Some((buffer, columns)) => cut(buffer, length * columns.values()),
             None => cut(&mut [], 0),
         };
         let (q, k, v) = (next(true), next(true), next(true));
@@ -321,7 +377,7 @@ impl Operation for InChunks {
             cuts,
             |index, (running, q, k, v, logs, beta, scale, skip)| {
                 let (row, unit) = (index / units, index % units);
-                SCRATCH.with_borrow_mut(|scratch| {
+                SCRATCH.with_borrow_mut(|(scratch, apart)| {
                     for chunk in (0..chunks).rev() {
                         let start = chunk * self.with.chunk;
                         let some = Tokens {
@@ -330,7 +386,7 @@ impl Operation for InChunks {
                             of: length,
                         };
                         let start = row * length + start;
-                        let given = self.given(sources, unit, start, some.count);
+                        let given = self.given(sources, unit, start, some.count, apart);
                         let state = &before[(index * chunks + chunk) * values..][..values];
                         let grad_o = part(grad_o, start, unit * block.cols());
                         let mut grads = Gradients {
