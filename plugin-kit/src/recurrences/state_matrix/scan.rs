@@ -115,24 +115,27 @@ pub(super) fn decay<const W: usize>(given: Given<'_>, t: usize, write: usize) ->
 
 /// The factors of a write's decay that R rows of the state have of their own, from a row on.
 #[inline(always)]
-pub(super) fn row_decays<const R: usize>(
+pub(super) fn row_decays<const R: usize, const REMOVES: bool>(
     given: Given<'_>,
-    t: usize,
-    write: usize,
-    first: usize,
+    [t, write, first]: [usize; 3],
 ) -> [f32; R] {
     let mut factors = [1.0; R];
-    if let DecayPart::Value(logs) = given.decay
+    if !REMOVES
         && write == 0
+        && let DecayPart::Value(logs) = given.decay
     {
-        let logs = &logs.row(t, 0)[first..];
-        let count = logs.len().min(R);
-        factors[..count].copy_from_slice(&logs[..count]);
-        for factor in &mut factors {
-            *factor = exp(*factor);
-        }
+        exponentials(&logs.row(t, 0)[first..], &mut factors);
     }
     factors
+}
+
+simd! {
+    /// As many as there are; the rest stays. A function of its own, so that it is not in every width of the scan.
+    fn exponentials(logs: &[f32], factors: &mut [f32]) {
+        for (factor, log) in factors.iter_mut().zip(logs) {
+            *factor = exp(*log);
+        }
+    }
 }
 
 /// The sum of products, in 16 partial sums, then 8. They pass through memory: else the compiler takes
@@ -206,7 +209,7 @@ fn forward_wide<const W: usize, const REMOVES: bool>(
             let reads_before = !given.reads_after && n == 0;
             let reads_after = given.reads_after && n + 1 == given.writes;
             for first in (0..width).step_by(LANES) {
-                let factors = row_decays::<LANES>(given, t, n, first);
+                let factors = row_decays::<LANES, REMOVES>(given, [t, n, first]);
                 for (j, factor) in (first..width).zip(factors) {
                     let row = row_mut::<W>(state, j);
                     if reads_before {

@@ -119,7 +119,7 @@ impl<const W: usize> Some<'_, W> {
         for index in 0..given.length * writes {
             let (t, n) = (index / writes, index % writes);
             let v = &given.v.row(t, n)[first..];
-            factors[index] = row_decays(given, t, n, first);
+            factors[index] = row_decays::<R, REMOVES>(given, [t, n, first]);
             for q in 0..R {
                 let mut row = states[index][q];
                 let factor = factors[index][q];
