@@ -71,7 +71,15 @@ impl Of {
             value,
             writes,
         } = self.heads;
-        let mut inputs = vec![groups * key, writes * groups * key, writes * heads * value];
+        let reads = match self.read {
+            Read::Times(reads) => reads,
+            _ => 1,
+        };
+        let mut inputs = vec![
+            reads * groups * key,
+            writes * groups * key,
+            writes * heads * value,
+        ];
         match self.decays {
             Decays::None | Decays::Constant => {}
             Decays::Head => inputs.push(heads),
@@ -235,6 +243,12 @@ fn several_writes_and_shared_keys() {
             Of::new([3, 1, 4, 6, 2], decays, removes, Read::Before).check([1, 9]);
         }
     }
+    for (writes, reads) in [(1, 2), (2, 3)] {
+        for removes in REMOVES {
+            let sizes = [4, 2, 5, 3, writes];
+            Of::new(sizes, Decays::Head, removes, Read::Times(reads)).check([2, 26]);
+        }
+    }
     Of::new([4, 2, 5, 3, 3], Decays::Value, Removes::None, Read::After).check([2, 26]);
     Of::new([3, 1, 4, 6, 2], Decays::Value, Removes::None, Read::Before).check([1, 9]);
 }
@@ -246,9 +260,17 @@ fn several_writes_in_chunks() {
         (Decays::None, Removes::Delta),
         (Decays::Head, Removes::Delta),
         (Decays::Constant, Removes::None),
+        (Decays::Head, Removes::None),
     ] {
-        for writes in [2, 3, 16] {
-            let of = Of::new([4, 2, 5, 3, writes], decays, removes, Read::After);
+        for (writes, read) in [
+            (2, Read::After),
+            (3, Read::After),
+            (16, Read::After),
+            (1, Read::Times(2)),
+            (4, Read::Times(4)),
+            (2, Read::Times(5)),
+        ] {
+            let of = Of::new([4, 2, 5, 3, writes], decays, removes, read);
             for length in [1, 31, 65] {
                 of.check_on([2, length], &[]);
             }
@@ -334,7 +356,7 @@ fn sizes_that_do_not_fit_are_said() {
         (
             usual,
             |what| what.heads.key = 4,
-            "`q` of a state matrix must have groups * key columns",
+            "`q` of a state matrix must have reads * groups * key columns",
         ),
         (
             usual,

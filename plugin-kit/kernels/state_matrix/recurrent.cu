@@ -4,7 +4,8 @@
 //
 // w = exp(decay) of a token's first write, 1 at its others. The delta rule (arXiv 2102.11174, eq. 24) is a = w k, with
 // beta k for both b and k. Any number of writes a token, groups of heads that share q and k, V that is not K. Where nothing
-// is removed rows of S may decay by themselves instead, S = diag(w) S.
+// is removed rows of S may decay by themselves instead, S = diag(w) S. Past a token's first query each takes a step of its
+// own that writes nothing.
 //
 // One block takes at most W rows of a head's S through all tokens of a sequence. Four neighbouring threads share a row
 // and hold it in registers, each the columns 16 j + 4 lane .. + 3: so a row's sums take two shuffles. There is a kernel
@@ -40,12 +41,12 @@ enum { Q, K, W_, A, B_ };
 
 enum { DECAY_NONE, DECAY_CONSTANT, DECAY_HEAD, DECAY_KEY, DECAY_VALUE };
 
-#define SIZES u32 length, heads, groups, key, value, writes, chunk, chunks, decay, has_beta, reads_after, unused
+#define SIZES u32 length, heads, groups, key, value, writes, chunk, chunks, decay, has_beta, reads_after, reads
 
 struct RecurrentForward {
-    const float* given[MOST];  // q [B, T, G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
+    const float* given[MOST];  // q [B, T, reads G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
                                // [B, T, H K] or [B, T, H V], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
-    float* o;                  // [B, T, H V], contiguous
+    float* o;                  // [B, T, reads H V], contiguous
     float* state;              // [B, H, V, K], null in training
     float* kept;               // [B, H, tiles, chunks, W / 4, threads]: S before each chunk, null in a feed
     u64 strides[MOST];
@@ -55,7 +56,7 @@ struct RecurrentForward {
 
 struct RecurrentBackward {
     const float* given[MOST];  // as above
-    const float* grad_o;       // [B, T, H V]
+    const float* grad_o;       // [B, T, reads H V]
     const float* kept;         // as above
     float* scratch;            // [B, H, MOST_CHUNK / SUB, W / 4, threads]
     float* grads[MOST];        // as given; q and k with H in place of G
@@ -105,15 +106,23 @@ __device__ __forceinline__ Place place_of(const Params& p, u64 pair, u32 tile, u
     return {pair / p.heads * p.length, head, head / (p.heads / p.groups), first, min(rows, p.value - first)};
 }
 
-// A write of a token.
+// A write of a token, or past the last a query without one.
 struct Write {
     u64 token;
     u32 n;
 };
 
 template <class Params>
+__device__ __forceinline__ u32 steps_of(const Params& p) { return p.writes + p.reads - 1; }
+
+// The query of a write's token that reads there, where one does.
+template <class Params>
+__device__ __forceinline__ u32 query_of(const Params& p, u32 n) { return n < p.writes ? 0 : n - p.writes + 1; }
+
+template <class Params>
 __device__ __forceinline__ Write write_of(const Params& p, const Place& place, u32 index) {
-    return {place.begin + index / p.writes, index % p.writes};
+    const u32 steps = steps_of(p);
+    return {place.begin + index / steps, index % steps};
 }
 
 // Where an input's values of a write begin.
@@ -121,7 +130,7 @@ template <class Params>
 __device__ __forceinline__ u64 at(const Params& p, const Place& place, const Write& write, u32 input) {
     const u64 row = write.token * p.strides[input];
     switch (input) {
-        case QUERY: return row + place.group * p.key;
+        case QUERY: return row + (query_of(p, write.n) * p.groups + place.group) * p.key;
         case KEY: return row + (write.n * p.groups + place.group) * p.key;
         case VALUE: return row + (write.n * p.heads + place.head) * p.value;
         case DECAY: return row + place.head * (p.decay == DECAY_KEY ? p.key : p.decay == DECAY_VALUE ? p.value : 1);
@@ -157,12 +166,13 @@ __device__ __forceinline__ void load_writes(const Params& p, const Place& place,
         float x[5] = {};
         if (c < p.key) {
             x[Q] = p.given[QUERY][at(p, place, write, QUERY) + c];
-            x[K] = p.given[KEY][at(p, place, write, KEY) + c];
             x[W_] = decay_of(p, place, write, c);
-            if (REMOVES && p.has_beta) {
+            const bool writes_any = write.n < p.writes;
+            if (writes_any) x[K] = p.given[KEY][at(p, place, write, KEY) + c];
+            if (REMOVES && p.has_beta && writes_any) {
                 x[A] = x[W_] * x[K];
                 x[B_] = x[K] *= p.given[REMOVED][at(p, place, write, REMOVED)];
-            } else if (REMOVES && write.n == 0) {
+            } else if (REMOVES && !p.has_beta && write.n == 0) {
                 x[A] = p.given[REMOVED][at(p, place, write, REMOVED) + c];
                 x[B_] = p.given[PUT][at(p, place, write, PUT) + c];
             }
@@ -174,7 +184,7 @@ __device__ __forceinline__ void load_writes(const Params& p, const Place& place,
         const u32 row = index % place.rows;
         const Write write = write_of(p, place, first + index / place.rows);
         float* to = writes + index / place.rows * step + row;
-        to[values] = p.given[VALUE][at(p, place, write, VALUE) + place.first + row];
+        to[values] = write.n < p.writes ? p.given[VALUE][at(p, place, write, VALUE) + place.first + row] : 0.0f;
         if (REMOVES) continue;
         const bool decays = p.decay == DECAY_VALUE && write.n == 0;
         to[vectors * W] = decays ? expf(p.given[DECAY][at(p, place, write, DECAY) + place.first + row]) : 1.0f;
@@ -225,7 +235,7 @@ __device__ __forceinline__ void step(float (&s)[N], const Place& place, const fl
 
 // Whether a write's token is read there.
 template <class Params>
-__device__ __forceinline__ bool reads(const Params& p, u32 n) { return n == (p.reads_after ? p.writes - 1 : 0); }
+__device__ __forceinline__ bool reads(const Params& p, u32 n) { return p.reads_after ? n + 1 >= p.writes : n == 0; }
 
 // The value of this thread's row; threads past the last row have 0.
 __device__ __forceinline__ float own(const Place& place, const float* values) {
@@ -237,7 +247,7 @@ __device__ __forceinline__ void forward(const RecurrentForward& p, float* shared
     const u32 W = 4 * N, rows = blockDim.x / 4, stride = write_values<N, REMOVES>(rows) + rows;
     float* writes = shared;              // [TILE, stride]
     float* out = shared + TILE * stride; // [TILE, rows]
-    const u32 lane = threadIdx.x % 4, row = threadIdx.x / 4, tiles = (p.value + rows - 1) / rows, total = p.length * p.writes;
+    const u32 lane = threadIdx.x % 4, row = threadIdx.x / 4, tiles = (p.value + rows - 1) / rows, total = p.length * steps_of(p);
     const u64 pair = blockIdx.x / tiles;
     const Place place = place_of(p, pair, blockIdx.x % tiles, rows);
     float* state = p.state && row < place.rows ? p.state + (pair * p.value + place.first + row) * p.key : nullptr;
@@ -265,7 +275,7 @@ __device__ __forceinline__ void forward(const RecurrentForward& p, float* shared
         for (u32 index = threadIdx.x; index < count * place.rows; index += blockDim.x) {
             const u32 i = index / place.rows, c = index % place.rows;
             const Write write = write_of(p, place, first + i);
-            if (reads(p, write.n)) p.o[(write.token * p.heads + place.head) * p.value + place.first + c] = out[i * rows + c];
+            if (reads(p, write.n)) p.o[((write.token * p.reads + query_of(p, write.n)) * p.heads + place.head) * p.value + place.first + c] = out[i * rows + c];
         }
     }
     if (!state) return;
@@ -379,7 +389,8 @@ __device__ __forceinline__ void finish_write(const RecurrentBackward& p, const P
         sums[index] = sum;
     }
     __syncthreads();
-    for (u32 c = threadIdx.x; c < place.rows; c += blockDim.x) {
+    const bool writes_any = write.n < p.writes;
+    for (u32 c = threadIdx.x; c < place.rows && writes_any; c += blockDim.x) {
         const u64 row = place.head * p.value + place.first + c;
         put(p, place, VALUE, write.token * p.grad_strides[VALUE] + write.n * p.heads * p.value + row, grad_v[c]);
         if (!REMOVES && p.decay == DECAY_VALUE && write.n == 0)
@@ -389,19 +400,19 @@ __device__ __forceinline__ void finish_write(const RecurrentBackward& p, const P
     for (u32 c = threadIdx.x; c < W; c += blockDim.x) {
         float of_k = sums[K * W + c], of_w = sums[W_ * W + c], of_beta = 0.0f;
         if (c < p.key) {
-            if (REMOVES && p.has_beta) {
+            if (REMOVES && p.has_beta && writes_any) {
                 // Back from a = w k, and beta k as both b and k.
                 const float k = p.given[KEY][at(p, place, write, KEY) + c], beta = p.given[REMOVED][at(p, place, write, REMOVED)];
                 const float both = sums[B_ * W + c] + of_k, of_a = sums[A * W + c];
                 of_k = beta * both + loaded[W_ * W + c] * of_a;
                 of_w += k * of_a;
                 of_beta = k * both;
-            } else if (REMOVES && write.n == 0) {
+            } else if (REMOVES && !p.has_beta && write.n == 0) {
                 put(p, place, REMOVED, write.token * p.grad_strides[REMOVED] + channel + c, sums[A * W + c]);
                 put(p, place, PUT, write.token * p.grad_strides[PUT] + channel + c, sums[B_ * W + c]);
             }
-            put(p, place, KEY, write.token * p.grad_strides[KEY] + (write.n * (u64)p.heads + place.head) * p.key + c, of_k);
-            if (reads(p, write.n)) put(p, place, QUERY, write.token * p.grad_strides[QUERY] + channel + c, sums[Q * W + c]);
+            if (writes_any) put(p, place, KEY, write.token * p.grad_strides[KEY] + (write.n * (u64)p.heads + place.head) * p.key + c, of_k);
+            if (reads(p, write.n)) put(p, place, QUERY, write.token * p.grad_strides[QUERY] + query_of(p, write.n) * (u64)p.heads * p.key + channel + c, sums[Q * W + c]);
             if (p.decay == DECAY_KEY && write.n == 0)
                 put(p, place, DECAY, write.token * p.grad_strides[DECAY] + channel + c, of_w * loaded[W_ * W + c]);
         }
@@ -420,7 +431,7 @@ __device__ __forceinline__ void finish_write(const RecurrentBackward& p, const P
     of_beta = warp_sum(of_beta);
     if (threadIdx.x != 0) return;
     if (p.decay == DECAY_HEAD && write.n == 0) put(p, place, DECAY, write.token * p.grad_strides[DECAY] + place.head, of_decay);
-    if (REMOVES && p.has_beta)
+    if (REMOVES && p.has_beta && writes_any)
         put(p, place, REMOVED, write.token * p.grad_strides[REMOVED] + write.n * p.heads + place.head, of_beta);
 }
 
@@ -441,7 +452,7 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
     for (u32 index = threadIdx.x; index < count * place.rows; index += blockDim.x) {
         const u32 i = index / place.rows, c = index % place.rows;
         const Write write = write_of(p, place, first + i);
-        const u64 at = write.token * p.grad_o_stride + place.head * p.value + place.first + c;
+        const u64 at = write.token * p.grad_o_stride + (query_of(p, write.n) * p.heads + place.head) * p.value + place.first + c;
         writes[i * stride + values + rows + c] = reads(p, write.n) ? p.grad_o[at] : 0.0f;
     }
     __syncthreads();
@@ -475,7 +486,7 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
 template <int N, bool REMOVES>
 __device__ __forceinline__ void tile_back(const RecurrentBackward& p, u32 tile, u32 tiles, float* shared) {
     constexpr u32 SUB = Sub<N>::WRITES;
-    const u32 rows = blockDim.x / 4, values = write_values<N, REMOVES>(rows), total = p.length * p.writes;
+    const u32 rows = blockDim.x / 4, values = write_values<N, REMOVES>(rows), total = p.length * steps_of(p);
     const u64 pair = blockIdx.x, size = N * blockDim.x;
     const Place place = place_of(p, pair, tile, rows);
     float* scratch = p.scratch + pair * (MOST_CHUNK / SUB) * size;

@@ -157,7 +157,7 @@ impl<'a> Sources<'a> {
             beta,
             pair,
             writes,
-            reads_after: self.what.read == Read::After,
+            reads_after: self.what.read != Read::Before,
             length,
         }
     }
@@ -190,7 +190,7 @@ impl Columns {
             writes,
         };
         let mut all = vec![
-            columns(groups, key, 1),
+            columns(groups, key, what.reads()),
             columns(groups, key, writes),
             columns(heads, value, writes),
         ];

@@ -89,6 +89,8 @@ pub enum Removal {
 pub enum Read {
     /// The one after its writes.
     After,
+    /// The same, by so many queries: q is `[B, T, reads G K]`, and o `[B, T, reads H V]` (arXiv 2603.15569, section 3.3).
+    Times(usize),
     /// The one before its decay, removal and writes (RWKV-6).
     Before,
 }
@@ -140,22 +142,33 @@ impl StateMatrix {
         graph.apart(inputs.chain(decay).chain(removal).chain(more).collect());
     }
 
+    /// Queries a token.
+    fn reads(&self) -> usize {
+        match self.read {
+            Read::After | Read::Before => 1,
+            Read::Times(reads) => reads,
+        }
+    }
+
     /// Whether it is computed by matrix products: heads decay as a whole or not at all, and nothing is removed but by
     /// the delta rule, of which devices have the token-by-token form only, as of several writes.
     fn is_by_head(&self, graph: &Graph) -> bool {
         let fits = match self.removal {
-            Removal::None => self.heads.writes == 1 || !graph.wants_device(),
+            Removal::None => !graph.wants_device() || self.heads.writes * self.reads() == 1,
             Removal::Delta(_) => !graph.wants_device(),
             Removal::Pair { .. } => false,
         };
         let by_channel = matches!(self.decay, Decay::Key(_) | Decay::Value(_));
-        fits && !by_channel && self.read == Read::After
+        fits && !by_channel && self.read != Read::Before
     }
 
-    /// Whether there is a token-by-token form: values do not decay by themselves where something is removed.
-    fn is_by_token(&self) -> bool {
+    /// Whether there is a token-by-token form: values do not decay by themselves where something is removed, and
+    /// several queries a token are a device's.
+    fn is_by_token(&self, graph: &Graph) -> bool {
         let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
-        takes && (self.removal == Removal::None || !matches!(self.decay, Decay::Value(_)))
+        let decays = self.removal == Removal::None || !matches!(self.decay, Decay::Value(_));
+        let reads = self.reads() == 1 || (graph.wants_device() && self.reads() <= scan::WRITES);
+        takes && decays && reads
     }
 
     /// # Panics
@@ -170,9 +183,10 @@ impl StateMatrix {
             writes,
         } = self.heads;
         assert!(
-            heads > 0 && groups > 0 && key > 0 && value > 0 && writes > 0,
-            "a state matrix of nothing: {:?}",
-            self.heads
+            heads > 0 && groups > 0 && key > 0 && value > 0 && writes > 0 && self.reads() > 0,
+            "a state matrix of nothing: {:?}, read {:?}",
+            self.heads,
+            self.read
         );
         assert!(
             heads.is_multiple_of(groups),
@@ -190,7 +204,8 @@ impl StateMatrix {
                 "`{name}` of a state matrix is a constant: it must have a row for every position"
             );
         };
-        check("q", self.q, "groups * key", groups * key);
+        let queries = self.reads() * groups * key;
+        check("q", self.q, "reads * groups * key", queries);
         check("k", self.k, "writes * groups * key", writes * groups * key);
         check(
             "v",
@@ -232,7 +247,7 @@ impl Recurrence for StateMatrix {
         Ports {
             inputs: self.inputs(),
             params: Vec::new(),
-            cols: heads * value,
+            cols: self.reads() * heads * value,
             carries: Carries::State {
                 values: heads * value * key,
                 initial: 0.0,
@@ -246,7 +261,7 @@ impl Recurrence for StateMatrix {
 
     fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
         let by_head = self.is_by_head(graph);
-        if !by_head && !self.is_by_token() {
+        if !by_head && !self.is_by_token(graph) {
             return None;
         }
         let mut what = self.clone();
@@ -264,7 +279,7 @@ impl Recurrence for StateMatrix {
 }
 
 impl Graph {
-    /// Records a state matrix; the result is o, `[B, T, H V]`. Fast forms take at most 16 writes, and K up to 256.
+    /// Records a state matrix; the result is o, `[B, T, H V]`, or `[B, T, reads H V]`. Fast forms take at most 16 writes, and K up to 256.
     ///
     /// # Panics
     /// If sizes do not fit.
@@ -293,7 +308,8 @@ impl Graph {
             "a state space has a skip a head"
         );
         assert!(what.chunk > 0, "chunks of no tokens");
-        let once = what.matrix.removal == Removal::None && what.matrix.heads.writes == 1;
+        let matrix = &what.matrix;
+        let once = matrix.removal == Removal::None && matrix.heads.writes * matrix.reads() == 1;
         assert!(
             once && what.matrix.is_by_head(self),
             "a state space decays by head, removes nothing, writes once and is read after"

@@ -1,4 +1,4 @@
-//! Token by token on the CPU: rows of the batch and heads in parallel. States are kept every few tokens only and
+//! Token by token on the CPU, where a query reads once: rows of the batch and heads in parallel. States are kept every few tokens only and
 //! computed again for the gradients.
 
 use super::fields::{Columns, Part, Tokens, Views};
@@ -21,7 +21,7 @@ pub(super) fn record(graph: &mut Graph, what: StateMatrix) -> Tensor {
         ..
     } = what.heads;
     let columns = Columns::of(&what);
-    let o = graph.tensor(heads * value);
+    let o = graph.tensor(what.reads() * heads * value);
     let by_head = columns
         .iter()
         .map(|input| graph.saved_on_cpu(Extent::Tokens(heads * input.values())))

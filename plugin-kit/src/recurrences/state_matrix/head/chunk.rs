@@ -60,10 +60,10 @@ pub(super) enum Logs<'a> {
     Given(Part<'a>),
 }
 
-/// What a chunk reads, of L tokens and N writes.
+/// What a chunk reads, of L tokens with M queries and N writes.
 #[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
-    /// `[L, K]`.
+    /// `[M, K]`.
     pub q: Part<'a>,
     /// `[N, K]`.
     pub k: Part<'a>,
@@ -78,9 +78,10 @@ pub(super) struct Given<'a> {
     pub skip: &'a [f32],
     /// L, tokens of the chunk.
     pub length: usize,
-    /// Keys and values a token; k, v and beta have a row for each. Only the first of a token's decays, and its query
-    /// reads after the last.
+    /// Keys and values a token; k, v and beta have a row for each. Only the first of a token's decays.
     pub writes: usize,
+    /// Queries a token, which read after its last write; q and o have a row for each.
+    pub reads: usize,
 }
 
 /// Least logarithm that is computed with: its exponential is 0, and sums of it are numbers.
@@ -103,17 +104,17 @@ pub(super) struct Scratch {
     pub values: Vec<f32>,
     /// What only the delta rule needs.
     pub delta: Delta,
-    /// `[L, N]`: Q Kᵀ.
+    /// `[M, N]`: Q Kᵀ.
     pub products: Vec<f32>,
-    /// `[L, N]`: exp(s_i - s_j) for j <= i, else 0; i is the last write of a token, or for the delta rule `[N, N]`.
+    /// `[M, N]`: exp(s_i - s_j) for j <= i, else 0; i is the last write of a token, or for the delta rule `[N, N]`.
     pub decays: Vec<f32>,
     /// As large: products times decays.
     pub mixing: Vec<f32>,
     /// As large: gradient of the mixing.
     pub grad_mixing: Vec<f32>,
-    /// `[L, N]`: gradient of the products.
+    /// `[M, N]`: gradient of the products.
     pub grad_products: Vec<f32>,
-    /// `[L, cols]`: Q S of the state before, or its gradient.
+    /// `[M, cols]`: Q S of the state before, or its gradient.
     pub read: Vec<f32>,
     /// `[heads, N]`: gradient of the logarithms.
     pub grad_logs: Vec<f32>,
@@ -140,6 +141,11 @@ impl<'a> Given<'a> {
         self.length * self.writes
     }
 
+    /// M.
+    pub fn queries(self) -> usize {
+        self.length * self.reads
+    }
+
     /// What is written, `[N, cols]`: v, or what was made of it.
     pub fn written(self, cols: usize, values: &'a [f32]) -> Part<'a> {
         match (self.beta, self.scale) {
@@ -155,20 +161,20 @@ impl<'a> Given<'a> {
 impl Scratch {
     /// Makes room, and what both passes begin with: decays, what is written, and Q Kᵀ.
     pub fn begin(&mut self, block: Block, given: Given<'_>, state: &[f32]) {
-        let (length, writes, cols) = (given.length, given.count(), block.cols());
-        let (count, square) = (block.heads * writes, writes * writes);
+        let (queries, writes, cols) = (given.queries(), given.count(), block.cols());
+        let (count, square) = (block.heads * writes, writes.max(queries) * writes);
         for (buffer, count) in [
             (&mut self.sums, count),
             (&mut self.rests, count),
             (&mut self.kept, count),
             (&mut self.left, count),
             (&mut self.scaled, writes * cols),
-            (&mut self.products, length * writes),
+            (&mut self.products, queries * writes),
             (&mut self.decays, square),
             (&mut self.mixing, square),
             (&mut self.grad_mixing, square),
-            (&mut self.grad_products, length * writes),
-            (&mut self.read, length * cols),
+            (&mut self.grad_products, queries * writes),
+            (&mut self.read, queries * cols),
             (&mut self.grad_logs, count),
             (&mut self.later, writes),
         ] {
@@ -182,38 +188,39 @@ impl Scratch {
             grow(&mut self.values, writes * cols);
             delta::forward(block, given, beta, state, self);
         } else if let Some(scale) = given.scale {
-            grow(&mut self.values, length * cols);
-            scale_values(block, length, given.v, scale, &mut self.values);
+            grow(&mut self.values, writes * cols);
+            scale_values(block, writes, given.v, scale, &mut self.values);
         }
         let v = given.written(cols, &self.values);
         left_values(block, writes, v, &self.left, &mut self.scaled);
-        let q = given.q.mat(length, block.key);
+        let q = given.q.mat(queries, block.key);
         let k = given.k.mat(writes, block.key);
-        let products = &mut self.products[..length * writes];
+        let products = &mut self.products[..queries * writes];
         gemm_serial(products, writes, q, k.t(), 1.0, 0.0);
     }
 
-    /// Fills `mixing` for a head, `[L, N]`, and the decays in it: what is left of write j when token i reads.
+    /// Fills `mixing` for a head, `[M, N]`, and the decays in it: what is left of write j when query i reads.
     pub fn fill_mixing(&mut self, given: Given<'_>, head: usize) {
-        self.fill_decays(given, head, given.writes);
-        let size = given.length * given.count();
+        self.fill_decays(given, head, [given.reads, given.writes]);
+        let size = given.queries() * given.count();
         multiply(&self.products, &self.decays, &mut self.mixing[..size]);
     }
 
     /// Fills `mixing` for a head, `[N, N]`, and the decays in it: what is left of write j for write i, only below the
     /// diagonal.
     pub fn fill_key_mixing(&mut self, given: Given<'_>, head: usize) {
-        self.fill_decays(given, head, 1);
+        self.fill_decays(given, head, [1, 1]);
         let size = given.count() * given.count();
         multiply(&self.delta.products, &self.decays, &mut self.mixing[..size]);
     }
 
-    /// Fills `decays` for a head, with a row for the last of every `step` writes.
-    fn fill_decays(&mut self, given: Given<'_>, head: usize, step: usize) {
+    /// Fills `decays` for a head, with `rows` for the last of every `step` writes.
+    fn fill_decays(&mut self, given: Given<'_>, head: usize, [rows, step]: [usize; 2]) {
         let count = given.count();
         let place = head * count..(head + 1) * count;
         let (sums, rests) = (&self.sums[place.clone()], &self.rests[place]);
-        decays(step, sums, rests, &mut self.decays[..count / step * count]);
+        let size = count / step * rows * count;
+        decays([rows, step], sums, rests, &mut self.decays[..size]);
     }
 }
 
@@ -267,10 +274,11 @@ simd! {
 }
 
 simd! {
-    /// `decays[.., j] = exp(s_i - s_j)` for j <= i, else 0, where i is the last of every `step`.
-    fn decays(step: usize, sums: &[f32], rests: &[f32], decays: &mut [f32]) {
+    /// `decays[.., j] = exp(s_i - s_j)` for j <= i, else 0, with `rows` for every i that is the last of `step`.
+    fn decays(of: [usize; 2], sums: &[f32], rests: &[f32], decays: &mut [f32]) {
+        let [rows, step] = of;
         for (index, row) in decays.chunks_exact_mut(sums.len()).enumerate() {
-            let i = (index + 1) * step - 1;
+            let i = (index / rows + 1) * step - 1;
             let (top, rest) = (sums[i], rests[i]);
             let (seen, unseen) = row.split_at_mut(i + 1);
             for ((decay, sum), low) in seen.iter_mut().zip(sums).zip(rests) {
@@ -325,7 +333,7 @@ fn scale_by_head(
     }
 }
 
-/// Writes o `[L, cols]` and brings `state` `[K, cols]` from before the chunk to after it.
+/// Writes o `[M, cols]` and brings `state` `[K, cols]` from before the chunk to after it.
 pub(super) fn forward(
     block: Block,
     given: Given<'_>,
@@ -333,11 +341,11 @@ pub(super) fn forward(
     o: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let (length, cols, key) = (given.length, block.cols(), block.key);
+    let (queries, cols, key) = (given.queries(), block.cols(), block.key);
     let writes = given.count();
     scratch.begin(block, given, state);
-    let (k, q) = (given.k.mat(writes, key), given.q.mat(length, key));
-    let o = &mut o[..length * cols];
+    let (k, q) = (given.k.mat(writes, key), given.q.mat(queries, key));
+    let o = &mut o[..queries * cols];
     // What the state before says: Q S, decayed by head.
     gemm_serial(o, cols, q, Mat::new(state, key, cols, cols), 1.0, 0.0);
     scale_rows(block, given, &scratch.kept, o);
@@ -345,7 +353,7 @@ pub(super) fn forward(
     for head in 0..block.heads {
         scratch.fill_mixing(given, head);
         let start = head * block.value;
-        let mixing = Mat::new(&scratch.mixing, length, writes, writes);
+        let mixing = Mat::new(&scratch.mixing, queries, writes, writes);
         let v = given.written(cols, &scratch.values);
         let v = Mat::new(&v.data[start..], writes, block.value, v.stride);
         gemm_serial(&mut o[start..], cols, mixing, v, 1.0, 1.0);
@@ -357,10 +365,11 @@ pub(super) fn forward(
 }
 
 simd! {
-    /// Multiplies every head's share of a token's row by exp(s) of its last write, and adds what goes past the state.
+    /// Multiplies every head's share of a query's row by exp(s) of its token's last write, and adds what goes past the state.
     fn scale_rows(block: Block, given: Given<'_>, kept: &[f32], o: &mut [f32]) {
         let (writes, cols, width) = (given.writes, block.cols(), block.value);
-        for (t, row) in o.chunks_exact_mut(cols).enumerate() {
+        for (index, row) in o.chunks_exact_mut(cols).enumerate() {
+            let t = index / given.reads;
             let heads = row.chunks_exact_mut(width).zip(given.v.row(t, cols).chunks_exact(width));
             for (head, (values, v)) in heads.enumerate() {
                 let factor = kept[head * given.count() + (t + 1) * writes - 1];

@@ -99,7 +99,7 @@ pub(super) fn backward(
         let (logs, grad_products) = (&mut scratch.grad_logs, &mut scratch.delta.grad_products);
         let mixed = [&scratch.grad_mixing, &scratch.decays, &scratch.mixing].map(Vec::as_slice);
         let logs = &mut logs[head * length..][..length];
-        mixing_gradients(1, mixed, &mut scratch.later, grad_products, logs);
+        mixing_gradients([1, 1], mixed, &mut scratch.later, grad_products, logs);
     }
     let grad_products = Mat::new(&scratch.delta.grad_products, length, length, length);
     gemm_serial(grads.k, block.key, grad_products, k, 1.0, 1.0);

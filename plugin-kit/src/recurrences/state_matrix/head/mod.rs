@@ -29,9 +29,8 @@ thread_local! {
     static SCRATCH: RefCell<(Scratch, Apart)> = RefCell::default();
 }
 
-/// Room of one thread for k, v and beta with a row for each write.
-#[derive(Default)]
-struct Apart([Vec<f32>; 3]);
+/// Room of one thread for q, k, v, beta and the gradient of o with a row for each query or write.
+type Apart = [Vec<f32>; 5];
 
 /// What goes with a state matrix in chunks.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +62,7 @@ pub(super) fn record(graph: &mut Graph, what: StateMatrix, with: With) -> Tensor
         key,
         value,
     };
-    let o = graph.tensor(heads * value);
+    let o = graph.tensor(what.reads() * heads * value);
     let operation = InChunks::new(graph, what, with, o, block);
     graph.push(operation);
     o
@@ -136,17 +135,17 @@ fn part(rows: Rows<'_>, row: usize, column: usize) -> Part<'_> {
     }
 }
 
-/// How writes lie in the rows of an input.
+/// How queries or writes lie in the rows of an input.
 #[derive(Clone, Copy)]
-struct Writes {
+struct Several {
     /// Of a token.
     count: usize,
     /// Tokens.
     length: usize,
 }
 
-impl Writes {
-    /// A row for each write, `[N, cols]`, of those that lie `step` values apart; where they are several they are copied.
+impl Several {
+    /// A row for each, `[length * count, cols]`, of those that lie `step` values apart; where they are several they are copied.
     fn apart<'a>(
         self,
         rows: Part<'a>,
@@ -173,10 +172,10 @@ impl InChunks {
     fn new(graph: &mut Graph, what: StateMatrix, with: With, o: Tensor, block: Block) -> Self {
         let Heads { heads, groups, .. } = what.heads;
         let units = heads / block.heads;
-        let writes = what.heads.writes;
+        let (reads, writes) = (what.reads(), what.heads.writes);
         let chunk = match graph.wants_device() {
             true => device::CHUNK,
-            false => (with.chunk / writes.next_power_of_two()).max(1),
+            false => (with.chunk / writes.max(reads).next_power_of_two()).max(1),
         };
         let with = With { chunk, ..with };
         let columns = |blocks, width, writes| Columns {
@@ -186,7 +185,7 @@ impl InChunks {
             writes,
         };
         let mut all = vec![
-            columns(groups, block.key, 1),
+            columns(groups, block.key, reads),
             columns(groups, block.key, writes),
             columns(units, block.cols(), writes),
         ];
@@ -195,7 +194,13 @@ impl InChunks {
         all.extend((what.removal != Removal::None).then(|| by_head(writes)));
         all.extend(with.scale.map(|_| by_head(1)));
         let by_unit = all.iter().enumerate().map(|(index, input)| {
-            let extent = Extent::Tokens(units * input.values());
+            // Going forward o is in the place of v.
+            let each = if index == VALUES {
+                reads.max(writes)
+            } else {
+                input.writes
+            };
+            let extent = Extent::Tokens(units * input.width * each);
             match index {
                 QUERIES | KEYS => graph.saved(extent),
                 _ => graph.saved_on_cpu(extent),
@@ -247,20 +252,19 @@ impl InChunks {
         unit: usize,
         start: usize,
         length: usize,
-        Apart([k, v, beta]): &'a mut Apart,
+        [q, k, v, beta]: [&'a mut Vec<f32>; 4],
     ) -> Given<'a> {
         let (Block { heads, key, .. }, cols) = (self.block, self.block.cols());
         let (first, all) = (unit * heads, self.what.heads);
         let column = unit * all.groups / self.units * key;
-        let writes = Writes {
-            count: all.writes,
-            length,
-        };
+        let reads = self.what.reads();
+        let [of_token, writes] = [reads, all.writes].map(|count| Several { count, length });
+        let of_q = part(sources.q, start, column);
         let of_k = part(sources.k, start, column);
         let of_v = part(sources.v, start, unit * cols);
         let of_beta = sources.beta.map(|beta| part(beta, start, first));
         Given {
-            q: part(sources.q, start, column),
+            q: of_token.apart(of_q, [all.groups * key, key], q),
             k: writes.apart(of_k, [all.groups * key, key], k),
             v: writes.apart(of_v, [all.heads * all.value, cols], v),
             logs: match sources.logs {
@@ -275,6 +279,7 @@ impl InChunks {
             },
             length,
             writes: all.writes,
+            reads,
         }
     }
 }
@@ -301,11 +306,15 @@ impl Operation for InChunks {
             }
             None => running.fill(0.0),
         }
+        let of_o = Columns {
+            writes: self.what.reads(),
+            ..self.columns[VALUES]
+        };
         let chunks = length.div_ceil(self.with.chunk);
         let training = run.is_training();
         let cuts = (
             cut(&mut running, values),
-            cut(&mut by_unit, length * block.cols()),
+            cut(&mut by_unit, length * of_o.values()),
             cut(&mut before, chunks * values),
         );
         for_each_unit(length * values, cuts, |index, (running, o, before)| {
@@ -316,8 +325,10 @@ impl Operation for InChunks {
                     if training {
                         before[chunk * values..][..values].copy_from_slice(running);
                     }
-                    let given = self.given(sources, unit, row * length + start, count, apart);
-                    let o = &mut o[start * block.cols()..];
+                    let [q, k, v, beta, _] = &mut *apart;
+                    let first = row * length + start;
+                    let given = self.given(sources, unit, first, count, [q, k, v, beta]);
+                    let o = &mut o[start * of_o.values()..];
                     forward(block, given, running, o, scratch);
                 }
             });
@@ -327,12 +338,8 @@ impl Operation for InChunks {
                 state.copy_from_slice(running);
             }
         }
-        let o = Columns {
-            writes: 1,
-            ..self.columns[VALUES]
-        };
-        let by_unit = &by_unit[..run.rows() * units * length * o.values()];
-        o.scatter(by_unit, length, run.value_mut(self.o));
+        let by_unit = &by_unit[..run.rows() * units * length * of_o.values()];
+        of_o.scatter(by_unit, length, run.value_mut(self.o));
         Ok(())
     }
 
@@ -386,9 +393,17 @@ impl Operation for InChunks {
                             of: length,
                         };
                         let start = row * length + start;
-                        let given = self.given(sources, unit, start, some.count, apart);
+                        let [of_q, of_k, of_v, of_beta, of_o] = &mut *apart;
+                        let room = [of_q, of_k, of_v, of_beta];
+                        let given = self.given(sources, unit, start, some.count, room);
                         let state = &before[(index * chunks + chunk) * values..][..values];
-                        let grad_o = part(grad_o, start, unit * block.cols());
+                        let several = Several {
+                            count: given.reads,
+                            length: some.count,
+                        };
+                        let (cols, grad_o) =
+                            (block.cols(), part(grad_o, start, unit * block.cols()));
+                        let grad_o = several.apart(grad_o, [units * cols, cols], of_o);
                         let mut grads = Gradients {
                             q: some.of(q),
                             k: some.of(k),
@@ -405,6 +420,7 @@ impl Operation for InChunks {
         );
         let inputs = self.inputs().zip(&self.columns);
         for ((input, columns), by_unit) in inputs.zip(&by_unit) {
+            let by_unit = &by_unit[..run.rows() * units * length * columns.values()];
             columns.scatter(by_unit, length, run.grad_mut(input));
         }
         if let (Some(skip), Some(grads)) = (self.with.skip, grad_skip) {
