@@ -303,6 +303,7 @@ impl KitModel {
         let optimizer = optimizer.as_mut().expect("checked above");
         let mut guard = shared.params.write().map_err(|_| poisoned())?;
         let (params, gradients) = (&mut *guard, trainer.all_gradients());
+        params.version += 1;
         let (norm, rate) = shared
             .pool
             .install(|| optimizer.step(params, &gradients, step));
@@ -363,6 +364,7 @@ impl Model for KitModel {
         let mut params = self.shared.params.write().map_err(|_| poisoned())?;
         params.checked(index, values.len())?;
         params.entries[index].values.copy_from_slice(values);
+        params.version += 1;
         Ok(())
     }
 

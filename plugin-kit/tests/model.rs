@@ -1,10 +1,11 @@
 //! A whole model with a position-wise mixer against a naive float64 model: loss, predictions and
 //! every parameter's gradient; only scored positions count; threads and micro-batches do not show.
 
-use longhaul_plugin_kit::api::author::Model;
+use longhaul_plugin_kit::api::author::{Model, Session};
 use longhaul_plugin_kit::api::data::{Batch, Logits, ModelConfig, TrainConfig};
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::model::KitModel;
+use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Tensor};
 
@@ -289,4 +290,48 @@ fn bad_batches_are_errors_with_the_place() {
         .train_step(&Batch::new(&[0, 1], &[-1, 1], 1, 2), 0)
         .unwrap_err();
     assert!(error.message.contains("begin_training"), "{error}");
+}
+
+/// x times the softplus of a parameter, which a session computes once.
+struct Scaled;
+
+impl Mixer for Scaled {
+    fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
+        let graph = &mut *block.graph;
+        let scale = graph.param("scale", &[x.cols()], Init::Ones);
+        let scale = graph.constant(scale);
+        let scale = graph.activation(scale, Activation::Softplus);
+        graph.gate(scale, x, Activation::Identity)
+    }
+}
+
+#[test]
+fn a_session_sees_parameters_that_changed_since_its_last_feed() {
+    let scaled = Architecture {
+        name: "scaled",
+        mixer: |_| Ok(Box::new(Scaled)),
+        ..architecture()
+    };
+    let mut model = KitModel::new(&scaled, &config(&scaled, &[], WIDTH, 2), true).expect("a model");
+    let (tokens, targets) = batch(1, 9, 2);
+    let nll = |session: &mut dyn Session| {
+        let batch = Batch::new(&tokens, &targets, 1, 9);
+        session.reset().expect("a reset");
+        session
+            .feed(&batch, Logits::None)
+            .expect("a feed")
+            .nll
+            .to_vec()
+    };
+    let mut session = model.new_session(1).expect("a session");
+    let before = nll(session.as_mut());
+    assert_eq!(nll(session.as_mut()), before);
+    assert_eq!(nll(session.fork().expect("a fork").as_mut()), before);
+    let names = values(&model);
+    let scale = names.iter().position(|(name, _)| name.ends_with("scale"));
+    let scale = scale.expect("the parameter");
+    model.write_parameter(scale, &[3.0; WIDTH]).expect("values");
+    let fresh = nll(model.new_session(1).expect("a session").as_mut());
+    assert_ne!(fresh, before);
+    assert_eq!(nll(session.as_mut()), fresh);
 }

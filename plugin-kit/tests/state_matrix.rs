@@ -2,7 +2,9 @@
 //! not V, on the CPU and on emulated devices.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Heads, Read, Removal, StateMatrix};
 use longhaul_plugin_kit::testing::Case;
@@ -14,6 +16,7 @@ enum Decays {
     Constant,
     Head,
     Key,
+    Value,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,11 +71,20 @@ impl Of {
             value,
             writes,
         } = self.heads;
-        let mut inputs = vec![groups * key, writes * groups * key, writes * heads * value];
+        let reads = match self.read {
+            Read::Times(reads) => reads,
+            _ => 1,
+        };
+        let mut inputs = vec![
+            reads * groups * key,
+            writes * groups * key,
+            writes * heads * value,
+        ];
         match self.decays {
             Decays::None | Decays::Constant => {}
             Decays::Head => inputs.push(heads),
             Decays::Key => inputs.push(heads * key),
+            Decays::Value => inputs.push(heads * value),
         }
         match self.removes {
             Removes::None => {}
@@ -100,12 +112,13 @@ impl Of {
         let decay = match self.decays {
             Decays::None => Decay::None,
             Decays::Constant => Decay::Constant(self.constants()),
-            Decays::Head | Decays::Key => {
+            Decays::Head | Decays::Key | Decays::Value => {
                 let positive = graph.activation(next(), Activation::Softplus);
                 let logs = graph.scale(positive, -self.scale);
                 match self.decays {
                     Decays::Head => Decay::Head(logs),
-                    _ => Decay::Key(logs),
+                    Decays::Key => Decay::Key(logs),
+                    _ => Decay::Value(logs),
                 }
             }
         };
@@ -136,7 +149,7 @@ impl Of {
         let mut exact = inputs.to_vec();
         exact[1] = scaled(&inputs[1], self.shorter());
         let mut rest = 3;
-        if matches!(self.decays, Decays::Head | Decays::Key) {
+        if !matches!(self.decays, Decays::None | Decays::Constant) {
             let positive: Vec<f64> = inputs[3].iter().map(|x| x.exp().ln_1p()).collect();
             exact[3] = scaled(&positive, -self.scale);
             rest = 4;
@@ -149,7 +162,11 @@ impl Of {
         exact
     }
 
-    fn check(&self, [rows, length]: [usize; 2]) {
+    fn check(&self, sizes: [usize; 2]) {
+        self.check_on(sizes, &longhaul_emulator::devices());
+    }
+
+    fn check_on(&self, [rows, length]: [usize; 2], devices: &[Arc<dyn Device>]) {
         let recorded = RefCell::new(None);
         Case {
             rows,
@@ -168,7 +185,7 @@ impl Of {
                 naive(what, rows, length, &self.exact(inputs))
             },
         }
-        .check_with(&longhaul_emulator::devices());
+        .check_with(devices);
     }
 }
 
@@ -194,13 +211,23 @@ fn naive(what: &StateMatrix, rows: usize, length: usize, inputs: &[Vec<f64>]) ->
     o
 }
 
-const DECAYS: [Decays; 4] = [Decays::None, Decays::Constant, Decays::Head, Decays::Key];
+const DECAYS: [Decays; 5] = [
+    Decays::None,
+    Decays::Constant,
+    Decays::Head,
+    Decays::Key,
+    Decays::Value,
+];
 const REMOVES: [Removes; 3] = [Removes::None, Removes::Delta, Removes::Pair];
 
 #[test]
 fn every_kind_of_decay_removal_and_read() {
     for decays in DECAYS {
         for removes in REMOVES {
+            // Of which there is the naive form alone.
+            if decays == Decays::Value && removes != Removes::None {
+                continue;
+            }
             for read in [Read::After, Read::Before] {
                 Of::new([2, 2, 5, 3, 1], decays, removes, read).check([2, 19]);
             }
@@ -216,6 +243,39 @@ fn several_writes_and_shared_keys() {
             Of::new([3, 1, 4, 6, 2], decays, removes, Read::Before).check([1, 9]);
         }
     }
+    for (writes, reads) in [(1, 2), (2, 3)] {
+        for removes in REMOVES {
+            let sizes = [4, 2, 5, 3, writes];
+            Of::new(sizes, Decays::Head, removes, Read::Times(reads)).check([2, 26]);
+        }
+    }
+    Of::new([4, 2, 5, 3, 3], Decays::Value, Removes::None, Read::After).check([2, 26]);
+    Of::new([3, 1, 4, 6, 2], Decays::Value, Removes::None, Read::Before).check([1, 9]);
+}
+
+/// Their form in chunks is the CPU's alone.
+#[test]
+fn several_writes_in_chunks() {
+    for (decays, removes) in [
+        (Decays::None, Removes::Delta),
+        (Decays::Head, Removes::Delta),
+        (Decays::Constant, Removes::None),
+        (Decays::Head, Removes::None),
+    ] {
+        for (writes, read) in [
+            (2, Read::After),
+            (3, Read::After),
+            (16, Read::After),
+            (1, Read::Times(2)),
+            (4, Read::Times(4)),
+            (2, Read::Times(5)),
+        ] {
+            let of = Of::new([4, 2, 5, 3, writes], decays, removes, read);
+            for length in [1, 31, 65] {
+                of.check_on([2, length], &[]);
+            }
+        }
+    }
 }
 
 #[test]
@@ -224,6 +284,7 @@ fn lengths_on_both_sides_of_what_is_kept() {
         for (decays, removes) in [
             (Decays::Head, Removes::None),
             (Decays::Key, Removes::None),
+            (Decays::Value, Removes::None),
             (Decays::Head, Removes::Delta),
             (Decays::Key, Removes::Delta),
             (Decays::Key, Removes::Pair),
@@ -239,6 +300,7 @@ fn widths_of_keys_and_values() {
         let sizes = [1, 1, key, value, 1];
         Of::new(sizes, Decays::Key, Removes::Delta, Read::After).check([1, 6]);
         Of::new(sizes, Decays::Key, Removes::None, Read::Before).check([1, 6]);
+        Of::new(sizes, Decays::Value, Removes::None, Read::After).check([1, 6]);
     }
 }
 
@@ -248,6 +310,7 @@ fn states_that_forget_at_once_and_never() {
         for (decays, removes) in [
             (Decays::Head, Removes::None),
             (Decays::Key, Removes::None),
+            (Decays::Value, Removes::None),
             (Decays::Head, Removes::Delta),
             (Decays::Key, Removes::Delta),
             (Decays::Key, Removes::Pair),
@@ -293,7 +356,7 @@ fn sizes_that_do_not_fit_are_said() {
         (
             usual,
             |what| what.heads.key = 4,
-            "`q` of a state matrix must have groups * key columns",
+            "`q` of a state matrix must have reads * groups * key columns",
         ),
         (
             usual,

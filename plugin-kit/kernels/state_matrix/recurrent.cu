@@ -3,7 +3,9 @@
 //   S = S diag(w) - (S a) b^T + v k^T,  o = S q with the S after a token's last write, or before its first
 //
 // w = exp(decay) of a token's first write, 1 at its others. The delta rule (arXiv 2102.11174, eq. 24) is a = w k, with
-// beta k for both b and k. Any number of writes a token, groups of heads that share q and k, V that is not K.
+// beta k for both b and k. Any number of writes a token, groups of heads that share q and k, V that is not K. Where nothing
+// is removed rows of S may decay by themselves instead, S = diag(w) S. Past a token's first query each takes a step of its
+// own that writes nothing.
 //
 // One block takes at most W rows of a head's S through all tokens of a sequence. Four neighbouring threads share a row
 // and hold it in registers, each the columns 16 j + 4 lane .. + 3: so a row's sums take two shuffles. There is a kernel
@@ -15,8 +17,8 @@
 // by shuffles that halve what each lane holds, over the warps in shared memory, over tiles of rows by one block that
 // takes them in turn and adds.
 //
-// Shared values: forward TILE (vectors W + 2 rows); backward SUB (vectors W + 2 rows) + rows + warps vectors W, at most
-// 12160.
+// Shared values: forward TILE (vectors W + 2 rows); backward SUB (vectors W + 2 rows) + 2 rows + warps vectors W, at most
+// 12288; without removal a write has a decay for each row too.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
 // spills: removes_backward_128 3152
@@ -37,14 +39,14 @@ enum { QUERY, KEY, VALUE, DECAY, REMOVED, PUT, MOST };
 // Vectors of a write over K, and their sums; the last two where something is removed.
 enum { Q, K, W_, A, B_ };
 
-enum { DECAY_NONE, DECAY_CONSTANT, DECAY_HEAD, DECAY_KEY };
+enum { DECAY_NONE, DECAY_CONSTANT, DECAY_HEAD, DECAY_KEY, DECAY_VALUE };
 
-#define SIZES u32 length, heads, groups, key, value, writes, chunk, chunks, decay, has_beta, reads_after, unused
+#define SIZES u32 length, heads, groups, key, value, writes, chunk, chunks, decay, has_beta, reads_after, reads
 
 struct RecurrentForward {
-    const float* given[MOST];  // q [B, T, G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H] or
-                               // [B, T, H K], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
-    float* o;                  // [B, T, H V], contiguous
+    const float* given[MOST];  // q [B, T, reads G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
+                               // [B, T, H K] or [B, T, H V], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
+    float* o;                  // [B, T, reads H V], contiguous
     float* state;              // [B, H, V, K], null in training
     float* kept;               // [B, H, tiles, chunks, W / 4, threads]: S before each chunk, null in a feed
     u64 strides[MOST];
@@ -54,7 +56,7 @@ struct RecurrentForward {
 
 struct RecurrentBackward {
     const float* given[MOST];  // as above
-    const float* grad_o;       // [B, T, H V]
+    const float* grad_o;       // [B, T, reads H V]
     const float* kept;         // as above
     float* scratch;            // [B, H, MOST_CHUNK / SUB, W / 4, threads]
     float* grads[MOST];        // as given; q and k with H in place of G
@@ -104,15 +106,23 @@ __device__ __forceinline__ Place place_of(const Params& p, u64 pair, u32 tile, u
     return {pair / p.heads * p.length, head, head / (p.heads / p.groups), first, min(rows, p.value - first)};
 }
 
-// A write of a token.
+// A write of a token, or past the last a query without one.
 struct Write {
     u64 token;
     u32 n;
 };
 
 template <class Params>
+__device__ __forceinline__ u32 steps_of(const Params& p) { return p.writes + p.reads - 1; }
+
+// The query of a write's token that reads there, where one does.
+template <class Params>
+__device__ __forceinline__ u32 query_of(const Params& p, u32 n) { return n < p.writes ? 0 : n - p.writes + 1; }
+
+template <class Params>
 __device__ __forceinline__ Write write_of(const Params& p, const Place& place, u32 index) {
-    return {place.begin + index / p.writes, index % p.writes};
+    const u32 steps = steps_of(p);
+    return {place.begin + index / steps, index % steps};
 }
 
 // Where an input's values of a write begin.
@@ -120,10 +130,10 @@ template <class Params>
 __device__ __forceinline__ u64 at(const Params& p, const Place& place, const Write& write, u32 input) {
     const u64 row = write.token * p.strides[input];
     switch (input) {
-        case QUERY: return row + place.group * p.key;
+        case QUERY: return row + (query_of(p, write.n) * p.groups + place.group) * p.key;
         case KEY: return row + (write.n * p.groups + place.group) * p.key;
         case VALUE: return row + (write.n * p.heads + place.head) * p.value;
-        case DECAY: return row + (p.decay == DECAY_KEY ? place.head * p.key : place.head);
+        case DECAY: return row + place.head * (p.decay == DECAY_KEY ? p.key : p.decay == DECAY_VALUE ? p.value : 1);
         case REMOVED: return row + (p.has_beta ? write.n * p.heads + place.head : place.head * p.key);
         default: return row + place.head * p.key;
     }
@@ -133,29 +143,36 @@ template <class Params>
 __device__ __forceinline__ float decay_of(const Params& p, const Place& place, const Write& write, u32 c) {
     if (write.n > 0) return 1.0f;
     switch (p.decay) {
-        case DECAY_NONE: return 1.0f;
+        case DECAY_NONE:
+        case DECAY_VALUE: return 1.0f;
         case DECAY_CONSTANT: return expf(p.logs[place.head]);
         case DECAY_HEAD: return expf(p.given[DECAY][at(p, place, write, DECAY)]);
         default: return expf(p.given[DECAY][at(p, place, write, DECAY) + c]);
     }
 }
 
-// Writes first .. first + count of a sequence into shared memory, `step` values apart: vectors [W] over K, then v.
+// Values of a write's vectors in shared memory: those over K, and decays of rows where nothing is removed.
+template <int N, bool REMOVES>
+__device__ __forceinline__ u32 write_values(u32 rows) { return REMOVES ? 5 * 4 * N : 3 * 4 * N + rows; }
+
+// Writes first .. first + count of a sequence into shared memory, `step` values apart: vectors [W] over K, decays of rows
+// where nothing is removed, then v.
 template <int N, bool REMOVES, class Params>
 __device__ __forceinline__ void load_writes(const Params& p, const Place& place, u32 first, u32 count, u32 step, float* writes) {
-    const u32 W = 4 * N, vectors = REMOVES ? 5 : 3;
+    const u32 W = 4 * N, vectors = REMOVES ? 5 : 3, values = write_values<N, REMOVES>(blockDim.x / 4);
     for (u32 index = threadIdx.x; index < count * W; index += blockDim.x) {
         const u32 c = index % W;
         const Write write = write_of(p, place, first + index / W);
         float x[5] = {};
         if (c < p.key) {
             x[Q] = p.given[QUERY][at(p, place, write, QUERY) + c];
-            x[K] = p.given[KEY][at(p, place, write, KEY) + c];
             x[W_] = decay_of(p, place, write, c);
-            if (REMOVES && p.has_beta) {
+            const bool writes_any = write.n < p.writes;
+            if (writes_any) x[K] = p.given[KEY][at(p, place, write, KEY) + c];
+            if (REMOVES && p.has_beta && writes_any) {
                 x[A] = x[W_] * x[K];
                 x[B_] = x[K] *= p.given[REMOVED][at(p, place, write, REMOVED)];
-            } else if (REMOVES && write.n == 0) {
+            } else if (REMOVES && !p.has_beta && write.n == 0) {
                 x[A] = p.given[REMOVED][at(p, place, write, REMOVED) + c];
                 x[B_] = p.given[PUT][at(p, place, write, PUT) + c];
             }
@@ -166,7 +183,11 @@ __device__ __forceinline__ void load_writes(const Params& p, const Place& place,
     for (u32 index = threadIdx.x; index < count * place.rows; index += blockDim.x) {
         const u32 row = index % place.rows;
         const Write write = write_of(p, place, first + index / place.rows);
-        writes[index / place.rows * step + vectors * W + row] = p.given[VALUE][at(p, place, write, VALUE) + place.first + row];
+        float* to = writes + index / place.rows * step + row;
+        to[values] = write.n < p.writes ? p.given[VALUE][at(p, place, write, VALUE) + place.first + row] : 0.0f;
+        if (REMOVES) continue;
+        const bool decays = p.decay == DECAY_VALUE && write.n == 0;
+        to[vectors * W] = decays ? expf(p.given[DECAY][at(p, place, write, DECAY) + place.first + row]) : 1.0f;
     }
 }
 
@@ -191,13 +212,20 @@ __device__ __forceinline__ float removal(const float (&s)[N], const float* write
     return -dot(s, a);
 }
 
+// The decay of this thread's own row; threads past the last row have 1.
 template <int N, bool REMOVES>
-__device__ __forceinline__ void step(float (&s)[N], const float* write, float v, float removed) {
+__device__ __forceinline__ float row_decay(const Place& place, const float* write) {
+    return !REMOVES && threadIdx.x / 4 < place.rows ? write[3 * 4 * N + threadIdx.x / 4] : 1.0f;
+}
+
+template <int N, bool REMOVES>
+__device__ __forceinline__ void step(float (&s)[N], const Place& place, const float* write, float v, float removed) {
+    const float own = row_decay<N, REMOVES>(place, write);
     float k[N], w[N];
     take(write + K * 4 * N, k);
     take(write + W_ * 4 * N, w);
 #pragma unroll
-    for (int i = 0; i < N; i++) s[i] = s[i] * w[i] + v * k[i];
+    for (int i = 0; i < N; i++) s[i] = s[i] * (own * w[i]) + v * k[i];
     if (!REMOVES) return;
     float b[N];
     take(write + B_ * 4 * N, b);
@@ -207,7 +235,7 @@ __device__ __forceinline__ void step(float (&s)[N], const float* write, float v,
 
 // Whether a write's token is read there.
 template <class Params>
-__device__ __forceinline__ bool reads(const Params& p, u32 n) { return n == (p.reads_after ? p.writes - 1 : 0); }
+__device__ __forceinline__ bool reads(const Params& p, u32 n) { return p.reads_after ? n + 1 >= p.writes : n == 0; }
 
 // The value of this thread's row; threads past the last row have 0.
 __device__ __forceinline__ float own(const Place& place, const float* values) {
@@ -216,10 +244,10 @@ __device__ __forceinline__ float own(const Place& place, const float* values) {
 
 template <int N, bool REMOVES>
 __device__ __forceinline__ void forward(const RecurrentForward& p, float* shared) {
-    const u32 W = 4 * N, rows = blockDim.x / 4, stride = (REMOVES ? 5 : 3) * W + rows;
+    const u32 W = 4 * N, rows = blockDim.x / 4, stride = write_values<N, REMOVES>(rows) + rows;
     float* writes = shared;              // [TILE, stride]
     float* out = shared + TILE * stride; // [TILE, rows]
-    const u32 lane = threadIdx.x % 4, row = threadIdx.x / 4, tiles = (p.value + rows - 1) / rows, total = p.length * p.writes;
+    const u32 lane = threadIdx.x % 4, row = threadIdx.x / 4, tiles = (p.value + rows - 1) / rows, total = p.length * steps_of(p);
     const u64 pair = blockIdx.x / tiles;
     const Place place = place_of(p, pair, blockIdx.x % tiles, rows);
     float* state = p.state && row < place.rows ? p.state + (pair * p.value + place.first + row) * p.key : nullptr;
@@ -238,7 +266,7 @@ __device__ __forceinline__ void forward(const RecurrentForward& p, float* shared
             float q[N], seen = 0.0f;
             take(write + Q * W, q);
             if (!p.reads_after) seen = dot(s, q);
-            step<N, REMOVES>(s, write, v, removal<N, REMOVES>(s, write));
+            step<N, REMOVES>(s, place, write, v, removal<N, REMOVES>(s, write));
             if (p.reads_after) seen = dot(s, q);
             if (lane == 0) out[i * rows + row] = seen;
         }
@@ -247,7 +275,7 @@ __device__ __forceinline__ void forward(const RecurrentForward& p, float* shared
         for (u32 index = threadIdx.x; index < count * place.rows; index += blockDim.x) {
             const u32 i = index / place.rows, c = index % place.rows;
             const Write write = write_of(p, place, first + i);
-            if (reads(p, write.n)) p.o[(write.token * p.heads + place.head) * p.value + place.first + c] = out[i * rows + c];
+            if (reads(p, write.n)) p.o[((write.token * p.reads + query_of(p, write.n)) * p.heads + place.head) * p.value + place.first + c] = out[i * rows + c];
         }
     }
     if (!state) return;
@@ -285,9 +313,10 @@ __device__ __forceinline__ void sum_rows(float (&x)[N], float* sums) {
 }
 
 // One write back: `grad`, the gradient of S after it, becomes that of S before it, which is `s`. `grad_o` is that of
-// what is read there, else 0. `sums` [warps, vectors, W] and `grad_v` [rows] are what this leaves for finish_write.
+// what is read there, else 0. `sums` [warps, vectors, W] and `grad_v` [2, rows], of v and of the logarithms of the rows'
+// own decays, are what this leaves for finish_write.
 template <int N, bool REMOVES>
-__device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N], float removed, bool reads_after, float v, float grad_o, const float* write, float* sums, float* grad_v) {
+__device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N], const Place& place, float removed, bool reads_after, float v, float grad_o, const float* write, float* sums, float* grad_v) {
     const u32 W = 4 * N, vectors = REMOVES ? 5 : 3;
     sums += threadIdx.x / WARP * vectors * W;
     float x[N], a[N], w[N];
@@ -304,9 +333,14 @@ __device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N]
     take(write + K * W, a);
     const float of_v = dot(grad, a);
     if (threadIdx.x % 4 == 0) grad_v[threadIdx.x / 4] = of_v;
+    const float own = row_decay<N, REMOVES>(place, write);
+    if (!REMOVES) {
+        const float of_decay = own * dot(grad, s);
+        if (threadIdx.x % 4 == 0) grad_v[blockDim.x / 4 + threadIdx.x / 4] = of_decay;
+    }
 #pragma unroll
     for (int i = 0; i < N; i++) x[i] = s[i];
-    if (reads_after) step<N, REMOVES>(x, write, v, removed);
+    if (reads_after) step<N, REMOVES>(x, place, write, v, removed);
 #pragma unroll
     for (int i = 0; i < N; i++) x[i] *= grad_o;
     sum_rows(x, sums + Q * W);
@@ -326,7 +360,7 @@ __device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N]
     }
     take(write + W_ * W, w);
 #pragma unroll
-    for (int i = 0; i < N; i++) grad[i] *= w[i];
+    for (int i = 0; i < N; i++) grad[i] *= own * w[i];
     if (REMOVES) {
         take(write + A * W, a);
 #pragma unroll
@@ -341,7 +375,8 @@ __device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N]
 
 __device__ __forceinline__ void put(const RecurrentBackward& p, const Place& place, u32 input, u64 at, float value) {
     float* to = &p.grads[input][at];
-    *to = p.accumulate[input] || (place.first > 0 && input != VALUE) ? *to + value : value;
+    const bool by_row = input == VALUE || (input == DECAY && p.decay == DECAY_VALUE);
+    *to = p.accumulate[input] || (place.first > 0 && !by_row) ? *to + value : value;
 }
 
 // Writes a write's gradients. Tiles of rows past the first add to what the first wrote.
@@ -354,25 +389,30 @@ __device__ __forceinline__ void finish_write(const RecurrentBackward& p, const P
         sums[index] = sum;
     }
     __syncthreads();
-    for (u32 c = threadIdx.x; c < place.rows; c += blockDim.x)
-        put(p, place, VALUE, write.token * p.grad_strides[VALUE] + (write.n * p.heads + place.head) * p.value + place.first + c, grad_v[c]);
+    const bool writes_any = write.n < p.writes;
+    for (u32 c = threadIdx.x; c < place.rows && writes_any; c += blockDim.x) {
+        const u64 row = place.head * p.value + place.first + c;
+        put(p, place, VALUE, write.token * p.grad_strides[VALUE] + write.n * p.heads * p.value + row, grad_v[c]);
+        if (!REMOVES && p.decay == DECAY_VALUE && write.n == 0)
+            put(p, place, DECAY, write.token * p.grad_strides[DECAY] + row, grad_v[blockDim.x / 4 + c]);
+    }
     const u64 channel = place.head * p.key;
     for (u32 c = threadIdx.x; c < W; c += blockDim.x) {
         float of_k = sums[K * W + c], of_w = sums[W_ * W + c], of_beta = 0.0f;
         if (c < p.key) {
-            if (REMOVES && p.has_beta) {
+            if (REMOVES && p.has_beta && writes_any) {
                 // Back from a = w k, and beta k as both b and k.
                 const float k = p.given[KEY][at(p, place, write, KEY) + c], beta = p.given[REMOVED][at(p, place, write, REMOVED)];
                 const float both = sums[B_ * W + c] + of_k, of_a = sums[A * W + c];
                 of_k = beta * both + loaded[W_ * W + c] * of_a;
                 of_w += k * of_a;
                 of_beta = k * both;
-            } else if (REMOVES && write.n == 0) {
+            } else if (REMOVES && !p.has_beta && write.n == 0) {
                 put(p, place, REMOVED, write.token * p.grad_strides[REMOVED] + channel + c, sums[A * W + c]);
                 put(p, place, PUT, write.token * p.grad_strides[PUT] + channel + c, sums[B_ * W + c]);
             }
-            put(p, place, KEY, write.token * p.grad_strides[KEY] + (write.n * (u64)p.heads + place.head) * p.key + c, of_k);
-            if (reads(p, write.n)) put(p, place, QUERY, write.token * p.grad_strides[QUERY] + channel + c, sums[Q * W + c]);
+            if (writes_any) put(p, place, KEY, write.token * p.grad_strides[KEY] + (write.n * (u64)p.heads + place.head) * p.key + c, of_k);
+            if (reads(p, write.n)) put(p, place, QUERY, write.token * p.grad_strides[QUERY] + query_of(p, write.n) * (u64)p.heads * p.key + channel + c, sums[Q * W + c]);
             if (p.decay == DECAY_KEY && write.n == 0)
                 put(p, place, DECAY, write.token * p.grad_strides[DECAY] + channel + c, of_w * loaded[W_ * W + c]);
         }
@@ -391,7 +431,7 @@ __device__ __forceinline__ void finish_write(const RecurrentBackward& p, const P
     of_beta = warp_sum(of_beta);
     if (threadIdx.x != 0) return;
     if (p.decay == DECAY_HEAD && write.n == 0) put(p, place, DECAY, write.token * p.grad_strides[DECAY] + place.head, of_decay);
-    if (REMOVES && p.has_beta)
+    if (REMOVES && p.has_beta && writes_any)
         put(p, place, REMOVED, write.token * p.grad_strides[REMOVED] + write.n * p.heads + place.head, of_beta);
 }
 
@@ -404,15 +444,15 @@ struct Sub {
 // The gradients of `count` writes, at most SUB, from write `first` on, `from` being S before them.
 template <int N, bool REMOVES>
 __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Place& place, u32 first, u32 count, const float* from, float (&grad)[N], float* shared) {
-    constexpr u32 W = 4 * N, SUB = Sub<N>::WRITES;
-    const u32 rows = blockDim.x / 4, values = (REMOVES ? 5 : 3) * W, stride = values + 2 * rows;
-    float *writes = shared, *grad_v = writes + SUB * stride, *sums = grad_v + rows;
+    constexpr u32 SUB = Sub<N>::WRITES;
+    const u32 rows = blockDim.x / 4, values = write_values<N, REMOVES>(rows), stride = values + 2 * rows;
+    float *writes = shared, *grad_v = writes + SUB * stride, *sums = grad_v + 2 * rows;
     __syncthreads();
     load_writes<N, REMOVES>(p, place, first, count, stride, writes);
     for (u32 index = threadIdx.x; index < count * place.rows; index += blockDim.x) {
         const u32 i = index / place.rows, c = index % place.rows;
         const Write write = write_of(p, place, first + i);
-        const u64 at = write.token * p.grad_o_stride + place.head * p.value + place.first + c;
+        const u64 at = write.token * p.grad_o_stride + (query_of(p, write.n) * p.heads + place.head) * p.value + place.first + c;
         writes[i * stride + values + rows + c] = reads(p, write.n) ? p.grad_o[at] : 0.0f;
     }
     __syncthreads();
@@ -426,7 +466,7 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
             if (i + 1 < SUB) {
 #pragma unroll
                 for (int c = 0; c < N; c++) states[(i + 1) % SUB][c] = states[i][c];
-                step<N, REMOVES>(states[(i + 1) % SUB], write, own(place, write + values), removed[i]);
+                step<N, REMOVES>(states[(i + 1) % SUB], place, write, own(place, write + values), removed[i]);
             }
         }
 #pragma unroll
@@ -435,7 +475,7 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
         if (i < count) {
             const float* write = writes + i * stride;
             const float v = own(place, write + values), grad_o = own(place, write + values + rows);
-            write_back<N, REMOVES>(states[i], grad, removed[i], p.reads_after, v, grad_o, write, sums, grad_v);
+            write_back<N, REMOVES>(states[i], grad, place, removed[i], p.reads_after, v, grad_o, write, sums, grad_v);
             __syncthreads();
             finish_write<N, REMOVES>(p, place, write_of(p, place, first + i), write, sums, grad_v);
             __syncthreads();
@@ -445,8 +485,8 @@ __device__ __forceinline__ void some_back(const RecurrentBackward& p, const Plac
 
 template <int N, bool REMOVES>
 __device__ __forceinline__ void tile_back(const RecurrentBackward& p, u32 tile, u32 tiles, float* shared) {
-    constexpr u32 W = 4 * N, SUB = Sub<N>::WRITES;
-    const u32 rows = blockDim.x / 4, values = (REMOVES ? 5 : 3) * W, total = p.length * p.writes;
+    constexpr u32 SUB = Sub<N>::WRITES;
+    const u32 rows = blockDim.x / 4, values = write_values<N, REMOVES>(rows), total = p.length * steps_of(p);
     const u64 pair = blockIdx.x, size = N * blockDim.x;
     const Place place = place_of(p, pair, tile, rows);
     float* scratch = p.scratch + pair * (MOST_CHUNK / SUB) * size;
@@ -464,7 +504,7 @@ __device__ __forceinline__ void tile_back(const RecurrentBackward& p, u32 tile, 
             __syncthreads();
             for (u32 i = 0; i < SUB; i++) {
                 const float* write = shared + i * (values + rows);
-                step<N, REMOVES>(s, write, own(place, write + values), removal<N, REMOVES>(s, write));
+                step<N, REMOVES>(s, place, write, own(place, write + values), removal<N, REMOVES>(s, write));
             }
             store_state(s, scratch + (first / SUB + 1) * size);
         }

@@ -1,6 +1,6 @@
 //! The buffers of one run in flight: activations, saved buffers and gradients, sized once for a
 //! shape and used again by every later run of that shape or a smaller one. In a feed buffers that are not
-//! needed at the same time share memory (`Slots`).
+//! needed at the same time share memory (`Slots`), and what was made of parameters alone stays.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::sync::Arc;
@@ -63,8 +63,14 @@ impl Arena {
         }
         for (slot, extent) in self.slots.extents.iter().enumerate() {
             self.owners[slot].set(None);
-            grow(self.values[slot].get_mut(), extent.len(shape), self.poison);
+            let poison = self.poison && !self.slots.lasting[slot];
+            grow(self.values[slot].get_mut(), extent.len(shape), poison);
         }
+    }
+
+    /// Whether an operation's result lasts from feed to feed.
+    pub(crate) fn lasts(&self, operation: usize) -> bool {
+        self.slots.on_parameters[operation]
     }
 
     /// Bytes held.

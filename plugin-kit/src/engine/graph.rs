@@ -89,7 +89,20 @@ impl Program {
     /// # Errors
     /// The first operation's that has one.
     pub(crate) fn forward(&self, call: impl Fn(&dyn Operation) -> Result<()>) -> Result<()> {
-        (0..self.operations.len()).try_for_each(|index| self.run_one(index, "forward", &call))
+        self.forward_some(|_| true, call)
+    }
+
+    /// Runs the operations that are wanted forward, as [`Program::forward`] does.
+    ///
+    /// # Errors
+    /// The first operation's that has one.
+    pub(crate) fn forward_some(
+        &self,
+        wanted: impl Fn(usize) -> bool,
+        call: impl Fn(&dyn Operation) -> Result<()>,
+    ) -> Result<()> {
+        let mut operations = (0..self.operations.len()).filter(|&index| wanted(index));
+        operations.try_for_each(|index| self.run_one(index, "forward", &call))
     }
 
     /// Runs every operation backward, the last one first, as [`Program::forward`] does.

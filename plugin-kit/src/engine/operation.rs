@@ -46,7 +46,9 @@ pub trait Operation: Send + Sync {
 
     /// Every buffer that [`Operation::forward`] asks for on a CPU: inputs, outputs and saved ones. In a feed
     /// the memory of a buffer goes to others when the last operation that lists it has run. One that gives
-    /// none may ask for any buffer that was recorded before it, and all of those are kept.
+    /// none may ask for any buffer that was recorded before it, and all of those are kept. One that lists buffers of
+    /// fixed sizes only and carries no state is taken to work on parameters alone: a session runs it once, and again
+    /// when they have changed.
     fn uses(&self) -> Option<Vec<Buffer>> {
         None
     }

@@ -69,6 +69,8 @@ impl Init {
 #[derive(Default)]
 pub struct Params {
     pub(crate) entries: Vec<Entry>,
+    /// Counts changes of values, for what is computed of them once.
+    pub(crate) version: u64,
 }
 
 /// One parameter.

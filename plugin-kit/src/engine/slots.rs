@@ -1,8 +1,9 @@
 //! Which buffers of a feed share memory: those that no operation needs at the same time. It says where
-//! buffers go and holds none.
+//! buffers go and holds none. What operations on parameters alone leave for others has memory of its own, so that a
+//! session computes it once.
 
 use super::graph::Program;
-use super::tensor::Extent;
+use super::tensor::{Buffer, Extent};
 
 /// Places of a program's buffers in a feed.
 pub(crate) struct Slots {
@@ -10,6 +11,10 @@ pub(crate) struct Slots {
     pub of: Vec<Option<usize>>,
     /// Values of each slot.
     pub extents: Vec<Extent>,
+    /// Slots whose content outlasts a feed: one buffer each, written by an operation on parameters alone.
+    pub lasting: Vec<bool>,
+    /// Operations on parameters alone: all that they use has a fixed size, and they carry no state.
+    pub on_parameters: Vec<bool>,
 }
 
 impl Slots {
@@ -18,23 +23,32 @@ impl Slots {
         Self {
             of: (0..program.buffers.len()).map(Some).collect(),
             extents: program.buffers.clone(),
+            lasting: vec![false; program.buffers.len()],
+            on_parameters: vec![false; program.operations.len()],
         }
     }
 
     /// A buffer takes a free slot at the first operation that [uses](super::operation::Operation::uses) it,
     /// and leaves it free after the last.
     pub fn shared(program: &Program) -> Self {
-        let spans = spans(program);
+        let uses: Vec<Option<Vec<Buffer>>> =
+            program.operations.iter().map(|op| op.uses()).collect();
+        let (spans, on_parameters) = (spans(program, &uses), on_parameters(program, &uses));
+        let lasting = lasting(program, &uses, &on_parameters);
         let mut slots = Self {
             of: vec![None; spans.len()],
             extents: Vec::new(),
+            lasting: Vec::new(),
+            on_parameters,
         };
         let mut free: Vec<usize> = Vec::new();
         let (mut begin, mut end) = (Vec::new(), Vec::new());
         begin.resize(program.operations.len(), Vec::new());
         end.resize(program.operations.len(), Vec::new());
         for (buffer, span) in spans.iter().enumerate() {
-            if let Some((first, last)) = *span {
+            if lasting[buffer] {
+                slots.add(buffer, program.buffers[buffer], true);
+            } else if let Some((first, last)) = *span {
                 begin[first].push(buffer);
                 end[last].push(buffer);
             }
@@ -62,24 +76,62 @@ impl Slots {
                 }
                 slot
             }
-            None => {
-                self.extents.push(extent);
-                self.extents.len() - 1
-            }
+            None => return self.add(buffer, extent, false),
         };
         self.of[buffer] = Some(slot);
     }
+
+    /// Puts a buffer into a new slot.
+    fn add(&mut self, buffer: usize, extent: Extent, lasting: bool) {
+        self.of[buffer] = Some(self.extents.len());
+        self.extents.push(extent);
+        self.lasting.push(lasting);
+    }
+}
+
+/// Which operations work on parameters alone, by what each uses.
+fn on_parameters(program: &Program, uses: &[Option<Vec<Buffer>>]) -> Vec<bool> {
+    let is_fixed = |buffer: &Buffer| matches!(program.buffers[buffer.id], Extent::Fixed(_));
+    let alone = |uses: &Option<Vec<Buffer>>| {
+        let uses = uses.as_deref().unwrap_or_default();
+        !uses.is_empty() && uses.iter().all(is_fixed)
+    };
+    let mut on_parameters: Vec<bool> = uses.iter().map(alone).collect();
+    for &(_, keeper) in &program.keepers {
+        on_parameters[keeper] = false;
+    }
+    on_parameters
+}
+
+/// Which buffers operations on parameters alone leave for others.
+fn lasting(program: &Program, uses: &[Option<Vec<Buffer>>], on_parameters: &[bool]) -> Vec<bool> {
+    let mut lasting = vec![false; program.buffers.len()];
+    let mut written = lasting.clone();
+    for (index, uses) in uses.iter().enumerate() {
+        match uses {
+            Some(uses) if on_parameters[index] => {
+                uses.iter().for_each(|buffer| written[buffer.id] = true);
+            }
+            Some(uses) => uses.iter().for_each(|buffer| lasting[buffer.id] = true),
+            None => lasting[..program.recorded[index]].fill(true),
+        }
+    }
+    lasting
+        .iter_mut()
+        .zip(written)
+        .for_each(|(lasting, written)| *lasting &= written);
+    lasting
 }
 
 /// The first and the last operation that may use each buffer in its forward pass.
-fn spans(program: &Program) -> Vec<Option<(usize, usize)>> {
+fn spans(program: &Program, uses: &[Option<Vec<Buffer>>]) -> Vec<Option<(usize, usize)>> {
     let mut spans: Vec<Option<(usize, usize)>> = vec![None; program.buffers.len()];
-    for (index, operation) in program.operations.iter().enumerate() {
+    for (index, uses) in uses.iter().enumerate() {
         let mut mark = |buffer: usize| {
             let first = spans[buffer].map_or(index, |span| span.0);
             spans[buffer] = Some((first, index));
         };
-        match operation.uses() {
+        match uses {
             Some(buffers) => buffers.iter().for_each(|buffer| mark(buffer.id)),
             None => (0..program.recorded[index]).for_each(mark),
         }
@@ -195,6 +247,26 @@ mod tests {
         });
         let slots = Slots::shared(&graph.program);
         assert_eq!((slots.of[used.id], slots.of[unused.id]), (Some(0), None));
+    }
+
+    #[test]
+    fn what_is_made_of_parameters_alone_lasts_where_others_use_it() {
+        let mut graph = Graph::new(0);
+        let [first, second] = ["a", "b"].map(|name| {
+            let param = graph.param(name, &[4], Init::Zeros);
+            graph.constant(param)
+        });
+        let between = graph.activation(first, Activation::Exp);
+        let factor = graph.gate(between, second, Activation::Silu);
+        let x = graph.tensor(4);
+        let y = graph.gate(factor, x, Activation::Silu);
+        let slots = Slots::shared(&graph.program);
+        assert_eq!(slots.on_parameters, [true, true, true, true, false]);
+        let lasts = |tensor: Tensor| slots.lasting[slots.of[tensor.id].expect("used")];
+        assert_eq!(
+            [first, second, between, factor, x, y].map(lasts),
+            [false, false, false, true, false, false]
+        );
     }
 
     #[test]

@@ -160,7 +160,15 @@ impl Heads {
             value: v.cols() / self.heads,
             writes: 1,
         };
-        graph.state_matrix(plain(q, k, v, sizes, decay))
+        graph.state_matrix(StateMatrix {
+            q,
+            k,
+            v,
+            heads: sizes,
+            decay,
+            removal: Removal::None,
+            read: Read::After,
+        })
     }
 
     /// Records [`Heads::states`] without a decay, divided by what queries read of a state that ones are written to:
@@ -192,28 +200,8 @@ impl Heads {
         write: Tensor,
         decay: Tensor,
     ) -> Tensor {
-        // A slot forgets its key by itself: it counts as a head of one value that shares q and k.
-        let sizes = state_matrix::Heads {
-            heads: write.cols(),
-            groups: self.heads,
-            key: self.key,
-            value: 1,
-            writes: 1,
-        };
-        let products = graph.state_matrix(plain(q, k, write, sizes, Decay::Head(decay)));
+        let products = self.states(graph, [q, k, write], Decay::Value(decay));
         let weights = graph.softmax(products, self.heads);
         self.states(graph, [weights, write, v], Decay::Key(decay))
-    }
-}
-
-fn plain(q: Tensor, k: Tensor, v: Tensor, heads: state_matrix::Heads, decay: Decay) -> StateMatrix {
-    StateMatrix {
-        q,
-        k,
-        v,
-        heads,
-        decay,
-        removal: Removal::None,
-        read: Read::After,
     }
 }

@@ -33,6 +33,13 @@ pub fn architecture() -> Architecture {
                 256,
                 "groups of heads that share B and C; divides the heads",
             ),
+            integer(
+                "mimo_rank",
+                1,
+                1,
+                16,
+                "R, writes and reads of a token that share a state; over 1 is MIMO",
+            ),
             choice(
                 "rope_fraction",
                 "0.5",
@@ -72,6 +79,8 @@ struct Mamba3 {
     head_dim: usize,
     heads: usize,
     groups: usize,
+    /// R.
+    rank: usize,
     /// Angles of a head.
     angles: usize,
     is_softplus: bool,
@@ -124,6 +133,7 @@ impl Mamba3 {
             head_dim,
             heads,
             groups,
+            rank: settings.size("mimo_rank")?,
             angles: state / turning,
             is_softplus: settings.text("a_activation")? == "softplus",
             floor: settings.float("a_floor")? as f32,
@@ -171,53 +181,126 @@ impl Mamba3 {
         }
     }
 
-    /// Records what C reads of the state and of what goes past it, `[H V]`, with B and C by head. The state is kept as
-    /// it is before its token's own share: `U = a (U + (own' + before) k' v'ᵀ)` with ' for the token before and a for
-    /// the decay, and the state is `U + own k vᵀ`.
-    fn read(&self, graph: &mut Graph, [q, k]: [Tensor; 2], v: Tensor, steps: &Steps) -> Tensor {
+    /// Records the weights of each channel, `[d_inner]`, by which x becomes R of its kind (section 3.3); none where R is 1.
+    fn weights(&self, graph: &mut Graph, name: &str, start: f32) -> Vec<Tensor> {
+        let ranks = if self.rank == 1 { 0 } else { self.rank };
+        let weights = (0..ranks).map(|rank| {
+            let shape = [self.heads, self.head_dim];
+            let param = graph.param(&format!("{name}.{rank}"), &shape, Init::Constant(start));
+            graph.constant(param)
+        });
+        weights.collect()
+    }
+
+    /// Records what C reads of the state and of what goes past it, `[H V]` for each of R, with R of B and C by head. The
+    /// state is kept as it is before its token's own share: `U = a (U + (own' + before) k' v'ᵀ)` with ' for the token
+    /// before and a for the decay, and the state is `U + own k vᵀ`.
+    fn read(
+        &self,
+        graph: &mut Graph,
+        [q, k]: [&[Tensor]; 2],
+        x: Tensor,
+        steps: &Steps,
+    ) -> Vec<Tensor> {
         let skip = graph.param_without_decay("D", &[self.heads], Init::Ones);
         let skip = graph.constant(skip);
-        let [k_before, v_before, own_before] = [k, v, steps.own].map(|x| graph.previous(x));
+        let up = self.weights(graph, "mimo_x", 1.0 / self.rank as f32);
+        let [x_before, own_before] = [x, steps.own].map(|x| graph.previous(x));
         let weight = graph.add(own_before, steps.before);
         let weight = graph.gate(steps.logs, weight, Activation::Exp);
-        let written = graph.by_head(weight, v_before);
+        let weighed = graph.by_head(weight, x_before);
+        let written = several(graph, &up, weighed);
+        let [all_q, all_k, all_v] = [q, k, &written].map(|parts| beside(graph, parts));
+        let k_before = graph.previous(all_k);
         let read = graph.state_matrix(StateMatrix {
-            q,
+            q: all_q,
             k: k_before,
-            v: written,
+            v: all_v,
             heads: Heads {
                 heads: self.heads,
                 groups: self.heads,
                 key: self.state,
                 value: self.head_dim,
-                writes: 1,
+                writes: self.rank,
             },
             decay: Decay::Head(steps.logs),
             removal: Removal::None,
-            read: Read::After,
+            read: Read::Times(self.rank),
         });
-        let own = graph.head_dots(q, k, self.heads);
-        let own = graph.gate(own, steps.own, Activation::Identity);
-        let own = graph.add(own, skip);
-        let own = graph.by_head(own, v);
-        graph.add(read, own)
+        let v = several(graph, &up, x);
+        let past = |graph: &mut Graph, i: usize, j: usize| {
+            let own = graph.head_dots(q[i], k[j], self.heads);
+            let own = graph.gate(own, steps.own, Activation::Identity);
+            let own = if i == j { graph.add(own, skip) } else { own };
+            graph.by_head(own, v[j])
+        };
+        let ranks = 0..self.rank;
+        let reads = ranks.clone().map(|i| {
+            let read = read.columns(i * x.cols(), x.cols());
+            ranks.clone().fold(read, |sum, j| {
+                let own = past(graph, i, j);
+                graph.add(sum, own)
+            })
+        });
+        reads.collect()
+    }
+
+    /// Records the gate, the norm and the sum over R: what the layer gives before its last matrix.
+    fn gated(&self, graph: &mut Graph, reads: &[Tensor], z: Tensor) -> Tensor {
+        let of_z = self.weights(graph, "mimo_z", 1.0);
+        let down = self.weights(graph, "mimo_o", 1.0 / self.rank as f32);
+        let gates = several(graph, &of_z, z);
+        let gated = reads.iter().zip(gates).enumerate().map(|(rank, (&y, z))| {
+            let y = match self.norm_before_gate {
+                true => graph.shared(|graph| {
+                    graph.group_norm("norm", y, NormKind::Rms, self.heads, self.epsilon)
+                }),
+                false => y,
+            };
+            let gated = graph.gate(z, y, Activation::Silu);
+            match down.get(rank) {
+                Some(&weight) => graph.gate(weight, gated, Activation::Identity),
+                None => gated,
+            }
+        });
+        let gated: Vec<Tensor> = gated.collect();
+        gated
+            .into_iter()
+            .reduce(|sum, y| graph.add(sum, y))
+            .expect("at least one")
+    }
+}
+
+/// Records x times each of the weights; x itself where there are none.
+fn several(graph: &mut Graph, weights: &[Tensor], x: Tensor) -> Vec<Tensor> {
+    if weights.is_empty() {
+        return vec![x];
+    }
+    let weighed = weights
+        .iter()
+        .map(|&weight| graph.gate(weight, x, Activation::Identity));
+    weighed.collect()
+}
+
+/// Records tensors beside each other; the only one is itself.
+fn beside(graph: &mut Graph, parts: &[Tensor]) -> Tensor {
+    match parts {
+        &[part] => part,
+        parts => graph.concatenate(parts, 1),
     }
 }
 
 impl Mixer for Mamba3 {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
         let graph = &mut *block.graph;
-        let (heads, shared, d_inner) = (
-            self.heads,
-            self.groups * self.state,
-            self.heads * self.head_dim,
-        );
+        let (heads, rank, d_inner) = (self.heads, self.rank, self.heads * self.head_dim);
+        let shared = self.groups * self.state;
         // z, x, B, C, dt, A, lambda, angles.
         let widths = [
             d_inner,
             d_inner,
-            shared,
-            shared,
+            rank * shared,
+            rank * shared,
             heads,
             heads,
             heads,
@@ -225,7 +308,7 @@ impl Mixer for Mamba3 {
         ];
         let all = graph.linear("in_proj", x, widths.iter().sum(), false);
         let mut start = 0;
-        let [z, v, b, c, dt, a, trap, angles] = widths.map(|cols| {
+        let [z, x_inner, b, c, dt, a, trap, angles] = widths.map(|cols| {
             start += cols;
             all.columns(start - cols, cols)
         });
@@ -235,18 +318,22 @@ impl Mixer for Mamba3 {
         let angles = graph.scale(angles, 0.5);
         let turns = graph.running_turns(angles, steps.size);
         let mut by_head = |part: Tensor, norm: &str, bias: &str| {
-            let normal = graph.head_norm(norm, part, self.groups, self.epsilon);
-            let bias = graph.param(bias, &[heads, self.state], Init::Ones);
-            graph.turned_heads(normal, bias, turns, heads)
+            let normal = graph.head_norm(norm, part, rank * self.groups, self.epsilon);
+            let turned = (0..rank).map(|index| {
+                let name = match rank {
+                    1 => bias.to_owned(),
+                    _ => format!("{bias}.{index}"),
+                };
+                let bias = graph.param(&name, &[heads, self.state], Init::Ones);
+                let normal = normal.columns(index * shared, shared);
+                graph.turned_heads(normal, bias, turns, heads)
+            });
+            turned.collect::<Vec<Tensor>>()
         };
         let k = by_head(b, "B_norm", "B_bias");
         let q = by_head(c, "C_norm", "C_bias");
-        let y = self.read(graph, [q, k], v, &steps);
-        let y = match self.norm_before_gate {
-            true => graph.group_norm("norm", y, NormKind::Rms, heads, self.epsilon),
-            false => y,
-        };
-        let gated = graph.gate(z, y, Activation::Silu);
+        let reads = self.read(graph, [&q, &k], x_inner, &steps);
+        let gated = self.gated(graph, &reads, z);
         graph.linear_with("out_proj", gated, x.cols(), false, self.starts.out())
     }
 

@@ -71,33 +71,52 @@ fn initial_values_of_the_reference_implementation() {
 /// Mamba-3 starts alike in both forms but for the embedding and what is written to the residual stream.
 #[test]
 fn initial_values_of_mamba3() {
+    let once = [("mixer.B_bias", 1.0), ("mixer.C_bias", 1.0)];
+    // Two writes and reads a token: each has biases and weights of its own.
+    let twice = [
+        ("mixer.B_bias.0", 1.0),
+        ("mixer.B_bias.1", 1.0),
+        ("mixer.C_bias.0", 1.0),
+        ("mixer.C_bias.1", 1.0),
+        ("mixer.mimo_x.0", 0.5),
+        ("mixer.mimo_x.1", 0.5),
+        ("mixer.mimo_z.0", 1.0),
+        ("mixer.mimo_z.1", 1.0),
+        ("mixer.mimo_o.0", 0.5),
+        ("mixer.mimo_o.1", 0.5),
+    ];
     let layers = LAYERS as f64;
-    for (init, embedding, out) in [
-        ("longhaul", 1.0 / 16.0, 1.0 / (2.0 * layers).sqrt()),
-        ("reference", 0.02, 1.0 / layers.sqrt()),
-    ] {
-        let within = |fan_in: usize| Law::Within(1.0 / (fan_in as f64).sqrt());
-        let laws = [
-            ("embedding.weight", Law::Normal(embedding)),
-            ("head.weight", within(D)),
-            ("norm.weight", Law::Constant(1.0)),
-            ("norm1.weight", Law::Constant(1.0)),
-            ("mixer.in_proj.weight", within(D)),
-            (
-                "mixer.dt_bias",
-                Law::UniformOf(log_step, 0.001f64.ln(), 0.1f64.ln()),
-            ),
-            ("mixer.B_norm.weight", Law::Constant(1.0)),
-            ("mixer.C_norm.weight", Law::Constant(1.0)),
-            ("mixer.B_bias", Law::Constant(1.0)),
-            ("mixer.C_bias", Law::Constant(1.0)),
-            ("mixer.D", Law::Constant(1.0)),
-            (
-                "mixer.out_proj.weight",
-                Law::Within(out / (2.0 * D as f64).sqrt()),
-            ),
-        ];
-        let options = [("head_dim", "1"), ("init", init)];
-        check_initial_values(&longhaul_mamba::mamba3(), &options, D, LAYERS, &laws);
-    }
+    let ours = ("longhaul", 1.0 / 16.0, 1.0 / (2.0 * layers).sqrt());
+    let reference = ("reference", 0.02, 1.0 / layers.sqrt());
+    check_mamba3("1", ours, &once);
+    check_mamba3("1", reference, &once);
+    check_mamba3("2", reference, &twice);
+}
+
+fn check_mamba3(rank: &str, (init, embedding, out): (&str, f64, f64), own: &[(&str, f64)]) {
+    let within = |fan_in: usize| Law::Within(1.0 / (fan_in as f64).sqrt());
+    let mut laws = vec![
+        ("embedding.weight", Law::Normal(embedding)),
+        ("head.weight", within(D)),
+        ("norm.weight", Law::Constant(1.0)),
+        ("norm1.weight", Law::Constant(1.0)),
+        ("mixer.in_proj.weight", within(D)),
+        (
+            "mixer.dt_bias",
+            Law::UniformOf(log_step, 0.001f64.ln(), 0.1f64.ln()),
+        ),
+        ("mixer.B_norm.weight", Law::Constant(1.0)),
+        ("mixer.C_norm.weight", Law::Constant(1.0)),
+        ("mixer.D", Law::Constant(1.0)),
+        (
+            "mixer.out_proj.weight",
+            Law::Within(out / (2.0 * D as f64).sqrt()),
+        ),
+    ];
+    laws.extend(
+        own.iter()
+            .map(|&(name, value)| (name, Law::Constant(value))),
+    );
+    let options = [("head_dim", "1"), ("init", init), ("mimo_rank", rank)];
+    check_initial_values(&longhaul_mamba::mamba3(), &options, D, LAYERS, &laws);
 }

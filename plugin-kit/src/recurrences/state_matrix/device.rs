@@ -38,7 +38,7 @@ kernel_params! {
     struct RecurrentForward {
         given: [Ptr; MOST], o: Ptr, state: Ptr, kept: Ptr, strides: [u64; MOST], logs: [f32; MOST_HEADS],
         length: u32, heads: u32, groups: u32, key: u32, value: u32, writes: u32, chunk: u32, chunks: u32,
-        decay: u32, has_beta: u32, reads_after: u32, unused: u32,
+        decay: u32, has_beta: u32, reads_after: u32, reads: u32,
     }
 }
 
@@ -47,7 +47,7 @@ kernel_params! {
         given: [Ptr; MOST], grad_o: Ptr, kept: Ptr, scratch: Ptr, grads: [Ptr; MOST], grad_o_stride: u64,
         strides: [u64; MOST], grad_strides: [u64; MOST], accumulate: [u32; MOST], logs: [f32; MOST_HEADS],
         length: u32, heads: u32, groups: u32, key: u32, value: u32, writes: u32, chunk: u32, chunks: u32,
-        decay: u32, has_beta: u32, reads_after: u32, unused: u32,
+        decay: u32, has_beta: u32, reads_after: u32, reads: u32,
     }
 }
 
@@ -75,6 +75,11 @@ struct Sizes {
     vectors: usize,
 }
 
+/// Steps of a token: a write each, and one that writes nothing for each query past the first.
+fn steps(what: &StateMatrix) -> usize {
+    what.heads.writes + what.reads() - 1
+}
+
 impl Sizes {
     fn new(what: &StateMatrix) -> Self {
         let width = padded(what.heads.key);
@@ -83,7 +88,7 @@ impl Sizes {
             width,
             threads,
             tiles: (4 * what.heads.value).div_ceil(threads),
-            tokens: CHUNK / what.heads.writes,
+            tokens: CHUNK / steps(what),
             sub: if width > 64 { 2 } else { 4 },
             vectors: if what.removal == Removal::None { 3 } else { 5 },
         }
@@ -94,15 +99,25 @@ impl Sizes {
         self.width / 4 * self.threads
     }
 
+    /// Values of a write's vectors, of which rows without removal have a decay of their own.
+    fn write_values(self) -> usize {
+        let own = if self.vectors == 3 {
+            self.threads / 4
+        } else {
+            0
+        };
+        self.vectors * self.width + own
+    }
+
     /// Values of shared memory going forward.
     fn forward_values(self) -> usize {
-        TILE * (self.vectors * self.width + self.threads / 2)
+        TILE * (self.write_values() + self.threads / 2)
     }
 
     /// Values of shared memory going back.
     fn backward_values(self) -> usize {
         let sums = self.threads / 32 * self.vectors * self.width;
-        self.sub * (self.vectors * self.width + self.threads / 2) + self.threads / 4 + sums
+        self.sub * (self.write_values() + self.threads / 2) + self.threads / 2 + sums
     }
 }
 
@@ -123,7 +138,7 @@ impl Room {
             return None;
         }
         let by_head = (heads.groups < heads.heads).then(|| {
-            [1, heads.writes]
+            [what.reads(), heads.writes]
                 .map(|writes| graph.saved(Extent::Tokens(writes * heads.heads * heads.key)))
         });
         Some(Self {
@@ -186,7 +201,7 @@ impl Recurrent {
     /// The inputs in the order of the kernels' slots.
     fn slots(&self) -> impl Iterator<Item = (usize, Tensor)> {
         // Without a decay by token its slot stays empty.
-        let skips = usize::from(!self.what.decay_is_given());
+        let skips = usize::from(self.what.decay.given().is_none());
         let inputs = self.what.inputs().into_iter().enumerate();
         inputs.map(move |(index, input)| (if index < 3 { index } else { index + skips }, input))
     }
@@ -213,6 +228,7 @@ impl Recurrent {
             }
             Decay::Head(_) => 2,
             Decay::Key(_) => 3,
+            Decay::Value(_) => 4,
         };
         (logs, kind)
     }
@@ -239,12 +255,12 @@ impl Recurrent {
             key: heads.key as u32,
             value: heads.value as u32,
             writes: heads.writes as u32,
-            chunk: (sizes.tokens * heads.writes) as u32,
+            chunk: (sizes.tokens * steps(&self.what)) as u32,
             chunks: run.length().div_ceil(sizes.tokens) as u32,
             decay,
             has_beta: self.has_beta().into(),
-            reads_after: (self.what.read == Read::After).into(),
-            unused: 0,
+            reads_after: (self.what.read != Read::Before).into(),
+            reads: self.what.reads() as u32,
         };
         let (kernel, _) = names(sizes.width, self.what.removal != Removal::None);
         let blocks = run.rows() * heads.heads * sizes.tiles;
@@ -285,12 +301,12 @@ impl Recurrent {
             key: heads.key as u32,
             value: heads.value as u32,
             writes: heads.writes as u32,
-            chunk: (sizes.tokens * heads.writes) as u32,
+            chunk: (sizes.tokens * steps(&self.what)) as u32,
             chunks: run.length().div_ceil(sizes.tokens) as u32,
             decay,
             has_beta: self.has_beta().into(),
-            reads_after: (self.what.read == Read::After).into(),
-            unused: 0,
+            reads_after: (self.what.read != Read::Before).into(),
+            reads: self.what.reads() as u32,
         };
         let mut shared = Vec::new();
         for (slot, tensor) in self.slots() {
@@ -299,7 +315,10 @@ impl Recurrent {
             params.grad_strides[slot] = grad.stride as u64;
             params.accumulate[slot] = accumulate.into();
             if let (Some(by_head), 0 | 1) = (&room.by_head, slot) {
-                let writes = if slot == 0 { 1 } else { heads.writes };
+                let writes = match slot {
+                    0 => self.what.reads(),
+                    _ => heads.writes,
+                };
                 params.grads[slot] = run.saved(by_head[slot]);
                 params.grad_strides[slot] = (writes * heads.heads * heads.key) as u64;
                 params.accumulate[slot] = 0;

@@ -58,6 +58,8 @@ pub(super) enum DecayPart<'a> {
     Head(Part<'a>),
     /// Logarithms `[T, K]`.
     Key(Part<'a>),
+    /// Logarithms `[T, V]`; nothing is removed.
+    Value(Part<'a>),
 }
 
 /// What a head reads from a token on.
@@ -97,12 +99,11 @@ impl<'a> Views<'a> {
 
     pub fn sources<'s>(&'s self, what: &'s StateMatrix) -> Sources<'s> {
         let mut rest = self.0[3..].iter().map(View::get);
-        let by_token = matches!(what.decay, Decay::Head(_) | Decay::Key(_));
         Sources {
             q: self.0[0].get(),
             k: self.0[1].get(),
             v: self.0[2].get(),
-            decay: if by_token { rest.next() } else { None },
+            decay: what.decay.given().and_then(|_| rest.next()),
             removal: [rest.next(), rest.next()],
             what,
         }
@@ -139,6 +140,7 @@ impl<'a> Sources<'a> {
         let decay = match (&self.what.decay, self.decay) {
             (Decay::Head(_), Some(rows)) => DecayPart::Head(part(rows, head, 1, 0)),
             (Decay::Key(_), Some(rows)) => DecayPart::Key(part(rows, head, key, 0)),
+            (Decay::Value(_), Some(rows)) => DecayPart::Value(part(rows, head, value, 0)),
             (Decay::Constant(logs), _) => DecayPart::Fixed(logs[head].exp() as f32),
             _ => DecayPart::Fixed(1.0),
         };
@@ -155,7 +157,7 @@ impl<'a> Sources<'a> {
             beta,
             pair,
             writes,
-            reads_after: self.what.read == Read::After,
+            reads_after: self.what.read != Read::Before,
             length,
         }
     }
@@ -188,7 +190,7 @@ impl Columns {
             writes,
         };
         let mut all = vec![
-            columns(groups, key, 1),
+            columns(groups, key, what.reads()),
             columns(groups, key, writes),
             columns(heads, value, writes),
         ];
@@ -196,6 +198,7 @@ impl Columns {
             Decay::None | Decay::Constant(_) => {}
             Decay::Head(_) => all.push(columns(heads, 1, 1)),
             Decay::Key(_) => all.push(columns(heads, key, 1)),
+            Decay::Value(_) => all.push(columns(heads, value, 1)),
         }
         match what.removal {
             Removal::None => {}

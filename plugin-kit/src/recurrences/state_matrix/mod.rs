@@ -50,6 +50,19 @@ pub enum Decay {
     Head(Tensor),
     /// By a factor for every head's key channel, `[B, T, H K]`.
     Key(Tensor),
+    /// By a factor for every head's value channel, `[B, T, H V]`: `S diag(d)` in place of `D S`, as slots forget that
+    /// keys are written to (arXiv 2409.07146, eq. 6).
+    Value(Tensor),
+}
+
+impl Decay {
+    /// The decay where it is an input.
+    fn given(&self) -> Option<Tensor> {
+        match *self {
+            Self::None | Self::Constant(_) => None,
+            Self::Head(decay) | Self::Key(decay) | Self::Value(decay) => Some(decay),
+        }
+    }
 }
 
 /// R, what a token removes from the state.
@@ -76,6 +89,8 @@ pub enum Removal {
 pub enum Read {
     /// The one after its writes.
     After,
+    /// The same, by so many queries: q is `[B, T, reads G K]`, and o `[B, T, reads H V]` (arXiv 2603.15569, section 3.3).
+    Times(usize),
     /// The one before its decay, removal and writes (RWKV-6).
     Before,
 }
@@ -103,9 +118,7 @@ impl StateMatrix {
     /// The inputs in their order: q, k, v, the decay, then beta or a and b.
     fn inputs(&self) -> Vec<Tensor> {
         let mut inputs = vec![self.q, self.k, self.v];
-        if let Decay::Head(decay) | Decay::Key(decay) = self.decay {
-            inputs.push(decay);
-        }
+        inputs.extend(self.decay.given());
         match self.removal {
             Removal::None => {}
             Removal::Delta(beta) => inputs.push(beta),
@@ -117,7 +130,7 @@ impl StateMatrix {
     /// Gives every input, and `more`, a tensor of its own where gradients are written in one launch.
     fn apart<'a>(&'a mut self, graph: &mut Graph, more: Option<&'a mut Tensor>) {
         let decay = match &mut self.decay {
-            Decay::Head(decay) | Decay::Key(decay) => Some(decay),
+            Decay::Head(decay) | Decay::Key(decay) | Decay::Value(decay) => Some(decay),
             Decay::None | Decay::Constant(_) => None,
         };
         let removal = match &mut self.removal {
@@ -129,21 +142,33 @@ impl StateMatrix {
         graph.apart(inputs.chain(decay).chain(removal).chain(more).collect());
     }
 
-    /// Whether it is computed by matrix products: heads decay as a whole or not at all, and nothing is removed but by
-    /// the delta rule, of which devices have the token-by-token form only.
-    fn is_by_head(&self, graph: &Graph) -> bool {
-        let removes = match self.removal {
-            Removal::None => false,
-            Removal::Delta(_) => graph.wants_device(),
-            Removal::Pair { .. } => true,
-        };
-        let once = self.read == Read::After && self.heads.writes == 1;
-        !matches!(self.decay, Decay::Key(_)) && !removes && once
+    /// Queries a token.
+    fn reads(&self) -> usize {
+        match self.read {
+            Read::After | Read::Before => 1,
+            Read::Times(reads) => reads,
+        }
     }
 
-    /// Whether the decay is an input.
-    fn decay_is_given(&self) -> bool {
-        matches!(self.decay, Decay::Head(_) | Decay::Key(_))
+    /// Whether it is computed by matrix products: heads decay as a whole or not at all, and nothing is removed but by
+    /// the delta rule, of which devices have the token-by-token form only, as of several writes.
+    fn is_by_head(&self, graph: &Graph) -> bool {
+        let fits = match self.removal {
+            Removal::None => !graph.wants_device() || self.heads.writes * self.reads() == 1,
+            Removal::Delta(_) => !graph.wants_device(),
+            Removal::Pair { .. } => false,
+        };
+        let by_channel = matches!(self.decay, Decay::Key(_) | Decay::Value(_));
+        fits && !by_channel && self.read != Read::Before
+    }
+
+    /// Whether there is a token-by-token form: values do not decay by themselves where something is removed, and
+    /// several queries a token are a device's.
+    fn is_by_token(&self, graph: &Graph) -> bool {
+        let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
+        let decays = self.removal == Removal::None || !matches!(self.decay, Decay::Value(_));
+        let reads = self.reads() == 1 || (graph.wants_device() && self.reads() <= scan::WRITES);
+        takes && decays && reads
     }
 
     /// # Panics
@@ -158,9 +183,10 @@ impl StateMatrix {
             writes,
         } = self.heads;
         assert!(
-            heads > 0 && groups > 0 && key > 0 && value > 0 && writes > 0,
-            "a state matrix of nothing: {:?}",
-            self.heads
+            heads > 0 && groups > 0 && key > 0 && value > 0 && writes > 0 && self.reads() > 0,
+            "a state matrix of nothing: {:?}, read {:?}",
+            self.heads,
+            self.read
         );
         assert!(
             heads.is_multiple_of(groups),
@@ -178,7 +204,8 @@ impl StateMatrix {
                 "`{name}` of a state matrix is a constant: it must have a row for every position"
             );
         };
-        check("q", self.q, "groups * key", groups * key);
+        let queries = self.reads() * groups * key;
+        check("q", self.q, "reads * groups * key", queries);
         check("k", self.k, "writes * groups * key", writes * groups * key);
         check(
             "v",
@@ -195,6 +222,7 @@ impl StateMatrix {
             }
             Decay::Head(decay) => check("decay", *decay, "heads", heads),
             Decay::Key(decay) => check("decay", *decay, "heads * key", heads * key),
+            Decay::Value(decay) => check("decay", *decay, "heads * value", heads * value),
         }
         match self.removal {
             Removal::None => {}
@@ -219,7 +247,7 @@ impl Recurrence for StateMatrix {
         Ports {
             inputs: self.inputs(),
             params: Vec::new(),
-            cols: heads * value,
+            cols: self.reads() * heads * value,
             carries: Carries::State {
                 values: heads * value * key,
                 initial: 0.0,
@@ -232,9 +260,8 @@ impl Recurrence for StateMatrix {
     }
 
     fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
-        let takes = self.heads.key <= scan::WIDEST && self.heads.writes <= scan::WRITES;
         let by_head = self.is_by_head(graph);
-        if !by_head && !takes {
+        if !by_head && !self.is_by_token(graph) {
             return None;
         }
         let mut what = self.clone();
@@ -252,7 +279,7 @@ impl Recurrence for StateMatrix {
 }
 
 impl Graph {
-    /// Records a state matrix; the result is o, `[B, T, H V]`. Fast forms take at most 16 writes, and K up to 256.
+    /// Records a state matrix; the result is o, `[B, T, H V]`, or `[B, T, reads H V]`. Fast forms take at most 16 writes, and K up to 256.
     ///
     /// # Panics
     /// If sizes do not fit.
@@ -281,9 +308,10 @@ impl Graph {
             "a state space has a skip a head"
         );
         assert!(what.chunk > 0, "chunks of no tokens");
-        let plain = what.matrix.removal == Removal::None && what.matrix.is_by_head(self);
+        let matrix = &what.matrix;
+        let once = matrix.removal == Removal::None && matrix.heads.writes * matrix.reads() == 1;
         assert!(
-            plain,
+            once && what.matrix.is_by_head(self),
             "a state space decays by head, removes nothing, writes once and is read after"
         );
         self.record(what)

@@ -4,7 +4,7 @@ use super::{Decay, Heads, Read, Removal, StateMatrix};
 use crate::recurrences::Sequence;
 use crate::recurrences::real::Real;
 
-/// o `[T, H V]` of one sequence from the inputs of a [`StateMatrix`]: q, k, v, the decay, then beta or a and b, with
+/// o `[T, reads H V]` of one sequence from the inputs of a [`StateMatrix`]: q, k, v, the decay, then beta or a and b, with
 /// the columns that its fields say. `state` is `[H, V, K]`.
 pub(super) fn naive<N: Real>(what: &StateMatrix, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
     let Heads {
@@ -14,23 +14,26 @@ pub(super) fn naive<N: Real>(what: &StateMatrix, given: &Sequence<N>, state: &mu
         value,
         ..
     } = what.heads;
-    let mut o = Vec::with_capacity(given.length * heads * value);
+    let (reads, mut o) = (what.reads(), Vec::new());
     for t in 0..given.length {
+        let mut of_token = vec![N::from(0.0); reads * heads * value];
         for (head, s) in state.chunks_exact_mut(value * key).enumerate() {
-            let group = head / (heads / groups);
-            let q = &given.token(0, t)[group * key..][..key];
-            let read = |s: &[N]| {
-                s.chunks_exact(key)
-                    .map(|row| dot(row, q))
-                    .collect::<Vec<N>>()
-            };
-            let before = read(s);
-            step(what, given, t, head, s);
-            o.extend(match what.read {
-                Read::Before => before,
-                Read::After => read(s),
-            });
+            if what.read != Read::Before {
+                step(what, given, t, head, s);
+            }
+            for read in 0..reads {
+                let group = read * groups + head / (heads / groups);
+                let q = &given.token(0, t)[group * key..][..key];
+                let o = &mut of_token[(read * heads + head) * value..][..value];
+                for (o, row) in o.iter_mut().zip(s.chunks_exact(key)) {
+                    *o = dot(row, q);
+                }
+            }
+            if what.read == Read::Before {
+                step(what, given, t, head, s);
+            }
         }
+        o.extend(of_token);
     }
     o
 }
@@ -44,21 +47,22 @@ fn step<N: Real>(what: &StateMatrix, given: &Sequence<N>, t: usize, head: usize,
         value,
         writes,
     } = what.heads;
-    let removal = 3 + usize::from(what.decay_is_given());
+    let removal = 3 + what.decay.given().iter().len();
     let of_head = |input: usize| &given.token(input, t)[head * key..][..key];
-    let log = |i: usize| match &what.decay {
+    let log = |row: usize, i: usize| match &what.decay {
         Decay::None => N::from(0.0),
         Decay::Constant(logs) => N::from(logs[head]),
         Decay::Head(_) => given.token(3, t)[head],
         Decay::Key(_) => of_head(3)[i],
+        Decay::Value(_) => given.token(3, t)[head * value + row],
     };
-    for row in s.chunks_exact_mut(key) {
+    for (index, row) in s.chunks_exact_mut(key).enumerate() {
         let taken = match what.removal {
             Removal::Pair { .. } => dot(row, of_head(removal)),
             _ => N::from(0.0),
         };
         for (i, s) in row.iter_mut().enumerate() {
-            *s *= log(i).exp();
+            *s *= log(index, i).exp();
             if let Removal::Pair { .. } = what.removal {
                 *s -= of_head(removal + 1)[i] * taken;
             }

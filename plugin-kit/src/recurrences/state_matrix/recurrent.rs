@@ -1,4 +1,4 @@
-//! Token by token on the CPU: rows of the batch and heads in parallel. States are kept every few tokens only and
+//! Token by token on the CPU, where a query reads once: rows of the batch and heads in parallel. States are kept every few tokens only and
 //! computed again for the gradients.
 
 use super::fields::{Columns, Part, Tokens, Views};
@@ -21,7 +21,7 @@ pub(super) fn record(graph: &mut Graph, what: StateMatrix) -> Tensor {
         ..
     } = what.heads;
     let columns = Columns::of(&what);
-    let o = graph.tensor(heads * value);
+    let o = graph.tensor(what.reads() * heads * value);
     let by_head = columns
         .iter()
         .map(|input| graph.saved_on_cpu(Extent::Tokens(heads * input.values())))
@@ -178,10 +178,9 @@ impl Operation for Recurrent {
             None => cut(&mut [], 0),
         };
         let (q, k, v) = (next(), next(), next());
-        let decay = if self.what.decay_is_given() {
-            next()
-        } else {
-            cut(&mut [], 0)
+        let decay = match self.what.decay.given() {
+            Some(_) => next(),
+            None => cut(&mut [], 0),
         };
         let (removal, b) = (next(), next());
         let tokens = tokens_kept(writes);

@@ -8,7 +8,8 @@
 //! S = S diag(w) - (S a) bᵀ + v kᵀ
 //! ```
 //!
-//! is the delta rule where `a = w k`, and beta k stands for both b and k.
+//! is the delta rule where `a = w k`, and beta k stands for both b and k. Where nothing is removed each row may have a
+//! decay of its own beside w.
 
 use std::hint::black_box;
 
@@ -78,14 +79,16 @@ impl<const W: usize> Write<W> {
         loaded
     }
 
-    /// A step of a row of the state; the result is `-row a`, 0 where nothing is removed.
+    /// A step of a row of the state, whose own decay is `factor`; the result is `-row a`, 0 where nothing is removed.
     #[inline(always)]
-    pub fn step<const REMOVES: bool>(&self, row: &mut [f32; W], v: f32) -> f32 {
+    pub fn step<const REMOVES: bool>(&self, row: &mut [f32; W], v: f32, factor: f32) -> f32 {
         let removed = if REMOVES { -dot(row, &self.a) } else { 0.0 };
         for (i, s) in row.iter_mut().enumerate() {
-            *s = s.mul_add(self.w[i], v * self.k[i]);
             if REMOVES {
+                *s = s.mul_add(self.w[i], v * self.k[i]);
                 *s = removed.mul_add(self.b[i], *s);
+            } else {
+                *s = s.mul_add(factor * self.w[i], v * self.k[i]);
             }
         }
         removed
@@ -98,6 +101,7 @@ pub(super) fn decay<const W: usize>(given: Given<'_>, t: usize, write: usize) ->
     match given.decay {
         _ if write > 0 => [1.0; W],
         DecayPart::Fixed(factor) => [factor; W],
+        DecayPart::Value(_) => [1.0; W],
         DecayPart::Head(logs) => [exp(logs.row(t, 0)[0]); W],
         DecayPart::Key(logs) => {
             let mut w = logs.load::<W>(t, 0);
@@ -105,6 +109,31 @@ pub(super) fn decay<const W: usize>(given: Given<'_>, t: usize, write: usize) ->
                 *w = exp(*w);
             }
             w
+        }
+    }
+}
+
+/// The factors of a write's decay that R rows of the state have of their own, from a row on.
+#[inline(always)]
+pub(super) fn row_decays<const R: usize, const REMOVES: bool>(
+    given: Given<'_>,
+    [t, write, first]: [usize; 3],
+) -> [f32; R] {
+    let mut factors = [1.0; R];
+    if !REMOVES
+        && write == 0
+        && let DecayPart::Value(logs) = given.decay
+    {
+        exponentials(&logs.row(t, 0)[first..], &mut factors);
+    }
+    factors
+}
+
+simd! {
+    /// As many as there are; the rest stays. A function of its own, so that it is not in every width of the scan.
+    fn exponentials(logs: &[f32], factors: &mut [f32]) {
+        for (factor, log) in factors.iter_mut().zip(logs) {
+            *factor = exp(*log);
         }
     }
 }
@@ -179,14 +208,17 @@ fn forward_wide<const W: usize, const REMOVES: bool>(
             let v = given.v.row(t, n);
             let reads_before = !given.reads_after && n == 0;
             let reads_after = given.reads_after && n + 1 == given.writes;
-            for j in 0..width {
-                let row = row_mut::<W>(state, j);
-                if reads_before {
-                    o[j] = dot(row, &write.q);
-                }
-                write.step::<REMOVES>(row, v[j]);
-                if reads_after {
-                    o[j] = dot(row, &write.q);
+            for first in (0..width).step_by(LANES) {
+                let factors = row_decays::<LANES, REMOVES>(given, [t, n, first]);
+                for (j, factor) in (first..width).zip(factors) {
+                    let row = row_mut::<W>(state, j);
+                    if reads_before {
+                        o[j] = dot(row, &write.q);
+                    }
+                    write.step::<REMOVES>(row, v[j], factor);
+                    if reads_after {
+                        o[j] = dot(row, &write.q);
+                    }
                 }
             }
         }

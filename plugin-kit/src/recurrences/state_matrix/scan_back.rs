@@ -4,7 +4,7 @@
 use std::array::from_fn;
 
 use super::fields::{DecayPart, Given, Part};
-use super::scan::{LANES, WRITES, Write, dot, for_width, row_mut};
+use super::scan::{LANES, WRITES, Write, dot, for_width, row_decays, row_mut};
 use crate::simd;
 
 /// Rows of the state that go through together.
@@ -28,7 +28,7 @@ pub(super) struct Gradients<'a> {
     pub k: &'a mut [f32],
     /// `[L, writes, V]`.
     pub v: &'a mut [f32],
-    /// `[L, 1]` or `[L, K]`: of the logarithms.
+    /// `[L, 1]`, `[L, K]` or `[L, V]`: of the logarithms.
     pub decay: &'a mut [f32],
     /// beta `[L, writes, 1]`, or a `[L, K]`.
     pub removal: &'a mut [f32],
@@ -65,28 +65,28 @@ fn backward_wide<const W: usize, const REMOVES: bool>(
         *write = Write::load(given, index / writes, index % writes);
     }
     let mut states = [[[0.0f32; W]; ROWS]; WRITES + 1];
-    let whole = width / ROWS * ROWS;
-    for first in (0..whole).step_by(ROWS) {
+    for first in (0..width).step_by(ROWS) {
+        let count = ROWS.min(width - first);
+        // Rows past the last are 0 and stay it.
+        let rows = |of: &[f32]| {
+            from_fn(|q| match q < count {
+                true => *row_of::<W>(of, first + q),
+                false => [0.0; W],
+            })
+        };
+        states[0] = rows(state);
+        let mut grad = rows(grad_state);
         let some = Some {
             given,
             writes: &loaded,
             grad_o,
             first,
+            count,
         };
-        let grad_state = &mut grad_state[first * W..];
-        states[0] = from_fn(|q| *row_of(state, first + q));
-        some.rows::<REMOVES, ROWS>(&mut states, grad_state, grads.v, &mut sums);
-    }
-    for first in whole..width {
-        let some = Some {
-            given,
-            writes: &loaded,
-            grad_o,
-            first,
-        };
-        let grad_state = &mut grad_state[first * W..];
-        states[0][0] = *row_of(state, first);
-        some.rows::<REMOVES, 1>(&mut states, grad_state, grads.v, &mut sums);
+        some.rows::<REMOVES>(&mut states, &mut grad, grads, &mut sums);
+        for (q, grad) in grad[..count].iter().enumerate() {
+            *row_mut(grad_state, first + q) = *grad;
+        }
     }
     for index in 0..given.length * writes {
         finish::<W, REMOVES>(given, index, &loaded[index], &mut sums[index], grads);
@@ -99,72 +99,94 @@ struct Some<'a, const W: usize> {
     writes: &'a [Write<W>; WRITES],
     grad_o: Part<'a>,
     first: usize,
+    /// How many there are.
+    count: usize,
 }
 
 impl<const W: usize> Some<'_, W> {
-    /// Takes R rows through the tokens and back. `states[0]` are the rows before them; the rest of
-    /// `states` is room. Gradients of v are written, the vectors' shares are added to `sums`.
+    /// Their values of a token's; 0 past the last row.
     #[inline(always)]
-    fn rows<const REMOVES: bool, const R: usize>(
+    fn values(&self, row: &[f32]) -> [f32; ROWS] {
+        from_fn(|q| row[self.first..].get(q).copied().unwrap_or(0.0))
+    }
+
+    /// Takes the rows through the tokens and back. `states[0]` are the rows before them; the rest of
+    /// `states` is room. Gradients of v and of the rows' own decays are written, the vectors' shares are added to
+    /// `sums`.
+    #[inline(always)]
+    fn rows<const REMOVES: bool>(
         &self,
         states: &mut [[[f32; W]; ROWS]; WRITES + 1],
-        grad_state: &mut [f32],
-        grad_v: &mut [f32],
+        grad: &mut [[f32; W]; ROWS],
+        grads: &mut Gradients<'_>,
         sums: &mut [Write<W>; WRITES],
     ) {
         let (given, first) = (self.given, self.first);
         let (writes, width) = (given.writes, given.v.count);
-        let mut removed = [[0.0f32; R]; WRITES];
+        let (mut removed, mut factors) = ([[0.0f32; ROWS]; WRITES], [[1.0f32; ROWS]; WRITES]);
         for index in 0..given.length * writes {
-            let v = &given.v.row(index / writes, index % writes)[first..];
-            for q in 0..R {
+            let (t, n) = (index / writes, index % writes);
+            let v = self.values(given.v.row(t, n));
+            factors[index] = row_decays::<ROWS, REMOVES>(given, [t, n, first]);
+            for q in 0..ROWS {
                 let mut row = states[index][q];
-                removed[index][q] = self.writes[index].step::<REMOVES>(&mut row, v[q]);
+                let factor = factors[index][q];
+                removed[index][q] = self.writes[index].step::<REMOVES>(&mut row, v[q], factor);
                 states[index + 1][q] = row;
             }
         }
         for index in (0..given.length * writes).rev() {
             let (t, n) = (index / writes, index % writes);
-            let (v, grad_o) = (&given.v.row(t, n)[first..], &self.grad_o.row(t, 0)[first..]);
-            let step = Step::<R> {
-                v: from_fn(|q| v[q]),
-                grad_o: from_fn(|q| grad_o[q]),
+            let step = Step {
+                v: self.values(given.v.row(t, n)),
+                grad_o: self.values(self.grad_o.row(t, 0)),
                 removed: removed[index],
+                factors: factors[index],
+                decays_rows: n == 0 && matches!(given.decay, DecayPart::Value(_)),
                 reads_before: !given.reads_after && n == 0,
                 reads_after: given.reads_after && n + 1 == writes,
             };
             let (before, after) = (&states[index], &states[index + 1]);
             let (write, sums) = (&self.writes[index], &mut sums[index]);
-            let grads = step.back::<W, REMOVES>(write, before, after, grad_state, sums);
-            grad_v[index * width + first..][..R].copy_from_slice(&grads);
+            let (grad_v, grad_rows) = step.back::<W, REMOVES>(write, before, after, grad, sums);
+            let count = self.count;
+            grads.v[index * width + first..][..count].copy_from_slice(&grad_v[..count]);
+            if step.decays_rows {
+                grads.decay[t * width + first..][..count].copy_from_slice(&grad_rows[..count]);
+            }
         }
     }
 }
 
-/// A write's values of R rows of the state.
-struct Step<const R: usize> {
-    v: [f32; R],
-    grad_o: [f32; R],
-    removed: [f32; R],
+/// A write's values of some rows of the state.
+struct Step {
+    v: [f32; ROWS],
+    grad_o: [f32; ROWS],
+    removed: [f32; ROWS],
+    /// The rows' own decays, and whether there are any.
+    factors: [f32; ROWS],
+    decays_rows: bool,
     reads_before: bool,
     reads_after: bool,
 }
 
-impl<const R: usize> Step<R> {
+impl Step {
     /// One step back in the rows, given the rows before and after it: `grad` of the rows after becomes
-    /// that of the rows before, the vectors' shares are added to `sums`; the result is that of v.
+    /// that of the rows before, the vectors' shares are added to `sums`; the result are those of v and of the
+    /// logarithms of the rows' own decays.
     #[inline(always)]
     fn back<const W: usize, const REMOVES: bool>(
         &self,
         write: &Write<W>,
         before: &[[f32; W]; ROWS],
         after: &[[f32; W]; ROWS],
-        grad: &mut [f32],
+        grad: &mut [[f32; W]; ROWS],
         sums: &mut Write<W>,
-    ) -> [f32; R] {
-        let (mut grad_v, mut grad_removed) = ([0.0f32; R], [0.0f32; R]);
-        for q in 0..R {
-            let grad = row_mut::<W>(grad, q);
+    ) -> ([f32; ROWS], [f32; ROWS]) {
+        let (mut grad_v, mut grad_removed) = ([0.0f32; ROWS], [0.0f32; ROWS]);
+        let mut grad_rows = [0.0f32; ROWS];
+        for q in 0..ROWS {
+            let grad = &mut grad[q];
             if self.reads_after {
                 add_scaled(grad, self.grad_o[q], &write.q);
             }
@@ -172,6 +194,9 @@ impl<const R: usize> Step<R> {
                 grad_removed[q] = dot(grad, &write.b);
             }
             grad_v[q] = dot(grad, &write.k);
+            if !REMOVES && self.decays_rows {
+                grad_rows[q] = self.factors[q] * dot(grad, &before[q]);
+            }
         }
         let seen = if self.reads_after { after } else { before };
         let reads = self.reads_after || self.reads_before;
@@ -179,17 +204,17 @@ impl<const R: usize> Step<R> {
         let back_by = match (REMOVES, self.reads_before) {
             (true, _) => grad_removed.map(|grad| -grad),
             (false, true) => self.grad_o,
-            (false, false) => [0.0; R],
+            (false, false) => [0.0; ROWS],
         };
         // Sixteen columns at a time, so that their sums stay in registers for all rows.
         for first in (0..W).step_by(LANES) {
             let (mut of_q, mut k) = (lanes(&sums.q, first), lanes(&sums.k, first));
             let (mut w, mut b) = (lanes(&sums.w, first), lanes(&sums.b, first));
             let mut a = lanes(&sums.a, first);
-            for q in 0..R {
+            for q in 0..ROWS {
                 let (before, seen) = (lanes(&before[q], first), lanes(&seen[q], first));
                 let grad_o = if reads { self.grad_o[q] } else { 0.0 };
-                let grad = &mut row_mut::<W>(grad, q)[first..][..LANES];
+                let grad = &mut grad[q][first..][..LANES];
                 for i in 0..LANES {
                     let g = grad[i];
                     of_q[i] = grad_o.mul_add(seen[i], of_q[i]);
@@ -202,7 +227,11 @@ impl<const R: usize> Step<R> {
                         a[i] = (-grad_removed[q]).mul_add(before[i], a[i]);
                         back = write.a[first + i];
                     }
-                    grad[i] = g.mul_add(write.w[first + i], back_by[q] * back);
+                    let w = match REMOVES {
+                        true => write.w[first + i],
+                        false => self.factors[q] * write.w[first + i],
+                    };
+                    grad[i] = g.mul_add(w, back_by[q] * back);
                 }
             }
             sums.q[first..][..LANES].copy_from_slice(&of_q);
@@ -214,11 +243,11 @@ impl<const R: usize> Step<R> {
             }
         }
         if REMOVES && self.reads_before {
-            for q in 0..R {
-                add_scaled(row_mut::<W>(grad, q), self.grad_o[q], &write.q);
+            for q in 0..ROWS {
+                add_scaled(&mut grad[q], self.grad_o[q], &write.q);
             }
         }
-        grad_v
+        (grad_v, grad_rows)
     }
 }
 
@@ -265,7 +294,7 @@ fn finish<const W: usize, const REMOVES: bool>(
         return;
     }
     match given.decay {
-        DecayPart::Fixed(_) => {}
+        DecayPart::Fixed(_) | DecayPart::Value(_) => {}
         DecayPart::Head(_) => grads.decay[t] = dot(&sums.w, &write.w),
         DecayPart::Key(_) => {
             let logs = &mut grads.decay[t * key..][..key];

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! with S the state before the chunk: a triangular system, solved row by row. With y in the place of v all else is as
-//! without removal.
+//! without removal. Here L counts writes: a token's are as tokens of which only the first decays (arXiv 2502.10297).
 
 use super::chunk::{Block, Given, Part, Scratch, grow};
 use super::gradients::{Gradients, mixing_gradients};
@@ -22,7 +22,7 @@ pub(super) fn forward(
     state: &[f32],
     scratch: &mut Scratch,
 ) {
-    let (length, cols) = (given.length, block.cols());
+    let (length, cols) = (given.count(), block.cols());
     for (buffer, count) in [
         (&mut scratch.delta.products, length * length),
         (&mut scratch.delta.grad_products, length * length),
@@ -37,8 +37,7 @@ pub(super) fn forward(
     let before = Mat::new(state, block.key, cols, cols);
     gemm_serial(&mut scratch.delta.read, cols, k, before, 1.0, 0.0);
     for head in 0..block.heads {
-        scratch.fill_decays(head, length);
-        scratch.fill_key_mixing(length);
+        scratch.fill_key_mixing(given, head);
         solve(block, given, beta, head, scratch);
     }
 }
@@ -46,7 +45,7 @@ pub(super) fn forward(
 simd! {
     /// What is new for a head, token after token.
     fn solve(block: Block, given: Given<'_>, beta: Part<'_>, head: usize, scratch: &mut Scratch) {
-        let (length, cols, width) = (given.length, block.cols(), block.value);
+        let (length, cols, width) = (given.count(), block.cols(), block.value);
         let start = head * width;
         let (mixing, kept) = (&scratch.mixing, &scratch.kept[head * length..]);
         let (delta, written) = (&mut scratch.delta, &mut scratch.values);
@@ -83,25 +82,24 @@ pub(super) fn backward(
     scratch: &mut Scratch,
 ) {
     let Some(beta) = given.beta else { return };
-    let (length, cols, width) = (given.length, block.cols(), block.value);
+    let (length, cols, width) = (given.count(), block.cols(), block.value);
     let k = given.k.mat(length, block.key);
     scratch.delta.grad_products[..length * length].fill(0.0);
     for head in 0..block.heads {
-        scratch.fill_decays(head, length);
-        scratch.fill_key_mixing(length);
+        scratch.fill_key_mixing(given, head);
         solve_back(block, length, beta, head, grads, scratch);
         let grad_v = Mat::new(&grads.v[head * width..], length, width, cols);
         let values = Mat::new(&scratch.values[head * width..], length, width, cols);
         let grad_mixing = &mut scratch.grad_mixing[..length * length];
         gemm_serial(grad_mixing, length, grad_v, values.t(), -1.0, 0.0);
         for t in 0..length {
-            // A token says nothing to itself.
+            // A write says nothing to itself.
             grad_mixing[t * length + t] = 0.0;
         }
         let (logs, grad_products) = (&mut scratch.grad_logs, &mut scratch.delta.grad_products);
         let mixed = [&scratch.grad_mixing, &scratch.decays, &scratch.mixing].map(Vec::as_slice);
         let logs = &mut logs[head * length..][..length];
-        mixing_gradients(mixed, &mut scratch.later, grad_products, logs);
+        mixing_gradients([1, 1], mixed, &mut scratch.later, grad_products, logs);
     }
     let grad_products = Mat::new(&scratch.delta.grad_products, length, length, length);
     gemm_serial(grads.k, block.key, grad_products, k, 1.0, 1.0);

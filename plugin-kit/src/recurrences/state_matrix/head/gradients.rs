@@ -13,15 +13,15 @@ use crate::simd::{dot, sum};
 
 /// Places for a chunk's gradients, written but for the last.
 pub(super) struct Gradients<'a> {
-    /// `[L, K]`.
+    /// `[M, K]`.
     pub q: &'a mut [f32],
-    /// `[L, K]`.
+    /// `[N, K]`.
     pub k: &'a mut [f32],
-    /// `[L, cols]`.
+    /// `[N, cols]`.
     pub v: &'a mut [f32],
     /// `[L, heads]`: of the logarithms of decays; empty where they are not given.
     pub logs: &'a mut [f32],
-    /// `[L, heads]`: of beta; empty without the delta rule.
+    /// `[N, heads]`: of beta; empty without the delta rule.
     pub beta: &'a mut [f32],
     /// `[L, heads]`: of the scale; empty where there is none.
     pub scale: &'a mut [f32],
@@ -40,37 +40,38 @@ pub(super) fn backward(
     grads: &mut Gradients<'_>,
     scratch: &mut Scratch,
 ) {
-    let (length, cols, key) = (given.length, block.cols(), block.key);
+    let (queries, cols, key) = (given.queries(), block.cols(), block.key);
+    let writes = given.count();
     scratch.begin(block, given, state);
-    let (k, q) = (given.k.mat(length, key), given.q.mat(length, key));
+    let (k, q) = (given.k.mat(writes, key), given.q.mat(queries, key));
     let before = Mat::new(state, key, cols, cols);
     // Shares in the state after, S' = e^{s_L} S + Kᵀ scaled: their part of the gradient of v is e^{s_L - s_j} K dS'.
     let grad_after = Mat::new(grad_state, key, cols, cols);
     gemm_serial(grads.v, cols, k, grad_after, 1.0, 0.0);
-    let scaled = Mat::new(&scratch.scaled, length, cols, cols);
+    let scaled = Mat::new(&scratch.scaled, writes, cols, cols);
     gemm_serial(grads.k, key, scaled, grad_after.t(), 1.0, 0.0);
     share_gradients(block, given, state, grad_state, grads.v, scratch);
-    decay_state(block, length, &scratch.kept, grad_state);
+    decay_state(block, writes, &scratch.kept, grad_state);
     // What the state before said: o += e^{s_i} Q S.
-    let read = &mut scratch.read[..length * cols];
+    let read = &mut scratch.read[..queries * cols];
     gemm_serial(read, cols, q, before, 1.0, 0.0);
-    read_gradients(block, length, grad_o, scratch);
-    let read = Mat::new(&scratch.read, length, cols, cols);
+    read_gradients(block, given, grad_o, scratch);
+    let read = Mat::new(&scratch.read, queries, cols, cols);
     gemm_serial(grads.q, key, read, before.t(), 1.0, 0.0);
     gemm_serial(grad_state, cols, q.t(), read, 1.0, 1.0);
     // What the chunk's own tokens said.
-    scratch.grad_products[..length * length].fill(0.0);
+    scratch.grad_products[..queries * writes].fill(0.0);
     for head in 0..block.heads {
         head_gradients(block, given, grad_o, head, grads.v, scratch);
     }
-    let grad_products = Mat::new(&scratch.grad_products, length, length, length);
+    let grad_products = Mat::new(&scratch.grad_products, queries, writes, writes);
     gemm_serial(grads.q, key, grad_products, k, 1.0, 1.0);
     gemm_serial(grads.k, key, grad_products.t(), q, 1.0, 1.0);
     delta::backward(block, given, state, grad_state, grads, scratch);
     value_gradients(block, given, grad_o, grads);
     for (t, logs) in grads.logs.chunks_exact_mut(block.heads).enumerate() {
         for (head, log) in logs.iter_mut().enumerate() {
-            *log = scratch.grad_logs[head * length + t];
+            *log = scratch.grad_logs[head * writes + t * given.writes];
         }
     }
 }
@@ -86,7 +87,7 @@ simd! {
         grad_v: &mut [f32],
         scratch: &mut Scratch,
     ) {
-        let (length, cols, width) = (given.length, block.cols(), block.value);
+        let (length, cols, width) = (given.count(), block.cols(), block.value);
         for head in 0..block.heads {
             let start = head * width;
             let mut reaches = 0.0;
@@ -111,16 +112,19 @@ simd! {
 simd! {
     /// `read` holds Q S, whose part in o was exp(s_i) times that. Leaves its gradient there, and adds
     /// to those of the logarithms what reaches from the state before to their token or a later one.
-    fn read_gradients(block: Block, length: usize, grad_o: Part<'_>, scratch: &mut Scratch) {
+    fn read_gradients(block: Block, given: Given<'_>, grad_o: Part<'_>, scratch: &mut Scratch) {
         let (cols, width) = (block.cols(), block.value);
         for head in 0..block.heads {
             let mut reaches = 0.0;
-            for t in (0..length).rev() {
-                let grad = &grad_o.row(t, cols)[head * width..][..width];
-                let factor = scratch.kept[head * length + t];
-                let values = &mut scratch.read[t * cols + head * width..][..width];
+            for index in (0..given.queries()).rev() {
+                let grad = &grad_o.row(index, cols)[head * width..][..width];
+                let first = head * given.count() + index / given.reads * given.writes;
+                let factor = scratch.kept[first + given.writes - 1];
+                let values = &mut scratch.read[index * cols + head * width..][..width];
                 reaches += factor * dot(grad, values);
-                scratch.grad_logs[head * length + t] += reaches;
+                if index % given.reads == 0 {
+                    scratch.grad_logs[first] += reaches;
+                }
                 for (value, grad) in values.iter_mut().zip(grad) {
                     *value = factor * grad;
                 }
@@ -138,47 +142,57 @@ fn head_gradients(
     grad_v: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let (length, width, cols) = (given.length, block.value, block.cols());
-    let start = head * width;
-    scratch.fill_decays(head, length);
-    scratch.fill_mixing(length);
+    let (queries, width, cols) = (given.queries(), block.value, block.cols());
+    let (start, writes) = (head * width, given.count());
+    scratch.fill_mixing(given, head);
     let v = given.written(cols, &scratch.values);
-    let v = Mat::new(&v.data[start..], length, width, v.stride);
-    let grad_o = Mat::new(&grad_o.data[start..], length, width, grad_o.stride);
-    let grad_mixing = &mut scratch.grad_mixing[..length * length];
-    gemm_serial(grad_mixing, length, grad_o, v.t(), 1.0, 0.0);
-    let mixing = Mat::new(&scratch.mixing, length, length, length);
+    let v = Mat::new(&v.data[start..], writes, width, v.stride);
+    let grad_o = Mat::new(&grad_o.data[start..], queries, width, grad_o.stride);
+    let grad_mixing = &mut scratch.grad_mixing[..queries * writes];
+    gemm_serial(grad_mixing, writes, grad_o, v.t(), 1.0, 0.0);
+    let mixing = Mat::new(&scratch.mixing, queries, writes, writes);
     gemm_serial(&mut grad_v[start..], cols, mixing.t(), grad_o, 1.0, 1.0);
     let mixed = [&scratch.grad_mixing, &scratch.decays, &scratch.mixing].map(Vec::as_slice);
-    let logs = &mut scratch.grad_logs[head * length..][..length];
-    mixing_gradients(mixed, &mut scratch.later, &mut scratch.grad_products, logs);
+    let logs = &mut scratch.grad_logs[head * writes..][..writes];
+    mixing_gradients(
+        [given.reads, given.writes],
+        mixed,
+        &mut scratch.later,
+        &mut scratch.grad_products,
+        logs,
+    );
 }
 
 simd! {
-    /// From the gradient of one head's `mixing = products decays`, `[L, L]` each, to those of products and of the
-    /// logarithms `[L]`; both are added to, `later` `[L]` is room.
+    /// From the gradient of one head's `mixing = products decays`, `[N / step * rows, N]` each, to those of products and
+    /// of the logarithms `[N]` of the first of every `step` writes; both are added to, `later` `[N]` is room.
     pub(super) fn mixing_gradients(
+        of: [usize; 2],
         mixed: [&[f32]; 3],
         later: &mut [f32],
         grad_products: &mut [f32],
         grad_logs: &mut [f32],
     ) {
-        let ([grad_mixing, decays, mixing], length) = (mixed, grad_logs.len());
-        let later = &mut later[..length];
+        let ([grad_mixing, decays, mixing], [rows, step]) = (mixed, of);
+        let count = grad_logs.len();
+        let later = &mut later[..count];
         later.fill(0.0);
-        for i in (0..length).rev() {
-            let row = i * length..i * length + i + 1;
+        for index in (0..count / step * rows).rev() {
+            let i = index / rows * step;
+            let row = index * count..index * count + i + step;
             let grad = &grad_mixing[row.clone()];
             let (decays, mixing) = (&decays[row.clone()], &mixing[row.clone()]);
             for ((product, grad), decay) in grad_products[row].iter_mut().zip(grad).zip(decays) {
                 *product = grad.mul_add(*decay, *product);
             }
-            // By earlier token, what it says to token i and later ones.
+            // By earlier write, what it says to those from i on.
             let later = &mut later[..i];
             for ((sum, grad), mixing) in later.iter_mut().zip(grad).zip(mixing) {
                 *sum = grad.mul_add(*mixing, *sum);
             }
-            grad_logs[i] += sum(later);
+            if index % rows == 0 {
+                grad_logs[i] += sum(later);
+            }
         }
     }
 }

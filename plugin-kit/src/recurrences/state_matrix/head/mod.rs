@@ -1,5 +1,5 @@
 //! The form by matrix products where a head decays as a whole, or not at all (arXiv 2405.21060, section 6), with the
-//! delta rule on a CPU: rows of the batch and blocks of heads in parallel, chunks in order. States are kept at chunk boundaries
+//! delta rule and several writes on a CPU: rows of the batch and blocks of heads in parallel, chunks in order. States are kept at chunk boundaries
 //! only and everything inside a chunk is computed again for the gradients.
 
 mod chunk;
@@ -16,7 +16,7 @@ use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View
 use crate::engine::tensor::{Buffer, Extent, Param, Saved, State, StateSpec, Tensor};
 use crate::rows::column_sums;
 use crate::units::{cut, for_each_unit};
-use chunk::{Block, Given, Logs, Part, Scratch, forward};
+use chunk::{Block, Given, Logs, Part, Scratch, forward, grow};
 use device::DeviceBuffers;
 use gradients::{Gradients, backward};
 use longhaul_plugin_api::author::Result;
@@ -26,8 +26,11 @@ use longhaul_plugin_api::author::Result;
 const BLOCK_COLS: usize = 128;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    static SCRATCH: RefCell<(Scratch, Apart)> = RefCell::default();
 }
+
+/// Room of one thread for q, k, v, beta and the gradient of o with a row for each query or write.
+type Apart = [Vec<f32>; 5];
 
 /// What goes with a state matrix in chunks.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,7 @@ pub(super) fn record(graph: &mut Graph, what: StateMatrix, with: With) -> Tensor
         key,
         value,
     };
-    let o = graph.tensor(heads * value);
+    let o = graph.tensor(what.reads() * heads * value);
     let operation = InChunks::new(graph, what, with, o, block);
     graph.push(operation);
     o
@@ -116,7 +119,7 @@ impl<'a> Sources<'a> {
             q: views[QUERIES].get(),
             k: views[KEYS].get(),
             v: views[VALUES].get(),
-            logs: next(operation.what.decay_is_given()),
+            logs: next(operation.what.decay.given().is_some()),
             beta: next(operation.what.removal != Removal::None),
             scale: next(operation.with.scale.is_some()),
             skip: operation.with.skip.map_or(&[], |skip| run.param(skip)),
@@ -132,28 +135,72 @@ fn part(rows: Rows<'_>, row: usize, column: usize) -> Part<'_> {
     }
 }
 
+/// How queries or writes lie in the rows of an input.
+#[derive(Clone, Copy)]
+struct Several {
+    /// Of a token.
+    count: usize,
+    /// Tokens.
+    length: usize,
+}
+
+impl Several {
+    /// A row for each, `[length * count, cols]`, of those that lie `step` values apart; where they are several they are copied.
+    fn apart<'a>(
+        self,
+        rows: Part<'a>,
+        [step, cols]: [usize; 2],
+        room: &'a mut Vec<f32>,
+    ) -> Part<'a> {
+        if self.count == 1 {
+            return rows;
+        }
+        let all = self.length * self.count;
+        grow(room, all * cols);
+        for (index, row) in room.chunks_exact_mut(cols).take(all).enumerate() {
+            let start = index / self.count * rows.stride + index % self.count * step;
+            row.copy_from_slice(&rows.data[start..][..cols]);
+        }
+        Part {
+            data: room,
+            stride: cols,
+        }
+    }
+}
+
 impl InChunks {
     fn new(graph: &mut Graph, what: StateMatrix, with: With, o: Tensor, block: Block) -> Self {
         let Heads { heads, groups, .. } = what.heads;
         let units = heads / block.heads;
+        let (reads, writes) = (what.reads(), what.heads.writes);
         let chunk = match graph.wants_device() {
             true => device::CHUNK,
-            false => with.chunk,
+            false => (with.chunk / writes.max(reads).next_power_of_two()).max(1),
         };
         let with = With { chunk, ..with };
-        let columns = |blocks, width| Columns {
+        let columns = |blocks, width, writes| Columns {
             heads: units,
             blocks,
             width,
-            writes: 1,
+            writes,
         };
-        let (keys, values) = (columns(groups, block.key), columns(units, block.cols()));
-        let mut all = vec![keys, keys, values];
-        // Decays, beta, scales.
-        let rest = what.inputs().len() + usize::from(with.scale.is_some()) - LOGS;
-        all.extend(std::iter::repeat_n(columns(units, block.heads), rest));
+        let mut all = vec![
+            columns(groups, block.key, reads),
+            columns(groups, block.key, writes),
+            columns(units, block.cols(), writes),
+        ];
+        let by_head = |writes| columns(units, block.heads, writes);
+        all.extend(what.decay.given().map(|_| by_head(1)));
+        all.extend((what.removal != Removal::None).then(|| by_head(writes)));
+        all.extend(with.scale.map(|_| by_head(1)));
         let by_unit = all.iter().enumerate().map(|(index, input)| {
-            let extent = Extent::Tokens(units * input.width);
+            // Going forward o is in the place of v.
+            let each = if index == VALUES {
+                reads.max(writes)
+            } else {
+                input.writes
+            };
+            let extent = Extent::Tokens(units * input.width * each);
             match index {
                 QUERIES | KEYS => graph.saved(extent),
                 _ => graph.saved_on_cpu(extent),
@@ -205,25 +252,34 @@ impl InChunks {
         unit: usize,
         start: usize,
         length: usize,
+        [q, k, v, beta]: [&'a mut Vec<f32>; 4],
     ) -> Given<'a> {
-        let Block { heads, key, .. } = self.block;
-        let first = unit * heads;
-        let group = unit * self.what.heads.groups / self.units;
+        let (Block { heads, key, .. }, cols) = (self.block, self.block.cols());
+        let (first, all) = (unit * heads, self.what.heads);
+        let column = unit * all.groups / self.units * key;
+        let reads = self.what.reads();
+        let [of_token, writes] = [reads, all.writes].map(|count| Several { count, length });
+        let of_q = part(sources.q, start, column);
+        let of_k = part(sources.k, start, column);
+        let of_v = part(sources.v, start, unit * cols);
+        let of_beta = sources.beta.map(|beta| part(beta, start, first));
         Given {
-            q: part(sources.q, start, group * key),
-            k: part(sources.k, start, group * key),
-            v: part(sources.v, start, unit * self.block.cols()),
+            q: of_token.apart(of_q, [all.groups * key, key], q),
+            k: writes.apart(of_k, [all.groups * key, key], k),
+            v: writes.apart(of_v, [all.heads * all.value, cols], v),
             logs: match sources.logs {
                 Some(logs) => Logs::Given(part(logs, start, first)),
                 None => Logs::Constant(&self.constant[first..first + heads]),
             },
-            beta: sources.beta.map(|beta| part(beta, start, first)),
+            beta: of_beta.map(|of_beta| writes.apart(of_beta, [all.heads, heads], beta)),
             scale: sources.scale.map(|scale| part(scale, start, first)),
             skip: match sources.skip {
                 [] => &[],
                 skip => &skip[first..first + heads],
             },
             length,
+            writes: all.writes,
+            reads,
         }
     }
 }
@@ -250,23 +306,29 @@ impl Operation for InChunks {
             }
             None => running.fill(0.0),
         }
+        let of_o = Columns {
+            writes: self.what.reads(),
+            ..self.columns[VALUES]
+        };
         let chunks = length.div_ceil(self.with.chunk);
         let training = run.is_training();
         let cuts = (
             cut(&mut running, values),
-            cut(&mut by_unit, length * block.cols()),
+            cut(&mut by_unit, length * of_o.values()),
             cut(&mut before, chunks * values),
         );
         for_each_unit(length * values, cuts, |index, (running, o, before)| {
             let (row, unit) = (index / units, index % units);
-            SCRATCH.with_borrow_mut(|scratch| {
+            SCRATCH.with_borrow_mut(|(scratch, apart)| {
                 for (chunk, start) in (0..length).step_by(self.with.chunk).enumerate() {
                     let count = self.with.chunk.min(length - start);
                     if training {
                         before[chunk * values..][..values].copy_from_slice(running);
                     }
-                    let given = self.given(sources, unit, row * length + start, count);
-                    let o = &mut o[start * block.cols()..];
+                    let [q, k, v, beta, _] = &mut *apart;
+                    let first = row * length + start;
+                    let given = self.given(sources, unit, first, count, [q, k, v, beta]);
+                    let o = &mut o[start * of_o.values()..];
                     forward(block, given, running, o, scratch);
                 }
             });
@@ -276,7 +338,8 @@ impl Operation for InChunks {
                 state.copy_from_slice(running);
             }
         }
-        self.columns[VALUES].scatter(&by_unit, length, run.value_mut(self.o));
+        let by_unit = &by_unit[..run.rows() * units * length * of_o.values()];
+        of_o.scatter(by_unit, length, run.value_mut(self.o));
         Ok(())
     }
 
@@ -307,11 +370,11 @@ impl Operation for InChunks {
         let mut inputs = by_unit.iter_mut().zip(&self.columns);
         // Inputs that there are not have no gradients.
         let mut next = |is_given: bool| match is_given.then(|| inputs.next()).flatten() {
-            Some((buffer, columns)) => cut(buffer, length * columns.width),
+            Some((buffer, columns)) => cut(buffer, length * columns.values()),
             None => cut(&mut [], 0),
         };
         let (q, k, v) = (next(true), next(true), next(true));
-        let logs = next(self.what.decay_is_given());
+        let logs = next(self.what.decay.given().is_some());
         let beta = next(self.what.removal != Removal::None);
         let scale = next(self.with.scale.is_some());
         let skip = cut(grad_skip.as_deref_mut().unwrap_or_default(), block.heads);
@@ -321,7 +384,7 @@ impl Operation for InChunks {
             cuts,
             |index, (running, q, k, v, logs, beta, scale, skip)| {
                 let (row, unit) = (index / units, index % units);
-                SCRATCH.with_borrow_mut(|scratch| {
+                SCRATCH.with_borrow_mut(|(scratch, apart)| {
                     for chunk in (0..chunks).rev() {
                         let start = chunk * self.with.chunk;
                         let some = Tokens {
@@ -330,9 +393,17 @@ impl Operation for InChunks {
                             of: length,
                         };
                         let start = row * length + start;
-                        let given = self.given(sources, unit, start, some.count);
+                        let [of_q, of_k, of_v, of_beta, of_o] = &mut *apart;
+                        let room = [of_q, of_k, of_v, of_beta];
+                        let given = self.given(sources, unit, start, some.count, room);
                         let state = &before[(index * chunks + chunk) * values..][..values];
-                        let grad_o = part(grad_o, start, unit * block.cols());
+                        let several = Several {
+                            count: given.reads,
+                            length: some.count,
+                        };
+                        let (cols, grad_o) =
+                            (block.cols(), part(grad_o, start, unit * block.cols()));
+                        let grad_o = several.apart(grad_o, [units * cols, cols], of_o);
                         let mut grads = Gradients {
                             q: some.of(q),
                             k: some.of(k),
@@ -349,6 +420,7 @@ impl Operation for InChunks {
         );
         let inputs = self.inputs().zip(&self.columns);
         for ((input, columns), by_unit) in inputs.zip(&by_unit) {
+            let by_unit = &by_unit[..run.rows() * units * length * columns.values()];
             columns.scatter(by_unit, length, run.grad_mut(input));
         }
         if let (Some(skip), Some(grads)) = (self.with.skip, grad_skip) {
