@@ -8,6 +8,7 @@ struct RotaryTableParams {
     double base;
     double factor, original, from, to;  // the blend
     double scale;                       // of cosines and sines
+    u64 period;                         // positions after which angles begin anew, 0 for none
     u32 length, dims;
 };
 
@@ -18,7 +19,8 @@ KERNEL(256, rotary_table, RotaryTableParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, t = index / half;
     const u32 n = (u32)(index % half);
     if (t >= p.length) return;
-    const u64 position = (p.control ? p.control->position : 0) + t;
+    u64 position = (p.control ? p.control->position : 0) + t;
+    if (p.period) position %= p.period;
     const double frequency = pow(p.base, -2.0 * (double)n / (double)p.dims);
     const double x = p.original > 0.0 ? frequency * p.original / 6.283185307179586 : (double)n;
     const double b = fmin(fmax((x - p.from) / (p.to - p.from), 0.0), 1.0);

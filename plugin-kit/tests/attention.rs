@@ -222,23 +222,30 @@ fn rotary_angles_are_scaled() {
         turns: turns(2.0, 0.25),
     };
     type Frequency<'a> = &'a dyn Fn(usize) -> f64;
-    let cases: [(Scaling, Frequency, f64); 3] = [
-        (Scaling::Linear { factor }, &|n| plain(n) / factor, 1.0),
-        (yarn_scaling, &yarn, attention),
-        (llama3_scaling, &llama3, 1.0),
+    let linear: Frequency = &|n| plain(n) / factor;
+    let cases: [(Scaling, Option<u32>, Frequency, f64); 4] = [
+        (Scaling::Linear { factor }, None, linear, 1.0),
+        (Scaling::Linear { factor }, Some(7), linear, 1.0),
+        (yarn_scaling, None, &yarn, attention),
+        (llama3_scaling, None, &llama3, 1.0),
     ];
-    for (scaling, frequency, scale) in cases {
+    for (scaling, period, frequency, scale) in cases {
+        let angles = Angles {
+            base,
+            scaling,
+            period,
+        };
         Case {
             rows: 2,
             length: 67,
             inputs: &[2 * head_dim],
             range: (-2.0, 2.0),
             recurrent: true,
-            build: &|graph, inputs| graph.rotary(inputs[0], 2, head_dim, Angles { base, scaling }),
+            build: &|graph, inputs| graph.rotary(inputs[0], 2, head_dim, angles),
             reference: &|inputs, _| {
                 let mut y = inputs[0].clone();
                 for (index, head) in y.chunks_mut(head_dim).enumerate() {
-                    let t = (index / 2 % 67) as f64;
+                    let t = (index / 2 % 67 % period.unwrap_or(67) as usize) as f64;
                     for n in 0..head_dim / 2 {
                         let angle = t * frequency(n);
                         let (a, b) = (scale * head[n], scale * head[n + head_dim / 2]);

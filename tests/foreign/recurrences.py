@@ -1,4 +1,4 @@
-"""Makes fixtures for the mixers of min-rnn, s4, hyena and ttt: inputs, parameters, results and gradients, in float64 by PyTorch.
+"""Makes fixtures for the mixers of min-rnn, s4 and hyena: inputs, parameters, results and gradients, in float64 by PyTorch.
 
 Usage: recurrences.py [NAME...]      needs: pip install torch
 
@@ -172,43 +172,6 @@ def hyena(p, x, layer, layers, options):
     return linear("out_proj", (v * gates[0]).transpose(1, 2))
 
 
-def ttt_linear(p, x, layer, layers, options):
-    """TTT-Linear by its dual form, a mini-batch at a time (test-time-training/ttt-lm-pytorch, ttt.py)."""
-    get = lambda name: p[f"{layer}.{name}"]
-    (batch, length, cols), size, width = x.shape, int(options["mini_batch"]), int(options["head_dim"])
-    heads, w, b = cols // width, get("ttt_norm_weight")[:, None], get("ttt_norm_bias")[:, None]
-    split = lambda y: y.view(batch, length, heads, width).transpose(1, 2)
-    angles = (torch.arange(length) % size)[:, None] * 10000.0 ** (-2.0 * torch.arange(width // 2) / width)
-
-    def turned(y):
-        number = torch.view_as_complex(split(y).reshape(batch, heads, length, width // 2, 2))
-        return torch.view_as_real(number * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
-
-    def normal(z):
-        deviation = (z.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
-        return (z - z.mean(-1, keepdim=True)) / deviation, deviation
-
-    q, k = (turned(F.linear(x, get(f"{name}_proj.weight"))) for name in "qk")
-    v = split(F.linear(x, get("v_proj.weight")))
-    rates = float(options.get("base_rate", 1)) / width * F.linear(x, get("rate.weight"), get("rate.bias")).sigmoid().transpose(1, 2)
-    places = (1 / torch.arange(1.0, size + 1) + get("learnable_token_idx")).clamp_min(0)
-    state, offset, rows = get("W1"), get("b1")[:, None], []
-    for begin in range(0, length, size):
-        part = slice(begin, min(begin + size, length))
-        q_i, k_i, v_i = q[:, :, part], k[:, :, part], v[:, :, part]
-        eta = places[: q_i.shape[2], None] * rates[:, :, None, part]
-        n, deviation = normal(k_i @ state + offset)
-        g = (w * n + b - (v_i - k_i)) * w
-        g = (width * g - g.sum(-1, keepdim=True) - n * (g * n).sum(-1, keepdim=True)) / (width * deviation)
-        z = q_i @ state - (eta * (q_i @ k_i.transpose(-2, -1))).tril() @ g + offset - eta.tril() @ g
-        rows.append(q_i + normal(z)[0] * w + b)
-        last = eta[:, :, -1, :, None]
-        state, offset = state - (last * k_i).transpose(-2, -1) @ g, offset - (last * g).sum(-2, keepdim=True)
-    y = torch.cat(rows, 2).transpose(1, 2).reshape(batch, length, cols)
-    y = F.layer_norm(y, (cols,), get("post_norm.weight"), get("post_norm.bias"), 1e-6)
-    return F.linear(y, get("o_proj.weight"))
-
-
 def dense(name, rows, cols):
     return {f"{name}.weight": (rows, cols), f"{name}.bias": (rows,)}
 
@@ -276,13 +239,6 @@ FIXTURES["hyena"] = ("hyena", [
     hyena_case(3, 3, 9, 3, {"shift": "0.25"}),
     hyena_case(3, 2, 4, 5, {"past_filter": "zero"}),
     hyena_case(3, 2, 4, 5, {"past_filter": "extended", "reach": "2"}),
-])
-TTT = lambda heads, width, size: {f"{name}_proj.weight": (heads * width, heads * width) for name in "qkvo"} | dense("rate", heads, heads * width) | {
-    "W1": (heads, width, width), "b1": (heads, width), "ttt_norm_weight": (heads, width), "ttt_norm_bias": (heads, width),
-    "learnable_token_idx": (size,), "post_norm.weight": (heads * width,), "post_norm.bias": (heads * width,)}
-FIXTURES["ttt-linear"] = ("ttt", [
-    case(ttt_linear, {"head_dim": "4", "mini_batch": "4"}, 1, 8, TTT(2, 4, 4)),
-    case(ttt_linear, {"head_dim": "2", "mini_batch": "3", "base_rate": "2"}, 1, 4, TTT(2, 2, 3)),
 ])
 # Where values around 0 would be no system that decays.
 NEGATIVE = {"Lambda_re": (-1.0, -0.1), "log_step": (-3.0, -0.5), "log_dt": (-3.0, -0.5), "nu_log": (-2.0, 0.0), "A_imag": (-3.0, 3.0)}

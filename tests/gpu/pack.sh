@@ -8,7 +8,7 @@
 set -euo pipefail
 
 most_mib=60
-plugins=(delta griffin hybrid hyena linear_attention lstm mamba mamba2 min_rnn rwkv s4 transformer xlstm)
+plugins=(delta griffin hybrid hyena linear_attention lstm mamba mamba2 min_rnn rwkv s4 transformer ttt xlstm)
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 

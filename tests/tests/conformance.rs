@@ -20,6 +20,7 @@ fn every_plugin_passes() {
         "rwkv",
         "s4",
         "transformer",
+        "ttt",
         "xlstm",
     ] {
         let library = profile_folder().join(format!("liblonghaul_{name}.so"));
@@ -56,6 +57,8 @@ fn every_variant_passes() {
         "transformer:positions=hard-alibi",
         "transformer:positions=learned",
         "transformer:positions=nope,window=16,kv_heads=1",
+        "titans:momentum=false,decay=false,gate=false,mini_batch=5",
+        "ttt-linear:gate=true,share_qk=true,mini_batch=1",
     ] {
         longhaul(["check", variant]).expect(0);
     }

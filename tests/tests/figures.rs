@@ -9,7 +9,7 @@ use longhaul_plugin_api::client::LoadedPlugin;
 use longhaul_tests::build::{longhaul, profile_folder};
 use longhaul_tests::in_process::default_config;
 
-const PLUGINS: [&str; 13] = [
+const PLUGINS: [&str; 14] = [
     "delta",
     "griffin",
     "hybrid",
@@ -22,6 +22,7 @@ const PLUGINS: [&str; 13] = [
     "rwkv",
     "s4",
     "transformer",
+    "ttt",
     "xlstm",
 ];
 

@@ -19,7 +19,7 @@ static SOURCE: KernelSource = KernelSource {
 kernel_params! {
     struct RotaryTableParams {
         table: Ptr, control: Ptr, base: f64, factor: f64, original: f64, from: f64, to: f64, scale: f64,
-        length: u32, dims: u32,
+        period: u64, length: u32, dims: u32,
     }
 }
 
@@ -92,6 +92,26 @@ struct RotaryTable {
     table: Saved,
 }
 
+impl RotaryTable {
+    /// Fills a table whose rows are those of positions modulo `period`.
+    fn repeat(&self, period: u64, position: u64, table: &mut [f32]) {
+        let (half, scale) = (self.frequencies.len(), self.blend.scale);
+        for t in 0..table.len() / (2 * half) {
+            let (before, row) = table.split_at_mut(t * 2 * half);
+            if t as u64 >= period {
+                let same = (t - period as usize) * 2 * half;
+                row[..2 * half].copy_from_slice(&before[same..][..2 * half]);
+                continue;
+            }
+            let place = ((position + t as u64) % period) as f64;
+            for (n, frequency) in self.frequencies.iter().enumerate() {
+                let (sine, cosine) = (place * frequency).sin_cos();
+                (row[n], row[half + n]) = ((scale * cosine) as f32, (scale * sine) as f32);
+            }
+        }
+    }
+}
+
 /// Positions from one exact angle to the next; between them angles are added by rotation in float64.
 const EXACT_EVERY: usize = 64;
 
@@ -104,6 +124,10 @@ impl Operation for RotaryTable {
         let (half, scale) = (self.frequencies.len(), self.blend.scale);
         let mut table = run.saved_mut(self.table);
         let table = &mut table[..run.length() * 2 * half];
+        if let Some(period) = self.angles.period {
+            self.repeat(u64::from(period), run.position(), table);
+            return Ok(());
+        }
         for (block, angles) in table.chunks_mut(EXACT_EVERY * 2 * half).enumerate() {
             let position = (run.position() + (block * EXACT_EVERY) as u64) as f64;
             let rows = angles.len() / (2 * half);
@@ -152,6 +176,7 @@ impl Operation for RotaryTable {
             from: self.blend.from,
             to: self.blend.to,
             scale: self.blend.scale,
+            period: self.angles.period.unwrap_or(0).into(),
             length: run.length() as u32,
             dims: 2 * half as u32,
         };

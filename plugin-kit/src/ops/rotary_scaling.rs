@@ -11,13 +11,18 @@ pub struct Angles {
     pub base: f64,
     /// What was done to them.
     pub scaling: Scaling,
+    /// Positions after which they begin anew, where they do.
+    pub period: Option<u32>,
 }
 
 impl From<f64> for Angles {
     /// Angles of this base that are not scaled.
     fn from(base: f64) -> Self {
-        let scaling = Scaling::None;
-        Self { base, scaling }
+        Self {
+            base,
+            scaling: Scaling::None,
+            period: None,
+        }
     }
 }
 

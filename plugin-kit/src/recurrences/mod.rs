@@ -5,6 +5,7 @@
 
 pub mod cell;
 pub mod diagonal;
+pub mod fast_weights;
 pub mod long_convolution;
 pub mod mlstm;
 mod naive;

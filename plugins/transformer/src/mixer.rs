@@ -199,7 +199,10 @@ fn angles(settings: &Settings, positions: Positions) -> Result<Angles> {
         _ => Scaling::None,
     };
     let base = settings.float("rope_base")?;
-    Ok(Angles { base, scaling })
+    Ok(Angles {
+        scaling,
+        ..base.into()
+    })
 }
 
 impl Mixer for Attention {

@@ -6,7 +6,7 @@ use crate::simd::add_into;
 
 /// A head's columns of a matrix, from a token on.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
+pub(in crate::recurrences) struct Part<'a> {
     pub data: &'a [f32],
     /// Values from one token to the next.
     pub stride: usize,
@@ -165,7 +165,7 @@ impl<'a> Sources<'a> {
 
 /// How an input's columns `[writes, units]` of `width` values each belong to heads.
 #[derive(Clone, Copy)]
-pub(super) struct Columns {
+pub(in crate::recurrences) struct Columns {
     pub heads: usize,
     /// Blocks of columns of a write: the heads, or their groups.
     pub blocks: usize,
@@ -240,7 +240,7 @@ impl Columns {
 
 /// Some tokens of a sequence.
 #[derive(Clone, Copy)]
-pub(super) struct Tokens {
+pub(in crate::recurrences) struct Tokens {
     pub start: usize,
     pub count: usize,
     /// T.

@@ -8,7 +8,7 @@
 //! removed (R). Nothing here scales: callers scale q.
 
 mod device;
-mod fields;
+pub(super) mod fields;
 mod head;
 mod naive;
 mod recurrent;
