@@ -234,3 +234,34 @@ impl Folder {
 pub fn words<T: for<'a> From<&'a str>>(text: &str) -> Vec<T> {
     text.split_whitespace().map(T::from).collect()
 }
+
+/// Lines wider than a terminal; one long word, a path or a citation's address, cannot be broken.
+pub fn wide_lines(text: &str) -> Vec<&str> {
+    let wide = |line: &&str| {
+        line.chars().count() > 80
+            && line
+                .split_whitespace()
+                .all(|word| word.chars().count() < 60)
+    };
+    text.lines().filter(wide).collect()
+}
+
+/// Holds a command's output to what reads well in a terminal and in a pipe: no colour, nothing wider than 80 columns.
+///
+/// # Panics
+/// Where it does not.
+#[track_caller]
+pub fn assert_reads_well(ran: &Ran) {
+    assert!(!ran.stdout.trim().is_empty(), "{}", ran.stderr);
+    assert!(
+        !ran.stdout.contains('\u{1b}'),
+        "no colour in a pipe:\n{}",
+        ran.stdout
+    );
+    let wide = wide_lines(&ran.stdout);
+    assert!(
+        wide.is_empty(),
+        "wider than 80 columns:\n{}",
+        wide.join("\n")
+    );
+}

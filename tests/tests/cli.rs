@@ -1,7 +1,7 @@
 //! The commands as a user meets them: what they print, what they refuse and how, and their exit codes.
 
 use longhaul_tests::build::faulty;
-use longhaul_tests::host::{Folder, Ran, longhaul};
+use longhaul_tests::host::{Folder, Ran, assert_reads_well, longhaul, wide_lines};
 
 const COMMANDS: &[&str] = &[
     "run",
@@ -23,33 +23,6 @@ fn with_faulty(arguments: &str) -> Ran {
     words.push("--plugin".to_owned());
     words.push(faulty().to_string_lossy().into_owned());
     longhaul(words)
-}
-
-/// Lines wider than a terminal; one long word, a path or a citation's address, cannot be broken.
-fn wide_lines(text: &str) -> Vec<&str> {
-    let wide = |line: &&str| {
-        line.chars().count() > 80
-            && line
-                .split_whitespace()
-                .all(|word| word.chars().count() < 60)
-    };
-    text.lines().filter(wide).collect()
-}
-
-#[track_caller]
-fn assert_reads_well(ran: &Ran) {
-    assert!(!ran.stdout.trim().is_empty(), "{}", ran.stderr);
-    assert!(
-        !ran.stdout.contains('\u{1b}'),
-        "no colour in a pipe:\n{}",
-        ran.stdout
-    );
-    let wide = wide_lines(&ran.stdout);
-    assert!(
-        wide.is_empty(),
-        "wider than 80 columns:\n{}",
-        wide.join("\n")
-    );
 }
 
 #[test]
