@@ -14,7 +14,7 @@ fn two_models_of_a_run_are_compared_on_their_examples() {
     let (one, other) = ("faulty", "faulty:decay=0.5");
     let ran = longhaul(["compare", out, one, other]).expect(0);
     assert_reads_well(&ran);
-    ran.prints(&[
+    let ran = ran.prints(&[
         "parity",
         "2 seeds of 20 examples",
         "A - B",
