@@ -87,6 +87,13 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
     assert_eq!(parts[0].len() + parts[1].len(), all);
     assert!(parts[0].iter().all(|row| row["label"].is_empty()));
     assert!(!parts[1].is_empty() && parts[1].iter().all(|row| !row["label"].is_empty()));
+    // README shows the table of one task as it is made.
+    let tables = String::from_utf8(made[Path::new("tables.md")].clone()).expect("text");
+    let needle = tables.split("## needle").nth(1).expect("a task");
+    let readme = fs::read_to_string(workspace().join("README.md")).expect("README");
+    for line in needle.lines().filter(|line| line.starts_with('|')) {
+        assert!(readme.contains(line), "README.md has no {line}");
+    }
     // Twice the same run is the same report, over the old one.
     report(&[&quick(), &quick()], &out, &[])
         .expect(0)
