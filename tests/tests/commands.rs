@@ -71,7 +71,7 @@ fn examples(words: &[&str]) -> Vec<String> {
 fn clone(folder: &Path) -> PathBuf {
     let clone = folder.join("clone");
     std::fs::create_dir(&clone).expect("writable");
-    for name in ["tests", "tasks", "plugin-kit"] {
+    for name in ["tests", "tasks", "plugin-kit", "results"] {
         std::os::unix::fs::symlink(workspace().join(name), clone.join(name)).expect("writable");
     }
     clone
