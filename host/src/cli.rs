@@ -79,6 +79,10 @@ pub enum Command {
     Ruler(RulerArgs),
     /// Public-domain books for haystacks and language modelling
     Data(DataArgs),
+    /// Completions of the command line for a shell
+    Completions(CompletionsArgs),
+    /// Manual pages
+    Man(ManArgs),
     /// A worker process of another command
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -858,6 +862,29 @@ pub enum StoredType {
     Bf16,
     /// 2 bytes
     F16,
+}
+
+/// `longhaul completions`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul completions bash
+  longhaul completions zsh")]
+pub struct CompletionsArgs {
+    /// Shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `longhaul man`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul man man-pages")]
+pub struct ManArgs {
+    /// Folder for the pages
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
 }
 
 /// `longhaul worker`.

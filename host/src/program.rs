@@ -47,6 +47,8 @@ fn carry_out(command: &Command) -> Result<u8, CommandError> {
         Command::Data(args) => commands::data::run(args),
         Command::Ruler(args) => commands::ruler::run(args),
         Command::Checkpoint(args) => commands::checkpoint::run(args),
+        Command::Completions(args) => commands::manual::completions(args),
+        Command::Man(args) => commands::manual::pages(args),
         Command::Worker(args) => work(args.job),
     }
 }

@@ -16,6 +16,9 @@ const COMMANDS: &[&str] = &[
     "bench",
     "checkpoint",
     "new",
+    "compare",
+    "completions",
+    "man",
 ];
 
 fn with_faulty(arguments: &str) -> Ran {
@@ -468,4 +471,31 @@ fn a_run_leaves_everything_it_should() {
         steps.contains(&0) && (steps.contains(&11) || steps.contains(&12)),
         "{steps:?}"
     );
+}
+
+#[test]
+fn shells_and_man_know_the_command_line() {
+    for (shell, words) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef longhaul"),
+        ("fish", "complete -c longhaul"),
+    ] {
+        longhaul(["completions", shell])
+            .expect(0)
+            .prints(&[words, "retry-failed"]);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = folder.path().join("pages");
+    longhaul(["man", &pages.to_string_lossy()])
+        .expect(0)
+        .prints(&["pages are in"]);
+    for name in COMMANDS {
+        let page = std::fs::read_to_string(pages.join(format!("longhaul-{name}.1")));
+        let page = page.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            page.contains("Examples") || *name == "devices",
+            "{name}:\n{page}"
+        );
+    }
+    assert!(!pages.join("longhaul-worker.1").exists());
 }

@@ -10,6 +10,7 @@ pub mod data;
 pub mod devices;
 pub mod eval;
 pub mod list;
+pub mod manual;
 pub mod new;
 pub mod report;
 pub mod ruler;
