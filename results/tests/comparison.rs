@@ -193,8 +193,8 @@ fn without_outcomes_means_are_compared_and_it_is_said() {
 
 #[test]
 fn other_answers_to_an_example_are_other_examples() {
-    let ones = [row("a", 0, 64, 90)];
-    let others = [row("b", 0, 64, 90)];
+    let ones = [row("a", 0, 64, 50)];
+    let others = [row("b", 0, 64, 25)];
     let sides = [("a", &ones), ("b", &others)].map(|(name, rows)| Side { name, rows });
     let mut load = |first: bool, _: &str| {
         let answers = if first { 2.0 } else { 4.0 };
@@ -206,6 +206,21 @@ fn other_answers_to_an_example_are_other_examples() {
     assert!(found.rows.is_empty());
     assert!(
         found.notes[0].contains("two tokenizers"),
+        "{:?}",
+        found.notes
+    );
+}
+
+#[test]
+fn outcomes_of_another_run_are_noticed() {
+    let (ones, others) = ([cell("a", 0, 64, 90)], [cell("b", 0, 64, 80)]);
+    let sides = [("a", &ones), ("b", &others)].map(|(name, rows)| Side { name, rows });
+    // Both have those of the first.
+    let mut load = |_: bool, _: &str| Ok(outcomes(&ones, "a-0"));
+    let found = compare_models([&sides[0], &sides[1]], &mut load).expect("both are there");
+    assert!(found.rows.is_empty());
+    assert!(
+        found.notes[0].contains("does not add up"),
         "{:?}",
         found.notes
     );
