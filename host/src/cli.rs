@@ -52,7 +52,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Evaluate the saved models of a run at other lengths
     Eval(EvalArgs),
-    /// Two models on the same examples: difference, test, what could be shown
+    /// Two models on the same examples: how far apart, and how sure
     Compare(CompareArgs),
     /// Tables and figures for a paper, of one run or several
     Report(ReportArgs),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::journal::JournalError;
 use crate::metric::Kind;
 use crate::outcomes::{OfUnit, Outcomes};
 use crate::paired::{Pairs, compare};
@@ -101,17 +102,28 @@ pub struct Compared {
     pub notes: Vec<String>,
 }
 
-/// What the outcomes of a unit are read by; `first` is whether it is of the first side.
-pub type Load<'a, E> = dyn FnMut(bool, &str) -> Result<OfUnit, E> + 'a;
+/// Why two models are not compared at all.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// A name that no model has or several have, in words.
+    #[error("{0}")]
+    Name(String),
+    /// Outcomes that cannot be read.
+    #[error(transparent)]
+    Outcomes(#[from] JournalError),
+}
+
+/// Reads the outcomes of a unit; first whether it is of the first side.
+pub type Load<'a> = dyn FnMut(bool, &str) -> Result<OfUnit, JournalError> + 'a;
 
 /// Compares two models on every task and length that both were measured on.
 ///
 /// # Errors
 /// A name that no model has or several have; what `load` refuses.
-pub fn compare_models<E: From<String>>(
+pub fn compare_models(
     sides: [&Side<'_>; 2],
-    load: &mut Load<'_, E>,
-) -> Result<Compared, E> {
+    load: &mut Load<'_>,
+) -> Result<Compared, CompareError> {
     let summaries = sides.map(|side| summarise(side.rows));
     let [ones, others] = [
         curves(sides[0], &summaries[0])?,
@@ -153,10 +165,10 @@ pub fn compare_models<E: From<String>>(
 type TaskName<'a> = (&'a str, &'a str);
 
 /// The curve of a side's model on each task.
-fn curves<'a, E: From<String>>(
+fn curves<'a>(
     side: &Side<'_>,
     summary: &'a [SummaryRow],
-) -> Result<Vec<(TaskName<'a>, CurveView<'a>)>, E> {
+) -> Result<Vec<(TaskName<'a>, CurveView<'a>)>, CompareError> {
     let mut found = Vec::new();
     let mut names = BTreeSet::new();
     for task in tasks(summary) {
@@ -179,34 +191,32 @@ fn curves<'a, E: From<String>>(
         if own.len() > 1 {
             let all: Vec<&str> = own.iter().map(|curve| curve.name.as_str()).collect();
             let all = all.join(", ");
-            return Err(format!(
+            return Err(CompareError::Name(format!(
                 "`{}` is several models on {}: {all}. Give one of these names",
                 side.name, title.0
-            )
-            .into());
+            )));
         }
         found.extend(own.pop().map(|curve| (title, curve)));
     }
     if found.is_empty() {
         let names: Vec<String> = names.into_iter().collect();
         let names = names.join(", ");
-        return Err(format!(
+        return Err(CompareError::Name(format!(
             "there is no model `{}` in that run; it has: {names}",
             side.name
-        )
-        .into());
+        )));
     }
     Ok(found)
 }
 
 impl Compared {
     /// Compares two curves of one task.
-    fn task<E>(
+    fn task(
         &mut self,
         sides: [&Side<'_>; 2],
         curves: [&CurveView<'_>; 2],
-        load: &mut Load<'_, E>,
-    ) -> Result<(), E> {
+        load: &mut Load<'_>,
+    ) -> Result<(), JournalError> {
         let own = [0, 1].map(|side| of_curve(sides[side].rows, curves[side]));
         let planned = own
             .each_ref()
@@ -308,6 +318,20 @@ impl Compared {
             by_means(&mut row);
             return self.rows.push(row);
         };
+        let stray = |cells: &BTreeMap<u64, &Measurement>, outcomes: &[&Outcomes]| {
+            let mut both = cells.values().zip(outcomes);
+            both.any(|(row, outcomes)| {
+                let value = row.value.unwrap_or(f64::NAN);
+                let near = (outcomes.mean() - value).abs() <= 1e-9 * value.max(1.0);
+                !near
+            })
+        };
+        if stray(&cells[0], &ones) || stray(&cells[1], &others) {
+            return self.notes.push(format!(
+                "{place} is left out: what its examples scored does not add up to its value in results.csv, so one \
+                 of the two files is of another run"
+            ));
+        }
         let pairs: Vec<(&Outcomes, &Outcomes)> = ones.into_iter().zip(others).collect();
         let identical = |(one, other): &(&Outcomes, &Outcomes)| one.answers() == other.answers();
         if !pairs.iter().all(identical) {

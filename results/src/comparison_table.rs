@@ -200,7 +200,7 @@ mod tests {
         for words in [
             "needle (depth=grid, version=3)",
             "A mamba2, B transformer; exact match in %; 1 seed of 256 examples",
-            "* +10.0    1e-9     2e-9",
+            "* +10.0     1e-9     2e-9",
             "[5, 15]",
             "    16K",
             "-1.2    0.200    0.400     4.1",

@@ -38,7 +38,7 @@ mod view;
 mod words;
 
 pub use capacity::{CapacityRow, capacity};
-pub use comparison::{Compared, Comparison, Load, Side, compare_models};
+pub use comparison::{CompareError, Compared, Comparison, Load, Side, compare_models};
 pub use comparison_table::render_comparison;
 pub use journal::{Journal, JournalError, csv_text, read_csv, write_csv};
 pub use latex::{latex_document, latex_tables};

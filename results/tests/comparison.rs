@@ -6,7 +6,8 @@ use fixture::{failed, row};
 use longhaul_results::outcomes::{OfUnit, Outcomes};
 use longhaul_results::statistics::{holm, mcnemar};
 use longhaul_results::{
-    Compared, Measurement, Side, Split, Status, compare_models, csv_text, render_comparison,
+    CompareError, Compared, Measurement, Side, Split, Status, compare_models, csv_text,
+    render_comparison,
 };
 
 /// A cell of a hundred examples that are right or wrong, of which the first are right.
@@ -35,7 +36,7 @@ fn outcomes(rows: &[Measurement], unit: &str) -> OfUnit {
 }
 
 /// Compares `a` of one run with `b` of another.
-fn compare(ones: &[Measurement], others: &[Measurement]) -> Result<Compared, String> {
+fn compare(ones: &[Measurement], others: &[Measurement]) -> Result<Compared, CompareError> {
     let one = Side {
         name: "a",
         rows: ones,
@@ -44,9 +45,7 @@ fn compare(ones: &[Measurement], others: &[Measurement]) -> Result<Compared, Str
         name: "b",
         rows: others,
     };
-    let mut load = |first: bool, unit: &str| {
-        Ok::<_, String>(outcomes(if first { ones } else { others }, unit))
-    };
+    let mut load = |first: bool, unit: &str| Ok(outcomes(if first { ones } else { others }, unit));
     compare_models([&one, &other], &mut load)
 }
 
@@ -154,13 +153,17 @@ fn what_cannot_be_paired_is_left_out_with_the_reason() {
         "{fewer}"
     );
     assert!(with(&|row| row.metric = "token_accuracy".into()).contains("its metric"));
-    let unknown = compare(&ones, &[cell("c", 0, 64, 80)]).expect_err("no b");
+    let unknown = compare(&ones, &[cell("c", 0, 64, 80)])
+        .expect_err("no b")
+        .to_string();
     assert!(unknown.contains("no model `b`") && unknown.contains("it has: c"));
     let sized = |size: &str| Measurement {
         options: format!("state={size}"),
         ..cell("b", 0, 64, 80)
     };
-    let several = compare(&ones, &[sized("16"), sized("64")]).expect_err("two");
+    let several = compare(&ones, &[sized("16"), sized("64")])
+        .expect_err("two")
+        .to_string();
     assert!(several.contains("b:state=16, b:state=64"), "{several}");
 }
 
@@ -178,7 +181,7 @@ fn without_outcomes_means_are_compared_and_it_is_said() {
             rows: &others,
         },
     );
-    let mut load = |_: bool, _: &str| Ok::<_, String>(OfUnit::new());
+    let mut load = |_: bool, _: &str| Ok(OfUnit::new());
     let found = compare_models([&one, &other], &mut load).expect("both are there");
     let row = &found.rows[0];
     assert_eq!((row.interval.as_str(), row.p_value), ("unpaired", None));
@@ -190,19 +193,34 @@ fn without_outcomes_means_are_compared_and_it_is_said() {
 
 #[test]
 fn other_answers_to_an_example_are_other_examples() {
-    let ones = [row("a", 0, 64, 90)];
-    let others = [row("b", 0, 64, 90)];
+    let ones = [row("a", 0, 64, 50)];
+    let others = [row("b", 0, 64, 25)];
     let sides = [("a", &ones), ("b", &others)].map(|(name, rows)| Side { name, rows });
     let mut load = |first: bool, _: &str| {
         let answers = if first { 2.0 } else { 4.0 };
-        let outcomes = Outcomes::new((0..10).map(|_| (answers, 1.0)))?;
+        let outcomes = Outcomes::new((0..10).map(|_| (answers, 1.0))).expect("ten examples");
         let cell = ("token_accuracy".to_owned(), outcomes);
-        Ok::<_, String>(OfUnit::from([((Split::Test, 64), cell)]))
+        Ok(OfUnit::from([((Split::Test, 64), cell)]))
     };
     let found = compare_models([&sides[0], &sides[1]], &mut load).expect("both are there");
     assert!(found.rows.is_empty());
     assert!(
         found.notes[0].contains("two tokenizers"),
+        "{:?}",
+        found.notes
+    );
+}
+
+#[test]
+fn outcomes_of_another_run_are_noticed() {
+    let (ones, others) = ([cell("a", 0, 64, 90)], [cell("b", 0, 64, 80)]);
+    let sides = [("a", &ones), ("b", &others)].map(|(name, rows)| Side { name, rows });
+    // Both have those of the first.
+    let mut load = |_: bool, _: &str| Ok(outcomes(&ones, "a-0"));
+    let found = compare_models([&sides[0], &sides[1]], &mut load).expect("both are there");
+    assert!(found.rows.is_empty());
+    assert!(
+        found.notes[0].contains("does not add up"),
         "{:?}",
         found.notes
     );

@@ -6,6 +6,7 @@ use longhaul_tests::host::{Folder, Ran, assert_reads_well, longhaul, wide_lines}
 const COMMANDS: &[&str] = &[
     "run",
     "eval",
+    "compare",
     "report",
     "list",
     "tasks",

@@ -3,26 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use longhaul_results::{
-    JournalError, Measurement, Side, compare_models, csv_text, latest, outcomes, read_csv,
-    render_comparison,
+    Measurement, Side, compare_models, csv_text, latest, outcomes, read_csv, render_comparison,
 };
 
 use crate::cli::CompareArgs;
 use crate::commands::print;
 use crate::exit::{self, CommandError};
 use crate::table::width;
-
-impl From<JournalError> for CommandError {
-    fn from(error: JournalError) -> Self {
-        Self::usage(error)
-    }
-}
-
-impl From<String> for CommandError {
-    fn from(error: String) -> Self {
-        Self::usage(error)
-    }
-}
 
 /// Compares two models and prints what was found.
 ///
@@ -54,11 +41,11 @@ pub fn run(args: &CompareArgs) -> Result<u8, CommandError> {
     let mut load = |first: bool, unit: &str| {
         let run = if first { &args.run } else { other_run };
         match outcomes::path(run, unit) {
-            Some(path) => outcomes::read(&path).map_err(CommandError::from),
+            Some(path) => outcomes::read(&path),
             None => Ok(outcomes::OfUnit::new()),
         }
     };
-    let found = compare_models([&sides[0], &sides[1]], &mut load)?;
+    let found = compare_models([&sides[0], &sides[1]], &mut load).map_err(CommandError::usage)?;
     if found.rows.is_empty() {
         let notes = found.notes.join("\n");
         return Err(CommandError::usage(format!(
@@ -78,7 +65,8 @@ pub fn run(args: &CompareArgs) -> Result<u8, CommandError> {
 
 /// The last row of each measurement of a run.
 fn read(run: &Path) -> Result<Vec<Measurement>, CommandError> {
-    let (rows, torn) = read_csv::<Measurement>(&run.join("results.csv"))?;
+    let (rows, torn) =
+        read_csv::<Measurement>(&run.join("results.csv")).map_err(CommandError::usage)?;
     if torn > 0 {
         tracing::warn!(
             "{}: the last line of results.csv is torn ({torn} bytes) and does not count",
