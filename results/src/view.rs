@@ -1,9 +1,10 @@
 //! The summary as tables, plots and verdicts show it: tasks, the curves that are compared on each, and the
 //! names that tell them apart. Grouped once, for every renderer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::metric::Kind;
+use crate::record::Split;
 use crate::setting::{Model, group};
 use crate::summary::SummaryRow;
 use crate::text::short_length;
@@ -23,8 +24,20 @@ pub struct TaskView<'a> {
     pub chance: Option<f64>,
     /// All evaluation lengths, ascending.
     pub lengths: Vec<u64>,
+    /// Where the samples become others, not only longer.
+    pub steps: Vec<Step>,
     /// A curve a model, in the order of the summary; one for each learning rate where none could be chosen.
     pub curves: Vec<CurveView<'a>>,
+}
+
+/// A length from which on all samples have another label than those of the length before, as where a task's difficulty
+/// steps up.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    /// That length.
+    pub from: u64,
+    /// The label from there on, and before.
+    pub labels: [String; 2],
 }
 
 /// Points of one curve, which is of one model at one learning rate.
@@ -76,10 +89,45 @@ pub fn tasks(summary: &[SummaryRow]) -> Vec<TaskView<'_>> {
         rates.entry(model).or_default().insert(rate);
     }
     let shown = summary.iter().filter(|row| row.is_shown());
-    group(shown, |&row| row.model().task)
-        .into_iter()
-        .map(|rows| task_view(rows, |row| rates[&row.model()].len()))
-        .collect()
+    let tasks = group(shown, |&row| row.model().task).into_iter();
+    let view = |rows: Vec<_>| {
+        let mut view = task_view(rows, |row| rates[&row.model()].len());
+        view.steps = steps(&view, summary);
+        view
+    };
+    tasks.map(view).collect()
+}
+
+/// Labels that all lengths of a task have one value of each, where that changes.
+fn steps(task: &TaskView<'_>, summary: &[SummaryRow]) -> Vec<Step> {
+    let mut values: BTreeMap<&str, BTreeMap<u64, BTreeSet<&str>>> = BTreeMap::new();
+    let own = |row: &&SummaryRow| row.task == task.task && row.task_options == task.options;
+    for row in summary
+        .iter()
+        .filter(own)
+        .filter(|row| row.split == Split::Test)
+    {
+        if let Some((key, value)) = row.label.split_once('=') {
+            let of_length = values.entry(key).or_default().entry(row.eval_length);
+            of_length.or_default().insert(value);
+        }
+    }
+    values.retain(|_, lengths| {
+        lengths.len() == task.lengths.len() && lengths.values().all(|values| values.len() == 1)
+    });
+    let mut steps = Vec::new();
+    for (key, lengths) in &values {
+        let values: Vec<(u64, &str)> = lengths
+            .iter()
+            .flat_map(|(&length, values)| values.iter().map(move |value| (length, *value)))
+            .collect();
+        let changes = values.windows(2).filter(|pair| pair[0].1 != pair[1].1);
+        steps.extend(changes.map(|pair| Step {
+            from: pair[1].0,
+            labels: [pair[1].1, pair[0].1].map(|value| format!("{key}={value}")),
+        }));
+    }
+    steps
 }
 
 fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize) -> TaskView<'a> {
@@ -99,6 +147,7 @@ fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize
         kind,
         chance,
         lengths: lengths.into_iter().collect(),
+        steps: Vec::new(),
         curves: names
             .into_iter()
             .zip(curves)

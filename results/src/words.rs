@@ -4,7 +4,7 @@
 use crate::metric::Kind;
 use crate::summary::SummaryRow;
 use crate::text::short_length;
-use crate::view::{CurveView, TaskView, effective, learning};
+use crate::view::{CurveView, Step, TaskView, effective, learning};
 
 /// The metric, what all curves have in common, and chance.
 pub(crate) fn conditions(task: &TaskView<'_>) -> String {
@@ -136,20 +136,23 @@ pub(crate) fn own(task: &TaskView<'_>, curve: &CurveView<'_>) -> Vec<String> {
     parts
 }
 
-/// What marks in a table mean, and what could not be chosen.
-pub(crate) fn notes(task: &TaskView<'_>) -> Vec<&'static str> {
+/// Where samples become others, what marks in a table mean, and what could not be chosen.
+pub(crate) fn notes(task: &TaskView<'_>) -> Vec<String> {
     let points = || task.curves.iter().flat_map(|curve| &curve.points);
-    let mut notes = Vec::new();
+    let step = |step: &Step| {
+        let ([here, before], from) = (&step.labels, short_length(step.from));
+        format!("From {from} on the samples are others, not only longer: {here}, before {before}.")
+    };
+    let mut notes: Vec<String> = task.steps.iter().map(step).collect();
     if points().any(|row| row.not_ok > 0 && row.value.is_some()) {
-        notes.push(
-            "* seeds that were not measured are missing from this mean; results.csv says why",
-        );
+        let note =
+            "* seeds that were not measured are missing from this mean; results.csv says why";
+        notes.push(note.to_owned());
     }
     if points().any(|row| row.selected.is_none()) {
-        notes.push(
-            "No learning rate could be chosen, as none was measured on validation examples inside the \
-             training length: all are shown.",
-        );
+        let note = "No learning rate could be chosen, as none was measured on validation examples inside the \
+                    training length: all are shown.";
+        notes.push(note.to_owned());
     }
     notes
 }

@@ -31,6 +31,37 @@ fn words(rows: &[Measurement]) -> String {
 }
 
 #[test]
+fn a_step_in_the_samples_is_marked() {
+    let mut rows = sample_rows();
+    let labelled = |label: fn(u64) -> &'static str| {
+        LENGTHS.map(|length| Measurement {
+            label: label(length).into(),
+            ..row("lstm", 0, length, 50)
+        })
+    };
+    rows.extend(labelled(|length| {
+        if length < 512 {
+            "repeats=6"
+        } else {
+            "repeats=30"
+        }
+    }));
+    // Both at each length, the same everywhere, or not everywhere: none of these is a step.
+    rows.extend(labelled(|_| "depth=0.00"));
+    rows.extend(labelled(|_| "depth=1.00"));
+    rows.extend(
+        labelled(|length| if length < 512 { "" } else { "answer=empty" })
+            .into_iter()
+            .skip(3),
+    );
+    let text = words(&rows);
+    let step = "From 512 on the samples are others, not only longer: repeats=30, before repeats=6.";
+    assert!(text.contains(step), "{text}");
+    assert_eq!(text.matches("not only longer").count(), 1, "{text}");
+    assert!(!words(&sample_rows()).contains("not only longer"));
+}
+
+#[test]
 fn tables_fit_in_eighty_columns_and_say_how_cells_ended() {
     let mut rows = sample_rows();
     let long = "an-architecture-with-quite-a-long-name-that-goes-on-and-on";

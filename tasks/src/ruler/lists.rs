@@ -281,6 +281,7 @@ impl Family for Common {
             setting: setting.clone(),
             counted: Arc::clone(&self.counted),
             repeats: difficulty.list,
+            fixed: self.fixed,
             example: setting.counted(example, total),
             entries,
             answered,
@@ -295,6 +296,8 @@ struct CommonDraft {
     setting: Setting,
     counted: Arc<Counted>,
     repeats: Repeats,
+    /// Whether they are the same at all lengths.
+    fixed: bool,
     /// The list of the example, and how many entries it has.
     example: Arc<Units>,
     entries: usize,
@@ -360,6 +363,7 @@ impl Draft for CommonDraft {
         prompt.units_within_text(&self.setting.counted(list, total), 0..entries);
         prompt.push(&wording.question);
         prompt.answer_prefix.clone_from(&wording.answer_prefix);
+        prompt.repeats = (!self.fixed).then_some(repeats.common);
         prompt.references = self
             .first_words(COMMON)
             .iter()

@@ -331,15 +331,19 @@ impl Ruler {
     }
 
     fn finish(&self, prompt: Prompt, count: usize) -> Example {
-        let label = |depth: f64| Label {
+        let depth = prompt.depth.map(|depth| Label {
             key: "depth",
             // The nearest tenth, of which there are enough examples each.
             value: format!("{:.2}", (depth * 10.0).round() / 10.0),
-        };
+        });
+        let repeats = prompt.repeats.map(|repeats| Label {
+            key: "repeats",
+            value: repeats.to_string(),
+        });
         Example {
             len: count + usize::from(self.bos().is_some()),
             tokens: OnceLock::new(),
-            labels: prompt.depth.into_iter().map(label).collect(),
+            labels: depth.into_iter().chain(repeats).collect(),
             request: Request {
                 references: prompt.references.clone(),
                 most_new: self.most_new,

@@ -35,6 +35,8 @@ pub struct Prompt {
     pub answer: Option<Place>,
     /// Where the needle that is asked for stands, as a fraction.
     pub depth: Option<f64>,
+    /// How often each word that is asked for stands in a list, in tasks where that steps up with length.
+    pub repeats: Option<usize>,
 }
 
 impl Prompt {
