@@ -47,7 +47,7 @@ fn every_variant_passes() {
         "raven:router=softmax,decay=gla",
         "mamba:negative_eigenvalues=true",
         "mamba2:groups=2,chunk=16,norm_before_gate=true",
-        "mamba3:a_activation=softplus,rope_fraction=1.0,groups=2,norm_before_gate=true",
+        "mamba3:a_activation=softplus,rope_fraction=1.0,groups=2,norm_before_gate=true,mimo_rank=2",
         "mingru:candidate=linear,bias=true",
         "mlstm:block=pre-up",
         "rwkv4:mlp=gated,embedding_norm=false",

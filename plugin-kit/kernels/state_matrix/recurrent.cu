@@ -21,14 +21,11 @@
 // 12288; without removal a write has a decay for each row too.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: removes_backward_128 3152
-// spills: removes_backward_16 12
-// spills: removes_backward_32 48
-// spills: removes_forward_128 52
-// spills: removes_forward_32 16
-// spills: writes_backward_128 1456
-// spills: writes_forward_128 12
-// spills: writes_forward_16 12
+// spills: removes_backward_128 3488
+// spills: removes_backward_16 32
+// spills: removes_forward_128 80
+// spills: removes_forward_32 12
+// spills: writes_backward_128 1252
 
 #define MOST_CHUNK 64
 #define TILE 8

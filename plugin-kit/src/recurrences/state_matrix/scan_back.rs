@@ -243,8 +243,8 @@ impl Step {
             }
         }
         if REMOVES && self.reads_before {
-            for q in 0..ROWS {
-                add_scaled(&mut grad[q], self.grad_o[q], &write.q);
+            for (grad, grad_o) in grad.iter_mut().zip(self.grad_o) {
+                add_scaled(grad, grad_o, &write.q);
             }
         }
         (grad_v, grad_rows)
