@@ -44,6 +44,7 @@ fn every_variant_passes() {
         "kda:negative_eigenvalues=true,decay_bound=-5,expand_v=0.5",
         "linear-attention:normalise=false,feature_map=relu,head_norm=true",
         "gla:conv=4",
+        "log-linear-attention:levels=4,groups=2",
         "raven:router=softmax,decay=gla",
         "mamba:negative_eigenvalues=true",
         "mamba2:groups=2,chunk=16,norm_before_gate=true",
