@@ -51,6 +51,7 @@ fn every_variant_passes() {
         "mamba3:a_activation=softplus,rope_fraction=1.0,groups=2,norm_before_gate=true",
         "mingru:candidate=linear,bias=true",
         "mlstm:block=pre-up",
+        "path:heads=4,kv_heads=2,rank=0,conv=0,qk_norm=true,forget_gate=scaled",
         "rwkv4:mlp=gated,embedding_norm=false",
         "slstm:conv=0,heads=2",
         "s5:discretisation=bilinear,blocks=2,glu=none",
