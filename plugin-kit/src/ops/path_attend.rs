@@ -484,10 +484,10 @@ impl Scratch {
             let product = mat(&products[block * square..], width, width);
             gemm_serial(to, width, mat(from, count, width), product, -1.0, 1.0);
         }
+        let chain = std::mem::take(&mut self.chain);
         for block in 0..blocks {
             let keys = block * BLOCK..(block + 1) * BLOCK;
-            let q = self.chain[block * size..][..size].to_vec();
-            let q = mat(&q, count, width);
+            let q = mat(&chain[block * size..], count, width);
             let k = mat(&turned[keys.start * width..], BLOCK, width);
             let logits = &mut self.logits[..count * BLOCK];
             gemm_serial(logits, BLOCK, q, k.t(), unit.scale, 0.0);
@@ -508,5 +508,6 @@ impl Scratch {
             }
             std::mem::swap(&mut self.back, &mut self.next);
         }
+        self.chain = chain;
     }
 }
