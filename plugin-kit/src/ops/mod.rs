@@ -22,8 +22,6 @@ mod lower_bound;
 pub mod norm;
 mod norm_cuda;
 pub mod path;
-mod path_attend;
-mod path_block;
 pub mod positions;
 mod previous;
 mod rotary;

@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 
 use super::chunk::{Block, Given, Logs, grow};
-use super::levels_chunk::{Gradients, Kept, Piece, backward, forward};
+use super::levels_chunk::{Piece, Scratch, forward, held_after};
+use super::levels_gradients::{Gradients, Kept, backward};
 use super::{KEYS, LOGS, QUERIES, VALUES, block_of, part};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Rows, Run, View};
@@ -22,7 +23,7 @@ const LAMBDA: usize = 4;
 pub(super) const CHUNK: usize = 64;
 
 thread_local! {
-    static SCRATCH: RefCell<super::levels_chunk::Scratch> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Records the operation; the result is o, `[B, T, H V]`.
@@ -84,6 +85,17 @@ struct Levels {
     o: Tensor,
 }
 
+/// What of a run a block of heads reads.
+#[derive(Clone, Copy)]
+struct Of {
+    row: usize,
+    unit: usize,
+    /// Tokens before.
+    position: u64,
+    /// T.
+    length: usize,
+}
+
 impl Levels {
     fn piece<'a>(
         &self,
@@ -116,6 +128,40 @@ impl Levels {
         }
     }
 
+    /// Reads the tokens of a block of heads, and brings the slots from before them to after them. Where the newest ranges
+    /// are kept nothing follows, and the slots stay as they are before the last chunk; the slots with anything.
+    fn read(
+        &self,
+        inputs: &[Rows<'_>],
+        of: Of,
+        mut held: u64,
+        slots: &mut [f32],
+        o: &mut [f32],
+        mut kept: Option<&mut [f32]>,
+    ) -> u64 {
+        let values = self.block.state_values();
+        let mut start = 0;
+        SCRATCH.with_borrow_mut(|scratch| {
+            while start < of.length {
+                let at = of.position + start as u64;
+                let count = (CHUNK - at as usize % CHUNK).min(of.length - start);
+                let piece = self.piece(inputs, of.unit, of.row * of.length + start, at, count);
+                let o = &mut o[start * self.block.cols()..];
+                forward(piece, slots, held, o, &mut scratch.chunk);
+                start += count;
+                if kept.is_some() && start == of.length {
+                    break;
+                }
+                let newest = piece.advance(slots, &mut held, &mut scratch.chunk);
+                if let Some(kept) = &mut kept {
+                    let place = &mut kept[(start / CHUNK - 1) * values..][..values];
+                    place.copy_from_slice(&slots[newest * values..][..values]);
+                }
+            }
+        });
+        held
+    }
+
     fn views<'a>(&self, run: &Run<'a>) -> Vec<View<'a>> {
         let inputs = self.what.inputs().into_iter();
         inputs.map(|input| run.value(input)).collect()
@@ -136,33 +182,12 @@ impl Operation for Levels {
         let mut state = run.state(self.state);
         let (values, slots) = (block.state_values(), self.what.slots().count);
         let (position, chunks) = (run.position(), length.div_ceil(CHUNK));
-        let training = run.is_training();
-        let work =
-            |row: usize, unit: usize, held: u64, slots: &mut [f32], places: [&mut [f32]; 2]| {
-                let [o, kept] = places;
-                let mut held = held;
-                let mut start = 0;
-                SCRATCH.with_borrow_mut(|scratch| {
-                    while start < length {
-                        let at = position + start as u64;
-                        let count = (CHUNK - at as usize % CHUNK).min(length - start);
-                        let piece = self.piece(&inputs, unit, row * length + start, at, count);
-                        let o = &mut o[start * block.cols()..];
-                        forward(piece, slots, held, o, &mut scratch.chunk);
-                        start += count;
-                        if training && start == length {
-                            break;
-                        }
-                        let newest = piece.advance(slots, &mut held, &mut scratch.chunk);
-                        if training {
-                            let chunk = start / CHUNK - 1;
-                            let range = &slots[newest * values..][..values];
-                            kept[chunk * values..][..values].copy_from_slice(range);
-                        }
-                    }
-                });
-                held
-            };
+        let of = |index: usize| Of {
+            row: index / units,
+            unit: index % units,
+            position,
+            length,
+        };
         let cost = length * values;
         let each = length * block.cols();
         match &mut state {
@@ -177,9 +202,10 @@ impl Operation for Levels {
                     let held = held.fold(0, |held, slot| held | 1 << slot);
                     let cuts = (cut(state, slots * values), cut(o, each));
                     for_each_unit(cost, cuts, |unit, (state, o)| {
-                        work(row, unit, held, state, [o, &mut []]);
+                        self.read(&inputs, of(row * units + unit), held, state, o, None);
                     });
-                    let after = self.held_after(held, position, position + length as u64);
+                    let after =
+                        held_after(self.what.slots(), held, position, position + length as u64);
                     for (slot, filled) in filled.iter_mut().enumerate() {
                         *filled = (after >> slot & 1) as f32;
                     }
@@ -190,7 +216,7 @@ impl Operation for Levels {
                 for_each_unit(cost, cuts, |index, (o, kept)| {
                     let mut room =
                         SCRATCH.with_borrow_mut(|scratch| scratch.take_slots(slots * values));
-                    let held = work(index / units, index % units, 0, &mut room, [o, kept]);
+                    let held = self.read(&inputs, of(index), 0, &mut room, o, Some(kept));
                     SCRATCH.with_borrow_mut(|scratch| scratch.give_slots(room, held, values));
                 });
             }
@@ -264,12 +290,5 @@ impl Operation for Levels {
             columns.scatter(by_unit, length, run.grad_mut(input));
         }
         Ok(())
-    }
-}
-
-impl Levels {
-    /// The slots that have anything once tokens `from..to` are read.
-    fn held_after(&self, held: u64, from: u64, to: u64) -> u64 {
-        super::levels_chunk::held_after(self.what.slots(), held, from, to)
     }
 }

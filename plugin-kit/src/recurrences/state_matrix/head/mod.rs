@@ -8,6 +8,7 @@ mod device;
 mod gradients;
 pub(super) mod levels;
 mod levels_chunk;
+mod levels_gradients;
 
 use std::cell::RefCell;
 

@@ -1,19 +1,18 @@
-//! PaTH attention (arXiv 2505.16381): softmax attention whose keys are turned by every token that comes after them, a
-//! Householder-like matrix each, so that what a token knows of its distance to a key is what was written between them.
+//! PaTH attention on a CPU: rows of the batch and key heads in parallel.
+
+use std::cell::RefCell;
 
 use longhaul_plugin_api::author::Result;
 
+use super::PathAttention;
+use super::attend::{Kept, Scratch, Unit, attend};
+use super::block::BLOCK;
+use super::gradients::{Grads, differentiate};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Rows, Run, View};
 use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::ops::attention::{part, scatter};
-use crate::ops::path_attend::{Grads, Kept, Scratch, Unit, attend, differentiate};
-use crate::ops::path_block::BLOCK;
-use crate::recurrences::real::Real;
-use crate::recurrences::{Carries, Ports, Recurrence, Sequence};
 use crate::units::{cut, for_each_unit};
-
-use std::cell::RefCell;
 
 /// Tokens of a feed from which on a copy of all keys by head is small beside what is done with them.
 const MANY: usize = 16;
@@ -22,165 +21,45 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What [`Graph::path_attention`] records.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PathAttention {
-    /// Queries, `[B, T, H K]`.
-    pub q: Tensor,
-    /// Keys, `[B, T, kv_heads K]`.
-    pub k: Tensor,
-    /// Values, `[B, T, kv_heads K]`.
-    pub v: Tensor,
-    /// The directions in which a token turns the keys before it, `[B, T, kv_heads K]`, each of length 1.
-    pub w: Tensor,
-    /// How far: `k -= beta w (wᵀ k)`, `[B, T, kv_heads]`, from 0 to 2.
-    pub beta: Tensor,
-    /// What is added to the logits of each key, as in [`Graph::attention_with_key_bias`], `[B, T, 2 H]`.
-    pub key_bias: Option<Tensor>,
-    /// H, query heads.
-    pub heads: usize,
-    /// Key and value heads; each serves `heads / kv_heads` query heads.
-    pub kv_heads: usize,
-    /// K, width of a head.
-    pub head_dim: usize,
-    /// Factor on the products, `1 / sqrt(K)` as a rule.
-    pub scale: f32,
-}
-
-impl Graph {
-    /// Records PaTH attention; the result is `[B, T, H K]`. Its state is the values of all tokens, and their keys as
-    /// they have been turned so far.
-    ///
-    /// # Panics
-    /// If sizes do not fit.
-    #[track_caller]
-    pub fn path_attention(&mut self, what: PathAttention) -> Tensor {
-        let PathAttention {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = what;
-        assert!(
-            kv_heads > 0 && heads.is_multiple_of(kv_heads),
-            "{kv_heads} into {heads} heads"
-        );
-        assert_eq!(what.q.cols(), heads * head_dim, "width of q");
-        for (name, tensor) in [("k", what.k), ("v", what.v), ("w", what.w)] {
-            assert_eq!(tensor.cols(), kv_heads * head_dim, "width of {name}");
-        }
-        assert_eq!(what.beta.cols(), kv_heads, "a beta a head");
-        let biases = what.key_bias.map_or(2 * heads, |bias| bias.cols());
-        assert_eq!(biases, 2 * heads, "two parts for each head");
-        self.record(what)
-    }
-}
-
-impl PathAttention {
-    fn inputs(&self) -> Vec<Tensor> {
-        let inputs = [self.q, self.k, self.v, self.w, self.beta];
-        inputs.into_iter().chain(self.key_bias).collect()
-    }
-}
-
-impl Recurrence for PathAttention {
-    fn name(&self) -> &'static str {
-        "path_attention"
-    }
-
-    fn ports(&self) -> Ports {
-        Ports {
-            inputs: self.inputs(),
-            params: Vec::new(),
-            cols: self.q.cols(),
-            carries: Carries::History,
-        }
-    }
-
-    /// `softmax(scale q_iᵀ H_i .. H_{j + 1} k_j + bias) v` with `H_t = 1 - beta_t w_t w_tᵀ` (section 3.1): every token
-    /// turns all keys before it, then is asked.
-    fn naive<N: Real>(&self, given: &Sequence<N>, _state: &mut [N]) -> Vec<N> {
-        let (heads, width) = (self.heads, self.head_dim);
-        let dot = |a: &[N], b: &[N]| -> N { a.iter().zip(b).map(|(&a, &b)| a * b).sum() };
-        let mut keys: Vec<Vec<N>> = Vec::with_capacity(given.length);
-        let mut result = Vec::with_capacity(given.length * heads * width);
-        for t in 0..given.length {
-            for (kv, &beta) in given.token(4, t).iter().enumerate() {
-                let w = &given.token(3, t)[kv * width..][..width];
-                for key in &mut keys {
-                    let key = &mut key[kv * width..][..width];
-                    let along = beta * dot(w, key);
-                    key.iter_mut().zip(w).for_each(|(k, &w)| *k -= along * w);
-                }
-            }
-            keys.push(given.token(1, t).to_vec());
-            for head in 0..heads {
-                let kv = head * self.kv_heads / heads * width;
-                let q = &given.token(0, t)[head * width..][..width];
-                let logits = keys.iter().enumerate().map(|(j, key)| {
-                    let logit = dot(q, &key[kv..][..width]) * f64::from(self.scale);
-                    match self.key_bias {
-                        Some(_) => {
-                            logit + given.token(5, j)[head] + given.token(5, j)[heads + head]
-                        }
-                        None => logit,
-                    }
-                });
-                let logits: Vec<N> = logits.collect();
-                let values = logits.iter().map(|logit| logit.value());
-                let top = values.fold(f64::NEG_INFINITY, f64::max);
-                let weights: Vec<N> = logits.iter().map(|&logit| (logit - top).exp()).collect();
-                let total: N = weights.iter().copied().sum();
-                let mixed = |n: usize| {
-                    let products = weights.iter().enumerate();
-                    let sum: N = products.map(|(j, &p)| p * given.token(2, j)[kv + n]).sum();
-                    sum / total
-                };
-                result.extend((0..width).map(mixed));
-            }
-        }
-        result
-    }
-
-    fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
-        let PathAttention {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *self;
-        let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
-        let mut saved = |cols| graph.saved_on_cpu(Extent::Tokens(cols));
-        let biases = self.key_bias.map_or(0, |bias| bias.cols());
-        let operation = Path {
-            by_head: saved(queries),
-            log_sums: saved(heads),
-            turned: saved(keys),
-            grad_q: saved(queries),
-            grad_k: saved(keys),
-            grad_v: saved(keys),
-            grad_w: saved(keys),
-            grad_beta: saved(kv_heads),
-            grad_bias: saved(if biases > 0 { heads } else { 0 }),
-            products: graph.saved_on_cpu(Extent::Chunks {
-                chunk: BLOCK,
-                cols: keys * head_dim,
-            }),
-            keys: graph.state(StateSpec::Cache {
-                per_token: keys,
-                window: None,
-            }),
-            values: graph.state(StateSpec::Cache {
-                per_token: keys + biases,
-                window: None,
-            }),
-            y: graph.tensor(queries),
-            what: *self,
-        };
-        let y = operation.y;
-        graph.push(operation);
-        Some(y)
-    }
+/// Records the operation.
+pub(super) fn record(graph: &mut Graph, what: &PathAttention) -> Tensor {
+    let PathAttention {
+        heads,
+        kv_heads,
+        head_dim,
+        ..
+    } = *what;
+    let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+    let mut saved = |cols| graph.saved_on_cpu(Extent::Tokens(cols));
+    let biases = what.key_bias.map_or(0, |bias| bias.cols());
+    let operation = Path {
+        by_head: saved(queries),
+        log_sums: saved(heads),
+        turned: saved(keys),
+        grad_q: saved(queries),
+        grad_k: saved(keys),
+        grad_v: saved(keys),
+        grad_w: saved(keys),
+        grad_beta: saved(kv_heads),
+        grad_bias: saved(if biases > 0 { heads } else { 0 }),
+        products: graph.saved_on_cpu(Extent::Chunks {
+            chunk: BLOCK,
+            cols: keys * head_dim,
+        }),
+        keys: graph.state(StateSpec::Cache {
+            per_token: keys,
+            window: None,
+        }),
+        values: graph.state(StateSpec::Cache {
+            per_token: keys + biases,
+            window: None,
+        }),
+        y: graph.tensor(queries),
+        what: *what,
+    };
+    let y = operation.y;
+    graph.push(operation);
+    y
 }
 
 struct Path {
