@@ -1,6 +1,7 @@
 """What other software's attention layers give, for plugins/transformer/tests/foreign.rs.
 
-fla's layer of forgetting attention, with its own naive function where its kernel needs a card; transformers' layers of
+fla's layers of forgetting and PaTH attention, with their own naive functions where their kernels need a card and a
+short convolution, a norm and a length by their formulas; transformers' layers of
 differential attention (DiffLlama, its norm with a weight, as the authors' code has it) and of gated attention
 (Qwen3-Next, without its norms, whose weights all heads share). Parameters are drawn under our names, put together to
 theirs, and the gradients are those of ours.
@@ -13,8 +14,9 @@ import json
 import pathlib
 
 import torch
-from fla.layers import forgetting_attn
+from fla.layers import forgetting_attn, path_attn
 from fla.ops.forgetting_attn.naive import naive_forgetting_attn
+from fla.ops.path_attn.naive import naive_path_attn as path_attn_naive
 from recurrences import drawn, numbers
 from torch.func import functional_call
 from transformers.models.diffllama import modeling_diffllama
@@ -24,7 +26,24 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "plugins" / "transformer"
 BATCH, LENGTH = 2, 9
 torch.set_default_dtype(torch.float64)
 torch.Tensor.float = torch.Tensor.double
+torch.float = torch.float64  # what a naive function rounds to
 forgetting_attn.parallel_forgetting_attn = lambda q, k, v, g, **_: naive_forgetting_attn(q, k, v, g)
+path_attn.l2_norm = lambda w, **_: w / torch.sqrt((w * w).sum(-1, keepdim=True) + 1e-6)
+path_attn.RMSNorm.forward = lambda self, x: torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+def convolution(self, x, **_):
+    x = torch.nn.functional.pad(x.mT, (self.weight.shape[-1] - 1, 0))
+    return torch.nn.functional.silu(torch.nn.functional.conv1d(x, self.weight, groups=x.shape[1]).mT), None
+
+
+def naive_path(q, k, v, w, beta, g, **_):
+    """Where there is no forget gate, one that forgets nothing."""
+    g = torch.zeros(q.shape[:3]) if g is None else g
+    return path_attn_naive(q, k, v, w, beta, g, q.shape[-1] ** -0.5, chunk_size=4), None
+
+
+path_attn.ShortConvolution.forward, path_attn.parallel_path_attn = convolution, naive_path
 
 
 def qkv(p, heads, kv_heads, head_dim):
@@ -50,6 +69,21 @@ def fox(p, x, layer, gate):
     theirs |= {"f_proj.weight": p["forget.weight"], "f_proj.bias": p["forget.bias"]}
     if gate:
         theirs["g_proj.weight"] = p["gate.weight"]
+    return functional_call(module, theirs, (x,))[0]
+
+
+def path(p, x, layer, kv_heads, forget, rank, conv, norm):
+    d = x.shape[-1]
+    module = path_attn.PaTHAttention(d, 4, kv_heads, forget, norm, use_low_rank_w=rank, use_w_shortconv=conv)
+    q, k, v = qkv(p, 4, kv_heads, d // 4)
+    theirs = {"q_proj.weight": q, "k_proj.weight": k, "v_proj.weight": v, "o_proj.weight": p["out_proj.weight"]}
+    names = {"w_down.weight": "w_proj.0.weight", "w_up.weight": "w_proj.1.weight", "w_proj.weight": "w_proj.weight"}
+    names |= {"beta.weight": "bt_proj.weight", "beta.bias": "bt_proj.bias", "w_conv1d.weight": "w_conv1d.weight"}
+    names |= {"forget.weight": "g_proj.weight", "forget.bias": "g_proj.bias"}
+    names |= {"q_norm.weight": "maybe_q_norm.weight", "k_norm.weight": "maybe_k_norm.weight"}
+    theirs |= {names[name]: value for name, value in p.items() if name in names}
+    if conv:
+        theirs["w_conv1d.weight"] = p["w_conv1d.weight"][:, None]
     return functional_call(module, theirs, (x,))[0]
 
 
@@ -84,12 +118,22 @@ FOX = {"qkv.weight": (16, 8), "forget.weight": (4, 8), "forget.bias": (4,), "out
 WIDE = {"qkv.weight": (32, 8), "out_proj.weight": (8, 16)}
 LAMBDA = {"lambda_q1": (4,), "lambda_k1": (4,), "lambda_q2": (4,), "lambda_k2": (4,), "subln.weight": (8,)}
 HEADS = {"heads": "4", "kv_heads": "2"}
+PATH = {"qkv.weight": (24, 8), "w_down.weight": (32, 8), "w_up.weight": (8, 32), "w_conv1d.weight": (8, 3)}
+PATH |= {"beta.weight": (4, 8), "beta.bias": (4,), "out_proj.weight": (8, 8)}
+PATH_FOX = {"qkv.weight": (16, 8), "q_norm.weight": (2,), "k_norm.weight": (2,), "w_proj.weight": (4, 8)}
+PATH_FOX |= {"beta.weight": (2, 8), "beta.bias": (2,), "forget.weight": (4, 8), "forget.bias": (4,)}
+PATH_FOX |= {"out_proj.weight": (8, 8)}
+PATH_OPTIONS = {"rank": "0", "conv": "0", "qk_norm": "true", "forget_gate": "scaled"}
 FIXTURES = {
     "fox": [
         (lambda *given: fox(*given, False), HEADS, 1, FOX),
         (lambda *given: fox(*given, True), HEADS | {"output_gate": "true"}, 1, FOX | {"gate.weight": (8, 8)}),
     ],
     "differential": [(differential, HEADS | {"head_dim": "4"}, 3, WIDE | LAMBDA)],
+    "path": [
+        (lambda *given: path(*given, 4, False, True, True, False), {"heads": "4"}, 1, PATH),
+        (lambda *given: path(*given, 2, True, False, False, True), HEADS | PATH_OPTIONS, 1, PATH_FOX),
+    ],
     "gated-attention": [(gated, HEADS | {"head_dim": "4", "rope_share": "0.5"}, 1, WIDE | {"gate.weight": (16, 8)})],
 }
 

@@ -214,7 +214,7 @@ pub(super) struct Attention {
 }
 
 /// `cols` columns from `column` on of the rows from `first` on.
-fn part(rows: Rows<'_>, first: usize, column: usize, cols: usize) -> Rows<'_> {
+pub(super) fn part(rows: Rows<'_>, first: usize, column: usize, cols: usize) -> Rows<'_> {
     let rows = rows.from_row(first);
     Rows {
         data: &rows.data[column.min(rows.data.len())..],
@@ -239,23 +239,23 @@ impl Attention {
         let keys_and_values = 2 * self.spec.kv_heads * self.spec.head_dim;
         keys_and_values + self.key_bias.map_or(0, |bias| bias.cols())
     }
+}
 
-    /// Copies `[B, heads, T, width]` into rows `[B, T, heads width]`.
-    fn scatter(by_head: &[f32], length: usize, width: usize, mut rows: ViewMut<'_>) {
-        let heads = rows.cols() / width;
-        let accumulate = rows.accumulate();
-        for (index, values) in by_head.chunks_exact(width).enumerate() {
-            let (t, head, row) = (
-                index % length,
-                index / length % heads,
-                index / length / heads,
-            );
-            let place = &mut rows.row_mut(row * length + t)[head * width..][..width];
-            if accumulate {
-                add_into(place, values);
-            } else {
-                place.copy_from_slice(values);
-            }
+/// Copies `[B, heads, T, width]` into rows `[B, T, heads width]`.
+pub(super) fn scatter(by_head: &[f32], length: usize, width: usize, mut rows: ViewMut<'_>) {
+    let heads = rows.cols() / width;
+    let accumulate = rows.accumulate();
+    for (index, values) in by_head.chunks_exact(width).enumerate() {
+        let (t, head, row) = (
+            index % length,
+            index / length % heads,
+            index / length / heads,
+        );
+        let place = &mut rows.row_mut(row * length + t)[head * width..][..width];
+        if accumulate {
+            add_into(place, values);
+        } else {
+            place.copy_from_slice(values);
         }
     }
 }
@@ -329,7 +329,7 @@ impl Operation for Attention {
             };
             attend(spec.head(head), q, keys, first, out, sums);
         });
-        Self::scatter(&by_head, length, head_dim, run.value_mut(self.y));
+        scatter(&by_head, length, head_dim, run.value_mut(self.y));
         if let (Some(state), Some(window)) = (&mut state, spec.window) {
             for cache in state.iter_mut() {
                 let excess = cache.len().saturating_sub(window * per_token);
@@ -406,13 +406,13 @@ impl Operation for Attention {
                 }
             },
         );
-        Self::scatter(&grad_q, length, head_dim, run.grad_mut(self.q));
-        Self::scatter(&grad_k, length, head_dim, run.grad_mut(self.k));
-        Self::scatter(&grad_v, length, head_dim, run.grad_mut(self.v));
+        scatter(&grad_q, length, head_dim, run.grad_mut(self.q));
+        scatter(&grad_k, length, head_dim, run.grad_mut(self.k));
+        scatter(&grad_v, length, head_dim, run.grad_mut(self.v));
         if let Some(bias) = self.key_bias {
             for start in [0, heads] {
                 let part = bias.columns(start, heads);
-                Self::scatter(&grad_bias, length, 1, run.grad_mut(part));
+                scatter(&grad_bias, length, 1, run.grad_mut(part));
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ const MANY_QUERIES: usize = 192;
 const MANY_KEYS: usize = 1024;
 
 /// Keys of a tile.
-const KEYS: usize = 256;
+pub(super) const KEYS: usize = 256;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
@@ -38,7 +38,7 @@ struct Scratch {
 }
 
 /// Biases of the keys of a tile, where keys have any; else both are empty.
-struct KeyBiases {
+pub(super) struct KeyBiases {
     /// `[keys]`.
     keys: Vec<Bias>,
     /// `[queries]`: of each query's own key. Logits are relative to it, so that of biases that grow with the
@@ -48,10 +48,10 @@ struct KeyBiases {
 
 /// A bias in two parts. Of large ones the first parts are taken from each other before the small ones are added,
 /// which loses nothing.
-type Bias = [f32; 2];
+pub(super) type Bias = [f32; 2];
 
 impl KeyBiases {
-    fn read(to: &mut Vec<Bias>, from: Option<[Rows<'_>; 2]>, range: Range<usize>) {
+    pub fn read(to: &mut Vec<Bias>, from: Option<[Rows<'_>; 2]>, range: Range<usize>) {
         to.clear();
         if let Some(from) = from {
             to.extend(range.map(|key| from.map(|part| part.data[key * part.stride])));
@@ -200,13 +200,13 @@ fn attend_tile(
 
 /// Where a tile of logits stands among all keys.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     /// Key index of the first query.
-    query: usize,
+    pub query: usize,
     /// Index of the first key.
-    key: usize,
+    pub key: usize,
     /// Keys, the tile's columns.
-    keys: usize,
+    pub keys: usize,
 }
 
 impl Place {
@@ -247,7 +247,7 @@ impl Place {
 crate::simd! {
     /// Logits become exponentials relative to the running maxima; earlier sums and results are
     /// brought to the new maxima.
-    fn soften(
+    pub(super) fn soften(
         logits: &mut [f32],
         place: Place,
         window: usize,
@@ -288,7 +288,7 @@ crate::simd! {
 
 crate::simd! {
     /// Divides by the sums, and leaves the sums' logarithms.
-    fn finish(out: &mut [f32], tops: &[f32], sums: &mut [f32], width: usize) {
+    pub(super) fn finish(out: &mut [f32], tops: &[f32], sums: &mut [f32], width: usize) {
         for ((out, top), sum) in out.chunks_exact_mut(width).zip(tops).zip(sums) {
             let factor = 1.0 / *sum;
             for value in out.iter_mut() {
@@ -414,7 +414,7 @@ fn gradient_tile(
 }
 
 crate::simd! {
-    fn row_products(a: Rows<'_>, b: Rows<'_>, products: &mut [f32]) {
+    pub(super) fn row_products(a: Rows<'_>, b: Rows<'_>, products: &mut [f32]) {
         for (row, product) in products.iter_mut().enumerate() {
             *product = dot(a.row(row), b.row(row));
         }
@@ -424,7 +424,7 @@ crate::simd! {
 crate::simd! {
     /// Logits become probabilities p, and slopes (gradients of p) become gradients of the products
     /// before scaling: `p (slope - inner) scale`.
-    fn differentiate(
+    pub(super) fn differentiate(
         logits: &mut [f32],
         slopes: &mut [f32],
         place: Place,
@@ -454,7 +454,7 @@ crate::simd! {
 
 crate::simd! {
     /// `sums += factor * (the rows of values added up)`.
-    fn add_columns(values: &[f32], factor: f32, sums: &mut [f32]) {
+    pub(super) fn add_columns(values: &[f32], factor: f32, sums: &mut [f32]) {
         for row in values.chunks_exact(sums.len()) {
             for (sum, value) in sums.iter_mut().zip(row) {
                 *sum += factor * value;

@@ -21,6 +21,7 @@ mod linear;
 mod lower_bound;
 pub mod norm;
 mod norm_cuda;
+pub mod path;
 pub mod positions;
 mod previous;
 mod rotary;

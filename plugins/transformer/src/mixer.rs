@@ -83,10 +83,21 @@ impl QkNorm {
     }
 }
 
-impl Attention {
-    pub(crate) fn new(settings: &Settings, kind: Kind) -> Result<Self> {
+/// Sizes of the heads of a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadSizes {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+impl HeadSizes {
+    /// Reads the options; heads of each kind come `pair` at a time.
+    pub fn new(settings: &Settings, pair: usize) -> Result<Self> {
         let d_model = settings.d_model();
-        let pair = if kind == Kind::Differential { 2 } else { 1 };
         let heads = match settings.size("heads")? {
             0 => (d_model / 64).max(1).next_multiple_of(pair),
             heads => heads,
@@ -107,7 +118,22 @@ impl Attention {
                  kv_heads={kv_heads} must divide heads"
             )));
         }
-        let head_dim = if given == 0 { d_model / heads } else { given };
+        Ok(Self {
+            heads,
+            kv_heads,
+            head_dim: if given == 0 { d_model / heads } else { given },
+        })
+    }
+}
+
+impl Attention {
+    pub(crate) fn new(settings: &Settings, kind: Kind) -> Result<Self> {
+        let pair = if kind == Kind::Differential { 2 } else { 1 };
+        let HeadSizes {
+            heads,
+            kv_heads,
+            head_dim,
+        } = HeadSizes::new(settings, pair)?;
         let positions = match settings.text("positions")? {
             "alibi" => Positions::Alibi,
             "nope" => Positions::Nope,
@@ -233,7 +259,7 @@ impl Mixer for Attention {
         let mut y = match self.kind {
             Kind::Plain => graph.attention(q, k, v, self.spec),
             Kind::Forgetting => {
-                let bias = forget_bias(graph, x, heads);
+                let bias = forget_bias(graph, x, heads, 1.0);
                 graph.attention_with_key_bias(q, k, v, bias, self.spec)
             }
             Kind::Differential => self.differential(graph, [q, k, v], block.layer),
@@ -262,12 +288,16 @@ impl Mixer for Attention {
 }
 
 /// Minus the sum of the logarithms of the forget gates so far, in two parts, `[B, T, 2 H]`: of key j, beside that of
-/// query i, it leaves `sum over l in j + 1 ..= i of ln f_l` (arXiv 2503.02130, eq. 4 and 5) with `f = sigmoid(W x + b)`.
-fn forget_bias(graph: &mut Graph, x: Tensor, heads: usize) -> Tensor {
+/// query i, it leaves `sum over l in j + 1 ..= i of ln f_l` (arXiv 2503.02130, eq. 4 and 5) with `f = sigmoid(W x + b)`,
+/// times a factor.
+pub(crate) fn forget_bias(graph: &mut Graph, x: Tensor, heads: usize, factor: f32) -> Tensor {
     let gate = graph.linear("forget", x, heads, true);
     let negative = graph.scale(gate, -1.0);
     // -ln sigmoid(z) = softplus(-z).
-    let faded = graph.activation(negative, Activation::Softplus);
+    let mut faded = graph.activation(negative, Activation::Softplus);
+    if factor != 1.0 {
+        faded = graph.scale(faded, factor);
+    }
     graph.running_sum(faded)
 }
 

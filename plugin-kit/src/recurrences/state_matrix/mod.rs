@@ -10,6 +10,7 @@
 mod device;
 pub(super) mod fields;
 mod head;
+mod log_linear;
 mod naive;
 mod recurrent;
 mod scan;
@@ -20,6 +21,7 @@ use super::{Carries, Ports, Recurrence, Sequence};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Param, Tensor};
 use head::With;
+pub use log_linear::LogLinear;
 
 /// Tokens of a chunk.
 const CHUNK: usize = 64;

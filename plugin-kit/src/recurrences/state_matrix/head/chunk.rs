@@ -120,6 +120,8 @@ pub(super) struct Scratch {
     pub grad_logs: Vec<f32>,
     /// `[N]`: sums over later tokens.
     pub later: Vec<f32>,
+    /// `[heads]`: what reaches the state after from states before.
+    pub reaches: Vec<f32>,
 }
 
 /// Buffers of the delta rule, see `delta`.
@@ -180,6 +182,8 @@ impl Scratch {
         ] {
             grow(buffer, count);
         }
+        self.reaches.clear();
+        self.reaches.resize(block.heads, 0.0);
         let (sums, rests) = (&mut self.sums[..count], &mut self.rests[..count]);
         running_sums(block, given, sums, rests);
         let (kept, left) = (&mut self.kept[..count], &mut self.left[..count]);

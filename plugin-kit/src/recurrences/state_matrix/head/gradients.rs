@@ -50,7 +50,8 @@ pub(super) fn backward(
     gemm_serial(grads.v, cols, k, grad_after, 1.0, 0.0);
     let scaled = Mat::new(&scratch.scaled, writes, cols, cols);
     gemm_serial(grads.k, key, scaled, grad_after.t(), 1.0, 0.0);
-    share_gradients(block, given, state, grad_state, grads.v, scratch);
+    passed(block, writes, state, grad_state, scratch);
+    share_gradients(block, given, grads.v, scratch);
     decay_state(block, writes, &scratch.kept, grad_state);
     // What the state before said: o += e^{s_i} Q S.
     let read = &mut scratch.read[..queries * cols];
@@ -77,24 +78,37 @@ pub(super) fn backward(
 }
 
 simd! {
-    /// From K dS' (in `grad_v`) to its part of the gradient of v; begins the gradients of the logarithms
-    /// with what reaches the state after, from the state before and from earlier tokens.
-    fn share_gradients(
+    /// Adds to `reaches` what comes from the state before a chunk to the state after it, across all tokens.
+    pub(super) fn passed(
         block: Block,
-        given: Given<'_>,
+        length: usize,
         state: &[f32],
         grad_state: &[f32],
+        scratch: &mut Scratch,
+    ) {
+        let (cols, width) = (block.cols(), block.value);
+        for (head, reaches) in scratch.reaches.iter_mut().enumerate() {
+            let mut sum = 0.0;
+            for (state, grad) in state.chunks_exact(cols).zip(grad_state.chunks_exact(cols)) {
+                sum += dot(&state[head * width..][..width], &grad[head * width..][..width]);
+            }
+            *reaches += sum * scratch.kept[head * length + length - 1];
+        }
+    }
+}
+
+simd! {
+    /// From K dS' (in `grad_v`) to its part of the gradient of v; begins the gradients of the logarithms
+    /// with what reaches the state after, from the state before (in `reaches`) and from earlier tokens.
+    pub(super) fn share_gradients(
+        block: Block,
+        given: Given<'_>,
         grad_v: &mut [f32],
         scratch: &mut Scratch,
     ) {
         let (length, cols, width) = (given.count(), block.cols(), block.value);
         for head in 0..block.heads {
-            let start = head * width;
-            let mut reaches = 0.0;
-            for (state, grad) in state.chunks_exact(cols).zip(grad_state.chunks_exact(cols)) {
-                reaches += dot(&state[start..][..width], &grad[start..][..width]);
-            }
-            reaches *= scratch.kept[head * length + length - 1];
+            let (start, mut reaches) = (head * width, scratch.reaches[head]);
             let v = given.written(cols, &scratch.values);
             for t in 0..length {
                 let decay = scratch.left[head * length + t];

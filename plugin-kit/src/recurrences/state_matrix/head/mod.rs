@@ -6,6 +6,9 @@ mod chunk;
 mod delta;
 mod device;
 mod gradients;
+pub(super) mod levels;
+mod levels_chunk;
+mod levels_gradients;
 
 use std::cell::RefCell;
 
@@ -45,27 +48,26 @@ pub(super) struct With {
 
 /// Records the operation; the result is o, `[B, T, H V]`.
 pub(super) fn record(graph: &mut Graph, what: StateMatrix, with: With) -> Tensor {
-    let Heads {
-        heads,
-        groups,
-        key,
-        value,
-        ..
-    } = what.heads;
-    let in_group = heads / groups;
-    let most = (BLOCK_COLS / value).max(1);
-    let block_heads = (1..=in_group.min(most))
-        .rev()
-        .find(|n| in_group.is_multiple_of(*n));
-    let block = Block {
-        heads: block_heads.unwrap_or(1),
-        key,
-        value,
-    };
+    let Heads { heads, value, .. } = what.heads;
+    let block = block_of(what.heads);
     let o = graph.tensor(what.reads() * heads * value);
     let operation = InChunks::new(graph, what, with, o, block);
     graph.push(operation);
     o
+}
+
+/// Heads that share queries and keys, as many as make a block.
+fn block_of(heads: Heads) -> Block {
+    let in_group = heads.heads / heads.groups;
+    let most = (BLOCK_COLS / heads.value).max(1);
+    let block_heads = (1..=in_group.min(most))
+        .rev()
+        .find(|n| in_group.is_multiple_of(*n));
+    Block {
+        heads: block_heads.unwrap_or(1),
+        key: heads.key,
+        value: heads.value,
+    }
 }
 
 /// Where each input stands in [`StateMatrix::inputs`].
