@@ -71,7 +71,7 @@ fn check(kind: Kind, rows: usize, length: usize) {
         build: &build,
         reference: &recorded(length, &cols, &build),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

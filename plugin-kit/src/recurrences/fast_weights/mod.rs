@@ -4,6 +4,7 @@
 //! Titans' neural memory (arXiv 2501.00663, section 3) are cases of it, by the inner loss and by what the steps do.
 
 mod chunk;
+mod device;
 mod loss;
 mod mixture;
 mod naive;

@@ -8,9 +8,9 @@ use longhaul_plugin_api::author::Result;
 use super::chunk::{Before, Given, Gradients, Scratch, backward, forward};
 use super::loss::Norm;
 use super::mixture::Paces;
-use super::{FastWeights, Loss, Sizes};
+use super::{FastWeights, Loss, Sizes, device};
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Rows, Run, View};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View};
 use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::recurrences::Recurrence;
 use crate::recurrences::state_matrix::fields::{Columns, Part, Tokens};
@@ -36,7 +36,7 @@ pub(super) fn record(graph: &mut Graph, what: FastWeights) -> Tensor {
         grads,
         grad_norm: graph.saved_on_cpu(Extent::Rows(heads * 2 * value)),
         grad_shares: graph.saved_on_cpu(Extent::Rows(heads * what.mini_batch)),
-        before: graph.saved_on_cpu(Extent::Chunks {
+        before: graph.saved(Extent::Chunks {
             chunk: what.mini_batch,
             cols: heads * sizes.carried(),
         }),
@@ -45,6 +45,7 @@ pub(super) fn record(graph: &mut Graph, what: FastWeights) -> Tensor {
             values: heads * sizes.carried(),
             initial: 0.0,
         }),
+        work: device::work(graph, &what),
         what,
         sizes,
         y,
@@ -53,22 +54,24 @@ pub(super) fn record(graph: &mut Graph, what: FastWeights) -> Tensor {
     y
 }
 
-struct Learning {
-    what: FastWeights,
-    sizes: Sizes,
+pub(super) struct Learning {
+    pub what: FastWeights,
+    pub sizes: Sizes,
     /// `[B, H, T, ..]`: the gradient of each input; going forward y, in the place of that of the target.
     grads: Vec<Saved>,
     /// `[B, H, 2, V]`.
     grad_norm: Saved,
     /// `[B, H, mini_batch]`.
     grad_shares: Saved,
-    /// `[B, H, chunks, matrices, R, V]`: the matrices before each mini-batch.
-    before: Saved,
+    /// `[B, H, chunks, matrices, R, V]`: the matrices before each mini-batch; in training.
+    pub before: Saved,
     /// `[B, H, matrices, R, V]`: the matrices on their way, or gradients of two.
     running: Saved,
     /// `[H, matrices, R, V]` a row.
-    state: State,
-    y: Tensor,
+    pub state: State,
+    pub y: Tensor,
+    /// What only a device needs.
+    pub work: Option<Saved>,
 }
 
 /// What a run reads.
@@ -452,6 +455,18 @@ impl Operation for Learning {
 
     fn trains_from_state(&self) -> bool {
         true
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![&device::SOURCE]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.backward_on(run)
     }
 }
 
