@@ -27,25 +27,12 @@ pub struct Merged {
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// Two runs give different values for what is one measurement by its identity.
-    #[error(
-        "{first} and {second} have different values for the same measurement: unit {unit} ({what}) at {length} tokens \
-         is {one} in one and {other} in the other. Leave one of the runs out"
-    )]
+    #[error("{} and {} have different values for the same measurement: {difference}. Leave one of the runs out", runs[0], runs[1])]
     Conflict {
-        /// Run.
-        first: String,
-        /// Run.
-        second: String,
-        /// Unit.
-        unit: String,
-        /// Architecture, task and seed.
-        what: String,
-        /// Evaluation length, in tokens.
-        length: u64,
-        /// Value in the first.
-        one: String,
-        /// Value in the second.
-        other: String,
+        /// The runs.
+        runs: [String; 2],
+        /// The measurement, and both values.
+        difference: String,
     },
     /// One task was measured under other conditions.
     #[error("{} and {} cannot be compared on {task}: {difference}", runs[0], runs[1])]
@@ -147,13 +134,17 @@ fn agree(one: &Measurement, other: &Measurement, runs: [&str; 2]) -> Result<(), 
         row.value.map_or_else(name, |value| value.to_string())
     };
     Err(MergeError::Conflict {
-        first: runs[0].to_owned(),
-        second: runs[1].to_owned(),
-        unit: one.unit.clone(),
-        what: format!("{}, {}, seed {}", one.architecture, one.task, one.seed),
-        length: one.eval_length,
-        one: value(one),
-        other: value(other),
+        runs: runs.map(str::to_owned),
+        difference: format!(
+            "unit {} ({}, {}, seed {}) at {} tokens is {} in one and {} in the other",
+            one.unit,
+            one.architecture,
+            one.task,
+            one.seed,
+            one.eval_length,
+            value(one),
+            value(other)
+        ),
     })
 }
 

@@ -88,6 +88,9 @@ impl Saves {
     }
 }
 
+/// How far a training is, and the states that its next sequences start from.
+pub type TakenUp = (Progress, Option<Vec<f32>>);
+
 /// Goes on with a job's training where an earlier worker kept it: writes the parameters and what the optimiser
 /// keeps into a model whose training was begun. `None` where nothing was kept, or what was is not whole.
 ///
@@ -97,7 +100,7 @@ pub fn take_up(
     model: &mut LoadedModel,
     job: &Job,
     clock: &mut Clock,
-) -> Result<Option<(Progress, Option<Vec<f32>>)>, Failure> {
+) -> Result<Option<TakenUp>, Failure> {
     let kept = clock
         .inside(|| models::load_training(model, &job.folder, &name(job), &job.identity))
         .map_err(|failure| Failure::from(failure).at("a training that was interrupted"))?;

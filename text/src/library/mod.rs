@@ -335,7 +335,9 @@ mod tests {
         };
         let psalms = "usr/share/sword/modules/comments/zcom/tdavid/ot.cz";
         let novels = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb";
-        let cases: [(&str, Vec<(String, &[u8])>, usize, (&str, &str)); 3] = [
+        /// A collection, its files, the number of its documents, and the first one.
+        type Case<'a> = (&'a str, Vec<(String, &'a [u8])>, usize, (&'a str, &'a str));
+        let cases: [Case<'_>; 3] = [
             (
                 "spurgeon",
                 vec![
