@@ -4,8 +4,8 @@
 use longhaul_plugin_api::author::Result;
 use rayon::prelude::*;
 
-use super::real::Real;
-use super::{Carries, Ports, Recurrence, Sequence, tape};
+use super::tape::{self, Taped};
+use super::{Carries, Ports, Recurrence, Sequence};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Rows, Run, View};
 use crate::engine::tensor::{Buffer, State, StateSpec, Tensor};
@@ -31,7 +31,7 @@ impl Graph {
         };
         self.program.references += 1;
         self.push(Naive {
-            recurrence,
+            form: Box::new(recurrence),
             ports,
             per_token,
             state,
@@ -41,8 +41,29 @@ impl Graph {
     }
 }
 
-struct Naive<R> {
-    recurrence: R,
+/// A naive form whose type is forgotten, so that all that runs it is compiled once.
+trait Form: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn exact(&self, given: &Sequence, state: &mut [f64]) -> Vec<f64>;
+    fn taped(&self, given: &Sequence<Taped>, state: &mut [Taped]) -> Vec<Taped>;
+}
+
+impl<R: Recurrence> Form for R {
+    fn name(&self) -> &'static str {
+        Recurrence::name(self)
+    }
+
+    fn exact(&self, given: &Sequence, state: &mut [f64]) -> Vec<f64> {
+        self.naive(given, state)
+    }
+
+    fn taped(&self, given: &Sequence<Taped>, state: &mut [Taped]) -> Vec<Taped> {
+        self.naive(given, state)
+    }
+}
+
+struct Naive {
+    form: Box<dyn Form>,
     ports: Ports,
     /// Columns of all inputs together.
     per_token: usize,
@@ -57,7 +78,7 @@ struct Gradients {
     params: Vec<Vec<f64>>,
 }
 
-impl<R: Recurrence> Naive<R> {
+impl Naive {
     /// The state before the first token; empty for a history.
     fn initial(&self) -> Vec<f64> {
         match self.ports.carries {
@@ -66,16 +87,20 @@ impl<R: Recurrence> Naive<R> {
         }
     }
 
-    fn call<N: Real>(&self, given: &Sequence<N>, state: &mut [N]) -> Vec<N> {
-        let result = self.recurrence.naive(given, state);
-        let (length, cols) = (given.length, self.ports.cols);
+    /// The numbers that a naive form gave, if they are as many as they must be.
+    fn checked<N>(&self, length: usize, result: Vec<N>) -> Vec<N> {
+        let cols = self.ports.cols;
         assert_eq!(
             result.len(),
             length * cols,
             "`naive` of recurrence `{}` gave another number of values than {length} tokens of {cols} columns",
-            self.recurrence.name()
+            self.form.name()
         );
         result
+    }
+
+    fn exact(&self, given: &Sequence, state: &mut [f64]) -> Vec<f64> {
+        self.checked(given.length, self.form.exact(given, state))
     }
 
     fn params(&self, run: &Run<'_>) -> Vec<Vec<f64>> {
@@ -123,7 +148,7 @@ impl<R: Recurrence> Naive<R> {
         if self.ports.carries == Carries::History {
             let (length, read) = (given.length, kept.len() / self.per_token);
             let given = self.with_history(given, kept);
-            let result = self.call(&given, &mut []);
+            let result = self.exact(&given, &mut []);
             for t in read..read + length {
                 for input in 0..given.inputs.len() {
                     kept.extend(given.token(input, t).iter().map(|&value| value as f32));
@@ -132,7 +157,7 @@ impl<R: Recurrence> Naive<R> {
             return result[read * self.ports.cols..].to_vec();
         }
         let mut state = if has_kept { wide(kept) } else { self.initial() };
-        let result = self.call(&given, &mut state);
+        let result = self.exact(&given, &mut state);
         *kept = state.iter().map(|&value| value as f32).collect();
         result
     }
@@ -148,7 +173,7 @@ impl<R: Recurrence> Naive<R> {
         let mut states = vec![start];
         for &begin in &begins[..begins.len() - 1] {
             let mut state = states[states.len() - 1].clone();
-            self.call(&cut(given, begin, piece), &mut state);
+            self.exact(&cut(given, begin, piece), &mut state);
             states.push(state);
         }
         let empty = |values: &Vec<f64>| vec![0.0; values.len()];
@@ -166,7 +191,8 @@ impl<R: Recurrence> Naive<R> {
                 |numbers| {
                     let (taped, state) = like(&part, numbers);
                     let mut state = state.to_vec();
-                    let mut result = self.call(&taped, &mut state);
+                    let result = self.form.taped(&taped, &mut state);
+                    let mut result = self.checked(taped.length, result);
                     result.extend(state);
                     result
                 },
@@ -255,9 +281,9 @@ fn each<I: Send, T: Send>(items: Vec<I>, work: &(dyn Fn(usize, I) -> T + Sync)) 
     }
 }
 
-impl<R: Recurrence> Operation for Naive<R> {
+impl Operation for Naive {
     fn name(&self) -> &'static str {
-        self.recurrence.name()
+        self.form.name()
     }
 
     fn forward(&self, run: &Run<'_>) -> Result<()> {
