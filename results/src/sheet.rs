@@ -58,9 +58,11 @@ const ENDS: [End; 3] = [
     (
         "2x",
         "share of the accuracy inside the training length, chance removed, that is left at twice that length, in %",
-        |curve| retention(curve, 2),
+        |curve| percent(curve.first().retention_2x),
     ),
-    ("4x", "at four times", |curve| retention(curve, 4)),
+    ("4x", "at four times", |curve| {
+        percent(curve.first().retention_4x)
+    }),
     (
         "carries to",
         "effective length, up to which every length keeps 90 % of it",
@@ -173,11 +175,9 @@ fn unbeaten(task: &TaskView<'_>, length: u64) -> Vec<bool> {
         .collect()
 }
 
-/// The share of the in-length accuracy that is left at so many times the training length, in percent.
-fn retention(curve: &CurveView<'_>, times: u64) -> Option<String> {
-    let length = curve.first().train_length?.checked_mul(times)?;
-    let share = curve.at(length)?.retention?;
-    Some(format!("{:.0}", 100.0 * share))
+/// A share in whole percent.
+fn percent(share: Option<f64>) -> Option<String> {
+    Some(format!("{:.0}", 100.0 * share?))
 }
 
 /// How far a curve carries, or why that has no number.
