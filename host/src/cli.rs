@@ -297,8 +297,9 @@ pub struct CompareArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Writes into the folder: cells.csv and breakdowns.csv (the records of all runs),
-summary.csv, tables.md, tables/ (LaTeX with booktabs, a file a task, shown
-together by tables.tex), figures/ and report.toml (what it was made of).
+summary.csv, capacity.csv (accuracy against bytes of state), tables.md, tables/
+(LaTeX with booktabs, a file a task, shown together by tables.tex), figures/ and
+report.toml (what it was made of).
 
 Examples:
   longhaul report runs/quick

@@ -58,6 +58,7 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
     let names: Vec<&str> = made.keys().filter_map(|path| path.to_str()).collect();
     let expected = [
         "breakdowns.csv",
+        "capacity.csv",
         "cells.csv",
         "figures/accuracy-induction.svg",
         "figures/accuracy-mqar.svg",

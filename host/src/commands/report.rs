@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use longhaul_results::{
-    Cell, Measurement, Source, SummaryRow, files, latex_document, latex_tables, markdown_tables,
-    merge, plot_all, read_csv, render_tables, summarise, write_csv,
+    Cell, Measurement, Source, SummaryRow, capacity, files, latex_document, latex_tables,
+    markdown_tables, merge, plot_all, read_csv, render_tables, summarise, write_csv,
 };
 use serde::Serialize;
 
@@ -175,6 +175,7 @@ fn write(
     csv("cells.csv", &cells)?;
     csv("breakdowns.csv", &breakdowns)?;
     write_csv(&out.join("summary.csv"), summary).map_err(CommandError::environment)?;
+    write_csv(&out.join("capacity.csv"), &capacity(summary)).map_err(CommandError::environment)?;
     put(out.join("tables.md"), &markdown_tables(summary))?;
     let tables = latex_tables(summary);
     make(&out.join("tables"))?;
