@@ -9,16 +9,16 @@ use longhaul_fuzz::random::Random;
 use longhaul_fuzz::{answer, driver, json};
 use longhaul_results::Split;
 
-const JOB: &str = r#"{"architecture":{"library":"lib.so","plugin":"p","plugin_version":"0.1.0","plugin_sha256":"ab","architecture":"arch","values":[],"options":[],"d_model":null,"layers":null,"devices":["cpu"]},"d_model":8,"layers":1,"task":"parity","seed":0,"device":"cpu","threads":1,"training":{"length_min":3,"length":16,"steps":10,"batch":4,"learning_rate":0.001,"warmup_steps":0,"weight_decay":0.1,"clip_norm":1.0},"train":true,"folder":"/runs/a","model":"a.safetensors","identity":"12345678","checkpoint":null,"evaluations":[{"split":"test","length":16,"samples":10},{"split":"test","length":32,"samples":10}]}"#;
+const JOB: &str = r#"{"architecture":{"library":"lib.so","plugin":"p","plugin_version":"0.1.0","plugin_sha256":"ab","architecture":"arch","values":[],"options":[],"d_model":null,"layers":null,"devices":["cpu"]},"d_model":8,"layers":1,"task":"parity","seed":0,"device":"cpu","threads":1,"training":{"length_min":3,"length":16,"steps":10,"batch":4,"learning_rate":0.001,"warmup_steps":0,"weight_decay":0.1,"clip_norm":1.0},"train":true,"folder":"/runs/a","model":"a.safetensors","identity":"12345678","checkpoint":null,"save_every_s":120,"evaluations":[{"split":"test","length":16,"samples":10},{"split":"test","length":32,"samples":10}]}"#;
 
 /// A whole conversation about it.
 const SAID: [&str; 10] = [
     r#"{"message":"started","parameters":5,"notes":["a note"]}"#,
     r#"{"message":"progress","step":0,"loss":0.7,"accuracy":0.5,"gradient_norm":1.5,"learning_rate":0.001,"tokens_per_second":1e5,"seconds":0.1,"record":true}"#,
     r#"{"message":"progress","step":9,"loss":0.5,"accuracy":null,"gradient_norm":null,"learning_rate":0.0001,"tokens_per_second":null,"seconds":0.2,"record":true}"#,
-    r#"{"message":"trained","seconds":0.3}"#,
+    r#"{"message":"trained","from_step":3,"seconds":0.3}"#,
     r#"{"message":"evaluating","index":0}"#,
-    r#"{"message":"evaluated","index":0,"scores":[{"label":"depth=0.50","samples":3,"sum":2.0,"squares":2.0,"weight":3.0,"weight_squares":3.0,"products":2.0,"tokens":3,"nll_sum":1.5},{"label":"","samples":10,"sum":7.0,"squares":7.0,"weight":10.0,"weight_squares":10.0,"products":7.0,"tokens":10,"nll_sum":6.5}],"state_bytes":64,"peak_memory_bytes":1048576,"tokens":160,"seconds":0.1}"#,
+    r#"{"message":"evaluated","index":0,"scores":[{"label":"depth=0.50","samples":3,"sum":2.0,"squares":2.0,"weight":3.0,"weight_squares":3.0,"products":2.0,"tokens":3,"nll_sum":1.5},{"label":"","samples":10,"sum":7.0,"squares":7.0,"weight":10.0,"weight_squares":10.0,"products":7.0,"tokens":10,"nll_sum":6.5}],"outcomes":{"examples":10,"answers":"1","scores":"1 1 0 1 1 0 1 1 0 1"},"state_bytes":64,"peak_memory_bytes":1048576,"tokens":160,"seconds":0.1}"#,
     r#"{"message":"evaluating","index":1}"#,
     r#"{"message":"evaluation-failed","index":1,"kind":"out-of-memory","reason":"no room"}"#,
     r#"{"message":"log","level":"info","text":"words"}"#,
