@@ -298,6 +298,24 @@ fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
     }
 }
 
+/// Replaces a file by records with a header, which stands there without any too, at once.
+///
+/// # Errors
+/// The system's refusal.
+pub fn write_records<'a, R: Record + 'a>(
+    path: &Path,
+    records: impl IntoIterator<Item = &'a R>,
+) -> Result<(), JournalError> {
+    let mut writer = csv::WriterBuilder::new()
+        .has_headers(false)
+        .from_writer(header::<R>());
+    for record in records {
+        writer.serialize(record).expect("a flat record serialises");
+    }
+    let text = writer.into_inner().expect("a vector takes all bytes");
+    files::write_whole(path, &text).map_err(io("write", path))
+}
+
 /// Replaces a file by records with a header, at once: a reader sees the old or the new one whole.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ mod words;
 pub use capacity::{CapacityRow, capacity};
 pub use comparison::{CompareError, Compared, Comparison, Load, Side, compare_models};
 pub use comparison_table::render_comparison;
-pub use journal::{Journal, JournalError, csv_text, read_csv, write_csv};
+pub use journal::{Journal, JournalError, csv_text, read_csv, write_csv, write_records};
 pub use latex::{latex_document, latex_tables};
 pub use lock::{LockError, RunLock};
 pub use markdown::markdown_tables;

@@ -119,6 +119,22 @@ fn what_is_wrong_with_a_run_is_said() {
     report(&[&run], &out, &[])
         .expect(2)
         .complains(&["no measurement is recorded"]);
+    // Whole cells alone: the other file has its header.
+    let cells = |text: String| {
+        let whole = |line: &&str| !line.contains(",depth=");
+        text.lines()
+            .filter(whole)
+            .map(|line| format!("{line}\n"))
+            .collect()
+    };
+    let run = changed(folder.path(), cells);
+    report(&[&run], &out, &[]).expect(0);
+    let header = |name: &str| fs::read_to_string(out.join(name)).expect(name);
+    assert_eq!(
+        header("cells.csv").lines().next(),
+        header("breakdowns.csv").lines().next()
+    );
+    assert_eq!(header("breakdowns.csv").lines().count(), 1);
     // The same measurement with another value.
     let contradiction = |text: String| text.replace(",512,512,1.0,", ",512,511,0.998046875,");
     let run = changed(folder.path(), contradiction);

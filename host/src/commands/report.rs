@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use longhaul_results::{
     Cell, Measurement, Source, SummaryRow, capacity, files, latex_document, latex_tables,
-    markdown_tables, merge, plot_all, read_csv, render_tables, summarise, write_csv,
+    markdown_tables, merge, plot_all, read_csv, render_tables, summarise, write_csv, write_records,
 };
 use serde::Serialize;
 
@@ -167,13 +167,10 @@ fn write(
     make(out)?;
     let text = toml::to_string(provenance).expect("plain texts serialise");
     put(out.join(FILE), &text)?;
-    let (cells, breakdowns): (Vec<&Measurement>, Vec<&Measurement>) =
-        rows.iter().partition(|row| row.label.is_empty());
-    let csv = |name: &str, rows: &[&Measurement]| {
-        write_csv(&out.join(name), rows).map_err(CommandError::environment)
-    };
-    csv("cells.csv", &cells)?;
-    csv("breakdowns.csv", &breakdowns)?;
+    for (name, whole) in [("cells.csv", true), ("breakdowns.csv", false)] {
+        let rows = rows.iter().filter(|row| row.label.is_empty() == whole);
+        write_records(&out.join(name), rows).map_err(CommandError::environment)?;
+    }
     write_csv(&out.join("summary.csv"), summary).map_err(CommandError::environment)?;
     write_csv(&out.join("capacity.csv"), &capacity(summary)).map_err(CommandError::environment)?;
     put(out.join("tables.md"), &markdown_tables(summary))?;
