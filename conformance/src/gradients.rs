@@ -239,12 +239,16 @@ fn best_error(
     let mut best = f64::INFINITY;
     // A parameter moves by at most a part of its size, so that the model stays the model it is.
     let most = 0.1 * norm(line.values.iter()) + 0.05;
+    let mut longest_is_tried = false;
     // The loss changes by about this much; a smaller change drowns in its rounding.
     for change in [3e-3, 1e-2, 1e-3, 3e-2, 3e-4, 1e-4, 3e-5, 1e-5] {
         let size: f64 = change / slope;
-        if size > most {
-            continue;
-        }
+        // Of a slope so small that no step is long enough, the longest has the least rounding.
+        let size = match size > most {
+            true if std::mem::replace(&mut longest_is_tried, true) => continue,
+            true => most,
+            false => size,
+        };
         let mut between = |size: f64| -> Result<f64, ClientError> {
             Ok((line.loss(model, on, size)? - line.loss(model, on, -size)?) / (2.0 * size))
         };

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Packs what tests/gpu/run.sh needs into a folder that can be copied to a machine with a card: the program, the
-# twelve plugins, kernel_speed (all stripped), the scripts and the small checkpoints.
+# plugins, kernel_speed (all stripped and in one archive, which run.sh unpacks), the scripts and the small checkpoints.
 #
 # usage: tests/gpu/pack.sh OUT_DIR [--from DIR] [--with-fla]
 #   --from DIR   build nothing, take what is in DIR, such as target/release
@@ -56,6 +56,8 @@ fi
   (cd "$out" && sha256sum longhaul kernel_speed liblonghaul_*.so)
 } > "$out/BUILD.txt"
 
+(cd "$out" && tar --create --gzip --file binaries.tar.gz longhaul kernel_speed liblonghaul_*.so)
+(cd "$out" && tar --list --verbose --gzip --file binaries.tar.gz && rm -f longhaul kernel_speed liblonghaul_*.so)
 (cd "$out" && du -sk --apparent-size -- * | sort -rn)
 kib=$(du -sk --apparent-size "$out" | cut -f1)
 echo "$out: $((kib / 1024)) MiB of at most $most_mib"

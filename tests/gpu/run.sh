@@ -49,6 +49,10 @@ for stage in "${stages[@]}"; do
 done
 
 # The program, its plugins and fixtures. ------------------------------------------------------------------------------
+if [ -z "$build" ] && [ -f "$here/binaries.tar.gz" ] && [ "$here/binaries.tar.gz" -nt "$here/unpacked" ]; then
+  tar --extract --gzip --file "$here/binaries.tar.gz" --directory "$here" || exit 2
+  touch "$here/unpacked"
+fi
 if [ -z "$build" ]; then
   if [ -x "$here/longhaul" ]; then build=$here; else build=$here/../../target/release; fi
 fi

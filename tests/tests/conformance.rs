@@ -59,7 +59,7 @@ fn every_variant_passes() {
         "transformer:positions=hard-alibi",
         "transformer:positions=learned",
         "transformer:positions=nope,window=16,kv_heads=1",
-        "titans:momentum=false,decay=false,gate=false,mini_batch=5",
+        "titans:momentum=false,decay=false,mini_batch=5",
         "ttt-linear:gate=true,share_qk=true,mini_batch=1",
     ] {
         longhaul(["check", variant]).expect(0);

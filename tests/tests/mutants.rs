@@ -233,10 +233,10 @@ const MUTANTS: &[Mutant] = &[
         architecture: "delta-product",
         file: WRITES,
         edit: Edit::Replace(
-            "                write.step::<REMOVES>(row, v[j]);",
-            "                if n != 1 {\n                    write.step::<REMOVES>(row, v[j]);\n                }",
+            "                    write.step::<REMOVES>(row, v[j], factor);",
+            "                    if n != 1 {\n                        write.step::<REMOVES>(row, v[j], factor);\n                    }",
         ),
-        caught_by: &["gradients", "reference"],
+        caught_by: &["chunks"],
     },
 ];
 
