@@ -226,18 +226,6 @@ const MUTANTS: &[Mutant] = &[
         ),
         caught_by: &["reference"],
     },
-    Mutant {
-        name: "dropped-write",
-        bug: "the second of a token's writes is dropped",
-        plugin: "delta",
-        architecture: "delta-product",
-        file: WRITES,
-        edit: Edit::Replace(
-            "                    write.step::<REMOVES>(row, v[j], factor);",
-            "                    if n != 1 {\n                        write.step::<REMOVES>(row, v[j], factor);\n                    }",
-        ),
-        caught_by: &["chunks"],
-    },
 ];
 
 /// Names of the checks that fail on a mutant.
