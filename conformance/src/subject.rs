@@ -172,9 +172,7 @@ impl Subject {
 
     /// The same configuration in the plugin's reference form; none where it offers none.
     pub fn reference(&self, config: &ModelConfig) -> Option<ModelConfig> {
-        let words = &self.architecture.capabilities;
-        let offered = words.iter().any(|word| word == capability::REFERENCE);
-        offered.then(|| {
+        self.declares(capability::REFERENCE).then(|| {
             let mut config = config.clone();
             config.device.kind = DeviceKind::Cpu;
             config.extra.push(pair(extra::REFERENCE_FORM));

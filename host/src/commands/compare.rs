@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use longhaul_results::{
-    Measurement, Side, compare_models, csv_text, latest, outcomes, read_csv, render_comparison,
+    Measurement, Side, compare_models, csv_text, latest, outcomes, render_comparison,
 };
 
 use crate::cli::CompareArgs;
-use crate::commands::print;
+use crate::commands::{print, read_records};
 use crate::exit::{self, CommandError};
 use crate::table::width;
 
@@ -65,13 +65,9 @@ pub fn run(args: &CompareArgs) -> Result<u8, CommandError> {
 
 /// The last row of each measurement of a run.
 fn read(run: &Path) -> Result<Vec<Measurement>, CommandError> {
-    let (rows, torn) =
-        read_csv::<Measurement>(&run.join("results.csv")).map_err(CommandError::usage)?;
-    if torn > 0 {
-        tracing::warn!(
-            "{}: the last line of results.csv is torn ({torn} bytes) and does not count",
-            run.display()
-        );
+    let (rows, torn) = read_records(run)?;
+    if let Some(torn) = torn {
+        tracing::warn!("{torn}");
     }
     let cells = latest(rows).into_iter();
     Ok(cells.flat_map(|(_, rows)| rows).collect())

@@ -20,6 +20,9 @@ pub mod suites;
 pub mod tasks;
 
 use std::io::Write;
+use std::path::Path;
+
+use longhaul_results::{Measurement, read_csv};
 
 use crate::exit::CommandError;
 use crate::text::visible;
@@ -41,4 +44,21 @@ pub fn print(text: &str) -> Result<(), CommandError> {
             "standard output: {error}"
         ))),
     }
+}
+
+/// The rows of a run's `results.csv` as they were written, without touching the folder, and a sentence where the last line is
+/// torn.
+///
+/// # Errors
+/// A file that is not there, or of another form.
+pub fn read_records(run: &Path) -> Result<(Vec<Measurement>, Option<String>), CommandError> {
+    let read = read_csv(&run.join("results.csv"));
+    let (rows, torn) = read.map_err(CommandError::usage)?;
+    let torn = (torn > 0).then(|| {
+        format!(
+            "{}: the last line of results.csv is torn ({torn} bytes) and does not count",
+            run.display()
+        )
+    });
+    Ok((rows, torn))
 }

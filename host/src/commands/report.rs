@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use longhaul_results::{
     Cell, Measurement, Source, SummaryRow, capacity, files, latex_document, latex_tables,
-    markdown_tables, merge, plot_all, read_csv, render_tables, summarise, write_csv, write_records,
+    markdown_tables, merge, plot_all, render_tables, summarise, write_csv, write_records,
 };
 use serde::Serialize;
 
 use crate::cli::ReportArgs;
-use crate::commands::print;
+use crate::commands::{print, read_records};
 use crate::exit::{self, CommandError};
 use crate::run::manifest::{self, Manifest};
 use crate::run::plan::Unit;
@@ -32,7 +32,7 @@ struct Provenance {
 }
 
 /// A run that a report is made of.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct RunRecord {
     folder: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,20 +98,11 @@ fn refuse_strangers(out: &Path) -> Result<(), CommandError> {
 /// The records of a run's folder and what made them. What is wrong and does not matter becomes a note.
 fn read(folder: &Path, notes: &mut Vec<String>) -> Result<(Source, RunRecord), CommandError> {
     let name = folder.display().to_string();
-    let (rows, torn) =
-        read_csv::<Measurement>(&folder.join("results.csv")).map_err(CommandError::usage)?;
-    if torn > 0 {
-        notes.push(format!(
-            "{name}: the last line of results.csv is torn ({torn} bytes) and does not count"
-        ));
-    }
+    let (rows, torn) = read_records(folder)?;
+    notes.extend(torn);
     let mut record = RunRecord {
         folder: name.clone(),
-        run_id: None,
-        suite: None,
-        command: None,
-        device: None,
-        longhaul: None,
+        ..RunRecord::default()
     };
     match Manifest::read(folder) {
         Ok(manifest) => {
