@@ -10,6 +10,7 @@ pub fn all() -> Vec<(&'static str, Architecture)> {
         longhaul_lstm::architecture(),
         longhaul_mamba::architecture(),
         longhaul_mamba2::architecture(),
+        longhaul_mamba2::log_linear(),
         longhaul_mamba::mamba3(),
         longhaul_griffin::hawk(),
         longhaul_delta::deltanet(),
@@ -37,6 +38,10 @@ pub fn all() -> Vec<(&'static str, Architecture)> {
         longhaul_s4::s4d(),
         longhaul_s4::s5(),
         longhaul_s4::lru(),
+        longhaul_transformer::gated(),
+        longhaul_transformer::fox(),
+        longhaul_transformer::differential(),
+        longhaul_transformer::path(),
         longhaul_xlstm::mlstm(),
         longhaul_xlstm::slstm(),
     ];
