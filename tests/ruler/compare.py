@@ -104,13 +104,18 @@ def theirs(task, length, count):
     # It writes a line for each size that it tries.
     quiet, sys.stdout = sys.stdout, open(os.devnull, "w")
     try:
-        # The search for the size, which is made once for all samples, is not counted.
-        begun = time.process_time()
-        TASKS[task](length, 1)
-        between = time.process_time()
-        samples = TASKS[task](length, count + 1)
-        took = (time.process_time() - between) - (between - begun)
-        return samples, count / max(took, 1e-6)
+        # The search for the size, which is made once for all samples, is not counted; there are enough samples that
+        # they take longer than its own time varies by.
+        while True:
+            begun = time.process_time()
+            TASKS[task](length, 1)
+            between = time.process_time()
+            samples = TASKS[task](length, count + 1)
+            search = between - begun
+            took = time.process_time() - between - search
+            if took > search / 2:
+                return samples, count / took
+            count *= 2
     finally:
         sys.stdout = quiet
 
