@@ -64,6 +64,17 @@ __device__ inline float block_max(float value, float* scratch) {
     return value;
 }
 
+// 2^x to about 2 units in the last place; what would be subnormal is 0.
+__device__ __forceinline__ float fast_exp2(float x) {
+#ifdef EMULATED
+    return x < -126.0f ? 0.0f : exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 __device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }

@@ -50,17 +50,6 @@ __device__ __forceinline__ u32 to_tf32(float value) {
 #endif
 }
 
-// 2^x to about 2 units in the last place; what would be subnormal is 0.
-__device__ __forceinline__ float fast_exp2(float x) {
-#ifdef EMULATED
-    return x < -126.0f ? 0.0f : exp2f(x);
-#else
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-#endif
-}
-
 // d += a b of bfloat16 factors. A warp's.
 __device__ __forceinline__ void mma_16x8x16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #ifdef EMULATED

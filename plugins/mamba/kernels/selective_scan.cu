@@ -46,7 +46,7 @@ KERNEL(THREADS, scan_ends, ScanForward) {
                 const Four b = four(room.states + n * TILE_ROOM + quad);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const float left = decay.by(exp2f(step[quad + i] * a));
+                    const float left = decay.by(fast_exp2(step[quad + i] * a));
                     h[k] = fmaf(left, h[k], input[quad + i] * b.of[i]);
                     product[k] *= left;
                 }
@@ -97,7 +97,7 @@ __device__ inline void tile_outputs(
         const Four b = four(bs + quad), c = four(cs + quad);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            h = fmaf(decay.by(exp2f(step[quad + i] * a)), h, input[quad + i] * b.of[i]);
+            h = fmaf(decay.by(fast_exp2(step[quad + i] * a)), h, input[quad + i] * b.of[i]);
             y[quad + i] = fmaf(c.of[i], h, y[quad + i]);
         }
     }

@@ -56,7 +56,7 @@ KERNEL(THREADS, scan_grad_ends, ScanBackward) {
                 const Four c = four(room.states + n * TILE_ROOM + quad);
 #pragma unroll
                 for (int i = 3; i >= 0; i--)
-                    g[k] = decay.by(exp2f(step[quad + i] * a)) * fmaf(c.of[i], dy[quad + i], g[k]);
+                    g[k] = decay.by(fast_exp2(step[quad + i] * a)) * fmaf(c.of[i], dy[quad + i], g[k]);
             }
         }
         // The next tile takes the place of this one.
@@ -92,18 +92,24 @@ KERNEL(256, scan_grad_carry, ScanBackward) {
     }
 }
 
-// Sums 16 values over the warp, in 16 shuffles: lane l gets the sum of value l % 16. Each step halves the
-// values that a lane is in charge of.
-__device__ inline float sum_of_sixteen(float (&values)[16], u32 lane) {
+// A step of a sum over the warp: of the first 2 `WIDTH` values a lane keeps the half that its number asks for, with the partner's share.
+template <int WIDTH>
+__device__ inline void halve(float (&values)[16], u32 lane) {
+    const bool upper = lane & WIDTH;
 #pragma unroll
-    for (int width = 8; width > 0; width /= 2) {
-        const bool upper = lane & width;
-#pragma unroll
-        for (int i = 0; i < width; i++) {
-            const float mine = upper ? values[i + width] : values[i], other = upper ? values[i] : values[i + width];
-            values[i] = mine + __shfl_xor_sync(ALL_LANES, other, width);
-        }
+    for (int i = 0; i < WIDTH; i++) {
+        const float mine = upper ? values[i + WIDTH] : values[i], other = upper ? values[i] : values[i + WIDTH];
+        values[i] = mine + __shfl_xor_sync(ALL_LANES, other, WIDTH);
     }
+}
+
+// Sums 16 values over the warp, in 16 shuffles: lane l gets the sum of value l % 16. The widths are constants, so that
+// no value is looked up by a number that is known late.
+__device__ inline float sum_of_sixteen(float (&values)[16], u32 lane) {
+    halve<8>(values, lane);
+    halve<4>(values, lane);
+    halve<2>(values, lane);
+    halve<1>(values, lane);
     return values[0] + __shfl_xor_sync(ALL_LANES, values[0], 16);
 }
 
@@ -122,7 +128,7 @@ __device__ inline void tile_gradients(
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int i = quad + j;
-            power[i] = exp2f(step[i] * a);
+            power[i] = fast_exp2(step[i] * a);
             before[i + 1] = fmaf(decay.by(power[i]), before[i], step[i] * u[i] * b.of[j]);
         }
     }
@@ -189,7 +195,7 @@ __device__ inline void find_starts(const ScanBackward& p, Room room, Place at, u
                 const u32 t = tile * TILE + i;
                 const float step = room.steps[t * WARP + at.lane];
                 const float input = step * room.us[t * WARP + at.lane] * room.bs[n * PIECE_ROOM + t];
-                h = fmaf(decay.by(exp2f(step * a)), h, input);
+                h = fmaf(decay.by(fast_exp2(step * a)), h, input);
             }
         }
     }

@@ -1,9 +1,10 @@
 // The CUDA execution model on one CPU thread: the blocks of a launch one after the other, the threads of
 // a block as fibers that give way at barriers and shuffles. Kernels are compiled against this in place of
 // the CUDA headers. Shared memory is full of NaN when a block begins, and of exactly the size that the
-// launch gave. A barrier that only some threads reach is an error, as is a shuffle in a partial warp.
-// What is racy between barriers shows as a difference between the two orders of the threads. EMULATED is
-// defined: a source that has an instruction of a card has a plain form for here.
+// launch gave. A barrier that only some threads reach is an error, as is a shuffle in a partial warp, and threads
+// that wait for each other at different places of the source. What is racy between barriers or blocks shows as a
+// difference between the two orders of threads and blocks. EMULATED is defined: a source that has an instruction of
+// a card has a plain form for here.
 
 #pragma once
 #define EMULATED 1
@@ -39,7 +40,7 @@ struct Launch {
     unsigned grid[3];
     unsigned block[3];
     unsigned shared_bytes;
-    unsigned reversed;  // the last thread of a block first
+    unsigned reversed;  // the last block first, and of each the last thread
 };
 
 // What is known of a kernel without running it.
@@ -48,7 +49,7 @@ struct Facts {
     unsigned threads;
 };
 
-enum State { READY, AT_BLOCK, AT_WARP, DONE };
+enum State { READY, AT_BLOCK, AT_WARP, AT_SHUFFLE, DONE };
 
 constexpr size_t STACK = 128 * 1024;
 
@@ -66,6 +67,7 @@ struct Fiber {
     jmp_buf jump;
     bool entered;
     unsigned warp, lane, shuffles;
+    int line;  // of the source, where it waits
     std::vector<Copy> copies;
     unsigned groups;  // of copies, ended
     void* fake_stack;
@@ -120,9 +122,10 @@ __attribute__((noinline)) inline void enter_or_return(Fiber& fiber) {
 #endif
 
 // Back to the scheduler until it lets this thread go on.
-inline void give_way(State state) {
+inline void give_way(State state, int line) {
     Fiber* self = work->current;
     self->state = state;
+    self->line = line;
     SWITCH_BEGINS(state == DONE ? nullptr : &self->fake_stack, work->block.scheduler_stack, work->block.scheduler_stack_size);
     leave(*self);
     SWITCH_ENDS(self->fake_stack, &work->block.scheduler_stack, &work->block.scheduler_stack_size);
@@ -131,7 +134,7 @@ inline void give_way(State state) {
 inline void enter() {
     SWITCH_ENDS(nullptr, &work->block.scheduler_stack, &work->block.scheduler_stack_size);
     work->block.kernel(work->block.params);
-    give_way(DONE);
+    give_way(DONE, 0);
 }
 
 inline void resume(Fiber& fiber) {
@@ -143,31 +146,49 @@ inline void resume(Fiber& fiber) {
     SWITCH_ENDS(save, nullptr, nullptr);
 }
 
+// Those of these threads that wait for each other, and whether they go on: all that still run have to.
+struct Meeting {
+    unsigned waiting = 0, living = 0;
+    int line = 0;
+    bool same = true;  // place in the source
+
+    void see(const Fiber& fiber, bool waits) {
+        living += fiber.state != DONE;
+        if (!waits) return;
+        same = same && (waiting == 0 || fiber.line == line);
+        line = fiber.line;
+        waiting++;
+    }
+    bool full() const { return waiting > 0 && waiting == living; }
+};
+
+inline void let_go(Fiber* fibers, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (fibers[i].state != DONE) fibers[i].state = READY;
+}
+
 // Lets every thread that waits at a full barrier go on; whether there was one.
 inline bool release() {
     bool any = false;
-    const unsigned warps = work->block.fibers.size() / 32;
-    unsigned at_block = 0, alive = 0;
-    for (unsigned warp = 0; warp < warps; warp++) {
-        unsigned waiting = 0, living = 0;
-        for (unsigned lane = 0; lane < 32; lane++) {
-            const State state = work->block.fibers[warp * 32 + lane].state;
-            waiting += state == AT_WARP;
-            living += state != DONE;
-            at_block += state == AT_BLOCK;
+    std::vector<Fiber>& fibers = work->block.fibers;
+    Meeting block;
+    for (size_t warp = 0; warp < fibers.size(); warp += 32) {
+        Meeting lanes;
+        unsigned shuffling = 0;
+        for (size_t i = warp; i < warp + 32; i++) {
+            shuffling += fibers[i].state == AT_SHUFFLE;
+            lanes.see(fibers[i], fibers[i].state == AT_WARP || fibers[i].state == AT_SHUFFLE);
+            block.see(fibers[i], fibers[i].state == AT_BLOCK);
         }
-        alive += living;
-        if (waiting > 0 && waiting == living) {
-            for (unsigned lane = 0; lane < 32; lane++) {
-                Fiber& fiber = work->block.fibers[warp * 32 + lane];
-                if (fiber.state == AT_WARP) fiber.state = READY;
-            }
-            any = true;
-        }
+        if (!lanes.full()) continue;
+        if (!lanes.same) work->block.error = "lanes of a warp wait for each other at different places, of which one is line " + std::to_string(lanes.line);
+        if (shuffling > 0 && shuffling < 32) work->block.error = "a shuffle in a partial warp, at line " + std::to_string(lanes.line);
+        let_go(&fibers[warp], 32);
+        any = true;
     }
-    if (at_block > 0 && at_block == alive) {
-        for (Fiber& fiber : work->block.fibers)
-            if (fiber.state == AT_BLOCK) fiber.state = READY;
+    if (block.full()) {
+        if (!block.same) work->block.error = "threads of a block wait for each other at different barriers, of which one is at line " + std::to_string(block.line);
+        let_go(fibers.data(), fibers.size());
         any = true;
     }
     return any;
@@ -241,30 +262,32 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
         here.fibers[i].lane = i % 32;
         here.fibers[i].thread = {i % launch.block[0], i / launch.block[0] % launch.block[1], i / launch.block[0] / launch.block[1]};
     }
-    for (unsigned z = 0; z < launch.grid[2]; z++)
-        for (unsigned y = 0; y < launch.grid[1]; y++)
-            for (unsigned x = 0; x < launch.grid[0]; x++) {
-                here.index = {x, y, z};
-                here.shared = static_cast<float*>(malloc(launch.shared_bytes + 1));
-                memset(here.shared, 0xff, launch.shared_bytes);
-                run_block(launch.reversed != 0);
-                free(here.shared);
-                if (!here.error.empty()) {
-                    answer = here.error + " (block " + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
-                    return answer.c_str();
-                }
-            }
+    const uint64_t blocks = uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2];
+    for (uint64_t i = 0; i < blocks; i++) {
+        const uint64_t block = launch.reversed != 0 ? blocks - 1 - i : i;
+        const uint64_t row = block / launch.grid[0];
+        const unsigned x = block % launch.grid[0], y = row % launch.grid[1], z = row / launch.grid[1];
+        here.index = {x, y, z};
+        here.shared = static_cast<float*>(malloc(launch.shared_bytes + 1));
+        memset(here.shared, 0xff, launch.shared_bytes);
+        run_block(launch.reversed != 0);
+        free(here.shared);
+        if (!here.error.empty()) {
+            answer = here.error + " (block " + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
+            return answer.c_str();
+        }
+    }
     return answer.c_str();
 }
 
 // Leaves a value for the other lanes of the warp; what all 32 left, until the exchange after the next.
 template <class T>
-const T* exchange(T value) {
+const T* exchange(T value, int line = __builtin_LINE()) {
     static_assert(sizeof(T) <= 32 && alignof(T) <= alignof(Slots));
     T* left = reinterpret_cast<T*>(work->block.slots[work->current->warp * 2 + work->current->shuffles % 2].bytes);
     work->current->shuffles++;
     memcpy(&left[work->current->lane], &value, sizeof(T));
-    give_way(AT_WARP);
+    give_way(AT_SHUFFLE, line);
     return left;
 }
 
@@ -294,8 +317,8 @@ inline void wait_for_copies(unsigned but) {
 }
 
 template <class T>
-T shuffle(T value, unsigned source) {
-    return exchange(value)[source % 32];
+T shuffle(T value, unsigned source, int line) {
+    return exchange(value, line)[source % 32];
 }
 
 }  // namespace emulation
@@ -305,23 +328,26 @@ T shuffle(T value, unsigned source) {
 #define blockDim (emulation::work->block.size)
 #define gridDim (emulation::work->block.grid)
 
-inline void __syncthreads() { emulation::give_way(emulation::AT_BLOCK); }
-inline void __syncwarp(unsigned = ~0u) { emulation::give_way(emulation::AT_WARP); }
-template <class T> T __shfl_sync(unsigned, T value, int lane) { return emulation::shuffle(value, lane); }
-template <class T> T __shfl_xor_sync(unsigned, T value, int mask) { return emulation::shuffle(value, emulation::work->current->lane ^ mask); }
-template <class T> T __shfl_up_sync(unsigned, T value, unsigned delta) {
-    const unsigned lane = emulation::work->current->lane;
-    return emulation::shuffle(value, lane < delta ? lane : lane - delta);
+// A default argument is taken where the call stands, and so is its line.
+inline void __syncthreads(int line = __builtin_LINE()) { emulation::give_way(emulation::AT_BLOCK, line); }
+inline void __syncwarp(unsigned = ~0u, int line = __builtin_LINE()) { emulation::give_way(emulation::AT_WARP, line); }
+template <class T> T __shfl_sync(unsigned, T value, int lane, int line = __builtin_LINE()) { return emulation::shuffle(value, lane, line); }
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask, int line = __builtin_LINE()) {
+    return emulation::shuffle(value, emulation::work->current->lane ^ mask, line);
 }
-template <class T> T __shfl_down_sync(unsigned, T value, unsigned delta) {
+template <class T> T __shfl_up_sync(unsigned, T value, unsigned delta, int line = __builtin_LINE()) {
     const unsigned lane = emulation::work->current->lane;
-    return emulation::shuffle(value, lane + delta > 31 ? lane : lane + delta);
+    return emulation::shuffle(value, lane < delta ? lane : lane - delta, line);
+}
+template <class T> T __shfl_down_sync(unsigned, T value, unsigned delta, int line = __builtin_LINE()) {
+    const unsigned lane = emulation::work->current->lane;
+    return emulation::shuffle(value, lane + delta > 31 ? lane : lane + delta, line);
 }
 
 // For each lane the lanes that have its value.
-inline unsigned __match_any_sync(unsigned, unsigned value) {
+inline unsigned __match_any_sync(unsigned, unsigned value, int line = __builtin_LINE()) {
     unsigned equal = 0;
-    const unsigned* values = emulation::exchange(value);
+    const unsigned* values = emulation::exchange(value, line);
     for (unsigned lane = 0; lane < 32; lane++) equal |= unsigned(values[lane] == value) << lane;
     return equal;
 }

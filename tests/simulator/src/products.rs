@@ -1,6 +1,8 @@
 //! Matrix products as cuBLASLt documents them: D = alpha op(A) op(B) + beta C, where value (i, j) of a matrix
 //! stands at `i + j * leading dimension`.
 
+use longhaul_emulator::float32_sum;
+
 use crate::code::Outcome;
 use crate::work::check;
 use crate::world::Context;
@@ -28,7 +30,7 @@ impl Layout {
     }
 }
 
-/// How factors are rounded before they are multiplied. Sums are never rounded before the end.
+/// How factors are rounded before they are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rounding {
     None,
@@ -39,19 +41,19 @@ pub enum Rounding {
 }
 
 impl Rounding {
-    fn apply(self, value: f32) -> f64 {
+    fn apply(self, value: f32) -> f32 {
         let dropped = match self {
-            Self::None => return f64::from(value),
+            Self::None => return value,
             Self::Tf32 => 13,
             Self::Bf16 => 16,
         };
         if !value.is_finite() {
-            return f64::from(value);
+            return value;
         }
         // To the nearest, ties to even.
         let bits = value.to_bits();
         let half = (1 << (dropped - 1)) - 1 + (bits >> dropped & 1);
-        f64::from(f32::from_bits((bits + half) >> dropped << dropped))
+        f32::from_bits((bits + half) >> dropped << dropped)
     }
 }
 
@@ -128,19 +130,20 @@ impl Product {
             let (row, column) = if turned { (column, row) } else { (row, column) };
             rounding.apply(read(address, layout, row, column))
         };
+        let sizes = [d.rows as usize, d.columns as usize, inner];
         for column in 0..d.columns as usize {
             for row in 0..d.rows as usize {
-                let terms = (0..inner).map(|k| {
+                let sum = float32_sum(sizes, |k| {
                     factor(self.a, a, transpose_a, row, k)
                         * factor(self.b, b, transpose_b, k, column)
                 });
-                let mut value = f64::from(self.alpha) * terms.sum::<f64>();
+                let mut value = self.alpha * sum;
                 // With a beta of 0, C may hold anything.
                 if self.beta != 0.0 {
-                    value += f64::from(self.beta) * f64::from(read(self.c, c, row, column));
+                    value += self.beta * read(self.c, c, row, column);
                 }
                 // SAFETY: as above.
-                unsafe { *place(self.d, d, row, column) = value as f32 };
+                unsafe { *place(self.d, d, row, column) = value };
             }
         }
     }
