@@ -78,11 +78,8 @@ impl Emulator {
     fn compile(&self, source: &KernelSource) -> Result<Library> {
         let text = whole_text(source);
         let mut hash = Sha256::new();
-        for part in [
-            HEADER,
-            &text,
-            if self.sanitize { "sanitized" } else { "plain" },
-        ] {
+        let sanitized = if self.sanitize { "sanitized" } else { "plain" };
+        for part in [HEADER, &text, sanitized].iter().chain(native::flags()) {
             hash.update(part);
         }
         let name: String = hash

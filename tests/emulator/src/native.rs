@@ -51,6 +51,15 @@ impl From<std::io::Error> for CompileError {
     }
 }
 
+/// What the compiler is told of this machine.
+pub fn flags() -> &'static [&'static str] {
+    if std::arch::is_x86_feature_detected!("fma") {
+        &["-mfma", "-ffp-contract=off"]
+    } else {
+        &["-ffp-contract=off"]
+    }
+}
+
 /// Compiles a text to `library`, which appears under its name when it is whole. The compiler is `CXX`, else
 /// `g++`; with `sanitize` under the address and undefined-behaviour sanitizers.
 ///
@@ -81,6 +90,8 @@ pub fn compile(text: &str, library: &Path, sanitize: bool) -> Result<(), Compile
     // others use.
     command.arg("-fno-gnu-unique");
     command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
+    // A card's fused product and sum is one instruction here too, where there is one, and only where it is written.
+    command.args(flags());
     // The sanitizers take getcontext for setjmp.
     command.args(["-Wno-clobbered", "-include"]);
     command.arg(&header).arg(&input).arg("-o").arg(&output);
