@@ -30,14 +30,14 @@ pub fn latex_document<'a>(files: impl IntoIterator<Item = &'a str>) -> String {
         .collect();
     format!(
         "\\documentclass{{article}}\n\\usepackage[T1]{{fontenc}}\n\\usepackage[utf8]{{inputenc}}\n\
-         \\usepackage{{booktabs}}\n\\usepackage[margin=2cm]{{geometry}}\n\\begin{{document}}\n\
+         \\usepackage{{booktabs,graphicx}}\n\\usepackage[margin=2cm]{{geometry}}\n\\begin{{document}}\n\
          {inputs}\\end{{document}}\n"
     )
 }
 
 fn table(sheet: &Sheet<'_>) -> String {
     let mut text = String::from(
-        "% Needs \\usepackage{booktabs}.\n\\begin{table}[htbp]\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}\n\
+        "% Needs \\usepackage{booktabs,graphicx}. In a text of two columns it takes both.\n\\begin{table*}[htbp]\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}\n\
          \\setlength{\\belowcaptionskip}{4pt}\n",
     );
     let title = match sheet.options {
@@ -59,16 +59,17 @@ fn table(sheet: &Sheet<'_>) -> String {
     for note in &sheet.notes {
         let _ = writeln!(text, "\\par\\footnotesize {}", escape(note));
     }
-    text.push_str("\\end{table}\n");
+    text.push_str("\\end{table*}\n");
     text
 }
 
-/// The table at some of the lengths; the last block also says how far each model carries.
+/// The table at some of the lengths; the last block also says how far each model carries. Where it is wider than the
+/// text it is set smaller.
 fn block(sheet: &Sheet<'_>, lengths: &[usize], last: bool, text: &mut String) {
     let ends = if last { &sheet.ends[..] } else { &[] };
     let _ = writeln!(
         text,
-        "\\begin{{tabular}}{{l{}{}}}\n\\toprule",
+        "\\sbox0{{%\n\\begin{{tabular}}{{l{}{}}}\n\\toprule",
         "r".repeat(lengths.len()),
         "r".repeat(ends.len())
     );
@@ -80,7 +81,10 @@ fn block(sheet: &Sheet<'_>, lengths: &[usize], last: bool, text: &mut String) {
     for row in &sheet.rows {
         lines(row, lengths, ends.len(), text);
     }
-    text.push_str("\\bottomrule\n\\end{tabular}\n");
+    text.push_str(
+        "\\bottomrule\n\\end{tabular}}\n\
+         \\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi\\par\n",
+    );
 }
 
 /// A row of values, and one of intervals below it.
@@ -105,7 +109,13 @@ fn lines(row: &SheetRow, lengths: &[usize], ends: usize, text: &mut String) {
 /// Text that LaTeX takes as text, on one line.
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
+    let mut before = ' ';
     for c in printable(text).chars() {
+        // Two of these would become one other sign.
+        if c == before && matches!(c, '-' | ',') {
+            escaped.push_str("{}");
+        }
+        before = c;
         match c {
             '\n' => escaped.push(' '),
             '\\' => escaped.push_str("\\textbackslash{}"),
@@ -115,6 +125,8 @@ fn escape(text: &str) -> String {
             '>' => escaped.push_str("\\textgreater{}"),
             '|' => escaped.push_str("\\textbar{}"),
             '"' => escaped.push_str("\\textquotedbl{}"),
+            '\'' => escaped.push_str("\\textquotesingle{}"),
+            '`' => escaped.push_str("\\textasciigrave{}"),
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => escaped.extend(['\\', c]),
             '≥' => escaped.push_str("$\\geq$"),
             // What pdflatex knows without more packages.

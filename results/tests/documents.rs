@@ -76,9 +76,9 @@ fn names_of_any_kind_appear_as_text() {
     assert!(markdown.contains(name), "no {name} in\n{markdown}");
     let latex = latex(&rows);
     let name = "a\\_b*c*\\textless{}script\\textgreater{}\\&amp;\\textbackslash{}end\\{table\\}\\%\\$x\\$\\#\
-                \\textasciitilde{}\\textasciicircum{}\\textbar{}`\\textquotedbl{}[l](u)[U+FFFD][31m [U+4E2D]";
+                \\textasciitilde{}\\textasciicircum{}\\textbar{}\\textasciigrave{}\\textquotedbl{}[l](u)[U+FFFD][31m [U+4E2D]";
     assert!(latex.contains(name), "no {name} in\n{latex}");
-    assert_eq!(latex.matches("\\end{table}").count(), 1);
+    assert_eq!(latex.matches("\\end{table*}").count(), 1);
 }
 
 #[test]
