@@ -2,6 +2,9 @@
 //! bootstrap; Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8). Pure functions,
 //! whose random numbers are the same in every call.
 
+use std::cell::LazyCell;
+use std::ops::Deref;
+
 use crate::metric::{Kind, Scores};
 use crate::random::Random;
 use crate::statistics::student_quantile;
@@ -93,34 +96,58 @@ pub(crate) fn curve(cells: &Cells, kind: Kind, replicates: usize) -> Vec<Vec<f64
         return Vec::new();
     };
     let mut random = Random::new(SEED);
-    let drawn: Vec<Vec<usize>> = (0..replicates)
-        .map(|_| cells.iter().map(|_| random.below(cells.len())).collect())
+    let seeds = cells.len();
+    let drawn: Vec<usize> = (0..replicates * seeds)
+        .map(|_| random.below(seeds))
         .collect();
+    let normal = LazyCell::new(|| normal_quantiles(replicates));
     let mut point = |place: usize| -> Vec<f64> {
         let mut of_seed = |seed: &Vec<Scores>| {
-            let mut means = quantiles(&seed[place], kind, replicates);
+            let mut means = quantiles(&seed[place], kind, replicates, &normal);
             random.shuffle(&mut means);
+            // What is behind the end is the beginning.
             means
+                .iter()
+                .copied()
+                .cycle()
+                .take(replicates + seeds)
+                .collect()
         };
         let means: Vec<Vec<f64>> = cells.iter().map(&mut of_seed).collect();
         // A seed that is drawn twice has its samples drawn twice.
-        let mean = |(replicate, seeds): (usize, &Vec<usize>)| {
-            let drawn = seeds.iter().enumerate();
+        let mean = |(replicate, drawn): (usize, &[usize])| {
+            let drawn = drawn.iter().enumerate();
             let sum: f64 = drawn
-                .map(|(turn, &seed)| means[seed][(replicate + turn) % replicates])
+                .map(|(turn, &seed)| means[seed][replicate + turn])
                 .sum();
-            sum / seeds.len() as f64
+            sum / seeds as f64
         };
-        drawn.iter().enumerate().map(mean).collect()
+        drawn.chunks_exact(seeds).enumerate().map(mean).collect()
     };
     (0..first.len()).map(&mut point).collect()
 }
 
-/// Quantiles of the mean of so many samples drawn with replacement, at evenly spread shares.
-fn quantiles(scores: &Scores, kind: Kind, count: usize) -> Vec<f64> {
-    let shares = (0..count).map(|place| (place as f64 + 0.5) / count as f64);
+/// Shares that are spread evenly from 0 to 1.
+fn shares(count: usize) -> impl Iterator<Item = f64> {
+    (0..count).map(move |place| (place as f64 + 0.5) / count as f64)
+}
+
+/// Quantiles of the normal distribution at so many shares.
+fn normal_quantiles(count: usize) -> Vec<f64> {
+    let of = |share| student_quantile(None, share).unwrap_or(0.0);
+    shares(count).map(of).collect()
+}
+
+/// Quantiles of the mean of so many samples drawn with replacement, at evenly spread shares, of which `normal` has those of
+/// the normal distribution.
+fn quantiles(
+    scores: &Scores,
+    kind: Kind,
+    count: usize,
+    normal: &impl Deref<Target = Vec<f64>>,
+) -> Vec<f64> {
     if kind == Kind::ZeroOne {
-        return binomial_quantiles(scores, shares);
+        return binomial_quantiles(scores, shares(count));
     }
     let error = scores.sd.unwrap_or(0.0) / (scores.samples as f64).sqrt();
     let most = if kind.is_accuracy() {
@@ -128,11 +155,8 @@ fn quantiles(scores: &Scores, kind: Kind, count: usize) -> Vec<f64> {
     } else {
         f64::INFINITY
     };
-    let of = |share: f64| {
-        let normal = student_quantile(None, share).unwrap_or(0.0);
-        (scores.mean + error * normal).clamp(0.0, most)
-    };
-    shares.map(of).collect()
+    let of = |normal: &f64| (scores.mean + error * normal).clamp(0.0, most);
+    normal.iter().map(of).collect()
 }
 
 /// Quantiles of the share of right ones, at ascending shares. Probabilities go out from the most likely number
@@ -179,11 +203,14 @@ mod tests {
             mean,
             sd: None,
         };
-        let found = quantiles(&scores(40, 0.9), Kind::ZeroOne, 8);
+        let quantiles = |scores: Scores, count| {
+            super::quantiles(&scores, Kind::ZeroOne, count, &Box::new(Vec::new()))
+        };
+        let found = quantiles(scores(40, 0.9), 8);
         let expected = [33.0, 34.0, 35.0, 36.0, 36.0, 37.0, 38.0, 39.0];
         assert_eq!(found, expected.map(|right| right / 40.0));
-        assert_eq!(quantiles(&scores(9, 1.0), Kind::ZeroOne, 2), [1.0, 1.0]);
-        let many = quantiles(&scores(1_000_000_000, 0.5), Kind::ZeroOne, 2);
+        assert_eq!(quantiles(scores(9, 1.0), 2), [1.0, 1.0]);
+        let many = quantiles(scores(1_000_000_000, 0.5), 2);
         let half = 0.674_489_75 * 0.5 / 1e9_f64.sqrt();
         assert!((many[1] - 0.5 - half).abs() < 1e-8, "{many:?}");
     }

@@ -12,6 +12,7 @@ use crate::paired::{Pairs, compare};
 use crate::record::{Measurement, Split, Status};
 use crate::statistics::{holm, unpaired};
 use crate::summary::{SummaryRow, summarise};
+use crate::text::listed;
 use crate::view::{CurveView, tasks};
 
 /// Level of a test, and of the intervals.
@@ -426,10 +427,4 @@ fn on_examples(row: &mut Comparison, pairs: &[(&Outcomes, &Outcomes)]) {
     row.test = found.test.to_owned();
     row.p_value = Some(found.p_value);
     row.detectable = Some(found.detectable);
-}
-
-/// Seeds in words.
-fn listed(seeds: &BTreeSet<u64>) -> String {
-    let all: Vec<String> = seeds.iter().map(u64::to_string).collect();
-    all.join(", ")
 }

@@ -64,9 +64,20 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// The system's refusal; the old file is then as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    stream_whole(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_whole`], with what `write` writes.
+///
+/// # Errors
+/// Those of `write`; the system's refusal. The old file is then as it was.
+pub fn stream_whole(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    let file = write_aside(folder, bytes)?;
+    let file = stream_aside(folder, write)?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
 }
@@ -76,13 +87,20 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The system's refusal.
 pub fn write_aside(folder: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    stream_aside(folder, |file| file.write_all(bytes))
+}
+
+fn stream_aside(
+    folder: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<tempfile::NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
         // The system takes the user's umask from these.
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .tempfile_in(folder)?;
     // By the file itself: the crate's own error would not have the system's number.
-    file.as_file_mut().write_all(bytes)?;
+    write(file.as_file_mut())?;
     file.as_file().sync_data()?;
     Ok(file)
 }

@@ -277,7 +277,8 @@ fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
     let mut reader = csv::Reader::from_reader(text);
     let mut records = Vec::new();
     let mut row = csv::StringRecord::new();
-    let headers = reader.headers().cloned().unwrap_or_default();
+    // They are as expected, so a field is known by its place.
+    let _ = reader.headers();
     loop {
         let line = reader.position().line() as usize;
         let refuse = |reason: String| JournalError::Line {
@@ -291,7 +292,7 @@ fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
             Err(error) => return Err(refuse(error.to_string())),
         }
         let record: R = row
-            .deserialize(Some(&headers))
+            .deserialize(None)
             .map_err(|error| refuse(error.to_string()))?;
         record.validate().map_err(refuse)?;
         records.push(record);
@@ -306,14 +307,7 @@ pub fn write_records<'a, R: Record + 'a>(
     path: &Path,
     records: impl IntoIterator<Item = &'a R>,
 ) -> Result<(), JournalError> {
-    let mut writer = csv::WriterBuilder::new()
-        .has_headers(false)
-        .from_writer(header::<R>());
-    for record in records {
-        writer.serialize(record).expect("a flat record serialises");
-    }
-    let text = writer.into_inner().expect("a vector takes all bytes");
-    files::write_whole(path, &text).map_err(io("write", path))
+    stream(path, &header::<R>(), records)
 }
 
 /// Replaces a file by records with a header, at once: a reader sees the old or the new one whole.
@@ -321,7 +315,26 @@ pub fn write_records<'a, R: Record + 'a>(
 /// # Errors
 /// The system's refusal.
 pub fn write_csv<R: Serialize>(path: &Path, records: &[R]) -> Result<(), JournalError> {
-    files::write_whole(path, csv_text(records).as_bytes()).map_err(io("write", path))
+    stream(path, &[], records)
+}
+
+/// Writes a header and records, or the header that the first record has.
+fn stream<'a, R: Serialize + 'a>(
+    path: &Path,
+    header: &[u8],
+    records: impl IntoIterator<Item = &'a R>,
+) -> Result<(), JournalError> {
+    let lines = |file: &mut File| {
+        file.write_all(header)?;
+        let mut writer = csv::WriterBuilder::new()
+            .has_headers(header.is_empty())
+            .from_writer(file);
+        for record in records {
+            writer.serialize(record)?;
+        }
+        writer.flush()
+    };
+    files::stream_whole(path, lines).map_err(io("write", path))
 }
 
 /// Records as CSV with a header.

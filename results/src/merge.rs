@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::record::{Cell, Measurement, Status};
 use crate::setting::group;
+use crate::text::listed;
 
 /// The records of one run.
 #[derive(Debug)]
@@ -50,22 +51,32 @@ pub enum MergeError {
 /// first appearance. A cell that did not end well leaves no breakdowns of an earlier try behind.
 pub fn latest(rows: Vec<Measurement>) -> Vec<(Cell, Vec<Measurement>)> {
     let mut places: HashMap<Cell, usize> = HashMap::new();
-    let mut cells: Vec<(Cell, BTreeMap<String, Measurement>)> = Vec::new();
+    let mut cells: Vec<(Cell, Vec<Measurement>)> = Vec::new();
     for row in rows {
         let key = row.cell();
-        let place = *places.entry(key).or_insert_with_key(|key| {
-            cells.push((key.clone(), BTreeMap::new()));
-            cells.len() - 1
-        });
-        let cell = &mut cells[place].1;
+        let Some(&place) = places.get(&key) else {
+            places.insert(key.clone(), cells.len());
+            // Most cells have one row, and a vector that grows begins with room for four.
+            cells.push((key, vec![row]));
+            continue;
+        };
+        let rows = &mut cells[place].1;
         if row.label.is_empty() && row.status != Status::Ok {
-            cell.clear();
+            rows.clear();
         }
-        cell.insert(row.label.clone(), row);
+        rows.push(row);
     }
-    let rows =
-        |(cell, rows): (Cell, BTreeMap<_, Measurement>)| (cell, rows.into_values().collect());
-    cells.into_iter().map(rows).collect()
+    for (_, rows) in &mut cells {
+        rows.sort_by(|one, other| one.label.cmp(&other.label));
+        rows.dedup_by(|later, earlier| {
+            let again = later.label == earlier.label;
+            if again {
+                std::mem::swap(later, earlier);
+            }
+            again
+        });
+    }
+    cells
 }
 
 /// A run's cells.
@@ -186,12 +197,13 @@ struct Conditions {
 impl Conditions {
     fn of<'a>(rows: impl Iterator<Item = &'a Measurement>) -> Self {
         let mut found = Self::default();
-        for row in rows {
+        for rows in group(rows, |&row| row.model()) {
+            found.seeds.extend(rows.iter().map(|row| row.seed));
+            let row = rows[0];
             let options = row.task_options.split(',');
             let (version, options): (Vec<&str>, Vec<&str>) =
                 options.partition(|option| option.starts_with("version="));
             found.versions.insert(options.join(","), version.join(","));
-            found.seeds.insert(row.seed);
             // A checkpoint was trained elsewhere, and not on this task.
             if row.checkpoint.is_empty() {
                 found.trainings.insert(training(row));
@@ -237,15 +249,6 @@ impl Conditions {
                 listed(&other.seeds)
             )
         })
-    }
-}
-
-/// Numbers in words, of many the ends.
-fn listed(numbers: &BTreeSet<u64>) -> String {
-    let all: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    match all.len() {
-        0..=8 => all.join(", "),
-        count => format!("{} to {} ({count})", all[0], all[count - 1]),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Ranks with uncertainty: which places a model takes when everything is drawn once more.
 
+use rayon::prelude::*;
+
 use crate::bootstrap::ordinal_interval;
 
 /// The place of a model among those that it is compared with; 1 is the best.
@@ -19,24 +21,23 @@ pub struct Rank {
 pub fn ranks(models: &[(f64, &[f64])]) -> Vec<Rank> {
     let replicates = models.iter().map(|(_, drawn)| drawn.len()).min();
     let replicates = replicates.unwrap_or(0);
-    let mut best = vec![Vec::with_capacity(replicates); models.len()];
-    let mut worst = best.clone();
-    for replicate in 0..replicates {
+    let of_replicate = |replicate: usize| {
         let values: Vec<f64> = models.iter().map(|(_, drawn)| drawn[replicate]).collect();
-        for (model, (first, last)) in places(&values).into_iter().enumerate() {
-            best[model].push(first);
-            worst[model].push(last);
-        }
-    }
+        places(&values)
+    };
+    let drawn: Vec<_> = (0..replicates).into_par_iter().map(of_replicate).collect();
     let own: Vec<f64> = models.iter().map(|(value, _)| *value).collect();
-    let own = places(&own).into_iter();
-    own.zip(best.iter_mut().zip(&mut worst))
-        .map(|(own, (best, worst))| Rank {
+    let own: Vec<(u64, u64)> = places(&own);
+    let rank = |(model, own): (usize, &(u64, u64))| {
+        let mut best: Vec<u64> = drawn.iter().map(|places| places[model].0).collect();
+        let mut worst: Vec<u64> = drawn.iter().map(|places| places[model].1).collect();
+        Rank {
             rank: own.0,
-            low: ordinal_interval(best).map_or(own.0, |(low, _)| low),
-            high: ordinal_interval(worst).map_or(own.1, |(_, high)| high),
-        })
-        .collect()
+            low: ordinal_interval(&mut best).map_or(own.0, |(low, _)| low),
+            high: ordinal_interval(&mut worst).map_or(own.1, |(_, high)| high),
+        }
+    };
+    own.par_iter().enumerate().map(rank).collect()
 }
 
 /// The best and the worst place of each value among all, greater being better.

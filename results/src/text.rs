@@ -1,4 +1,6 @@
-//! Lengths and words as tables and plots write them.
+//! Numbers and words as tables and plots write them.
+
+use std::collections::BTreeSet;
 
 /// 512, 1K, 16K, 1M; other numbers in full.
 pub(crate) fn short_length(length: u64) -> String {
@@ -7,6 +9,15 @@ pub(crate) fn short_length(length: u64) -> String {
         _ if length.is_multiple_of(1 << 20) => format!("{}M", length >> 20),
         _ if length.is_multiple_of(1 << 10) => format!("{}K", length >> 10),
         _ => length.to_string(),
+    }
+}
+
+/// Numbers in words, of many the ends.
+pub(crate) fn listed(numbers: &BTreeSet<u64>) -> String {
+    let all: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    match all.len() {
+        0..=8 => all.join(", "),
+        count => format!("{} to {} ({count})", all[0], all[count - 1]),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What drawing seeds and samples once more says of a summary's curves: intervals of retention and of effective
 //! lengths, and ranks. Of `results.csv` alone, as the whole summary is.
 
+use rayon::prelude::*;
+
 use crate::bootstrap::{self, Cells, ordinal_interval};
 use crate::curve::{self, Effective, Floor, Point};
 use crate::metric::Kind;
@@ -30,10 +32,9 @@ pub(crate) fn describe(
         (first.model().task, first.train_length)
     };
     for curves in group(curves, compared) {
-        let drawn: Vec<Drawn> = curves
-            .iter()
-            .map(|curve| draw(rows, points, curve))
-            .collect();
+        let seen: &[SummaryRow] = rows;
+        let drawn = curves.par_iter().map(|curve| draw(seen, points, curve));
+        let drawn: Vec<Drawn> = drawn.collect();
         for (drawn, curve) in drawn.iter().zip(&curves) {
             effective_lengths(rows, drawn, curve);
             retention(rows, drawn);

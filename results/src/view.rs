@@ -8,6 +8,7 @@ use crate::record::Split;
 use crate::setting::{Model, group};
 use crate::summary::SummaryRow;
 use crate::text::short_length;
+use crate::words::differing;
 
 /// A task with the curves that are compared on it.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct TaskView<'a> {
     pub steps: Vec<Step>,
     /// A curve a model, in the order of the summary; one for each learning rate where none could be chosen.
     pub curves: Vec<CurveView<'a>>,
+    /// Which facts are said with each curve, because they differ.
+    pub(crate) differing: [bool; 3],
 }
 
 /// A length from which on all samples have another label than those of the length before, as where a task's difficulty
@@ -93,6 +96,7 @@ pub fn tasks(summary: &[SummaryRow]) -> Vec<TaskView<'_>> {
     let view = |rows: Vec<_>| {
         let mut view = task_view(rows, |row| rates[&row.model()].len());
         view.steps = steps(&view, summary);
+        view.differing = differing(&view);
         view
     };
     tasks.map(view).collect()
@@ -148,6 +152,7 @@ fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize
         chance,
         lengths: lengths.into_iter().collect(),
         steps: Vec::new(),
+        differing: Default::default(),
         curves: names
             .into_iter()
             .zip(curves)

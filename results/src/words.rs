@@ -9,8 +9,8 @@ use crate::view::{CurveView, Step, TaskView, effective, learning};
 /// The metric, what all curves have in common, and chance.
 pub(crate) fn conditions(task: &TaskView<'_>) -> String {
     let mut parts = vec![format!("{} by length", task.metric)];
-    for fact in FACTS {
-        parts.extend(task.common(fact).flatten());
+    for fact in &FACTS[1..] {
+        parts.extend(task.common(*fact).flatten());
     }
     let chance = task.chance;
     parts.extend(chance.map(|chance| format!("chance {:.1} %", 100.0 * chance)));
@@ -50,8 +50,8 @@ pub(crate) fn brackets(task: &TaskView<'_>) -> String {
     }
 }
 
-/// What stands in the head where all curves agree, else with each curve.
-const FACTS: [fn(&CurveView<'_>) -> Option<String>; 2] = [training, learning_rate];
+/// What stands in the head where all curves agree, else with each curve. The head has more to say of seeds.
+const FACTS: [fn(&CurveView<'_>) -> Option<String>; 3] = [seed_count, training, learning_rate];
 
 /// Longest training length and steps, where they are known.
 fn training(curve: &CurveView<'_>) -> Option<String> {
@@ -124,16 +124,20 @@ pub(crate) fn said(task: &TaskView<'_>, curve: &CurveView<'_>) -> String {
 
 /// What is said of a curve because it differs from the other curves.
 pub(crate) fn own(task: &TaskView<'_>, curve: &CurveView<'_>) -> Vec<String> {
-    let mut parts = Vec::new();
-    if task.common(CurveView::seeds).is_none() {
-        let count = curve.seeds();
-        parts.push(format!("{count} seed{}", if count == 1 { "" } else { "s" }));
-    }
-    let own = FACTS
-        .into_iter()
-        .filter(|&fact| task.common(fact).is_none());
-    parts.extend(own.filter_map(|fact| fact(curve)));
-    parts
+    let differing = FACTS.iter().zip(task.differing);
+    let differing = differing.filter(|(_, differs)| *differs);
+    differing.filter_map(|(fact, _)| fact(curve)).collect()
+}
+
+/// Facts that are not the same for all curves of a task.
+pub(crate) fn differing(task: &TaskView<'_>) -> [bool; FACTS.len()] {
+    FACTS.map(|fact| task.common(fact).is_none())
+}
+
+/// Seeds that were planned.
+fn seed_count(curve: &CurveView<'_>) -> Option<String> {
+    let count = curve.seeds();
+    Some(format!("{count} seed{}", if count == 1 { "" } else { "s" }))
 }
 
 /// Where samples become others, what marks in a table mean, and what could not be chosen.

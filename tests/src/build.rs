@@ -120,6 +120,12 @@ pub fn longhaul() -> &'static Path {
     })
 }
 
+/// The program that writes large runs, built: MODELS RUNS FOLDER.
+pub fn large_run() -> PathBuf {
+    build(&["--workspace", "--example", "large_run"]);
+    profile_folder().join("examples/large_run")
+}
+
 /// The plugin that CONTRIBUTING.md shows, built.
 pub fn documented_plugin() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

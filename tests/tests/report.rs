@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use longhaul_tests::build::workspace;
-use longhaul_tests::host::{Ran, longhaul, rows};
+use longhaul_tests::build::{large_run, workspace};
+use longhaul_tests::host::{Ran, command, longhaul, rows};
 
 fn quick() -> PathBuf {
     workspace().join("results/reference/quick")
@@ -163,4 +165,51 @@ fn what_is_wrong_with_a_run_is_said() {
     report(&[&other], &out, &[])
         .expect(2)
         .complains(&["results.csv"]);
+}
+
+/// 100,000 rows, in a folder's one run or in many.
+fn large(folder: &Path, runs: usize) -> Vec<PathBuf> {
+    let mut make = Command::new(large_run());
+    make.args(["1000", &runs.to_string()]).arg(folder);
+    let made = make.stdout(Stdio::null()).status().expect("it starts");
+    assert!(made.success());
+    let entries = fs::read_dir(folder).expect("a folder");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
+}
+
+#[test]
+fn many_rows_need_little_memory_and_many_runs_are_one_report() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    let mut words = vec![PathBuf::from("report")];
+    words.extend(large(&folder.path().join("one"), 1));
+    words.extend(["--out".into(), out.clone()]);
+    let mut command = command(words);
+    let mut child = command.stdout(Stdio::null()).spawn().expect("it starts");
+    // The most that it has had so far; of a process that has ended nothing is known.
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    let code = loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+        most = kib.unwrap_or(most);
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status.code();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    assert_eq!(code, Some(0));
+    assert!((50_000..500_000).contains(&most), "{most} KiB");
+    let many = large(&folder.path().join("many"), 200);
+    let many: Vec<&Path> = many.iter().map(PathBuf::as_path).collect();
+    let merged = folder.path().join("merged");
+    report(&many, &merged, &[]).expect(0);
+    let lines = |folder: &Path| {
+        let text = fs::read_to_string(folder.join("cells.csv")).expect("whole cells");
+        text.lines().count()
+    };
+    assert_eq!((lines(&out), lines(&merged)), (50_001, 50_001));
 }

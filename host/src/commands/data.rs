@@ -7,7 +7,7 @@ use longhaul_text::Texts;
 use longhaul_text::library::{COLLECTIONS, Client, Collection, Package};
 
 use crate::cli::{DataArgs, DataCommand, DataFetchArgs};
-use crate::commands::print;
+use crate::commands::{cannot, print};
 use crate::exit::{CommandError, OK};
 use crate::find::did_you_mean;
 use crate::table::columns;
@@ -87,11 +87,11 @@ fn fetch(args: &DataFetchArgs) -> Result<u8, CommandError> {
         Some(folder) => folder.clone(),
         None => home()?,
     };
-    std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+    std::fs::create_dir_all(&folder).map_err(cannot("make", &folder))?;
     let work = tempfile::Builder::new()
         .prefix(".fetch-")
         .tempdir_in(&folder);
-    let work = work.map_err(failed("write into", &folder))?;
+    let work = work.map_err(cannot("write into", &folder))?;
     for collection in wanted {
         let target = folder.join(collection.name);
         if target.exists() {
@@ -191,10 +191,10 @@ fn place(
     let texts = collection.unpack(&bytes, package);
     let texts = texts.map_err(CommandError::environment)?;
     let made = work.join(collection.name);
-    std::fs::create_dir(&made).map_err(failed("make", &made))?;
+    std::fs::create_dir(&made).map_err(cannot("make", &made))?;
     for (name, text) in texts {
         let file = made.join(name);
-        std::fs::write(&file, text).map_err(failed("write", &file))?;
+        std::fs::write(&file, text).map_err(cannot("write", &file))?;
     }
     let sha256 = Texts::of_folder(&made).map(|texts| texts.sha256);
     let sha256 = sha256.map_err(CommandError::environment)?;
@@ -204,10 +204,5 @@ fn place(
             collection.name, collection.sha256
         )));
     }
-    std::fs::rename(&made, target).map_err(failed("make", target))
-}
-
-fn failed(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> CommandError {
-    let place = format!("cannot {what} {}", path.display());
-    move |error| CommandError::environment(format!("{place}: {error}"))
+    std::fs::rename(&made, target).map_err(cannot("make", target))
 }

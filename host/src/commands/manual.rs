@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use longhaul_results::files;
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
-use crate::commands::print;
+use crate::commands::{cannot, print};
 use crate::exit::CommandError;
 
 /// Prints the completions of a shell.
@@ -24,7 +24,7 @@ pub fn completions(args: &CompletionsArgs) -> Result<u8, CommandError> {
 /// # Errors
 /// Files that cannot be written.
 pub fn pages(args: &ManArgs) -> Result<u8, CommandError> {
-    std::fs::create_dir_all(&args.folder).map_err(|error| refuse(&args.folder, &error))?;
+    std::fs::create_dir_all(&args.folder).map_err(cannot("make", &args.folder))?;
     let mut program = Cli::command();
     program.build();
     let count = write(&args.folder, program)?;
@@ -48,11 +48,7 @@ fn write(folder: &Path, command: clap::Command) -> Result<usize, CommandError> {
     let path = folder.join(page.get_filename());
     let mut text = Vec::new();
     page.render(&mut text).expect("a vector takes all bytes");
-    files::write_whole(&path, &text).map_err(|error| refuse(&path, &error))?;
+    files::write_whole(&path, &text).map_err(cannot("write", &path))?;
     let counts = inner.into_iter().map(|inner| write(folder, inner));
     Ok(1 + counts.sum::<Result<usize, CommandError>>()?)
-}
-
-fn refuse(path: &Path, error: &std::io::Error) -> CommandError {
-    CommandError::environment(format!("cannot write {}: {error}", path.display()))
 }

@@ -46,6 +46,12 @@ pub fn print(text: &str) -> Result<(), CommandError> {
     }
 }
 
+/// A refusal of the system in words: what cannot be done with which path.
+pub fn cannot(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> CommandError {
+    let place = format!("cannot {what} {}", path.display());
+    move |error| CommandError::environment(format!("{place}: {error}"))
+}
+
 /// The rows of a run's `results.csv` as they were written, without touching the folder, and a sentence where the last line is
 /// torn.
 ///

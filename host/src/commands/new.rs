@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use self::kit::Kit;
 use crate::cli::NewArgs;
-use crate::commands::print;
+use crate::commands::{cannot, print};
 use crate::exit::{CommandError, OK};
 
 /// A whole plugin: file names and texts, with `{{words}}` to fill in.
@@ -156,12 +156,7 @@ pub fn run(args: &NewArgs) -> Result<u8, CommandError> {
 
 /// Writes all files into a folder that was made for them.
 fn write(args: &NewArgs, folder: &Path, kit: &Kit) -> Result<(), CommandError> {
-    let refuse = |path: &Path, error: std::io::Error| {
-        CommandError::environment(format!("cannot write {}: {error}", path.display()))
-    };
-    let whole = folder
-        .canonicalize()
-        .map_err(|error| refuse(folder, error))?;
+    let whole = folder.canonicalize().map_err(cannot("write", folder))?;
     // Folders of a checkout's `plugins` are members of its workspace; every other crate is one of its own.
     let is_member = whole.parent().is_some_and(|parent| {
         parent.ends_with("plugins") && parent.parent().is_some_and(kit::is_checkout)
@@ -188,7 +183,7 @@ fn write(args: &NewArgs, folder: &Path, kit: &Kit) -> Result<(), CommandError> {
             std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
             std::fs::write(&path, text)
         };
-        write().map_err(|error| refuse(&path, error))?;
+        write().map_err(cannot("write", &path))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use longhaul_results::{
 use serde::Serialize;
 
 use crate::cli::ReportArgs;
-use crate::commands::{print, read_records};
+use crate::commands::{cannot, print, read_records};
 use crate::exit::{self, CommandError};
 use crate::run::manifest::{self, Manifest};
 use crate::run::plan::Unit;
@@ -145,15 +145,9 @@ fn write(
     summary: &[SummaryRow],
     provenance: &Provenance,
 ) -> Result<(), CommandError> {
-    let make = |folder: &Path| {
-        std::fs::create_dir_all(folder).map_err(|error| {
-            CommandError::environment(format!("cannot make {}: {error}", folder.display()))
-        })
-    };
+    let make = |folder: &Path| std::fs::create_dir_all(folder).map_err(cannot("make", folder));
     let put = |path: PathBuf, text: &str| {
-        files::write_whole(&path, text.as_bytes()).map_err(|error| {
-            CommandError::environment(format!("cannot write {}: {error}", path.display()))
-        })
+        files::write_whole(&path, text.as_bytes()).map_err(cannot("write", &path))
     };
     make(out)?;
     let text = toml::to_string(provenance).expect("plain texts serialise");
