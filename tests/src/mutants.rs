@@ -1,93 +1,116 @@
-//! Plugins with a deliberate bug each: copies of a plugin, and where the bug is the kit's of the kit too, with an edit
-//! in the text. An edit that no longer fits fails, so that no mutant is an unchanged copy.
+//! Plugins with deliberate bugs: copies of the kit and of plugins, with an edit in the text for each bug, which does
+//! nothing until the bug is switched on by its name. An edit that no longer fits fails, so that no mutant is an
+//! unchanged copy.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::build::{cargo, profile_folder, scratch, workspace};
 use crate::versions::{Edit, change, copy_crate};
 
+/// The variable of the environment that names the bug to switch on.
+pub const SWITCH: &str = "LONGHAUL_BUG";
+
+/// What stands in an edit for the question whether its bug is switched on.
+const ASKS: &str = "BUG()";
+
 /// A plugin with a bug.
 pub struct Mutant {
-    /// Name of the bug, and with `mutant-` before it of the library.
+    /// Name of the bug.
     pub name: &'static str,
     /// What is wrong, in a few words.
     pub bug: &'static str,
-    /// The plugin it is made of.
+    /// The plugin it is in, or whose architecture shows it.
     pub plugin: &'static str,
     /// The architecture, with options where the default ones do not reach the bug.
     pub architecture: &'static str,
     /// File of the edit, below the plugin's folder or, beginning with `plugin-kit/`, the kit's.
     pub file: &'static str,
-    /// The edit.
+    /// The edit, in which `BUG()` asks whether the bug is switched on.
     pub edit: Edit,
     /// Checks that must fail on it.
     pub caught_by: &'static [&'static str],
 }
 
 impl Mutant {
-    fn in_kit(&self) -> Option<&'static str> {
-        self.file.strip_prefix("plugin-kit/")
-    }
-
-    fn package(&self) -> String {
-        format!("mutant-{}", self.name)
-    }
-
     /// The architecture as `--arch` takes it.
     pub fn text(&self) -> String {
-        format!("{}/{}", self.package(), self.architecture)
+        format!("{}/{}", package(self.plugin), self.architecture)
     }
 
-    /// Its library, once built.
+    /// The library that has the bug, once built.
     pub fn library(&self) -> PathBuf {
-        let name = self.package().replace('-', "_");
+        let name = package(self.plugin).replace('-', "_");
         profile_folder().join(format!("lib{name}.so"))
     }
 
-    /// Writes the copies, edited, into the mutants' workspace.
-    fn write(&self, root: &Path) {
-        let package = self.package();
-        let plugin = root.join(&package);
-        let original = format!("longhaul-{}", self.plugin);
-        copy_crate(&workspace().join("plugins").join(self.plugin), &plugin);
-        rename(&plugin, &original, &package);
-        // The copy is a library by itself, without a crate beside it and without tests.
-        change(&plugin.join("Cargo.toml"), |text| {
-            let (text, _) = text
-                .split_once("[dev-dependencies]")
-                .expect("tests of its own");
-            format!("{text}\n[lib]\ncrate-type = [\"cdylib\"]\n")
-        });
-        change(&plugin.join("src/lib.rs"), |text| {
-            Edit::Replace(
-                "longhaul_plugin_kit::plugin!(",
-                "longhaul_plugin_kit::export!(",
-            )
-            .apply(text, "src/lib.rs")
-        });
-        let (place, file) = match self.in_kit() {
-            None => (plugin, self.file),
-            Some(file) => {
-                let kit = format!("kit-{}", self.name);
-                let folder = root.join(&kit);
-                copy_crate(&workspace().join("plugin-kit"), &folder);
-                rename(&folder, "longhaul-plugin-kit", &kit);
-                change(&folder.join("Cargo.toml"), |text| {
-                    format!("{text}\n[lib]\nname = \"longhaul_plugin_kit\"\n")
-                });
-                change(&plugin.join("Cargo.toml"), |text| {
-                    let own = format!(
-                        "longhaul-plugin-kit = {{ package = \"{kit}\", path = \"../{kit}\" }}"
-                    );
-                    Edit::Replace("longhaul-plugin-kit.workspace = true", own.leak())
-                        .apply(text, "Cargo.toml")
-                });
-                (folder, file)
-            }
+    /// Edits the copies.
+    fn edit(&self, root: &Path) {
+        let (copy, file, krate) = match self.file.strip_prefix("plugin-kit/") {
+            None => (package(self.plugin), self.file, "longhaul_plugin_kit"),
+            Some(file) => (KIT.to_owned(), file, "crate"),
         };
-        change(&place.join(file), |text| self.edit.apply(text, file));
+        change(&root.join(copy).join(file), |text| {
+            let edited = self.edit.apply(text, file);
+            assert!(edited.contains(ASKS), "{} cannot be switched", self.name);
+            edited.replace(ASKS, &format!("{krate}::bug(\"{}\")", self.name))
+        });
     }
+}
+
+/// The kit's copy.
+const KIT: &str = "mutant-kit";
+
+/// The kit's function that tells whether a bug is switched on.
+const BUG: &str = r#"
+/// Whether a bug is switched on.
+pub fn bug(name: &str) -> bool {
+    static ON: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    ON.get_or_init(|| std::env::var("SWITCH").unwrap_or_default()) == name
+}
+"#;
+
+/// Name of a plugin's copy.
+fn package(plugin: &str) -> String {
+    format!("mutant-{plugin}")
+}
+
+/// Copies the kit.
+fn copy_kit(root: &Path) {
+    let folder = root.join(KIT);
+    copy_crate(&workspace().join("plugin-kit"), &folder);
+    rename(&folder, "longhaul-plugin-kit", KIT);
+    change(&folder.join("Cargo.toml"), |text| {
+        format!("{text}\n[lib]\nname = \"longhaul_plugin_kit\"\n")
+    });
+    change(&folder.join("src/lib.rs"), |text| {
+        text.to_owned() + &BUG.replace("SWITCH", SWITCH)
+    });
+}
+
+/// Copies a plugin, as a library by itself, on the kit's copy, without a crate beside it and without tests.
+fn copy_plugin(root: &Path, plugin: &str) {
+    let package = package(plugin);
+    let folder = root.join(&package);
+    copy_crate(&workspace().join("plugins").join(plugin), &folder);
+    rename(&folder, &format!("longhaul-{plugin}"), &package);
+    change(&folder.join("Cargo.toml"), |text| {
+        let (text, _) = text
+            .split_once("[dev-dependencies]")
+            .expect("tests of its own");
+        let own = "longhaul-plugin-kit = { package = \"mutant-kit\", path = \"../mutant-kit\" }";
+        let text =
+            Edit::Replace("longhaul-plugin-kit.workspace = true", own).apply(text, "Cargo.toml");
+        format!("{text}\n[lib]\ncrate-type = [\"cdylib\"]\n")
+    });
+    change(&folder.join("src/lib.rs"), |text| {
+        Edit::Replace(
+            "longhaul_plugin_kit::plugin!(",
+            "longhaul_plugin_kit::export!(",
+        )
+        .apply(text, "src/lib.rs")
+    });
 }
 
 fn rename(folder: &Path, from: &str, to: &str) {
@@ -110,7 +133,7 @@ pub fn build(mutants: &[Mutant]) {
     let here = workspace().display().to_string();
     let lines = manifest.lines().map(|line| {
         if line.starts_with("members = [") {
-            "members = [\"mutant-*\", \"kit-*\"]".to_owned()
+            "members = [\"mutant-*\"]".to_owned()
         } else {
             line.replace("path = \"", &format!("path = \"{here}/"))
         }
@@ -118,8 +141,13 @@ pub fn build(mutants: &[Mutant]) {
     let text = lines.collect::<Vec<_>>().join("\n");
     fs::write(root.join("Cargo.toml"), text).expect("writable");
     fs::copy(workspace().join("Cargo.lock"), root.join("Cargo.lock")).expect("copied");
+    let plugins: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.plugin).collect();
+    copy_kit(&root);
+    for plugin in &plugins {
+        copy_plugin(&root, plugin);
+    }
     for mutant in mutants {
-        mutant.write(&root);
+        mutant.edit(&root);
     }
     let profile = profile_folder();
     let target = profile.with_file_name("");
@@ -135,8 +163,8 @@ pub fn build(mutants: &[Mutant]) {
     if profile.ends_with("release") {
         words.push("--release");
     }
-    // The kits are not asked for: copies of one library name would be put in one place.
-    let packages: Vec<String> = mutants.iter().map(Mutant::package).collect();
+    // The kit is not asked for: its library has the name of the real one and would take its place.
+    let packages: Vec<String> = plugins.into_iter().map(package).collect();
     for package in &packages {
         words.extend(["--package", package]);
     }

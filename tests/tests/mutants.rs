@@ -1,12 +1,13 @@
 //! `longhaul check` finds bugs: plugins with one deliberate bug each, and which checks catch which. The table stands in
 //! `conformance/README.md`; LONGHAUL_WRITE_TABLE=1 writes it anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::sync::Mutex;
 
 use longhaul_tests::build::workspace;
-use longhaul_tests::host::longhaul;
-use longhaul_tests::mutants::{Mutant, build};
+use longhaul_tests::host::{command, finish};
+use longhaul_tests::mutants::{Mutant, SWITCH, build};
 use longhaul_tests::versions::Edit;
 
 /// The diagonal scan, which hawk is made of.
@@ -22,7 +23,10 @@ const MUTANTS: &[Mutant] = &[
         plugin: "mamba",
         architecture: "mamba",
         file: "src/scan.rs",
-        edit: Edit::Replace("if t % CHUNK == 0 && !kept", "if t % CHUNK == 1 && !kept"),
+        edit: Edit::Replace(
+            "if t % CHUNK == 0 && !kept",
+            "if t % CHUNK == usize::from(BUG()) && !kept",
+        ),
         caught_by: &["gradients"],
     },
     Mutant {
@@ -31,7 +35,10 @@ const MUTANTS: &[Mutant] = &[
         plugin: "mamba2",
         architecture: "mamba2",
         file: "plugin-kit/src/recurrences/state_matrix/head/chunk.rs",
-        edit: Edit::Replace("row.split_at_mut(i + 1)", "row.split_at_mut(i)"),
+        edit: Edit::Replace(
+            "row.split_at_mut(i + 1)",
+            "row.split_at_mut(i + usize::from(!BUG()))",
+        ),
         caught_by: &["reference"],
     },
     Mutant {
@@ -42,7 +49,7 @@ const MUTANTS: &[Mutant] = &[
         file: "src/scan.rs",
         edit: Edit::Replace(
             "let whole = grad_input[i].mul_add(u[i], grad_step[i]);",
-            "let whole = grad_input[i] * u[i];",
+            "let rest = if BUG() { 0.0 } else { grad_step[i] };\n                let whole = grad_input[i].mul_add(u[i], rest);",
         ),
         caught_by: &["gradients"],
     },
@@ -53,8 +60,8 @@ const MUTANTS: &[Mutant] = &[
         architecture: "hawk",
         file: SCAN,
         edit: Edit::Replace(
-            "running.chunks_exact_mut(width).zip(state.iter()) {",
-            "running.chunks_exact_mut(width).zip(state.iter().rev()) {",
+            "            for (running, state) in running.chunks_exact_mut(width).zip(state.iter()) {",
+            "            let mut states: Vec<_> = state.iter().collect();\n            if BUG() {\n                states.reverse();\n            }\n            for (running, state) in running.chunks_exact_mut(width).zip(states) {",
         ),
         caught_by: &["chunks"],
     },
@@ -64,7 +71,10 @@ const MUTANTS: &[Mutant] = &[
         plugin: "transformer",
         architecture: "transformer",
         file: "plugin-kit/src/ops/attention_tile.rs",
-        edit: Edit::Replace("let to = (at + 1).clamp(", "let to = (at + 2).clamp("),
+        edit: Edit::Replace(
+            "let to = (at + 1).clamp(",
+            "let to = (at + 1 + usize::from(BUG())).clamp(",
+        ),
         caught_by: &["causality", "reference"],
     },
     Mutant {
@@ -75,7 +85,7 @@ const MUTANTS: &[Mutant] = &[
         file: SCAN,
         edit: Edit::Before(
             "        let mut h = run.value_mut(self.h);",
-            "        if run.position() + length as u64 > 1024 {\n            running.iter_mut().for_each(|value| *value *= 0.5);\n        }\n",
+            "        if BUG() && run.position() + length as u64 > 1024 {\n            running.iter_mut().for_each(|value| *value *= 0.5);\n        }\n",
         ),
         caught_by: &["reference"],
     },
@@ -85,7 +95,10 @@ const MUTANTS: &[Mutant] = &[
         plugin: "griffin",
         architecture: "hawk",
         file: SCAN,
-        edit: Edit::Replace("None => running.fill(0.0),", "None => {}"),
+        edit: Edit::Replace(
+            "None => running.fill(0.0),",
+            "None if BUG() => {}\n        None => running.fill(0.0),",
+        ),
         caught_by: &["build"],
     },
     Mutant {
@@ -96,7 +109,7 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/engine/train.rs",
         edit: Edit::Replace(
             "let count = micros.min(MAX_LANES)",
-            "let count = micros.min(rayon::current_num_threads()).min(MAX_LANES)",
+            "let threads = if BUG() { rayon::current_num_threads() } else { MAX_LANES };\n        let count = micros.min(threads).min(MAX_LANES)",
         ),
         caught_by: &["same-bytes"],
     },
@@ -108,7 +121,7 @@ const MUTANTS: &[Mutant] = &[
         file: "src/cpu.rs",
         edit: Edit::Replace(
             "grad_skip[channel] += grad_d[channel];",
-            "let _ = (&mut grad_skip, grad_d[channel]);",
+            "if !BUG() {\n                    grad_skip[channel] += grad_d[channel];\n                }",
         ),
         caught_by: &["gradients-reach"],
     },
@@ -120,7 +133,7 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/engine/tensor.rs",
         edit: Edit::Replace(
             "Self::Fixed { values, .. } => values as u64,",
-            "Self::Fixed { values, .. } => values as u64 + 1,",
+            "Self::Fixed { values, .. } => values as u64 + u64::from(BUG()),",
         ),
         caught_by: &["state-bytes"],
     },
@@ -132,7 +145,7 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/ops/attention.rs",
         edit: Edit::Replace(
             "saturating_sub(window * per_token)",
-            "saturating_sub((window - 2) * per_token)",
+            "saturating_sub((window - 2 * usize::from(BUG())) * per_token)",
         ),
         caught_by: &["chunks"],
     },
@@ -144,7 +157,7 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/engine/session.rs",
         edit: Edit::Replace(
             "let (position, slots) = read_state(&program.states, self.rows, bytes)?;\n        self.position = position;",
-            "let (_, slots) = read_state(&program.states, self.rows, bytes)?;",
+            "let (position, slots) = read_state(&program.states, self.rows, bytes)?;\n        if !BUG() {\n            self.position = position;\n        }",
         ),
         caught_by: &["export"],
     },
@@ -154,7 +167,10 @@ const MUTANTS: &[Mutant] = &[
         plugin: "griffin",
         architecture: "hawk",
         file: "src/gate.rs",
-        edit: Edit::Replace("        grad_rates.fill(0.0);\n", ""),
+        edit: Edit::Replace(
+            "grad_rates.fill(0.0);",
+            "if !BUG() {\n            grad_rates.fill(0.0);\n        }",
+        ),
         caught_by: &["build"],
     },
     Mutant {
@@ -165,7 +181,7 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/ops/rotary.rs",
         edit: Edit::Replace(
             "let position = (run.position() + (block * EXACT_EVERY) as u64) as f64;",
-            "let position = (run.position() + (block * EXACT_EVERY) as u64 + u64::from(run.position() > 0)) as f64;",
+            "let position = (run.position() + (block * EXACT_EVERY) as u64 + u64::from(BUG() && run.position() > 0)) as f64;",
         ),
         caught_by: &["chunks"],
     },
@@ -177,7 +193,7 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/recurrences/cell/recurrent.rs",
         edit: Edit::Replace(
             "let accumulate = place.accumulate();",
-            "let accumulate = false;",
+            "let accumulate = place.accumulate() && !BUG();",
         ),
         caught_by: &["build"],
     },
@@ -189,7 +205,7 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/engine/train.rs",
         edit: Edit::Before(
             "                    arena.prepare(program, shape, true);",
-            "                    clear(grads);\n",
+            "                    if BUG() {\n                        clear(grads);\n                    }\n",
         ),
         caught_by: &["batch-sums"],
     },
@@ -199,7 +215,10 @@ const MUTANTS: &[Mutant] = &[
         plugin: "delta",
         architecture: "kda",
         file: WRITES,
-        edit: Edit::Replace("*w = exp(*w);", "*w = 1.0 + *w;"),
+        edit: Edit::Replace(
+            "*w = exp(*w);",
+            "*w = if BUG() { 1.0 + *w } else { exp(*w) };",
+        ),
         caught_by: &["reference"],
     },
     Mutant {
@@ -209,8 +228,8 @@ const MUTANTS: &[Mutant] = &[
         architecture: "rwkv7",
         file: WRITES,
         edit: Edit::Replace(
-            "            loaded.b = b.load(t, 0);\n",
-            "            let _ = b;\n",
+            "loaded.b = b.load(t, 0);",
+            "if !BUG() {\n                loaded.b = b.load(t, 0);\n            }",
         ),
         caught_by: &["reference"],
     },
@@ -222,7 +241,19 @@ const MUTANTS: &[Mutant] = &[
         file: "plugin-kit/src/recurrences/state_matrix/head/delta.rs",
         edit: Edit::Replace(
             "(-kept[t]).mul_add(",
-            "(-kept[t.saturating_sub(1)]).mul_add(",
+            "(-kept[t.saturating_sub(usize::from(BUG()))]).mul_add(",
+        ),
+        caught_by: &["reference"],
+    },
+    Mutant {
+        name: "dropped-write",
+        bug: "the second of a token's writes is dropped",
+        plugin: "delta",
+        architecture: "delta-product",
+        file: "plugin-kit/src/recurrences/state_matrix/head/delta.rs",
+        edit: Edit::Before(
+            "            for (value, fresh) in own[start..][..width].iter_mut()",
+            "            // By default a token has two.\n            let beta = if BUG() && t % 2 == 1 { 0.0 } else { beta };\n",
         ),
         caught_by: &["reference"],
     },
@@ -231,7 +262,9 @@ const MUTANTS: &[Mutant] = &[
 /// Names of the checks that fail on a mutant.
 fn failures(mutant: &Mutant) -> BTreeSet<String> {
     let library = mutant.library().to_string_lossy().into_owned();
-    let ran = longhaul(["check", &mutant.text(), "--plugin", &library, "--json"]).expect(1);
+    let mut check = command(["check", &mutant.text(), "--plugin", &library, "--json"]);
+    check.env(SWITCH, mutant.name);
+    let ran = finish(check.spawn().expect("the program starts")).expect(1);
     let results = ran.stdout.lines().map(|line| {
         let result: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
         (
@@ -248,12 +281,21 @@ fn failures(mutant: &Mutant) -> BTreeSet<String> {
 #[test]
 fn every_mutant_is_caught() {
     build(MUTANTS);
-    let all: Vec<(&Mutant, BTreeSet<String>)> = MUTANTS
-        .iter()
-        .map(|mutant| (mutant, failures(mutant)))
-        .collect();
+    let left = Mutex::new(MUTANTS.iter());
+    let found = Mutex::new(HashMap::new());
+    let work = || loop {
+        let next = left.lock().expect("no panic holds it").next();
+        let Some(mutant) = next else { return };
+        let failed = failures(mutant);
+        let mut found = found.lock().expect("no panic holds it");
+        found.insert(mutant.name, failed);
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let found = found.into_inner().expect("no panic held it");
+    let all = || MUTANTS.iter().map(|mutant| (mutant, &found[mutant.name]));
     let mut table = String::from("| mutant | bug | caught by |\n|---|---|---|\n");
-    for (mutant, failed) in &all {
+    for (mutant, failed) in all() {
         let names: Vec<&str> = failed.iter().map(String::as_str).collect();
         table.push_str(&format!(
             "| {} ({}) | {} | {} |\n",
@@ -273,7 +315,7 @@ fn every_mutant_is_caught() {
     } else {
         assert_eq!(old, table, "LONGHAUL_WRITE_TABLE=1 writes the table anew");
     }
-    for (mutant, failed) in &all {
+    for (mutant, failed) in all() {
         for check in mutant.caught_by {
             assert!(failed.contains(*check), "{}: {check} passed", mutant.name);
         }
