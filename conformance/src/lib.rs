@@ -1,6 +1,10 @@
 //! What every plugin must do, whatever it is built on: the suite behind `longhaul check` and behind
 //! each plugin's one-line test. It speaks to a plugin through the ABI only.
 
+use std::sync::Mutex;
+
+use longhaul_plugin_api::metadata::ArchitectureInfo;
+
 mod behaviour;
 mod gradients;
 mod inference;
@@ -159,26 +163,39 @@ pub fn run_in_process<P: longhaul_plugin_api::author::Plugin>() {
     run_in_process_only::<P>(&all);
 }
 
-/// Runs some checks of the suite, by name.
+/// Runs some checks of the suite, by name, as many at a time as there are cores.
 ///
 /// # Panics
 /// With every failed check and what was wrong.
 pub fn run_in_process_only<P: longhaul_plugin_api::author::Plugin>(wanted: &[&str]) {
     let info = P::describe();
-    let mut failures = Vec::new();
+    let checks = CHECKS.iter().filter(|check| wanted.contains(&check.name));
+    let (first, others): (Vec<&Check>, Vec<&Check>) = checks.partition(|check| check.name == FIRST);
+    let failure = |architecture: &ArchitectureInfo, check: &Check| {
+        let outcome = (check.run)(&Subject::in_process::<P>(&info, architecture));
+        let (name, detail) = (&architecture.name, outcome.detail);
+        (!outcome.passed).then(|| format!("{name} {}: {detail}", check.name))
+    };
+    let (mut failures, mut pairs) = (Vec::new(), Vec::new());
     for architecture in &info.architectures {
-        let subject = Subject::in_process::<P>(&info, architecture);
-        let checks = CHECKS.iter().filter(|check| wanted.contains(&check.name));
-        for check in checks {
-            let outcome = (check.run)(&subject);
-            if !outcome.passed {
-                let (name, detail) = (&architecture.name, outcome.detail);
-                failures.push(format!("{name} {}: {detail}", check.name));
-                if check.name == FIRST {
-                    break;
-                }
-            }
+        let failed = first.iter().find_map(|check| failure(architecture, check));
+        if failed.is_none() {
+            pairs.extend(others.iter().map(|check| (architecture, *check)));
         }
+        failures.extend(failed);
     }
+    let (left, found) = (Mutex::new(pairs.into_iter()), Mutex::new(failures));
+    let work = || loop {
+        let next = left.lock().expect("no panic holds it").next();
+        let Some((architecture, check)) = next else {
+            return;
+        };
+        let failed = failure(architecture, check);
+        found.lock().expect("no panic holds it").extend(failed);
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let mut failures = found.into_inner().expect("no panic held it");
+    failures.sort();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

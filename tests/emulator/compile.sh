@@ -15,4 +15,6 @@ if ! ldconfig -p | grep -q 'libnvrtc\.so'; then
   library=$(find "$venv" -name 'libnvrtc.so.13' -print -quit)
   export LD_LIBRARY_PATH="$(dirname "$(realpath "$library")"):${LD_LIBRARY_PATH:-}"
 fi
-cargo run --release --quiet --package longhaul-plugin-kit --example kernels -- "$sources"/*.cu
+# With the features that the tests of the workspace were built with, so that nothing is built again.
+cargo build --release --quiet --workspace --example kernels
+printf '%s\0' "$sources"/*.cu | xargs -0 -P 2 -n 5 "${CARGO_TARGET_DIR:-target}/release/examples/kernels"

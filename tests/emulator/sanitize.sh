@@ -19,9 +19,12 @@ fi
 export LONGHAUL_EMULATOR_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0
 preload="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
 
-# "folder program" of each test program. Only these start with the sanitizers, not cargo and rustc.
+# "folder program" of each test program. Only these start with the sanitizers, not cargo and rustc. The whole
+# workspace's are built, for else its crates have other features and are built again.
 programs() {
-  cargo test --release "${crates[@]/#/--package=}" --no-run --message-format=json 2>/dev/null \
+  local names
+  names=$(IFS='|'; echo "${crates[*]}")
+  cargo test --release --workspace --no-run --message-format=json 2>/dev/null | grep -E "#($names)@" \
     | sed -n 's/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"executable":"\([^"]*\)".*/\1 \2/p' \
     | grep -v /examples/
 }

@@ -89,26 +89,36 @@ fn fixtures() -> &'static Path {
     })
 }
 
-/// Builds a crate that lies outside this workspace, with this one's versions of everything, in the test's own profile
-/// and target folder, and with `test` runs its tests. Returns its library.
+/// Runs cargo on a crate that lies outside this workspace, with this one's versions of everything, in the test's own
+/// profile and target folder.
 ///
 /// # Panics
-/// When it does not build or a test fails.
-pub fn build_outside(folder: &Path, library: &str, test: bool) -> PathBuf {
+/// When cargo fails.
+pub fn cargo_outside(folder: &Path, command: &[&str]) {
     let lock = workspace().join("Cargo.lock");
     std::fs::copy(lock, folder.join("Cargo.lock")).expect("a lock file can be copied");
     let profile = profile_folder();
     let target = profile.with_file_name("");
     let target = target.to_string_lossy();
-    let mut words = vec!["--quiet", "--offline", "--target-dir", &target];
+    let mut words = [command, &["--quiet", "--offline", "--target-dir", &target]].concat();
     if profile.ends_with("release") {
-        words.push("--release");
+        // As in this workspace, so that what both have alike is built once.
+        words.extend(["--release", "--config", "profile.release.strip=\"symbols\""]);
     }
+    cargo(folder, &words);
+}
+
+/// Builds such a crate, after its tests have passed where `test` says so. Returns its library.
+///
+/// # Panics
+/// When it does not build or a test fails.
+pub fn build_outside(folder: &Path, library: &str, test: bool) -> PathBuf {
     if test {
-        cargo(folder, &[&["test"], &words[..]].concat());
+        cargo_outside(folder, &["test"]);
     }
-    cargo(folder, &[&["build"], &words[..]].concat());
-    profile.join(library)
+    // With the tests' features, so that the kit is built once.
+    cargo_outside(folder, &["build", "--all-targets"]);
+    profile_folder().join(library)
 }
 
 /// The host's binary, built, with every plugin of the workspace beside it.

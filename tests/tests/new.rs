@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use longhaul_tests::build::{build_outside, workspace};
+use longhaul_tests::build::{build_outside, cargo_outside, workspace};
 use longhaul_tests::host::longhaul;
 
 fn make(folder: &Path, name: &str, more: &[&str]) -> PathBuf {
@@ -22,6 +22,8 @@ fn a_new_plugin_builds_passes_check_and_runs() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let plugin = make(folder.path(), "my-mixer", &[]);
     assert!(plugin.join("kernels/my_mixer.cu").is_file());
+    // By itself, without the features that its tests ask of the kit.
+    cargo_outside(&plugin, &["check"]);
     let library = build_outside(&plugin, "libmy_mixer.so", true);
     let library = library.to_string_lossy().into_owned();
     let checked = longhaul(["check", &library]).expect(0);

@@ -14,17 +14,19 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <csetjmp>
 #include <ucontext.h>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define SWITCH_BEGINS(save, stack, size) __sanitizer_start_switch_fiber(save, stack, size)
 #define SWITCH_ENDS(save, stack, size) __sanitizer_finish_switch_fiber(save, stack, size)
+#define CLEAN(stack, size) ASAN_UNPOISON_MEMORY_REGION(stack, size)
 #else
 #define SWITCH_BEGINS(save, stack, size) (void)0
 #define SWITCH_ENDS(save, stack, size) (void)0
+#define CLEAN(stack, size) (void)0
 #endif
 
 #define __device__
@@ -60,12 +62,15 @@ struct Copy {
     unsigned group;
 };
 
+// A place to go on at, of the compiler's own jumps.
+using Jump = void*[5];
+
 struct Fiber {
     ucontext_t context;
     Dim3 thread;
     State state;
-    jmp_buf jump;
-    bool entered;
+    Jump jump;
+    bool entered;  // waits in a jump: for its next block, or at a barrier
     unsigned warp, lane, shuffles;
     int line;  // of the source, where it waits
     std::vector<Copy> copies;
@@ -80,10 +85,9 @@ struct alignas(16) Slots {
 };
 
 struct Block {
-    std::vector<Fiber> fibers;
+    unsigned threads;
     std::vector<Slots> slots;  // [warps, 2]
-    ucontext_t scheduler;
-    jmp_buf scheduler_jump;
+    Jump scheduler_jump;
     const void* scheduler_stack;
     size_t scheduler_stack_size;
     Dim3 index, size, grid;
@@ -98,43 +102,45 @@ struct Work {
     Block block;
     Fiber* current;
     std::string answer;
-    std::vector<char*> stacks;
+    std::vector<Fiber> fibers;  // one for each thread of the largest block so far; they stay where they are
 };
+
+constexpr unsigned MOST_THREADS = 1024;
 
 // Made at a thread's first launch. Reached without a call: kernels ask for their place all the time.
 __attribute__((tls_model("initial-exec"))) inline constinit thread_local Work* work = nullptr;
 
-#if defined(__SANITIZE_ADDRESS__)
-// The sanitizer follows contexts, not jumps.
-inline void leave(Fiber& fiber) { swapcontext(&fiber.context, &work->block.scheduler); }
-inline void enter_or_return(Fiber& fiber) { swapcontext(&work->block.scheduler, &fiber.context); }
-#else
-// A context is entered once; afterwards jumps, which ask the kernel for nothing, go to and fro.
-__attribute__((noinline)) inline void leave(Fiber& fiber) {
-    if (_setjmp(fiber.jump) == 0) _longjmp(work->block.scheduler_jump, 1);
+// A context is entered once; afterwards jumps, which ask the system for nothing, go to and fro. They are the
+// compiler's own: the library's would have the sanitizers forget what they know of the stack.
+#define UNWATCHED __attribute__((noinline, no_sanitize("address", "undefined")))
+// In a function of its own: the compiler wants no jump where it marks a place to jump to.
+[[noreturn]] UNWATCHED inline void jump(Jump& to) { __builtin_longjmp(to, 1); }
+UNWATCHED inline void leave(Fiber& fiber) {
+    if (__builtin_setjmp(fiber.jump) == 0) jump(work->block.scheduler_jump);
 }
-__attribute__((noinline)) inline void enter_or_return(Fiber& fiber) {
-    if (_setjmp(work->block.scheduler_jump) != 0) return;
-    if (fiber.entered) _longjmp(fiber.jump, 1);
+UNWATCHED inline void enter_or_return(Fiber& fiber) {
+    if (__builtin_setjmp(work->block.scheduler_jump) != 0) return;
+    if (fiber.entered) jump(fiber.jump);
     fiber.entered = true;
     setcontext(&fiber.context);
 }
-#endif
 
 // Back to the scheduler until it lets this thread go on.
 inline void give_way(State state, int line) {
     Fiber* self = work->current;
     self->state = state;
     self->line = line;
-    SWITCH_BEGINS(state == DONE ? nullptr : &self->fake_stack, work->block.scheduler_stack, work->block.scheduler_stack_size);
+    SWITCH_BEGINS(&self->fake_stack, work->block.scheduler_stack, work->block.scheduler_stack_size);
     leave(*self);
     SWITCH_ENDS(self->fake_stack, &work->block.scheduler_stack, &work->block.scheduler_stack_size);
 }
 
 inline void enter() {
     SWITCH_ENDS(nullptr, &work->block.scheduler_stack, &work->block.scheduler_stack_size);
-    work->block.kernel(work->block.params);
-    give_way(DONE, 0);
+    for (;;) {
+        work->block.kernel(work->block.params);
+        give_way(DONE, 0);
+    }
 }
 
 inline void resume(Fiber& fiber) {
@@ -170,9 +176,10 @@ inline void let_go(Fiber* fibers, size_t count) {
 // Lets every thread that waits at a full barrier go on; whether there was one.
 inline bool release() {
     bool any = false;
-    std::vector<Fiber>& fibers = work->block.fibers;
+    Fiber* fibers = work->fibers.data();
+    const size_t threads = work->block.threads;
     Meeting block;
-    for (size_t warp = 0; warp < fibers.size(); warp += 32) {
+    for (size_t warp = 0; warp < threads; warp += 32) {
         Meeting lanes;
         unsigned shuffling = 0;
         for (size_t i = warp; i < warp + 32; i++) {
@@ -188,7 +195,7 @@ inline bool release() {
     }
     if (block.full()) {
         if (!block.same) work->block.error = "threads of a block wait for each other at different barriers, of which one is at line " + std::to_string(block.line);
-        let_go(fibers.data(), fibers.size());
+        let_go(fibers, threads);
         any = true;
     }
     return any;
@@ -200,7 +207,7 @@ __attribute__((noinline)) inline void begin(Fiber& fiber) {
     fiber.shuffles = 0;
     fiber.copies.clear();
     fiber.groups = 0;
-    fiber.entered = false;
+    if (fiber.entered) return;
     fiber.fake_stack = nullptr;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack;
@@ -209,13 +216,36 @@ __attribute__((noinline)) inline void begin(Fiber& fiber) {
     makecontext(&fiber.context, enter, 0);
 }
 
+// After an error threads wait in the middle of a kernel; they begin anew.
+inline void abandon() {
+    for (Fiber& fiber : work->fibers) {
+        fiber.entered = false;
+        CLEAN(fiber.stack, STACK);
+    }
+}
+
+// Puts the threads of a launch in their places.
+inline void place(const unsigned (&size)[3], unsigned threads) {
+    std::vector<Fiber>& fibers = work->fibers;
+    fibers.reserve(MOST_THREADS);
+    while (fibers.size() < threads) {
+        fibers.emplace_back();
+        fibers.back().stack = static_cast<char*>(malloc(STACK));
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        fibers[i].warp = i / 32;
+        fibers[i].lane = i % 32;
+        fibers[i].thread = {i % size[0], i / size[0] % size[1], i / size[0] / size[1]};
+    }
+}
+
 inline void run_block(bool reversed) {
-    const size_t count = work->block.fibers.size();
-    for (size_t i = 0; i < count; i++) begin(work->block.fibers[i]);
+    const size_t count = work->block.threads;
+    for (size_t i = 0; i < count; i++) begin(work->fibers[i]);
     for (;;) {
         size_t done = 0;
         for (size_t i = 0; i < count; i++) {
-            Fiber& fiber = work->block.fibers[reversed ? count - 1 - i : i];
+            Fiber& fiber = work->fibers[reversed ? count - 1 - i : i];
             if (fiber.state == READY) resume(fiber);
             if (!work->block.error.empty()) return;
             done += fiber.state == DONE;
@@ -232,36 +262,28 @@ inline void run_block(bool reversed) {
 inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const void*), const void* params) {
     if (work == nullptr) work = new Work;
     std::string& answer = work->answer;
-    std::vector<char*>& stacks = work->stacks;
     const unsigned threads = launch.block[0] * launch.block[1] * launch.block[2];
     answer.clear();
-    if (threads == 0 || threads > most || threads > 1024) {
+    if (threads == 0 || threads > most || threads > MOST_THREADS) {
         answer = std::to_string(threads) + " threads a block, and the kernel takes " + std::to_string(most);
         return answer.c_str();
     }
     if (launch.grid[0] > 0x7fffffffu) return "a grid of more than 2147483647 in x";
     if (launch.shared_bytes > 227 * 1024) return "more than 227 KiB of shared memory a block";
     if (launch.grid[1] > 65535 || launch.grid[2] > 65535) return "a grid of more than 65535 in y or z";
+    if (threads % 32 != 0) {
+        answer = "blocks of whole warps only, not of " + std::to_string(threads) + " threads";
+        return answer.c_str();
+    }
     Block& here = work->block;
     here = Block();
-    const unsigned lanes = (threads + 31) / 32 * 32;
-    while (stacks.size() < lanes) stacks.push_back(static_cast<char*>(malloc(STACK)));
-    here.fibers.resize(threads == lanes ? threads : lanes);
-    here.slots.resize(lanes / 32 * 2);
+    here.threads = threads;
+    here.slots.resize(threads / 32 * 2);
     here.size = {launch.block[0], launch.block[1], launch.block[2]};
     here.grid = {launch.grid[0], launch.grid[1], launch.grid[2]};
     here.kernel = kernel;
     here.params = params;
-    if (threads != lanes) {
-        answer = "blocks of whole warps only, not of " + std::to_string(threads) + " threads";
-        return answer.c_str();
-    }
-    for (unsigned i = 0; i < threads; i++) {
-        here.fibers[i].stack = stacks[i];
-        here.fibers[i].warp = i / 32;
-        here.fibers[i].lane = i % 32;
-        here.fibers[i].thread = {i % launch.block[0], i / launch.block[0] % launch.block[1], i / launch.block[0] / launch.block[1]};
-    }
+    place(launch.block, threads);
     const uint64_t blocks = uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2];
     for (uint64_t i = 0; i < blocks; i++) {
         const uint64_t block = launch.reversed != 0 ? blocks - 1 - i : i;
@@ -273,6 +295,7 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
         run_block(launch.reversed != 0);
         free(here.shared);
         if (!here.error.empty()) {
+            abandon();
             answer = here.error + " (block " + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
             return answer.c_str();
         }

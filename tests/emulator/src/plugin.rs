@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longhaul_conformance::CHECKS;
 use longhaul_plugin_kit::api::author::{Model, Plugin};
@@ -40,22 +39,12 @@ impl<L: Library> Plugin for Emulated<L> {
 /// Checks that would take minutes on the emulator: 65,536 tokens.
 const TOO_LONG: [&str; 1] = ["long"];
 
-/// Runs the conformance suite on a library's models on the emulated device, several checks at a time.
+/// Runs the conformance suite on a library's models on the emulated device.
 ///
 /// # Panics
 /// With every failed check and what was wrong.
 pub fn check<L: Library>() {
     let checks = CHECKS.iter().map(|check| check.name);
     let checks: Vec<&str> = checks.filter(|name| !TOO_LONG.contains(name)).collect();
-    let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    longhaul_conformance::run_in_process_only::<Emulated<L>>(&[check]);
-                }
-            });
-        }
-    });
+    longhaul_conformance::run_in_process_only::<Emulated<L>>(&checks);
 }
