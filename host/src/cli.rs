@@ -7,8 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use longhaul_tasks::{InitialState, bounds};
 use serde::{Deserialize, Serialize};
 
+use crate::commands::collect::CollectArgs;
+use crate::commands::submit::SubmitArgs;
 use crate::materials::MaterialArgs;
 use crate::number::{self, within};
+use crate::run::part::Part;
 use crate::run::session::SAVE_EVERY_S;
 
 /// Heading of the options that every command has; they stand after a command's own.
@@ -52,6 +55,10 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Evaluate the saved models of a run at other lengths
     Eval(EvalArgs),
+    /// Carry out a suite in parts on a cluster
+    Submit(SubmitArgs),
+    /// Take the parts of a run together
+    Collect(CollectArgs),
     /// Two models on the same examples: how far apart, and how sure
     Compare(CompareArgs),
     /// Tables and figures for a paper, of one run or several
@@ -183,6 +190,10 @@ pub struct RunArgs {
     /// Folder for the results [default: runs/SUITE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Only the K-th of N parts of the plan, into parts/K of the folder: each part
+    /// on a machine of its own, then `longhaul collect`
+    #[arg(long, value_name = "K/N")]
+    pub part: Option<Part>,
     /// Go on with a run that was stopped: what is measured is kept, a training
     /// that was interrupted goes on where it was saved last
     #[arg(long)]

@@ -25,6 +25,7 @@ pub mod path_text;
 pub mod program;
 pub mod run;
 pub mod signals;
+pub mod slurm;
 pub mod table;
 pub mod text;
 pub mod worker;

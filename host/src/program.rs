@@ -34,6 +34,8 @@ fn carry_out(command: &Command) -> Result<u8, CommandError> {
     match command {
         Command::Run(args) => commands::run::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Submit(args) => commands::submit::run(args),
+        Command::Collect(args) => commands::collect::run(args),
         Command::Compare(args) => commands::compare::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::List(args) => commands::list::run(args),

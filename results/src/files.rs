@@ -82,6 +82,35 @@ pub fn stream_whole(
     File::open(folder)?.sync_all()
 }
 
+/// Puts bytes where no file is: whole, or `false` where there is one already.
+///
+/// # Errors
+/// The system's refusal.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    match write_aside(folder, bytes)?.persist_noclobber(path) {
+        Ok(_) => File::open(folder)?.sync_all().map(|()| true),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error),
+    }
+}
+
+/// Has a plain file stand in another place too, where none is: as a link that shares its bytes, or, where the disk
+/// does not, as a copy. Files of a run are replaced, never written over, so neither place changes the other.
+///
+/// # Errors
+/// A link or a device; the system's refusal.
+pub fn share(from: &Path, to: &Path) -> io::Result<()> {
+    let file = open(from, OpenOptions::new().read(true))?;
+    if to.symlink_metadata().is_ok() || std::fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    (&file).read_to_end(&mut bytes)?;
+    write_whole(to, &bytes)
+}
+
 /// Writes an unfinished file into a folder, on disk when it returns. It is gone when it is dropped.
 ///
 /// # Errors
@@ -184,6 +213,21 @@ mod tests {
         make_folder(&path("new")).unwrap();
         make_folder(&path("folder-link")).unwrap_err();
         make_folder(&path("plain")).unwrap_err();
+    }
+
+    #[test]
+    fn a_new_file_is_written_once_and_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        assert!(write_new(&path("a"), b"first").unwrap());
+        assert!(!write_new(&path("a"), b"second").unwrap());
+        share(&path("a"), &path("b")).unwrap();
+        write_whole(&path("a"), b"third").unwrap();
+        share(&path("a"), &path("b")).unwrap();
+        assert_eq!(std::fs::read(path("b")).unwrap(), b"first");
+        std::os::unix::fs::symlink(path("a"), path("link")).unwrap();
+        share(&path("link"), &path("c")).unwrap_err();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
             .clone()
             .unwrap_or_else(|| "checkpoints".to_owned()),
         device: resources.devices.text(),
+        part: None,
         environment,
         units: planned.units,
         architectures: planned.architectures,

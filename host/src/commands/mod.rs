@@ -5,6 +5,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod checkpoint_convert;
 pub mod checkpoint_eval;
+pub mod collect;
 pub mod compare;
 pub mod data;
 pub mod devices;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod ruler;
 pub mod run;
 pub mod show;
+pub mod submit;
 pub mod suites;
 pub mod tasks;
 

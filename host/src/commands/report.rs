@@ -105,6 +105,13 @@ fn read(folder: &Path, notes: &mut Vec<String>) -> Result<(Source, RunRecord), C
         ..RunRecord::default()
     };
     match Manifest::read(folder) {
+        Ok(Manifest {
+            part: Some(part), ..
+        }) => {
+            return Err(CommandError::usage(format!(
+                "{name} is part {part} of a run; take its parts together first, with `longhaul collect`"
+            )));
+        }
         Ok(manifest) => {
             notes.extend(unfinished(&name, &manifest, &rows));
             record = RunRecord {

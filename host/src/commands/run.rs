@@ -10,6 +10,7 @@ use crate::architecture::{ArchSpec, ModelSize};
 use crate::catalogue::Catalogue;
 use crate::cli::RunArgs;
 use crate::commands::print;
+use crate::device::Devices;
 use crate::exit::{CommandError, OK};
 use crate::memory::{self, Purpose};
 use crate::run::error::RunError;
@@ -17,7 +18,8 @@ use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
 use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::materials::{Stock, Wanted};
-use crate::run::plan::{self, Overrides, Probes, Unit};
+use crate::run::part;
+use crate::run::plan::{self, Overrides, Plan, Probes, Unit};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out_plan, interrupt_flag};
 
@@ -44,28 +46,18 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         (args.memory_limit.as_deref(), suite.limits.memory_bytes),
     )?;
     resources.save_every_s = args.save_every;
-    let overrides = overrides(args)?;
-    let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
-    let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
-    let wanted = Wanted::new(&args.materials, Some(&suite.materials), None);
-    let stock = Stock::open(&wanted).map_err(RunError::Input)?;
-    let plan = plan::make(
-        &suite,
-        &args.suite,
-        &overrides,
-        &resources.devices.text(),
-        &stock,
-        &resolve,
-    )?;
+    let whole = make_plan(args, &suite, &resources.devices)?;
+    let run = out_folder(args);
+    let (plan, out) = match args.part {
+        None => (whole.clone(), run.clone()),
+        Some(part) => (whole.part(part)?, part::folder(&run, part.index)),
+    };
     let limits = LimitsRecord {
         time_s: resources.time_s,
         memory_bytes: resources.memory_bytes,
     };
-    let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| default_folder(&args.suite));
+    let manifest =
+        |plan: &Plan| Manifest::new(plan, resources.jobs, resources.threads, limits.clone());
     if !args.resume && resources.devices.kind() == "cpu" {
         fits(&plan.units, resources.memory_bytes)?;
     }
@@ -74,8 +66,32 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         return print(&text).map(|()| OK).map_err(RunError::Command);
     }
     let interrupt = interrupt_flag()?;
-    let mut folder = RunFolder::for_plan(&out, &plan, &manifest, args.resume)?;
+    if let Some(part) = args.part {
+        part::share(&run, &whole, &manifest(&whole), part.of)?;
+    }
+    let mut folder = RunFolder::for_plan(&out, &plan, &manifest(&plan), args.resume)?;
     carry_out_plan(&mut folder, &plan, args.retry_failed, resources, &interrupt)
+}
+
+/// The whole plan of a command line and its suite.
+///
+/// # Errors
+/// Plugins, materials, architectures, tasks and numbers that cannot be.
+pub fn make_plan(args: &RunArgs, suite: &Suite, devices: &Devices) -> Result<Plan, RunError> {
+    let overrides = overrides(args)?;
+    let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
+    let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
+    let wanted = Wanted::new(&args.materials, Some(&suite.materials), None);
+    let stock = Stock::open(&wanted).map_err(RunError::Input)?;
+    let devices = devices.text();
+    plan::make(suite, &args.suite, &overrides, &devices, &stock, &resolve)
+}
+
+/// Where a run's results go: `--out`, or `runs/SUITE`.
+pub fn out_folder(args: &RunArgs) -> PathBuf {
+    args.out
+        .clone()
+        .unwrap_or_else(|| default_folder(&args.suite))
 }
 
 /// Refuses trainings that no worker's memory can hold, before anything is written.

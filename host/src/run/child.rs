@@ -2,7 +2,7 @@
 //! is [`crate::launch`]'s.
 
 use std::process::ExitStatus;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use longhaul_results::Status;
@@ -194,6 +194,22 @@ impl Eye {
     }
 }
 
+/// Whether a worker was ended because this process ends too. A batch scheduler that takes a machine away signals
+/// every process of a job, in an order of its own: such a death is believed to be the worker's own only when
+/// nobody has told this process the same a moment later.
+fn goes_with_us(status: ExitStatus, cancel: &AtomicBool) -> bool {
+    const MOMENT: Duration = Duration::from_secs(1);
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    if !matches!(signal, Some(9 | 15)) {
+        return false;
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < MOMENT && !cancel.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    cancel.load(Ordering::Relaxed)
+}
+
 /// Runs a worker on a job to its end, and says what time of its own that took. `on` hears every message but
 /// the last.
 pub fn run_worker(
@@ -247,6 +263,7 @@ pub fn run_worker(
             outside_plugin_s: 0.0,
         }),
         Ended::Impossible(what) => End::Impossible { what },
+        Ended::Died { status, .. } if goes_with_us(status, cancel) => End::Cancelled,
         Ended::Died {
             status,
             last_line,
@@ -286,6 +303,18 @@ mod tests {
             system_killed: None,
         };
         end.status()
+    }
+
+    #[test]
+    fn a_worker_that_is_killed_with_its_host_did_not_die_of_itself() {
+        let (told, not_told) = (AtomicBool::new(true), AtomicBool::new(false));
+        for signal in [9, 15] {
+            assert!(goes_with_us(ended(signal), &told));
+        }
+        assert!(!goes_with_us(ended(9), &not_told));
+        for other in [0, 1 << 8, 11] {
+            assert!(!goes_with_us(ended(other), &told));
+        }
     }
 
     #[test]

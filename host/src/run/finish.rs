@@ -20,7 +20,7 @@ const WIDTH: usize = 80;
 /// What a finished folder holds.
 #[derive(Debug)]
 pub struct Report {
-    /// The table.
+    /// The table; empty of a part of a run.
     pub table: String,
     /// Measurements that did not end well, breakdowns not counted, and neither are those that were not run.
     pub not_ok: usize,
@@ -30,7 +30,8 @@ pub struct Report {
     pub all: usize,
 }
 
-/// Writes everything that is made of the records, which it takes out of the folder: there may be many.
+/// Writes everything that is made of the records, which it takes out of the folder: there may be many. Of a part of
+/// a run it puts the records in order, and no more: learning rates are chosen, and models ranked, among all of them.
 ///
 /// # Errors
 /// Ctrl-C; files that cannot be written; `results.csv` is then as it was or whole.
@@ -56,16 +57,10 @@ pub fn finish(
         write_csv(&folder.path.join("probes.csv"), &probes)?;
     }
     go_on()?;
-    let summary = summarise(&rows);
-    write_csv(&folder.path.join("summary.csv"), &summary)?;
-    go_on()?;
-    plot_all(&summary, &folder.path.join("plots"))?;
-    go_on()?;
-    let mut table = render_tables(&summary, WIDTH);
-    let verdicts = targets::judge(targets, &summary);
-    table.push_str(&targets::report(&verdicts, &folder.path)?);
-    let kept = folder.path.join("table.txt");
-    files::write_whole(&kept, table.as_bytes()).map_err(RunError::io("write", &kept))?;
+    let table = match folder.part {
+        Some(_) => String::new(),
+        None => draw(folder, &rows, targets, &go_on)?,
+    };
     let cells = || rows.iter().filter(|row| row.is_reported_cell());
     let not_run = cells().filter(|row| row.status == Status::NotRun).count();
     let ok = cells().filter(|row| row.status == Status::Ok).count();
@@ -76,6 +71,26 @@ pub fn finish(
         not_run,
         all,
     })
+}
+
+/// Writes what is made of records in order: summary, plots, verdicts and the table, which it returns.
+fn draw(
+    folder: &RunFolder,
+    rows: &[Measurement],
+    targets: &[Target],
+    go_on: &dyn Fn() -> Result<(), RunError>,
+) -> Result<String, RunError> {
+    let summary = summarise(rows);
+    write_csv(&folder.path.join("summary.csv"), &summary)?;
+    go_on()?;
+    plot_all(&summary, &folder.path.join("plots"))?;
+    go_on()?;
+    let mut table = render_tables(&summary, WIDTH);
+    let verdicts = targets::judge(targets, &summary);
+    table.push_str(&targets::report(&verdicts, &folder.path)?);
+    let kept = folder.path.join("table.txt");
+    files::write_whole(&kept, table.as_bytes()).map_err(RunError::io("write", &kept))?;
+    Ok(table)
 }
 
 /// The places of a plan's units, by id.

@@ -9,6 +9,7 @@ use longhaul_results::{Journal, Measurement, Probe, RunLock, TrainingPoint, file
 use crate::run::error::RunError;
 use crate::run::execute::Kept;
 use crate::run::manifest::{self, Manifest};
+use crate::run::part::Part;
 use crate::run::plan::{Plan, Unit};
 use crate::run::predictions;
 use crate::run::records::CellOutcomes;
@@ -32,6 +33,8 @@ pub struct RunFolder {
     seen: Option<Journal<Probe>>,
     /// What was repaired on opening, in words.
     pub repairs: Vec<String>,
+    /// Which part of a run it is, where it is one.
+    pub part: Option<Part>,
     _lock: RunLock,
 }
 
@@ -57,6 +60,14 @@ impl RunFolder {
             let there = Manifest::read(path)?;
             let difference = there.difference(plan);
             if let Some(difference) = difference {
+                if there.parts.is_some() {
+                    return Err(RunError::Input(format!(
+                        "{} holds another run ({}), in parts: {difference}.\nGive another folder with --out {}",
+                        path.display(),
+                        there.run_id,
+                        free_name(path).display(),
+                    )));
+                }
                 return Err(RunError::Input(format!(
                     "{} holds another run ({}): {difference}.\nGive another folder with --out {}, or go on with that run by its own command:\n  {}{}",
                     path.display(),
@@ -82,7 +93,7 @@ impl RunFolder {
             refuse_strangers(path)?;
             manifest.write(path)?;
         }
-        Self::open_files(path, lock, &plan.run_id, &plan.units)
+        Self::open_files(path, lock, manifest)
     }
 
     /// Opens the folder of an existing run.
@@ -99,21 +110,24 @@ impl RunFolder {
         }
         let lock = lock(path)?;
         let manifest = Manifest::read(path)?;
-        let folder = Self::open_files(path, lock, &manifest.run_id, &manifest.units)?;
+        if let Some(part) = manifest.part {
+            return Err(RunError::Input(format!(
+                "{} is part {part} of a run; take its parts together first, with `longhaul collect`",
+                path.display(),
+            )));
+        }
+        let folder = Self::open_files(path, lock, &manifest)?;
         Ok((folder, manifest))
     }
 
-    fn open_files(
-        path: &Path,
-        lock: RunLock,
-        run_id: &str,
-        units: &[Unit],
-    ) -> Result<Self, RunError> {
+    fn open_files(path: &Path, lock: RunLock, manifest: &Manifest) -> Result<Self, RunError> {
         let tidy = |folder: &Path| {
             files::remove_unfinished(folder).map_err(RunError::io("tidy up the folder", folder))
         };
         tidy(path)?;
-        for folder in ["models", "plots", outcomes::FOLDER] {
+        // Plots are made of a whole run.
+        let plots = manifest.part.is_none().then_some("plots");
+        for folder in ["models", outcomes::FOLDER].into_iter().chain(plots) {
             let folder = path.join(folder);
             files::make_folder(&folder).map_err(RunError::io("make the folder", &folder))?;
             tidy(&folder)?;
@@ -129,7 +143,7 @@ impl RunFolder {
         let (results, rows) = open(&path.join("results.csv"), &mut repairs)?;
         let (training, points) = open(&path.join("training.csv"), &mut repairs)?;
         let (mut seen, mut probes) = (None, Vec::new());
-        if units.iter().any(|unit| !unit.probes.is_none()) {
+        if manifest.looks_at_more() {
             let (journal, there) = open(&path.join("probes.csv"), &mut repairs)?;
             (seen, probes) = (Some(journal), there);
         }
@@ -142,39 +156,15 @@ impl RunFolder {
             probes,
             seen,
             repairs,
+            part: manifest.part,
             _lock: lock,
         };
-        folder.check_owners(run_id, units)?;
+        check_owners(
+            path,
+            manifest,
+            (&folder.rows, &folder.points, &folder.probes),
+        )?;
         Ok(folder)
-    }
-
-    /// Refuses rows of another run, or of units that the plan does not have.
-    fn check_owners(&self, run_id: &str, units: &[Unit]) -> Result<(), RunError> {
-        let units: HashMap<String, &Unit> = units.iter().map(|unit| (unit.id(), unit)).collect();
-        let belongs = |run: &str, unit: &str, architecture: &str, task: &str| {
-            let same = |unit: &&Unit| unit.architecture == architecture && unit.task == task;
-            run == run_id && units.get(unit).is_some_and(same)
-        };
-        let row = self
-            .rows
-            .iter()
-            .position(|row| !belongs(&row.run_id, &row.unit, &row.architecture, &row.task));
-        let point = self.points.iter().position(|point| {
-            !belongs(&point.run_id, &point.unit, &point.architecture, &point.task)
-        });
-        let probe = self.probes.iter().position(|probe| {
-            !belongs(&probe.run_id, &probe.unit, &probe.architecture, &probe.task)
-        });
-        let stranger = row.map(|row| ("results.csv", row));
-        let stranger = stranger.or_else(|| point.map(|point| ("training.csv", point)));
-        match stranger.or_else(|| probe.map(|probe| ("probes.csv", probe))) {
-            None => Ok(()),
-            Some((file, row)) => Err(RunError::Input(format!(
-                "row {} of {} is not of the run {run_id} that run.toml describes; move the file away to measure anew",
-                row + 1,
-                self.path.join(file).display(),
-            ))),
-        }
     }
 
     /// Keeps what was measured, on disk when it returns. Rows go last: a row says that the points of its
@@ -237,8 +227,48 @@ fn open<R: longhaul_results::Record>(
     Ok((journal, rows))
 }
 
+/// Refuses rows of another run, or of units that the plan does not have.
+///
+/// # Errors
+/// The first such row, by file.
+pub fn check_owners(
+    path: &Path,
+    manifest: &Manifest,
+    (rows, points, probes): (&[Measurement], &[TrainingPoint], &[Probe]),
+) -> Result<(), RunError> {
+    let units = manifest.units.iter().map(|unit| (unit.id(), unit));
+    let units: HashMap<String, &Unit> = units.collect();
+    let belongs = |run: &str, unit: &str, architecture: &str, task: &str| {
+        let same = |unit: &&Unit| unit.architecture == architecture && unit.task == task;
+        run == manifest.run_id && units.get(unit).is_some_and(same)
+    };
+    let row = rows
+        .iter()
+        .position(|row| !belongs(&row.run_id, &row.unit, &row.architecture, &row.task));
+    let point = points
+        .iter()
+        .position(|point| !belongs(&point.run_id, &point.unit, &point.architecture, &point.task));
+    let probe = probes
+        .iter()
+        .position(|probe| !belongs(&probe.run_id, &probe.unit, &probe.architecture, &probe.task));
+    let stranger = row.map(|row| ("results.csv", row));
+    let stranger = stranger.or_else(|| point.map(|point| ("training.csv", point)));
+    match stranger.or_else(|| probe.map(|probe| ("probes.csv", probe))) {
+        None => Ok(()),
+        Some((file, row)) => Err(RunError::Input(format!(
+            "row {} of {} is not of the run {} that run.toml describes; move the file away to measure anew",
+            row + 1,
+            path.join(file).display(),
+            manifest.run_id,
+        ))),
+    }
+}
+
 /// Refuses a folder with files that are not a run's.
-fn refuse_strangers(path: &Path) -> Result<(), RunError> {
+///
+/// # Errors
+/// The first such file; the system's refusal.
+pub fn refuse_strangers(path: &Path) -> Result<(), RunError> {
     let entries = std::fs::read_dir(path).map_err(RunError::io("read the folder", path))?;
     let stranger = entries
         .filter_map(Result::ok)
@@ -279,6 +309,7 @@ mod tests {
             run_id: run_id("cpu", &Environment::new(), &units),
             suite: "s".into(),
             device: "cpu".into(),
+            part: None,
             environment: Environment::new(),
             units,
             architectures: Vec::new(),

@@ -13,6 +13,7 @@ use crate::device;
 use crate::run::command::{by_this_program, quote};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
+use crate::run::part::Part;
 use crate::run::plan::{Environment, Plan, Unit, run_id};
 use crate::run::targets::Target;
 
@@ -24,8 +25,14 @@ const MOST: u64 = 1 << 30;
 /// What stands in `run.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Hash of the plan.
+    /// Hash of the plan; of a part, that of the whole plan.
     pub run_id: String,
+    /// Which part of the plan this is, of a folder of `parts/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+    /// How many parts the plan is carried out in, of the folder that has `parts/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<usize>,
     /// The suite's name or path.
     pub suite: String,
     /// Devices.
@@ -106,6 +113,8 @@ impl Manifest {
         }
         Self {
             run_id: plan.run_id.clone(),
+            part: plan.part,
+            parts: None,
             suite: plan.suite.clone(),
             device: plan.device.clone(),
             command: crate::run::command::this_command(),
@@ -145,7 +154,7 @@ impl Manifest {
     }
 
     /// Refuses what no plan has: names that are not file names or stand twice, and an id that is not its
-    /// plan's.
+    /// plan's. The id of a part is its whole plan's, which [`crate::run::collect`] holds it against.
     fn check(&self) -> Result<(), String> {
         let mut names = HashSet::new();
         for unit in &self.units {
@@ -164,7 +173,7 @@ impl Manifest {
             check_task(unit)?;
         }
         let id = run_id(device::kind(&self.device), &self.environment, &self.units);
-        if id != self.run_id {
+        if id != self.run_id && self.part.is_none() {
             return Err(format!(
                 "its id is {}, and its plan's is {id}: it was changed by hand",
                 self.run_id
@@ -179,8 +188,17 @@ impl Manifest {
     /// The system's refusal.
     pub fn write(&self, folder: &Path) -> Result<(), RunError> {
         let path = folder.join(FILE);
-        let text = toml::to_string(self).expect("plain data serialises");
-        files::write_whole(&path, text.as_bytes()).map_err(RunError::io("write", &path))
+        files::write_whole(&path, self.text().as_bytes()).map_err(RunError::io("write", &path))
+    }
+
+    /// What stands in the file.
+    pub fn text(&self) -> String {
+        toml::to_string(self).expect("plain data serialises")
+    }
+
+    /// Whether anything is looked at beside answers, for `probes.csv`.
+    pub fn looks_at_more(&self) -> bool {
+        self.units.iter().any(|unit| !unit.probes.is_none())
     }
 
     /// Its command for this program, under its own variables where others are set here. The file may be
@@ -205,9 +223,18 @@ impl Manifest {
 
     /// In which way another plan differs from this one; `None` if it does not.
     pub fn difference(&self, plan: &Plan) -> Option<String> {
-        let deciding = |units: &[Unit]| -> Vec<Unit> { units.iter().map(Unit::deciding).collect() };
-        if self.run_id == plan.run_id && deciding(&self.units) == deciding(&plan.units) {
+        if self.run_id == plan.run_id
+            && self.part == plan.part
+            && deciding(&self.units) == deciding(&plan.units)
+        {
             return None;
+        }
+        if self.part != plan.part {
+            let words = |part: Option<Part>| {
+                part.map_or_else(|| "a whole plan".to_owned(), |part| format!("part {part}"))
+            };
+            let (there, here) = (words(self.part), words(plan.part));
+            return Some(format!("it is {there} there and {here} here"));
         }
         let mut found = Vec::new();
         let (there, here) = (device::kind(&self.device), device::kind(&plan.device));
@@ -244,6 +271,11 @@ impl Manifest {
         found.truncate(4);
         Some(found.join("; "))
     }
+}
+
+/// Units without what decides nothing.
+pub fn deciding(units: &[Unit]) -> Vec<Unit> {
+    units.iter().map(Unit::deciding).collect()
 }
 
 /// Refuses a task that is not there, or of another version. What a text task is made of is opened by those who
@@ -384,6 +416,7 @@ mod tests {
             run_id: run_id("cpu", &Environment::new(), &units),
             suite: "s".into(),
             device: "cpu".into(),
+            part: None,
             environment: Environment::new(),
             units,
             architectures: Vec::new(),

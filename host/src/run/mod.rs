@@ -2,6 +2,7 @@
 //! the tables and plots at the end. No plugin is loaded in this process.
 
 pub mod child;
+pub mod collect;
 pub mod command;
 pub mod conversation;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod lengths;
 pub mod machine;
 pub mod manifest;
 pub mod materials;
+pub mod part;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;

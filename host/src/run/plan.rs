@@ -21,6 +21,7 @@ use crate::number::{TRAININGS, short};
 use crate::run::error::RunError;
 use crate::run::lengths::doublings;
 use crate::run::materials::{self, Stock, possible};
+use crate::run::part::Part;
 use crate::run::targets::{self, Target};
 
 /// What the command line says beside or instead of the suite.
@@ -170,6 +171,14 @@ pub struct Training {
     pub initial_state: InitialState,
 }
 
+impl Training {
+    /// Its size in tokens read: a step reads a token forward and backward, as much work as reading it three times.
+    pub fn tokens(&self) -> f64 {
+        let mean_length = (self.length_min + self.length) as f64 / 2.0;
+        self.steps as f64 * self.batch as f64 * mean_length * 3.0
+    }
+}
+
 /// A checkpoint of other software.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -301,6 +310,14 @@ impl Unit {
         all
     }
 
+    /// Its expected work, by which a plan is divided: tokens read by training and evaluations, times the size
+    /// that a model's parameters grow with.
+    pub fn work(&self) -> f64 {
+        let training = self.training.as_ref().map_or(0.0, Training::tokens);
+        let evaluations: f64 = self.evaluations().iter().map(Evaluation::tokens).sum();
+        (training + evaluations) * f64::from(self.layers) * f64::from(self.d_model).powi(2)
+    }
+
     /// What names every planned evaluation in the records.
     pub fn cells(&self) -> impl Iterator<Item = Cell> + use<> {
         let id = self.id();
@@ -312,8 +329,10 @@ impl Unit {
 /// A plan and the architectures that carry it out.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Hash of the units, the kind of device and the environment.
+    /// Hash of the units, the kind of device and the environment; of a part, that of the whole plan.
     pub run_id: String,
+    /// Which part of a plan it is, where it is one.
+    pub part: Option<Part>,
     /// The suite's name or path.
     pub suite: String,
     /// Devices: `cpu`, `cuda:N` or several cards with commas.
@@ -440,6 +459,7 @@ pub fn make(
     let targets = targets::resolve(&suite.targets, &units, &stock.materials, &named)?;
     Ok(Plan {
         run_id: run_id(kind, &environment, &units),
+        part: None,
         environment,
         suite: suite_name.to_owned(),
         device: devices.to_owned(),

@@ -1,6 +1,7 @@
 //! What `run` and `eval` share: jobs and limits from the command line, carrying out the work, and the
 //! last words.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -11,13 +12,14 @@ use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
 use crate::launch;
-use crate::run::command::retry_flags;
+use crate::run::command::{quote, retry_flags};
 use crate::run::error::RunError;
 use crate::run::execute::execute;
-use crate::run::finish::{Recorded, finish};
+use crate::run::finish::{Recorded, Report, finish};
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_size;
 use crate::run::machine;
+use crate::run::part;
 use crate::run::plan::{Evaluation, Plan, Unit};
 use crate::run::predictions;
 use crate::run::progress::Progress;
@@ -200,23 +202,12 @@ pub fn carry_out(
         return Err(RunError::interrupted());
     }
     let report = finish(folder, (units, targets), interrupt)?;
-    let mut text = report.table.trim_end().to_owned();
-    let path = folder.path.display();
-    text.push_str(&format!("\n\n{} measurements", report.all));
-    let some = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
-    let both = [
-        some(report.not_ok, "not ok"),
-        some(report.not_run, "not run"),
-    ];
-    let both: Vec<String> = both.into_iter().flatten().collect();
-    if !both.is_empty() {
-        let both = both.join(", ");
-        text.push_str(&format!(
-            ", of which {both}: status and reason are in\n{path}/results.csv"
-        ));
-    }
+    let mut text = measured(&report, &folder.path);
     if report.not_ok > 0 {
         text.push_str(&format!("; {} tries them again", retry_flags()));
+    }
+    if let Some(part) = folder.part {
+        text = format!("Part {part}: {text}");
     }
     text.push_str(&format!(
         ".\n{} model{} trained{}, {read_back} read back, in {:.0} s",
@@ -234,11 +225,13 @@ pub fn carry_out(
             100.0 * outside
         ));
     }
-    text.push_str(&format!(
-        ".\nRecords: {path}/results.csv, training.csv, summary.csv, table.txt\nCurves:  {path}/plots/\nModels:  {path}/models/\n"
-    ));
-    if folder.path.join(predictions::FOLDER).is_dir() {
-        text.push_str(&format!("Answers: {path}/{}/\n", predictions::FOLDER));
+    text.push_str(".\n");
+    match part::whole_of(&folder.path).filter(|_| folder.part.is_some()) {
+        Some(whole) => text.push_str(&format!(
+            "All parts together: longhaul collect {}\n",
+            quote(whole.as_os_str())
+        )),
+        None => text.push_str(&what_is_where(&folder.path)),
     }
     crate::commands::print(&text).map_err(RunError::Command)?;
     Ok(if report.not_ok > 0 {
@@ -246,4 +239,39 @@ pub fn carry_out(
     } else {
         exit::OK
     })
+}
+
+/// A finished folder's table, and how many measurements it has.
+pub fn measured(report: &Report, folder: &Path) -> String {
+    let mut text = report.table.trim_end().to_owned();
+    if !text.is_empty() {
+        text.push_str("\n\n");
+    }
+    text.push_str(&format!("{} measurements", report.all));
+    let some = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let both = [
+        some(report.not_ok, "not ok"),
+        some(report.not_run, "not run"),
+    ];
+    let both: Vec<String> = both.into_iter().flatten().collect();
+    if !both.is_empty() {
+        let both = both.join(", ");
+        text.push_str(&format!(
+            ", of which {both}: status and reason are in\n{}/results.csv",
+            folder.display()
+        ));
+    }
+    text
+}
+
+/// Where the files of a finished folder are.
+pub fn what_is_where(folder: &Path) -> String {
+    let path = folder.display();
+    let mut text = format!(
+        "Records: {path}/results.csv, training.csv, summary.csv, table.txt\nCurves:  {path}/plots/\nModels:  {path}/models/\n"
+    );
+    if folder.join(predictions::FOLDER).is_dir() {
+        text.push_str(&format!("Answers: {path}/{}/\n", predictions::FOLDER));
+    }
+    text
 }

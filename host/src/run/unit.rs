@@ -11,14 +11,11 @@ use crate::device::Devices;
 use crate::launch::{self, Limits};
 use crate::run::child::{End, run_worker};
 use crate::run::materials::possible;
-use crate::run::plan::{Evaluation, Unit};
+use crate::run::plan::{Evaluation, Training, Unit};
 use crate::run::predictions::{self, Predictions};
 use crate::run::records::{CellOutcomes, Common};
 use crate::worker::models::disk_refuses;
 use crate::worker::protocol::{FailureKind, Job, Message};
-
-/// A training step reads a token forward and backward: as much work as reading it so many times.
-const TRAINING_FACTOR: f64 = 3.0;
 
 /// What is left to do of a unit.
 #[derive(Debug, Clone)]
@@ -39,10 +36,7 @@ impl Work {
     /// Its size in tokens read by training.
     pub fn training_tokens(&self) -> f64 {
         let training = self.unit.training.as_ref().filter(|_| self.train);
-        training.map_or(0.0, |training| {
-            let mean_length = (training.length_min + training.length) as f64 / 2.0;
-            training.steps as f64 * training.batch as f64 * mean_length * TRAINING_FACTOR
-        })
+        training.map_or(0.0, Training::tokens)
     }
 
     /// Its size in tokens read by training and evaluations.
