@@ -48,6 +48,12 @@ until_() {
 state() { squeue --noheader --array --format='%K %T' | awk -v task="$1" '$1 == task { print $2 }'; }
 is() { [ "$(state "$1")" = "$2" ]; }
 node() { squeue --noheader --array --format='%K %N' | awk -v task="$1" '$1 == task { print $2 }'; }
+# A command, after requeued tasks are told to begin: Slurm lets two minutes pass, which no test waits for.
+hastened() {
+  squeue --noheader --array --state=PENDING --format='%K %r' | awk '$2 == "BeginTime" { print $1 }' |
+    while read -r task; do scontrol update jobid="${job}_$task" starttime=now; done
+  "$@"
+}
 # Whether a part is in the middle of its work: something is measured or trained, and something is left.
 is_in_the_middle() {
   is "$1" RUNNING && [ "$(wc -l <"run/parts/$1/training.csv")" -gt 3 ]
@@ -83,7 +89,7 @@ until_ "part 1 works" is_in_the_middle 1
 grep -q running early.log || fail "$(cat early.log)"
 say "the task of part 1 is requeued on node $(node 1)"
 scontrol requeue "${job}_1"
-until_ "part 1 is stopped" grep -q 'interrupted' run/logs/1.log
+until_ "part 1 ended in order" grep -q 'interrupted' run/logs/1.log
 
 until_ "part 2 works" is_in_the_middle 2
 say "the process of part 2 is killed on node $(node 2)"
@@ -96,13 +102,13 @@ drained=$(node 3)
 say "node $drained is drained under part 3"
 scontrol update nodename="$drained" state=drain reason=test
 scontrol requeue "${job}_3"
-until_ "part 3 runs again" is 3 RUNNING
+until_ "part 3 runs again" hastened is 3 RUNNING
+say "part 3 runs again on node $(node 3)"
 [ "$(node 3)" != "$drained" ] || fail "part 3 runs on a drained node"
 scontrol update nodename="$drained" state=resume
 
-until_ "all parts are done" "$binary" collect run --out whole
+until_ "all parts are done" hastened "$binary" collect run --out whole
 say "all parts are done"
-grep -q 'went on at step\|interrupted' run/logs/1.log
 "$binary" collect run --out whole >whole.log
 python3 "$here/same.py" single whole
 # Into its own folder too.

@@ -114,7 +114,7 @@ fn what_does_not_fit_is_refused() {
     for (more, words) in [
         (&["--part", "3/2"][..], "`3/2` is no part"),
         (&["--part", "1/9"], "1 to 4"),
-        (&["--part", "1/3"], "in 2 parts there and in 3 parts here"),
+        (&["--part", "1/3"], "in 2 parts there and in 3 here"),
         (&["--part", "2/2", "--steps", "9"], "holds another run"),
         (&["--part", "1/2"], "already holds this run"),
     ] {
