@@ -190,6 +190,8 @@ fn examples_under_help_work() {
         &["run"],
         &["eval"],
         &["compare"],
+        &["submit", "slurm"],
+        &["collect"],
         &["list"],
         &["tasks"],
         &["show"],
