@@ -8,6 +8,8 @@ const COMMANDS: &[&str] = &[
     "eval",
     "compare",
     "report",
+    "submit",
+    "collect",
     "list",
     "tasks",
     "suites",

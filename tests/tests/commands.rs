@@ -190,6 +190,7 @@ fn examples_under_help_work() {
         &["run"],
         &["eval"],
         &["compare"],
+        &["submit"],
         &["submit", "slurm"],
         &["collect"],
         &["list"],

@@ -28,6 +28,10 @@ const TASKS: usize = 100;
 
 /// `longhaul submit`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  longhaul submit slurm my-suite.toml --out runs/my-sweep --tasks 100
+  longhaul submit slurm my-suite.toml --time 8:00:00 --gpus-per-task 1")]
 pub struct SubmitArgs {
     /// To what
     #[command(subcommand)]
@@ -301,7 +305,7 @@ fn is_own(word: &OsStr) -> bool {
             .strip_prefix(own.as_bytes())
             .is_some_and(|rest| rest.starts_with(b"="))
     };
-    bytes == b"--no-submit" || bytes == b"--dry-run" || OWN.iter().any(|own| with_value(&own))
+    bytes == b"--no-submit" || bytes == b"--dry-run" || OWN.iter().any(with_value)
 }
 
 /// How the plan is divided, in words.
