@@ -309,8 +309,10 @@ pub struct CompareArgs {
 #[command(after_help = "\
 Writes into the folder: cells.csv and breakdowns.csv (the records of all runs),
 summary.csv, capacity.csv (accuracy against bytes of state), tables.md, tables/
-(LaTeX with booktabs, a file a task, shown together by tables.tex), figures/ and
-report.toml (what it was made of).
+(LaTeX with booktabs, a file a task, shown together by tables.tex), figures/,
+report.html (all of it in one page to sort, filter and read off) and report.toml
+(what it was made of). What an earlier report wrote there and this one does not
+is removed.
 
 Examples:
   longhaul report runs/quick

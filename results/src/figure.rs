@@ -55,13 +55,7 @@ pub(crate) struct Figure<'a> {
 impl<'a> Figure<'a> {
     /// Of a task; `styles` has one for each of its curves.
     pub fn new(task: &'a TaskView<'a>, across: Across, styles: Vec<Style>) -> Self {
-        let (shortest, longest) = (task.lengths[0], task.lengths[task.lengths.len() - 1]);
-        let near = |length: &u64| *length >= shortest.div_ceil(4) && *length / 4 <= longest;
-        let trained = task
-            .curves
-            .iter()
-            .filter_map(|curve| curve.first().train_length);
-        let (trained, outside): (BTreeSet<u64>, _) = trained.partition(near);
+        let (trained, outside) = training_lengths(task);
         let all = || {
             task.lengths
                 .iter()
@@ -377,6 +371,15 @@ impl<'a> Figure<'a> {
         }
         y
     }
+}
+
+/// Known training lengths near the measured ones, and the others.
+pub(crate) fn training_lengths(task: &TaskView<'_>) -> (BTreeSet<u64>, BTreeSet<u64>) {
+    let (shortest, longest) = (task.lengths[0], task.lengths[task.lengths.len() - 1]);
+    let near = |length: &u64| *length >= shortest.div_ceil(4) && *length / 4 <= longest;
+    let curves = task.curves.iter();
+    let trained = curves.filter_map(|curve| curve.first().train_length);
+    trained.partition(near)
 }
 
 /// Values of the ends of a task's scale: all that accuracies can be, or tenths that hold all losses.

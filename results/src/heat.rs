@@ -20,7 +20,8 @@ pub(crate) struct DepthMap<'a> {
     task: &'a str,
     /// All options but the depth.
     pub options: String,
-    depths: Vec<(f64, &'a TaskView<'a>)>,
+    /// From 0 to 1.
+    pub depths: Vec<(f64, &'a TaskView<'a>)>,
 }
 
 /// The depth and the other options of a task at a fixed depth.

@@ -20,6 +20,8 @@ pub struct Source {
 pub struct Merged {
     /// A row a cell and breakdown, in the order of the runs.
     pub rows: Vec<Measurement>,
+    /// For each row the place of its run among the sources.
+    pub origins: Vec<usize>,
     /// Rows that stood more than once, in words.
     pub notes: Vec<String>,
 }
@@ -109,7 +111,7 @@ pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
     }
     comparable(&runs, uneven)?;
     let mut places: HashMap<Cell, (usize, usize)> = HashMap::new();
-    let mut rows: Vec<Measurement> = Vec::new();
+    let (mut rows, mut origins): (Vec<Measurement>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut twice = 0;
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     for (run, Run { cells, .. }) in runs.into_iter().enumerate() {
@@ -118,6 +120,7 @@ pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
                 None => {
                     places.insert(cell, (run, rows.len()));
                     rows.extend(own);
+                    origins.resize(rows.len(), run);
                 }
                 Some(&(earlier, place)) => {
                     twice += 1;
@@ -131,7 +134,11 @@ pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
             "{twice} cells stand in two runs with the same values; each counts once"
         ));
     }
-    Ok(Merged { rows, notes })
+    Ok(Merged {
+        rows,
+        origins,
+        notes,
+    })
 }
 
 /// Refuses two values for one cell.
@@ -317,6 +324,7 @@ mod tests {
         let merged = merge(vec![one, other], false).expect("they agree");
         let expected = [later, row("lstm", 0, 128), row("mamba", 0, 64)];
         assert_eq!(merged.rows, expected);
+        assert_eq!(merged.origins, [0, 0, 1]);
         assert_eq!(merged.notes.len(), 2, "{:?}", merged.notes);
     }
 

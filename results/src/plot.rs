@@ -54,7 +54,7 @@ fn maps_of(tasks: &[TaskView<'_>]) -> Vec<(String, String)> {
 
 /// The longest evaluation of each curve as points by position: rows of position buckets whose length is the
 /// end of the bucket.
-fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
+pub(crate) fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
     let end = |row: &SummaryRow| -> Option<u64> {
         let (_, end) = row.label.strip_prefix("position=")?.split_once("..")?;
         end.parse().ok()

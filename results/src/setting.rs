@@ -52,18 +52,16 @@ macro_rules! settings {
             pub(crate) fn trained(&self) -> Trained<'_> {
                 (self.model(), self.learning_rate.map(f64::to_bits))
             }
+
+            pub(crate) fn point(&self) -> Point<'_> {
+                (self.trained(), self.split, self.eval_length, &self.label)
+            }
         }
     };
 }
 
 settings!(Measurement);
 settings!(SummaryRow);
-
-impl Measurement {
-    pub(crate) fn point(&self) -> Point<'_> {
-        (self.trained(), self.split, self.eval_length, &self.label)
-    }
-}
 
 /// Groups in the order of first appearance, by hash: linear in their number.
 pub(crate) fn group<T, K: std::hash::Hash + Eq>(

@@ -33,6 +33,8 @@ pub(crate) struct SheetRow {
     pub cells: Vec<SheetCell>,
     /// What the curve says as a whole, a text a head.
     pub ends: Vec<String>,
+    /// Numbers to sort these by.
+    pub order: Vec<Option<f64>>,
 }
 
 /// A value with its interval.
@@ -46,28 +48,36 @@ pub(crate) struct SheetCell {
     pub best: bool,
 }
 
-/// A head, what it means, and what a curve says under it.
-type End = (
-    &'static str,
-    &'static str,
-    fn(&CurveView<'_>) -> Option<String>,
-);
+/// What curves say as a whole.
+struct End {
+    head: &'static str,
+    /// What the head means.
+    words: &'static str,
+    /// What a curve says under it, and the number that it says.
+    text: fn(&SummaryRow) -> Option<String>,
+    number: fn(&SummaryRow) -> Option<f64>,
+}
 
-/// What curves say as a whole. A column that all leave empty is left out.
+/// A column that all curves leave empty is left out.
 const ENDS: [End; 3] = [
-    (
-        "2x",
-        "share of the accuracy inside the training length, chance removed, that is left at twice that length, in %",
-        |curve| percent(curve.first().retention_2x),
-    ),
-    ("4x", "at four times", |curve| {
-        percent(curve.first().retention_4x)
-    }),
-    (
-        "carries to",
-        "effective length, up to which every length keeps 90 % of it",
-        |curve| carried(curve.first()),
-    ),
+    End {
+        head: "2x",
+        words: "share of the accuracy inside the training length, chance removed, that is left at twice that length, in %",
+        text: |row| percent(row.retention_2x),
+        number: |row| row.retention_2x,
+    },
+    End {
+        head: "4x",
+        words: "at four times",
+        text: |row| percent(row.retention_4x),
+        number: |row| row.retention_4x,
+    },
+    End {
+        head: "carries to",
+        words: "effective length, up to which every length keeps 90 % of it",
+        text: carried,
+        number: |row| row.effective_length.map(|length| length as f64),
+    },
 ];
 
 impl<'a> Sheet<'a> {
@@ -77,7 +87,11 @@ impl<'a> Sheet<'a> {
         let best: Vec<Vec<bool>> = lengths.map(|&length| unbeaten(task, length)).collect();
         let ends: Vec<End> = ENDS
             .into_iter()
-            .filter(|end| task.curves.iter().any(|curve| end.2(curve).is_some()))
+            .filter(|end| {
+                task.curves
+                    .iter()
+                    .any(|curve| (end.text)(curve.first()).is_some())
+            })
             .collect();
         let row = |(index, curve): (usize, &CurveView<'_>)| SheetRow {
             name: curve.name.clone(),
@@ -89,15 +103,16 @@ impl<'a> Sheet<'a> {
                 .collect(),
             ends: ends
                 .iter()
-                .map(|end| end.2(curve).unwrap_or_else(|| "-".to_owned()))
+                .map(|end| (end.text)(curve.first()).unwrap_or_else(|| "-".to_owned()))
                 .collect(),
+            order: ends.iter().map(|end| (end.number)(curve.first())).collect(),
         };
         Self {
             task: task.task,
             options: task.options,
             caption: caption(task, best.iter().flatten().any(|&best| best), &ends),
             lengths: task.lengths.iter().map(|&l| short_length(l)).collect(),
-            ends: ends.iter().map(|end| end.0).collect(),
+            ends: ends.iter().map(|end| end.head).collect(),
             rows: task.curves.iter().enumerate().map(row).collect(),
             notes: remarks(task),
         }
@@ -118,7 +133,9 @@ fn caption(task: &TaskView<'_>, bold: bool, ends: &[End]) -> Vec<String> {
         let words = "bold: no other value's interval lies wholly on the better side of this one's";
         caption.push(words.to_owned());
     }
-    let ends = ends.iter().map(|end| format!("{}: {}", end.0, end.1));
+    let ends = ends
+        .iter()
+        .map(|end| format!("{}: {}", end.head, end.words));
     let ends: Vec<String> = ends.collect();
     if !ends.is_empty() {
         caption.push(ends.join("; "));

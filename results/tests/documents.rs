@@ -4,7 +4,8 @@ mod fixture;
 
 use fixture::{failed, row};
 use longhaul_results::{
-    Measurement, Status, latex_document, latex_tables, markdown_tables, summarise,
+    Measurement, Provenance, RunRecord, Status, html_page, latex_document, latex_tables,
+    markdown_tables, summarise,
 };
 
 /// Names that Markdown, HTML and LaTeX would take for something else.
@@ -64,6 +65,48 @@ fn what_is_not_told_apart_from_the_best_is_bold() {
     assert!(losses.contains("| more | 2.000"), "{losses}");
 }
 
+/// A report's page of one run, and the data in it.
+fn page(rows: &[Measurement]) -> (String, serde_json::Value) {
+    let provenance = Provenance {
+        notes: vec![HOSTILE.to_owned()],
+        runs: vec![RunRecord::default()],
+        ..Provenance::default()
+    };
+    let page = html_page(rows, &vec![0; rows.len()], &summarise(rows), &provenance);
+    let data = page.split("id=\"data\">").nth(1).expect("the data");
+    let data = data.split("</script>").next().expect("its end");
+    let data = serde_json::from_str(data).expect("JSON");
+    (page, data)
+}
+
+#[test]
+fn a_page_holds_the_table_its_points_and_their_rows() {
+    let (page, data) = page(&rows());
+    assert_eq!(page, self::page(&rows()).0, "the same bytes each time");
+    assert!(page.len() < 150_000, "{} bytes", page.len());
+    let task = &data["tasks"][0];
+    assert_eq!(task["lengths"], serde_json::json!([64, 128]));
+    assert_eq!(task["chance"], 0.25);
+    assert_eq!(
+        task["curves"][1]["points"],
+        serde_json::json!({"start": 2, "end": 4})
+    );
+    let column = |table: &str, name: &str| data[table][name].clone();
+    let values = column("points", "value");
+    assert_eq!(
+        values["values"],
+        serde_json::json!(["99.0", "99.0", "95.0", "50.0", null])
+    );
+    let points = column("records", "point");
+    assert_eq!(points["values"], serde_json::json!([0, 1, 2, 3, 4]));
+    assert_eq!(data["cells"], 5);
+    assert!(
+        page.contains("Permission is hereby granted"),
+        "the chart library's licence"
+    );
+    assert!(!page.contains("@@"), "a part that was not put in");
+}
+
 #[test]
 fn names_of_any_kind_appear_as_text() {
     let mut rows = rows();
@@ -79,6 +122,15 @@ fn names_of_any_kind_appear_as_text() {
                 \\textasciitilde{}\\textasciicircum{}\\textbar{}\\textasciigrave{}\\textquotedbl{}[l](u)[U+FFFD][31m [U+4E2D]";
     assert!(latex.contains(name), "no {name} in\n{latex}");
     assert_eq!(latex.matches("\\end{table*}").count(), 1);
+    let (page, data) = page(&rows);
+    let name = HOSTILE.replace('\u{1b}', "\u{fffd}");
+    assert_eq!(data["tasks"][0]["curves"][0]["name"], name);
+    assert_eq!(data["provenance"]["notes"][0], name);
+    assert_eq!(
+        page.matches("<script").count(),
+        3,
+        "none but the page's own"
+    );
 }
 
 #[test]

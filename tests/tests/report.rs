@@ -65,6 +65,7 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
         "figures/accuracy-induction.svg",
         "figures/accuracy-mqar.svg",
         "figures/accuracy-needle.svg",
+        "report.html",
         "report.toml",
         "summary.csv",
         "tables/induction.tex",
@@ -97,6 +98,12 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
     for line in needle.lines().filter(|line| line.starts_with('|')) {
         assert!(readme.contains(line), "README.md has no {line}");
     }
+    // A page shows nothing from elsewhere.
+    let page = String::from_utf8(made[Path::new("report.html")].clone()).expect("text");
+    assert!(!page.contains("src=") && page.contains("default-src 'none'"));
+    let again = folder.path().join("again");
+    report(&[&quick()], &again, &[]).expect(0);
+    assert!(files(&again) == made, "the same bytes each time");
     // Twice the same run is the same report, over the old one.
     report(&[&quick(), &quick()], &out, &[])
         .expect(0)
@@ -212,4 +219,55 @@ fn many_rows_need_little_memory_and_many_runs_are_one_report() {
         text.lines().count()
     };
     assert_eq!((lines(&out), lines(&merged)), (50_001, 50_001));
+}
+
+#[test]
+fn an_earlier_report_leaves_no_files_and_nothing_else_is_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    report(&[&quick()], &out, &[]).expect(0);
+    let outside = folder.path().join("outside.tex");
+    for path in [
+        &outside,
+        &out.join("notes.txt"),
+        &out.join("tables/mine.tex"),
+    ] {
+        fs::write(path, "mine").expect("written");
+    }
+    // A list that another person has made: nothing outside a report's own folders is followed.
+    let list = fs::read_to_string(out.join("report.toml")).expect("the list");
+    let more = "files = [\"../outside.tex\", \"tables/../../outside.tex\", \"tables/..\", \"tables\", \"\", ";
+    let absolute = format!("{more}{:?}, ", outside.display().to_string());
+    fs::write(
+        out.join("report.toml"),
+        list.replacen("files = [", &absolute, 1),
+    )
+    .expect("written");
+    let one_task = |text: String| {
+        let keep = |line: &&str| !line.contains(",mqar,") && !line.contains(",induction,");
+        text.lines()
+            .filter(keep)
+            .map(|line| format!("{line}\n"))
+            .collect()
+    };
+    let run = changed(folder.path(), one_task);
+    report(&[&run], &out, &[]).expect(0);
+    let left = files(&out);
+    for gone in ["tables/mqar.tex", "figures/accuracy-induction.svg"] {
+        assert!(!left.contains_key(Path::new(gone)), "{gone}");
+    }
+    for there in [
+        "tables/needle.tex",
+        "notes.txt",
+        "tables/mine.tex",
+        "report.html",
+    ] {
+        assert!(left.contains_key(Path::new(there)), "{there}");
+    }
+    assert_eq!(fs::read_to_string(&outside).expect("it is there"), "mine");
+    let list = String::from_utf8(left[Path::new("report.toml")].clone()).expect("text");
+    assert!(
+        !list.contains("mqar.tex") && list.contains("\"tables/needle.tex\""),
+        "{list}"
+    );
 }

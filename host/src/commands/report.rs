@@ -1,13 +1,14 @@
 //! `longhaul report`: from the records of runs to tables and figures for a paper.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use longhaul_results::{
-    Cell, Measurement, Source, SummaryRow, capacity, files, latex_document, latex_tables,
-    markdown_tables, merge, plot_all, render_tables, summarise, write_csv, write_records,
+    Cell, Measurement, Provenance, RunRecord, Source, SummaryRow, capacity, files, html_page,
+    latex_document, latex_tables, markdown_tables, merge, plots, render_tables, summarise,
+    write_csv, write_records,
 };
-use serde::Serialize;
 
 use crate::cli::ReportArgs;
 use crate::commands::{cannot, print, read_records};
@@ -16,36 +17,14 @@ use crate::run::manifest::{self, Manifest};
 use crate::run::plan::Unit;
 use crate::table::width;
 
-/// Stands in every report's folder and says what it was made of.
+/// Stands in every report's folder and says what it was made of, and what was written.
 const FILE: &str = "report.toml";
-
-/// What stands in `report.toml`.
-#[derive(Debug, Serialize)]
-struct Provenance {
-    /// The program that made the report.
-    longhaul: &'static str,
-    /// What was noticed on the way.
-    notes: Vec<String>,
-    /// The runs.
-    #[serde(rename = "run")]
-    runs: Vec<RunRecord>,
-}
-
-/// A run that a report is made of.
-#[derive(Debug, Default, Serialize)]
-struct RunRecord {
-    folder: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    suite: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    longhaul: Option<String>,
-}
+/// Most bytes of it that are read: a hundred thousand files.
+const MOST: u64 = 64 << 20;
+/// Its files of records.
+const RECORDS: [&str; 4] = ["cells.csv", "breakdowns.csv", "summary.csv", "capacity.csv"];
+/// Folders within a report.
+const FOLDERS: [&str; 2] = ["tables", "figures"];
 
 /// Reads the runs, writes the report, and prints its tables.
 ///
@@ -54,9 +33,8 @@ struct RunRecord {
 pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
     refuse_strangers(&args.out)?;
     let mut provenance = Provenance {
-        longhaul: env!("CARGO_PKG_VERSION"),
-        notes: Vec::new(),
-        runs: Vec::new(),
+        longhaul: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Provenance::default()
     };
     let mut sources = Vec::new();
     for folder in &args.runs {
@@ -72,7 +50,14 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         ));
     }
     let summary = summarise(&merged.rows);
-    write(&args.out, &merged.rows, &summary, &provenance)?;
+    let texts = render(&merged.rows, &merged.origins, &summary, &provenance);
+    write(
+        &args.out,
+        &merged.rows,
+        &summary,
+        &texts,
+        provenance.clone(),
+    )?;
     let mut text = render_tables(&summary, width());
     for note in &provenance.notes {
         text.push_str(&format!("{note}\n"));
@@ -120,7 +105,9 @@ fn read(folder: &Path, notes: &mut Vec<String>) -> Result<(Source, RunRecord), C
                 suite: Some(manifest.suite),
                 command: Some(manifest.command),
                 device: Some(manifest.device),
+                machine: Some(manifest.machine.words()),
                 longhaul: Some(manifest.versions.longhaul),
+                plugin_api: Some(manifest.versions.plugin_api),
             };
         }
         Err(error) => notes.push(format!(
@@ -145,39 +132,93 @@ fn unfinished(name: &str, manifest: &Manifest, rows: &[Measurement]) -> Option<S
     })
 }
 
-/// Writes all files of a report. Each is whole or as it was.
+/// The texts of a report, but for its records, by their paths from its folder.
+fn render(
+    rows: &[Measurement],
+    origins: &[usize],
+    summary: &[SummaryRow],
+    provenance: &Provenance,
+) -> Vec<(String, String)> {
+    let tables = latex_tables(summary).into_iter();
+    let mut texts: Vec<(String, String)> = tables
+        .map(|(name, text)| (format!("tables/{name}"), text))
+        .collect();
+    let document = latex_document(texts.iter().map(|(name, _)| name.as_str()));
+    texts.push(("tables.tex".to_owned(), document));
+    texts.push(("tables.md".to_owned(), markdown_tables(summary)));
+    let figures = plots(summary).into_iter();
+    texts.extend(figures.map(|(name, text)| (format!("figures/{name}"), text)));
+    let page = html_page(rows, origins, summary, provenance);
+    texts.push(("report.html".to_owned(), page));
+    texts
+}
+
+/// Writes a report, each file whole or as it was, and removes what an earlier one wrote and this one has not.
 fn write(
     out: &Path,
     rows: &[Measurement],
     summary: &[SummaryRow],
-    provenance: &Provenance,
+    texts: &[(String, String)],
+    mut provenance: Provenance,
 ) -> Result<(), CommandError> {
-    let make = |folder: &Path| std::fs::create_dir_all(folder).map_err(cannot("make", folder));
-    let put = |path: PathBuf, text: &str| {
+    std::fs::create_dir_all(out).map_err(cannot("make", out))?;
+    for folder in FOLDERS.map(|name| out.join(name)) {
+        files::make_folder(&folder).map_err(cannot("make", &folder))?;
+    }
+    let put = |name: &str, text: &str| {
+        let path = out.join(name);
         files::write_whole(&path, text.as_bytes()).map_err(cannot("write", &path))
     };
-    make(out)?;
-    let text = toml::to_string(provenance).expect("plain texts serialise");
-    put(out.join(FILE), &text)?;
-    for (name, whole) in [("cells.csv", true), ("breakdowns.csv", false)] {
-        let rows = rows.iter().filter(|row| row.label.is_empty() == whole);
-        write_records(&out.join(name), rows).map_err(CommandError::environment)?;
-    }
-    write_csv(&out.join("summary.csv"), summary).map_err(CommandError::environment)?;
-    write_csv(&out.join("capacity.csv"), &capacity(summary)).map_err(CommandError::environment)?;
-    put(out.join("tables.md"), &markdown_tables(summary))?;
-    let tables = latex_tables(summary);
-    make(&out.join("tables"))?;
-    for (name, text) in &tables {
-        put(out.join("tables").join(name), text)?;
-    }
-    let inputs: Vec<String> = tables
-        .iter()
-        .map(|(name, _)| format!("tables/{name}"))
+    let list = |provenance: &Provenance| {
+        let text = toml::to_string(provenance).expect("plain texts serialise");
+        put(FILE, &text)
+    };
+    let texts_names = texts.iter().map(|(name, _)| name.clone());
+    let names: Vec<String> = RECORDS
+        .map(str::to_owned)
+        .into_iter()
+        .chain(texts_names)
         .collect();
-    let document = latex_document(inputs.iter().map(String::as_str));
-    put(out.join("tables.tex"), &document)?;
-    make(&out.join("figures"))?;
-    plot_all(summary, &out.join("figures")).map_err(CommandError::environment)?;
-    Ok(())
+    let mut stale = earlier(out);
+    stale.retain(|name| !names.contains(name));
+    // Listed until they are gone, so that a kill in between leaves no file that nobody knows.
+    provenance.files = [names.clone(), stale.clone()].concat();
+    list(&provenance)?;
+    let [cells, breakdowns, points, states] = RECORDS.map(|name| out.join(name));
+    for (path, whole) in [(cells, true), (breakdowns, false)] {
+        let rows = rows.iter().filter(|row| row.label.is_empty() == whole);
+        write_records(&path, rows).map_err(CommandError::environment)?;
+    }
+    write_csv(&points, summary).map_err(CommandError::environment)?;
+    write_csv(&states, &capacity(summary)).map_err(CommandError::environment)?;
+    for (name, text) in texts {
+        put(name, text)?;
+    }
+    for path in stale.iter().map(|name| out.join(name)) {
+        match std::fs::remove_file(&path).map_err(|error| (error.kind(), error)) {
+            // It is gone already, or not what was written.
+            Ok(()) | Err((ErrorKind::NotFound | ErrorKind::IsADirectory, _)) => {}
+            Err((_, error)) => return Err(cannot("remove", &path)(error)),
+        }
+    }
+    provenance.files = names;
+    list(&provenance)
+}
+
+/// The files that an earlier report in this folder lists as written. The list may be another person's: nothing
+/// in it leads out of a report's own folders. One that cannot be read lists nothing.
+fn earlier(out: &Path) -> Vec<String> {
+    let text = files::read(&out.join(FILE), MOST).unwrap_or_default();
+    let text = String::from_utf8(text).unwrap_or_default();
+    let listed = toml::from_str::<Provenance>(&text)
+        .unwrap_or_default()
+        .files;
+    let own = |name: &String| {
+        let inside = FOLDERS
+            .iter()
+            .find_map(|folder| name.strip_prefix(folder)?.strip_prefix('/'));
+        let file = inside.unwrap_or(name);
+        !file.is_empty() && file != "." && file != ".." && !file.contains('/') && file != FILE
+    };
+    listed.into_iter().filter(own).collect()
 }

@@ -19,6 +19,19 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// What it is, in words.
+    pub fn words(&self) -> String {
+        let gibibytes = |bytes: u64| format!("{:.1} GiB, ", bytes as f64 / f64::from(1 << 30));
+        format!(
+            "{}, {} cores, {}{}, kernel {}",
+            self.cpu,
+            self.cores,
+            self.memory_bytes.map(gibibytes).unwrap_or_default(),
+            self.os,
+            self.kernel
+        )
+    }
+
     /// This machine. What cannot be read is `unknown`.
     pub fn here() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
