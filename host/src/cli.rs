@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::collect::CollectArgs;
 use crate::commands::submit::SubmitArgs;
+use crate::commands::reproduce::ReproduceArgs;
+use crate::commands::watch::WatchArgs;
 use crate::materials::MaterialArgs;
 use crate::number::{self, within};
 use crate::run::part::Part;
@@ -63,6 +65,10 @@ pub enum Command {
     Compare(CompareArgs),
     /// Tables and figures for a paper, of one run or several
     Report(ReportArgs),
+    /// How a run is going, from another terminal
+    Watch(WatchArgs),
+    /// A kept run once more: which rows are the same, to the bit or nearly
+    Reproduce(Box<ReproduceArgs>),
     /// Architectures that the plugins offer
     List(ListArgs),
     /// Tasks that models are trained and measured on

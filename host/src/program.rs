@@ -38,6 +38,8 @@ fn carry_out(command: &Command) -> Result<u8, CommandError> {
         Command::Collect(args) => commands::collect::run(args),
         Command::Compare(args) => commands::compare::run(args),
         Command::Report(args) => commands::report::run(args),
+        Command::Watch(args) => commands::watch::run(args),
+        Command::Reproduce(args) => commands::reproduce::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tasks(args) => commands::tasks::run(args),
         Command::Suites => commands::suites::run(),

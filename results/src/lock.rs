@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -75,6 +76,22 @@ impl RunLock {
             without,
         })
     }
+}
+
+/// Whether a process of this machine holds the lock of a folder, by the system's list of locks: nothing is opened for
+/// writing and no lock is tried, so that no run is kept from beginning. `None` where the system has no such list.
+pub fn is_held(folder: &Path) -> Option<bool> {
+    let Ok(file) = folder.join(".lock").symlink_metadata() else {
+        return Some(false);
+    };
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let inode = format!(":{}", file.ino());
+    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF
+    let held = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.nth(1) == Some("FLOCK") && words.nth(3).is_some_and(|place| place.ends_with(&inode))
+    };
+    Some(locks.lines().any(held))
 }
 
 /// The process id that a holder has left, or `?`.

@@ -10,6 +10,8 @@ const COMMANDS: &[&str] = &[
     "report",
     "submit",
     "collect",
+    "reproduce",
+    "watch",
     "list",
     "tasks",
     "suites",

@@ -193,6 +193,8 @@ fn examples_under_help_work() {
         &["submit"],
         &["submit", "slurm"],
         &["collect"],
+        &["reproduce"],
+        &["watch"],
         &["list"],
         &["tasks"],
         &["show"],

@@ -14,12 +14,14 @@ pub mod list;
 pub mod manual;
 pub mod new;
 pub mod report;
+pub mod reproduce;
 pub mod ruler;
 pub mod run;
 pub mod show;
 pub mod submit;
 pub mod suites;
 pub mod tasks;
+pub mod watch;
 
 use std::io::Write;
 use std::path::Path;

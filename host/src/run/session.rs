@@ -14,7 +14,7 @@ use crate::exit;
 use crate::launch;
 use crate::run::command::{quote, retry_flags};
 use crate::run::error::RunError;
-use crate::run::execute::execute;
+use crate::run::execute::{Outcome, execute};
 use crate::run::finish::{Recorded, Report, finish};
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_size;
@@ -102,10 +102,8 @@ impl Resources {
 /// # Errors
 /// The system refuses it.
 pub fn interrupt_flag() -> Result<Arc<AtomicBool>, RunError> {
-    crate::run::interrupt::flag().map_err(RunError::io(
-        "handle signals of",
-        std::path::Path::new("this process"),
-    ))
+    crate::run::interrupt::flag()
+        .map_err(RunError::io("handle signals of", Path::new("this process")))
 }
 
 /// What a folder's records leave to do of some units: what `evaluations` says is wanted of each, and
@@ -165,11 +163,42 @@ pub fn carry_out_plan(
 pub fn carry_out(
     folder: &mut RunFolder,
     run_id: &str,
-    (units, targets): (&[Unit], &[Target]),
+    planned: (&[Unit], &[Target]),
     works: Vec<Work>,
     resources: Resources,
     interrupt: &AtomicBool,
 ) -> Result<u8, RunError> {
+    let (report, spent) = measure(folder, run_id, planned, works, resources, interrupt)?;
+    let text = last_words(&report, &spent, folder);
+    crate::commands::print(&text).map_err(RunError::Command)?;
+    Ok(if report.not_ok > 0 {
+        exit::FAILED
+    } else {
+        exit::OK
+    })
+}
+
+/// What carrying out some work took.
+#[derive(Debug)]
+pub struct Spent {
+    outcome: Outcome,
+    to_train: usize,
+    read_back: usize,
+    seconds: f64,
+}
+
+/// Carries out the work of a folder and writes what is made of its records.
+///
+/// # Errors
+/// Ctrl-C; files that cannot be written.
+pub fn measure(
+    folder: &mut RunFolder,
+    run_id: &str,
+    planned: (&[Unit], &[Target]),
+    works: Vec<Work>,
+    resources: Resources,
+    interrupt: &AtomicBool,
+) -> Result<(Report, Spent), RunError> {
     for repair in &folder.repairs {
         tracing::warn!("{repair}");
     }
@@ -201,8 +230,19 @@ pub fn carry_out(
     if outcome.interrupted {
         return Err(RunError::interrupted());
     }
-    let report = finish(folder, (units, targets), interrupt)?;
-    let mut text = measured(&report, &folder.path);
+    let report = finish(folder, planned, interrupt)?;
+    let spent = Spent {
+        outcome,
+        to_train,
+        read_back,
+        seconds: begun.elapsed().as_secs_f64(),
+    };
+    Ok((report, spent))
+}
+
+/// The table, and what the run was.
+fn last_words(report: &Report, spent: &Spent, folder: &RunFolder) -> String {
+    let mut text = measured(report, &folder.path);
     if report.not_ok > 0 {
         text.push_str(&format!("; {} tries them again", retry_flags()));
     }
@@ -210,16 +250,17 @@ pub fn carry_out(
         text = format!("Part {part}: {text}");
     }
     text.push_str(&format!(
-        ".\n{} model{} trained{}, {read_back} read back, in {:.0} s",
-        outcome.trained,
-        if outcome.trained == 1 { "" } else { "s" },
-        match to_train.saturating_sub(outcome.trained) {
+        ".\n{} model{} trained{}, {} read back, in {:.0} s",
+        spent.outcome.trained,
+        if spent.outcome.trained == 1 { "" } else { "s" },
+        match spent.to_train.saturating_sub(spent.outcome.trained) {
             0 => String::new(),
             failed => format!(", {failed} not to the end"),
         },
-        begun.elapsed().as_secs_f64()
+        spent.read_back,
+        spent.seconds
     ));
-    if let Some(outside) = outcome.outside_fraction() {
+    if let Some(outside) = spent.outcome.outside_fraction() {
         text.push_str(&format!(
             ";\n{:.1} % of the workers' time outside the plugins",
             100.0 * outside
@@ -233,12 +274,7 @@ pub fn carry_out(
         )),
         None => text.push_str(&what_is_where(&folder.path)),
     }
-    crate::commands::print(&text).map_err(RunError::Command)?;
-    Ok(if report.not_ok > 0 {
-        exit::FAILED
-    } else {
-        exit::OK
-    })
+    text
 }
 
 /// A finished folder's table, and how many measurements it has.

@@ -1,0 +1,207 @@
+//! `longhaul watch`: how a run is going, from another terminal. It reads the run's records, takes no lock and writes
+//! nothing: the training's recorded steps, one in 64, are what it sees of a training.
+
+use std::collections::HashSet;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use longhaul_results::{Measurement, Record, TrainingPoint, is_held, read_csv};
+
+use crate::commands::print;
+use crate::exit::{self, CommandError};
+use crate::run::manifest::Manifest;
+use crate::run::standing::Standing;
+use crate::table::width;
+use crate::text::visible;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two lines of a run that measures nothing meanwhile, where standard output is no terminal.
+const PLAIN: u32 = 10;
+
+/// `longhaul watch`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+On a terminal the lines are renewed in place; elsewhere a line is printed for each
+measurement. It ends when the run does. Exit code 0: every measurement is there
+and ok; 1: some are not, or the run stopped before its end.
+
+Examples:
+  longhaul watch runs/quick")]
+pub struct WatchArgs {
+    /// Folder of a run
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+}
+
+/// Whether a run goes on, as far as this machine can tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Complete,
+    Stopped,
+}
+
+/// Follows a run to its end.
+///
+/// # Errors
+/// No run there; records that cannot be read.
+pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
+    let manifest = Manifest::read(&args.run)?;
+    let mut rows = Followed::<Measurement>::new(args.run.join("results.csv"));
+    let mut points = Followed::<TrainingPoint>::new(args.run.join("training.csv"));
+    let live = std::io::stdout().is_terminal();
+    let mut screen = Screen::default();
+    let mut plain = Plain::default();
+    let title = format!(
+        "{}: {}, {} models, {} workers on {}",
+        args.run.display(),
+        manifest.suite,
+        manifest.units.len(),
+        manifest.jobs,
+        manifest.device
+    );
+    loop {
+        // First, so that what a run writes at its very end is read.
+        let held = is_held(&args.run);
+        rows.look()?;
+        points.look()?;
+        let found = Standing::new(
+            &manifest.units,
+            manifest.jobs,
+            &rows.records,
+            &points.records,
+        );
+        let state = match (held, found.is_complete()) {
+            (Some(true), _) | (None, false) => State::Running,
+            (_, true) => State::Complete,
+            (Some(false), false) => State::Stopped,
+        };
+        let running = state == State::Running;
+        let mut lines = vec![title.clone()];
+        lines.extend(found.lines(running));
+        if live {
+            lines.extend(last_word(state, &args.run));
+            screen.show(&lines)?;
+        } else {
+            print(&plain.text(&lines, &found, running))?;
+            let end = last_word(state, &args.run).map(|words| format!("{words}\n"));
+            print(&end.unwrap_or_default())?;
+        }
+        if !running {
+            let good = state == State::Complete && found.not_ok == 0;
+            return Ok(if good { exit::OK } else { exit::FAILED });
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What is said when a run no longer goes on.
+fn last_word(state: State, run: &Path) -> Option<String> {
+    match state {
+        State::Running => None,
+        State::Complete => Some(format!(
+            "The run has ended; its table is {}/table.txt",
+            run.display()
+        )),
+        State::Stopped => Some(
+            "The run is not finished, and no process of this machine works in its folder. Its \
+             command goes on with --resume"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A file of records that another process writes; read again when it has changed.
+struct Followed<R> {
+    path: PathBuf,
+    seen: Option<(u64, SystemTime)>,
+    records: Vec<R>,
+}
+
+impl<R: Record> Followed<R> {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            seen: None,
+            records: Vec::new(),
+        }
+    }
+
+    /// Reads it if it has changed. A file that is not there yet has no records; a torn last line is being written.
+    fn look(&mut self) -> Result<(), CommandError> {
+        let Ok(file) = self.path.symlink_metadata() else {
+            return Ok(());
+        };
+        let now = file.modified().ok().map(|time| (file.len(), time));
+        if now.is_some() && now == self.seen {
+            return Ok(());
+        }
+        (self.records, _) = read_csv(&self.path).map_err(CommandError::usage)?;
+        self.seen = now;
+        Ok(())
+    }
+}
+
+/// What stands in a pipe already.
+#[derive(Default)]
+struct Plain {
+    said: HashSet<String>,
+    looks: u32,
+}
+
+impl Plain {
+    /// At first all lines, then one for each measurement, and the counts at the end.
+    fn text(&mut self, lines: &[String], found: &Standing, running: bool) -> String {
+        let first = self.said.is_empty() && self.looks == 0;
+        let new: Vec<&String> = found
+            .rows
+            .iter()
+            .filter(|&row| self.said.insert(row.clone()))
+            .collect();
+        self.looks = if new.is_empty() { self.looks + 1 } else { 1 };
+        let mut text = String::new();
+        if first {
+            lines
+                .iter()
+                .for_each(|line| text.push_str(&format!("{line}\n")));
+            return text;
+        }
+        new.iter()
+            .for_each(|row| text.push_str(&format!("{row}\n")));
+        if !running {
+            text.push_str(&format!("{}\n", lines[1..3].join("\n")));
+        } else if self.looks.is_multiple_of(PLAIN) && !found.at_work.is_empty() {
+            text.push_str(&format!("{}\n", found.at_work.join("\n")));
+        }
+        text
+    }
+}
+
+/// Lines on a terminal that are written over.
+#[derive(Default)]
+struct Screen {
+    lines: usize,
+}
+
+impl Screen {
+    /// Shows these lines in the place of those before, each cut to the terminal's width.
+    fn show(&mut self, lines: &[String]) -> Result<(), CommandError> {
+        let width = width();
+        let mut text = String::new();
+        if self.lines > 0 {
+            text.push_str(&format!("\u{1b}[{}A\u{1b}[J", self.lines));
+        }
+        for line in lines {
+            let shown = visible(line);
+            text.extend(shown.chars().filter(|&c| c != '\n').take(width));
+            text.push('\n');
+        }
+        self.lines = lines.len();
+        let mut out = std::io::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        written.map_err(|error| CommandError::environment(format!("standard output: {error}")))
+    }
+}

@@ -1,0 +1,120 @@
+//! `longhaul reproduce`: the same plugins give the same bytes, a changed record is found, and a kept run is held against
+//! today's build.
+
+use std::path::Path;
+
+use longhaul_tests::build::{faulty, workspace};
+use longhaul_tests::host::{Folder, Ran, assert_reads_well, longhaul, rows};
+
+fn reproduce(run: &Path, out: &Path, more: &[&str]) -> Ran {
+    let mut words: Vec<std::ffi::OsString> = vec!["reproduce".into(), run.into()];
+    words.extend([
+        "--out".into(),
+        out.into(),
+        "--plugin".into(),
+        faulty().into(),
+    ]);
+    words.extend(more.iter().map(Into::into));
+    longhaul(words)
+}
+
+/// Every verdict of a `reproduction.csv`.
+fn verdicts(out: &Path) -> Vec<String> {
+    let rows = rows(&out.join("reproduction.csv"));
+    rows.into_iter()
+        .map(|mut row| row.remove("agreement").expect("a verdict"))
+        .collect()
+}
+
+/// Changes the first record of a `results.csv` to no right answer, and takes the last one away.
+fn spoil(path: &Path) {
+    let mut reader = csv::Reader::from_path(path).expect("the records");
+    let header = reader.headers().expect("a header").clone();
+    let mut rows: Vec<csv::StringRecord> =
+        reader.records().map(|row| row.expect("a row")).collect();
+    rows.pop();
+    let zero = ["correct", "value", "value_low", "value_high"];
+    let fields = header.iter().zip(rows[0].iter());
+    rows[0] = fields
+        .map(|(name, value)| if zero.contains(&name) { "0" } else { value })
+        .collect();
+    let mut writer = csv::Writer::from_path(path).expect("the records");
+    writer.write_record(&header).expect("written");
+    rows.iter()
+        .for_each(|row| writer.write_record(row).expect("written"));
+    writer.flush().expect("written");
+}
+
+#[test]
+fn the_same_plugins_give_the_same_bytes_and_a_changed_record_is_found() {
+    let folder = Folder::default();
+    longhaul(folder.run(&["", "decay=0.5"], "16,32", &["--lr", "1e-3,3e-3"])).expect(0);
+    let out = folder.out().with_file_name("again");
+    reproduce(&folder.out(), &out, &["--dry-run"])
+        .expect(0)
+        .prints(&["4 trainings", "Nothing was run or written"]);
+    assert!(!out.exists());
+    // Of the file itself, with another number of workers.
+    let ran = reproduce(&folder.file("run.toml"), &out, &["--jobs", "1"]).expect(0);
+    assert_reads_well(&ran);
+    let all = rows(&folder.file("results.csv")).len();
+    ran.prints(&["the same file", "faulty on parity", "Reproduced to the bit"]);
+    assert_eq!(verdicts(&out), vec!["identical"; all]);
+    // Nothing is left to measure: the same verdicts again.
+    reproduce(&folder.out(), &out, &[])
+        .expect(2)
+        .complains(&["--resume"]);
+    reproduce(&folder.out(), &out, &["--resume"]).expect(0);
+    // A part of it.
+    let part = folder.out().with_file_name("part");
+    let arguments = ["--arch", "faulty:decay=0.5", "--max-length", "16"];
+    reproduce(&folder.out(), &part, &arguments).expect(0);
+    assert_eq!(verdicts(&part), vec!["identical"; 4]);
+    // The run itself is only read.
+    reproduce(&folder.out(), &folder.out(), &["--resume"])
+        .expect(2)
+        .complains(&["the run itself"]);
+    spoil(&folder.file("results.csv"));
+    let ran = reproduce(&folder.out(), &out, &["--resume"]).expect(1);
+    assert_reads_well(&ran);
+    ran.prints(&["0.0 kept", "no record kept", "Not reproduced: 2 of"]);
+    let found = verdicts(&out);
+    assert_eq!(found[0], "differs");
+    assert_eq!(found[all - 1], "missing");
+    assert_eq!(
+        found
+            .iter()
+            .filter(|verdict| *verdict == "identical")
+            .count(),
+        all - 2
+    );
+}
+
+#[test]
+fn a_kept_run_is_held_against_the_present_build() {
+    let folder = Folder::default();
+    let quick = workspace().join("results/reference/quick");
+    let part = [
+        "--task",
+        "induction",
+        "--arch",
+        "lstm",
+        "--max-length",
+        "128",
+    ];
+    let ran = reproduce(&quick, &folder.out(), &part).expect(0);
+    assert_reads_well(&ran);
+    ran.prints(&["lstm on induction", "longhaul-lstm", "Reproduced"]);
+    assert_eq!(verdicts(&folder.out()).len(), 2);
+    let refused = |run: &Path, more: &[&str], words: &[&str]| {
+        let out = folder.out().with_file_name("none");
+        reproduce(run, &out, more).expect(2).complains(words);
+        assert!(!out.exists());
+    };
+    refused(&quick, &["--max-length", "1"], &["larger --max-length"]);
+    refused(&quick, &["--task", "parity"], &["has no task `parity`"]);
+    refused(&quick, &["--arch", "s4"], &["has no architecture `s4`"]);
+    refused(Path::new("/nowhere"), &[], &["/nowhere"]);
+    let texts = workspace().join("results/reference/smollm2/ruler");
+    refused(&texts, &[], &["checkpoints", "checkpoint eval"]);
+}
