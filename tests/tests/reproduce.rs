@@ -115,6 +115,28 @@ fn a_kept_run_is_held_against_the_present_build() {
     refused(&quick, &["--task", "parity"], &["has no task `parity`"]);
     refused(&quick, &["--arch", "s4"], &["has no architecture `s4`"]);
     refused(Path::new("/nowhere"), &[], &["/nowhere"]);
-    let texts = workspace().join("results/reference/smollm2/ruler");
-    refused(&texts, &[], &["checkpoints", "checkpoint eval"]);
+    // Checkpoints are found by their paths.
+    let checkpoint = workspace().join("tests/checkpoints/mamba");
+    let kept = folder.out().with_file_name("checkpoint");
+    let mut words: Vec<std::ffi::OsString> =
+        vec!["checkpoint".into(), "eval".into(), checkpoint.into()];
+    words.extend(
+        [
+            "--task",
+            "induction",
+            "--lengths",
+            "64",
+            "--samples",
+            "2",
+            "--out",
+        ]
+        .map(Into::into),
+    );
+    words.push(kept.clone().into());
+    longhaul(words).expect(0);
+    refused(
+        &kept,
+        &[],
+        &["checkpoints", "checkpoint eval", "longhaul compare"],
+    );
 }

@@ -26,7 +26,7 @@ fn a_run_is_followed_to_its_end() {
     let ran = finish(watch).expect(0);
     assert_reads_well(&ran);
     ran.prints(&[
-        "models    3 over, 0",
+        "models    3 over\n",
         "of 12",
         "12 of 12",
         "The run has ended",

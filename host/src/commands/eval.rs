@@ -9,9 +9,8 @@ use crate::commands::print;
 use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
-use crate::run::kept::{choose, look_elsewhere, resolved, same_environment};
+use crate::run::kept::{choose, look_elsewhere, manifest_of, resolved, same_environment};
 use crate::run::lengths::parse_lengths;
-use crate::run::manifest::Manifest;
 use crate::run::materials::possible;
 use crate::run::plan::{Evaluation, Unit};
 use crate::run::preview::preview;
@@ -32,13 +31,7 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             "--samples is 0; it is at least 1".to_owned(),
         ));
     }
-    let mut manifest = Manifest::read(&args.run).map_err(|error| match error {
-        RunError::Io { .. } => RunError::Input(format!(
-            "{} is not the folder of a run ({error}); give the --out folder of a `longhaul run`",
-            args.run.display()
-        )),
-        other => other,
-    })?;
+    let mut manifest = manifest_of(&args.run)?;
     if manifest.units.iter().any(|unit| unit.checkpoint.is_some()) {
         return Err(RunError::Input(format!(
             "{} holds evaluations of checkpoints; give `longhaul checkpoint eval` more --lengths",

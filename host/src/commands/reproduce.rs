@@ -1,14 +1,18 @@
 //! `longhaul reproduce`: what a run's `run.toml` describes is carried out again in another folder, and its rows are
 //! held against those that were kept.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use longhaul_results::{Measurement, agreements, csv_text, files, render_reproduction, reproduced};
+use longhaul_results::{
+    Cell, Measurement, agreements, csv_text, files, render_reproduction, reproduced,
+};
 use longhaul_tasks::bounds;
 
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
+use crate::cli::PluginArgs;
 use crate::commands::{print, read_records};
 use crate::device;
 use crate::exit::{self, CommandError};
@@ -16,15 +20,13 @@ use crate::materials::MaterialArgs;
 use crate::number::{self, within};
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
-use crate::run::kept::{choose, look_elsewhere, resolved, same_environment};
+use crate::run::kept::{choose, look_elsewhere, manifest_of, resolved, same_environment};
 use crate::run::machine::Machine;
 use crate::run::manifest::{self, LimitsRecord, Manifest};
 use crate::run::plan::{Plan, Unit, environment, run_id};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, interrupt_flag, measure, works};
 use crate::table::width;
-
-use crate::cli::PluginArgs;
 
 /// The file of verdicts in the new run's folder.
 const FILE: &str = "reproduction.csv";
@@ -102,7 +104,7 @@ pub fn run(args: &ReproduceArgs) -> Result<u8, CommandError> {
         Some(parent) => parent,
         None => &args.run,
     };
-    let kept = Manifest::read(source)?;
+    let kept = manifest_of(source)?;
     let (rows, torn) = read_records(source)?;
     if let Some(torn) = torn {
         tracing::warn!("{torn}");
@@ -276,8 +278,8 @@ fn conclude(
     conditions: &[String],
 ) -> Result<u8, RunError> {
     let units = chosen.iter().zip(again);
-    let cells: std::collections::HashSet<_> = chosen.iter().flat_map(Unit::cells).collect();
-    let ids = original_ids(units);
+    let ids: Vec<(String, String)> = units.map(|(one, other)| (one.id(), other.id())).collect();
+    let cells: HashSet<Cell> = chosen.iter().flat_map(Unit::cells).collect();
     let planned = rows.into_iter().filter(|row| cells.contains(&row.cell()));
     let (new, _) = read_records(out).map_err(RunError::Command)?;
     let found = reproduced(&ids, planned.collect(), new);
@@ -301,11 +303,6 @@ fn conclude(
     } else {
         exit::FAILED
     })
-}
-
-/// The ids of each unit in both runs.
-fn original_ids<'a>(units: impl Iterator<Item = (&'a Unit, &'a Unit)>) -> Vec<(String, String)> {
-    units.map(|(one, other)| (one.id(), other.id())).collect()
 }
 
 /// `runs/NAME-reproduced`.

@@ -11,7 +11,7 @@ use longhaul_results::{Measurement, Record, TrainingPoint, is_held, read_csv};
 
 use crate::commands::print;
 use crate::exit::{self, CommandError};
-use crate::run::manifest::Manifest;
+use crate::run::kept::manifest_of;
 use crate::run::standing::Standing;
 use crate::table::width;
 use crate::text::visible;
@@ -49,18 +49,18 @@ enum State {
 /// # Errors
 /// No run there; records that cannot be read.
 pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
-    let manifest = Manifest::read(&args.run)?;
+    let manifest = manifest_of(&args.run)?;
     let mut rows = Followed::<Measurement>::new(args.run.join("results.csv"));
     let mut points = Followed::<TrainingPoint>::new(args.run.join("training.csv"));
     let live = std::io::stdout().is_terminal();
     let mut screen = Screen::default();
     let mut plain = Plain::default();
     let title = format!(
-        "{}: {}, {} models, {} workers on {}",
+        "{}: {}, {}, {} on {}",
         args.run.display(),
         manifest.suite,
-        manifest.units.len(),
-        manifest.jobs,
+        counted(manifest.units.len(), "model"),
+        counted(manifest.jobs, "worker"),
         manifest.device
     );
     loop {
@@ -96,6 +96,11 @@ pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// `1 model`, `2 models`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What is said when a run no longer goes on.

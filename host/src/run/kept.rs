@@ -12,6 +12,20 @@ use crate::run::error::RunError;
 use crate::run::manifest::{Manifest, differences};
 use crate::run::plan::{Environment, Unit, environment};
 
+/// What describes a run, by its folder.
+///
+/// # Errors
+/// No run there; a `run.toml` that is none.
+pub fn manifest_of(run: &Path) -> Result<Manifest, RunError> {
+    Manifest::read(run).map_err(|error| match error {
+        RunError::Io { .. } => RunError::Input(format!(
+            "{} is not the folder of a run ({error}); give the --out folder of a `longhaul run`",
+            run.display()
+        )),
+        other => other,
+    })
+}
+
 /// Has materials looked for where the command line says.
 ///
 /// # Errors

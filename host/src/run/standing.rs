@@ -122,15 +122,13 @@ impl Standing {
             }
         }
         let work = if running { "at work" } else { "begun" };
-        let mut lines = vec![
-            counts,
-            format!(
-                "models    {} over, {} {work}, {} to come",
-                self.over,
-                self.at_work.len(),
-                self.waiting
-            ),
-        ];
+        let mut models = format!("models    {} over", self.over);
+        for (count, what) in [(self.at_work.len(), work), (self.waiting, "to come")] {
+            if count > 0 {
+                models.push_str(&format!(", {count} {what}"));
+            }
+        }
+        let mut lines = vec![counts, models];
         if let Some(seconds) = self.seconds_left.filter(|_| running && !self.is_complete()) {
             let left = std::time::Duration::from_secs(seconds as u64 + 1);
             let left = indicatif::HumanDuration(left);
