@@ -83,7 +83,8 @@ pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         let mut lines = vec![title.clone()];
         lines.extend(found.lines(running));
         if live {
-            lines.extend(last_word(state, &args.run));
+            let end = last_word(state, &args.run).unwrap_or_default();
+            lines.extend(end.lines().map(str::to_owned));
             screen.show(&lines)?;
         } else {
             print(&plain.text(&lines, &found, running))?;
@@ -112,8 +113,8 @@ fn last_word(state: State, run: &Path) -> Option<String> {
             run.display()
         )),
         State::Stopped => Some(
-            "The run is not finished, and no process of this machine works in its folder. Its \
-             command goes on with --resume"
+            "The run is not finished, and no process of this machine works in its folder.\n\
+             Its command goes on with --resume"
                 .to_owned(),
         ),
     }
