@@ -231,6 +231,7 @@ fn plan(
         units,
         architectures,
         targets: kept.targets.iter().filter(|_| whole).cloned().collect(),
+        part: None,
     }
 }
 
