@@ -6,6 +6,7 @@ use crate::metric::Kind;
 use crate::summary::SummaryRow;
 use crate::view::tasks;
 
+crate::table_row! {
 /// A row of that table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CapacityRow {
@@ -37,6 +38,7 @@ pub struct CapacityRow {
     pub scaled_accuracy: Option<f64>,
     /// Whether no model of the task with as much state or less is better at this length.
     pub frontier: bool,
+}
 }
 
 /// The table of what is shown of a summary and was measured, by task and length, then by state and name.

@@ -28,6 +28,7 @@ pub mod random;
 pub mod ranking;
 mod record;
 mod reproduction;
+pub mod schema;
 mod setting;
 mod sheet;
 pub mod statistics;

@@ -132,15 +132,23 @@ impl TryFrom<Written> for Outcomes {
     }
 }
 
+crate::table_row! {
 /// A line of a unit's file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
-    split: Split,
-    eval_length: u64,
-    metric: String,
-    examples: u64,
-    answers: String,
-    scores: String,
+pub struct Line {
+    /// Which examples.
+    pub split: Split,
+    /// Evaluation length, in tokens.
+    pub eval_length: u64,
+    /// What is measured of a sample.
+    pub metric: String,
+    /// Examples; of more than 100,000 no line is kept.
+    pub examples: u64,
+    /// What each example counts, in order of its index and separated by spaces; one number where all are equal.
+    pub answers: String,
+    /// What each scored, likewise.
+    pub scores: String,
+}
 }
 
 /// A cell of a unit.

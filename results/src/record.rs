@@ -73,6 +73,7 @@ pub trait Record: Serialize + DeserializeOwned + Default {
     fn validate(&self) -> Result<(), String>;
 }
 
+crate::table_row! {
 /// One row of `results.csv`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
@@ -158,6 +159,7 @@ pub struct Measurement {
     pub status: Status,
     /// Why, where it did not end well.
     pub reason: String,
+}
 }
 
 /// What names a cell, and nothing measured: the identity that `--resume` goes by. A row is named by its
@@ -257,6 +259,7 @@ impl Record for Measurement {
     }
 }
 
+crate::table_row! {
 /// One row of `training.csv`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingPoint {
@@ -295,6 +298,7 @@ pub struct TrainingPoint {
     /// Wall clock since the first step, in seconds.
     pub seconds: Option<f64>,
 }
+}
 
 impl Record for TrainingPoint {
     fn validate(&self) -> Result<(), String> {
@@ -313,6 +317,7 @@ impl Record for TrainingPoint {
     }
 }
 
+crate::table_row! {
 /// One row of `probes.csv`: what was seen of a model beside its answers, over the examples of a cell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
@@ -343,13 +348,13 @@ pub struct Probe {
     /// `state_norm`: root mean square of the values of a part of the recurrent state.
     /// `effective_remembrance`: total variation between the predictions with and without the first tokens.
     pub probe: String,
-    /// Tokens read when it was looked at.
+    /// How much was read when it was looked at, in tokens.
     pub position: u64,
     /// Layer, from 0, of a state norm.
     pub layer: Option<u32>,
     /// What keeps that part of the state.
     pub state: String,
-    /// Tokens that the prediction was made without, of an effective remembrance.
+    /// What the prediction was made without, of an effective remembrance, in tokens.
     pub skipped: Option<u64>,
     /// Examples.
     pub samples: u64,
@@ -359,6 +364,7 @@ pub struct Probe {
     pub deviation: Option<f64>,
     /// Bytes of that part of the state, a row.
     pub state_bytes: Option<u64>,
+}
 }
 
 impl Probe {

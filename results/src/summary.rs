@@ -12,6 +12,7 @@ use crate::setting::group;
 use crate::statistics::{mean, median, seeds_interval, standard_deviation, student};
 use crate::uncertainty;
 
+crate::table_row! {
 /// One row of `summary.csv`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SummaryRow {
@@ -147,6 +148,7 @@ pub struct SummaryRow {
     pub peak_memory_bytes: Option<u64>,
     /// `ok` if any seed was measured, else how the first one ended.
     pub status: Status,
+}
 }
 
 impl SummaryRow {

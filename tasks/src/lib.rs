@@ -21,6 +21,7 @@ mod parts;
 mod permutation;
 pub mod ruler;
 mod sequence;
+mod sources;
 mod suite;
 mod task;
 mod tasks;
@@ -29,6 +30,7 @@ pub use error::{SuiteError, TaskError};
 pub use materials::{Material, Materials};
 pub use named::{Named, NamedError};
 pub use options::{Allowed, OptionSpec, OptionValue};
+pub use sources::citations;
 pub use suite::{
     ArchitectureEntry, Evaluation, InitialState, Limits, ModelSize, Suite, SuiteMaterials,
     TargetEntry, TaskEntry, Training, suites,

@@ -80,6 +80,14 @@ pub struct Versions {
     pub longhaul: String,
     /// The ABI.
     pub plugin_api: String,
+    /// The columns of the tables beside it ([`longhaul_results::schema`]).
+    #[serde(default = "first_schema")]
+    pub schema: u32,
+}
+
+/// Runs from before it was written down have the first one.
+fn first_schema() -> u32 {
+    1
 }
 
 /// A plugin's file.
@@ -125,6 +133,7 @@ impl Manifest {
             versions: Versions {
                 longhaul: env!("CARGO_PKG_VERSION").to_owned(),
                 plugin_api: longhaul_plugin_api::abi::API_VERSION.to_owned(),
+                schema: longhaul_results::schema::VERSION,
             },
             machine: Machine::here(),
             plugins,

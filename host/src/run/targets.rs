@@ -44,6 +44,7 @@ pub enum Expected {
     Above(String, String),
 }
 
+longhaul_results::table_row! {
 /// One row of `verdicts.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -77,6 +78,7 @@ pub struct Verdict {
     pub verdict: String,
     /// Why it is none of the first two, or that the model did not learn.
     pub reason: String,
+}
 }
 
 /// An architecture's name and options.
