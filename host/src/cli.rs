@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use longhaul_tasks::{InitialState, bounds};
 use serde::{Deserialize, Serialize};
 
+use crate::commands::audit::AuditArgs;
+use crate::commands::cite::CiteArgs;
 use crate::commands::collect::CollectArgs;
+use crate::commands::schema::SchemaArgs;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::reproduce::ReproduceArgs;
 use crate::commands::watch::WatchArgs;
@@ -69,6 +72,12 @@ pub enum Command {
     Watch(WatchArgs),
     /// A kept run once more: which rows are the same, to the bit or nearly
     Reproduce(Box<ReproduceArgs>),
+    /// Scores in other tools' result files made again, and what is wrong with them
+    Audit(AuditArgs),
+    /// BibTeX of a run's architectures and tasks
+    Cite(CiteArgs),
+    /// Columns of all tables, for software that reads them
+    Schema(SchemaArgs),
     /// Architectures that the plugins offer
     List(ListArgs),
     /// Tasks that models are trained and measured on

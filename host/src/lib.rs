@@ -5,6 +5,7 @@
 #![allow(clippy::result_large_err)]
 
 pub mod architecture;
+pub mod audit;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod device;
 pub mod exit;
 pub mod find;
 pub mod gguf;
+pub mod json_lines;
 pub mod launch;
 pub mod libraries;
 pub mod logging;

@@ -1,10 +1,12 @@
 //! The commands, one file each: from arguments to output.
 
+pub mod audit;
 pub mod bench;
 pub mod check;
 pub mod checkpoint;
 pub mod checkpoint_convert;
 pub mod checkpoint_eval;
+pub mod cite;
 pub mod collect;
 pub mod compare;
 pub mod data;
@@ -17,6 +19,7 @@ pub mod report;
 pub mod reproduce;
 pub mod ruler;
 pub mod run;
+pub mod schema;
 pub mod show;
 pub mod submit;
 pub mod suites;

@@ -1,8 +1,6 @@
 //! `longhaul ruler score`: a file of predictions against the file of samples that they answer, line by line. The
 //! field `index` is not looked at: in RULER's own needle files it is a place in a text, not a number of a sample.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use longhaul_results::metric::{Kind, Scores};
@@ -12,12 +10,11 @@ use longhaul_tasks::{Metric, TaskSpec, registry};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::audit::says_cut;
 use crate::cli::RulerScoreArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
-
-/// Most bytes of a line: a text of a few million tokens.
-const MOST_BYTES: u64 = 64 << 20;
+use crate::json_lines::Lines;
 
 /// Samples of other lines that are looked at for the one that a prediction answers.
 const REMEMBERED: usize = 100_000;
@@ -42,51 +39,6 @@ struct Prediction {
     outputs: Option<Vec<String>>,
     #[serde(default)]
     truncation: Value,
-}
-
-/// The lines of a file as JSON, with their numbers from 1.
-struct Lines<'a> {
-    path: &'a Path,
-    reader: BufReader<File>,
-    number: usize,
-}
-
-impl<'a> Lines<'a> {
-    fn open(path: &'a Path) -> Result<Self, CommandError> {
-        let file = File::open(path);
-        let file =
-            file.map_err(|error| CommandError::usage(format!("{}: {error}", path.display())))?;
-        Ok(Self {
-            path,
-            reader: BufReader::with_capacity(1 << 20, file),
-            number: 0,
-        })
-    }
-
-    fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, CommandError> {
-        self.number += 1;
-        let mut line = Vec::new();
-        let mut some = (&mut self.reader).take(MOST_BYTES);
-        let read = some.read_until(b'\n', &mut line);
-        let read = read.map_err(|error| self.error(error))?;
-        if read as u64 == MOST_BYTES {
-            return Err(self.error(format!("longer than {MOST_BYTES} bytes")));
-        }
-        if read == 0 {
-            return Ok(None);
-        }
-        serde_json::from_slice(&line)
-            .map(Some)
-            .map_err(|error| self.error(error))
-    }
-
-    fn error(&self, message: impl std::fmt::Display) -> CommandError {
-        CommandError::usage(format!(
-            "{}, line {}: {message}",
-            self.path.display(),
-            self.number
-        ))
-    }
 }
 
 /// What was counted.
@@ -158,7 +110,7 @@ fn count(args: &RulerScoreArgs, metric: Metric) -> Result<Counted, CommandError>
         let pred = prediction.pred.unwrap_or_default();
         counted.scores.push(score(metric, &pred, &sample.outputs));
         counted.nulls += usize::from(is_null(&pred));
-        counted.truncated += usize::from(truncated(&prediction.truncation));
+        counted.truncated += usize::from(says_cut(&prediction.truncation));
     }
 }
 
@@ -206,15 +158,6 @@ fn wrong_line(args: &RulerScoreArgs, at: &Lines, prediction: &Prediction) -> Com
         ),
         None => format!("it answers no sample of {file}"),
     })
-}
-
-/// Whether a prediction says that its prompt was cut: `true`, or a number of tokens; RULER has -1 for none.
-fn truncated(value: &Value) -> bool {
-    match value {
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64().is_some_and(|number| number > 0.0),
-        _ => false,
-    }
 }
 
 /// The result in words.

@@ -1,0 +1,528 @@
+//! Results and samples of lm-evaluation-harness (`lm_eval/loggers/evaluation_tracker.py`, `lm_eval/result_schema.py`).
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use longhaul_results::statistics::mean;
+use longhaul_tasks::Metric;
+use longhaul_tasks::ruler::score::score;
+use serde_json::{Map, Value};
+
+use super::prompt::Begins;
+use super::ruler::metric_of;
+use super::{Audited, Entry, Score, each_line, percent, same, stem};
+use crate::exit::CommandError;
+
+/// Keys of a sample that are no metric.
+const NO_METRIC: [&str; 11] = [
+    "doc_id",
+    "doc",
+    "target",
+    "arguments",
+    "resps",
+    "filtered_resps",
+    "filter",
+    "metrics",
+    "doc_hash",
+    "prompt_hash",
+    "target_hash",
+];
+
+/// What samples say under one metric and filter.
+#[derive(Default)]
+struct Column {
+    /// As they are written, without the -1 of samples of another length.
+    written: Vec<f64>,
+    /// The same with them.
+    with_missing: Vec<f64>,
+    /// Made again, where the answer and its references say how.
+    again: Vec<f64>,
+    /// Samples whose written score is the mean over references, and lower than the best one.
+    mean_of_references: usize,
+    /// Samples whose written score is another one, for no reason that is known.
+    other: usize,
+    /// Samples without a number.
+    without: usize,
+}
+
+/// A file of samples.
+pub struct Samples {
+    pub audited: Audited,
+    folder: PathBuf,
+    task: String,
+    /// By metric and filter, `metric,filter` as results have it.
+    columns: BTreeMap<String, Column>,
+    /// Of RULER's tasks the longest `max_length`, and how many samples have which.
+    lengths: BTreeMap<u64, usize>,
+    items: u64,
+}
+
+/// What was seen on the way through a file.
+#[derive(Default)]
+struct Seen {
+    columns: BTreeMap<String, Column>,
+    lengths: BTreeMap<u64, usize>,
+    items: HashSet<(String, u64)>,
+    ids: BTreeSet<u64>,
+    doubled: usize,
+    prompts: usize,
+    without_prefix: usize,
+    other_prompt: usize,
+    begins: Begins,
+}
+
+impl Seen {
+    fn take(&mut self, task: &str, line: &Map<String, Value>) {
+        let filter = line.get("filter").and_then(Value::as_str).unwrap_or("none");
+        let id = line.get("doc_id").and_then(Value::as_u64);
+        if let Some(id) = id {
+            let new = self.items.insert((filter.to_owned(), id));
+            self.doubled += usize::from(!new);
+            // A prompt is looked at once, whatever is filtered out of its answer.
+            if self.ids.insert(id) {
+                self.prompt(line);
+            }
+        }
+        let named: Vec<&str> = match line.get("metrics").and_then(Value::as_array) {
+            Some(names) => names.iter().filter_map(Value::as_str).collect(),
+            None => {
+                let keys = line.keys().map(String::as_str);
+                keys.filter(|key| !NO_METRIC.contains(key)).collect()
+            }
+        };
+        let again = scored_again(task, line);
+        let own = length(line).map(|length| length.to_string());
+        for name in named {
+            let column = self.columns.entry(format!("{name},{filter}")).or_default();
+            column.take(
+                line.get(name),
+                is_length(name),
+                again.filter(|_| own.as_deref() == Some(name)),
+            );
+        }
+    }
+
+    fn prompt(&mut self, line: &Map<String, Value>) {
+        if let Some(length) = length(line) {
+            *self.lengths.entry(length).or_default() += 1;
+        }
+        let Some(prompt) = line.get("arguments").and_then(first_argument) else {
+            return;
+        };
+        self.prompts += 1;
+        self.begins.count(prompt);
+        let text = |name: &str| line.get("doc").and_then(|doc| doc.get(name)?.as_str());
+        let prefix = text("gen_prefix").unwrap_or_default().trim_end();
+        self.without_prefix += usize::from(!prompt.trim_end().ends_with(prefix));
+        // Only RULER's documents are the prompt itself.
+        let input = text("input").filter(|_| length(line).is_some());
+        let is_there = input.is_none_or(|input| prompt.contains(input.trim()));
+        self.other_prompt += usize::from(!is_there);
+    }
+
+    fn findings(&self) -> Vec<String> {
+        let prompts = self.prompts;
+        let some = |count: usize, words: &str| {
+            (count > 0).then(|| format!("{count} of {prompts} prompts {words}"))
+        };
+        let found = [
+            some(
+                self.without_prefix,
+                "do not end with the task's answer prefix (`gen_prefix`)",
+            ),
+            some(
+                self.other_prompt,
+                "do not hold their document whole: they were cut or changed",
+            ),
+            (self.doubled > 0).then(|| {
+                format!(
+                    "samples that stand there twice: {}; these items count more than others",
+                    self.doubled
+                )
+            }),
+        ];
+        let found = found.into_iter().flatten();
+        found.chain(self.begins.findings(prompts, false)).collect()
+    }
+}
+
+impl Column {
+    fn take(&mut self, value: Option<&Value>, of_length: bool, again: Option<[f64; 2]>) {
+        let number = match value {
+            Some(Value::Bool(right)) => Some(f64::from(u8::from(*right))),
+            Some(value) => value.as_f64(),
+            None => None,
+        };
+        let Some(number) = number else {
+            self.without += 1;
+            return;
+        };
+        self.with_missing.push(number);
+        if of_length && number == -1.0 {
+            return;
+        }
+        self.written.push(number);
+        if let Some([best, shares]) = again {
+            self.again.push(best);
+            if !same(number, best, 0.0) {
+                let is_mean = same(number, shares, 0.0);
+                self.mean_of_references += usize::from(is_mean);
+                self.other += usize::from(!is_mean);
+            }
+        }
+    }
+
+    fn findings(&self, name: &str) -> Vec<String> {
+        let all = self.written.len();
+        let value = mean(&self.again).unwrap_or(0.0);
+        let mut found = Vec::new();
+        if self.mean_of_references > 0 {
+            found.push(format!(
+                "{name}: {} of {all} samples have the mean over their references for a score; RULER's is the best of \
+                 them, which makes {} of {}",
+                self.mean_of_references,
+                percent(value),
+                percent(mean(&self.written).unwrap_or(0.0))
+            ));
+        }
+        if self.other > 0 {
+            found.push(format!(
+                "{name}: {} of {all} samples have another score than their answer gives",
+                self.other
+            ));
+        }
+        if self.without > 0 && !self.written.is_empty() {
+            found.push(format!(
+                "{name}: {} samples have no number and are not counted",
+                self.without
+            ));
+        }
+        found
+    }
+
+    /// The scores that count.
+    fn scores(&self) -> &[f64] {
+        match self.again.len() == self.written.len() {
+            true => &self.again,
+            false => &self.written,
+        }
+    }
+}
+
+/// Reads samples of the task that the file's name has, `samples_TASK_DATE.jsonl`.
+pub fn samples(path: &Path) -> Result<Samples, CommandError> {
+    let name = stem(path);
+    let name = name.strip_prefix("samples_").unwrap_or(&name);
+    let task = match name.rsplit_once('_') {
+        Some((task, date)) if date.starts_with("20") => task,
+        _ => name,
+    };
+    let mut seen = Seen::default();
+    let torn = each_line(path, |line: Map<String, Value>| seen.take(task, &line))?;
+    let mut findings = seen.findings();
+    let mut scores = Vec::new();
+    for (name, column) in &seen.columns {
+        if column.written.is_empty() {
+            continue;
+        }
+        let metric = name.split(',').next().unwrap_or(name);
+        findings.extend(column.findings(name));
+        let length = metric.parse().ok();
+        let called = match length {
+            Some(_) => metric_of(task).name(),
+            None => name,
+        };
+        let mut own = Score::of(task, called, column.scores());
+        own.length = length;
+        scores.push(own);
+    }
+    findings.extend(torn);
+    Ok(Samples {
+        audited: Audited {
+            path: path.to_owned(),
+            tool: "lm-evaluation-harness",
+            what: format!(
+                "lm-evaluation-harness samples of {task}, {} items",
+                seen.ids.len()
+            ),
+            model: None,
+            scores,
+            findings,
+            untold: "how long a prompt was for the model: give the results JSON beside it",
+        },
+        folder: path.parent().unwrap_or(Path::new("")).to_owned(),
+        task: task.to_owned(),
+        columns: seen.columns,
+        lengths: seen.lengths,
+        items: seen.ids.len() as u64,
+    })
+}
+
+/// RULER's length of a sample.
+fn length(line: &Map<String, Value>) -> Option<u64> {
+    let doc = line.get("doc")?;
+    doc.get("outputs")?;
+    doc.get("max_length")?.as_u64()
+}
+
+fn is_length(metric: &str) -> bool {
+    !metric.is_empty() && metric.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The prompt: the first argument of the first request.
+fn first_argument(arguments: &Value) -> Option<&str> {
+    let first = match arguments {
+        Value::Object(requests) => requests.values().next()?,
+        Value::Array(requests) => requests.first()?,
+        _ => return None,
+    };
+    match first {
+        Value::Object(arguments) => arguments.get("arg_0")?.as_str(),
+        Value::Array(arguments) => arguments.first()?.as_str(),
+        other => other.as_str(),
+    }
+}
+
+/// The score that a sample of RULER's has by its answer, and the share of its references.
+fn scored_again(task: &str, line: &Map<String, Value>) -> Option<[f64; 2]> {
+    length(line)?;
+    let references: Vec<String> = line["doc"]["outputs"]
+        .as_array()?
+        .iter()
+        .filter_map(|reference| reference.as_str().map(str::to_owned))
+        .collect();
+    let mut answer = line.get("filtered_resps")?;
+    while let Value::Array(answers) = answer {
+        answer = answers.first()?;
+    }
+    let answer = answer.as_str()?;
+    let by = |metric| score(metric, answer, &references);
+    Some([by(metric_of(task)), by(Metric::StringMatchAll)])
+}
+
+/// A file of results.
+pub struct Results {
+    pub audited: Audited,
+    folder: PathBuf,
+    value: Value,
+}
+
+/// Reads results.
+pub fn results(path: &Path, value: Value) -> Results {
+    let model = value["model_name"]
+        .as_str()
+        .or_else(|| value["config"]["model"].as_str());
+    let tasks = value["results"].as_object().map_or(0, Map::len);
+    let mut findings = limited(&value);
+    findings.extend(averaged_missing(&value));
+    Results {
+        audited: Audited {
+            path: path.to_owned(),
+            tool: "lm-evaluation-harness",
+            what: format!("lm-evaluation-harness results of {tasks} tasks"),
+            model: model.map(str::to_owned),
+            scores: stated(&value),
+            findings,
+            untold: "the items: give the samples beside it",
+        },
+        folder: path.parent().unwrap_or(Path::new("")).to_owned(),
+        value,
+    }
+}
+
+/// The values of a task, `metric,filter` and a number; not standard errors.
+fn values(of_task: &Value) -> impl Iterator<Item = (&str, f64)> {
+    let values = of_task.as_object().into_iter().flatten();
+    values.filter_map(|(name, value)| {
+        let metric = name.split(',').next()?;
+        let is_value = name.contains(',') && !metric.ends_with("_stderr");
+        Some((name.as_str(), value.as_f64()?)).filter(|_| is_value)
+    })
+}
+
+/// The scores of all tasks that are measured; groups are means of these.
+fn stated(value: &Value) -> Vec<Score> {
+    let mut scores = Vec::new();
+    let groups = value["groups"].as_object();
+    for (task, of_task) in value["results"].as_object().into_iter().flatten() {
+        if groups.is_some_and(|groups| groups.contains_key(task)) {
+            continue;
+        }
+        let measured: Vec<(&str, f64)> = values(of_task).collect();
+        let is_missing = |name: &str, value: f64| {
+            value == -1.0 && is_length(name.split(',').next().unwrap_or_default())
+        };
+        let lengths = measured
+            .iter()
+            .filter(|(name, value)| !is_missing(name, *value))
+            .count();
+        for (name, number) in measured {
+            if is_missing(name, number) {
+                continue;
+            }
+            let metric = name.split(',').next().unwrap_or(name);
+            let length: Option<u64> = metric.parse().ok();
+            // Items of several lengths are counted together.
+            let items = value["n-samples"][task]["effective"].as_u64();
+            let items = items.filter(|_| length.is_none() || lengths == 1);
+            let called = length.map_or(name, |_| metric_of(task).name());
+            let mut own = Score::stated(task, called, number, items);
+            own.length = length;
+            scores.push(own);
+        }
+    }
+    scores
+}
+
+/// Tasks of which not all items were taken.
+fn limited(value: &Value) -> Vec<String> {
+    let counts = value["n-samples"].as_object().into_iter().flatten();
+    let fewer = counts.filter_map(|(task, count)| {
+        let (all, taken) = (count["original"].as_u64()?, count["effective"].as_u64()?);
+        (taken < all).then(|| {
+            format!("{task}: {taken} of {all} items were taken (`limit`): the others left the denominator")
+        })
+    });
+    fewer.collect()
+}
+
+/// Groups whose mean counts the -1 of a task that was not measured as a score.
+fn averaged_missing(value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    for (group, of_group) in value["groups"].as_object().into_iter().flatten() {
+        for (name, stated) in values(of_group) {
+            let members = value["group_subtasks"][group]
+                .as_array()
+                .into_iter()
+                .flatten();
+            let members = members.filter_map(|task| {
+                let task = task.as_str()?;
+                let weight = value["n-samples"][task]["effective"].as_f64();
+                Some((
+                    value["results"][task][name].as_f64()?,
+                    weight.unwrap_or(1.0),
+                ))
+            });
+            let members: Vec<(f64, f64)> = members.collect();
+            let (there, missing): (Vec<_>, Vec<_>) =
+                members.iter().partition(|(value, _)| *value != -1.0);
+            let weighted = |members: &[(f64, f64)]| {
+                let all: f64 = members.iter().map(|(_, weight)| weight).sum();
+                members
+                    .iter()
+                    .map(|(value, weight)| value * weight)
+                    .sum::<f64>()
+                    / all
+            };
+            let plain: Vec<f64> = members.iter().map(|(value, _)| *value).collect();
+            let with = mean(&plain).is_some_and(|mean| same(stated, mean, 0.0))
+                || same(stated, weighted(&members), 0.0);
+            if missing.is_empty() || there.is_empty() || stated == -1.0 || !with {
+                continue;
+            }
+            let there: Vec<f64> = there.iter().map(|(value, _)| *value).collect();
+            found.push(format!(
+                "{group}, {name}: {} of {} tasks have -1, which is not measured, and the mean of {} counts that; without it \
+                 it is {}",
+                missing.len(),
+                members.len(),
+                percent(stated),
+                percent(mean(&there).unwrap_or(0.0))
+            ));
+        }
+    }
+    found
+}
+
+/// Holds results against samples of the same folder.
+pub fn link(entries: &mut [Entry]) {
+    let mut all: Vec<(PathBuf, Value)> = Vec::new();
+    for entry in entries.iter() {
+        if let Entry::Results(file) = entry {
+            all.push((file.folder.clone(), file.value.clone()));
+        }
+    }
+    let mut told: Vec<(PathBuf, String)> = Vec::new();
+    for entry in entries.iter_mut() {
+        let Entry::Samples(file) = entry else {
+            continue;
+        };
+        let own = all.iter().find(|(folder, value)| {
+            *folder == file.folder && value["results"].get(&file.task).is_some()
+        });
+        if let Some((folder, value)) = own {
+            against(file, value);
+            told.push((folder.clone(), file.task.clone()));
+        }
+    }
+    for entry in entries.iter_mut() {
+        let Entry::Results(file) = entry else {
+            continue;
+        };
+        let is_told = |task: &str| {
+            told.iter()
+                .any(|(folder, own)| *folder == file.folder && own == task)
+        };
+        file.audited.scores.retain(|score| !is_told(&score.task));
+    }
+}
+
+/// What results say of samples, and they do not.
+fn against(file: &mut Samples, value: &Value) {
+    let audited = &mut file.audited;
+    audited.untold = "whether a prompt was longer than the model reads, but for RULER's tasks";
+    let model = value["model_name"].as_str();
+    audited.model = model.map(str::to_owned);
+    let of_task = &value["results"][&file.task];
+    for score in &mut audited.scores {
+        let length = score.length.map(|length| length.to_string());
+        let name = |key: &&String| match &length {
+            Some(length) => key.split(',').next() == Some(length),
+            None => **key == score.metric,
+        };
+        let Some(key) = file.columns.keys().find(name) else {
+            continue;
+        };
+        let (column, stated) = (&file.columns[key], of_task[key].as_f64());
+        score.stated = stated;
+        let Some(stated) = stated else { continue };
+        let written = mean(&column.written).unwrap_or(0.0);
+        if same(stated, written, 0.0) {
+            continue;
+        }
+        let with_missing = mean(&column.with_missing).unwrap_or(0.0);
+        audited.findings.push(if same(stated, with_missing, 0.0) {
+            format!(
+                "{key}: the results say {}, which counts the -1 of {} samples of other lengths; without these it is {}",
+                percent(stated),
+                column.with_missing.len() - column.written.len(),
+                percent(written)
+            )
+        } else {
+            format!(
+                "{key}: the results say {}, and these samples give {}",
+                percent(stated),
+                percent(written)
+            )
+        });
+    }
+    if let Some(count) = value["n-samples"][&file.task]["effective"].as_u64()
+        && count != file.items
+    {
+        audited.findings.push(format!(
+            "the results count {count} items, and {} are here",
+            file.items
+        ));
+    }
+    if let Some(most) = value["max_length"].as_u64() {
+        let longer = file.lengths.range(most + 1..);
+        let longer: usize = longer.map(|(_, count)| count).sum();
+        if longer > 0 {
+            audited.findings.push(format!(
+                "{longer} of {} prompts are of lengths above the {most} tokens that the model was given (`max_length`): \
+                 they were cut from the left",
+                file.items
+            ));
+        }
+    }
+}
