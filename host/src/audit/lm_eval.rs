@@ -52,7 +52,7 @@ pub struct Samples {
     task: String,
     /// By metric and filter, `metric,filter` as results have it.
     columns: BTreeMap<String, Column>,
-    /// Of RULER's tasks the longest `max_length`, and how many samples have which.
+    /// Of RULER's tasks each `max_length`, and how many samples have it.
     lengths: BTreeMap<u64, usize>,
     items: u64,
 }
