@@ -45,7 +45,7 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// A line that is too long, or is no such object, with its number.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CommandError> {
+    pub fn next_object<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CommandError> {
         self.number += 1;
         let mut line = Vec::new();
         let mut some = (&mut self.reader).take(MOST_BYTES);

@@ -156,7 +156,7 @@ fn read(path: &Path) -> Result<Entry, CommandError> {
             }
         }
         Some("jsonl") => {
-            let Some(first) = Lines::open(path)?.next::<Value>()? else {
+            let Some(first) = Lines::open(path)?.next_object::<Value>()? else {
                 return Err(unknown(path, "it is empty"));
             };
             let has = |names: &[&str]| names.iter().all(|name| first.get(name).is_some());
@@ -221,7 +221,7 @@ fn each_line<T: serde::de::DeserializeOwned>(
 ) -> Result<Option<String>, CommandError> {
     let mut lines = Lines::open(path)?;
     loop {
-        match lines.next() {
+        match lines.next_object() {
             Ok(Some(line)) => take(line),
             Ok(None) => return Ok(None),
             Err(_) if lines.unended => {

@@ -80,7 +80,10 @@ fn count(args: &RulerScoreArgs, metric: Metric) -> Result<Counted, CommandError>
     let mut predictions = Lines::open(&args.predictions)?;
     let mut counted = Counted::default();
     loop {
-        let (sample, prediction) = (data.next::<Sample>()?, predictions.next::<Prediction>()?);
+        let (sample, prediction) = (
+            data.next_object::<Sample>()?,
+            predictions.next_object::<Prediction>()?,
+        );
         let (sample, prediction) = match (sample, prediction) {
             (Some(sample), Some(prediction)) => (sample, prediction),
             (None, None) => return Ok(counted),
@@ -139,7 +142,7 @@ fn wrong_line(args: &RulerScoreArgs, at: &Lines, prediction: &Prediction) -> Com
     };
     let mut found = None;
     while data.number < REMEMBERED {
-        match data.next::<Sample>() {
+        match data.next_object::<Sample>() {
             Ok(Some(sample)) if answers(prediction, &sample) == Some(true) => {
                 found = Some(data.number);
                 break;
