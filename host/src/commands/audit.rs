@@ -87,9 +87,12 @@ pub fn run(args: &AuditArgs) -> Result<u8, CommandError> {
             .filter(|file| !file.findings.is_empty())
             .count();
         text.push_str(&match found {
-            0 => format!("Nothing was found in {}.\n", counted(files.len(), "file")),
+            0 => format!(
+                "Scores are in percent. Nothing was found in {}.\n",
+                counted(files.len(), "file")
+            ),
             _ => format!(
-                "{} in {with} of {}.\n",
+                "Scores are in percent. {} in {with} of {}.\n",
                 counted(found, "finding"),
                 counted(files.len(), "file")
             ),
@@ -132,10 +135,10 @@ fn said(file: &Audited) -> String {
     paragraph(&mut text, "", &head);
     let heads = [
         "  task",
-        "length",
+        "len",
         "metric",
-        "items",
-        "score %",
+        "n",
+        "score",
         "stated",
         "95 % interval",
     ];
