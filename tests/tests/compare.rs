@@ -1,6 +1,7 @@
-//! `longhaul compare`: two models of a run on their examples, what it refuses, and a run from before outcomes.
+//! `longhaul compare`: two models of a run on their examples, what it refuses, and a run without outcomes.
 
 use std::fs;
+use std::path::Path;
 
 use longhaul_tests::build::workspace;
 use longhaul_tests::host::{Folder, assert_reads_well, longhaul};
@@ -49,10 +50,20 @@ fn two_models_of_a_run_are_compared_on_their_examples() {
 }
 
 #[test]
-fn a_run_without_outcomes_is_compared_by_its_means() {
+fn a_kept_run_is_compared_on_its_examples_and_without_them_by_its_means() {
     let quick = workspace().join("results/reference/quick");
-    let quick = quick.to_str().expect("a path in text");
-    let ran = longhaul(["compare", quick, "mamba2", "transformer"]).expect(0);
-    assert_reads_well(&ran);
-    ran.prints(&["needle", "A mamba2, B transformer", "was not kept", "+14.1"]);
+    let compared = |run: &Path| {
+        let run = run.to_str().expect("a path in text");
+        let ran = longhaul(["compare", run, "mamba2", "transformer"]).expect(0);
+        assert_reads_well(&ran);
+        ran
+    };
+    let ran = compared(&quick);
+    ran.prints(&["needle", "A mamba2, B transformer", "* +23.8", "2e-10"]);
+    let bare = tempfile::tempdir().expect("a temporary folder");
+    for file in ["results.csv", "run.toml"] {
+        fs::copy(quick.join(file), bare.path().join(file)).expect("copied");
+    }
+    let ran = compared(bare.path());
+    ran.prints(&["needle", "A mamba2, B transformer", "was not kept", "+23.8"]);
 }
