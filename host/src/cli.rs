@@ -196,12 +196,9 @@ pub struct RunArgs {
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
-    pub jobs: Option<usize>,
-    /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
-    pub threads: Option<u32>,
+    /// What workers may take
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Folder for the results [default: runs/SUITE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -219,13 +216,6 @@ pub struct RunArgs {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Seconds that a training with its evaluations may take; waiting for a
-    /// processor does not count [default: no limit, but an hour of silence]
-    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
-    pub time_limit: Option<u64>,
-    /// Memory that a worker may take: 4G, 500M
-    #[arg(long, value_name = "SIZE")]
-    pub memory_limit: Option<String>,
     /// Seconds after which a training is saved as it stands, again and again
     #[arg(long, value_name = "SECONDS", default_value_t = SAVE_EVERY_S,
           value_parser = within(number::SAVE_EVERY_S))]
@@ -236,6 +226,24 @@ pub struct RunArgs {
     /// Where plugins are
     #[command(flatten)]
     pub plugins: PluginArgs,
+}
+
+/// What workers may take.
+#[derive(Debug, Clone, Args)]
+pub struct ResourceArgs {
+    /// Workers at the same time [default: one a core, or one a card]
+    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
+    pub jobs: Option<usize>,
+    /// Threads a worker [default: cores over jobs]
+    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
+    pub threads: Option<u32>,
+    /// Seconds that a training with its evaluations may take; waiting for a processor
+    /// does not count [default: the run's or suite's, else none but an hour of silence]
+    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
+    pub time_limit: Option<u64>,
+    /// Memory that a worker may take: 4G, 500M
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
 }
 
 /// `longhaul eval`.
@@ -264,25 +272,15 @@ pub struct EvalArgs {
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
-    pub jobs: Option<usize>,
-    /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
-    pub threads: Option<u32>,
+    /// What workers may take
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Try again what did not end well
     #[arg(long)]
     pub retry_failed: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Seconds that the evaluations of a model may take; waiting for a
-    /// processor does not count [default: as the run]
-    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
-    pub time_limit: Option<u64>,
-    /// Memory that a worker may take: 4G, 500M
-    #[arg(long, value_name = "SIZE")]
-    pub memory_limit: Option<String>,
     /// Where that is now of which text tasks were made; its content is the same
     #[command(flatten)]
     pub materials: MaterialArgs,
@@ -788,12 +786,9 @@ pub struct CheckpointEvalArgs {
     /// Device: cpu, cuda:0, or several cards: cuda:0,cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
-    pub jobs: Option<usize>,
-    /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
-    pub threads: Option<u32>,
+    /// What workers may take
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "runs/checkpoints")]
     pub out: PathBuf,
@@ -806,13 +801,6 @@ pub struct CheckpointEvalArgs {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Seconds that the evaluations of a checkpoint on a task may take; waiting
-    /// for a processor does not count [default: no limit, but an hour of silence]
-    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
-    pub time_limit: Option<u64>,
-    /// Memory that a worker may take: 4G, 500M
-    #[arg(long, value_name = "SIZE")]
-    pub memory_limit: Option<String>,
     /// What text tasks are made of
     #[command(flatten)]
     pub materials: MaterialArgs,

@@ -35,14 +35,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
             "--retry-failed goes with --resume".to_owned(),
         ));
     }
-    let memory = (args.memory_limit.as_deref(), None);
-    let resources = Resources::new(
-        &args.device,
-        args.jobs,
-        args.threads,
-        args.time_limit,
-        memory,
-    )?;
+    let resources = Resources::new(&args.device, &args.resources, (None, None))?;
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
     let wishes = wishes(args, suite.as_ref())?;
     let probes = Probes::from(&args.probes).beside(suite.as_ref().map(|suite| &suite.evaluation));

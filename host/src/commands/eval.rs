@@ -54,9 +54,8 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
             .iter()
             .try_for_each(|&length| possible(task.as_ref(), length))?;
     }
-    let time_s = args.time_limit.or(manifest.limits.time_s);
-    let memory = (args.memory_limit.as_deref(), None);
-    let resources = Resources::new(&args.device, args.jobs, args.threads, time_s, memory)?;
+    let limits = (manifest.limits.time_s, None);
+    let resources = Resources::new(&args.device, &args.resources, limits)?;
     same_environment(&manifest, resources.devices.kind(), &args.run)?;
     if args.dry_run {
         let units: Vec<Unit> = chosen

@@ -8,11 +8,10 @@ use clap::Args;
 use longhaul_results::{
     Cell, Measurement, agreements, csv_text, files, render_reproduction, reproduced,
 };
-use longhaul_tasks::bounds;
 
 use crate::architecture::ArchSpec;
 use crate::catalogue::Catalogue;
-use crate::cli::PluginArgs;
+use crate::cli::{PluginArgs, ResourceArgs};
 use crate::commands::{print, read_records};
 use crate::device;
 use crate::exit::{self, CommandError};
@@ -63,24 +62,15 @@ pub struct ReproduceArgs {
     /// Device: cpu, cuda:0, or several cards [default: the run's]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// Workers at the same time [default: one a core, or one a card]
-    #[arg(long, value_name = "N", value_parser = within(number::JOBS))]
-    pub jobs: Option<usize>,
-    /// Threads a worker [default: cores over jobs]
-    #[arg(long, value_name = "N", value_parser = within(number::THREADS))]
-    pub threads: Option<u32>,
+    /// What workers may take
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Go on with one that was stopped
     #[arg(long)]
     pub resume: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Seconds that a training with its evaluations may take [default: as the run]
-    #[arg(long, value_name = "SECONDS", value_parser = within(bounds::TIME_S))]
-    pub time_limit: Option<u64>,
-    /// Memory that a worker may take: 4G, 500M
-    #[arg(long, value_name = "SIZE")]
-    pub memory_limit: Option<String>,
     /// Where that is now of which text tasks were made; its content is the same
     #[command(flatten)]
     pub materials: MaterialArgs,
@@ -147,9 +137,7 @@ fn reproduce(
         )));
     }
     let device = args.device.as_deref().unwrap_or(&kept.device);
-    let time_s = args.time_limit.or(kept.limits.time_s);
-    let memory = (args.memory_limit.as_deref(), None);
-    let resources = Resources::new(device, args.jobs, args.threads, time_s, memory)?;
+    let resources = Resources::new(device, &args.resources, (kept.limits.time_s, None))?;
     same_environment(kept, resources.devices.kind(), source)?;
     let architectures = resolved(&chosen, &catalogue)?;
     let plan = plan(kept, &chosen, architectures, &resources);

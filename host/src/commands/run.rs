@@ -38,13 +38,8 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         ));
     }
     let suite = Suite::load(&args.suite)?;
-    let mut resources = Resources::new(
-        &args.device,
-        args.jobs,
-        args.threads,
-        args.time_limit.or(suite.limits.time_s),
-        (args.memory_limit.as_deref(), suite.limits.memory_bytes),
-    )?;
+    let limits = (suite.limits.time_s, suite.limits.memory_bytes);
+    let mut resources = Resources::new(&args.device, &args.resources, limits)?;
     resources.save_every_s = args.save_every;
     let whole = make_plan(args, &suite, &resources.devices)?;
     let run = out_folder(args);

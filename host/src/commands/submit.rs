@@ -140,8 +140,8 @@ fn submit(args: &SlurmArgs) -> Result<u8, RunError> {
     }
     refuse_submitted(&out, &plan)?;
     let limits = LimitsRecord {
-        time_s: args.run.time_limit.or(suite.limits.time_s),
-        memory_bytes: match &args.run.memory_limit {
+        time_s: args.run.resources.time_limit.or(suite.limits.time_s),
+        memory_bytes: match &args.run.resources.memory_limit {
             Some(text) => Some(parse_size(text)?),
             None => suite.limits.memory_bytes,
         },
@@ -193,11 +193,15 @@ impl Share {
             _ => args.run.device.clone(),
         };
         let devices = Devices::parse(&devices).map_err(RunError::Input)?;
-        let threads = args.run.threads;
-        let jobs = args.run.jobs.unwrap_or_else(|| match devices.kind() {
-            "cpu" => args.cpus_per_task.unwrap_or(1) / threads.unwrap_or(1) as usize,
-            _ => devices.names().len(),
-        });
+        let threads = args.run.resources.threads;
+        let jobs = args
+            .run
+            .resources
+            .jobs
+            .unwrap_or_else(|| match devices.kind() {
+                "cpu" => args.cpus_per_task.unwrap_or(1) / threads.unwrap_or(1) as usize,
+                _ => devices.names().len(),
+            });
         let jobs = jobs.max(1);
         let own = args.cpus_per_task.unwrap_or(jobs) / jobs;
         let threads = threads.unwrap_or(own.max(1) as u32);

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use longhaul_tasks::bounds;
 
 use crate::architecture::ArchSpec;
+use crate::cli::ResourceArgs;
 use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
@@ -51,17 +52,15 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// From the command line, then the suite, then the machine: on the CPU a worker a core, on cards a
-    /// worker a card; nine tenths of the memory.
+    /// From the command line, then `limits` of time in seconds and of memory in bytes, then the machine: on the CPU a
+    /// worker a core, on cards a worker a card; nine tenths of the memory.
     ///
     /// # Errors
     /// A device or a size that is none; a number that is 0; a card that is not there.
     pub fn new(
         device: &str,
-        jobs: Option<usize>,
-        threads: Option<u32>,
-        time_s: Option<u64>,
-        memory: (Option<&str>, Option<u64>),
+        args: &ResourceArgs,
+        limits: (Option<u64>, Option<u64>),
     ) -> Result<Self, RunError> {
         let devices = Devices::parse(device).map_err(RunError::Input)?;
         devices::require(&devices).map_err(RunError::Input)?;
@@ -71,13 +70,18 @@ impl Resources {
         } else {
             devices.names().len()
         };
-        let jobs = jobs.unwrap_or(own);
-        let time_s = time_s.filter(|&time_s| time_s < NO_LIMIT);
-        let threads = threads.unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
+        let jobs = args.jobs.unwrap_or(own);
+        let time_s = args
+            .time_limit
+            .or(limits.0)
+            .filter(|&time_s| time_s < NO_LIMIT);
+        let threads = args
+            .threads
+            .unwrap_or_else(|| (cores / jobs.max(1)).max(1) as u32);
         if let Some(seconds) = time_s {
             bounds::check("the time limit", seconds, &bounds::TIME_S).map_err(RunError::Input)?;
         }
-        let memory_bytes = match memory {
+        let memory_bytes = match (&args.memory_limit, limits.1) {
             (Some(text), _) => Some(parse_size(text)?),
             (None, Some(bytes)) => {
                 bounds::check("the memory limit, in bytes,", bytes, &bounds::MEMORY_BYTES)
