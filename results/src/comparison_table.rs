@@ -2,7 +2,7 @@
 
 use crate::comparison::{Compared, Comparison};
 use crate::metric::Kind;
-use crate::text::{printable, short_length, wrap};
+use crate::text::{printable, short_length, wrap_characters};
 
 /// Tables of what was found, `width` columns at most, then what the columns mean and what is not in them.
 pub fn render_comparison(found: &Compared, width: usize) -> String {
@@ -153,7 +153,7 @@ fn legend(rows: &[Comparison]) -> Vec<String> {
 
 /// Words in lines of at most `width` characters, all indented.
 fn paragraph(words: &str, indent: &str, width: usize, text: &mut String) {
-    for line in wrap(words, width.saturating_sub(indent.len())) {
+    for line in wrap_characters(words, width.saturating_sub(indent.len())) {
         text.push_str(&format!("{indent}{}\n", line.trim_end()));
     }
 }

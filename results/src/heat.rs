@@ -1,16 +1,22 @@
 //! Accuracy by depth and length as SVG: where tasks differ in the option `depth` alone, a map a model, the depths down and
 //! the lengths across. The same rows give the same bytes.
 
-use crate::figure::{GREY, LINE, SIZE, WIDTH, characters, fill};
+use std::collections::BTreeSet;
+
+use crate::drawing::{
+    Anchor, BLACK, COLUMN, Drawing, GREY, LINE, PAGE, Place, SIZE, Stroke, width,
+};
+use crate::figure::heading;
 use crate::setting::group;
 use crate::summary::SummaryRow;
-use crate::svg::{Anchor, Svg};
-use crate::text::{short_length, wrap};
+use crate::text::short_length;
 use crate::view::{CurveView, TaskView};
 
-// Sizes in pixels.
-const LEFT: f64 = 64.0;
-const CELL: (f64, f64) = (64.0, 26.0);
+/// Left of the cells.
+const LEFT: f64 = 32.0;
+/// Height of a cell, and how wide one is between.
+const HIGH: f64 = 12.0;
+const WIDE: (f64, f64) = (17.0, 32.0);
 
 /// Colours of 0 and of 1: light to dark, so that it prints in grey.
 const ENDS: [[f64; 3]; 2] = [[247.0, 251.0, 255.0], [8.0, 48.0, 107.0]];
@@ -74,31 +80,29 @@ impl<'a> DepthMap<'a> {
         self.depths.iter().flat_map(|(_, task)| &task.curves)
     }
 
-    /// The figure as SVG text.
-    pub fn draw(&self) -> String {
-        let mut lengths: Vec<u64> = self
-            .depths
+    /// The figure: a column wide, or, where its lengths want more, as wide as a page's text or wider.
+    pub fn draw(&self) -> Drawing {
+        let of_depths = self.depths.iter().flat_map(|(_, task)| &task.lengths);
+        let lengths: BTreeSet<u64> = of_depths.copied().collect();
+        let lengths: Vec<u64> = lengths.into_iter().collect();
+        let least = lengths
             .iter()
-            .flat_map(|(_, task)| task.lengths.clone())
-            .collect();
-        lengths.sort_unstable();
-        lengths.dedup();
-        // A column wide at least, that the heading has room.
-        let wide = (LEFT + CELL.0 * lengths.len() as f64 + 10.0).max(WIDTH);
-        let mut svg = Svg::default();
-        let bold = r#"font-size="15" font-weight="bold""#;
-        svg.text((10.0, 20.0), Anchor::Start, bold, self.task);
-        let mut y = 38.0;
-        let what = format!(
-            "{} by depth of the needle and length",
-            self.depths[0].1.metric
-        );
-        for words in [self.options.replace(',', ", "), what] {
-            for line in wrap(&words, characters(wide - 20.0, SIZE)) {
-                svg.text((10.0, y), Anchor::Start, &fill(GREY), &line);
-                y += LINE;
-            }
+            .map(|&length| width(&short_length(length), SIZE) + 3.0);
+        let least = least.fold(WIDE.0, f64::max);
+        let needed = LEFT + least * lengths.len() as f64 + 2.0;
+        let whole = [COLUMN, PAGE].into_iter().find(|&wide| needed <= wide);
+        let mut drawing = Drawing::new(whole.unwrap_or(needed));
+        let cell = (drawing.width - LEFT - 2.0) / lengths.len() as f64;
+        let cell = cell.clamp(least, least.max(WIDE.1));
+        let mut words = self.options.replace(',', ", ");
+        if !words.is_empty() {
+            words.push_str("; ");
         }
+        words.push_str(&format!(
+            "{} by depth of the needle (down) and length in tokens (across)",
+            self.depths[0].1.metric
+        ));
+        let mut y = heading(&mut drawing, self.task, &words);
         let mut names: Vec<&str> = Vec::new();
         for curve in self.curves() {
             if !names.contains(&curve.name.as_str()) {
@@ -106,74 +110,108 @@ impl<'a> DepthMap<'a> {
             }
         }
         for name in names {
-            y = self.panel(&mut svg, name, &lengths, y + 10.0);
+            y = self.panel(&mut drawing, name, &lengths, cell, y + 5.0);
         }
-        svg.finish(wide, y + 6.0)
+        drawing.height = y;
+        drawing
     }
 
     /// The map of one model. Returns where it ends.
-    fn panel(&self, svg: &mut Svg, name: &str, lengths: &[u64], mut y: f64) -> f64 {
+    fn panel(
+        &self,
+        drawing: &mut Drawing,
+        name: &str,
+        lengths: &[u64],
+        wide: f64,
+        mut y: f64,
+    ) -> f64 {
         let found = |task: &'a TaskView<'a>| task.curves.iter().find(|curve| curve.name == name);
         let trained = self
             .depths
             .iter()
             .find_map(|(_, task)| found(task)?.first().train_length);
-        let trained = trained.map(|length| format!(", trained at {}", short_length(length)));
-        let title = format!("{name}{}", trained.unwrap_or_default());
-        svg.text(
-            (10.0, y + 6.0),
-            Anchor::Start,
-            r#"font-weight="bold""#,
-            &title,
-        );
-        y += 16.0;
+        let title = match trained {
+            Some(length) => format!("{name}, trained at {}", short_length(length)),
+            None => name.to_owned(),
+        };
+        y = drawing.lines((2.0, y + SIZE), drawing.width - 4.0, BLACK, &title) - LINE + 4.0;
         for &(depth, task) in &self.depths {
             let label = format!("{} %", (1e4 * depth).round() / 1e2);
-            svg.text((LEFT - 8.0, y + 17.5), Anchor::End, "", &label);
+            drawing.text((LEFT - 3.0, y + 8.8), Anchor::End, BLACK, &label);
             for (column, &length) in lengths.iter().enumerate() {
-                let place = (LEFT + CELL.0 * column as f64, y);
+                let place = (LEFT + wide * column as f64, y);
                 if let Some(row) = found(task).and_then(|curve| curve.at(length)) {
-                    cell(svg, place, row, task);
+                    cell(drawing, place, wide, row, task);
                 }
             }
-            y += CELL.1;
+            y += HIGH;
         }
         for (column, &length) in lengths.iter().enumerate() {
-            let middle = LEFT + CELL.0 * (column as f64 + 0.5);
-            svg.text(
-                (middle, y + 15.0),
-                Anchor::Middle,
-                "",
-                &short_length(length),
-            );
+            let middle = (LEFT + wide * (column as f64 + 0.5), y + SIZE + 1.0);
+            drawing.text(middle, Anchor::Middle, BLACK, &short_length(length));
         }
-        y + 22.0
+        y + LINE + 2.0
     }
 }
 
 /// A cell with its value, or how it ended where there is none.
-fn cell(svg: &mut Svg, (x, y): (f64, f64), row: &SummaryRow, task: &TaskView<'_>) {
-    let outline = format!("M0 0H{}V{}H0Z", CELL.0, CELL.1);
-    let words = (x + CELL.0 / 2.0, y + 17.5);
+fn cell(drawing: &mut Drawing, (x, y): Place, wide: f64, row: &SummaryRow, task: &TaskView<'_>) {
+    let outline = format!("M0 0H{wide:.2}V{HIGH}H0Z");
+    let middle = (x + wide / 2.0, y + 8.8);
     let Some(value) = row.value else {
-        svg.outline((x, y), &outline, r##"fill="none" stroke="#c0c0c0""##);
-        return svg.text(words, Anchor::Middle, &fill(GREY), row.status.short());
+        let edge = Stroke::whole("#c0c0c0", 0.5);
+        drawing.outline((x, y), 1.0, &outline, None, Some(edge));
+        return drawing.text(middle, Anchor::Middle, GREY, row.status.short());
     };
-    let part = |channel: usize| {
+    let channel = |channel: usize| {
         let [none, all] = ENDS.map(|end| end[channel]);
         (none + (all - none) * value).round() as u8
     };
-    let colour = format!("#{:02x}{:02x}{:02x}", part(0), part(1), part(2));
-    svg.outline(
-        (x, y),
-        &outline,
-        &format!(r#"fill="{colour}" stroke="white""#),
-    );
-    let ink = if value > 0.5 { "white" } else { "black" };
-    svg.text(
-        words,
+    let paper = [channel(0), channel(1), channel(2)];
+    let colour = format!("#{:02x}{:02x}{:02x}", paper[0], paper[1], paper[2]);
+    let edge = Stroke::whole("#ffffff", 0.5);
+    drawing.outline((x, y), 1.0, &outline, Some(&colour), Some(edge));
+    drawing.text(
+        middle,
         Anchor::Middle,
-        &fill(ink),
+        ink(paper),
         &task.kind.show_short(value),
     );
+}
+
+/// Black or white, what stands out more: one of them always does by 4.5 to 1.
+fn ink(paper: [u8; 3]) -> &'static str {
+    // Contrast with black is (L + 0.05) / 0.05, with white 1.05 / (L + 0.05).
+    if (luminance(paper) + 0.05).powi(2) < 1.05 * 0.05 {
+        "#ffffff"
+    } else {
+        BLACK
+    }
+}
+
+/// Relative luminance (WCAG 2.1).
+fn luminance(colour: [u8; 3]) -> f64 {
+    let linear = colour.map(|channel| match f64::from(channel) / 255.0 {
+        share if share <= 0.040_45 => share / 12.92,
+        share => ((share + 0.055) / 1.055).powf(2.4),
+    });
+    0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_out_from_every_colour() {
+        for percent in 0..=100 {
+            let paper = [0, 1, 2].map(|channel: usize| {
+                let [none, all] = ENDS.map(|end| end[channel]);
+                (none + (all - none) * f64::from(percent) / 100.0).round() as u8
+            });
+            let ink = if ink(paper) == BLACK { 0.0 } else { 1.0 };
+            let (light, dark) = (luminance(paper).max(ink), luminance(paper).min(ink));
+            assert!((light + 0.05) / (dark + 0.05) >= 4.5, "{percent} %");
+        }
+    }
 }

@@ -3,14 +3,18 @@
 //!
 //! Data flows one way: measurements, summary, tables and plots. Nothing here trains or evaluates.
 
+mod axis;
 pub mod bootstrap;
 mod capacity;
 mod choice;
 mod comparison;
 mod comparison_table;
 mod curve;
+mod drawing;
 mod figure;
 pub mod files;
+mod font;
+mod grid;
 mod heat;
 mod html;
 mod journal;
@@ -22,6 +26,8 @@ pub mod metric;
 mod names;
 pub mod outcomes;
 pub mod paired;
+mod panel;
+mod pdf;
 mod plot;
 mod provenance;
 pub mod random;
@@ -50,7 +56,7 @@ pub use latex::{latex_document, latex_tables};
 pub use lock::{LockError, RunLock, is_held};
 pub use markdown::markdown_tables;
 pub use merge::{MergeError, Merged, Source, latest, merge};
-pub use plot::{PlotError, plot_all, plots};
+pub use plot::{PlotError, figures, plot_all, plots};
 pub use provenance::{Provenance, RunRecord};
 pub use record::{Cell, Measurement, Probe, Record, Split, Status, TrainingPoint};
 pub use reproduction::{Agreement, Reproduced, agreements, render_reproduction, reproduced};

@@ -4,13 +4,20 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::figure::{Across, Figure};
+use rayon::prelude::*;
+
+use crate::capacity::capacity;
+use crate::drawing::Drawing;
+use crate::figure::{Across, figure};
 use crate::files;
+use crate::grid::{Training, grids};
 use crate::heat::depth_maps;
-use crate::names::{Names, of_tasks};
-use crate::record::Split;
+use crate::names::{self, Names};
+use crate::pdf::pdf;
+use crate::record::{Measurement, Split, TrainingPoint};
 use crate::style::Styles;
 use crate::summary::SummaryRow;
+use crate::svg::svg;
 use crate::view::{CurveView, TaskView, tasks};
 
 /// Why a plot could not be kept.
@@ -26,16 +33,59 @@ pub struct PlotError {
 /// A plot of each task with measured values: the name of its file, and SVG text.
 pub fn plots(summary: &[SummaryRow]) -> Vec<(String, String)> {
     let styles = Styles::new(summary);
-    let by_length = tasks(summary);
-    let mut plots = plots_of(&by_length, Across::Length, &styles);
+    let drawn = of_tasks(summary, &tasks(summary), &styles);
+    let written = drawn
+        .iter()
+        .map(|(name, drawing)| (format!("{name}.svg"), svg(drawing)));
+    written.collect()
+}
+
+/// The figures of a report, each as SVG and as PDF, by the names of their files: the plots of each task, and all
+/// tasks in one figure a measure, `grid-MEASURE`. `rows` and `training` are what `summary` is made of, and what was
+/// recorded on the way.
+pub fn figures(
+    rows: &[Measurement],
+    summary: &[SummaryRow],
+    training: &[TrainingPoint],
+) -> Vec<(String, Vec<u8>)> {
+    let styles = Styles::new(summary);
+    let tasks = tasks(summary);
+    let mut drawn = of_tasks(summary, &tasks, &styles);
+    let on_the_way = Training::new(rows, training);
+    for grid in grids(&tasks, &capacity(summary), &on_the_way, &styles) {
+        for (page, drawing) in grid.draw().into_iter().enumerate() {
+            let name = match page {
+                0 => format!("grid-{}", grid.name),
+                _ => format!("grid-{}-{}", grid.name, page + 1),
+            };
+            drawn.push((name, drawing));
+        }
+    }
+    let written = drawn.par_iter().flat_map_iter(|(name, drawing)| {
+        let text = svg(drawing).into_bytes();
+        [
+            (format!("{name}.svg"), text),
+            (format!("{name}.pdf"), pdf(drawing)),
+        ]
+    });
+    written.collect()
+}
+
+/// The plots of each task, by their names.
+fn of_tasks(
+    summary: &[SummaryRow],
+    by_length: &[TaskView<'_>],
+    styles: &Styles,
+) -> Vec<(String, Drawing)> {
+    let mut plots = plots_of(by_length, Across::Length, styles);
     let positions = by_position(summary);
-    plots.extend(plots_of(&tasks(&positions), Across::Position, &styles));
-    plots.extend(maps_of(&by_length));
+    plots.extend(plots_of(&tasks(&positions), Across::Position, styles));
+    plots.extend(maps_of(by_length));
     plots
 }
 
 /// A map of depth and length of each task that was measured at several fixed depths.
-fn maps_of(tasks: &[TaskView<'_>]) -> Vec<(String, String)> {
+fn maps_of(tasks: &[TaskView<'_>]) -> Vec<(String, Drawing)> {
     let maps = depth_maps(tasks);
     let mut names = Names::default();
     maps.iter()
@@ -47,7 +97,7 @@ fn maps_of(tasks: &[TaskView<'_>]) -> Vec<(String, String)> {
                 .count()
                 == 1;
             let name = names.take(map.task(), if alone { "" } else { &map.options });
-            (format!("depth-{name}.svg"), map.draw())
+            (format!("depth-{name}"), map.draw())
         })
         .collect()
 }
@@ -79,9 +129,9 @@ pub(crate) fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
 }
 
 /// A plot of each of these tasks.
-fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(String, String)> {
+fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(String, Drawing)> {
     let mut plots = Vec::new();
-    for (task, name) in tasks.iter().zip(of_tasks(tasks)) {
+    for (task, name) in tasks.iter().zip(names::of_tasks(tasks)) {
         let mut points = task.curves.iter().flat_map(|curve| &curve.points);
         if points.all(|row| row.value.is_none()) {
             continue;
@@ -92,8 +142,8 @@ fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(Str
             (Across::Length, false) => "loss",
             (Across::Position, _) => "position",
         };
-        let figure = Figure::new(task, across, styles.of(&firsts));
-        plots.push((format!("{what}-{name}.svg"), figure.draw()));
+        let figure = figure(task, across, &styles.of(&firsts));
+        plots.push((format!("{what}-{name}"), figure));
     }
     plots
 }

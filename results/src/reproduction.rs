@@ -9,7 +9,7 @@ use crate::merge::latest;
 use crate::metric::Kind;
 use crate::record::{Measurement, Split, Status};
 use crate::statistics::unpaired;
-use crate::text::{printable, wrap};
+use crate::text::{printable, wrap_characters};
 
 /// What became of a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -209,7 +209,7 @@ pub fn render_reproduction(rows: &[Reproduced], width: usize) -> String {
         );
     }
     for note in notes {
-        for part in wrap(&note, width) {
+        for part in wrap_characters(&note, width) {
             text.push_str(&format!("{part}\n"));
         }
     }

@@ -3,7 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::drawing::{Drawing, Place, Stroke};
 use crate::summary::SummaryRow;
+
+/// A unit of dashes and markers, in points.
+const UNIT: f64 = 0.5;
 
 /// Okabe and Ito's colours but for the yellow, and three of Tol's: the colour-blind tell them apart, and
 /// all stand out from white.
@@ -12,7 +16,7 @@ const COLOURS: [&str; 10] = [
     "#E69F00", "#D55E00",
 ];
 
-/// Lengths of dashes and gaps.
+/// Lengths of dashes and gaps, in half points.
 const DASHES: [&str; 10] = [
     "none",
     "7 3",
@@ -26,9 +30,9 @@ const DASHES: [&str; 10] = [
     "9 3 2 2 2 3",
 ];
 
-/// Outlines of markers, around 0, 0 and some four units wide to each side.
+/// Outlines of markers, around 0, 0 and some four half points wide to each side.
 const MARKERS: [&str; 10] = [
-    "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z",
+    "M-4 0C-4 -2.21 -2.21 -4 0 -4C2.21 -4 4 -2.21 4 0C4 2.21 2.21 4 0 4C-2.21 4 -4 2.21 -4 0Z",
     "M-3.6 -3.6H3.6V3.6H-3.6Z",
     "M0 -4.8L4.5 3.4H-4.5Z",
     "M0 -5L5 0L0 5L-5 0Z",
@@ -52,6 +56,20 @@ pub(crate) struct Style {
 }
 
 impl Style {
+    /// A curve's line.
+    pub fn stroke(&self, width: f64) -> Stroke {
+        let dashes = self.dashes.split(' ');
+        let dashes = dashes.filter_map(|dash| dash.parse::<f64>().ok());
+        let dashes: Vec<f64> = dashes.map(|dash| UNIT * dash).collect();
+        Stroke::dashed(self.colour, width, &dashes)
+    }
+
+    /// A marker at a place.
+    pub fn mark(&self, drawing: &mut Drawing, place: Place) {
+        let edge = Stroke::whole("#ffffff", 0.7);
+        drawing.outline(place, UNIT, self.marker, Some(self.colour), Some(edge));
+    }
+
     /// The first ten places differ in all three; later ones have a colour again with another marker and
     /// other dashes.
     fn new(place: usize) -> Self {

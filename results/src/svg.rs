@@ -1,72 +1,116 @@
-//! A little SVG: lines, outlines and texts, with everything escaped that a name may hold.
+//! A drawing as SVG, with everything escaped that a name may hold.
 
 use std::fmt::Write;
 
+use crate::drawing::{Anchor, BLACK, Drawing, Item, SIZE, Stroke};
 use crate::text::printable;
 
-/// Where a text stands at its place.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Anchor {
-    Start,
-    Middle,
-    End,
+/// Fonts whose characters are as wide as the layout takes them, then any.
+const FONTS: &str = "Arial, Helvetica, Liberation Sans, Arimo, sans-serif";
+
+/// The whole file. Its size is in points, so that it prints as large as it was laid out.
+pub(crate) fn svg(drawing: &Drawing) -> String {
+    let (width, height) = (number(drawing.width), number(drawing.height));
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}pt\" height=\"{height}pt\" \
+         viewBox=\"0 0 {width} {height}\" font-family=\"{FONTS}\" font-size=\"{SIZE}\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    );
+    for item in &drawing.items {
+        put(&mut text, item);
+    }
+    text.push_str("</svg>\n");
+    text
 }
 
-/// A drawing that grows. Coordinates are pixels from the upper left.
-#[derive(Debug, Default)]
-pub(crate) struct Svg {
-    body: String,
-}
-
-impl Svg {
-    /// A line through points; `style` holds attributes.
-    pub fn line(&mut self, points: &[(f64, f64)], style: &str) {
-        if points.is_empty() {
-            return;
+fn put(out: &mut String, item: &Item) {
+    let written = match item {
+        Item::Line { points, stroke } => {
+            let places = points
+                .iter()
+                .map(|(x, y)| format!("{},{}", number(*x), number(*y)));
+            let places: Vec<String> = places.collect();
+            let (places, stroke) = (places.join(" "), attributes(stroke));
+            writeln!(out, r#"<polyline points="{places}" fill="none" {stroke}/>"#)
         }
-        let places: Vec<String> = points
-            .iter()
-            .map(|(x, y)| format!("{x:.2},{y:.2}"))
-            .collect();
-        let places = places.join(" ");
-        let _ = writeln!(
-            self.body,
-            r#"<polyline points="{places}" fill="none" {style}/>"#
-        );
-    }
+        Item::Outline {
+            place: (x, y),
+            scale,
+            path,
+            fill,
+            stroke,
+        } => {
+            let fill = fill.as_deref().unwrap_or("none");
+            let stroke = stroke.as_ref().map(attributes);
+            let stroke = stroke
+                .map(|stroke| format!(" {stroke}"))
+                .unwrap_or_default();
+            let (x, y) = (number(*x), number(*y));
+            let scale = if *scale == 1.0 {
+                String::new()
+            } else {
+                format!(" scale({})", number(*scale))
+            };
+            writeln!(
+                out,
+                r#"<path transform="translate({x} {y}){scale}" d="{path}" fill="{fill}"{stroke}/>"#
+            )
+        }
+        Item::Text {
+            place: (x, y),
+            anchor,
+            size,
+            colour,
+            turned,
+            text,
+        } => {
+            let (x, y) = (number(*x), number(*y));
+            let mut more = String::new();
+            if let Some(anchor) = match anchor {
+                Anchor::Start => None,
+                Anchor::Middle => Some("middle"),
+                Anchor::End => Some("end"),
+            } {
+                let _ = write!(more, r#" text-anchor="{anchor}""#);
+            }
+            if *size != SIZE {
+                let _ = write!(more, r#" font-size="{}""#, number(*size));
+            }
+            if colour != BLACK {
+                let _ = write!(more, r#" fill="{colour}""#);
+            }
+            if *turned {
+                let _ = write!(more, r#" transform="rotate(-90 {x} {y})""#);
+            }
+            writeln!(
+                out,
+                r#"<text x="{x}" y="{y}"{more}>{}</text>"#,
+                escape(text)
+            )
+        }
+    };
+    written.expect("a text takes everything");
+}
 
-    /// An outline around a place.
-    pub fn outline(&mut self, (x, y): (f64, f64), path: &str, style: &str) {
-        let place = format!("translate({x:.2} {y:.2})");
-        let _ = writeln!(
-            self.body,
-            r#"<path transform="{place}" d="{path}" {style}/>"#
-        );
+/// Attributes of a line.
+fn attributes(stroke: &Stroke) -> String {
+    let mut text = format!(
+        r#"stroke="{}" stroke-width="{}""#,
+        stroke.colour,
+        number(stroke.width)
+    );
+    if !stroke.dashes.is_empty() {
+        let dashes: Vec<String> = stroke.dashes.iter().map(|&dash| number(dash)).collect();
+        let _ = write!(text, r#" stroke-dasharray="{}""#, dashes.join(" "));
     }
+    text
+}
 
-    /// A text whose base line is at `y`.
-    pub fn text(&mut self, (x, y): (f64, f64), anchor: Anchor, style: &str, text: &str) {
-        let anchor = match anchor {
-            Anchor::Start => "start",
-            Anchor::Middle => "middle",
-            Anchor::End => "end",
-        };
-        let text = escape(text);
-        let _ = writeln!(
-            self.body,
-            r#"<text x="{x:.2}" y="{y:.2}" text-anchor="{anchor}" {style}>{text}</text>"#
-        );
-    }
-
-    /// The whole file.
-    pub fn finish(self, width: f64, height: f64) -> String {
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
-             viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"Helvetica, Arial, sans-serif\" \
-             font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{}</svg>\n",
-            self.body
-        )
-    }
+/// To a hundredth, in as few characters.
+fn number(value: f64) -> String {
+    let rounded = (value * 100.0).round() / 100.0;
+    // Not -0.
+    format!("{}", rounded + 0.0)
 }
 
 /// Text as XML has it.

@@ -2,7 +2,7 @@
 //! stand apart whatever they hold.
 
 use crate::summary::SummaryRow;
-use crate::text::{printable, short_length, wrap};
+use crate::text::{printable, short_length, wrap_characters};
 use crate::view::{CurveView, TaskView, tasks};
 use crate::words::{brackets, conditions, interval, notes, said, seeds, value};
 
@@ -32,7 +32,7 @@ fn head(task: &TaskView<'_>, width: usize, text: &mut String) {
     // Tasks may differ in the last of their options only: none is left out.
     let lines = match title.chars().count() <= width {
         true => vec![title],
-        false => wrap(&title.replace(',', ", "), width.saturating_sub(4)),
+        false => wrap_characters(&title.replace(',', ", "), width.saturating_sub(4)),
     };
     text.push_str(&lines.join("\n    "));
     text.push('\n');
@@ -116,7 +116,10 @@ fn foot(task: &TaskView<'_>, width: usize, text: &mut String) {
 
 /// Words in lines of at most `width` characters, the later ones set in.
 fn paragraph(words: &str, width: usize, text: &mut String) {
-    for (place, line) in wrap(words, width.saturating_sub(4)).iter().enumerate() {
+    for (place, line) in wrap_characters(words, width.saturating_sub(4))
+        .iter()
+        .enumerate()
+    {
         let indent = if place == 0 { 2 } else { 4 };
         text.push_str(&format!("{:indent$}{line}\n", ""));
     }

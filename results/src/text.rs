@@ -31,28 +31,42 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// Words in lines of at most `width` characters; a longer word is broken.
-pub(crate) fn wrap(words: &str, width: usize) -> Vec<String> {
-    let width = width.max(1);
-    let mut lines = vec![String::new()];
+/// Words in lines of at most so much `room`, by what each character takes of it; a longer word is broken.
+pub(crate) fn wrap(words: &str, room: f64, taken: impl Fn(char) -> f64) -> Vec<String> {
+    // Sums of shares are not exact.
+    let fits = |taken: f64| taken <= room + 1e-6;
+    let (mut lines, mut used) = (vec![String::new()], 0.0);
     for word in words.split(' ') {
-        let mut word: Vec<char> = word.chars().collect();
-        loop {
+        let gap = if used > 0.0 { taken(' ') } else { 0.0 };
+        let whole: f64 = word.chars().map(&taken).sum();
+        if fits(used + gap + whole) {
             let line = lines.last_mut().expect("there is a line");
-            let used = line.chars().count();
-            let gap = usize::from(used > 0);
-            if used + gap + word.len() <= width {
-                line.extend([' '].iter().take(gap));
-                line.extend(&word);
-                break;
+            if gap > 0.0 {
+                line.push(' ');
             }
-            if used == 0 {
-                line.extend(word.drain(..width));
-            }
+            line.push_str(word);
+            used += gap + whole;
+            continue;
+        }
+        if used > 0.0 {
             lines.push(String::new());
+            used = 0.0;
+        }
+        for character in word.chars() {
+            if used > 0.0 && !fits(used + taken(character)) {
+                lines.push(String::new());
+                used = 0.0;
+            }
+            lines.last_mut().expect("there is a line").push(character);
+            used += taken(character);
         }
     }
     lines
+}
+
+/// Words in lines of at most so many characters.
+pub(crate) fn wrap_characters(words: &str, width: usize) -> Vec<String> {
+    wrap(words, width as f64, |_| 1.0)
 }
 
 #[cfg(test)]
@@ -61,10 +75,13 @@ mod tests {
 
     #[test]
     fn lines_are_never_too_wide_and_lose_nothing() {
-        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
-        assert_eq!(wrap("a abcdefghij", 4), ["a", "abcd", "efgh", "ij"]);
-        assert_eq!(wrap("", 4), [""]);
-        assert_eq!(wrap("éé éé", 2), ["éé", "éé"]);
+        assert_eq!(wrap_characters("one two three", 8), ["one two", "three"]);
+        assert_eq!(
+            wrap_characters("a abcdefghij", 4),
+            ["a", "abcd", "efgh", "ij"]
+        );
+        assert_eq!(wrap_characters("", 4), [""]);
+        assert_eq!(wrap_characters("éé éé", 2), ["éé", "éé"]);
     }
 
     #[test]

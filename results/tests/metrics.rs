@@ -185,5 +185,5 @@ fn losses_are_shown_as_numbers_and_by_position() {
     assert!(by_position.contains("position in tokens"));
     assert!(by_position.contains("trained at 64"));
     // Three buckets of the longest length, and none of the shorter one.
-    assert_eq!(by_position.matches("stroke=\"white\"").count(), 3 + 1);
+    assert_eq!(by_position.matches("stroke=\"#ffffff\"").count(), 3 + 1);
 }

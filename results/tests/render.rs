@@ -3,7 +3,11 @@
 mod fixture;
 
 use fixture::{failed, row};
-use longhaul_results::{Measurement, Split, Status, plot_all, plots, render_tables, summarise};
+use std::collections::BTreeMap;
+
+use longhaul_results::{
+    Measurement, Split, Status, TrainingPoint, figures, plot_all, plots, render_tables, summarise,
+};
 
 const LENGTHS: [u64; 6] = [64, 128, 256, 512, 1024, 16384];
 
@@ -271,6 +275,16 @@ fn control_characters_reach_neither_terminal_nor_xml() {
     roxmltree::Document::parse(&svg).expect("XML");
 }
 
+/// How wide a text is in the figures' font.
+fn width(text: &str, size: f64) -> f64 {
+    let font = include_bytes!("../src/font/arimo.ttf");
+    let face = ttf_parser::Face::parse(font, 0).expect("a font");
+    let glyph = |character| face.glyph_index(character).or(face.glyph_index('\u{fffd}'));
+    let units = |character| face.glyph_hor_advance(glyph(character)?).map(f64::from);
+    let units: f64 = text.chars().filter_map(units).sum();
+    units * size / f64::from(face.units_per_em())
+}
+
 /// Words of a plot with their boxes: left, top, right, bottom.
 fn boxes(svg: &str) -> Vec<(String, [f64; 4])> {
     let document = roxmltree::Document::parse(svg).expect("XML");
@@ -287,10 +301,10 @@ fn boxes(svg: &str) -> Vec<(String, [f64; 4])> {
             let (x, y, size): (f64, f64, f64) = (
                 number("x").expect("a place"),
                 number("y").expect("a place"),
-                number("font-size").unwrap_or(13.0),
+                number("font-size").unwrap_or(8.0),
             );
             let text = node.text().unwrap_or("").to_owned();
-            let width = text.chars().count() as f64 * size * 0.56;
+            let width = width(&text, size);
             let left = match node.attribute("text-anchor") {
                 Some("middle") => x - width / 2.0,
                 Some("end") => x - width,
@@ -311,12 +325,9 @@ fn plot(rows: &[Measurement]) -> String {
 fn assert_readable(svg: &str) {
     let document = roxmltree::Document::parse(svg).expect("XML");
     let size = |name: &str| -> f64 {
-        document
-            .root_element()
-            .attribute(name)
-            .expect("a size")
-            .parse()
-            .expect("a number")
+        let size = document.root_element().attribute(name);
+        let points = size.and_then(|size| size.strip_suffix("pt"));
+        points.expect("a size in points").parse().expect("a number")
     };
     let (width, height) = (size("width"), size("height"));
     let boxes = boxes(svg);
@@ -378,7 +389,7 @@ fn every_curve_is_seen_where_all_are_right() {
     let svg = plot(&rows);
     let document = roxmltree::Document::parse(&svg).expect("XML");
     let lines = document.descendants().filter(|node| {
-        node.has_tag_name("polyline") && node.attribute("stroke-width") == Some("1.6")
+        node.has_tag_name("polyline") && node.attribute("stroke-width") == Some("0.9")
     });
     let mut drawn: Vec<&str> = lines.filter_map(|node| node.attribute("points")).collect();
     let count = drawn.len();
@@ -538,4 +549,151 @@ fn fixed_depths_have_a_map() {
     };
     assert!(fills("100").contains("#08306b"), "{}", fills("100"));
     assert_ne!(fills("80"), fills("60"));
+}
+
+/// The same models on three tasks, of which they all solve one, with their trainings.
+fn three_tasks() -> (Vec<Measurement>, Vec<TrainingPoint>) {
+    let (mut rows, mut points) = (Vec::new(), Vec::new());
+    for (place, task) in ["mqar", "needle", "induction"].into_iter().enumerate() {
+        for (model, name) in ["transformer", "mamba2", "lstm"].into_iter().enumerate() {
+            let unit = format!("u{task}{name}");
+            for (step, length) in LENGTHS.into_iter().enumerate() {
+                rows.push(Measurement {
+                    task: task.to_owned(),
+                    unit: unit.clone(),
+                    state_bytes: Some(4096),
+                    peak_memory_bytes: Some(90_000_000 + 1000 * length),
+                    tokens_per_second: Some(1e4 / (model + 1) as f64),
+                    ..row(name, 0, length, 100 - (3 * place * step * model) as u64)
+                });
+            }
+            points.extend((0..40).map(|step| TrainingPoint {
+                unit: unit.clone(),
+                step: 25 * step,
+                loss: Some(3.0 / (1 + step) as f64),
+                ..TrainingPoint::default()
+            }));
+        }
+    }
+    (rows, points)
+}
+
+/// The figures of these, by their names.
+fn drawn(rows: &[Measurement], points: &[TrainingPoint]) -> BTreeMap<String, Vec<u8>> {
+    figures(rows, &summarise(rows), points)
+        .into_iter()
+        .collect()
+}
+
+#[test]
+fn a_report_has_every_figure_as_svg_and_pdf_with_the_same_bytes_each_time() {
+    let (rows, points) = three_tasks();
+    let made = drawn(&rows, &points);
+    let names: Vec<&str> = made
+        .keys()
+        .filter_map(|name| name.strip_suffix(".svg"))
+        .collect();
+    let grids = [
+        "memory",
+        "retention",
+        "state",
+        "throughput",
+        "training",
+        "values",
+    ];
+    let tasks = ["induction", "mqar", "needle"].map(|task| format!("accuracy-{task}"));
+    let expected: Vec<String> = tasks
+        .into_iter()
+        .chain(grids.map(|name| format!("grid-{name}")))
+        .collect();
+    assert_eq!(names, expected);
+    assert!(drawn(&rows, &points) == made);
+    for name in names {
+        let svg = std::str::from_utf8(&made[&format!("{name}.svg")]).expect("text");
+        assert_readable(svg);
+        // 84 and 174 mm, on paper as on the screen.
+        let wide = if name.starts_with("grid") {
+            "493.23"
+        } else {
+            "238.11"
+        };
+        assert!(svg.contains(&format!("width=\"{wide}pt\"")), "{name}");
+        let pdf = &made[&format!("{name}.pdf")];
+        assert!(pdf.starts_with(b"%PDF-"), "{name}");
+        let text = String::from_utf8_lossy(pdf);
+        assert!(text.contains(&format!("/MediaBox [0 0 {wide} ")), "{name}");
+        assert!(
+            text.contains("/FontFile2") && !text.contains("/CreationDate"),
+            "{name}"
+        );
+    }
+    // Of one task there is its own figure; nothing was recorded on the way, and state and speed are not known.
+    let rows: Vec<Measurement> = LENGTHS.map(|length| row("lstm", 0, length, 90)).to_vec();
+    let made = drawn(&rows, &[]);
+    let names: Vec<&str> = made
+        .keys()
+        .filter_map(|name| name.strip_suffix(".svg"))
+        .collect();
+    assert_eq!(names, ["accuracy-mqar", "grid-retention"]);
+}
+
+#[test]
+fn marks_of_a_grid_do_not_hide_each_other() {
+    let (rows, points) = three_tasks();
+    let made = drawn(&rows, &points);
+    // The first task is solved by all at every length, and all have as much state.
+    for (name, marks) in [
+        ("values", 3 * 3 * 6),
+        ("retention", 3 * 3 * 6),
+        ("state", 3 * 3),
+    ] {
+        let svg = std::str::from_utf8(&made[&format!("grid-{name}.svg")]).expect("text");
+        let marks_there = svg.lines().filter(|line| line.contains("scale(0.5)"));
+        let mut places: Vec<&str> = marks_there
+            .filter_map(|line| line.split(')').next())
+            .collect();
+        let count = places.len();
+        places.sort_unstable();
+        places.dedup();
+        // With those of the legend.
+        assert_eq!((count, places.len()), (marks + 3, marks + 3), "{name}");
+    }
+    let training = std::str::from_utf8(&made["grid-training.svg"]).expect("text");
+    let curves = training
+        .lines()
+        .filter(|line| line.contains("polyline") && line.contains("\"0.9\""));
+    assert_eq!(curves.count(), 3 * 3 + 3, "each training, and samples");
+}
+
+#[test]
+fn a_grid_of_many_tasks_has_pages_and_says_what_names_say() {
+    let mut rows = Vec::new();
+    for task in 0..30 {
+        for name in ["a<b>&\"c\u{1b}[31m", "\u{4e2d}\u{6587}"] {
+            rows.push(Measurement {
+                task: format!("t{task}"),
+                ..row(name, 0, 64, 90)
+            });
+            rows.push(Measurement {
+                task: format!("t{task}"),
+                ..row(name, 0, 128, 80)
+            });
+        }
+    }
+    let made = drawn(&rows, &[]);
+    for page in ["", "-2", "-3"] {
+        let svg = std::str::from_utf8(&made[&format!("grid-values{page}.svg")]).expect("text");
+        assert_readable(svg);
+        assert!(svg.contains("a&lt;b&gt;&amp;&quot;c") && !svg.contains('\u{1b}'));
+        assert!(svg.contains("\u{4e2d}\u{6587}"));
+    }
+    assert!(!made.contains_key("grid-values-4.svg"));
+    // What has no value is said where its curve is missing.
+    rows.push(Measurement {
+        task: "t0".to_owned(),
+        ..failed("hybrid", 64, Status::Crashed)
+    });
+    let made = drawn(&rows, &[]);
+    let svg = std::str::from_utf8(&made["grid-values.svg"]).expect("text");
+    assert!(svg.contains("Without a value: hybrid on t0 (crashed)."));
 }

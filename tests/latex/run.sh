@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compiles the LaTeX that `longhaul report` writes, of the quick run that is kept here and of the same with names
 # full of signs that LaTeX takes for something else, in one column and in two: no error, nothing wider than its
-# column, and every name comes out as text. Needs pdflatex and pdftotext (Debian: texlive-latex-base,
+# column, and every name comes out as text. Then the figures, each at its own size in a text 174 mm wide: no error,
+# nothing wider, names as text, and no font that the file does not hold. Needs pdflatex and pdftotext (Debian: texlive-latex-base,
 # texlive-latex-recommended, poppler-utils); builds `longhaul` where it is not there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -49,6 +50,19 @@ for run in quick hostile; do
     [ "$run" = quick ] && name=mamba || name=$hostile
     grep -qF "$name" <<< "$text" || { echo "$folder/$document.pdf does not say $name" >&2; exit 1; }
   done
+  {
+    printf '%s\n' '\documentclass{article}' '\usepackage{graphicx}' '\usepackage[textwidth=174mm,textheight=240mm]{geometry}' \
+      '\setlength{\parindent}{0pt}' '\begin{document}'
+    for figure in figures/*.pdf; do printf '\\includegraphics{%s}\n\n' "$figure"; done
+    printf '%s\n' '\end{document}'
+  } > figures.tex
+  text=$(compile figures)
+  grep -qF "$name" <<< "$text" || { echo "$folder/figures.pdf does not say $name" >&2; exit 1; }
+  if pdffonts figures.pdf | awk 'NR > 2 && $(NF-4) != "yes"' | grep . >&2; then
+    echo "$folder/figures.pdf does not hold these fonts" >&2
+    exit 1
+  fi
   cd - > /dev/null
+  echo "the figures of the $run run compile, with their fonts"
   echo "the tables of the $run run compile in one column and in two"
 done

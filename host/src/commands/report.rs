@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use longhaul_results::{
-    Cell, Measurement, Provenance, RunRecord, Source, SummaryRow, capacity, files, html_page,
-    latex_document, latex_tables, markdown_tables, merge, plots, render_tables, summarise,
-    write_csv, write_records,
+    Cell, Measurement, Provenance, RunRecord, Source, SummaryRow, TrainingPoint, capacity, figures,
+    files, html_page, latex_document, latex_tables, markdown_tables, merge, read_csv,
+    render_tables, summarise, write_csv, write_records,
 };
 
 use crate::cli::ReportArgs;
@@ -36,9 +36,10 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         longhaul: env!("CARGO_PKG_VERSION").to_owned(),
         ..Provenance::default()
     };
-    let mut sources = Vec::new();
+    let (mut sources, mut training) = (Vec::new(), Vec::new());
     for folder in &args.runs {
         let (source, record) = read(folder, &mut provenance.notes)?;
+        training.extend(read_training(folder, &mut provenance.notes));
         sources.push(source);
         provenance.runs.push(record);
     }
@@ -50,7 +51,13 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         ));
     }
     let summary = summarise(&merged.rows);
-    let texts = render(&merged.rows, &merged.origins, &summary, &provenance);
+    let texts = render(
+        &merged.rows,
+        &merged.origins,
+        &summary,
+        &training,
+        &provenance,
+    );
     write(
         &args.out,
         &merged.rows,
@@ -118,6 +125,25 @@ fn read(folder: &Path, notes: &mut Vec<String>) -> Result<(Source, RunRecord), C
     Ok((Source { name, rows }, record))
 }
 
+/// What was recorded on the way of a run's trainings. A run without has none; what cannot be read becomes a note, as
+/// only a figure is made of it.
+fn read_training(folder: &Path, notes: &mut Vec<String>) -> Vec<TrainingPoint> {
+    let path = folder.join("training.csv");
+    if path.symlink_metadata().is_err() {
+        return Vec::new();
+    }
+    let (points, note) = match read_csv(&path) {
+        Ok((points, 0)) => (points, None),
+        Ok((points, torn)) => (
+            points,
+            Some(format!("its last line is torn ({torn} bytes)")),
+        ),
+        Err(error) => (Vec::new(), Some(format!("no training is drawn ({error})"))),
+    };
+    notes.extend(note.map(|note| format!("{}: {note}", path.display())));
+    points
+}
+
 /// What is planned and has no record, in words.
 fn unfinished(name: &str, manifest: &Manifest, rows: &[Measurement]) -> Option<String> {
     let there: HashSet<Cell> = rows.iter().map(Measurement::cell).collect();
@@ -132,13 +158,14 @@ fn unfinished(name: &str, manifest: &Manifest, rows: &[Measurement]) -> Option<S
     })
 }
 
-/// The texts of a report, but for its records, by their paths from its folder.
+/// The files of a report, but for its records, by their paths from its folder.
 fn render(
     rows: &[Measurement],
     origins: &[usize],
     summary: &[SummaryRow],
+    training: &[TrainingPoint],
     provenance: &Provenance,
-) -> Vec<(String, String)> {
+) -> Vec<(String, Vec<u8>)> {
     let tables = latex_tables(summary).into_iter();
     let mut texts: Vec<(String, String)> = tables
         .map(|(name, text)| (format!("tables/{name}"), text))
@@ -146,11 +173,14 @@ fn render(
     let document = latex_document(texts.iter().map(|(name, _)| name.as_str()));
     texts.push(("tables.tex".to_owned(), document));
     texts.push(("tables.md".to_owned(), markdown_tables(summary)));
-    let figures = plots(summary).into_iter();
-    texts.extend(figures.map(|(name, text)| (format!("figures/{name}"), text)));
     let page = html_page(rows, origins, summary, provenance);
     texts.push(("report.html".to_owned(), page));
-    texts
+    let figures = figures(rows, summary, training).into_iter();
+    let figures = figures.map(|(name, data)| (format!("figures/{name}"), data));
+    let texts = texts
+        .into_iter()
+        .map(|(name, text)| (name, text.into_bytes()));
+    texts.chain(figures).collect()
 }
 
 /// Writes a report, each file whole or as it was, and removes what an earlier one wrote and this one has not.
@@ -158,20 +188,20 @@ fn write(
     out: &Path,
     rows: &[Measurement],
     summary: &[SummaryRow],
-    texts: &[(String, String)],
+    texts: &[(String, Vec<u8>)],
     mut provenance: Provenance,
 ) -> Result<(), CommandError> {
     std::fs::create_dir_all(out).map_err(cannot("make", out))?;
     for folder in FOLDERS.map(|name| out.join(name)) {
         files::make_folder(&folder).map_err(cannot("make", &folder))?;
     }
-    let put = |name: &str, text: &str| {
+    let put = |name: &str, data: &[u8]| {
         let path = out.join(name);
-        files::write_whole(&path, text.as_bytes()).map_err(cannot("write", &path))
+        files::write_whole(&path, data).map_err(cannot("write", &path))
     };
     let list = |provenance: &Provenance| {
         let text = toml::to_string(provenance).expect("plain texts serialise");
-        put(FILE, &text)
+        put(FILE, text.as_bytes())
     };
     let texts_names = texts.iter().map(|(name, _)| name.clone());
     let names: Vec<String> = RECORDS
@@ -191,8 +221,8 @@ fn write(
     }
     write_csv(&points, summary).map_err(CommandError::environment)?;
     write_csv(&states, &capacity(summary)).map_err(CommandError::environment)?;
-    for (name, text) in texts {
-        put(name, text)?;
+    for (name, data) in texts {
+        put(name, data)?;
     }
     for path in stale.iter().map(|name| out.join(name)) {
         match std::fs::remove_file(&path).map_err(|error| (error.kind(), error)) {

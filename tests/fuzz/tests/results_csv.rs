@@ -6,8 +6,8 @@ use std::path::Path;
 use longhaul_fuzz::random::Random;
 use longhaul_fuzz::{answer, csv, driver, text};
 use longhaul_results::{
-    Journal, Measurement, Split, Status, TrainingPoint, plot_all, render_tables, summarise,
-    write_csv,
+    Journal, Measurement, Split, Status, TrainingPoint, figures, plot_all, render_tables,
+    summarise, write_csv,
 };
 
 /// Two architectures and two seeds at two lengths: answered, chosen by, broken down, and failed.
@@ -87,6 +87,7 @@ fn points() -> Vec<TrainingPoint> {
 fn report(rows: &[Measurement], folder: &Path) {
     let summary = summarise(rows);
     let _ = render_tables(&summary, 80);
+    let _ = figures(rows, &summary, &points());
     let plots = plot_all(&summary, folder).unwrap_or_else(|error| panic!("{error}"));
     for plot in plots {
         assert_eq!(plot.parent(), Some(folder), "{}", plot.display());
