@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::audit::AuditArgs;
 use crate::commands::cite::CiteArgs;
 use crate::commands::collect::CollectArgs;
+use crate::commands::plan::PlanArgs;
 use crate::commands::reproduce::ReproduceArgs;
 use crate::commands::schema::SchemaArgs;
 use crate::commands::submit::SubmitArgs;
@@ -58,6 +59,8 @@ pub struct Cli {
 pub enum Command {
     /// Train architectures short, evaluate them long, record everything
     Run(Box<RunArgs>),
+    /// What a suite will take in time and memory, by a short calibration
+    Plan(Box<PlanArgs>),
     /// Evaluate the saved models of a run at other lengths
     Eval(EvalArgs),
     /// Carry out a suite in parts on a cluster

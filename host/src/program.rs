@@ -33,6 +33,7 @@ fn begin(cli: &Cli) -> Result<(), CommandError> {
 fn carry_out(command: &Command) -> Result<u8, CommandError> {
     match command {
         Command::Run(args) => commands::run::run(args),
+        Command::Plan(args) => commands::plan::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Submit(args) => commands::submit::run(args),
         Command::Collect(args) => commands::collect::run(args),

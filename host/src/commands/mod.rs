@@ -15,6 +15,7 @@ pub mod eval;
 pub mod list;
 pub mod manual;
 pub mod new;
+pub mod plan;
 pub mod report;
 pub mod reproduce;
 pub mod ruler;

@@ -38,9 +38,7 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         ));
     }
     let suite = Suite::load(&args.suite)?;
-    let limits = (suite.limits.time_s, suite.limits.memory_bytes);
-    let mut resources = Resources::new(&args.device, &args.resources, limits)?;
-    resources.save_every_s = args.save_every;
+    let resources = Resources::of_run(args, &suite)?;
     let whole = make_plan(args, &suite, &resources.devices)?;
     let run = out_folder(args);
     let (plan, out) = match args.part {
@@ -90,7 +88,10 @@ pub fn out_folder(args: &RunArgs) -> PathBuf {
 }
 
 /// Refuses trainings that no worker's memory can hold, before anything is written.
-fn fits(units: &[Unit], limit: Option<u64>) -> Result<(), RunError> {
+///
+/// # Errors
+/// The first of them, with what it needs and what there is.
+pub fn fits(units: &[Unit], limit: Option<u64>) -> Result<(), RunError> {
     let mut seen = BTreeSet::new();
     for unit in units {
         let task = unit.task_text();

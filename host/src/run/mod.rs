@@ -1,6 +1,7 @@
 //! Runs: from a suite to a validated plan, workers that carry it out, records that survive a kill, and
 //! the tables and plots at the end. No plugin is loaded in this process.
 
+pub mod calibrate;
 pub mod child;
 pub mod collect;
 pub mod command;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod execute;
 pub mod finish;
 pub mod folder;
+pub mod forecast;
 pub mod interrupt;
 pub mod kept;
 pub mod lengths;

@@ -174,8 +174,13 @@ pub struct Training {
 impl Training {
     /// Its size in tokens read: a step reads a token forward and backward, as much work as reading it three times.
     pub fn tokens(&self) -> f64 {
+        self.sequence_tokens() * 3.0
+    }
+
+    /// Tokens of all its sequences, lengths at their mean.
+    pub fn sequence_tokens(&self) -> f64 {
         let mean_length = (self.length_min + self.length) as f64 / 2.0;
-        self.steps as f64 * self.batch as f64 * mean_length * 3.0
+        self.steps as f64 * self.batch as f64 * mean_length
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use longhaul_tasks::bounds;
+use longhaul_tasks::{Suite, bounds};
 
 use crate::architecture::ArchSpec;
-use crate::cli::ResourceArgs;
+use crate::cli::{ResourceArgs, RunArgs};
 use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
@@ -52,6 +52,17 @@ pub struct Resources {
 }
 
 impl Resources {
+    /// Those of `longhaul run` with a suite.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_run(args: &RunArgs, suite: &Suite) -> Result<Self, RunError> {
+        let limits = (suite.limits.time_s, suite.limits.memory_bytes);
+        let mut resources = Self::new(&args.device, &args.resources, limits)?;
+        resources.save_every_s = args.save_every;
+        Ok(resources)
+    }
+
     /// From the command line, then `limits` of time in seconds and of memory in bytes, then the machine: on the CPU a
     /// worker a core, on cards a worker a card; nine tenths of the memory.
     ///
@@ -182,6 +193,28 @@ pub fn carry_out(
     })
 }
 
+/// What all units of a folder share.
+///
+/// # Errors
+/// A folder that cannot be found.
+pub fn settings(
+    folder: &RunFolder,
+    run_id: &str,
+    resources: &Resources,
+) -> Result<Settings, RunError> {
+    let absolute = std::path::absolute(&folder.path);
+    Ok(Settings {
+        // A plugin may change its worker's folder.
+        folder: absolute.map_err(RunError::io("find", &folder.path))?,
+        run_id: run_id.to_owned(),
+        devices: resources.devices.clone(),
+        threads: resources.threads,
+        time_s: resources.time_s,
+        memory_bytes: resources.memory_bytes,
+        save_every_s: resources.save_every_s,
+    })
+}
+
 /// What carrying out some work took.
 #[derive(Debug)]
 pub struct Spent {
@@ -206,17 +239,7 @@ pub fn measure(
     for repair in &folder.repairs {
         tracing::warn!("{repair}");
     }
-    let absolute = std::path::absolute(&folder.path);
-    let settings = Settings {
-        // A plugin may change its worker's folder.
-        folder: absolute.map_err(RunError::io("find", &folder.path))?,
-        run_id: run_id.to_owned(),
-        devices: resources.devices,
-        threads: resources.threads,
-        time_s: resources.time_s,
-        memory_bytes: resources.memory_bytes,
-        save_every_s: resources.save_every_s,
-    };
+    let settings = settings(folder, run_id, &resources)?;
     let begun = std::time::Instant::now();
     let to_train = works.iter().filter(|work| work.train).count();
     let read_back = works.len() - to_train;

@@ -50,6 +50,12 @@ impl Layout {
     }
 }
 
+/// Examples that are read at once, as one group, of so many at a length, by a model with so many bytes of state a
+/// sequence.
+pub fn rows_at_once(length: usize, samples: u64, state_bytes: u64) -> u64 {
+    Layout::new(length, samples, state_bytes).rows as u64
+}
+
 /// Some tokens of a group of examples.
 #[derive(Default)]
 pub(super) struct Chunk {

@@ -18,5 +18,5 @@ mod resume;
 pub mod tally;
 mod train;
 
-pub use evaluate::CHUNK;
+pub use evaluate::{CHUNK, rows_at_once};
 pub use job::work;

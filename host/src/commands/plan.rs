@@ -1,0 +1,322 @@
+//! `longhaul plan`: what a suite will take in time and memory, by a short calibration on this machine.
+
+use std::collections::HashSet;
+use std::io::Write;
+
+use clap::Args;
+use longhaul_tasks::Suite;
+
+use crate::cli::RunArgs;
+use crate::commands::print;
+use crate::commands::run::{fits, make_plan};
+use crate::exit::{self, CommandError};
+use crate::run::calibrate::{Case, STEPS, calibrate, cases, run_seconds, tokens};
+use crate::run::error::RunError;
+use crate::run::machine;
+use crate::run::plan::{Plan, Unit};
+use crate::run::session::{Resources, interrupt_flag};
+use crate::table::{columns, width, wrap};
+
+/// `longhaul plan`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    mut_arg("out", |arg| arg.hide(true)),
+    mut_arg("resume", |arg| arg.hide(true)),
+    mut_arg("retry_failed", |arg| arg.hide(true)),
+    mut_arg("dry_run", |arg| arg.hide(true)),
+    after_help = "\
+Of each architecture on each task 24 steps are trained and some examples a length
+read, up to 4,096 tokens, by as many workers as the run would have; what longer
+ones take is extrapolated. Nothing is kept. `time` is a worker's, of all trainings
+of a line together; `memory` is the most that one worker takes of the machine's,
+a card's own not counted. `longhaul run SUITE --dry-run` measures nothing.
+
+Exit code 1: something went wrong in the calibration, as it would in the run.
+
+Examples:
+  longhaul plan quick
+  longhaul plan quick --seeds 3 --jobs 1
+  longhaul plan my-suite.toml --device cuda:0 --part 1/8"
+)]
+pub struct PlanArgs {
+    /// What to run
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A plan that cannot be; Ctrl-C; no place for temporary files.
+pub fn run(args: &PlanArgs) -> Result<u8, CommandError> {
+    Ok(forecast(&args.run)?)
+}
+
+fn forecast(args: &RunArgs) -> Result<u8, RunError> {
+    if args.resume || args.retry_failed || args.out.is_some() {
+        return Err(RunError::Input(
+            "`longhaul plan` is of a whole run and keeps nothing: --out, --resume and --retry-failed are `longhaul run`'s"
+                .to_owned(),
+        ));
+    }
+    let suite = Suite::load(&args.suite)?;
+    let resources = Resources::of_run(args, &suite)?;
+    let mut plan = make_plan(args, &suite, &resources.devices)?;
+    if let Some(part) = args.part {
+        plan = plan.part(part)?;
+    }
+    if resources.devices.kind() == "cpu" {
+        fits(&plan.units, resources.memory_bytes)?;
+    }
+    let interrupt = interrupt_flag()?;
+    let mut cases = cases(&plan)?;
+    if tracing::enabled!(tracing::Level::WARN) {
+        // A reader that is gone must not end it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "Calibrating {}, at most {STEPS} steps each:",
+            counted(cases.len(), "model")
+        );
+    }
+    calibrate(&plan, &mut cases, &resources, &interrupt)?;
+    let wall = run_seconds(&plan, &cases, resources.jobs);
+    print(&text(&plan, &cases, &resources, wall)).map_err(RunError::Command)?;
+    let well = cases.iter().all(|case| case.trouble.is_none());
+    Ok(if well { exit::OK } else { exit::FAILED })
+}
+
+/// The table, the total, and what will not go well.
+fn text(plan: &Plan, cases: &[Case], resources: &Resources, wall: f64) -> String {
+    let names = Names::of(&plan.units);
+    let mut rows = vec![
+        [
+            "architecture",
+            "task",
+            "trainings",
+            "    steps",
+            "  tokens",
+            "    time",
+            "  memory",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    let mut all = Sums::default();
+    for case in cases {
+        let sums = Sums::of(plan, case);
+        let (architecture, task) = names.of_unit(&plan.units[case.places[0]]);
+        rows.push(sums.row(architecture, task, case.cost.is_some()));
+        all.add(&sums);
+    }
+    rows.push(all.row("all".to_owned(), String::new(), true));
+    let mut text = columns(&rows);
+    text.push('\n');
+    let mut say = |words: &str| {
+        for line in wrap(words, width()) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    };
+    say(&format!(
+        "About {} with {} on {}, {} each.",
+        time(wall),
+        counted(resources.jobs, "worker"),
+        resources.devices.text(),
+        counted(resources.threads as usize, "CPU thread")
+    ));
+    for words in warnings(plan, cases, resources, &names, &all) {
+        say(&words);
+    }
+    text
+}
+
+/// What fails, what does not fit, what is not counted, each in a sentence.
+fn warnings(
+    plan: &Plan,
+    cases: &[Case],
+    resources: &Resources,
+    names: &Names,
+    all: &Sums,
+) -> Vec<String> {
+    let mut words = Vec::new();
+    let name = |case: &Case| {
+        let (architecture, task) = names.of_unit(&plan.units[case.places[0]]);
+        format!("{architecture} on {task}")
+    };
+    for case in cases {
+        if let Some(trouble) = &case.trouble {
+            words.push(format!("{}: {trouble}", name(case)));
+        }
+        let too_large = case.cost.iter().flat_map(|cost| &cost.too_large);
+        let too_large: Vec<String> = too_large
+            .map(|(length, bytes)| format!("{} at {length} tokens", memory(*bytes)))
+            .collect();
+        if !too_large.is_empty() {
+            words.push(format!(
+                "{} does not fit: {}, where a worker may have {}",
+                name(case),
+                too_large.join(", "),
+                memory(resources.memory_bytes.unwrap_or(0))
+            ));
+        }
+    }
+    let uncounted: usize = cases
+        .iter()
+        .filter(|case| case.cost.is_none())
+        .map(|case| case.places.len())
+        .sum();
+    if uncounted > 0 {
+        words.push(format!(
+            "The time of {} is not known, and not in the sums.",
+            counted(uncounted, "training")
+        ));
+    }
+    let together = all.memory.unwrap_or(0) * resources.jobs.min(plan.units.len()) as u64;
+    if let Some(there) = machine::memory_bytes().filter(|&there| together > there) {
+        words.push(format!(
+            "The largest of {} at a time would take {}, and this machine has {}: lower --jobs.",
+            counted(resources.jobs, "worker"),
+            memory(together),
+            memory(there)
+        ));
+    }
+    words
+}
+
+/// Numbers of a line.
+#[derive(Default)]
+struct Sums {
+    trainings: usize,
+    steps: u64,
+    tokens: f64,
+    seconds: f64,
+    memory: Option<u64>,
+}
+
+impl Sums {
+    fn of(plan: &Plan, case: &Case) -> Self {
+        let unit = &plan.units[case.places[0]];
+        let trainings = case.places.len();
+        let steps = unit.training.as_ref().map_or(0, |training| training.steps);
+        let seconds = case.cost.as_ref().map_or(0.0, |cost| cost.seconds);
+        Self {
+            trainings,
+            steps: steps * trainings as u64,
+            tokens: tokens(unit, &case.evaluations) * trainings as f64,
+            seconds: seconds * trainings as f64,
+            memory: case.cost.as_ref().and_then(|cost| cost.memory_bytes),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.trainings += other.trainings;
+        self.steps += other.steps;
+        self.tokens += other.tokens;
+        self.seconds += other.seconds;
+        self.memory = self.memory.max(other.memory);
+    }
+
+    /// What is not known is left empty.
+    fn row(&self, architecture: String, task: String, is_known: bool) -> Vec<String> {
+        let time = if is_known {
+            time(self.seconds)
+        } else {
+            String::new()
+        };
+        let memory = self.memory.map(memory).unwrap_or_default();
+        vec![
+            architecture,
+            task,
+            format!("{:>9}", self.trainings),
+            format!("{:>9}", count(self.steps as f64)),
+            format!("{:>8}", count(self.tokens)),
+            format!("{time:>8}"),
+            format!("{memory:>8}"),
+        ]
+    }
+}
+
+/// Architectures and tasks by their names; with options where a plan has a name with several.
+struct Names(HashSet<String>);
+
+impl Names {
+    fn of(units: &[Unit]) -> Self {
+        let mut first = std::collections::HashMap::new();
+        let mut several = HashSet::new();
+        for unit in units {
+            for (name, full) in [
+                (&unit.architecture, unit.architecture_text()),
+                (&unit.task, unit.task_text()),
+            ] {
+                if *first.entry(name.clone()).or_insert_with(|| full.clone()) != full {
+                    several.insert(name.clone());
+                }
+            }
+        }
+        Self(several)
+    }
+
+    fn of_unit(&self, unit: &Unit) -> (String, String) {
+        let name = |name: &String, full: &dyn Fn() -> String| match self.0.contains(name) {
+            true => full(),
+            false => name.clone(),
+        };
+        let options = || format!("{}:{}", unit.architecture, unit.options);
+        (
+            name(&unit.architecture, &options),
+            name(&unit.task, &|| unit.task_text()),
+        )
+    }
+}
+
+/// `1 model`, `2 models`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A number of at most three digits before its prefix of a thousand.
+fn count(number: f64) -> String {
+    match number {
+        n if n < 1e4 => format!("{n:.0}"),
+        n if n < 1e6 => format!("{:.0} k", n / 1e3),
+        n if n < 1e9 => format!("{:.1} M", n / 1e6),
+        n => format!("{:.1} G", n / 1e9),
+    }
+}
+
+/// Seconds in the unit that suits them.
+fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+fn memory(bytes: u64) -> String {
+    match bytes >> 20 {
+        mebibytes if mebibytes < 10_000 => format!("{mebibytes} MiB"),
+        mebibytes => format!("{} GiB", mebibytes >> 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(
+            [9999.0, 26_000.0, 3.07e6, 2e10].map(count),
+            ["9999", "26 k", "3.1 M", "20.0 G"]
+        );
+        let times = [0.04, 12.4, 119.0, 330.0, 9000.0, 864_000.0].map(time);
+        assert_eq!(
+            times,
+            ["0.0 s", "12 s", "119 s", "6 min", "2.5 h", "10.0 days"]
+        );
+        assert_eq!([44 << 20, 20 << 30].map(memory), ["44 MiB", "20 GiB"]);
+    }
+}
