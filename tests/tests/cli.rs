@@ -5,6 +5,7 @@ use longhaul_tests::host::{Folder, Ran, assert_reads_well, longhaul, wide_lines}
 
 const COMMANDS: &[&str] = &[
     "run",
+    "plan",
     "eval",
     "compare",
     "report",

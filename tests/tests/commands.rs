@@ -16,6 +16,10 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("run", "--seeds", "1"),
     ("run", "--samples", "2"),
     ("run", "--lengths", "128"),
+    ("plan", "--steps", "2"),
+    ("plan", "--batch", "2"),
+    ("plan", "--samples", "2"),
+    ("plan", "--lengths", "128"),
     ("eval", "--samples", "2"),
     ("eval", "--lengths", "256"),
     ("checkpoint eval", "--samples", "2"),
@@ -188,6 +192,7 @@ fn examples_under_help_work() {
     for command in [
         &[][..],
         &["run"],
+        &["plan"],
         &["eval"],
         &["compare"],
         &["submit"],

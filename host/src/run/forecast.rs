@@ -19,13 +19,17 @@ pub struct Steps {
 
 impl Steps {
     /// Of the seconds from the beginning of a training to the end of each of its steps. The first third of them is
-    /// warming up. None without a step.
-    pub fn new(seconds: &[f64]) -> Option<Self> {
-        let last = *seconds.last()?;
-        let warming = seconds.len() / 3;
-        let warm = warming.checked_sub(1).map_or(0.0, |step| seconds[step]);
-        let each = ((last - warm) / (seconds.len() - warming) as f64).max(0.0);
-        let begin = (warm - each * warming as f64).max(0.0);
+    /// warming up; of the others the median counts, as other work that holds up one of so few says nothing of the
+    /// rest. None without a step.
+    pub fn new(ends: &[f64]) -> Option<Self> {
+        let warming = ends.len() / 3;
+        let begun = |step: usize| step.checked_sub(1).map_or(0.0, |before| ends[before]);
+        let mut took: Vec<f64> = (warming..ends.len())
+            .map(|step| ends[step] - begun(step))
+            .collect();
+        took.sort_by(f64::total_cmp);
+        let each = took.get(took.len() / 2)?.max(0.0);
+        let begin = (begun(warming) - each * warming as f64).max(0.0);
         Some(Self { begin, each })
     }
 
@@ -213,8 +217,8 @@ mod tests {
 
     #[test]
     fn steps_without_their_warming_up() {
-        // Two slow ones, then a tenth of a second each.
-        let steps = Steps::new(&[1.0, 2.0, 2.1, 2.2, 2.3, 2.4]).unwrap();
+        // Two slow ones, then a tenth of a second each but for one that was held up.
+        let steps = Steps::new(&[1.0, 2.0, 2.1, 2.2, 5.3, 5.4]).unwrap();
         near(steps.each, 0.1);
         near(steps.seconds(1000), 1.8 + 100.0);
         near(Steps::new(&[0.5]).unwrap().seconds(4), 2.0);
