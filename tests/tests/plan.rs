@@ -106,7 +106,14 @@ fn what_crashes_is_told_and_the_rest_is_planned() {
 fn what_does_not_fit_is_told() {
     let folder = Folder::default();
     let ran = planned(&folder, &["fault=leak"], "16", &["--memory-limit", "200M"]).expect(1);
-    says(&ran, &["out-of-memory", "over the limit of 200 MiB"]);
+    says(
+        &ran,
+        &[
+            "An unknown time",
+            "out-of-memory",
+            "over the limit of 200 MiB",
+        ],
+    );
     // A cache of keys and values of a million tokens, none of which is read.
     let line = "plan smoke --arch transformer --lengths 16,1048576 --memory-limit 200M";
     let ran = longhaul(words::<String>(line)).expect(0);

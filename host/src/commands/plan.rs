@@ -25,11 +25,11 @@ use crate::table::{columns, width, wrap};
     mut_arg("retry_failed", |arg| arg.hide(true)),
     mut_arg("dry_run", |arg| arg.hide(true)),
     after_help = "\
-Of each architecture on each task 24 steps are trained and some examples a length
-read, up to 4,096 tokens, by as many workers as the run would have; what longer
-ones take is extrapolated. Nothing is kept. `time` is a worker's, of all trainings
-of a line together; `memory` is the most that one worker takes of the machine's,
-a card's own not counted. `longhaul run SUITE --dry-run` measures nothing.
+Of each architecture on each task 24 steps are trained and some examples of each
+length read, up to 4,096 tokens, by as many workers as the run would have; what
+longer ones take is extrapolated. Nothing is kept. `time` is a worker's, of all
+trainings of a line; `memory` is the most that one worker takes of the machine's,
+a card's own not counted. Other work on the machine makes all of it longer.
 
 Exit code 1: something went wrong in the calibration, as it would in the run.
 
@@ -108,7 +108,8 @@ fn text(plan: &Plan, cases: &[Case], resources: &Resources, wall: f64) -> String
         rows.push(sums.row(architecture, task, case.cost.is_some()));
         all.add(&sums);
     }
-    rows.push(all.row("all".to_owned(), String::new(), true));
+    let is_known = cases.iter().any(|case| case.cost.is_some());
+    rows.push(all.row("all".to_owned(), String::new(), is_known));
     let mut text = columns(&rows);
     text.push('\n');
     let mut say = |words: &str| {
@@ -117,9 +118,12 @@ fn text(plan: &Plan, cases: &[Case], resources: &Resources, wall: f64) -> String
             text.push('\n');
         }
     };
+    let about = match is_known {
+        true => format!("About {}", time(wall)),
+        false => "An unknown time".to_owned(),
+    };
     say(&format!(
-        "About {} with {} on {}, {} each.",
-        time(wall),
+        "{about} with {} on {}, {} each.",
         counted(resources.jobs, "worker"),
         resources.devices.text(),
         counted(resources.threads as usize, "CPU thread")
