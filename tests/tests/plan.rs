@@ -66,7 +66,10 @@ fn the_smoke_suite_is_planned_in_seconds() {
     assert!(ran.stderr.is_empty(), "{}", ran.stderr);
     // 90 steps of 16 sequences of 16 tokens, and three times 64 examples at 16, 64 and 256.
     for name in ["transformer", "lstm"] {
-        assert_eq!(line(&ran, name)[1..6], ["induction", "3", "90", "88", "k"]);
+        assert_eq!(
+            line(&ran, name)[1..7],
+            ["on", "induction", "3", "90", "88", "k"]
+        );
     }
     assert_eq!(line(&ran, "all")[1..5], ["6", "180", "175", "k"]);
     let about = line(&ran, "About");

@@ -87,11 +87,10 @@ fn forecast(args: &RunArgs) -> Result<u8, RunError> {
 
 /// The table, the total, and what will not go well.
 fn text(plan: &Plan, cases: &[Case], resources: &Resources, wall: f64) -> String {
-    let names = Names::of(&plan.units);
+    let names = Names::new(&plan.units);
     let mut rows = vec![
         [
-            "architecture",
-            "task",
+            "model",
             "trainings",
             "    steps",
             "  tokens",
@@ -104,8 +103,7 @@ fn text(plan: &Plan, cases: &[Case], resources: &Resources, wall: f64) -> String
     let mut all = Sums::default();
     for case in cases {
         let sums = Sums::of(plan, case);
-        let (architecture, task) = names.of_unit(&plan.units[case.places[0]]);
-        rows.push(sums.row(architecture, task, case.cost.is_some()));
+        rows.push(sums.row(names.of(&plan.units[case.places[0]]), case.cost.is_some()));
         all.add(&sums);
     }
     let is_known = cases.iter().any(|case| case.cost.is_some());
@@ -143,10 +141,7 @@ fn warnings(
     all: &Sums,
 ) -> Vec<String> {
     let mut words = Vec::new();
-    let name = |case: &Case| {
-        let (architecture, task) = names.of_unit(&plan.units[case.places[0]]);
-        format!("{architecture} on {task}")
-    };
+    let name = |case: &Case| names.of(&plan.units[case.places[0]]);
     for case in cases {
         if let Some(trouble) = &case.trouble {
             words.push(format!("{}: {trouble}", name(case)));
@@ -221,7 +216,7 @@ impl Sums {
     }
 
     /// What is not known is left empty.
-    fn row(&self, architecture: String, task: String, is_known: bool) -> Vec<String> {
+    fn row(&self, name: String, is_known: bool) -> Vec<String> {
         let time = if is_known {
             time(self.seconds)
         } else {
@@ -229,8 +224,7 @@ impl Sums {
         };
         let memory = self.memory.map(memory).unwrap_or_default();
         vec![
-            architecture,
-            task,
+            name,
             format!("{:>9}", self.trainings),
             format!("{:>9}", count(self.steps as f64)),
             format!("{:>8}", count(self.tokens)),
@@ -244,7 +238,7 @@ impl Sums {
 struct Names(HashSet<String>);
 
 impl Names {
-    fn of(units: &[Unit]) -> Self {
+    fn new(units: &[Unit]) -> Self {
         let mut first = std::collections::HashMap::new();
         let mut several = HashSet::new();
         for unit in units {
@@ -260,15 +254,17 @@ impl Names {
         Self(several)
     }
 
-    fn of_unit(&self, unit: &Unit) -> (String, String) {
+    /// An architecture on a task.
+    fn of(&self, unit: &Unit) -> String {
         let name = |name: &String, full: &dyn Fn() -> String| match self.0.contains(name) {
             true => full(),
             false => name.clone(),
         };
         let options = || format!("{}:{}", unit.architecture, unit.options);
-        (
-            name(&unit.architecture, &options),
-            name(&unit.task, &|| unit.task_text()),
+        let architecture = name(&unit.architecture, &options);
+        format!(
+            "{architecture} on {}",
+            name(&unit.task, &|| unit.task_text())
         )
     }
 }
