@@ -103,11 +103,12 @@ fn text(plan: &Plan, cases: &[Case], resources: &Resources, wall: f64) -> String
     let mut all = Sums::default();
     for case in cases {
         let sums = Sums::of(plan, case);
-        rows.push(sums.row(names.of(&plan.units[case.places[0]]), case.cost.is_some()));
+        let name = names.of(&plan.units[case.places[0]]);
+        rows.push(sums.row(name, case.cost.is_some()));
         all.add(&sums);
     }
     let is_known = cases.iter().any(|case| case.cost.is_some());
-    rows.push(all.row("all".to_owned(), String::new(), is_known));
+    rows.push(all.row("all".to_owned(), is_known));
     let mut text = columns(&rows);
     text.push('\n');
     let mut say = |words: &str| {
