@@ -80,6 +80,11 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// `1 model`, `2 models`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The accuracy of guessing; a loss has none.
 pub fn chance(chance: Option<f64>) -> String {
     chance.map_or_else(|| "none".to_owned(), percent)

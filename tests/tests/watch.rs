@@ -1,6 +1,7 @@
 //! `longhaul watch`: it follows a run to its end, disturbs nothing, and says how a run stands that nobody carries out.
 
 use std::fs;
+use std::process::Child;
 
 use longhaul_tests::host::{
     Folder, assert_reads_well, command, finish, longhaul, signal, wait_until,
@@ -10,15 +11,21 @@ use longhaul_tests::host::{
 const UNITS: &[&str] = &["", "fault=slow-feed", "decay=0.5"];
 const LENGTHS: &str = "16,32,64,128";
 
-#[test]
-fn a_run_is_followed_to_its_end() {
-    let folder = Folder::default();
+/// A run that has its first record.
+fn begun(folder: &Folder) -> Child {
     let run = command(folder.run(UNITS, LENGTHS, &[]))
         .spawn()
         .expect("the binary starts");
     wait_until("the run has begun", || {
         fs::read_to_string(folder.file("results.csv")).is_ok_and(|text| text.lines().count() > 1)
     });
+    run
+}
+
+#[test]
+fn a_run_is_followed_to_its_end() {
+    let folder = Folder::default();
+    let run = begun(&folder);
     let watch = command(["watch".into(), folder.out()])
         .spawn()
         .expect("the binary starts");
@@ -49,12 +56,7 @@ fn a_run_is_followed_to_its_end() {
 #[test]
 fn a_run_that_was_stopped_is_said_to_be_not_finished() {
     let folder = Folder::default();
-    let run = command(folder.run(UNITS, LENGTHS, &[]))
-        .spawn()
-        .expect("the binary starts");
-    wait_until("the run has begun", || {
-        fs::read_to_string(folder.file("results.csv")).is_ok_and(|text| text.lines().count() > 1)
-    });
+    let run = begun(&folder);
     signal(run.id(), "KILL");
     finish(run);
     let ran = longhaul(["watch".into(), folder.out()]).expect(1);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::audit::{Audited, Score, audit};
 use crate::commands::print;
 use crate::exit::{self, CommandError};
-use crate::table::{columns, width, wrap};
+use crate::table::{columns, counted, width, wrap};
 use crate::text::line;
 
 /// `longhaul audit`.
@@ -100,11 +100,6 @@ pub fn run(args: &AuditArgs) -> Result<u8, CommandError> {
         print(&text)?;
     }
     Ok(if found == 0 { exit::OK } else { exit::FAILED })
-}
-
-fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
 }
 
 /// The scores of a file.

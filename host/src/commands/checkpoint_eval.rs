@@ -15,7 +15,6 @@ use crate::exit::{CommandError, OK};
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_lengths;
-use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::materials::{Record, Stock, Wanted, possible};
 use crate::run::plan::{Checkpoint, Plan, Planned, Probes, Unit, environment, file_word, run_id};
 use crate::run::preview::preview;
@@ -67,11 +66,7 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
         architectures: planned.architectures,
         targets: Vec::new(),
     };
-    let limits = LimitsRecord {
-        time_s: resources.time_s,
-        memory_bytes: resources.memory_bytes,
-    };
-    let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
+    let manifest = resources.manifest(&plan);
     if args.dry_run {
         let text = preview(&plan.units, false, &args.out, &resources);
         return print(&text).map(|()| OK).map_err(RunError::Command);

@@ -15,7 +15,7 @@ use crate::run::error::RunError;
 use crate::run::machine;
 use crate::run::plan::{Plan, Unit};
 use crate::run::session::{Resources, interrupt_flag};
-use crate::table::{columns, width, wrap};
+use crate::table::{columns, counted, width, wrap};
 
 /// `longhaul plan`.
 #[derive(Debug, Clone, Args)]
@@ -268,11 +268,6 @@ impl Names {
             name(&unit.task, &|| unit.task_text())
         )
     }
-}
-
-/// `1 model`, `2 models`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A number of at most three digits before its prefix of a thousand.

@@ -21,7 +21,7 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::kept::{choose, look_elsewhere, manifest_of, resolved, same_environment};
 use crate::run::machine::Machine;
-use crate::run::manifest::{self, LimitsRecord, Manifest};
+use crate::run::manifest::{self, Manifest};
 use crate::run::plan::{Plan, Unit, environment, run_id};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, interrupt_flag, measure, works};
@@ -145,11 +145,7 @@ fn reproduce(
         let text = preview(&plan.units, true, out, &resources);
         return print(&text).map(|()| exit::OK).map_err(RunError::Command);
     }
-    let limits = LimitsRecord {
-        time_s: resources.time_s,
-        memory_bytes: resources.memory_bytes,
-    };
-    let manifest = Manifest::new(&plan, resources.jobs, resources.threads, limits);
+    let manifest = resources.manifest(&plan);
     let interrupt = interrupt_flag()?;
     let mut folder = RunFolder::for_plan(out, &plan, &manifest, args.resume)?;
     let works = works(

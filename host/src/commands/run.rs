@@ -16,7 +16,6 @@ use crate::memory::{self, Purpose};
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::lengths::{parse_lengths, parse_range};
-use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::materials::{Stock, Wanted};
 use crate::run::part;
 use crate::run::plan::{self, Overrides, Plan, Probes, Unit};
@@ -45,12 +44,6 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
         None => (whole.clone(), run.clone()),
         Some(part) => (whole.part(part)?, part::folder(&run, part.index)),
     };
-    let limits = LimitsRecord {
-        time_s: resources.time_s,
-        memory_bytes: resources.memory_bytes,
-    };
-    let manifest =
-        |plan: &Plan| Manifest::new(plan, resources.jobs, resources.threads, limits.clone());
     if !args.resume && resources.devices.kind() == "cpu" {
         fits(&plan.units, resources.memory_bytes)?;
     }
@@ -60,9 +53,9 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
     }
     let interrupt = interrupt_flag()?;
     if let Some(part) = args.part {
-        part::share(&run, &whole, &manifest(&whole), part.of)?;
+        part::share(&run, &whole, &resources.manifest(&whole), part.of)?;
     }
-    let mut folder = RunFolder::for_plan(&out, &plan, &manifest(&plan), args.resume)?;
+    let mut folder = RunFolder::for_plan(&out, &plan, &resources.manifest(&plan), args.resume)?;
     carry_out_plan(&mut folder, &plan, args.retry_failed, resources, &interrupt)
 }
 

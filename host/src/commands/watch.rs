@@ -13,7 +13,7 @@ use crate::commands::print;
 use crate::exit::{self, CommandError};
 use crate::run::kept::manifest_of;
 use crate::run::standing::Standing;
-use crate::table::width;
+use crate::table::{counted, width};
 use crate::text::visible;
 
 /// Between two looks.
@@ -97,11 +97,6 @@ pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         }
         std::thread::sleep(LOOK);
     }
-}
-
-/// `1 model`, `2 models`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What is said when a run no longer goes on.

@@ -9,14 +9,12 @@ use longhaul_results::{Measurement, Split, Status, TrainingPoint};
 
 use crate::exit::{self, CommandError};
 use crate::run::error::RunError;
-use crate::run::execute::{Outcome, execute};
+use crate::run::execute::Outcome;
 use crate::run::folder::RunFolder;
 use crate::run::forecast::{Point, Reading, Steps, wall_seconds};
-use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::materials::possible;
 use crate::run::plan::{self, Evaluation, Plan, Training, Unit};
-use crate::run::progress::Progress;
-use crate::run::session::{Resources, settings};
+use crate::run::session::{Resources, work_through};
 use crate::run::unit::Work;
 use crate::worker::rows_at_once;
 
@@ -202,22 +200,15 @@ fn carry_out(
         part: None,
         ..plan.clone()
     };
-    let limits = LimitsRecord {
-        time_s: resources.time_s,
-        memory_bytes: resources.memory_bytes,
-    };
-    let manifest = Manifest::new(&small, resources.jobs, resources.threads, limits);
+    let manifest = resources.manifest(&small);
     let mut run = RunFolder::for_plan(folder.path(), &small, &manifest, false)?;
-    let mut progress = Progress::new(works, resources.jobs);
-    let outcome = execute(
-        works.to_vec(),
-        resources.jobs,
-        &settings(&run, &small.run_id, resources)?,
+    let outcome = work_through(
         &mut run,
-        &mut progress,
+        &small.run_id,
+        works.to_vec(),
+        resources,
         interrupt,
     );
-    progress.finish();
     let outcome = outcome.map_err(|error| match error {
         RunError::Worker(reason) => refused(format!(
             "{reason}: the calibration works in {}; TMPDIR names another place",

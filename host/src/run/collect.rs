@@ -343,8 +343,7 @@ mod tests {
     use crate::run::finish::{Places, in_order};
     use crate::run::manifest::LimitsRecord;
     use crate::run::plan::{Environment, Plan, run_id};
-    use crate::run::records::tests::{at, common, unit};
-    use crate::worker::protocol::{Evaluated, Score};
+    use crate::run::records::tests::{good, unit};
 
     /// The folder of a run in parts, of some units of a model that is measured at 40 and 80.
     struct Written {
@@ -427,17 +426,7 @@ mod tests {
         }
 
         fn measured(&self, unit: &Unit, length: usize) -> Vec<Measurement> {
-            let score = |label: &str| Score {
-                label: label.into(),
-                tokens: 4,
-                nll_sum: 1.0,
-                ..Score::answers(4, 2)
-            };
-            let evaluated = Evaluated {
-                scores: vec![score("depth=0.50"), score("")],
-                ..Evaluated::default()
-            };
-            let mut rows = common(unit).measured(at(length), &evaluated);
+            let mut rows = good(unit, length, "depth=0.50");
             for row in &mut rows {
                 row.run_id.clone_from(&self.plan.run_id);
             }

@@ -185,27 +185,10 @@ impl Recorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::records::tests::{at, common, unit};
-    use crate::worker::protocol::{Evaluated, Score};
+    use crate::run::records::tests::{self as records, at, common, unit};
 
     fn good(unit: &Unit, length: usize) -> Vec<Measurement> {
-        let score = |label: &str| Score {
-            label: label.into(),
-            tokens: 4,
-            nll_sum: 1.0,
-            ..Score::answers(4, 2)
-        };
-        let evaluated = Evaluated {
-            index: 0,
-            scores: vec![score("a=1"), score("")],
-            outcomes: None,
-            observations: Vec::new(),
-            state_bytes: 1,
-            peak_memory_bytes: None,
-            tokens: 4,
-            seconds: 1.0,
-        };
-        common(unit).measured(at(length), &evaluated)
+        records::good(unit, length, "a=1")
     }
 
     fn bad(unit: &Unit, length: usize, status: Status) -> Measurement {

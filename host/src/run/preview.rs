@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::number::short;
 use crate::run::plan::{Training, Unit};
 use crate::run::session::Resources;
-use crate::table::columns;
+use crate::table::{columns, counted};
 
 /// A plan in words: its trainings or evaluations a task, where they would be written, and by how many
 /// workers.
@@ -28,12 +28,11 @@ pub fn preview(units: &[Unit], trained: bool, out: &Path, resources: &Resources)
         format!(", {} MiB a worker", bytes >> 20)
     });
     text.push_str(&format!(
-        "\nWorkers on {}: {} at a time, {} CPU thread{} each{time}{memory}.\n\
+        "\nWorkers on {}: {} at a time, {} each{time}{memory}.\n\
          Nothing was run or written.\n",
         resources.devices.text(),
         resources.jobs,
-        resources.threads,
-        if resources.threads == 1 { "" } else { "s" },
+        counted(resources.threads as usize, "CPU thread"),
     ));
     text
 }

@@ -288,6 +288,24 @@ pub mod tests {
         }
     }
 
+    /// The rows of a unit's good evaluation at a length: a breakdown and the whole.
+    pub fn good(unit: &Unit, length: usize, label: &str) -> Vec<Measurement> {
+        let score = |label: &str| Score {
+            label: label.into(),
+            tokens: 4,
+            nll_sum: 1.0,
+            ..Score::answers(4, 2)
+        };
+        let evaluated = Evaluated {
+            scores: vec![score(label), score("")],
+            state_bytes: 1,
+            tokens: 4,
+            seconds: 1.0,
+            ..Evaluated::default()
+        };
+        common(unit).measured(at(length), &evaluated)
+    }
+
     #[test]
     fn breakdowns_come_before_the_cell() {
         let score = |label: &str, samples, correct| Score {

@@ -20,6 +20,7 @@ use crate::run::finish::{Recorded, Report, finish};
 use crate::run::folder::RunFolder;
 use crate::run::lengths::parse_size;
 use crate::run::machine;
+use crate::run::manifest::{LimitsRecord, Manifest};
 use crate::run::part;
 use crate::run::plan::{Evaluation, Plan, Unit};
 use crate::run::predictions;
@@ -110,6 +111,15 @@ impl Resources {
             save_every_s: SAVE_EVERY_S,
         })
     }
+
+    /// What is written down of a plan that is carried out with these.
+    pub fn manifest(&self, plan: &Plan) -> Manifest {
+        let limits = LimitsRecord {
+            time_s: self.time_s,
+            memory_bytes: self.memory_bytes,
+        };
+        Manifest::new(plan, self.jobs, self.threads, limits)
+    }
 }
 
 /// A handler for Ctrl-C.
@@ -197,11 +207,7 @@ pub fn carry_out(
 ///
 /// # Errors
 /// A folder that cannot be found.
-pub fn settings(
-    folder: &RunFolder,
-    run_id: &str,
-    resources: &Resources,
-) -> Result<Settings, RunError> {
+fn settings(folder: &RunFolder, run_id: &str, resources: &Resources) -> Result<Settings, RunError> {
     let absolute = std::path::absolute(&folder.path);
     Ok(Settings {
         // A plugin may change its worker's folder.
@@ -213,6 +219,25 @@ pub fn settings(
         memory_bytes: resources.memory_bytes,
         save_every_s: resources.save_every_s,
     })
+}
+
+/// Lets workers do some work of a folder, and shows how far they are.
+///
+/// # Errors
+/// A folder that cannot be found; records that cannot be written; workers that cannot be started.
+pub fn work_through(
+    folder: &mut RunFolder,
+    run_id: &str,
+    works: Vec<Work>,
+    resources: &Resources,
+    interrupt: &AtomicBool,
+) -> Result<Outcome, RunError> {
+    let settings = settings(folder, run_id, resources)?;
+    let jobs = resources.jobs;
+    let mut progress = Progress::new(&works, jobs);
+    let outcome = execute(works, jobs, &settings, folder, &mut progress, interrupt);
+    progress.finish();
+    outcome
 }
 
 /// What carrying out some work took.
@@ -239,21 +264,10 @@ pub fn measure(
     for repair in &folder.repairs {
         tracing::warn!("{repair}");
     }
-    let settings = settings(folder, run_id, &resources)?;
     let begun = std::time::Instant::now();
     let to_train = works.iter().filter(|work| work.train).count();
     let read_back = works.len() - to_train;
-    let mut progress = Progress::new(&works, resources.jobs);
-    let outcome = execute(
-        works,
-        resources.jobs,
-        &settings,
-        folder,
-        &mut progress,
-        interrupt,
-    );
-    progress.finish();
-    let outcome = outcome?;
+    let outcome = work_through(folder, run_id, works, &resources, interrupt)?;
     if outcome.interrupted {
         return Err(RunError::interrupted());
     }
