@@ -20,7 +20,8 @@ pub fn run() -> Result<u8, CommandError> {
             cells("for", suite.description.clone()),
             cells("takes", suite.duration.clone()),
         ];
-        if suite.architectures.is_empty() {
+        let own = suite.tasks.iter().any(|task| task.architectures.is_some());
+        if suite.architectures.is_empty() && !own {
             let command = format!("checkpoints, by longhaul checkpoint eval DIR --suite {name}");
             rows.push(cells("reads", command));
         } else {
