@@ -65,14 +65,14 @@ impl RunFolder {
                         "{} holds another run ({}), in parts: {difference}.\nGive another folder with --out {}",
                         path.display(),
                         there.run_id,
-                        free_name(path).display(),
+                        other_folder(path, plan).display(),
                     )));
                 }
                 return Err(RunError::Input(format!(
                     "{} holds another run ({}): {difference}.\nGive another folder with --out {}, or go on with that run by its own command:\n  {}{}",
                     path.display(),
                     there.run_id,
-                    free_name(path).display(),
+                    other_folder(path, plan).display(),
                     there.command_here(&plan.environment),
                     if there.command.contains("--resume") {
                         ""
@@ -86,7 +86,7 @@ impl RunFolder {
                     "{} already holds this run ({}). Go on with it or see its table again by adding --resume, or run it anew in another folder with --out {}",
                     path.display(),
                     there.run_id,
-                    free_name(path).display(),
+                    other_folder(path, plan).display(),
                 )));
             }
         } else {
@@ -282,6 +282,12 @@ pub fn refuse_strangers(path: &Path) -> Result<(), RunError> {
             name.to_string_lossy()
         ))),
     }
+}
+
+/// An `--out` that is free: of a part, which lies in `parts/K` of it, beside the whole run's.
+fn other_folder(path: &Path, plan: &Plan) -> PathBuf {
+    let out = plan.part.and_then(|_| path.ancestors().nth(2));
+    free_name(out.unwrap_or(path))
 }
 
 /// The first of `name-2`, `name-3`, ... that does not exist.
