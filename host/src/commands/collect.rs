@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::commands::print;
+use crate::device;
 use crate::exit::{self, CommandError};
 use crate::run::collect::{PartRecords, Parts};
 use crate::run::command::quote;
 use crate::run::error::RunError;
 use crate::run::finish::finish;
+use crate::run::plan::environment;
 use crate::run::session::{interrupt_flag, measured, what_is_where};
 use crate::slurm;
 use crate::table::columns;
@@ -141,7 +143,10 @@ fn lacking(parts: &Parts) -> Option<String> {
             ));
         }
         None => text.push_str(&format!(
-            "Each goes on with the command of the run, --resume and --part K/{count}.\n"
+            "Each goes on with the command of the run, --resume and its own --part K/{count}; one was begun by\n  {}\n",
+            parts
+                .manifest
+                .command_here(&environment(device::kind(&parts.manifest.device)))
         )),
     }
     Some(text)

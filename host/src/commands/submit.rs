@@ -349,7 +349,7 @@ fn refuse_submitted(out: &Path, plan: &Plan) -> Result<(), RunError> {
                 "{folder} holds another run ({id}): {difference}. Give another folder with --out"
             ),
             (None, Some(_)) => format!(
-                "{folder} was submitted already ({id}). `longhaul collect {}` says what is done, and how the rest goes on",
+                "{folder} was submitted already, or written to be ({id}). `longhaul collect {}` says what is done, and by which sbatch the rest goes on",
                 quote(out.as_os_str())
             ),
             (None, None) => format!(
