@@ -201,9 +201,12 @@ fn curves<'a>(
     }
     if found.is_empty() {
         let names: Vec<String> = names.into_iter().collect();
-        let names = names.join(", ");
+        let there = match names.is_empty() {
+            true => "no measurement is recorded there yet".to_owned(),
+            false => format!("it has: {}", names.join(", ")),
+        };
         return Err(CompareError::Name(format!(
-            "there is no model `{}` in that run; it has: {names}",
+            "there is no model `{}` in that run; {there}",
             side.name
         )));
     }

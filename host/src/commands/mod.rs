@@ -66,7 +66,14 @@ pub fn cannot(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Command
 /// # Errors
 /// A file that is not there, or of another form.
 pub fn read_records(run: &Path) -> Result<(Vec<Measurement>, Option<String>), CommandError> {
-    let read = read_csv(&run.join("results.csv"));
+    let path = run.join("results.csv");
+    if path.symlink_metadata().is_err() {
+        return Err(CommandError::usage(format!(
+            "{} is not the folder of a run: it has no results.csv; give the --out folder of a `longhaul run`",
+            run.display()
+        )));
+    }
+    let read = read_csv(&path);
     let (rows, torn) = read.map_err(CommandError::usage)?;
     let torn = (torn > 0).then(|| {
         format!(

@@ -46,9 +46,15 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
     let merged = merge(sources, args.uneven).map_err(CommandError::usage)?;
     provenance.notes.extend(merged.notes);
     if merged.rows.is_empty() {
-        return Err(CommandError::usage(
-            "no measurement is recorded there yet: a report needs one",
-        ));
+        let names: Vec<String> = args
+            .runs
+            .iter()
+            .map(|run| run.display().to_string())
+            .collect();
+        return Err(CommandError::usage(format!(
+            "no measurement is recorded in {} yet, and a report needs one; `longhaul watch` says how far a run is",
+            names.join(", ")
+        )));
     }
     let summary = summarise(&merged.rows);
     let texts = render(
@@ -69,7 +75,11 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
     for note in &provenance.notes {
         text.push_str(&format!("{note}\n"));
     }
-    text.push_str(&format!("The report is in {}\n", args.out.display()));
+    let out = args.out.display();
+    text.push_str(&format!(
+        "Page:    {out}/report.html, for a browser\nTables:  {out}/tables.md, tables/\nFigures: {out}/figures/\n\
+         Records: {out}/cells.csv, summary.csv, capacity.csv, breakdowns.csv\n"
+    ));
     print(&text).map(|()| exit::OK)
 }
 
