@@ -181,6 +181,8 @@ fn read(path: &Path) -> Result<Entry, CommandError> {
                 Err(unknown(path, "its keys are those of none of them"))
             }
         }
+        _ if path.is_dir() => Err(unknown(path, "it is a folder; name the files in it")),
+        _ if !path.exists() => Err(unknown(path, "there is no such file")),
         _ => Err(unknown(
             path,
             "its name ends neither in .jsonl, .json nor .csv",

@@ -29,7 +29,14 @@ pub fn run(args: &ConvertArgs) -> Result<u8, CommandError> {
     let refuse = |what: &str, error: std::io::Error| {
         CommandError::environment(format!("cannot {what} {}: {error}", folder.display()))
     };
-    std::fs::create_dir(&partial).map_err(|error| refuse("make", error))?;
+    std::fs::create_dir(&partial).map_err(|error| match (error.kind(), partial.parent()) {
+        (std::io::ErrorKind::NotFound, Some(above)) => CommandError::environment(format!(
+            "cannot make {}: there is no folder {}; make it first",
+            folder.display(),
+            above.display()
+        )),
+        _ => refuse("make", error),
+    })?;
     let job = ConvertJob {
         file: args.file.clone(),
         folder: partial.clone(),
