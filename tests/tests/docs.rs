@@ -23,11 +23,15 @@ fn is_placeholder(text: &str) -> bool {
         || (!document && text.split('/').any(capitals))
 }
 
+/// Folders that commands of the documents leave in a checkout, so that what is in them depends on what was done there.
+const MADE_HERE: &[&str] = &["target", "runs", "models", "report"];
+
 /// Whether a span is a path of the workspace: its first part is one of the root's entries, or of the
 /// document's own folder.
 fn names_a_path(span: &str, folder: &Path) -> bool {
     let first = span.split('/').next().unwrap_or_default();
-    let known = |root: &Path| !first.is_empty() && first != "target" && root.join(first).exists();
+    let known =
+        |root: &Path| !first.is_empty() && !MADE_HERE.contains(&first) && root.join(first).exists();
     let plain =
         !span.contains([' ', '\n', '(', '=', ':', ',', '|']) && !span.starts_with(['-', '.']);
     plain && span.contains('/') && (known(&workspace()) || known(folder))
