@@ -30,7 +30,7 @@ fn whole(task: &dyn Task, at: &Coordinates) -> (Vec<u32>, Vec<i32>) {
     (tokens, targets)
 }
 
-const VARIANTS: [&str; 28] = [
+const VARIANTS: [&str; 29] = [
     "mqar",
     "mqar:pairs=2,vocab=64",
     "mqar:pairs=8,random_filler=true",
@@ -59,6 +59,7 @@ const VARIANTS: [&str; 28] = [
     "facts:hops=2",
     "needle:haystack=varied,key=uuid,keys=2,values=3",
     "books",
+    "ruler-mixture",
 ];
 
 fn lengths(task: &dyn Task) -> Vec<usize> {

@@ -7,6 +7,7 @@ mod facts;
 mod formal;
 mod haystack;
 mod induction;
+mod mixture;
 mod mqar;
 mod needle;
 mod selective;
@@ -35,5 +36,6 @@ static TOKENS: &[&TaskSpec] = &[
     &words::COMMON,
     &words::FREQUENT_WORDS,
     &facts::SPEC,
+    &mixture::SPEC,
     &books::SPEC,
 ];
