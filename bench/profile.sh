@@ -1,11 +1,25 @@
 #!/usr/bin/env bash
-# Where a plugin's time goes: `longhaul bench` under perf, in a build of its own that keeps symbols.
+# Where a command's time goes by operation: `longhaul bench` on one thread under perf, in a build of its own that keeps
+# symbols and frames, then tokens a second on one thread and two. See by_operation.py for the table's columns.
 # Usage: bench/profile.sh --arch transformer --mode step --batch 1      needs perf (Debian: linux-perf)
+#        bench/profile.sh all         every row of the speed table of bench/README.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v perf >/dev/null || { echo "profile.sh: perf is not installed (Debian: apt-get install linux-perf)" >&2; exit 2; }
 export CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_STRIP=false CARGO_TARGET_DIR=target/profile
-cargo build --release --quiet
-perf record --quiet --output target/profile/perf.data target/profile/release/longhaul bench "$@" >/dev/null
-perf report --input target/profile/perf.data --no-children --stdio 2>/dev/null \
-  | sed -n 's/^ *\([0-9.]*%\) *[^ ]* *\([^ ]*\) *\[[.k]\] \(.*\)$/\1\t\2\t\3/p' | sed -n 1,15p
+RUSTFLAGS="-C force-frame-pointers=yes" cargo build --release --quiet
+longhaul=$CARGO_TARGET_DIR/release/longhaul
+
+speed() { "$longhaul" bench "$@" | sed -n 's/.*"tokens_per_second":\([0-9]*\).*/\1/p'; }
+
+profile() {
+  perf record --quiet --freq 1999 --call-graph fp --output "$CARGO_TARGET_DIR/perf.data" "$longhaul" bench "$@" --threads 1 >/dev/null
+  perf script --input "$CARGO_TARGET_DIR/perf.data" --fields ip,sym 2>/dev/null | python3 bench/by_operation.py "$*"
+  printf '\n%s tokens/s on one thread, %s on two\n\n' "$(speed "$@" --threads 1)" "$(speed "$@" --threads 2)"
+}
+
+if [ "${1-}" != all ]; then
+  profile "$@"
+  exit
+fi
+python3 bench/rows.py | while read -ra words; do profile "${words[@]}" </dev/null; done

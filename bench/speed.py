@@ -27,7 +27,8 @@ import torch.nn.functional as F
 import transformers as tf
 from torch import nn
 
-D, LAYERS, VOCAB = 128, 2, 512
+from rows import ASKED, D, LAYERS, SHAPES, VOCAB, words
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LONGHAUL = os.environ.get("LONGHAUL", str(ROOT / "target/release/longhaul"))
 
@@ -97,32 +98,28 @@ RWKV4 = of_transformers(tf.RwkvForCausalLM, tf.RwkvConfig, attention_hidden_size
 GRIFFIN = of_transformers(tf.RecurrentGemmaForCausalLM, tf.RecurrentGemmaConfig, num_attention_heads=4, num_key_value_heads=1, head_dim=32, lru_width=D, attention_window_size=128, intermediate_size=6 * D, block_types=["recurrent", "attention"])
 XLSTM = lambda mode: of_transformers(tf.xLSTMForCausalLM, tf.xLSTMConfig, num_heads=4, mode=mode)
 
-OURS = {
-    "transformer": "transformer",
-    "mamba2": "mamba2",
-    "mamba": "mamba",
-    "rwkv4": "rwkv4:norm=layernorm,embedding_norm=true,mlp_hidden=512",
-    "griffin": "griffin:pattern=recurrent+attention,heads=4,head_dim=32,window=128,mlp_hidden=384,mlp_bias=true,tied=true",
-    "qwen3-next": "qwen3-next:attention.head_dim=64,attention.kv_heads=1,gated-deltanet.head_dim=64,gated-deltanet.value_heads=4,gated-deltanet.expand_v=1",
-    "mlstm": "mlstm:mlp_hidden=384,logit_cap=30",
-    "lstm": "lstm",
+# Each model's peer, and how to make it.
+PEERS = {
+    "train": {
+        "transformer": ("PyTorch, fused attention", lambda: Around(nn.Sequential(*[Block() for _ in range(LAYERS)]), norm=True)),
+        "mamba2": ("transformers Mamba2", MAMBA2),
+        "mamba": ("mambapy, parallel scan", mambapy),
+        "rwkv4": ("transformers Rwkv", RWKV4),
+        "griffin": ("transformers RecurrentGemma", GRIFFIN),
+        "qwen3-next": ("transformers Qwen3Next", QWEN3_NEXT),
+        "mlstm": ("transformers xLSTM", XLSTM("train")),
+        "lstm": ("PyTorch, fused LSTM", lambda: Around(nn.LSTM(D, D, num_layers=LAYERS, batch_first=True))),
+    },
+    "feed": {
+        "transformer": ("transformers Llama", LLAMA),
+        "mamba2": ("transformers Mamba2", MAMBA2),
+        "mamba": ("transformers Mamba", MAMBA),
+        "rwkv4": ("transformers Rwkv", RWKV4),
+        "griffin": ("transformers RecurrentGemma", GRIFFIN),
+        "mlstm": ("transformers xLSTM", XLSTM("inference")),
+    },
 }
-# Name, peer, how to make it, and what Longhaul is to be at least, times the peer.
-ROWS = {
-    "train": [
-        ("transformer", "PyTorch, fused attention", lambda: Around(nn.Sequential(*[Block() for _ in range(LAYERS)]), norm=True), 1.8),
-        ("mamba2", "transformers Mamba2", MAMBA2, 4),
-        ("mamba", "mambapy, parallel scan", mambapy, 15),
-        ("rwkv4", "transformers Rwkv", RWKV4, 5),
-        ("griffin", "transformers RecurrentGemma", GRIFFIN, 15),
-        ("qwen3-next", "transformers Qwen3Next", QWEN3_NEXT, 8),
-        ("mlstm", "transformers xLSTM", XLSTM("train"), 8),
-        ("lstm", "PyTorch, fused LSTM", lambda: Around(nn.LSTM(D, D, num_layers=LAYERS, batch_first=True)), 1),
-    ],
-    "feed": [("transformer", "transformers Llama", LLAMA, 5), ("mamba2", "transformers Mamba2", MAMBA2, 5), ("mamba", "transformers Mamba", MAMBA, 5), ("rwkv4", "transformers Rwkv", RWKV4, 5), ("griffin", "transformers RecurrentGemma", GRIFFIN, 5), ("mlstm", "transformers xLSTM", XLSTM("inference"), 5)],
-    "step": [("transformer", "transformers Llama", LLAMA, 50), ("mamba2", "transformers Mamba2", MAMBA2, 50), ("mamba", "transformers Mamba", MAMBA, 50), ("rwkv4", "transformers Rwkv", RWKV4, 20), ("griffin", "transformers RecurrentGemma", GRIFFIN, 50)],
-}
-SHAPES = {"train": (16, 256), "feed": (1, 4096), "step": (1, 256)}
+PEERS["step"] = {name: peer for name, peer in PEERS["feed"].items() if name in ASKED["step"]}
 
 
 def logits_of(model, tokens):
@@ -170,9 +167,7 @@ def peer_speed(model, mode):
 
 
 def our_speed(name, mode):
-    batch, length = SHAPES[mode]
-    command = [LONGHAUL, "bench", "--arch", OURS[name], "--mode", mode, "--batch", str(batch), "--length", str(length)]
-    command += ["--d-model", str(D), "--layers", str(LAYERS), "--vocab", str(VOCAB), "--threads", "2"]
+    command = [LONGHAUL, "bench", *words(name, mode), "--threads", "2"]
     answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return answer["tokens_per_second"], answer["parameters"]
 
@@ -191,9 +186,10 @@ def main():
     print("| mode | model | peer | parameters, peer and ours | peer, tokens/s | ours | ratio | asked |")
     print("|---|---|---|---|---|---|---|---|")
     for mode in args.modes:
-        for name, peer, make, asked in ROWS[mode]:
+        for name, asked in ASKED[mode].items():
             if args.only and name not in args.only:
                 continue
+            peer, make = PEERS[mode][name]
             model = make()
             theirs_parameters = sum(parameter.numel() for parameter in model.parameters())
             timed = peer_speed(model, mode)
