@@ -188,6 +188,35 @@ fn positions_in_the_order_of_their_tokens() {
     }
 }
 
+/// One token everywhere, and runs of equal tokens in the sorted order that end at, before and after the
+/// ends of its pieces of 64, with the padding among them.
+#[test]
+fn the_gradient_of_repeated_tokens_is_the_sum_of_their_rows() {
+    let (rows, length, vocab) = (40, 23, 37);
+    let count = rows * length;
+    let runs = [64, 128, 1, 63, 65, 200, 56, 7, 64, 200];
+    let in_runs = runs.iter().enumerate();
+    let in_runs = in_runs.flat_map(|(token, &run)| std::iter::repeat_n(token as u32, run));
+    let mut shuffled: Vec<u32> = in_runs.chain(std::iter::repeat(36)).take(count).collect();
+    for place in 0..count {
+        shuffled.swap(place, (place * 7919 + 13) % count);
+    }
+    for width in [9, 40] {
+        for padding in [None, Some(1)] {
+            let model = Model {
+                width,
+                padding,
+                ..PLAIN
+            };
+            let batches = [vec![5; count], shuffled.clone()].map(|tokens| EndsBatch {
+                tokens,
+                ..batch(rows, length, vocab, 3, 2)
+            });
+            check(model, rows, length, &batches);
+        }
+    }
+}
+
 /// Of equal logits the first is the most likely token, wherever the threads are that hold them.
 #[test]
 fn the_first_of_equals_is_the_most_likely() {

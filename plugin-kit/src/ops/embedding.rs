@@ -3,12 +3,12 @@
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
-use super::embedding_cuda::EMBEDDING;
+use super::embedding_cuda::{EMBEDDING, PIECE};
 use super::token_order::{TOKEN_ORDER, TokenOrder};
 use crate::cuda::rows::ROWS;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
-use crate::engine::tensor::{Buffer, Param, Tensor};
+use crate::engine::tensor::{Buffer, Extent, Param, Saved, Tensor};
 use crate::simd::add_into;
 
 impl Graph {
@@ -18,12 +18,18 @@ impl Graph {
     pub fn embedding(&mut self, table: Param, padding: Option<u32>) -> Tensor {
         let (vocab, cols) = (self.param_shape(table)[0], self.param_shape(table)[1]);
         let y = self.tensor(cols);
-        let order = self.wants_device().then(|| TokenOrder::new(self, vocab));
+        let sorted = self.wants_device().then(|| {
+            let parts = Extent::Chunks {
+                chunk: PIECE,
+                cols: 2 * cols,
+            };
+            (TokenOrder::new(self, vocab), self.saved(parts))
+        });
         self.push(Embedding {
             table,
             vocab,
             padding,
-            order,
+            sorted,
             y,
         });
         y
@@ -59,8 +65,8 @@ pub(super) struct Embedding {
     /// Rows of the table.
     pub(super) vocab: usize,
     pub(super) padding: Option<u32>,
-    /// The positions' order for the backward pass on a device.
-    pub(super) order: Option<TokenOrder>,
+    /// For the backward pass on a device: the positions' order, and sums of its pieces, `[pieces, 2, D]`.
+    pub(super) sorted: Option<(TokenOrder, Saved)>,
     pub(super) y: Tensor,
 }
 

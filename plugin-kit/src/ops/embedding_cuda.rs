@@ -14,13 +14,16 @@ pub(super) static EMBEDDING: KernelSource = KernelSource {
     text: include_str!("../../kernels/embedding.cu"),
 };
 
+/// Places of the tokens' order that a warp adds up: `PIECE` of embedding.cu.
+pub(super) const PIECE: usize = 64;
+
 kernel_params! {
     struct EmbeddingForward { tokens: Ptr, table: Ptr, y: Ptr, rows: u64, cols: u32, vocab: u32 }
 }
 
 kernel_params! {
     struct EmbeddingBackward {
-        tokens: Ptr, order: Ptr, dy: Ptr, grad: Ptr, dy_stride: u64, count: u64,
+        tokens: Ptr, order: Ptr, dy: Ptr, grad: Ptr, parts: Ptr, dy_stride: u64, count: u64,
         cols: u32, vocab: u32, padding: u32, unused: u32,
     }
 }
@@ -63,7 +66,7 @@ impl Embedding {
 
     pub(super) fn device_backward(&self, run: &CudaRun<'_>) -> Result<()> {
         let dy = run.grad(self.y)?;
-        let order = self.order.as_ref().ok_or_else(|| {
+        let (order, parts) = self.sorted.as_ref().ok_or_else(|| {
             PluginError::internal("an embedding was recorded without Graph::want_device")
         })?;
         let params = EmbeddingBackward {
@@ -71,6 +74,7 @@ impl Embedding {
             order: order.sort(run)?,
             dy: dy.data,
             grad: run.param_grad(self.table),
+            parts: run.saved(*parts),
             dy_stride: dy.stride as u64,
             count: dy.rows as u64,
             cols: dy.cols as u32,
@@ -79,8 +83,14 @@ impl Embedding {
             padding: self.padding.unwrap_or(u32::MAX),
             unused: 0,
         };
-        let launch = Launch::of([dy.rows, dy.cols.div_ceil(32), 1], 256).with_shared(256);
-        run.launch(&EMBEDDING, "embedding_backward", launch, &params)
+        let (pieces, strips) = (dy.rows.div_ceil(PIECE), dy.cols.div_ceil(32));
+        let launch = Launch::of([pieces.div_ceil(8), strips, 1], 256);
+        run.launch(&EMBEDDING, "embedding_backward", launch, &params)?;
+        if pieces == 1 {
+            return Ok(());
+        }
+        let launch = Launch::of([pieces, strips, 1], 256).with_shared(256);
+        run.launch(&EMBEDDING, "embedding_parts", launch, &params)
     }
 }
 
