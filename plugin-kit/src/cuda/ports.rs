@@ -84,12 +84,12 @@ impl PortMemory {
             rows * length,
             scored,
             scored,
-            scored,
-            scored,
+            // Losses and best tokens, read back at once: nothing lies between that no kernel writes.
+            2 * scored,
             LOSS_PART * loss_count,
             logits,
         ];
-        let mut starts = [0; 8];
+        let mut starts = [0; 7];
         let mut total = 0;
         for (start, size) in starts.iter_mut().zip(sizes) {
             *start = total;
@@ -104,11 +104,11 @@ impl PortMemory {
                 wanted: at(2),
                 targets: at(3),
                 nll: at(4),
-                best: at(5),
-                logits: if logits > 0 { at(7) } else { Ptr::default() },
+                best: at(4).value(scored),
+                logits: if logits > 0 { at(6) } else { Ptr::default() },
             },
             schedule: at(0).value(size_of::<Control>() / 4),
-            loss_parts: at(6),
+            loss_parts: at(5),
             loss_count,
             scored,
         };
