@@ -1,4 +1,4 @@
-//! Results and samples of lm-evaluation-harness (`lm_eval/loggers/evaluation_tracker.py`, `lm_eval/result_schema.py`).
+//! Samples: a line an item, scored again where its answer and references are RULER's.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,9 +8,10 @@ use longhaul_tasks::Metric;
 use longhaul_tasks::ruler::score::score;
 use serde_json::{Map, Value};
 
-use super::prompt::Begins;
-use super::ruler::metric_of;
-use super::{Audited, Entry, Score, each_line, percent, same, stem};
+use super::is_length;
+use crate::audit::prompt::Begins;
+use crate::audit::ruler::metric_of;
+use crate::audit::{Audited, Score, each_line, percent, same, stem};
 use crate::exit::CommandError;
 
 /// Keys of a sample that are no metric.
@@ -30,11 +31,11 @@ const NO_METRIC: [&str; 11] = [
 
 /// What samples say under one metric and filter.
 #[derive(Default)]
-struct Column {
+pub(super) struct Column {
     /// As they are written, without the -1 of samples of another length.
-    written: Vec<f64>,
+    pub(super) written: Vec<f64>,
     /// The same with them.
-    with_missing: Vec<f64>,
+    pub(super) with_missing: Vec<f64>,
     /// Made again, where the answer and its references say how.
     again: Vec<f64>,
     /// Samples whose written score is the mean over references, and lower than the best one.
@@ -48,13 +49,13 @@ struct Column {
 /// A file of samples.
 pub struct Samples {
     pub audited: Audited,
-    folder: PathBuf,
-    task: String,
+    pub(super) folder: PathBuf,
+    pub(super) task: String,
     /// By metric and filter, `metric,filter` as results have it.
-    columns: BTreeMap<String, Column>,
+    pub(super) columns: BTreeMap<String, Column>,
     /// Of RULER's tasks each `max_length`, and how many samples have it.
-    lengths: BTreeMap<u64, usize>,
-    items: u64,
+    pub(super) lengths: BTreeMap<u64, usize>,
+    pub(super) items: u64,
 }
 
 /// What was seen on the way through a file.
@@ -265,10 +266,6 @@ fn length(line: &Map<String, Value>) -> Option<u64> {
     doc.get("max_length")?.as_u64()
 }
 
-fn is_length(metric: &str) -> bool {
-    !metric.is_empty() && metric.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 /// The prompt: the first argument of the first request.
 fn first_argument(arguments: &Value) -> Option<&str> {
     let first = match arguments {
@@ -298,231 +295,4 @@ fn scored_again(task: &str, line: &Map<String, Value>) -> Option<[f64; 2]> {
     let answer = answer.as_str()?;
     let by = |metric| score(metric, answer, &references);
     Some([by(metric_of(task)), by(Metric::StringMatchAll)])
-}
-
-/// A file of results.
-pub struct Results {
-    pub audited: Audited,
-    folder: PathBuf,
-    value: Value,
-}
-
-/// Reads results.
-pub fn results(path: &Path, value: Value) -> Results {
-    let model = value["model_name"]
-        .as_str()
-        .or_else(|| value["config"]["model"].as_str());
-    let tasks = value["results"].as_object().map_or(0, Map::len);
-    let mut findings = limited(&value);
-    findings.extend(averaged_missing(&value));
-    Results {
-        audited: Audited {
-            path: path.to_owned(),
-            tool: "lm-evaluation-harness",
-            what: format!("lm-evaluation-harness results of {tasks} tasks"),
-            model: model.map(str::to_owned),
-            scores: stated(&value),
-            findings,
-            untold: "the items: give the samples beside it",
-        },
-        folder: path.parent().unwrap_or(Path::new("")).to_owned(),
-        value,
-    }
-}
-
-/// The values of a task, `metric,filter` and a number; not standard errors.
-fn values(of_task: &Value) -> impl Iterator<Item = (&str, f64)> {
-    let values = of_task.as_object().into_iter().flatten();
-    values.filter_map(|(name, value)| {
-        let metric = name.split(',').next()?;
-        let is_value = name.contains(',') && !metric.ends_with("_stderr");
-        Some((name.as_str(), value.as_f64()?)).filter(|_| is_value)
-    })
-}
-
-/// The scores of all tasks that are measured; groups are means of these.
-fn stated(value: &Value) -> Vec<Score> {
-    let mut scores = Vec::new();
-    let groups = value["groups"].as_object();
-    for (task, of_task) in value["results"].as_object().into_iter().flatten() {
-        if groups.is_some_and(|groups| groups.contains_key(task)) {
-            continue;
-        }
-        let measured: Vec<(&str, f64)> = values(of_task).collect();
-        let is_missing = |name: &str, value: f64| {
-            value == -1.0 && is_length(name.split(',').next().unwrap_or_default())
-        };
-        let lengths = measured
-            .iter()
-            .filter(|(name, value)| !is_missing(name, *value))
-            .count();
-        for (name, number) in measured {
-            if is_missing(name, number) {
-                continue;
-            }
-            let metric = name.split(',').next().unwrap_or(name);
-            let length: Option<u64> = metric.parse().ok();
-            // Items of several lengths are counted together.
-            let items = value["n-samples"][task]["effective"].as_u64();
-            let items = items.filter(|_| length.is_none() || lengths == 1);
-            let called = length.map_or(name, |_| metric_of(task).name());
-            let mut own = Score::stated(task, called, number, items);
-            own.length = length;
-            scores.push(own);
-        }
-    }
-    scores
-}
-
-/// Tasks of which not all items were taken.
-fn limited(value: &Value) -> Vec<String> {
-    let counts = value["n-samples"].as_object().into_iter().flatten();
-    let fewer = counts.filter_map(|(task, count)| {
-        let (all, taken) = (count["original"].as_u64()?, count["effective"].as_u64()?);
-        (taken < all).then(|| {
-            format!("{task}: {taken} of {all} items were taken (`limit`): the others left the denominator")
-        })
-    });
-    fewer.collect()
-}
-
-/// Groups whose mean counts the -1 of a task that was not measured as a score.
-fn averaged_missing(value: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    for (group, of_group) in value["groups"].as_object().into_iter().flatten() {
-        for (name, stated) in values(of_group) {
-            let members = value["group_subtasks"][group]
-                .as_array()
-                .into_iter()
-                .flatten();
-            let members = members.filter_map(|task| {
-                let task = task.as_str()?;
-                let weight = value["n-samples"][task]["effective"].as_f64();
-                Some((
-                    value["results"][task][name].as_f64()?,
-                    weight.unwrap_or(1.0),
-                ))
-            });
-            let members: Vec<(f64, f64)> = members.collect();
-            let (there, missing): (Vec<_>, Vec<_>) =
-                members.iter().partition(|(value, _)| *value != -1.0);
-            let weighted = |members: &[(f64, f64)]| {
-                let all: f64 = members.iter().map(|(_, weight)| weight).sum();
-                members
-                    .iter()
-                    .map(|(value, weight)| value * weight)
-                    .sum::<f64>()
-                    / all
-            };
-            let plain: Vec<f64> = members.iter().map(|(value, _)| *value).collect();
-            let with = mean(&plain).is_some_and(|mean| same(stated, mean, 0.0))
-                || same(stated, weighted(&members), 0.0);
-            if missing.is_empty() || there.is_empty() || stated == -1.0 || !with {
-                continue;
-            }
-            let there: Vec<f64> = there.iter().map(|(value, _)| *value).collect();
-            found.push(format!(
-                "{group}, {name}: {} of {} tasks have -1, which is not measured, and the mean of {} counts that; without it \
-                 it is {}",
-                missing.len(),
-                members.len(),
-                percent(stated),
-                percent(mean(&there).unwrap_or(0.0))
-            ));
-        }
-    }
-    found
-}
-
-/// Holds results against samples of the same folder.
-pub fn link(entries: &mut [Entry]) {
-    let mut all: Vec<(PathBuf, Value)> = Vec::new();
-    for entry in entries.iter() {
-        if let Entry::Results(file) = entry {
-            all.push((file.folder.clone(), file.value.clone()));
-        }
-    }
-    let mut told: Vec<(PathBuf, String)> = Vec::new();
-    for entry in entries.iter_mut() {
-        let Entry::Samples(file) = entry else {
-            continue;
-        };
-        let own = all.iter().find(|(folder, value)| {
-            *folder == file.folder && value["results"].get(&file.task).is_some()
-        });
-        if let Some((folder, value)) = own {
-            against(file, value);
-            told.push((folder.clone(), file.task.clone()));
-        }
-    }
-    for entry in entries.iter_mut() {
-        let Entry::Results(file) = entry else {
-            continue;
-        };
-        let is_told = |task: &str| {
-            told.iter()
-                .any(|(folder, own)| *folder == file.folder && own == task)
-        };
-        file.audited.scores.retain(|score| !is_told(&score.task));
-    }
-}
-
-/// What results say of samples, and they do not.
-fn against(file: &mut Samples, value: &Value) {
-    let audited = &mut file.audited;
-    audited.untold = "whether a prompt was longer than the model reads, but for RULER's tasks";
-    let model = value["model_name"].as_str();
-    audited.model = model.map(str::to_owned);
-    let of_task = &value["results"][&file.task];
-    for score in &mut audited.scores {
-        let length = score.length.map(|length| length.to_string());
-        let name = |key: &&String| match &length {
-            Some(length) => key.split(',').next() == Some(length),
-            None => **key == score.metric,
-        };
-        let Some(key) = file.columns.keys().find(name) else {
-            continue;
-        };
-        let (column, stated) = (&file.columns[key], of_task[key].as_f64());
-        score.stated = stated;
-        let Some(stated) = stated else { continue };
-        let written = mean(&column.written).unwrap_or(0.0);
-        if same(stated, written, 0.0) {
-            continue;
-        }
-        let with_missing = mean(&column.with_missing).unwrap_or(0.0);
-        audited.findings.push(if same(stated, with_missing, 0.0) {
-            format!(
-                "{key}: the results say {}, which counts the -1 of {} samples of other lengths; without these it is {}",
-                percent(stated),
-                column.with_missing.len() - column.written.len(),
-                percent(written)
-            )
-        } else {
-            format!(
-                "{key}: the results say {}, and these samples give {}",
-                percent(stated),
-                percent(written)
-            )
-        });
-    }
-    if let Some(count) = value["n-samples"][&file.task]["effective"].as_u64()
-        && count != file.items
-    {
-        audited.findings.push(format!(
-            "the results count {count} items, and {} are here",
-            file.items
-        ));
-    }
-    if let Some(most) = value["max_length"].as_u64() {
-        let longer = file.lengths.range(most + 1..);
-        let longer: usize = longer.map(|(_, count)| count).sum();
-        if longer > 0 {
-            audited.findings.push(format!(
-                "{longer} of {} prompts are of lengths above the {most} tokens that the model was given (`max_length`): \
-                 they were cut from the left",
-                file.items
-            ));
-        }
-    }
 }
