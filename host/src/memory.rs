@@ -3,6 +3,7 @@
 //! bound elsewhere, so that nothing is refused that would have worked.
 
 use crate::architecture::ModelSize;
+use crate::number;
 use crate::run::machine::memory_bytes;
 
 /// What is done with a model.
@@ -83,7 +84,7 @@ pub fn check(
         }
     };
     Err(format!(
-        "a model of vocabulary {}, width {} and {} layers has {}{} parameters and needs at least {}{why}; there are {}{}",
+        "a model of vocabulary {}, width {} and {} layers has {}{} parameters and needs at least {} of memory{why}; there are {}{}",
         size.vocab,
         size.d_model,
         size.layers,
@@ -93,21 +94,14 @@ pub fn check(
             "at least "
         },
         needed.parameters,
-        gibibytes(needed.bytes),
-        gibibytes(there),
+        number::size(needed.bytes),
+        number::size(there),
         if limit == Some(there) {
-            " by the limit on memory"
+            " by the limit on it"
         } else {
             " on this machine"
         },
     ))
-}
-
-fn gibibytes(bytes: u64) -> String {
-    match bytes < 1 << 30 {
-        true => format!("{:.1} MiB of memory", bytes as f64 / f64::from(1 << 20)),
-        false => format!("{:.1} GiB of memory", bytes as f64 / f64::from(1 << 30)),
-    }
 }
 
 #[cfg(test)]
@@ -141,7 +135,7 @@ mod tests {
         let message = check(SMALL, None, training, Some(1 << 16)).unwrap_err();
         assert!(
             message.contains("64 sequences of 256 tokens")
-                && message.contains("there are 0.1 MiB of memory by the limit"),
+                && message.contains("there are 0.1 MiB by the limit on it"),
             "{message}"
         );
         let long = Purpose::Training {

@@ -45,6 +45,17 @@ pub fn short<T: Display + LowerExp>(number: T) -> String {
     }
 }
 
+/// A number of bytes as every message and table says it: in MiB below a GiB, with a digit after the point where there
+/// are few.
+pub fn size(bytes: u64) -> String {
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    match mebibytes {
+        few if few < 9.95 => format!("{few:.1} MiB"),
+        some if some < 1023.5 => format!("{some:.0} MiB"),
+        many => format!("{:.1} GiB", many / 1024.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +72,17 @@ mod tests {
         for bad in ["nan", "inf", "-1", "1e30"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_suits_them() {
+        let sizes = [0, 1 << 16, 44 << 20, (1 << 30) - 1, 3 << 30, 20_000 << 20].map(size);
+        assert_eq!(
+            sizes,
+            [
+                "0.0 MiB", "0.1 MiB", "44 MiB", "1.0 GiB", "3.0 GiB", "19.5 GiB"
+            ]
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@ use crate::commands::print;
 use crate::cuda::Cuda;
 use crate::device::Devices;
 use crate::exit::CommandError;
+use crate::number::size;
+use crate::run::machine;
 use crate::table::columns;
 
 /// Prints the processor, CUDA's parts, the cards, and where compiled kernels are kept.
@@ -29,7 +31,7 @@ pub fn run() -> Result<u8, CommandError> {
             rows.push(row("cublaslt", part(&cuda.products)));
             for (index, card) in cuda.cards.iter().enumerate() {
                 let (major, minor) = card.capability;
-                let memory = gib(card.memory_bytes as f64);
+                let memory = size(card.memory_bytes as u64);
                 let what = format!("{}, {memory}, compute {major}.{minor}", card.name);
                 rows.push(row(&format!("cuda:{index}"), what));
             }
@@ -90,10 +92,6 @@ fn require_all<S: AsRef<str>>(names: &[S]) -> Result<(), String> {
     ))
 }
 
-fn gib(bytes: f64) -> String {
-    format!("{:.1} GiB", bytes / f64::from(1u32 << 30))
-}
-
 /// Where compiled kernels are kept, and how many there are.
 fn cache() -> String {
     let Some(folder) = kernels::cache_folder() else {
@@ -107,9 +105,8 @@ fn cache() -> String {
         .filter(|file| file.path().extension().is_some_and(|end| end == "cubin"))
         .filter_map(|file| Some(file.metadata().ok()?.len()))
         .collect();
-    let mib = sizes.iter().sum::<u64>() as f64 / f64::from(1u32 << 20);
     let (count, folder) = (sizes.len(), folder.display());
-    format!("{folder}: {count} compiled, {mib:.1} MiB")
+    format!("{folder}: {count} compiled, {}", size(sizes.iter().sum()))
 }
 
 fn processor() -> String {
@@ -121,12 +118,8 @@ fn processor() -> String {
     let model = model.map_or("unknown processor", |line| {
         line.trim_start_matches([' ', '\t', ':'])
     });
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"));
-    let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    let memory = memory.map_or_else(String::new, |kib| format!(", {} memory", gib(1024.0 * kib)));
+    let memory = machine::memory_bytes();
+    let memory = memory.map_or_else(String::new, |bytes| format!(", {} memory", size(bytes)));
     format!("{model}, {cores} cores{memory}, vectors {}", vectors())
 }
 

@@ -10,6 +10,7 @@ use crate::cli::RunArgs;
 use crate::commands::print;
 use crate::commands::run::{fits, make_plan};
 use crate::exit::{self, CommandError};
+use crate::number::size;
 use crate::run::calibrate::{Case, STEPS, calibrate, cases, run_seconds, tokens};
 use crate::run::error::RunError;
 use crate::run::machine;
@@ -53,9 +54,10 @@ pub fn run(args: &PlanArgs) -> Result<u8, CommandError> {
 }
 
 fn forecast(args: &RunArgs) -> Result<u8, RunError> {
-    if args.resume || args.retry_failed || args.out.is_some() {
+    if args.resume || args.retry_failed || args.out.is_some() || args.dry_run {
         return Err(RunError::Input(
-            "`longhaul plan` is of a whole run and keeps nothing: --out, --resume and --retry-failed are `longhaul run`'s"
+            "`longhaul plan` is of a whole run, calibrates and keeps nothing: --out, --resume, --retry-failed and --dry-run \
+             are `longhaul run`'s"
                 .to_owned(),
         ));
     }
@@ -149,14 +151,14 @@ fn warnings(
         }
         let too_large = case.cost.iter().flat_map(|cost| &cost.too_large);
         let too_large: Vec<String> = too_large
-            .map(|(length, bytes)| format!("{} at {length} tokens", memory(*bytes)))
+            .map(|(length, bytes)| format!("{} at {length} tokens", size(*bytes)))
             .collect();
         if !too_large.is_empty() {
             words.push(format!(
                 "{} does not fit: {}, where a worker may have {}",
                 name(case),
                 too_large.join(", "),
-                memory(resources.memory_bytes.unwrap_or(0))
+                size(resources.memory_bytes.unwrap_or(0))
             ));
         }
     }
@@ -176,8 +178,8 @@ fn warnings(
         words.push(format!(
             "The largest of {} at a time would take {}, and this machine has {}: lower --jobs.",
             counted(resources.jobs, "worker"),
-            memory(together),
-            memory(there)
+            size(together),
+            size(there)
         ));
     }
     words
@@ -223,7 +225,7 @@ impl Sums {
         } else {
             String::new()
         };
-        let memory = self.memory.map(memory).unwrap_or_default();
+        let memory = self.memory.map(size).unwrap_or_default();
         vec![
             name,
             format!("{:>9}", self.trainings),
@@ -291,13 +293,6 @@ fn time(seconds: f64) -> String {
     }
 }
 
-fn memory(bytes: u64) -> String {
-    match bytes >> 20 {
-        mebibytes if mebibytes < 10_000 => format!("{mebibytes} MiB"),
-        mebibytes => format!("{} GiB", mebibytes >> 10),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,6 +308,5 @@ mod tests {
             times,
             ["0.0 s", "12 s", "119 s", "6 min", "2.5 h", "10.0 days"]
         );
-        assert_eq!([44 << 20, 20 << 30].map(memory), ["44 MiB", "20 GiB"]);
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ended, Heard, Limits, run};
 use crate::exit::{CommandError, INTERRUPTED};
+use crate::number::size;
 use crate::run::interrupt::Listener;
 use crate::text;
 
@@ -132,9 +133,9 @@ fn words(ended: &Ended) -> String {
         }
         Ended::Silent { limit } => format!("it said nothing for {} s", limit.as_secs()),
         Ended::OutOfMemory { used, limit } => format!(
-            "it took {} MiB of memory, over the limit of {} MiB",
-            used >> 20,
-            limit >> 20
+            "it took {} of memory, over the limit of {}",
+            size(*used),
+            size(*limit)
         ),
     }
 }

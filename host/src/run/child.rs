@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use longhaul_results::Status;
 
 use crate::launch::{self, Ended, Heard, Limits};
+use crate::number::size;
 use crate::run::conversation::Conversation;
 use crate::text;
 use crate::worker::protocol::{FailureKind, Job, Message};
@@ -102,9 +103,9 @@ impl End {
             Self::OutOfMemory { used, limit } => (
                 Status::OutOfMemory,
                 format!(
-                    "killed with {} MiB of memory, over the limit of {} MiB; --memory-limit raises it",
-                    used >> 20,
-                    limit >> 20
+                    "killed with {} of memory, over the limit of {}; --memory-limit raises it",
+                    size(*used),
+                    size(*limit)
                 ),
             ),
             Self::NotStarted { reason } => (Status::Failed, reason.clone()),
@@ -354,7 +355,7 @@ mod tests {
             used: 3 << 30,
             limit: 1 << 30,
         };
-        assert!(end.status().1.contains("3072 MiB"));
+        assert!(end.status().1.contains("3.0 GiB"));
         let end = End::Failed {
             kind: FailureKind::OutOfMemory,
             reason: "r".into(),
@@ -375,10 +376,7 @@ mod tests {
         let share = Message::Evaluation { share: 0.5 };
         let let_through = (0..1000).filter_map(|_| eye.lets(share.clone())).count();
         assert!(let_through < 50, "{let_through}");
-        let trained = Message::Trained {
-            from_step: 0,
-            seconds: 1.0,
-        };
+        let trained = Message::Trained { seconds: 1.0 };
         assert!(eye.lets(trained).is_some());
     }
 }

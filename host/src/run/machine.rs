@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::number::size;
+
 /// A machine, as far as it matters to speed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -21,12 +23,12 @@ pub struct Machine {
 impl Machine {
     /// What it is, in words.
     pub fn words(&self) -> String {
-        let gibibytes = |bytes: u64| format!("{:.1} GiB, ", bytes as f64 / f64::from(1 << 30));
+        let memory = |bytes: u64| format!("{}, ", size(bytes));
         format!(
             "{}, {} cores, {}{}, kernel {}",
             self.cpu,
             self.cores,
-            self.memory_bytes.map(gibibytes).unwrap_or_default(),
+            self.memory_bytes.map(memory).unwrap_or_default(),
             self.os,
             self.kernel
         )

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::number::short;
+use crate::number::{short, size};
 use crate::run::plan::{Training, Unit};
 use crate::run::session::Resources;
 use crate::table::{columns, counted};
@@ -24,9 +24,9 @@ pub fn preview(units: &[Unit], trained: bool, out: &Path, resources: &Resources)
     let time = resources.time_s.map_or_else(String::new, |seconds| {
         format!(", at most {seconds} s a unit")
     });
-    let memory = resources.memory_bytes.map_or_else(String::new, |bytes| {
-        format!(", {} MiB a worker", bytes >> 20)
-    });
+    let memory = resources
+        .memory_bytes
+        .map_or_else(String::new, |bytes| format!(", {} a worker", size(bytes)));
     text.push_str(&format!(
         "\nWorkers on {}: {} at a time, {} each{time}{memory}.\n\
          Nothing was run or written.\n",
