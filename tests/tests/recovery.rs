@@ -341,7 +341,7 @@ fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
         kills += 1;
     };
     assert!(kills > 2, "{kills} kills");
-    ran.complains(&["its training went on at step"]);
+    ran.complains(&["training goes on at step"]);
     let names = models(&whole);
     assert_eq!((names.len(), models(&killed)), (4, names.clone()));
     for name in names {

@@ -72,13 +72,17 @@ impl<'a> Conversation<'a> {
                 within("parameters", *parameters, MOST_BYTES)
             }
             Message::Progress { .. } => self.progress(message),
-            Message::Trained { from_step, seconds } => {
+            Message::GoesOn { step } => {
+                let training = self.job.training.as_ref().filter(|_| !self.trained);
+                let steps = training.map_or(0, |training| training.steps);
+                must(self.step.is_none() && (1..steps).contains(step), || {
+                    format!("that a training goes on at step {step} of {steps}")
+                })
+            }
+            Message::Trained { seconds } => {
                 time(*seconds)?;
                 let last = self.job.training.as_ref().map(|training| training.steps);
                 let step = self.step.map(|step| step + 1);
-                must(step.is_none_or(|step| *from_step < step), || {
-                    format!("that training began at step {from_step}")
-                })?;
                 let trained = std::mem::replace(&mut self.trained, true);
                 must(!trained && step == last, || {
                     format!(
@@ -455,12 +459,10 @@ mod tests {
 
     #[test]
     fn what_a_worker_says_is_believed_in_order() {
-        let trained = Message::Trained {
-            from_step: 0,
-            seconds: 1.0,
-        };
+        let trained = Message::Trained { seconds: 1.0 };
         let all = [
             started(),
+            Message::GoesOn { step: 5 },
             step(0, 1.0, 1e-3),
             step(9, 0.5, 1e-4),
             trained,
@@ -474,7 +476,7 @@ mod tests {
         for end in 1..=all.len() {
             assert_eq!(last(&all[..end]), Ok(()), "{end}");
         }
-        for skipped in [0, 2, 3, 4, 6, 7, 8] {
+        for skipped in [0, 3, 4, 5, 7, 8, 9] {
             let mut some = all.to_vec();
             some.remove(skipped);
             let job = job();
@@ -530,10 +532,7 @@ mod tests {
         let mut said = vec![
             started(),
             step(9, 1.0, 1e-3),
-            Message::Trained {
-                from_step: 0,
-                seconds: 1.0,
-            },
+            Message::Trained { seconds: 1.0 },
             answer(0, 1.0),
         ];
         assert!(last(&said).unwrap_err().contains("example 0"));
@@ -559,23 +558,15 @@ mod tests {
         let training = |message| last(&[started(), message]).unwrap_err();
         assert!(training(step(10, 1.0, 1e-3)).contains("step 10 of 10"));
         assert!(training(step(0, -5.0, 1e-3)).contains("loss of -5"));
+        assert!(training(Message::GoesOn { step: 10 }).contains("at step 10 of 10"));
         assert!(training(step(0, f64::NAN, 1e-3)).contains("loss of NaN"));
         assert!(training(step(0, 1.0, f64::NAN)).contains("learning rate of NaN"));
         assert!(training(step(0, 1.0, 0.1)).contains("learning rate of 0.1"));
-        assert!(
-            training(Message::Trained {
-                from_step: 0,
-                seconds: 0.0
-            })
-            .contains("step 0 of 10")
-        );
+        assert!(training(Message::Trained { seconds: 0.0 }).contains("step 0 of 10"));
         assert!(training(done()).contains("all is done"));
         assert!(training(started()).contains("twice"));
         let evaluating = |message| {
-            let trained = Message::Trained {
-                from_step: 0,
-                seconds: 1.0,
-            };
+            let trained = Message::Trained { seconds: 1.0 };
             let begun = Message::Evaluating { index: 0 };
             last(&[started(), step(9, 1.0, 1e-3), trained, begun, message]).unwrap_err()
         };

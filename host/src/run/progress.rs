@@ -162,6 +162,11 @@ impl Progress {
                     accuracy.map_or(String::new(), |a| format!(", accuracy {:.0} %", 100.0 * a));
                 format!("step {}/{}, loss {loss:.3}{accuracy}", step + 1, now.steps)
             }
+            Message::GoesOn { step } => {
+                // Said whenever it was: where a run goes on is what `--resume` is watched for.
+                now.spoke = None;
+                format!("training goes on at step {step} of {}", now.steps)
+            }
             Message::Trained { .. } => {
                 now.done = now.training;
                 "trained".to_owned()

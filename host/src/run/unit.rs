@@ -259,13 +259,7 @@ impl Runner<'_> {
     fn hear(&mut self, message: &Message, heard: &mut Heard) {
         match message {
             Message::Started { parameters, .. } => self.common.parameters(*parameters),
-            Message::Trained { from_step, .. } => {
-                heard.trained = true;
-                if *from_step > 0 {
-                    let unit = &self.work.unit.name;
-                    tracing::info!("{unit}: its training went on at step {from_step}");
-                }
-            }
+            Message::Trained { .. } => heard.trained = true,
             Message::Evaluating { index } => {
                 heard.evaluating = Some(*index);
                 self.predictions.clear();

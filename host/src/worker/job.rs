@@ -123,10 +123,10 @@ fn run(job: &Job) -> Result<(), Failure> {
             .collect(),
     });
     if let Some(training) = job.to_train() {
-        let (from_step, seconds) = train(&mut model, task.as_ref(), job, training, &mut clock)?;
+        let seconds = train(&mut model, task.as_ref(), job, training, &mut clock)?;
         models::save(&model, &job.folder, &job.model, &job.identity)?;
         resume::forget(job);
-        send(&Message::Trained { from_step, seconds });
+        send(&Message::Trained { seconds });
     } else if job.checkpoint.is_none() {
         models::load(&mut model, &job.folder, &job.model, &job.identity)?;
         resume::forget(job);

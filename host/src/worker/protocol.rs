@@ -393,10 +393,13 @@ pub enum Message {
         /// Whether it belongs into `training.csv`, or is for the eye only.
         record: bool,
     },
+    /// A training that was interrupted goes on where it was kept.
+    GoesOn {
+        /// The step that comes next, from 1.
+        step: u64,
+    },
     /// Training is over and the model saved.
     Trained {
-        /// The step that this worker began at: not 0 where an earlier one was interrupted.
-        from_step: u64,
         /// Wall clock, in seconds.
         seconds: f64,
     },
@@ -555,10 +558,7 @@ pub mod tests {
                 seconds: 0.5,
                 record: true,
             },
-            Message::Trained {
-                from_step: 0,
-                seconds: 1.0,
-            },
+            Message::Trained { seconds: 1.0 },
             Message::Evaluating { index: 2 },
             Message::Answered(Answered {
                 sample: 7,

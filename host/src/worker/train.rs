@@ -20,8 +20,7 @@ const POINTS: u64 = 64;
 /// How often a step is reported for the eye.
 const GLANCE: Duration = Duration::from_millis(250);
 
-/// Runs every step of a training, from where an earlier worker left it. Returns the step that it began at, and the seconds
-/// that all of it took.
+/// Runs every step of a training, from where an earlier worker left it. Returns the seconds that all of it took.
 ///
 /// # Errors
 /// The plugin's, with the step; the system's on keeping the training.
@@ -31,7 +30,7 @@ pub fn train(
     job: &Job,
     training: &Training,
     clock: &mut Clock,
-) -> Result<(u64, f64), Failure> {
+) -> Result<f64, Failure> {
     let config = TrainConfig {
         learning_rate: training.learning_rate,
         warmup_steps: training.warmup_steps,
@@ -56,6 +55,9 @@ pub fn train(
         start.pass(states);
     }
     let first = progress.next_step;
+    if first > 0 {
+        send(&Message::GoesOn { step: first });
+    }
     let mut saves = Saves::new(job);
     std::thread::scope(|scope| {
         let mut making = first;
@@ -92,7 +94,7 @@ pub fn train(
                 saves.save(model, &progress, states, clock)?;
             }
         }
-        Ok((first, report.seconds()))
+        Ok(report.seconds())
     })
 }
 
