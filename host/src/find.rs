@@ -6,6 +6,11 @@ use std::path::Path;
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::exit::CommandError;
 
+/// Most names that a message lists.
+const FEW: usize = 10;
+/// Names that it lists of more.
+const CLOSEST: usize = 5;
+
 /// `library/name` in two; a library may be a path.
 pub fn split_library(text: &str) -> (Option<&str>, &str) {
     match text.rsplit_once('/') {
@@ -40,9 +45,9 @@ pub fn find_all<'a>(
     if let Some(library) = library.filter(|_| !catalogue.plugins.iter().any(in_library)) {
         let names = || catalogue.plugins.iter().map(|plugin| plugin.name.as_str());
         return Err(CommandError::usage(format!(
-            "no plugin `{library}`{}; there are {}, and --plugin FILE names another",
+            "no plugin `{library}`{}; {}. --plugin FILE names another",
             did_you_mean(library, names()),
-            listed(names())
+            known(library, names(), "there are")
         )));
     }
     let all = || {
@@ -54,13 +59,15 @@ pub fn find_all<'a>(
         return Ok(found);
     }
     let names = || all().map(|(_, architecture)| architecture.name.as_str());
-    let (near, known) = (did_you_mean(name, names()), listed(names()));
+    let near = did_you_mean(name, names());
     Err(CommandError::usage(match library {
-        Some(library) => {
-            format!("plugin `{library}` has no architecture `{name}`{near}; it has {known}")
-        }
+        Some(library) => format!(
+            "plugin `{library}` has no architecture `{name}`{near}; {}",
+            known(name, names(), "it has")
+        ),
         None => format!(
-            "no architecture `{name}`{near}; there are {known}; --plugin FILE adds those of another library"
+            "no architecture `{name}`{near}; {}. --plugin FILE adds those of another library",
+            known(name, names(), "there are")
         ),
     }))
 }
@@ -97,12 +104,20 @@ pub fn find<'a>(
     )))
 }
 
-/// Names with commas, each once.
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+/// The names, each once, where they are few; of many those closest to what was asked for.
+fn known<'a>(asked: &str, names: impl Iterator<Item = &'a str>, there_are: &str) -> String {
     let mut names: Vec<&str> = names.collect();
     let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(*name));
-    names.join(", ")
+    if names.len() <= FEW {
+        return format!("{there_are} {}", names.join(", "));
+    }
+    let count = names.len();
+    names.sort_by_key(|name| strsim::damerau_levenshtein(asked, name));
+    format!(
+        "of {count} the closest are {}; `longhaul list` shows all",
+        names[..CLOSEST].join(", ")
+    )
 }
 
 /// ` (did you mean ..?)` where a known name is close.
@@ -135,7 +150,7 @@ mod tests {
         let error = |text: &str| ArchSpec::parse(text, &catalogue).expect_err(text).message;
         let message = error("nolib/mamba2");
         assert!(
-            message.contains("no plugin `nolib`; there are longhaul-mamba2, mine"),
+            message.contains("no plugin `nolib`; there are longhaul-mamba2, mine. --plugin"),
             "{message}"
         );
         assert!(error("min/other").contains("did you mean `mine`?"));
@@ -145,6 +160,23 @@ mod tests {
             "{message}"
         );
         assert!(message.ends_with("it has other"), "{message}");
+    }
+
+    #[test]
+    fn of_many_names_the_closest_are_listed() {
+        let names: Vec<String> = (0..40).map(|at| format!("arch{at}")).collect();
+        let names = || names.iter().map(String::as_str);
+        assert_eq!(
+            known("arch7x", names().take(3), "there are"),
+            "there are arch0, arch1, arch2"
+        );
+        let many = known("arch7x", names(), "there are");
+        assert!(
+            many.starts_with("of 40 the closest are arch7, ")
+                && many.ends_with("; `longhaul list` shows all"),
+            "{many}"
+        );
+        assert_eq!(many.matches("arch").count(), CLOSEST, "{many}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `longhaul check`: the conformance suite on a library, each check in a worker of its own, so that a
 //! crash is a failed check and the others still run.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,8 @@ use crate::commands::{devices, print};
 use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED, OK};
 use crate::launch::{AskError, Limits, ask};
-use crate::table::columns;
+use crate::run::command::quote;
+use crate::table::{columns, counted, width, wrap};
 use crate::text;
 
 /// What a worker is asked.
@@ -78,18 +80,76 @@ pub fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     }
     let specs = subjects(args)?;
     require_known(args, &specs)?;
-    let mut failed = 0;
+    let mut all = Verdict::default();
     for spec in &specs {
         spec.runs_on(device::kind(&device))
             .map_err(CommandError::usage)?;
-        failed += check_one(spec, &wanted, args, &device)?;
+        all.add(check_one(spec, &wanted, args, &device)?);
     }
-    if failed > 0 {
-        let checks = if failed == 1 { "check" } else { "checks" };
-        tracing::error!("{failed} {checks} failed");
+    if !args.json {
+        print(&all.text(args, &specs))?;
+    }
+    if !all.failed.is_empty() {
+        tracing::error!("{} failed", counted(all.failed.len(), "check"));
         return Ok(FAILED);
     }
     Ok(OK)
+}
+
+/// How the checks of some architectures ended.
+#[derive(Default)]
+struct Verdict {
+    passed: usize,
+    skipped: usize,
+    /// `ARCH/CHECK`.
+    failed: Vec<String>,
+}
+
+impl Verdict {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.skipped += other.skipped;
+        self.failed.extend(other.failed);
+    }
+
+    /// The verdict, and what to do next.
+    fn text(&self, args: &CheckArgs, specs: &[ArchSpec]) -> String {
+        let skipped = match self.skipped {
+            0 => String::new(),
+            skipped => format!(", {skipped} skipped"),
+        };
+        let all = counted(self.passed + self.failed.len(), "check");
+        let words = match (self.failed.first(), specs) {
+            (Some(first), _) => {
+                let check = first
+                    .split_once('/')
+                    .map_or(first.as_str(), |(_, check)| check);
+                format!(
+                    "FAILED: {} of {all}{skipped}. Mend the first, {first}, and check it alone with --only {check}.",
+                    self.failed.len()
+                )
+            }
+            (None, [spec, ..]) => {
+                let library = Path::new(&args.subject);
+                let plugin = match library.is_file() {
+                    true => format!(" --plugin {}", quote(library.as_os_str())),
+                    false => String::new(),
+                };
+                format!(
+                    "PASSED: {all}{skipped}. Next, whether it trains and is measured:\nlonghaul run smoke{plugin} --arch {}",
+                    quote(OsStr::new(&spec.architecture))
+                )
+            }
+            (None, []) => "Nothing was checked.".to_owned(),
+        };
+        let lines = words
+            .lines()
+            .flat_map(|line| match line.starts_with("longhaul ") {
+                true => vec![format!("  {line}")],
+                false => wrap(line, width()),
+            });
+        lines.map(|line| line + "\n").collect()
+    }
 }
 
 /// Refuses to leave out what there is not.
@@ -109,13 +169,13 @@ fn require_known(args: &CheckArgs, specs: &[ArchSpec]) -> Result<(), CommandErro
     Ok(())
 }
 
-/// Runs the checks on an architecture, and prints each when it has ended; returns how many failed.
+/// Runs the checks on an architecture, and prints each when it has ended; returns how they did.
 fn check_one(
     spec: &ArchSpec,
     wanted: &[&Check],
     args: &CheckArgs,
     device: &str,
-) -> Result<usize, CommandError> {
+) -> Result<Verdict, CommandError> {
     let mut report = Report::new(spec, args.json)?;
     for check in wanted {
         let whole = format!("{}/{}", spec.architecture, check.name);
@@ -134,7 +194,7 @@ fn check_one(
         };
         report.end(check, &result)?;
     }
-    report.finish()
+    report.finish(spec)
 }
 
 /// What is printed of an architecture's checks, as they end.
@@ -144,6 +204,8 @@ struct Report {
     is_terminal: bool,
     /// Checks that failed, with what was wrong.
     failed: Vec<(&'static str, String)>,
+    passed: usize,
+    skipped: usize,
     not_run: usize,
 }
 
@@ -167,6 +229,8 @@ impl Report {
             json,
             is_terminal: !json && std::io::stderr().is_terminal(),
             failed: Vec::new(),
+            passed: 0,
+            skipped: 0,
             not_run: 0,
         })
     }
@@ -186,8 +250,10 @@ impl Report {
             .iter()
             .find(|(_, detail)| !result.passed && *detail == result.detail)
             .map(|(name, _)| format!("as {name}"));
-        if !result.passed {
-            self.failed.push((check.name, result.detail.clone()));
+        match (result.passed, result.skipped) {
+            (false, _) => self.failed.push((check.name, result.detail.clone())),
+            (true, true) => self.skipped += 1,
+            (true, false) => self.passed += 1,
         }
         if self.json {
             let line = serde_json::to_string(result).expect("plain data");
@@ -212,8 +278,8 @@ impl Report {
         print(&row(check.name, word, &worst, &what))
     }
 
-    /// Says how many were not run; returns how many failed.
-    fn finish(self) -> Result<usize, CommandError> {
+    /// Says how many were not run.
+    fn finish(self, spec: &ArchSpec) -> Result<Verdict, CommandError> {
         if self.not_run > 0 {
             let others = format!("{} others", self.not_run);
             let why = longhaul_conformance::not_run().detail;
@@ -222,7 +288,12 @@ impl Report {
         if !self.json {
             print("\n")?;
         }
-        Ok(self.failed.len())
+        let name = |(check, _): &(&str, String)| format!("{}/{check}", spec.architecture);
+        Ok(Verdict {
+            passed: self.passed,
+            skipped: self.skipped,
+            failed: self.failed.iter().map(name).collect(),
+        })
     }
 }
 

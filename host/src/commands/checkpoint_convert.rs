@@ -29,14 +29,13 @@ pub fn run(args: &ConvertArgs) -> Result<u8, CommandError> {
     let refuse = |what: &str, error: std::io::Error| {
         CommandError::environment(format!("cannot {what} {}: {error}", folder.display()))
     };
-    std::fs::create_dir(&partial).map_err(|error| match (error.kind(), partial.parent()) {
-        (std::io::ErrorKind::NotFound, Some(above)) => CommandError::environment(format!(
-            "cannot make {}: there is no folder {}; make it first",
-            folder.display(),
-            above.display()
-        )),
-        _ => refuse("make", error),
-    })?;
+    // Those that are made here are taken away again where the file cannot be converted.
+    let above: Vec<&Path> = folder
+        .ancestors()
+        .skip(1)
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
+        .collect();
+    std::fs::create_dir_all(&partial).map_err(|error| refuse("make", error))?;
     let job = ConvertJob {
         file: args.file.clone(),
         folder: partial.clone(),
@@ -51,6 +50,9 @@ pub fn run(args: &ConvertArgs) -> Result<u8, CommandError> {
         .inspect_err(|_| {
             // Nothing is left of what is not whole.
             let _ = std::fs::remove_dir_all(&partial);
+            above.iter().for_each(|above| {
+                let _ = std::fs::remove_dir(above);
+            });
         })?;
     print(&described(args, &converted))?;
     Ok(OK)

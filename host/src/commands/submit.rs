@@ -50,6 +50,7 @@ pub enum Scheduler {
 #[command(
     mut_arg("part", |arg| arg.hide(true)),
     mut_arg("resume", |arg| arg.hide(true)),
+    mut_arg("retry_failed", |arg| arg.help("A task that is begun again tries again what did not end well")),
     after_help = "\
 Writes job.sh (to read, edit and hand in by sbatch yourself), run.toml and the
 folders parts/ and logs/ into the folder, which all nodes must see, and submits.
@@ -409,6 +410,7 @@ mod tests {
         );
         // A suite may be called as the scheduler is.
         assert_eq!(words("submit slurm slurm --jobs 3"), "slurm");
+        assert_eq!(words("submit slurm x --retry-failed"), "x --retry-failed");
         assert_eq!(words("submit slurm --time-limit 9 x"), "--time-limit 9 x");
     }
 }

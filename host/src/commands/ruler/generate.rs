@@ -163,11 +163,16 @@ fn write_all(args: &RulerGenerateArgs, ruler: &Ruler, path: &Path) -> Result<usi
     })
 }
 
-/// The file: there is none before there is a sample.
+/// The file: there is none before there is a sample, nor is its folder made.
 fn file<'a>(out: &'a mut Option<File>, path: &Path) -> io::Result<&'a mut File> {
     Ok(match out {
         Some(out) => out,
-        none => none.insert(File::create_new(path)?),
+        none => {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            none.insert(File::create_new(path)?)
+        }
     })
 }
 
