@@ -31,6 +31,7 @@ pub struct Side<'a> {
     pub rows: &'a [Measurement],
 }
 
+crate::table_row! {
 /// Two models at one length.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Comparison {
@@ -74,7 +75,7 @@ pub struct Comparison {
     pub only_one: Option<u64>,
     /// Examples that the other alone has right.
     pub only_other: Option<u64>,
-    /// `mcnemar` or `sign-flip`.
+    /// `mcnemar` or `sign-flip`; empty where outcomes are not known of both.
     pub test: String,
     /// Of that test.
     pub p_value: Option<f64>,
@@ -82,6 +83,7 @@ pub struct Comparison {
     pub p_holm: Option<f64>,
     /// Smallest difference that the set would have shown in 80 of 100 tries.
     pub detectable: Option<f64>,
+}
 }
 
 impl Comparison {

@@ -81,11 +81,11 @@ pub struct Measurement {
     pub run_id: String,
     /// Hash of all that decides the model: the training, or the checkpoint.
     pub unit: String,
-    /// Plugin library.
+    /// Plugin library; of a row of another tool that tool.
     pub plugin: String,
-    /// Its version.
+    /// Its version; empty of another tool.
     pub plugin_version: String,
-    /// Hash of its file.
+    /// Hash of its file; of a row of another tool that of the file of results.
     pub plugin_sha256: String,
     /// Architecture inside it.
     pub architecture: String,
@@ -93,7 +93,7 @@ pub struct Measurement {
     pub options: String,
     /// Name of the checkpoint that was read; empty for a model trained here.
     pub checkpoint: String,
-    /// Hash of its config and weights.
+    /// Hash of its config and weights; empty likewise.
     pub checkpoint_sha256: String,
     /// Values of all parameters.
     pub parameters: Option<u64>,
@@ -139,7 +139,7 @@ pub struct Measurement {
     pub value_low: Option<f64>,
     /// Upper end of it.
     pub value_high: Option<f64>,
-    /// How that was made: `wilson` of accuracies, `student` of losses.
+    /// How that was made: `wilson` of accuracies, `student` of losses; empty where there is none.
     pub interval: String,
     /// Accuracy of guessing; a loss has none.
     pub chance: Option<f64>,
@@ -153,11 +153,11 @@ pub struct Measurement {
     pub seconds: Option<f64>,
     /// Tokens read a second.
     pub tokens_per_second: Option<f64>,
-    /// Device.
+    /// Device; empty of another tool.
     pub device: String,
     /// How it ended.
     pub status: Status,
-    /// Why, where it did not end well.
+    /// Why, where it did not end well; else empty.
     pub reason: String,
 }
 }
@@ -352,7 +352,7 @@ pub struct Probe {
     pub position: u64,
     /// Layer, from 0, of a state norm.
     pub layer: Option<u32>,
-    /// What keeps that part of the state.
+    /// What keeps that part of the state; empty of an effective remembrance.
     pub state: String,
     /// What the prediction was made without, of an effective remembrance, in tokens.
     pub skipped: Option<u64>,

@@ -26,6 +26,7 @@ pub enum Agreement {
     Missing,
 }
 
+crate::table_row! {
 /// A row of `reproduction.csv`. `kept` is the run that was there before, `again` the one that was made of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Reproduced {
@@ -65,6 +66,7 @@ pub struct Reproduced {
     pub difference_high: Option<f64>,
     /// The verdict.
     pub agreement: Agreement,
+}
 }
 
 /// Holds the rows of a run against those that were measured again. `units` are the ids of each model, in the kept

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::record::{Split, Status};
+use crate::reproduction::Agreement;
 
 /// The version of all tables together. It goes up when a column gets another name, type or meaning.
 pub const VERSION: u32 = 1;
@@ -22,7 +23,8 @@ pub struct Column {
     /// Unit of its numbers, where they have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'static str>,
-    /// Whether a field may be empty, which is an unknown value of a number and no text of a string.
+    /// Whether a field may be empty, which is an unknown value of a number and no text of a string; its meaning says
+    /// when.
     pub empty: bool,
     /// What it means.
     pub meaning: String,
@@ -51,7 +53,6 @@ pub trait Field {
 
 impl Field for String {
     const KIND: &'static str = "string";
-    const EMPTY: bool = true;
 }
 
 impl Field for u64 {
@@ -73,6 +74,11 @@ impl Field for bool {
 impl Field for Split {
     const KIND: &'static str = "string";
     const VALUES: &'static [&'static str] = &["validation", "test"];
+}
+
+impl Field for Agreement {
+    const KIND: &'static str = "string";
+    const VALUES: &'static [&'static str] = &["identical", "agrees", "differs", "missing"];
 }
 
 impl Field for Status {
@@ -101,6 +107,7 @@ pub trait Row {
 
 impl Column {
     /// Of a field with its documentation. Its name says the unit, or that does: `Where it was looked at, in tokens.`
+    /// A text may be empty where that says when: `Empty for the whole cell.`
     pub fn of<T: Field>(name: &'static str, meaning: &str) -> Self {
         let meaning = meaning.trim().to_owned();
         let units = ["tokens", "bytes", "seconds", "nats"];
@@ -111,12 +118,13 @@ impl Column {
             _ if name.contains("length") && T::KIND == "integer" => Some("tokens"),
             _ => units.iter().find(named).copied(),
         };
+        let is_text = T::KIND == "string" && T::VALUES.is_empty();
         Self {
             name,
             kind: T::KIND,
             values: T::VALUES,
             unit: unit.filter(|_| matches!(T::KIND, "integer" | "number")),
-            empty: T::EMPTY,
+            empty: T::EMPTY || is_text && meaning.to_lowercase().contains("empty"),
             meaning,
         }
     }
@@ -181,6 +189,14 @@ pub fn tables() -> Vec<TableSchema> {
             &["capacity.csv"],
             "a model at a length, by its bytes of state",
         ),
+        table::<crate::Comparison>(
+            &["longhaul compare --csv"],
+            "two models on the same examples of one task and length",
+        ),
+        table::<crate::Reproduced>(
+            &["reproduction.csv"],
+            "a measurement of a run, and the same of the run made once more",
+        ),
         table::<crate::outcomes::Line>(
             &["outcomes/*.csv"],
             "a cell of one model, and what each of its examples scored",
@@ -191,7 +207,9 @@ pub fn tables() -> Vec<TableSchema> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Measurement, Probe, Record, SummaryRow, TrainingPoint, csv_text};
+    use crate::{
+        Comparison, Measurement, Probe, Record, Reproduced, SummaryRow, TrainingPoint, csv_text,
+    };
 
     fn names(columns: &[Column]) -> String {
         let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
@@ -211,6 +229,10 @@ mod tests {
         head::<Probe>();
         let text = csv_text(&[SummaryRow::default()]);
         assert!(text.starts_with(&names(&SummaryRow::columns())));
+        let text = csv_text(&[Comparison::default()]);
+        assert!(text.starts_with(&names(&Comparison::columns())));
+        let text = csv_text(&[Reproduced::default()]);
+        assert!(text.starts_with(&names(&Reproduced::columns())));
     }
 
     #[test]
@@ -245,6 +267,17 @@ mod tests {
                 .all(|column| (column.kind == "boolean") == column.unit.is_none())
         );
         assert_eq!(find("status").values.len(), 6);
+        let empty = ["checkpoint", "label", "interval", "reason", "value"];
+        assert!(empty.iter().all(|name| find(name).empty));
+        let whole = [
+            "run_id",
+            "architecture",
+            "task_options",
+            "metric",
+            "status",
+            "seed",
+        ];
+        assert!(!whole.iter().any(|name| find(name).empty));
     }
 
     #[test]
@@ -252,6 +285,15 @@ mod tests {
         use Status::*;
         for status in [Ok, Failed, Crashed, TimedOut, OutOfMemory, NotRun] {
             assert!(Status::VALUES.contains(&status.name()));
+        }
+        use Agreement::*;
+        for agreement in [Identical, Agrees, Differs, Missing] {
+            let text = csv_text(&[Reproduced {
+                agreement,
+                ..Reproduced::default()
+            }]);
+            let last = text.trim_end().rsplit(',').next().expect("a field");
+            assert!(Agreement::VALUES.contains(&last), "{last}");
         }
         for row in [Split::Validation, Split::Test].map(|split| Measurement {
             split,

@@ -24,7 +24,7 @@ pub struct SummaryRow {
     pub options: String,
     /// Name of the checkpoint that was read; empty for models trained here.
     pub checkpoint: String,
-    /// Hash of its config and weights.
+    /// Hash of its config and weights; empty likewise.
     pub checkpoint_sha256: String,
     /// Values of all parameters.
     pub parameters: Option<u64>,
@@ -73,7 +73,7 @@ pub struct SummaryRow {
     pub value_high: Option<f64>,
     /// `wilson` of one seed: how far its answers determine this model's accuracy. `gaffke` of more: how far
     /// the seeds determine the mean over all seeds, never narrower than Wilson's of all their answers. Of a
-    /// loss `student`, over the samples of one seed or over the seeds.
+    /// loss `student`, over the samples of one seed or over the seeds. Empty where there is none.
     pub interval: String,
     /// Lowest seed: of accuracies the worst, of losses the best.
     pub value_min: Option<f64>,
@@ -138,7 +138,8 @@ pub struct SummaryRow {
     /// Mean scaled accuracy over log2 of length (trapezoids), over `auc_lengths`; empty where the model was
     /// not measured at one of them.
     pub auc_log2_length: Option<f64>,
-    /// The lengths that all models of this task and training length were to be measured at.
+    /// The lengths that all models of this task and training length were to be measured at; empty of breakdowns and
+    /// of validation examples.
     pub auc_lengths: String,
     /// Recurrent state of one row, in bytes.
     pub state_bytes: Option<u64>,

@@ -40,7 +40,7 @@ pub struct Row {
     pub file: String,
     /// The tool that writes such files.
     pub tool: String,
-    /// The model, where the file names it.
+    /// The model, where the file names it; else empty.
     pub model: String,
     /// Task, as the tool calls it.
     pub task: String,
@@ -56,7 +56,7 @@ pub struct Row {
     pub value_low: Option<f64>,
     /// Upper end of it.
     pub value_high: Option<f64>,
-    /// How that was made: `wilson` of shares, `student` of other numbers.
+    /// How that was made: `wilson` of shares, `student` of other numbers; empty where there is none.
     pub interval: String,
     /// What a file of the tool says.
     pub stated: Option<f64>,

@@ -76,7 +76,7 @@ pub struct Verdict {
     /// where one holds it, `not measured` where a length has no value or the model did not learn what
     /// the target says it then loses.
     pub verdict: String,
-    /// Why it is none of the first two, or that the model did not learn.
+    /// Why it is none of the first two, or that the model did not learn; else empty.
     pub reason: String,
 }
 }
