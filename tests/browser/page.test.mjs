@@ -105,6 +105,8 @@ test('a figure reads off what the summary says, and its curves toggle', () => op
       }
     }
   }
+  // Beside a lower bound stands the sign, as in the figures.
+  assert.doesNotMatch(await page.locator('#tasks').innerText(), />=/);
   await page.mouse.move(0, 0);
   const pixels = () => chart.locator('canvas').evaluate(canvas => {
     const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
@@ -143,6 +145,29 @@ test('a figure reads off what the summary says, and its curves toggle', () => op
   assert.match(await series('lstm').locator('.reading').innerText(), /^\d+$/);
 }));
 
+test('curves that coincide are told apart', () => {
+  // All architectures right everywhere: one value at every length.
+  const rows = quick().map(row => row.task === 'needle' && row.value
+    ? {...row, correct: row.samples, value: '1', value_low: '.99', value_high: '1'} : row);
+  return open(made('coincident', rows), async page => {
+    const chart = section(page, 'needle').locator('.chart');
+    await chart.scrollIntoViewIfNeeded();
+    await chart.locator('canvas').waitFor();
+    const seen = await chart.evaluate(chart => {
+      const canvas = chart.querySelector('canvas'), {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      const task = JSON.parse(document.getElementById('data').textContent).tasks.find(task => task.task === 'needle');
+      return task.curves.map(({name, colour}) => {
+        const [red, green, blue] = [1, 3, 5].map(at => parseInt(colour.slice(at, at + 2), 16));
+        let count = 0;
+        for (let at = 0; at < data.length; at += 4) count += data[at + 3] > 250 && Math.hypot(data[at] - red, data[at + 1] - green, data[at + 2] - blue) < 12;
+        return [name, count];
+      });
+    });
+    assert.equal(seen.length, 5);
+    for (const [name, count] of seen) assert.ok(count > 200, `${count} pixels of ${name} are seen`);
+  });
+});
+
 test('a number opens the rows that it is made of', () => open(plain, async page => {
   const task = section(page, 'mqar');
   await task.scrollIntoViewIfNeeded();
@@ -171,7 +196,7 @@ test('names and ends of any kind appear as text', () => {
     await fill(page);
     assert.equal(await page.evaluate(() => window.hit), undefined);
     assert.equal(await page.locator('img').count(), 0);
-    assert.equal(await page.title(), 'Longhaul report');
+    assert.equal(await page.title(), 'run: Longhaul report');
     const shown = HOSTILE.replace('\u001b', '\ufffd');
     const texts = await page.locator('section.task').first().locator('tbody th').allTextContents();
     assert.ok(texts.some(text => text.startsWith(shown)), texts.join(' | '));

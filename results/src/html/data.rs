@@ -180,7 +180,7 @@ fn task_data<'a>(
         }));
         curves.push(Curve {
             name: row.name,
-            said: said(task, curve),
+            said: said(task, curve).replace(">= ", "≥ "),
             colour: style.colour,
             dashes: style.dashes,
             marker: style.marker,

@@ -5,13 +5,15 @@
 mod column;
 mod data;
 
+use std::borrow::Cow;
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter};
 
 use crate::plot::by_position;
-use crate::provenance::Provenance;
+use crate::provenance::{Provenance, RunRecord};
 use crate::record::Measurement;
 use crate::summary::SummaryRow;
 use crate::text::printable;
@@ -41,9 +43,11 @@ pub fn html_page(
     data.serialize(&mut serializer)
         .expect("plain data serialises");
     let json = String::from_utf8(json).expect("JSON is text");
+    let title = title(provenance);
     // Between the marks stand names of parts; what takes their place is not looked through again.
     let part = |(place, text): (usize, &'static str)| match (place % 2, text) {
         (0, markup) => markup.to_owned(),
+        (_, "title") => title.clone(),
         (_, "style") => include_str!("page.css").to_owned(),
         (_, "script") => SCRIPTS.concat(),
         (_, "chart style") => include_str!("uplot/uPlot.min.css").to_owned(),
@@ -53,6 +57,25 @@ pub fn html_page(
         (_, other) => unreachable!("page.html names no part {other}"),
     };
     PAGE.split("@@").enumerate().map(part).collect()
+}
+
+/// The page's title, by which its tab is found among others: the names of the runs' folders, as markup.
+fn title(provenance: &Provenance) -> String {
+    let name = |run: &RunRecord| {
+        let folder = Path::new(&run.folder);
+        let name = folder.file_name().map(|name| name.to_string_lossy());
+        name.map_or_else(|| run.folder.clone(), Cow::into_owned)
+    };
+    let names: Vec<String> = provenance.runs.iter().map(name).collect();
+    let text = match names.as_slice() {
+        [] => "Longhaul report".to_owned(),
+        [first, second, third, _, ..] => format!(
+            "{first}, {second}, {third} and {} more: Longhaul report",
+            names.len() - 3
+        ),
+        names => format!("{}: Longhaul report", names.join(", ")),
+    };
+    printable(&text).replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// JSON within a page: nothing in it ends its element, and no character of it acts on what shows it.

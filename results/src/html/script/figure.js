@@ -51,6 +51,37 @@ function sample({colour, dashes, marker}) {
 /** The series of a curve: its values, and the lower and upper ends of their intervals. */
 const seriesOf = curve => [1, 2, 3].map(place => 3 * curve + place);
 
+/**
+ * Where the points of each curve are drawn, in pixels of the canvas: side by side at each length, and of values that
+ * coincide each a little above the one before, so that no curve hides another. Hidden ones keep their places.
+ */
+function spread(u, count) {
+  const scale = devicePixelRatio, xs = u.data[0].map(x => u.valToPos(x, 'x', true));
+  const gap = Math.min(u.bbox.width / 3, ...xs.slice(1).map((x, at) => x - xs[at]));
+  const aside = Math.min(.55 * gap / count, 6 * scale);
+  const places = Array.from({length: count}, (_, curve) => xs.map((x, at) => {
+    const value = u.data[3 * curve + 1][at];
+    return value === null ? null : {x: x + (curve - (count - 1) / 2) * aside, y: u.valToPos(value, 'y', true), up: 0};
+  }));
+  xs.forEach((_, at) => {
+    const column = places.map(of => of[at]).filter(Boolean).sort((one, other) => one.y - other.y);
+    for (let start = 0, end; start < column.length; start = end) {
+      for (end = start + 1; end < column.length && column[end].y - column[end - 1].y < 1.5 * scale;) end++;
+      const last = end - start - 1, step = Math.min(12 / last, 2) * scale;
+      for (let rank = 0; last > 0 && rank <= last; rank++) column[start + rank].up = (rank - last / 2) * step;
+    }
+  });
+  places.flat().forEach(place => { if (place) place.y += place.up; });
+  return places;
+}
+
+/** A curve's line through its places; where a value is missing it breaks. */
+function line(places) {
+  const stroke = new Path2D();
+  places.forEach((place, at) => place && (places[at - 1] ? stroke.lineTo(place.x, place.y) : stroke.moveTo(place.x, place.y)));
+  return {stroke, fill: null, clip: null, band: null, gaps: null, flags: 1};
+}
+
 /** Dashed lines for chance and training lengths, with their names. `view` is a figure's, see there. */
 function guides({task, measure}, u) {
   const {ctx, bbox: {left, top, width, height}} = u, scale = devicePixelRatio;
@@ -82,31 +113,31 @@ function guides({task, measure}, u) {
 }
 
 /** Markers of a curve, and a ring for each seed of several. */
-function markers({task, measure, at}, u, series) {
+function markers({task, measure, at, places}, u, series) {
   if ((series - 1) % 3 !== 0) return;
   const {ctx} = u, scale = devicePixelRatio, index = (series - 1) / 3, {colour, marker} = task.curves[index];
   const shape = new Path2D(marker);
   const put = (x, y, draw) => {
     ctx.save();
-    ctx.translate(u.valToPos(x, 'x', true), u.valToPos(y, 'y', true));
+    ctx.translate(x, y);
     ctx.scale(scale, scale);
     draw();
     ctx.restore();
   };
   ctx.save();
-  u.data[0].forEach((x, place) => {
-    if (u.data[series][place] === null) return;
-    const several = measure.main && !task.by_position && point.seeds(at(index, place)) > 1;
+  places[index].forEach((place, length) => {
+    if (!place) return;
+    const several = measure.main && !task.by_position && point.seeds(at(index, length)) > 1;
     ctx.strokeStyle = ctx.fillStyle = inked(colour);
-    for (const row of several ? recordsOf(at(index, place)).filter(row => record.value(row) !== null) : []) {
-      put(x, record.value(row) * (task.accuracy ? 100 : 1), () => {
+    for (const row of several ? recordsOf(at(index, length)).filter(row => record.value(row) !== null) : []) {
+      put(place.x, place.up + u.valToPos(record.value(row) * (task.accuracy ? 100 : 1), 'y', true), () => {
         ctx.beginPath();
         ctx.arc(0, 0, 2, 0, 7);
         ctx.stroke();
       });
     }
     ctx.strokeStyle = themed('--paper');
-    put(x, u.data[series][place], () => {
+    put(place.x, place.y, () => {
       ctx.lineWidth = .7;
       ctx.fill(shape);
       ctx.stroke(shape);
@@ -145,7 +176,8 @@ function chartOptions(view, width, read) {
   const curves = task.curves.flatMap((curve, index) => {
     const plain = {show: !hidden.has(index), points: {show: false}}, end = {...plain, stroke: 'transparent', width: 0};
     const dash = curve.dashes === 'none' ? undefined : curve.dashes.split(' ').map(Number);
-    return [{...plain, label: curve.name, stroke: inked(curve.colour), width: 1.8, dash}, end, end];
+    const paths = () => line(view.places[index]);
+    return [{...plain, label: curve.name, stroke: inked(curve.colour), width: 1.8, dash, paths}, end, end];
   });
   const band = (curve, index) => ({
     series: [3 * index + 3, 3 * index + 2], fill: inked(curve.colour, Math.min(.12, .6 / task.curves.length)),
@@ -155,7 +187,7 @@ function chartOptions(view, width, read) {
     legend: {show: false}, focus: {alpha: .15}, cursor: {drag: {x: false, y: false}, y: false, points: {show: false}},
     scales: {x: {time: false, range: () => [low - edge, high + edge]}, y: {range: values}},
     axes: axes(view), series: [{}, ...curves], bands: task.curves.map(band),
-    hooks: {drawAxes: [u => guides(view, u)], drawSeries: [(u, series) => markers(view, u, series)], setCursor: [u => read(u.cursor.idx)]},
+    hooks: {drawClear: [u => { view.places = spread(u, task.curves.length); }], drawAxes: [u => guides(view, u)], drawSeries: [(u, series) => markers(view, u, series)], setCursor: [u => read(u.cursor.idx)]},
   };
 }
 
@@ -178,7 +210,7 @@ function figure(task) {
   const where = task.by_position ? 'position' : 'length', all = measures(task), places = task.curves.map(byLength);
   const at = (curve, index) => places[curve].get(task.lengths[index]);
   const of = (curve, index, field) => at(curve, index) === undefined ? null : field(at(curve, index));
-  const view = {task, where, at, measure: all[0], hidden: new Set(), plot: null};
+  const view = {task, where, at, measure: all[0], hidden: new Set(), plot: null, places: []};
   const buttons = task.curves.map((curve, index) => curveButton(view, index));
   const chart = el('div', {class: 'chart', tabindex: 0, role: 'group', keydown: step,
     'aria-label': `${task.metric} of ${task.task} by ${where}; the left and right arrow keys read it off`});
