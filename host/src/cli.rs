@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::audit::AuditArgs;
 use crate::commands::cite::CiteArgs;
 use crate::commands::collect::CollectArgs;
+use crate::commands::export::ExportArgs;
 use crate::commands::plan::PlanArgs;
 use crate::commands::reproduce::ReproduceArgs;
 use crate::commands::schema::SchemaArgs;
@@ -77,6 +78,8 @@ pub enum Command {
     Reproduce(Box<ReproduceArgs>),
     /// Scores in other tools' result files made again, and what is wrong with them
     Audit(AuditArgs),
+    /// A run's records in the form of another tool: lm-eval, ruler, babilong
+    Export(ExportArgs),
     /// BibTeX of a run's architectures and tasks
     Cite(CiteArgs),
     /// Columns of all tables, for software that reads them
@@ -332,7 +335,9 @@ is removed.
 
 Examples:
   longhaul report runs/quick
-  longhaul report runs/mine runs/theirs --out report-of-both")]
+  longhaul report runs/mine runs/theirs --out report-of-both
+  longhaul report results/reference/quick \\
+      --with tests/audit/sound/ruler/4096/pred/vt.jsonl --out runs/with-ruler")]
 pub struct ReportArgs {
     /// Folders of runs
     #[arg(value_name = "RUN", required = true)]
@@ -340,6 +345,10 @@ pub struct ReportArgs {
     /// Folder for the report, new or of an earlier report
     #[arg(long, value_name = "DIR", default_value = "report")]
     pub out: PathBuf,
+    /// Result files of other tools, as `longhaul audit` reads them: scores made
+    /// again of their items, in tables of their own, marked foreign
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub with: Vec<PathBuf>,
     /// Take runs together whose trainings or seeds differ
     #[arg(long)]
     pub uneven: bool,
@@ -468,8 +477,9 @@ pub struct DataFetchArgs {
 #[command(after_help = "\
 Examples:
   longhaul ruler generate --task niah_single_1 --length 4096 --samples 500 \\
-      --out niah_single_1.jsonl
-  longhaul ruler score --data niah_single_1.jsonl predictions/niah_single_1.jsonl")]
+      --out runs/niah_single_1.jsonl
+  longhaul ruler score --data runs/niah_single_1.jsonl \\
+      predictions/niah_single_1.jsonl")]
 pub struct RulerArgs {
     /// What to do
     #[command(subcommand)]
@@ -495,13 +505,13 @@ there is one such place. `longhaul tasks` lists the tasks.
 
 Examples:
   longhaul ruler generate --task niah_single_1 --length 4096 --samples 500 \\
-      --out niah_single_1.jsonl
+      --out runs/niah_single_1.jsonl
   longhaul ruler generate --task niah_single_2:depth=0.5 --length 2048 \\
-      --samples 250 --seed 1 --out middle.jsonl
+      --samples 250 --seed 1 --out runs/middle.jsonl
   longhaul ruler generate --task qa_1 --qa dev-v2.0.json --length 8192 \\
-      --tokenizer models/mine/tokenizer.json --out qa_1.jsonl
+      --tokenizer models/mine/tokenizer.json --out runs/qa_1.jsonl
   longhaul ruler generate --task vt --length 4096 --tokenizer models/mine \\
-      --chat-template --out vt.jsonl")]
+      --chat-template --out runs/vt.jsonl")]
 pub struct RulerGenerateArgs {
     /// Task with options
     #[arg(long, value_name = "TASK")]
@@ -538,7 +548,8 @@ A prediction has `pred`, and `outputs` or `input` as the data have them, which
 must fit. Lines that are missing, doubled or in another order are an error.
 
 Examples:
-  longhaul ruler score --data niah_single_1.jsonl predictions/niah_single_1.jsonl
+  longhaul ruler score --data runs/niah_single_1.jsonl \\
+      predictions/niah_single_1.jsonl
   longhaul ruler score --data data/vt/validation.jsonl --task vt answers.jsonl \\
       --summary summary-vt.csv")]
 pub struct RulerScoreArgs {

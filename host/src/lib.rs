@@ -13,6 +13,7 @@ pub mod commands;
 pub mod cuda;
 pub mod device;
 pub mod exit;
+pub mod export;
 pub mod find;
 pub mod gguf;
 pub mod json_lines;

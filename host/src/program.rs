@@ -42,6 +42,7 @@ fn carry_out(command: &Command) -> Result<u8, CommandError> {
         Command::Watch(args) => commands::watch::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
         Command::Audit(args) => commands::audit::run(args),
+        Command::Export(args) => commands::export::run(args),
         Command::Cite(args) => commands::cite::run(args),
         Command::Schema(_) => commands::schema::run(),
         Command::List(args) => commands::list::run(args),

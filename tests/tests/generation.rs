@@ -446,3 +446,172 @@ fn a_long_prompt_is_read_in_little_memory() {
     let (short, long) = (peak("2048"), peak("1048576"));
     assert!(long - short < 6e6, "{short} and {long} bytes");
 }
+
+/// The files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    let below = paths.flat_map(|path| match path.is_dir() {
+        true => files_below(&path),
+        false => vec![path],
+    });
+    let mut below: Vec<PathBuf> = below.collect();
+    below.sort();
+    below
+}
+
+/// What is exported, and what the audit makes of it: by task and length the score and what the tool's own file states.
+fn exported(place: &Place, run: &Path, form: &str) -> BTreeMap<(String, String), [String; 2]> {
+    let out = place.path(form);
+    let words = ["export".as_ref(), run.as_os_str(), "--to".as_ref()];
+    longhaul(
+        [
+            &words[..],
+            &[form.as_ref(), "--out".as_ref(), out.as_os_str()],
+        ]
+        .concat(),
+    )
+    .expect(0);
+    let mut audit: Vec<PathBuf> = vec!["audit".into()];
+    audit.extend(files_below(&out));
+    longhaul(&audit).expect(0).prints(&["nothing was found in"]);
+    audit.push("--csv".into());
+    let text = longhaul(&audit).expect(0).stdout;
+    let path = place.path("audit.csv");
+    fs::write(&path, text).expect("writable");
+    // Rows of items have both numbers: those of a summary beside them are what it states.
+    let rows = rows(&path).into_iter();
+    rows.filter(|row| row["file"].ends_with(".jsonl"))
+        .map(|row| {
+            let key = (row["task"].clone(), row["length"].clone());
+            (key, [row["value"].clone(), row["stated"].clone()])
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_exported_has_the_scores_of_the_records() {
+    let place = Place::new();
+    let checkpoint = place.digits("digits", "");
+    let more =
+        "--task niah_single_1 --task niah_multivalue --task vt --lengths 1024,4096 --samples 7";
+    place.eval(&checkpoint, "run", more).expect(0);
+    let run = place.path("run");
+    let number = |text: &str| -> f64 { text.parse().expect("a number") };
+    for form in ["lm-eval", "ruler"] {
+        let found = exported(&place, &run, form);
+        let mut measured = 0;
+        for row in place.cells("run") {
+            if !row["label"].is_empty() || row["status"] != "ok" {
+                continue;
+            }
+            let task = match (form, row["task"].as_str()) {
+                ("lm-eval", "vt") => "ruler_vt",
+                (_, task) => task,
+            };
+            let [value, stated] = &found[&(task.to_owned(), row["eval_length"].clone())];
+            assert!(
+                (number(value) - number(&row["value"])).abs() < 1e-9,
+                "{form}: {row:?}"
+            );
+            // RULER rounds to two digits after the point of a percentage.
+            assert!(
+                (number(stated) - number(&row["value"])).abs() < 1e-4,
+                "{form}: {row:?}"
+            );
+            measured += 1;
+        }
+        assert_eq!(measured, found.len(), "{form}: {found:?}");
+        assert!(measured >= 4, "{form}: {found:?}");
+    }
+    let values: Vec<String> = place
+        .cells("run")
+        .iter()
+        .map(|row| row["value"].clone())
+        .collect();
+    let told_apart: std::collections::BTreeSet<&String> = values.iter().collect();
+    assert!(told_apart.len() > 2, "{values:?}");
+    // The same bytes each time.
+    let once = files_below(&place.path("lm-eval"));
+    let again = place.path("again");
+    let words = format!(
+        "export {} --to lm-eval --out {}",
+        run.display(),
+        again.display()
+    );
+    longhaul(words.split(' ')).expect(0);
+    let again = files_below(&again);
+    assert_eq!(once.len(), again.len());
+    for (one, other) in once.iter().zip(&again) {
+        assert_eq!(one.file_name(), other.file_name());
+        assert!(
+            fs::read(one).unwrap() == fs::read(other).unwrap(),
+            "{}",
+            one.display()
+        );
+    }
+    longhaul(words.split(' '))
+        .expect(2)
+        .complains(&["is not empty"]);
+}
+
+#[test]
+fn what_a_run_lacks_is_not_exported() {
+    let place = Place::new();
+    let checkpoint = place.digits("digits", "");
+    place
+        .eval(
+            &checkpoint,
+            "run",
+            "--task niah_single_1 --lengths 2048 --samples 3",
+        )
+        .expect(0);
+    let export = |run: &Path, form: &str| {
+        let words = ["export".as_ref(), run.as_os_str(), "--to".as_ref()];
+        let out = place.path("out");
+        longhaul(
+            [
+                &words[..],
+                &[form.as_ref(), "--out".as_ref(), out.as_os_str()],
+            ]
+            .concat(),
+        )
+    };
+    let predictions = files_below(&place.path("run/predictions")).remove(0);
+    let kept = fs::read_to_string(&predictions).expect("readable");
+    fs::write(
+        &predictions,
+        kept.replace("\"pred\":\"", "\"pred\":\"no ").replacen(
+            "\"outputs\":[\"",
+            "\"outputs\":[\"not ",
+            1,
+        ),
+    )
+    .expect("writable");
+    export(&place.path("run"), "ruler")
+        .expect(2)
+        .complains(&["they are of another evaluation"]);
+    fs::remove_file(&predictions).expect("it is there");
+    export(&place.path("run"), "lm-eval")
+        .expect(2)
+        .complains(&["the answers to niah_single_1 at 2048 tokens were not kept"]);
+    let quick = workspace().join("results/reference/quick");
+    export(&quick, "ruler")
+        .expect(2)
+        .complains(&["mqar has no generated answers"]);
+    let books = workspace().join("results/reference/books");
+    export(&books, "babilong")
+        .expect(2)
+        .complains(&["bits per byte is no accuracy"]);
+    assert!(!place.path("out").exists());
+    export(&quick, "babilong")
+        .expect(0)
+        .prints(&["Left out: lengths 32, 64, 128, 256, 512"]);
+    let table = fs::read_to_string(place.path("out/all_results.csv")).expect("written");
+    assert!(table.starts_with("model_name,task,1k,2k\n"), "{table}");
+    longhaul([
+        "audit".as_ref(),
+        place.path("out/all_results.csv").as_os_str(),
+    ])
+    .expect(0);
+}

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod data;
 pub mod devices;
 pub mod eval;
+pub mod export;
 pub mod list;
 pub mod manual;
 pub mod new;

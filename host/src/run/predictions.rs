@@ -88,9 +88,14 @@ impl Predictions {
             serde_json::to_writer(&mut bytes, &line).expect("plain data serialises");
             bytes.push(b'\n');
         }
-        let name = format!("{unit}-{length}.jsonl");
+        let name = file_name(unit, length);
         Some(File { name, bytes })
     }
+}
+
+/// The name of the file of a unit's answers at a length.
+pub fn file_name(unit: &str, length: usize) -> String {
+    format!("{unit}-{length}.jsonl")
 }
 
 #[cfg(test)]

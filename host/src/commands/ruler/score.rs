@@ -14,6 +14,7 @@ use crate::audit::says_cut;
 use crate::cli::RulerScoreArgs;
 use crate::commands::print;
 use crate::exit::CommandError;
+use crate::export::ruler::{Column, summary};
 use crate::json_lines::Lines;
 
 /// Samples of other lines that are looked at for the one that a prediction answers.
@@ -57,18 +58,17 @@ struct Counted {
 pub fn run(args: &RulerScoreArgs) -> Result<u8, CommandError> {
     let spec = task(args)?;
     let counted = count(args, spec.metric)?;
-    let samples = counted.scores.len();
     let value = mean(&counted.scores)
         .ok_or_else(|| CommandError::usage(format!("{}: it has no line", args.data.display())))?;
     let text = said(spec, &counted, value);
     if let Some(path) = &args.summary {
-        // RULER rounds to two digits after the point and counts nulls of all.
-        let score = (value * 10_000.0).round() / 100.0;
-        let table = format!(
-            "0,1\nTasks,{}\nScore,{score:?}\nNulls,{}/{samples}\n",
-            spec.name, counted.nulls
-        );
-        std::fs::write(path, table)
+        let column = Column {
+            task: spec.name,
+            value,
+            nulls: counted.nulls,
+            samples: counted.scores.len(),
+        };
+        std::fs::write(path, summary(&[column]))
             .map_err(|error| CommandError::environment(format!("{}: {error}", path.display())))?;
     }
     print(&text).map(|()| 0)
