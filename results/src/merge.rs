@@ -13,6 +13,8 @@ pub struct Source {
     pub name: String,
     /// Rows in the order in which they were written.
     pub rows: Vec<Measurement>,
+    /// Whether they are another tool's, whose tasks are none of ours and are held to no conditions.
+    pub foreign: bool,
 }
 
 /// Records of all runs, and what was noticed.
@@ -84,6 +86,7 @@ pub fn latest(rows: Vec<Measurement>) -> Vec<(Cell, Vec<Measurement>)> {
 /// A run's cells.
 struct Run {
     name: String,
+    foreign: bool,
     cells: Vec<(Cell, Vec<Measurement>)>,
 }
 
@@ -106,8 +109,12 @@ pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
                 all - kept
             ));
         }
-        let name = source.name;
-        runs.push(Run { name, cells });
+        let (name, foreign) = (source.name, source.foreign);
+        runs.push(Run {
+            name,
+            foreign,
+            cells,
+        });
     }
     comparable(&runs, uneven)?;
     let mut places: HashMap<Cell, (usize, usize)> = HashMap::new();
@@ -168,7 +175,8 @@ fn agree(one: &Measurement, other: &Measurement, runs: [&str; 2]) -> Result<(), 
 
 /// Refuses runs that measured the same task under other conditions.
 fn comparable(runs: &[Run], uneven: bool) -> Result<(), MergeError> {
-    let firsts = runs.iter().flat_map(|run| {
+    let own = runs.iter().filter(|run| !run.foreign);
+    let firsts = own.flat_map(|run| {
         let rows = run.cells.iter().filter_map(|(_, rows)| rows.first());
         rows.map(|row| (run.name.as_str(), row))
     });
@@ -301,6 +309,7 @@ mod tests {
         Source {
             name: name.to_owned(),
             rows: rows.to_vec(),
+            foreign: false,
         }
     }
 
@@ -326,6 +335,16 @@ mod tests {
         assert_eq!(merged.rows, expected);
         assert_eq!(merged.origins, [0, 0, 1]);
         assert_eq!(merged.notes.len(), 2, "{:?}", merged.notes);
+    }
+
+    #[test]
+    fn rows_of_other_tools_are_held_to_no_conditions() {
+        let mut foreign = row("foreign", 7, 64);
+        foreign.task_options = "foreign=RULER".to_owned();
+        let mut other = source("b", std::slice::from_ref(&foreign));
+        other.foreign = true;
+        let merged = merge(vec![source("a", &[row("lstm", 0, 64)]), other], false);
+        assert_eq!(merged.expect("side by side").rows[1], foreign);
     }
 
     #[test]

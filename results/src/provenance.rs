@@ -44,4 +44,10 @@ pub struct RunRecord {
     /// Version of the plugins' ABI.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin_api: Option<String>,
+    /// The other tool, where `folder` is a file of its results.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<String>,
+    /// Hash of that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }

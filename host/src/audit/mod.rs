@@ -3,6 +3,7 @@
 //! one than the file says is a finding.
 
 mod babilong;
+pub mod foreign;
 mod helmet;
 mod lm_eval;
 mod longbench;
@@ -60,6 +61,8 @@ pub struct Score {
     pub interval: Option<(&'static str, (f64, f64))>,
     /// What a file of the tool says, as a number of the same kind.
     pub stated: Option<f64>,
+    /// Whether `value` was made of items.
+    pub of_items: bool,
 }
 
 impl Score {
@@ -89,6 +92,7 @@ impl Score {
             value,
             interval,
             stated: None,
+            of_items: true,
         }
     }
 
@@ -108,6 +112,7 @@ impl Score {
             value: Some(value),
             interval: scores.and_then(|scores| Kind::Share.interval(&scores)),
             stated: Some(value),
+            of_items: false,
         }
     }
 }

@@ -2,20 +2,23 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use longhaul_results::{
     Cell, Measurement, Provenance, RunRecord, Source, SummaryRow, TrainingPoint, capacity, figures,
     files, html_page, latex_document, latex_tables, markdown_tables, merge, read_csv,
     render_tables, summarise, write_csv, write_records,
 };
+use longhaul_text::sha256_of;
 
+use crate::audit::{audit, foreign};
 use crate::cli::ReportArgs;
 use crate::commands::{cannot, print, read_records};
 use crate::exit::{self, CommandError};
 use crate::run::manifest::{self, Manifest};
 use crate::run::plan::Unit;
 use crate::table::width;
+use crate::text::line;
 
 /// Stands in every report's folder and says what it was made of, and what was written.
 const FILE: &str = "report.toml";
@@ -43,6 +46,7 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         sources.push(source);
         provenance.runs.push(record);
     }
+    sources.extend(read_foreign(&args.with, &mut provenance)?);
     let merged = merge(sources, args.uneven).map_err(CommandError::usage)?;
     provenance.notes.extend(merged.notes);
     if merged.rows.is_empty() {
@@ -125,6 +129,7 @@ fn read(folder: &Path, notes: &mut Vec<String>) -> Result<(Source, RunRecord), C
                 machine: Some(manifest.machine.words()),
                 longhaul: Some(manifest.versions.longhaul),
                 plugin_api: Some(manifest.versions.plugin_api),
+                ..RunRecord::default()
             };
         }
         Err(error) => notes.push(format!(
@@ -132,7 +137,49 @@ fn read(folder: &Path, notes: &mut Vec<String>) -> Result<(Source, RunRecord), C
             manifest::FILE
         )),
     }
-    Ok((Source { name, rows }, record))
+    let source = Source {
+        name,
+        rows,
+        foreign: false,
+    };
+    Ok((source, record))
+}
+
+/// Files of other tools, their scores made again of their items. What was found in them becomes notes.
+fn read_foreign(
+    paths: &[PathBuf],
+    provenance: &mut Provenance,
+) -> Result<Vec<Source>, CommandError> {
+    let mut sources = Vec::new();
+    for file in audit(paths)? {
+        let (path, tool) = (&file.path, file.tool);
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(cannot("read", path))?;
+        let sha256 = sha256_of(&bytes);
+        let (rows, left_out) = foreign::rows(&file, &sha256);
+        let notes = &mut provenance.notes;
+        notes.extend(left_out.iter().map(|words| line(words)));
+        if rows.is_empty() {
+            continue;
+        }
+        let findings = file.findings.iter();
+        notes.extend(findings.map(|found| line(&format!("{name}: {found}"))));
+        notes.push(format!(
+            "{name} is {tool}'s (foreign): its tasks stand in tables of their own, as nothing says that its examples are ours"
+        ));
+        provenance.runs.push(RunRecord {
+            folder: name.clone(),
+            foreign: Some(tool.to_owned()),
+            sha256: Some(sha256),
+            ..RunRecord::default()
+        });
+        sources.push(Source {
+            name,
+            rows,
+            foreign: true,
+        });
+    }
+    Ok(sources)
 }
 
 /// What was recorded on the way of a run's trainings. A run without has none; what cannot be read becomes a note, as

@@ -38,7 +38,8 @@ function provenance() {
   const runs = data.provenance.run.map(its => el('div', null, el('h3', null, its.folder), el('dl', null,
     ...fact('suite', its.suite), ...fact('command', its.command, true), ...fact('run', its.run_id, true), ...fact('device', its.device), ...fact('machine', its.machine),
     ...fact('Longhaul', its.longhaul && `${its.longhaul}, plugin ABI ${its.plugin_api}`),
-    ...(its.run_id ? [] : fact('run.toml', 'could not be read')))));
+    ...fact('results of another tool', its.foreign), ...fact('sha256 of the file', its.sha256),
+    ...(its.run_id || its.foreign ? [] : fact('run.toml', 'could not be read')))));
   const heads = [['plugin', its => its.name], ['version', its => its.version], ['architectures', its => its.architectures.join(', ')], ['sha256 of its file', its => its.sha256]];
   const plugins = table({name: 'Plugins', count: data.plugins.length,
     heads: heads.map(([head, of]) => ({head, key: row => of(data.plugins[row])}))});
