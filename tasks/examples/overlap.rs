@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 
 /// Each task, and the smallest variant of those whose defaults have many examples at any length.
-const TASKS: [&str; 9] = [
+const TASKS: [&str; 13] = [
     "mqar:pairs=1,vocab=8",
     "mqar:pairs=2,vocab=32",
     "induction",
@@ -16,6 +16,10 @@ const TASKS: [&str; 9] = [
     "parity",
     "modular-arithmetic",
     "needle",
+    "even-pairs",
+    "cycle-navigation",
+    "group-words:group=z2",
+    "group-words:group=s3",
 ];
 
 fn main() {
@@ -23,10 +27,11 @@ fn main() {
     for text in TASKS {
         let task = parse_task(text).expect("a task");
         let min = task.min_length();
-        let cells = [0, 1, 2, 3, 4, 6, 8].map(|more| {
-            let shared = shared(task.as_ref(), min + more);
-            format!("{}: {shared:.1}", min + more)
-        });
+        let max = task.max_length();
+        let lengths = [0, 1, 2, 3, 4, 6, 8].map(|more| min + more);
+        let cells = lengths.into_iter().filter(|&length| length <= max);
+        let cells = cells.map(|length| format!("{length}: {:.1}", shared(task.as_ref(), length)));
+        let cells: Vec<String> = cells.collect();
         println!("{text:34} {}", cells.join("  "));
     }
 }

@@ -13,6 +13,7 @@ fn main() {
         ("prefix-lookup", 64),
         ("parity", 40),
         ("modular-arithmetic", 40),
+        ("group-words", 40),
         ("needle", 128),
         ("needle:haystack=varied", 128),
     ];

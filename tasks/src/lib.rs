@@ -7,6 +7,7 @@
 // Errors here are read by people once a run, so their size does not matter.
 #![allow(clippy::result_large_err)]
 
+mod automaton;
 pub mod bounds;
 mod chance;
 mod corpus;
@@ -14,6 +15,7 @@ mod draws;
 mod encoded;
 mod error;
 mod generated;
+mod group;
 mod materials;
 mod named;
 mod options;
@@ -22,6 +24,7 @@ mod permutation;
 pub mod ruler;
 mod sequence;
 mod sources;
+mod steps;
 mod suite;
 mod task;
 mod tasks;

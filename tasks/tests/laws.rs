@@ -1,9 +1,13 @@
 //! Laws that examples follow: MQAR's gaps against the probabilities written out, places and phases of
 //! needles, splits that share nothing, and what guessing really gets.
 
+mod common;
+
 use std::collections::{HashMap, HashSet};
 
-use longhaul_tasks::{Coordinates, Split, Task, parse_task};
+use longhaul_tasks::{Coordinates, Split, parse_task};
+
+use common::whole;
 
 fn at(split: Split, length: usize, seed: u64, index: u64) -> Coordinates {
     Coordinates {
@@ -12,13 +16,6 @@ fn at(split: Split, length: usize, seed: u64, index: u64) -> Coordinates {
         seed,
         index,
     }
-}
-
-fn whole(task: &dyn Task, at: &Coordinates) -> (Vec<u32>, Vec<i32>) {
-    let sample = task.sample(at).expect("an example");
-    let (mut tokens, mut targets) = (vec![0; at.length], vec![0; at.length]);
-    sample.write(0, &mut tokens, &mut targets);
-    (tokens, targets)
 }
 
 /// Pearson's statistic in standard deviations of its law above its mean.
@@ -203,6 +200,9 @@ fn no_split_shares_an_example() {
         ("mqar:pairs=1,vocab=16", 32),
         ("selective-copying:items=2,vocab=6", 12),
         ("prefix-lookup:ngram=2", 20),
+        ("even-pairs", 10),
+        ("cycle-navigation", 8),
+        ("group-words:group=s3,scored=last", 6),
     ] {
         let task = parse_task(text).expect(text);
         let examples = |split, seed| -> HashSet<Vec<u32>> {

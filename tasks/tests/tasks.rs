@@ -1,6 +1,8 @@
 //! Every task: same coordinates same bytes, any chunking the same, lengths kept, and answers that an
 //! independent solver finds from the tokens alone.
 
+mod common;
+
 use std::collections::{HashMap, HashSet};
 
 use longhaul_tasks::{
@@ -8,29 +10,9 @@ use longhaul_tasks::{
     registry, suites,
 };
 
-fn at(length: usize, seed: u64, index: u64) -> Coordinates {
-    Coordinates {
-        split: Split::Test,
-        length,
-        seed,
-        index,
-    }
-}
+use common::{at, whole};
 
-fn whole(task: &dyn Task, at: &Coordinates) -> (Vec<u32>, Vec<i32>) {
-    let sample = task.sample(at).expect("an example");
-    assert_eq!(
-        sample.len(),
-        at.length,
-        "{} keeps its length",
-        task.spec().name
-    );
-    let (mut tokens, mut targets) = (vec![u32::MAX; at.length], vec![i32::MAX; at.length]);
-    sample.write(0, &mut tokens, &mut targets);
-    (tokens, targets)
-}
-
-const VARIANTS: [&str; 29] = [
+const VARIANTS: &[&str] = &[
     "mqar",
     "mqar:pairs=2,vocab=64",
     "mqar:pairs=8,random_filler=true",
@@ -60,6 +42,12 @@ const VARIANTS: [&str; 29] = [
     "needle:haystack=varied,key=uuid,keys=2,values=3",
     "books",
     "ruler-mixture",
+    "even-pairs",
+    "cycle-navigation",
+    "cycle-navigation:places=3",
+    "group-words",
+    "group-words:group=s5,scored=last",
+    "group-words:group=a4xz5,generators=3",
 ];
 
 fn lengths(task: &dyn Task) -> Vec<usize> {
@@ -172,6 +160,7 @@ fn a_million_tokens_are_read_in_pieces() {
         "variable-tracking",
         "frequent-words",
         "facts:hops=2",
+        "group-words",
     ] {
         let task = parse_task(text).expect(text);
         let length = 1 << 20;

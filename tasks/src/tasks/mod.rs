@@ -5,6 +5,7 @@ mod books;
 mod copying;
 mod facts;
 mod formal;
+mod groups;
 mod haystack;
 mod induction;
 mod mixture;
@@ -30,7 +31,10 @@ static TOKENS: &[&TaskSpec] = &[
     &copying::COPYING,
     &copying::PREFIX_LOOKUP,
     &formal::PARITY,
+    &formal::EVEN_PAIRS,
+    &formal::CYCLE,
     &formal::ARITHMETIC,
+    &groups::SPEC,
     &needle::SPEC,
     &tracking::SPEC,
     &words::COMMON,
