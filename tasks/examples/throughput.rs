@@ -14,6 +14,8 @@ fn main() {
         ("parity", 40),
         ("modular-arithmetic", 40),
         ("group-words", 40),
+        ("modular-arithmetic-brackets", 40),
+        ("listops", 500),
         ("needle", 128),
         ("needle:haystack=varied", 128),
     ];

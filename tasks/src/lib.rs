@@ -28,6 +28,7 @@ mod steps;
 mod suite;
 mod task;
 mod tasks;
+mod tree;
 
 pub use error::{SuiteError, TaskError};
 pub use materials::{Material, Materials};

@@ -14,6 +14,12 @@ pub trait Records: Send + Sync {
     fn write(&self, index: usize, record: &mut [u32]);
 }
 
+/// Filler that writes itself from any index on.
+pub trait Written: Send + Sync {
+    /// Writes the tokens of indices `from..`.
+    fn write(&self, from: usize, tokens: &mut [u32]);
+}
+
 /// What a stretch of tokens is made of.
 #[derive(Clone)]
 pub enum Source {
@@ -21,6 +27,8 @@ pub enum Source {
     Literal(Vec<u32>),
     /// The filler from an index on.
     Filler(usize),
+    /// The filler from an index down to those before it: the index is one past the first token.
+    Reversed(usize),
 }
 
 /// Filler by its index.
@@ -65,6 +73,8 @@ pub enum Filler {
     },
     /// One record after the other.
     Records(Arc<dyn Records>),
+    /// What writes itself.
+    Written(Arc<dyn Written>),
 }
 
 impl Filler {
@@ -73,6 +83,7 @@ impl Filler {
         match self {
             Self::Constant(token) => tokens.fill(*token),
             Self::Records(records) => write_records(records.as_ref(), from, tokens),
+            Self::Written(written) => written.write(from, tokens),
             Self::Cycle(cycle) => {
                 for (offset, token) in tokens.iter_mut().enumerate() {
                     *token = cycle[(from + offset) % cycle.len()];
@@ -194,6 +205,11 @@ impl Sequence {
         self.push(len, Source::Filler(from), scored);
     }
 
+    /// Adds the `len` tokens of the filler that stand before an index, the last first, at the end.
+    pub fn reversed(&mut self, before: usize, len: usize, scored: bool) {
+        self.push(len, Source::Reversed(before), scored);
+    }
+
     fn push(&mut self, len: usize, source: Source, scored: bool) {
         if len > 0 {
             self.pieces.push(Piece {
@@ -215,6 +231,20 @@ impl Sequence {
     /// Adds a label.
     pub fn label(&mut self, key: &'static str, value: String) {
         self.labels.push(Label { key, value });
+    }
+
+    /// Writes tokens of a piece, from its `offset`-th on.
+    fn write_inside(&self, piece: &Piece, offset: usize, tokens: &mut [u32]) {
+        match &piece.source {
+            Source::Literal(literal) => {
+                tokens.copy_from_slice(&literal[offset..][..tokens.len()]);
+            }
+            Source::Filler(index) => self.filler.write(index + offset, tokens),
+            Source::Reversed(index) => {
+                self.filler.write(index - offset - tokens.len(), tokens);
+                tokens.reverse();
+            }
+        }
     }
 
     /// Pieces from the one that holds a position on.
@@ -250,14 +280,7 @@ impl Sample for Sequence {
             let from = piece.start.max(start);
             let to = (piece.start + piece.len).min(end);
             let inside = &mut tokens[from - start..to.max(from) - start];
-            match &piece.source {
-                Source::Literal(literal) => {
-                    inside.copy_from_slice(&literal[from - piece.start..][..inside.len()]);
-                }
-                Source::Filler(index) => {
-                    self.filler.write(index + from - piece.start, inside);
-                }
-            }
+            self.write_inside(piece, from - piece.start, inside);
             if !piece.scored {
                 continue;
             }
@@ -266,12 +289,7 @@ impl Sample for Sequence {
             }
             if end < piece.start + piece.len && end > start {
                 let mut next = [0];
-                match &piece.source {
-                    Source::Literal(literal) => next[0] = literal[end - piece.start],
-                    Source::Filler(index) => {
-                        self.filler.write(index + end - piece.start, &mut next)
-                    }
-                }
+                self.write_inside(piece, end - piece.start, &mut next);
                 targets[end - 1 - start] = next[0] as i32;
             }
         }

@@ -166,6 +166,9 @@ fn chance_in_languages_is_what_guessing_gets() {
         ("group-words:group=s3,generators=2", 13),
         ("group-words:group=s4,generators=3,scored=last", 9),
         ("group-words:group=z2", 14),
+        ("modular-arithmetic-brackets:modulus=3", 16),
+        ("listops", 30),
+        ("listops:depth=3,arguments=4", 14),
     ] {
         let task = task(text);
         let measured = guessed(task.as_ref(), length, 20_000);
@@ -200,4 +203,112 @@ fn chance_of_long_words_has_the_period_of_the_group() {
             );
         }
     }
+}
+
+/// The value of an expression by recursive descent.
+fn bracketed(text: &mut std::slice::Iter<'_, String>) -> i64 {
+    match text.next().expect("an expression").as_str() {
+        "-" => -bracketed(text),
+        "(" => {
+            let left = bracketed(text);
+            let operator = text.next().expect("an operator or the end").clone();
+            let value = match operator.as_str() {
+                "+" => left + bracketed(text),
+                "-" => left - bracketed(text),
+                _ => return left,
+            };
+            assert_eq!(text.next().map(String::as_str), Some(")"));
+            value
+        }
+        digit => digit.parse().expect("a digit"),
+    }
+}
+
+#[test]
+fn brackets_are_evaluated() {
+    for (text, modulus) in [
+        ("modular-arithmetic-brackets", 5),
+        ("modular-arithmetic-brackets:modulus=13", 13),
+    ] {
+        let task = task(text);
+        let mut deepest = 0;
+        for index in 0..400 {
+            let length = 2 + index as usize % 90;
+            let (expression, said) = readable(task.as_ref(), &at(length, 1, index));
+            let mut rest = expression[..length - 1].iter();
+            let value = bracketed(&mut rest).rem_euclid(modulus);
+            assert!(rest.next().is_none(), "{expression:?}");
+            assert_eq!(expression[length - 1], "=");
+            assert_eq!(said[length - 1], value.to_string(), "{expression:?}");
+            let open = expression.iter().scan(0, |open, token| {
+                *open += i64::from(token == "(") - i64::from(token == ")");
+                Some(*open)
+            });
+            deepest = deepest.max(open.max().unwrap_or(0));
+        }
+        assert!(deepest > 5, "{deepest}");
+    }
+}
+
+/// The value of a list by recursive descent, and its levels.
+fn listed(text: &mut std::slice::Iter<'_, String>) -> (u32, usize) {
+    let first = text.next().expect("a list");
+    let Some(operator) = first.strip_prefix('[') else {
+        return (first.parse().expect("a digit"), 1);
+    };
+    let (mut values, mut levels) = (Vec::new(), 0);
+    while text.as_slice().first().is_some_and(|token| token != "]") {
+        let (value, below) = listed(text);
+        values.push(value);
+        levels = levels.max(below + 1);
+    }
+    assert_eq!(text.next().map(String::as_str), Some("]"));
+    assert!((2..=10).contains(&values.len()), "{values:?}");
+    values.sort_unstable();
+    let half = values.len() / 2;
+    let value = match operator {
+        "MIN" => values[0],
+        "MAX" => values[values.len() - 1],
+        "SM" => values.iter().sum::<u32>() % 10,
+        "MED" if values.len() % 2 == 1 => values[half],
+        "MED" => u32::midpoint(values[half - 1], values[half]),
+        other => panic!("{other}"),
+    };
+    (value, levels)
+}
+
+#[test]
+fn lists_are_evaluated_and_no_deeper_than_asked() {
+    for (text, depth, shortest) in [
+        ("listops", 10, 4),
+        ("listops:depth=3", 3, 4),
+        ("listops:depth=4,arguments=5", 4, 4),
+        ("listops:depth=2", 2, 4),
+    ] {
+        let task = task(text);
+        let longest = task.max_length().min(700);
+        let mut deepest = 0;
+        for length in shortest..=longest {
+            let (list, said) = readable(task.as_ref(), &at(length, 1, length as u64));
+            let mut rest = list.iter();
+            let (value, levels) = listed(&mut rest);
+            assert!(
+                rest.next().is_none() && levels <= depth,
+                "{text} {length}: {list:?}"
+            );
+            assert_eq!(
+                said[length - 1],
+                value.to_string(),
+                "{text} {length}: {list:?}"
+            );
+            assert!(said[..length - 1].iter().all(String::is_empty));
+            deepest = deepest.max(levels);
+        }
+        assert!(deepest == depth || depth > 6, "{text}: {deepest}");
+    }
+    assert_eq!(task("listops:depth=2").max_length(), 12);
+    // The value's law does not change from where chance is taken to be the same.
+    let long = guessed(task("listops").as_ref(), 3000, 6000);
+    let stated = chance("listops", 3000);
+    assert!((long - stated).abs() < 0.03, "{long}, {stated}");
 }

@@ -203,6 +203,8 @@ fn no_split_shares_an_example() {
         ("even-pairs", 10),
         ("cycle-navigation", 8),
         ("group-words:group=s3,scored=last", 6),
+        ("modular-arithmetic-brackets", 10),
+        ("listops", 9),
     ] {
         let task = parse_task(text).expect(text);
         let examples = |split, seed| -> HashSet<Vec<u32>> {

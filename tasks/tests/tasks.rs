@@ -48,6 +48,9 @@ const VARIANTS: &[&str] = &[
     "group-words",
     "group-words:group=s5,scored=last",
     "group-words:group=a4xz5,generators=3",
+    "modular-arithmetic-brackets",
+    "listops",
+    "listops:depth=5,arguments=6",
 ];
 
 fn lengths(task: &dyn Task) -> Vec<usize> {
@@ -161,6 +164,8 @@ fn a_million_tokens_are_read_in_pieces() {
         "frequent-words",
         "facts:hops=2",
         "group-words",
+        "modular-arithmetic-brackets",
+        "listops",
     ] {
         let task = parse_task(text).expect(text);
         let length = 1 << 20;

@@ -2,12 +2,14 @@
 //! and, with RULER's, of all.
 
 mod books;
+mod brackets;
 mod copying;
 mod facts;
 mod formal;
 mod groups;
 mod haystack;
 mod induction;
+mod listops;
 mod mixture;
 mod mqar;
 mod needle;
@@ -34,7 +36,9 @@ static TOKENS: &[&TaskSpec] = &[
     &formal::EVEN_PAIRS,
     &formal::CYCLE,
     &formal::ARITHMETIC,
+    &brackets::SPEC,
     &groups::SPEC,
+    &listops::SPEC,
     &needle::SPEC,
     &tracking::SPEC,
     &words::COMMON,
