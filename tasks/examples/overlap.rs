@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 
 /// Each task, and the smallest variant of those whose defaults have many examples at any length.
-const TASKS: [&str; 15] = [
+const TASKS: [&str; 16] = [
     "mqar:pairs=1,vocab=8",
     "mqar:pairs=2,vocab=32",
     "induction",
@@ -21,6 +21,7 @@ const TASKS: [&str; 15] = [
     "modular-arithmetic-brackets",
     "group-words:group=z2",
     "group-words:group=s3",
+    "flip-flop",
     "listops",
 ];
 

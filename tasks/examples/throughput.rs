@@ -15,6 +15,7 @@ fn main() {
         ("modular-arithmetic", 40),
         ("group-words", 40),
         ("modular-arithmetic-brackets", 40),
+        ("flip-flop", 512),
         ("listops", 500),
         ("needle", 128),
         ("needle:haystack=varied", 128),

@@ -166,6 +166,7 @@ fn chance_in_languages_is_what_guessing_gets() {
         ("group-words:group=s3,generators=2", 13),
         ("group-words:group=s4,generators=3,scored=last", 9),
         ("group-words:group=z2", 14),
+        ("flip-flop", 60),
         ("modular-arithmetic-brackets:modulus=3", 16),
         ("listops", 30),
         ("listops:depth=3,arguments=4", 14),
@@ -248,6 +249,66 @@ fn brackets_are_evaluated() {
         }
         assert!(deepest > 5, "{deepest}");
     }
+}
+
+#[test]
+fn reads_say_what_was_written() {
+    for (text, shares) in [
+        ("flip-flop", vec![0.8]),
+        ("flip-flop:ignore=0.1", vec![0.1]),
+        ("flip-flop:ignore=0", vec![0.0]),
+        ("flip-flop:ignore=grid", vec![0.1, 0.8, 0.98]),
+    ] {
+        let task = task(text);
+        let mut ignored = vec![0.0; shares.len()];
+        for index in 0..60 {
+            let length = 400 + index as usize % 2;
+            let coordinates = at(length, 1, index);
+            let (tokens, said) = readable(task.as_ref(), &coordinates);
+            let tokens = &tokens[length % 2..];
+            let said = &said[length % 2..];
+            assert_eq!((tokens[0].as_str(), tokens[398].as_str()), ("w", "r"));
+            let mut bit = String::new();
+            for (pair, said) in tokens.chunks(2).zip(said.chunks(2)) {
+                assert!(said[1].is_empty());
+                match pair[0].as_str() {
+                    "w" => bit.clone_from(&pair[1]),
+                    "r" => assert_eq!((&said[0], &pair[1]), (&bit, &bit)),
+                    _ => assert_eq!(pair[0], "i"),
+                }
+                assert_eq!(said[0].is_empty(), pair[0] != "r");
+            }
+            let setting = index as usize % shares.len();
+            ignored[setting] += tokens.iter().filter(|token| *token == "i").count() as f64;
+            let sample = task.sample(&coordinates).expect("an example");
+            let labels: Vec<String> = sample.labels().iter().map(ToString::to_string).collect();
+            if shares.len() > 1 {
+                assert_eq!(labels, [format!("ignore={}", shares[setting])]);
+            } else {
+                assert!(labels.is_empty());
+            }
+        }
+        for (ignored, share) in ignored.iter().zip(&shares) {
+            // Of 198 instructions between the first and the last.
+            let measured = ignored * shares.len() as f64 / (60.0 * 198.0);
+            assert!(
+                (measured - share).abs() < 0.02,
+                "{text}: {measured}, {share}"
+            );
+        }
+    }
+    // What is measured is not what is trained on.
+    let task = task("flip-flop:ignore=0.98,train_ignore=0.1");
+    let ignored = |split| {
+        let at = Coordinates {
+            split,
+            ..at(512, 1, 0)
+        };
+        let (tokens, _) = whole(task.as_ref(), &at);
+        tokens.iter().filter(|&&token| token == 2).count()
+    };
+    assert!(ignored(Split::Train) < 60 && ignored(Split::Validation) < 60);
+    assert!(ignored(Split::Test) > 230);
 }
 
 /// The value of a list by recursive descent, and its levels.

@@ -204,6 +204,7 @@ fn no_split_shares_an_example() {
         ("cycle-navigation", 8),
         ("group-words:group=s3,scored=last", 6),
         ("modular-arithmetic-brackets", 10),
+        ("flip-flop", 24),
         ("listops", 9),
     ] {
         let task = parse_task(text).expect(text);

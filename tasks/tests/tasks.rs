@@ -49,6 +49,8 @@ const VARIANTS: &[&str] = &[
     "group-words:group=s5,scored=last",
     "group-words:group=a4xz5,generators=3",
     "modular-arithmetic-brackets",
+    "flip-flop",
+    "flip-flop:ignore=grid,train_ignore=0.5",
     "listops",
     "listops:depth=5,arguments=6",
 ];
@@ -165,6 +167,7 @@ fn a_million_tokens_are_read_in_pieces() {
         "facts:hops=2",
         "group-words",
         "modular-arithmetic-brackets",
+        "flip-flop",
         "listops",
     ] {
         let task = parse_task(text).expect(text);

@@ -5,6 +5,7 @@ mod books;
 mod brackets;
 mod copying;
 mod facts;
+mod flipflop;
 mod formal;
 mod groups;
 mod haystack;
@@ -38,6 +39,7 @@ static TOKENS: &[&TaskSpec] = &[
     &formal::ARITHMETIC,
     &brackets::SPEC,
     &groups::SPEC,
+    &flipflop::SPEC,
     &listops::SPEC,
     &needle::SPEC,
     &tracking::SPEC,
