@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 
 /// Each task, and the smallest variant of those whose defaults have many examples at any length.
-const TASKS: [&str; 16] = [
+const TASKS: [&str; 22] = [
     "mqar:pairs=1,vocab=8",
     "mqar:pairs=2,vocab=32",
     "induction",
@@ -16,6 +16,12 @@ const TASKS: [&str; 16] = [
     "parity",
     "modular-arithmetic",
     "needle",
+    "repeat-copy",
+    "unique-copy:letters=5",
+    "sort:letters=5",
+    "palindrome:letters=2",
+    "majority:letters=2",
+    "bin-majority",
     "even-pairs",
     "cycle-navigation",
     "modular-arithmetic-brackets",

@@ -16,6 +16,8 @@ fn main() {
         ("group-words", 40),
         ("modular-arithmetic-brackets", 40),
         ("flip-flop", 512),
+        ("majority", 54),
+        ("bin-majority", 54),
         ("listops", 500),
         ("needle", 128),
         ("needle:haystack=varied", 128),

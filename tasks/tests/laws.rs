@@ -205,6 +205,12 @@ fn no_split_shares_an_example() {
         ("group-words:group=s3,scored=last", 6),
         ("modular-arithmetic-brackets", 10),
         ("flip-flop", 24),
+        ("repeat-copy", 23),
+        ("unique-copy:letters=8", 13),
+        ("sort:letters=12", 15),
+        ("palindrome:letters=3", 15),
+        ("majority:letters=4", 12),
+        ("bin-majority", 16),
         ("listops", 9),
     ] {
         let task = parse_task(text).expect(text);

@@ -51,6 +51,12 @@ const VARIANTS: &[&str] = &[
     "modular-arithmetic-brackets",
     "flip-flop",
     "flip-flop:ignore=grid,train_ignore=0.5",
+    "repeat-copy",
+    "unique-copy:letters=160",
+    "palindrome",
+    "sort:letters=160",
+    "majority",
+    "bin-majority",
     "listops",
     "listops:depth=5,arguments=6",
 ];
@@ -168,6 +174,9 @@ fn a_million_tokens_are_read_in_pieces() {
         "group-words",
         "modular-arithmetic-brackets",
         "flip-flop",
+        "palindrome",
+        "majority",
+        "bin-majority",
         "listops",
     ] {
         let task = parse_task(text).expect(text);

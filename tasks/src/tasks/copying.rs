@@ -1,20 +1,14 @@
-//! Copying and prefix-key lookup as Repeat After Me (arXiv 2402.01032, sections 2 and 4, and
-//! `sjelassi/transformers_ssm_copy`): `$x|x.` and `$g|x|y.` over 26 letters.
+//! A string, then what is to be said of it: the string again (Repeat After Me, arXiv 2402.01032, section 2, and
+//! `sjelassi/transformers_ssm_copy`), the same of two letters, of different letters, and in order (Huang et al.,
+//! arXiv 2410.02140, section 5, and `lacoco-lab/length_generalization`), or backwards (Kimi Linear, arXiv
+//! 2510.26692, section 5.1).
 
 use std::borrow::Cow;
 
 use crate::draws::{Draws, Purpose, key};
-use crate::error::TaskError;
 use crate::options::{Allowed, OptionSpec, OptionValue, Options};
 use crate::sequence::{Filler, Sequence};
 use crate::task::{Coordinates, Metric, Sample, Task, TaskSpec};
-
-const LETTERS: usize = 26;
-const START: u32 = 26;
-const BAR: u32 = 27;
-const STOP: u32 = 28;
-const PAD: u32 = 29;
-const VOCAB: usize = 30;
 
 pub(crate) static COPYING: TaskSpec = TaskSpec {
     name: "copying",
@@ -28,49 +22,206 @@ pub(crate) static COPYING: TaskSpec = TaskSpec {
     options: &[],
     materials: &[],
     build: |options, _| {
-        let options = options.text();
-        Ok(Box::new(Copying {
-            key: key(COPYING.name, &options),
-            options,
+        Ok(Box::new(Strings {
+            train_lengths: (13, 103),
+            ..Strings::new(&COPYING, options, 26)
         }))
     },
 };
 
-pub(crate) static PREFIX_LOOKUP: TaskSpec = TaskSpec {
-    name: "prefix-lookup",
-    title: "Prefix-key n-gram lookup",
-    source: "Repeat After Me, arXiv 2402.01032, section 4.2; sjelassi/transformers_ssm_copy",
-    length_meaning: "all tokens of $g|x|y. ; x has what g, y and the four marks leave",
-    scored: "the `answer` letters after g's only place in x, as one answer",
-    chance_meaning: "letters at random: 26^-answer",
-    version: 2,
+pub(crate) static REPEAT_COPY: TaskSpec = TaskSpec {
+    name: "repeat-copy",
+    title: "Copying a string of few letters",
+    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
+    scored: "the second x and the full stop, as one answer",
+    chance_meaning: "a string at random: 1 / letters for each",
+    version: 1,
     metric: Metric::ExactMatch,
-    options: &[
-        OptionSpec {
-            name: "ngram",
-            help: "letters of the key g",
-            default: OptionValue::Integer(3),
-            allowed: Allowed::Integer(2, 16),
-        },
-        OptionSpec {
-            name: "answer",
-            help: "letters of the answer y",
-            default: OptionValue::Integer(1),
-            allowed: Allowed::Integer(1, 64),
-        },
-    ],
+    options: &[OptionSpec {
+        name: "letters",
+        help: "different letters",
+        default: OptionValue::Integer(2),
+        allowed: Allowed::Integer(2, 4096),
+    }],
     materials: &[],
-    build: |options, _| Lookup::new(options).map(|task| Box::new(task) as Box<dyn Task>),
+    build: |options, _| {
+        let letters = options.integer("letters");
+        Ok(Box::new(Strings::new(&REPEAT_COPY, options, letters)))
+    },
 };
 
-struct Copying {
-    options: String,
-    key: u64,
+/// The alphabet of strings without a repetition.
+const DIFFERENT: &[OptionSpec] = &[OptionSpec {
+    name: "letters",
+    help: "different letters, and the most that a string can have",
+    default: OptionValue::Integer(150),
+    allowed: Allowed::Integer(2, 4096),
+}];
+
+pub(crate) static UNIQUE_COPY: TaskSpec = TaskSpec {
+    name: "unique-copy",
+    title: "Copying a string in which no letter comes again",
+    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
+    scored: "the second x and the full stop, as one answer",
+    chance_meaning: "different letters at random",
+    version: 1,
+    metric: Metric::ExactMatch,
+    options: DIFFERENT,
+    materials: &[],
+    build: |options, _| {
+        let letters = options.integer("letters");
+        Ok(Box::new(Strings {
+            different: true,
+            train_lengths: (5, 103.min(2 * letters + 3)),
+            ..Strings::new(&UNIQUE_COPY, options, letters)
+        }))
+    },
+};
+
+pub(crate) static SORT: TaskSpec = TaskSpec {
+    name: "sort",
+    title: "Sorting different letters",
+    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    length_meaning: "all tokens of $x|y. ; x has (length - 3) / 2 letters, an even length has one pad before",
+    scored: "y, the letters of x from the lowest on, and the full stop, as one answer",
+    chance_meaning: "so many different letters at random; near 1 where x has nearly all there are",
+    version: 1,
+    metric: Metric::ExactMatch,
+    options: DIFFERENT,
+    materials: &[],
+    build: |options, _| {
+        let letters = options.integer("letters");
+        Ok(Box::new(Strings {
+            different: true,
+            order: Order::Sorted,
+            train_lengths: (5, 103.min(2 * letters + 3)),
+            ..Strings::new(&SORT, options, letters)
+        }))
+    },
+};
+
+pub(crate) static PALINDROME: TaskSpec = TaskSpec {
+    name: "palindrome",
+    title: "A string backwards",
+    source: "Kimi Linear, arXiv 2510.26692, section 5.1",
+    length_meaning: "all tokens of x|y ; x has (length - 1) / 2 letters, an even length has one pad before",
+    scored: "y, which is x backwards, but for its first letter",
+    chance_meaning: "a letter at random: 1 / letters",
+    version: 1,
+    metric: Metric::TokenAccuracy,
+    options: &[OptionSpec {
+        name: "letters",
+        help: "different letters",
+        default: OptionValue::Integer(26),
+        allowed: Allowed::Integer(2, 65536),
+    }],
+    materials: &[],
+    build: |options, _| {
+        let letters = options.integer("letters");
+        Ok(Box::new(Strings {
+            order: Order::Reversed,
+            train_lengths: (256, 2048),
+            ..Strings::new(&PALINDROME, options, letters)
+        }))
+    },
+};
+
+/// What follows the letters in a vocabulary of strings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks {
+    pub letters: usize,
 }
 
-impl Task for Copying {
+impl Marks {
+    /// `$`, before a string.
+    pub fn start(self) -> u32 {
+        self.letters as u32
+    }
+
+    /// `|`, between strings.
+    pub fn bar(self) -> u32 {
+        self.letters as u32 + 1
+    }
+
+    /// `.`, after all.
+    pub fn stop(self) -> u32 {
+        self.letters as u32 + 2
+    }
+
+    /// `*`, before a sequence that would be a token short.
+    pub fn pad(self) -> u32 {
+        self.letters as u32 + 3
+    }
+
+    /// Number of token ids.
+    pub fn vocab(self) -> usize {
+        self.letters + 4
+    }
+
+    /// A token in readable form: letters where there are few and their order is nothing.
+    pub fn symbol(self, token: u32, ordered: bool) -> Cow<'static, str> {
+        match token.checked_sub(self.start()) {
+            Some(mark) => ["$", "|", ".", "*"][mark as usize].into(),
+            None if ordered || self.letters > 26 => token.to_string().into(),
+            None => char::from(b'a' + token as u8).to_string().into(),
+        }
+    }
+}
+
+/// How the second string follows from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Same,
+    Sorted,
+    /// Without the marks before and after, which its source does not have.
+    Reversed,
+}
+
+struct Strings {
+    spec: &'static TaskSpec,
+    options: String,
+    key: u64,
+    marks: Marks,
+    /// Whether no letter comes again.
+    different: bool,
+    order: Order,
+    train_lengths: (usize, usize),
+}
+
+impl Strings {
+    /// Strings that are copied; trained as in arXiv 2410.02140, to 50 letters.
+    fn new(spec: &'static TaskSpec, options: &Options, letters: usize) -> Self {
+        let options = options.text();
+        Self {
+            spec,
+            key: key(spec.name, &options),
+            options,
+            marks: Marks { letters },
+            different: false,
+            order: Order::Same,
+            train_lengths: (5, 103),
+        }
+    }
+
+    /// Marks of an example.
+    fn marked(&self) -> usize {
+        match self.order {
+            Order::Reversed => 1,
+            _ => 3,
+        }
+    }
+
+    /// Letters of the first string.
+    fn count(&self, length: usize) -> usize {
+        (length - self.marked()) / 2
+    }
+}
+
+impl Task for Strings {
     fn spec(&self) -> &'static TaskSpec {
-        &COPYING
+        self.spec
     }
 
     fn options_text(&self) -> String {
@@ -78,186 +229,85 @@ impl Task for Copying {
     }
 
     fn vocab(&self) -> usize {
-        VOCAB
+        self.marks.vocab()
     }
 
-    fn chance(&self, _length: usize) -> Option<f64> {
-        Some(0.0)
+    fn chance(&self, length: usize) -> Option<f64> {
+        let (letters, count) = (self.marks.letters, self.count(length));
+        // Of a string without repetitions each letter is one of those that are left; in order, any of the lowest
+        // so many is as good as another.
+        let guesses = (0..count).map(|said| {
+            let left = (letters - if self.different { said } else { 0 }) as f64;
+            match self.order {
+                Order::Sorted => (count - said) as f64 / left,
+                _ => 1.0 / left,
+            }
+        });
+        let chance = match self.order {
+            Order::Reversed => 1.0 / letters as f64,
+            _ => guesses.product(),
+        };
+        // What no number of examples can tell from 0.
+        Some(if chance < 1e-5 { 0.0 } else { chance })
     }
 
     fn min_length(&self) -> usize {
         5
     }
 
+    fn max_length(&self) -> usize {
+        if self.different {
+            2 * self.marks.letters + 3
+        } else {
+            1 << 20
+        }
+    }
+
     fn default_train_lengths(&self) -> (usize, usize) {
-        (13, 103)
+        self.train_lengths
     }
 
     fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
-        let count = (at.length - 3) / 2;
+        let (marks, count) = (self.marks, self.count(at.length));
         let mut sequence = Sequence::new(Filler::Uniform {
             draws: Draws::new(self.key, at, attempt, Purpose::Filler),
             low: 0,
-            count: LETTERS as u32,
+            count: marks.letters as u32,
             replaced: Vec::new(),
         });
-        sequence.literal(vec![PAD; at.length - 3 - 2 * count], false);
-        sequence.literal(vec![START], false);
-        sequence.filler(0, count, false);
-        sequence.literal(vec![BAR], false);
-        sequence.filler(0, count, true);
-        sequence.literal(vec![STOP], true);
-        Box::new(sequence)
-    }
-
-    fn symbol(&self, token: u32) -> Cow<'static, str> {
-        symbol(token)
-    }
-}
-
-struct Lookup {
-    options: String,
-    key: u64,
-    ngram: usize,
-    answer: usize,
-}
-
-impl Lookup {
-    fn new(options: &Options) -> Result<Self, TaskError> {
-        Ok(Self {
-            options: options.text(),
-            key: key(PREFIX_LOOKUP.name, &options.text()),
-            ngram: options.integer("ngram"),
-            answer: options.integer("answer"),
-        })
-    }
-
-    /// Indices of x whose letter must change so that the key stands at `place` only: the last letter
-    /// of every other occurrence, or its first where the last belongs to the key's own place.
-    fn repairs(&self, x: &Filler, count: usize, place: usize, gram: &[u32]) -> Vec<(usize, u32)> {
-        const BLOCK: usize = 4096;
-        let n = self.ngram;
-        let own = place..place + n + self.answer;
-        let mut replaced: Vec<(usize, u32)> = Vec::new();
-        let mut window: Vec<u32> = Vec::with_capacity(BLOCK + n);
-        let mut block = vec![0; BLOCK];
-        for start in (0..count).step_by(BLOCK) {
-            let len = BLOCK.min(count - start);
-            x.write(start, &mut block[..len]);
-            let carried = window.len().saturating_sub(n - 1);
-            window.drain(..carried);
-            let first = start - window.len();
-            window.extend_from_slice(&block[..len]);
-            for offset in 0..(window.len() + 1).saturating_sub(n) {
-                let at = first + offset;
-                if at == place || window[offset..offset + n] != *gram {
-                    continue;
-                }
-                let last = at + n - 1;
-                let change = if own.contains(&last) { at } else { last };
-                if own.contains(&change) {
-                    continue;
-                }
-                // The next letter that is not in the key at all cannot make a new occurrence.
-                let letter = (0..LETTERS as u32).find(|letter| !gram.contains(letter));
-                let letter = letter.expect("a key of at most 16 of 26 letters");
-                window[change - first] = letter;
-                replaced.push((change, letter));
+        sequence.literal(
+            vec![marks.pad(); at.length - self.marked() - 2 * count],
+            false,
+        );
+        if self.order == Order::Reversed {
+            sequence.filler(0, count, false);
+            sequence.literal(vec![marks.bar()], false);
+            sequence.reversed(count, 1, false);
+            sequence.reversed(count - 1, count - 1, true);
+            return Box::new(sequence);
+        }
+        sequence.literal(vec![marks.start()], false);
+        if self.different {
+            let mut draws = Draws::new(self.key, at, attempt, Purpose::Plan);
+            let drawn = draws.distinct(count, marks.letters).into_iter();
+            let first: Vec<u32> = drawn.map(|letter| letter as u32).collect();
+            let mut second = first.clone();
+            if self.order == Order::Sorted {
+                second.sort_unstable();
             }
+            sequence.literal(first, false);
+            sequence.literal(vec![marks.bar()], false);
+            sequence.literal(second, true);
+        } else {
+            sequence.filler(0, count, false);
+            sequence.literal(vec![marks.bar()], false);
+            sequence.filler(0, count, true);
         }
-        replaced.sort_unstable();
-        replaced
-    }
-}
-
-impl Task for Lookup {
-    fn spec(&self) -> &'static TaskSpec {
-        &PREFIX_LOOKUP
-    }
-
-    fn options_text(&self) -> String {
-        self.options.clone()
-    }
-
-    fn vocab(&self) -> usize {
-        VOCAB
-    }
-
-    fn chance(&self, _length: usize) -> Option<f64> {
-        Some((1.0 / LETTERS as f64).powi(self.answer as i32))
-    }
-
-    fn min_length(&self) -> usize {
-        // x holds at least the key, its answer and one letter more.
-        4 + 2 * (self.ngram + self.answer) + 1
-    }
-
-    fn default_train_lengths(&self) -> (usize, usize) {
-        (self.min_length(), self.min_length().max(64))
-    }
-
-    fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
-        let count = at.length - 4 - self.ngram - self.answer;
-        let place = Draws::new(self.key, at, attempt, Purpose::Plan)
-            .below(count - self.ngram - self.answer + 1);
-        let draws = Draws::new(self.key, at, attempt, Purpose::Filler);
-        // The key is drawn with all letters different from their neighbours' copies, so that it does
-        // not overlap itself inside its own place.
-        let uniform = |replaced| Filler::Uniform {
-            draws: draws.clone(),
-            low: 0,
-            count: LETTERS as u32,
-            replaced,
-        };
-        let mut own = vec![0; self.ngram + self.answer];
-        uniform(Vec::new()).write(place, &mut own);
-        let fixed = without_second_key(&mut own, self.ngram);
-        let base: Vec<(usize, u32)> = fixed
-            .into_iter()
-            .map(|offset| (place + offset, own[offset]))
-            .collect();
-        let mut replaced = self.repairs(&uniform(base.clone()), count, place, &own[..self.ngram]);
-        replaced.extend(base);
-        replaced.sort_unstable();
-        let mut sequence = Sequence::new(uniform(replaced));
-        sequence.literal(vec![START], false);
-        sequence.literal(own[..self.ngram].to_vec(), false);
-        sequence.literal(vec![BAR], false);
-        sequence.filler(0, count, false);
-        sequence.literal(vec![BAR], false);
-        sequence.literal(own[self.ngram..].to_vec(), true);
-        sequence.literal(vec![STOP], false);
+        sequence.literal(vec![marks.stop()], true);
         Box::new(sequence)
     }
 
     fn symbol(&self, token: u32) -> Cow<'static, str> {
-        symbol(token)
-    }
-}
-
-/// Changes letters after the key until it occurs once only in `own`; returns their offsets.
-fn without_second_key(own: &mut [u32], n: usize) -> Vec<usize> {
-    let mut changed = Vec::new();
-    let absent = (0..LETTERS as u32)
-        .find(|letter| !own[..n].contains(letter))
-        .expect("26 letters");
-    // A key whose end repeats its start could overlap into the answer; a letter outside the key at
-    // the end of any second occurrence removes it.
-    for offset in 1..(own.len() + 1).saturating_sub(n) {
-        if own[offset..offset + n] == own[..n] {
-            own[offset + n - 1] = absent;
-            changed.push(offset + n - 1);
-        }
-    }
-    changed
-}
-
-fn symbol(token: u32) -> Cow<'static, str> {
-    match token {
-        START => "$".into(),
-        BAR => "|".into(),
-        STOP => ".".into(),
-        PAD => "*".into(),
-        letter => char::from(b'a' + letter as u8).to_string().into(),
+        self.marks.symbol(token, self.order == Order::Sorted)
     }
 }

@@ -11,6 +11,8 @@ mod groups;
 mod haystack;
 mod induction;
 mod listops;
+mod lookup;
+mod majority;
 mod mixture;
 mod mqar;
 mod needle;
@@ -32,7 +34,13 @@ static TOKENS: &[&TaskSpec] = &[
     &induction::SPEC,
     &selective::SPEC,
     &copying::COPYING,
-    &copying::PREFIX_LOOKUP,
+    &copying::REPEAT_COPY,
+    &copying::UNIQUE_COPY,
+    &copying::PALINDROME,
+    &copying::SORT,
+    &lookup::SPEC,
+    &majority::MAJORITY,
+    &majority::BIN_MAJORITY,
     &formal::PARITY,
     &formal::EVEN_PAIRS,
     &formal::CYCLE,
