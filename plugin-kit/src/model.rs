@@ -16,8 +16,7 @@ use longhaul_plugin_api::variables;
 
 use crate::backbone::{Architecture, trace};
 use crate::checkpoint::{self, Format};
-use crate::cuda::device::Device;
-use crate::cuda::driver::Driver;
+use crate::cuda::cards::card;
 use crate::cuda::plugin::DeviceKitModel;
 use crate::engine::given_state::{fixed, slots_of};
 use crate::engine::graph::Program;
@@ -154,7 +153,7 @@ impl<L: Library> Plugin for OnKit<L> {
         match config.device.kind {
             DeviceKind::Cpu => Ok(Box::new(KitModel::new(architecture, config, false)?)),
             DeviceKind::Cuda => {
-                let device: Arc<dyn Device> = Arc::new(Driver::open(config.device.index)?);
+                let device = card(config.device.index)?;
                 Ok(Box::new(DeviceKitModel::new(
                     architecture,
                     config,

@@ -1,6 +1,7 @@
 //! The kit's CUDA driver on the simulated one: what it asks of NVIDIA's libraries, what it refuses before
 //! asking, and that threads do not get into each other's recordings.
 
+use longhaul_plugin_kit::cuda::cards;
 use longhaul_plugin_kit::cuda::device::{
     Device, DeviceMat, Kernel, KernelParams, KernelSource, Launch, Product, Ptr, Recording,
 };
@@ -517,4 +518,52 @@ fn after_an_illegal_access_every_call_says_so() {
     assert_says(&refusal(launch()), &["tests.cu, scale", name]);
     assert_says(&refusal(card.download(x, &mut [0; 4])), &[name]);
     assert_says(&refusal(card.record(&mut || Ok(()))), &[name]);
+}
+
+#[test]
+fn models_share_a_card_until_it_fails() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = folder.path().join("log");
+    let variables = [
+        ("SIMULATED_CUDA_LOG", &*log.to_string_lossy()),
+        ("SIMULATED_CUDA_FAULT", "illegal-address@scale:2"),
+    ];
+    if !card::is_here("models_share_a_card_until_it_fails", &variables) {
+        let log = std::fs::read_to_string(&log).expect("a context was opened");
+        let said = log
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(3));
+        let said: Vec<&str> = said.collect();
+        // What stood in the failed context went with it. The second is open when the process ends.
+        assert_eq!(said, ["opened", "closed", "opened"], "{log}");
+        return;
+    }
+    let scaled = |card: &dyn Device| {
+        let x = card.allocate(4).unwrap();
+        card.upload(x, &1.5_f32.to_ne_bytes()).unwrap();
+        let params = Scaling {
+            x,
+            y: x,
+            count: 1,
+            factor: 2.0,
+        };
+        card.launch(SCALE, Launch::flat(1, 32), params.bytes())?;
+        let mut bytes = [0; 4];
+        card.download(x, &mut bytes)?;
+        card.free(x);
+        Ok(f32::from_ne_bytes(bytes))
+    };
+    let first = cards::card(0).unwrap();
+    assert_eq!(scaled(first.as_ref()).unwrap(), 3.0);
+    // Kept between models, of which none is there now.
+    drop(first);
+    let again = cards::card(0).unwrap();
+    assert_says(
+        &refusal(scaled(again.as_ref())),
+        &["CUDA_ERROR_ILLEGAL_ADDRESS"],
+    );
+    drop(again);
+    let another = cards::card(0).unwrap();
+    assert_eq!(scaled(another.as_ref()).unwrap(), 3.0);
+    assert!(std::sync::Arc::ptr_eq(&another, &cards::card(0).unwrap()));
 }

@@ -1,5 +1,5 @@
-//! A [`Device`] by the CUDA driver. One context and one stream a model; everything is in order on it, and
-//! threads take turns. The driver's libraries are looked for before anything of cudarc is called, which panics
+//! A [`Device`] by the CUDA driver. One context and one stream for all models ([`super::cards`]); everything is in
+//! order on it, and threads take turns. The driver's libraries are looked for before anything of cudarc is called, which panics
 //! without them.
 
 use std::collections::HashMap;
