@@ -17,7 +17,7 @@ use crate::engine::tensor::Tensor;
 use crate::initial::Starts;
 use crate::ops::elementwise::Activation;
 use crate::ops::norm::NormKind;
-use crate::options::{Settings, boolean, choice, float, integer};
+use crate::options::{Field, Settings, choice, or_usual};
 
 /// The part of a block that mixes positions: what an architecture is.
 pub trait Mixer: Send + Sync {
@@ -114,8 +114,12 @@ pub struct Architecture {
 impl Architecture {
     /// Every option: its own, then the backbone's.
     pub fn all_options(&self) -> Vec<OptionSpec> {
+        let backbone = Backbone {
+            mlp: MlpWord(self.default_mlp.into()),
+            ..Backbone::default()
+        };
         let own = self.options.iter().cloned();
-        own.chain(backbone_options(self.default_mlp)).collect()
+        own.chain(backbone.specs()).collect()
     }
 
     /// The description that crosses the boundary. Devices, state and the reference form are what a model at
@@ -195,65 +199,59 @@ impl Architecture {
     }
 }
 
-/// The options that every architecture on this backbone has.
-fn backbone_options(default_mlp: &str) -> Vec<OptionSpec> {
-    let mut mlps = vec!["gated", "geglu", "gelu", "none"];
-    if !mlps.contains(&default_mlp) {
-        mlps.push(default_mlp);
+crate::options! {
+    pub(crate) enum Norm {
+        Rms = "rmsnorm",
+        Layer = "layernorm",
     }
-    vec![
-        choice(
-            "norm",
-            "rmsnorm",
-            &["rmsnorm", "layernorm"],
-            "norm before every part of a block",
-        ),
-        float("norm_epsilon", 1e-5, 1e-12, 1e-1, "epsilon of the norms"),
-        float(
-            "final_norm_epsilon",
-            0.0,
-            0.0,
-            1e-1,
-            "epsilon of the norm before the head; 0 is norm_epsilon",
-        ),
-        choice(
-            "mlp",
-            default_mlp,
-            &mlps,
-            "MLP of a block: SwiGLU, GeGLU, GELU, none, or the architecture's own",
-        ),
-        float(
-            "mlp_ratio",
-            4.0,
-            0.25,
-            64.0,
-            "width of the MLP over the model width",
-        ),
-        integer(
-            "mlp_hidden",
-            0,
-            0,
-            1 << 20,
-            "width of the MLP; 0 is mlp_ratio times the model width",
-        ),
-        boolean("mlp_bias", false, "biases in the MLP"),
-        boolean("tied", false, "head shares the embedding's weight"),
-        integer(
-            "padding_token",
-            -1,
-            -1,
-            i64::from(u32::MAX),
-            "token whose embedding is not trained by reading it; -1 is none",
-        ),
-        float("embedding_scale", 1.0, 1e-6, 1e6, "factor on the embedding"),
-        float(
-            "logit_cap",
-            0.0,
-            0.0,
-            1e6,
-            "c of the capped logits c tanh(logit / c); 0 is no cap",
-        ),
-    ]
+
+    /// The options that every architecture on this backbone has.
+    pub(crate) struct Backbone {
+        norm: Norm => "norm before every part of a block";
+        norm_epsilon: f32 = 1e-5, 1e-12..=1e-1 => "epsilon of the norms";
+        final_norm_epsilon: f32 = 0.0, 0.0..=1e-1 => "epsilon of the norm before the head; 0 is norm_epsilon";
+        mlp: MlpWord => "MLP of a block: SwiGLU, GeGLU, GELU, none, or the architecture's own";
+        mlp_ratio: f64 = 4.0, 0.25..=64.0 => "width of the MLP over the model width";
+        mlp_hidden: usize = 0, 0..=1 << 20 => "width of the MLP; 0 is mlp_ratio times the model width";
+        mlp_bias: bool = false => "biases in the MLP";
+        tied: bool = false => "head shares the embedding's weight";
+        padding_token: i64 = -1, -1..=i64::from(u32::MAX)
+            => "token whose embedding is not trained by reading it; -1 is none";
+        embedding_scale: f32 = 1.0, 1e-6..=1e6 => "factor on the embedding";
+        logit_cap: f32 = 0.0, 0.0..=1e6 => "c of the capped logits c tanh(logit / c); 0 is no cap";
+    }
+}
+
+/// The words of the option `mlp` that every architecture has.
+const MLPS: [&str; 4] = ["gated", "geglu", "gelu", "none"];
+
+/// A word of the option `mlp`: one of these, or the architecture's own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MlpWord(String);
+
+impl Field for MlpWord {
+    type Limits = ();
+
+    fn specs(&self, name: &str, (): (), help: &str) -> Vec<OptionSpec> {
+        let own = Some(self.0.as_str()).filter(|own| !MLPS.contains(own));
+        choice(name, &self.0, MLPS.into_iter().chain(own), help)
+    }
+
+    fn read(settings: &Settings, name: &str) -> Result<Self> {
+        String::read(settings, name).map(Self)
+    }
+}
+
+impl Backbone {
+    /// The options of a model, also where a part of a hybrid asks.
+    fn of(settings: &Settings) -> Result<Self> {
+        Self::read(&settings.whole())
+    }
+
+    fn mlp_hidden(&self, d_model: usize) -> usize {
+        let by_ratio = (d_model as f64 * self.mlp_ratio).round();
+        or_usual(self.mlp_hidden, by_ratio.max(1.0) as usize)
+    }
 }
 
 /// Traces a whole model.
@@ -290,20 +288,21 @@ pub fn trace_on_device(
 pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) -> Result<()> {
     let (d_model, layers) = (settings.d_model(), settings.layers());
     let vocab = settings.config.vocab as usize;
-    let norm = match settings.text("norm")? {
-        "layernorm" => NormKind::Layer,
-        _ => NormKind::Rms,
+    let options = Backbone::of(settings)?;
+    let norm = match options.norm {
+        Norm::Layer => NormKind::Layer,
+        Norm::Rms => NormKind::Rms,
     };
-    let epsilon = settings.float("norm_epsilon")? as f32;
+    let epsilon = options.norm_epsilon;
     let starts = mixer.starts(settings, Starts::usual(settings));
-    let mlp = Mlp::new(settings, starts.mlp_in, starts.mlp_out)?;
+    let mlp = Mlp::new(&options, d_model, starts.mlp_in, starts.mlp_out);
     if settings.wants_reference() {
         graph.want_reference();
     }
     let table = graph.param("embedding.weight", &[vocab, d_model], starts.embedding);
-    let padding = u32::try_from(settings.integer("padding_token")?).ok();
+    let padding = u32::try_from(options.padding_token).ok();
     let embedded = graph.embedding(table, padding);
-    let embedded = graph.scale(embedded, settings.float("embedding_scale")? as f32);
+    let embedded = graph.scale(embedded, options.embedding_scale);
     let mut x = graph.mixer(|graph| mixer.embed(graph, embedded));
     check_width("Mixer::embed", x, d_model)?;
     for layer in 0..layers {
@@ -317,17 +316,17 @@ pub(crate) fn record(settings: &Settings, mixer: &dyn Mixer, graph: &mut Graph) 
         })?;
     }
     let wanted = graph.select_scored(x);
-    let last_epsilon = match settings.float("final_norm_epsilon")? as f32 {
+    let last_epsilon = match options.final_norm_epsilon {
         0.0 => epsilon,
         own => own,
     };
     let normal = graph.norm("norm", wanted, norm, last_epsilon);
-    let head = if settings.boolean("tied")? {
+    let head = if options.tied {
         table
     } else {
         graph.param("head.weight", &[vocab, d_model], starts.head)
     };
-    graph.head(normal, head, settings.float("logit_cap")? as f32);
+    graph.head(normal, head, options.logit_cap);
     Ok(())
 }
 
@@ -355,12 +354,15 @@ pub fn residual_init(layers: usize) -> Init {
 /// # Errors
 /// A missing option.
 pub fn mlp_hidden(settings: &Settings) -> Result<usize> {
-    let settings = settings.whole();
-    let by_ratio = (settings.d_model() as f64 * settings.float("mlp_ratio")?).round();
-    Ok(match settings.size("mlp_hidden")? {
-        0 => by_ratio.max(1.0) as usize,
-        hidden => hidden,
-    })
+    Ok(Backbone::of(settings)?.mlp_hidden(settings.d_model()))
+}
+
+/// Epsilon of the backbone's norms, also where a part of a hybrid asks.
+///
+/// # Errors
+/// A missing option.
+pub fn norm_epsilon(settings: &Settings) -> Result<f32> {
+    Ok(Backbone::of(settings)?.norm_epsilon)
 }
 
 /// Whether the blocks have an MLP, also where a part of a hybrid asks.
@@ -368,7 +370,7 @@ pub fn mlp_hidden(settings: &Settings) -> Result<usize> {
 /// # Errors
 /// A missing option.
 pub fn has_mlp(settings: &Settings) -> Result<bool> {
-    Ok(settings.whole().text("mlp")? != "none")
+    Ok(Backbone::of(settings)?.mlp.0 != "none")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -390,21 +392,21 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn new(settings: &Settings, start_in: Init, start_out: Init) -> Result<Self> {
-        let kind = match settings.text("mlp")? {
+    fn new(options: &Backbone, d_model: usize, start_in: Init, start_out: Init) -> Self {
+        let kind = match options.mlp.0.as_str() {
             "gated" => MlpKind::Gated(Activation::Silu),
             "geglu" => MlpKind::Gated(Activation::Gelu),
             "gelu" => MlpKind::Gelu,
             "none" => MlpKind::None,
             _ => MlpKind::Own,
         };
-        Ok(Self {
+        Self {
             kind,
-            hidden: mlp_hidden(settings)?,
-            bias: settings.boolean("mlp_bias")?,
+            hidden: options.mlp_hidden(d_model),
+            bias: options.mlp_bias,
             start_in,
             start_out,
-        })
+        }
     }
 
     /// `x + mlp(norm(x))`, or x where there is no MLP.

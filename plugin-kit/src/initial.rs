@@ -2,43 +2,24 @@
 //! or those of an architecture's reference implementation. What these are stands in each plugin's README.
 
 use longhaul_plugin_api::author::Result;
-use longhaul_plugin_api::metadata::OptionSpec;
 
 use crate::backbone::{has_mlp, residual_init};
 use crate::engine::params::Init;
-use crate::options::{Settings, choice};
+use crate::options::Settings;
 
-/// Whose initial values a model has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InitialValues {
-    /// This project's.
-    Longhaul,
-    /// Those of the architecture's reference implementation.
-    Reference,
+crate::options! {
+    /// Whose initial values a model has, where the architecture's reference implementation has others.
+    pub enum InitialValues
+        => "initial values: longhaul's, alike in all architectures, or the reference implementation's"
+    {
+        /// This project's.
+        Longhaul = "longhaul",
+        /// Those of the architecture's reference implementation.
+        Reference = "reference",
+    }
 }
 
 impl InitialValues {
-    /// The option `init`, for an architecture whose reference implementation has other initial values.
-    pub fn option() -> OptionSpec {
-        choice(
-            "init",
-            "longhaul",
-            &["longhaul", "reference"],
-            "initial values: longhaul's, alike in all architectures, or the reference implementation's",
-        )
-    }
-
-    /// What the option says.
-    ///
-    /// # Errors
-    /// The architecture declares none.
-    pub fn of(settings: &Settings) -> Result<Self> {
-        Ok(match settings.text("init")? {
-            "reference" => Self::Reference,
-            _ => Self::Longhaul,
-        })
-    }
-
     /// One of two, such as the starts of a parameter.
     pub fn choose<T>(self, longhaul: T, reference: T) -> T {
         match self {
@@ -84,13 +65,13 @@ pub struct MambaStarts {
 }
 
 impl MambaStarts {
-    /// Reads the option `init`.
+    /// Those of a model of these settings.
     ///
     /// # Errors
-    /// The architecture declares none.
-    pub fn new(settings: &Settings) -> Result<Self> {
+    /// The architecture is not on the backbone.
+    pub fn new(settings: &Settings, whose: InitialValues) -> Result<Self> {
         Ok(Self {
-            whose: InitialValues::of(settings)?,
+            whose,
             layers: settings.layers(),
             additions: if has_mlp(settings)? { 2 } else { 1 },
         })

@@ -8,11 +8,11 @@ use longhaul_plugin_kit::api::metadata::{Family, NAIVE, StateGrowth, capability,
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::model::KitModel;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{
     Architecture, Block, Carries, Extent, Graph, Init, Mixer, Operation, Param, Ports, Real,
-    Recurrence, Result, Run, Saved, Sequence, State, StateSpec, Tensor,
+    Recurrence, Result, Run, Saved, Sequence, State, StateSpec, Tensor, options,
 };
 
 /// A layer of one function.
@@ -24,16 +24,28 @@ impl Mixer for One {
     }
 }
 
+options! {
+    struct Options {
+        taps: usize = 2, 1..=4 => "taps";
+        heads: usize = 1, 1..=4 => "heads";
+    }
+
+    struct Misspelt {
+        tap: usize = 2, 1..=4 => "taps";
+    }
+
+    struct Mistyped {
+        taps: bool = false => "taps";
+    }
+}
+
 fn architecture(mixer: fn(&Settings) -> Result<Box<dyn Mixer>>) -> Architecture {
     Architecture {
         name: "one",
         title: "one function",
         family: Family::LinearRnn,
         citation: "",
-        options: vec![
-            integer("taps", 2, 1, 4, "taps"),
-            integer("heads", 1, 1, 4, "heads"),
-        ],
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer,
     }
@@ -264,7 +276,7 @@ fn a_name_that_two_parameters_have_is_refused_unless_they_are_one() {
 #[test]
 fn an_option_that_is_not_declared_names_those_that_are() {
     let error = refused(|settings| {
-        settings.size("tap")?;
+        Misspelt::read(settings)?;
         unreachable!()
     });
     says(
@@ -275,7 +287,7 @@ fn an_option_that_is_not_declared_names_those_that_are() {
         ],
     );
     let error = refused(|settings| {
-        settings.boolean("taps")?;
+        Mistyped::read(settings)?;
         unreachable!()
     });
     says(&error, &["`taps` as true or false", "another type"]);

@@ -5,11 +5,13 @@ use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::recurrences::diagonal::Transition;
 use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor, options};
 
-struct {{Type}}Mixer(usize);
+options! {
+    struct {{Type}}Mixer { expand: usize = 1, 1..=16 => "width over the model width"; }
+}
 
 impl Mixer for {{Type}}Mixer {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
-        let (graph, width) = (&mut *block.graph, self.0 * x.cols());
+        let (graph, width) = (&mut *block.graph, self.expand * x.cols());
         let all = graph.linear("in_proj", x, 3 * width, true);
         let part = |index: usize| all.columns(index * width, width);
         // h = a h + (1 - a) v, a = sigmoid(..): the scan is given the logarithm of a.
@@ -28,9 +30,9 @@ pub fn architecture() -> Architecture {
         title: "{{Name}}: a gated moving average",
         family: Family::LinearRnn,
         citation: "@misc{{{crate}}, title={{{Name}}}, author={Me}, year={{{year}}}}",
-        options: vec![options::integer("expand", 1, 1, 16, "width over the model width")],
+        options: {{Type}}Mixer::default().specs(),
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new({{Type}}Mixer(settings.size("expand")?))),
+        mixer: |settings| Ok(Box::new({{Type}}Mixer::read(settings)?)),
     }
 }
 

@@ -4,32 +4,31 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, choice, float};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
-use crate::layer::{Layer, options, rate_from_0};
+use crate::layer::{Layer, LayerOptions, rate_from_0};
+
+options! {
+    enum Normalised {
+        Before = "before",
+        After = "after",
+    }
+
+    struct Options {
+        layer: LayerOptions = LayerOptions { expand_v: 2.0, ..LayerOptions::default() };
+        gate: bool = true => "a sigmoid gate on what each head gives";
+        inner_decay: bool = true => "p is sigmoid(decay) k, without it k itself";
+        normalised: Normalised
+            => "whether q and k are given length 1 before p is made of them, or q, k and p after that (as in fla, where p = k)";
+        correction: f32 = 1.0, 0.0..=100.0
+            => "start of the factor d in q - d p; 0.02 is for small models, 0 is no correction";
+    }
+}
 
 /// The architecture `comba`.
 pub fn comba() -> Architecture {
-    let mut options = options(2.0, false);
-    options.extend([
-        boolean("gate", true, "a sigmoid gate on what each head gives"),
-        boolean("inner_decay", true, "p is sigmoid(decay) k, without it k itself"),
-        choice(
-            "normalised",
-            "before",
-            &["before", "after"],
-            "whether q and k are given length 1 before p is made of them, or q, k and p after that (as in fla, where p = k)",
-        ),
-        float(
-            "correction",
-            1.0,
-            0.0,
-            100.0,
-            "start of the factor d in q - d p; 0.02 is for small models, 0 is no correction",
-        ),
-    ]);
     Architecture {
         name: "comba",
         title: "Comba: the delta rule in closed-loop control",
@@ -39,7 +38,7 @@ pub fn comba() -> Architecture {
   author={Hu, Jiaxi and Pan, Yongqi and Du, Jusen and Lan, Disen and Tang, Xiaqiang and Wen, Qingsong and Liang, Yuxuan and Sun, Weigao},
   year={2025}, note={arXiv:2506.02475}
 }",
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Comba::new(settings)?)),
     }
@@ -47,20 +46,15 @@ pub fn comba() -> Architecture {
 
 struct Comba {
     layer: Layer,
-    has_gate: bool,
-    inner_decay: bool,
-    is_first: bool,
-    correction: f32,
+    options: Options,
 }
 
 impl Comba {
     fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
-            layer: Layer::new(settings, false)?,
-            has_gate: settings.boolean("gate")?,
-            inner_decay: settings.boolean("inner_decay")?,
-            is_first: settings.text("normalised")? == "before",
-            correction: settings.float("correction")? as f32,
+            layer: Layer::new(settings, options.layer)?,
+            options,
         })
     }
 
@@ -71,24 +65,25 @@ impl Comba {
             true => layer.unit(graph, x),
             false => x,
         };
-        let (q, k) = (unit(graph, q, self.is_first), unit(graph, k, self.is_first));
+        let options = &self.options;
+        let is_first = options.normalised == Normalised::Before;
+        let (q, k) = (unit(graph, q, is_first), unit(graph, k, is_first));
         let mut p = k;
-        if self.inner_decay {
+        if options.inner_decay {
             let decay = graph.param_without_decay("decay", &[heads], Init::Ones);
             let decay = graph.constant(decay);
             let share = graph.activation(decay, Activation::Sigmoid);
             p = graph.by_head(share, k);
         }
         let mut read = q;
-        if self.correction > 0.0 {
-            let d = graph.param_without_decay("D", &[heads], Init::Constant(self.correction));
+        if options.correction > 0.0 {
+            let d = graph.param_without_decay("D", &[heads], Init::Constant(options.correction));
             let d = graph.constant(d);
             let part = graph.by_head(d, p);
             let part = graph.scale(part, -1.0);
             read = graph.add(q, part);
         }
-        let after = !self.is_first;
-        [read, k, p].map(|x| unit(graph, x, after))
+        [read, k, p].map(|x| unit(graph, x, !is_first))
     }
 }
 
@@ -99,7 +94,8 @@ impl Mixer for Comba {
         let heads = layer.heads;
         let [queries, keys, values] = layer.widths();
         let convolved = queries + keys + values;
-        let gates = if self.has_gate { values } else { 0 };
+        let has_gate = self.options.gate;
+        let gates = if has_gate { values } else { 0 };
         let mut all = layer.project(graph, x, convolved + 2 * heads.heads + gates);
         let mut qkv = layer.convolve(graph, all.next(convolved));
         let (q, k, v) = (qkv.next(queries), qkv.next(keys), qkv.next(values));
@@ -121,9 +117,7 @@ impl Mixer for Comba {
             read: Read::After,
         };
         let o = graph.state_matrix(what);
-        let gate = self
-            .has_gate
-            .then(|| (all.next(gates), Activation::Sigmoid));
+        let gate = has_gate.then(|| (all.next(gates), Activation::Sigmoid));
         layer.out(graph, o, gate, x.cols())
     }
 

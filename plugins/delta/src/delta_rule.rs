@@ -4,20 +4,24 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, Result, Tensor, options};
 
-use crate::layer::{Layer, options, rate_from_0, value_heads};
+use crate::layer::{Layer, LayerOptions, rate_from_0};
+
+options! {
+    /// Those of `deltanet`; the others have more.
+    struct Options {
+        layer: LayerOptions;
+        gate: bool = false => "a gate with SiLU on what each head gives";
+        householders: Option<usize> = None, 1..=16 => "delta rules a token";
+        decay: Option<bool> = None => "a decay before the first of them, as in Gated DeltaNet";
+    }
+}
 
 /// The architecture `deltanet`.
 pub fn deltanet() -> Architecture {
-    let mut options = options(1.0, false);
-    options.push(boolean(
-        "gate",
-        false,
-        "a gate with SiLU on what each head gives",
-    ));
     Architecture {
         name: "deltanet",
         title: "DeltaNet: a matrix state under the delta rule",
@@ -27,27 +31,23 @@ pub fn deltanet() -> Architecture {
   author={Yang, Songlin and Wang, Bailin and Zhang, Yu and Shen, Yikang and Kim, Yoon},
   booktitle={Advances in Neural Information Processing Systems}, year={2024}, note={arXiv:2406.06484}
 }",
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
-        mixer: |settings| {
-            Ok(Box::new(DeltaRule {
-                layer: Layer::new(settings, false)?,
-                has_decay: false,
-                has_gate: settings.boolean("gate")?,
-            }))
-        },
+        mixer: |settings| Ok(Box::new(DeltaRule::new(settings, false)?)),
     }
 }
 
 /// The architecture `gated-deltanet`.
 pub fn gated_deltanet() -> Architecture {
-    let mut options = options(2.0, false);
-    options.push(value_heads());
-    options.push(boolean(
-        "gate",
-        true,
-        "a gate with SiLU on what each head gives",
-    ));
+    let options = Options {
+        layer: LayerOptions {
+            expand_v: 2.0,
+            value_heads: Some(0),
+            ..LayerOptions::default()
+        },
+        gate: true,
+        ..Options::default()
+    };
     Architecture {
         name: "gated-deltanet",
         title: "Gated DeltaNet: the delta rule on a state that decays",
@@ -57,31 +57,25 @@ pub fn gated_deltanet() -> Architecture {
   author={Yang, Songlin and Kautz, Jan and Hatamizadeh, Ali},
   booktitle={International Conference on Learning Representations}, year={2025}, note={arXiv:2412.06464}
 }",
-        options,
+        options: options.specs(),
         default_mlp: "gated",
-        mixer: |settings| {
-            Ok(Box::new(DeltaRule {
-                layer: Layer::new(settings, true)?,
-                has_decay: true,
-                has_gate: settings.boolean("gate")?,
-            }))
-        },
+        mixer: |settings| Ok(Box::new(DeltaRule::new(settings, true)?)),
     }
 }
 
 /// The architecture `delta-product`.
 pub fn delta_product() -> Architecture {
-    let mut options = options(2.0, true);
-    options.push(value_heads());
-    options.extend([
-        boolean("gate", true, "a gate with SiLU on what each head gives"),
-        integer("householders", 2, 1, 16, "delta rules a token"),
-        boolean(
-            "decay",
-            true,
-            "a decay before the first of them, as in Gated DeltaNet",
-        ),
-    ]);
+    let options = Options {
+        layer: LayerOptions {
+            expand_v: 2.0,
+            negative_eigenvalues: Some(true),
+            value_heads: Some(0),
+            ..LayerOptions::default()
+        },
+        gate: true,
+        householders: Some(2),
+        decay: Some(true),
+    };
     Architecture {
         name: "delta-product",
         title: "DeltaProduct: several delta rules a token",
@@ -91,17 +85,9 @@ pub fn delta_product() -> Architecture {
   author={Siems, Julien and Carstensen, Timur and Zela, Arber and Hutter, Frank and Pontil, Massimiliano and Grazzi, Riccardo},
   booktitle={Advances in Neural Information Processing Systems}, year={2025}, note={arXiv:2502.10297}
 }",
-        options,
+        options: options.specs(),
         default_mlp: "gated",
-        mixer: |settings| {
-            let mut layer = Layer::new(settings, true)?;
-            layer.heads.writes = settings.size("householders")?;
-            Ok(Box::new(DeltaRule {
-                layer,
-                has_decay: settings.boolean("decay")?,
-                has_gate: settings.boolean("gate")?,
-            }))
-        },
+        mixer: |settings| Ok(Box::new(DeltaRule::new(settings, true)?)),
     }
 }
 
@@ -109,6 +95,20 @@ struct DeltaRule {
     layer: Layer,
     has_decay: bool,
     has_gate: bool,
+}
+
+impl DeltaRule {
+    /// `decays` where no option says it.
+    fn new(settings: &Settings, decays: bool) -> Result<Self> {
+        let options = Options::read(settings)?;
+        let mut layer = Layer::new(settings, options.layer)?;
+        layer.heads.writes = options.householders.unwrap_or(1);
+        Ok(Self {
+            layer,
+            has_decay: options.decay.unwrap_or(decays),
+            has_gate: options.gate,
+        })
+    }
 }
 
 impl Mixer for DeltaRule {

@@ -3,30 +3,32 @@
 //! every key channel that is removed, b, and for every value channel that is written, w:
 //! `S = (I - k (b k)ᵀ) D S + k (w v)ᵀ`.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, float};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
-use crate::layer::{Layer, options, rate_from_1, value_heads};
+use crate::layer::{Layer, LayerOptions, rate_from_1};
 
-/// The option for KDA's two forms of the decay.
-fn decay_bound() -> OptionSpec {
-    float(
-        "decay_bound",
-        0.0,
-        -100.0,
-        0.0,
-        "least logarithm of a decay, bound sigmoid(e^A_log (x + dt_bias)), -5 in Kimi's; 0 is none, -e^A_log softplus(x + dt_bias)",
-    )
+options! {
+    struct Options {
+        layer: LayerOptions;
+        decay_bound: f32 = 0.0, -100.0..=0.0
+            => "least logarithm of a decay, bound sigmoid(e^A_log (x + dt_bias)), -5 in Kimi's; 0 is none, -e^A_log softplus(x + dt_bias)";
+    }
 }
 
 /// The architecture `kda`.
 pub fn kda() -> Architecture {
-    let mut options = options(1.0, false);
-    options.extend([value_heads(), decay_bound()]);
+    let options = Options {
+        layer: LayerOptions {
+            value_heads: Some(0),
+            ..LayerOptions::default()
+        },
+        ..Options::default()
+    };
     Architecture {
         name: "kda",
         title: "Kimi Delta Attention: the delta rule with a decay a channel",
@@ -35,7 +37,7 @@ pub fn kda() -> Architecture {
   title={Kimi Linear: An Expressive, Efficient Attention Architecture},
   author={{Kimi Team}}, year={2025}, note={arXiv:2510.26692}
 }",
-        options,
+        options: options.specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(ChannelDecay::new(settings, false)?)),
     }
@@ -43,8 +45,6 @@ pub fn kda() -> Architecture {
 
 /// The architecture `gdn-2`.
 pub fn gdn2() -> Architecture {
-    let mut options = options(1.0, false);
-    options.push(decay_bound());
     Architecture {
         name: "gdn-2",
         title: "Gated DeltaNet-2: removal and writing gated by channel",
@@ -54,7 +54,7 @@ pub fn gdn2() -> Architecture {
   author={Hatamizadeh, Ali and Choi, Yejin and Kautz, Jan},
   year={2026}, note={arXiv:2605.22791}
 }",
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(ChannelDecay::new(settings, true)?)),
     }
@@ -69,10 +69,11 @@ struct ChannelDecay {
 
 impl ChannelDecay {
     fn new(settings: &Settings, by_channel: bool) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
-            layer: Layer::new(settings, !by_channel)?,
+            layer: Layer::new(settings, options.layer)?,
             by_channel,
-            bound: settings.float("decay_bound")? as f32,
+            bound: options.decay_bound,
         })
     }
 

@@ -1,13 +1,12 @@
 //! What the layers share: sizes and options, one projection and one short convolution, step sizes and decays, and
 //! the way out through a norm and a gate.
 
-use longhaul_plugin_kit::api::metadata::OptionSpec;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
+use longhaul_plugin_kit::options::{Settings, or_usual};
 use longhaul_plugin_kit::recurrences::state_matrix::Heads;
-use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor, options};
 
 /// Widest head that a state matrix with a removal takes.
 const WIDEST: usize = 256;
@@ -18,94 +17,50 @@ const USUAL: usize = 64;
 /// Under the root of a vector's length.
 const LENGTH_EPSILON: f32 = 1e-6;
 
-/// The options of every architecture here, with V over K and whether eigenvalues may be negative by default.
-pub(crate) fn options(expand_v: f64, negative: bool) -> Vec<OptionSpec> {
-    let widest = WIDEST as i64;
-    vec![
-        integer(
-            "heads",
-            0,
-            0,
-            1024,
-            "heads of queries and keys; 0 is D / 64, at least 2",
-        ),
-        integer(
-            "head_dim",
-            0,
-            0,
-            widest,
-            "K, width of queries and keys of a head; 0 is D / heads",
-        ),
-        float("expand_v", expand_v, 1.0 / 64.0, 64.0, "V over K, rounded"),
-        integer(
-            "conv",
-            4,
-            1,
-            64,
-            "taps of the short convolution; 1 is none, SiLU alone",
-        ),
-        boolean("conv_bias", false, "bias in the convolution"),
-        boolean(
-            "negative_eigenvalues",
-            negative,
-            "steps up to 2 instead of 1, so that a key can turn the sign of what it held (arXiv 2411.12537)",
-        ),
-        float(
-            "norm_gate_epsilon",
-            1e-5,
-            1e-12,
-            1e-1,
-            "epsilon of the norm over each head",
-        ),
-        InitialValues::option(),
-    ]
-}
-
-/// The option `value_heads`, for those that share queries and keys among heads of values.
-pub(crate) fn value_heads() -> OptionSpec {
-    integer(
-        "value_heads",
-        0,
-        0,
-        1024,
-        "heads of values, a multiple of the heads; 0 is as many",
-    )
+options! {
+    /// The options of every architecture here.
+    #[derive(Copy)]
+    pub(crate) struct LayerOptions {
+        heads: usize = 0, 0..=1024 => "heads of queries and keys; 0 is D / 64, at least 2";
+        head_dim: usize = 0, 0..=WIDEST => "K, width of queries and keys of a head; 0 is D / heads";
+        expand_v: f64 = 1.0, 1.0 / 64.0..=64.0 => "V over K, rounded";
+        conv: usize = 4, 1..=64 => "taps of the short convolution; 1 is none, SiLU alone";
+        conv_bias: bool = false => "bias in the convolution";
+        negative_eigenvalues: Option<bool> = Some(false)
+            => "steps up to 2 instead of 1, so that a key can turn the sign of what it held (arXiv 2411.12537)";
+        norm_gate_epsilon: f32 = 1e-5, 1e-12..=1e-1 => "epsilon of the norm over each head";
+        init: InitialValues;
+        // Of those that share queries and keys among heads of values.
+        value_heads: Option<usize> = None, 0..=1024 => "heads of values, a multiple of the heads; 0 is as many";
+    }
 }
 
 /// Sizes and starts of a layer.
 pub(crate) struct Layer {
     pub heads: Heads,
-    conv: usize,
-    conv_bias: bool,
-    negative: bool,
-    epsilon: f32,
-    whose: InitialValues,
+    options: LayerOptions,
     layers: usize,
 }
 
 impl Layer {
     /// # Errors
     /// Sizes that do not fit each other or a state matrix.
-    pub(crate) fn new(settings: &Settings, has_value_heads: bool) -> Result<Self> {
-        let or = |given: usize, usual: usize| if given == 0 { usual } else { given };
+    pub(crate) fn new(settings: &Settings, options: LayerOptions) -> Result<Self> {
         let d_model = settings.d_model();
-        let groups = or(settings.size("heads")?, d_model.div_ceil(USUAL).max(2));
-        let key = or(settings.size("head_dim")?, (d_model / groups).max(1));
+        let groups = or_usual(options.heads, d_model.div_ceil(USUAL).max(2));
+        let key = or_usual(options.head_dim, (d_model / groups).max(1));
         if key > WIDEST {
             return Err(PluginError::bad_option(format!(
                 "D / heads is {key}, more than the {WIDEST} that a head may have: give more heads or head_dim"
             )));
         }
-        let heads = match has_value_heads {
-            true => or(settings.size("value_heads")?, groups),
-            false => groups,
-        };
+        let heads = or_usual(options.value_heads.unwrap_or(0), groups);
         if !heads.is_multiple_of(groups) {
             return Err(PluginError::bad_option(format!(
                 "value_heads={heads} must be a multiple of the {groups} heads"
             )));
         }
-        let value = (key as f64 * settings.float("expand_v")?).round().max(1.0) as usize;
+        let value = (key as f64 * options.expand_v).round().max(1.0) as usize;
         Ok(Self {
             heads: Heads {
                 heads,
@@ -114,12 +69,7 @@ impl Layer {
                 value,
                 writes: 1,
             },
-            conv: settings.size("conv")?,
-            conv_bias: settings.boolean("conv_bias")?,
-            // MesaNet has no such option.
-            negative: settings.boolean("negative_eigenvalues").unwrap_or(false),
-            epsilon: settings.float("norm_gate_epsilon")? as f32,
-            whose: InitialValues::of(settings)?,
+            options,
             layers: settings.layers(),
         })
     }
@@ -138,8 +88,12 @@ impl Layer {
 
     /// A matrix into the layer.
     pub(crate) fn matrix(&self) -> Init {
-        self.whose
-            .choose(Init::Linear { gain: 1.0 }, Init::Normal { std: 0.02 })
+        self.or_reference(Init::Linear { gain: 1.0 })
+    }
+
+    fn or_reference(&self, longhaul: Init) -> Init {
+        let reference = Init::Normal { std: 0.02 };
+        self.options.init.choose(longhaul, reference)
     }
 
     /// `in_proj`, all that is read of x at once; [`Columns::next`] gives its parts in order.
@@ -149,20 +103,16 @@ impl Layer {
 
     /// SiLU of a short convolution.
     pub(crate) fn convolve(&self, graph: &mut Graph, x: Tensor) -> Columns {
-        if self.conv == 1 {
+        let LayerOptions {
+            conv, conv_bias, ..
+        } = self.options;
+        if conv == 1 {
             return Columns::of(graph.activation(x, Activation::Silu));
         }
-        let usual = Init::within(1.0 / (self.conv as f32).sqrt());
-        let taps = self.whose.choose(usual, self.matrix());
-        let bias = self.conv_bias.then_some(Init::Zeros);
-        Columns::of(graph.short_convolution_with(
-            "conv1d",
-            x,
-            self.conv,
-            taps,
-            bias,
-            Activation::Silu,
-        ))
+        let taps = self.or_reference(Init::within(1.0 / (conv as f32).sqrt()));
+        let bias = conv_bias.then_some(Init::Zeros);
+        let silu = Activation::Silu;
+        Columns::of(graph.short_convolution_with("conv1d", x, conv, taps, bias, silu))
     }
 
     /// Each head at length 1.
@@ -178,7 +128,8 @@ impl Layer {
     /// Step sizes: beta from 0 to 1, or to 2.
     pub(crate) fn steps(&self, graph: &mut Graph, x: Tensor) -> Tensor {
         let beta = graph.activation(x, Activation::Sigmoid);
-        graph.scale(beta, if self.negative { 2.0 } else { 1.0 })
+        let is_wide = self.options.negative_eigenvalues == Some(true);
+        graph.scale(beta, if is_wide { 2.0 } else { 1.0 })
     }
 
     /// Logarithms of decays, `-e^A_log softplus(x + dt_bias)`.
@@ -215,18 +166,18 @@ impl Layer {
         gate: Option<(Tensor, Activation)>,
         d_model: usize,
     ) -> Tensor {
-        let normal = graph.head_norm("norm", o, self.heads.heads, self.epsilon);
+        let normal = graph.head_norm("norm", o, self.heads.heads, self.options.norm_gate_epsilon);
         let gated = match gate {
             Some((gate, activation)) => graph.gate(gate, normal, activation),
             None => normal,
         };
-        let start = self.whose.choose(residual_init(self.layers), self.matrix());
+        let start = self.or_reference(residual_init(self.layers));
         graph.linear_with("out_proj", gated, d_model, false, start)
     }
 
     /// How the backbone's matrices start.
     pub(crate) fn starts(&self, usual: Starts) -> Starts {
-        let start = |usual| self.whose.choose(usual, Init::Normal { std: 0.02 });
+        let start = |usual| self.or_reference(usual);
         Starts {
             embedding: start(usual.embedding),
             head: start(usual.head),

@@ -4,35 +4,25 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Tensor, options};
 
-use crate::layer::{Layer, options};
+use crate::layer::{Layer, LayerOptions};
 use crate::mesa_solve::Solve;
+
+options! {
+    struct Options {
+        // A regression on what was seen has no factor whose sign could turn.
+        layer: LayerOptions = LayerOptions { negative_eigenvalues: None, ..LayerOptions::default() };
+        gate: bool = false => "a gate with SiLU on what each head gives";
+        lambda_bound: f64 = 0.25, 1e-3..=0.99 => "least lambda, which is 1 at first";
+        solver_steps: usize = 30, 1..=256 => "most steps of conjugate gradients for a query";
+    }
+}
 
 /// The architecture `mesa-net`.
 pub fn mesa_net() -> Architecture {
-    let mut options = options(1.0, false);
-    // A regression on what was seen has no factor whose sign could turn.
-    options.retain(|option| option.name != "negative_eigenvalues");
-    options.extend([
-        boolean("gate", false, "a gate with SiLU on what each head gives"),
-        float(
-            "lambda_bound",
-            0.25,
-            1e-3,
-            0.99,
-            "least lambda, which is 1 at first",
-        ),
-        integer(
-            "solver_steps",
-            30,
-            1,
-            256,
-            "most steps of conjugate gradients for a query",
-        ),
-    ]);
     Architecture {
         name: "mesa-net",
         title: "MesaNet: a regression on what was seen, solved for every query",
@@ -42,14 +32,13 @@ pub fn mesa_net() -> Architecture {
   author={von Oswald, Johannes and Scherrer, Nino and Kobayashi, Seijin and Versari, Luca and Yang, Songlin and others},
   year={2025}, note={arXiv:2506.05233}
 }",
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| {
+            let options = Options::read(settings)?;
             Ok(Box::new(Mesa {
-                layer: Layer::new(settings, false)?,
-                has_gate: settings.boolean("gate")?,
-                bound: settings.float("lambda_bound")?,
-                steps: settings.size("solver_steps")?,
+                layer: Layer::new(settings, options.layer)?,
+                options,
             }))
         },
     }
@@ -57,18 +46,16 @@ pub fn mesa_net() -> Architecture {
 
 struct Mesa {
     layer: Layer,
-    has_gate: bool,
-    bound: f64,
-    steps: usize,
+    options: Options,
 }
 
 impl Mixer for Mesa {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
         let graph = &mut *block.graph;
-        let layer = &self.layer;
+        let (layer, options) = (&self.layer, &self.options);
         let heads = layer.heads;
         let [queries, keys, values] = layer.widths();
-        let gates = if self.has_gate { values } else { 0 };
+        let gates = if options.gate { values } else { 0 };
         let mut all = layer.project(graph, x, queries + keys + values + 2 * heads.heads + gates);
         let mut qk = layer.convolve(graph, all.next(queries + keys));
         let q = layer.unit(graph, qk.next(queries));
@@ -83,14 +70,14 @@ impl Mixer for Mesa {
         let decay = graph.scale(decay, -1.0);
         let beta = graph.activation(rates.columns(heads.heads, heads.heads), Activation::Sigmoid);
         // softplus(..) + bound = 1.
-        let start = (1.0 - self.bound).exp_m1().ln() as f32;
+        let start = (1.0 - options.lambda_bound).exp_m1().ln() as f32;
         let lambda = graph.param_without_decay("lambda", &[keys], Init::Constant(start));
         let solved = graph.record(Solve {
             inputs: [q, k, decay, beta],
             lambda,
             heads,
-            bound: self.bound,
-            steps: self.steps,
+            bound: options.lambda_bound,
+            steps: options.solver_steps,
         });
         let what = StateMatrix {
             q: solved,
@@ -102,7 +89,7 @@ impl Mixer for Mesa {
             read: Read::After,
         };
         let o = graph.state_matrix(what);
-        let gate = self.has_gate.then(|| (all.next(gates), Activation::Silu));
+        let gate = options.gate.then(|| (all.next(gates), Activation::Silu));
         layer.out(graph, o, gate, x.cols())
     }
 

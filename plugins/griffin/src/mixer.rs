@@ -1,63 +1,47 @@
 //! Options and the layers: the recurrent block with its gate, and local multi-query attention.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, float, integer, text};
+use longhaul_plugin_kit::options::{Settings, or_usual};
 use longhaul_plugin_kit::{
-    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, pattern,
+    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, options, pattern,
 };
 
 use crate::gate::rg_lru;
 
+options! {
+    struct RecurrentOptions {
+        lru_width: usize = 0, 0..=16384 => "channels of the recurrence; 0 is the model width";
+        heads: usize = 0, 0..=1024
+            => "blocks of the gates and query heads; 0 is one for every 64 of the model width";
+        conv: usize = 4, 2..=64 => "taps of the short convolution";
+        init: InitialValues;
+    }
+
+    struct Options {
+        recurrent: RecurrentOptions;
+        pattern: String = "recurrent*2+attention".into()
+            => "kinds of the layers, repeated; the model's end may cut it";
+        kv_heads: usize = 1, 1..=1024 => "key and value heads";
+        head_dim: usize = 0, 0..=1024 => "width of an attention head; 0 is the model width over heads";
+        window: usize = 1024, 1..=1 << 20 => "tokens a query sees, itself included";
+        rope_base: f64 = 10_000.0, 1.0..=1e9 => "base of the rotary frequencies";
+        rope_share: f64 = 0.5, 0.0..=1.0 => "part of a head that is rotated";
+        qkv_bias: bool = false => "biases of queries, keys and values";
+    }
+}
+
 /// The architecture `griffin`.
 pub fn griffin() -> Architecture {
-    let mut options = recurrent_options();
-    options.extend([
-        text(
-            "pattern",
-            "recurrent*2+attention",
-            "kinds of the layers, repeated; the model's end may cut it",
-        ),
-        integer("kv_heads", 1, 1, 1024, "key and value heads"),
-        integer(
-            "head_dim",
-            0,
-            0,
-            1024,
-            "width of an attention head; 0 is the model width over heads",
-        ),
-        integer(
-            "window",
-            1024,
-            1,
-            1 << 20,
-            "tokens a query sees, itself included",
-        ),
-        float(
-            "rope_base",
-            10_000.0,
-            1.0,
-            1e9,
-            "base of the rotary frequencies",
-        ),
-        float(
-            "rope_share",
-            0.5,
-            0.0,
-            1.0,
-            "part of a head that is rotated",
-        ),
-        boolean("qkv_bias", false, "biases of queries, keys and values"),
-    ]);
     Architecture {
         name: "griffin",
         title: "Griffin: RG-LRU and local multi-query attention, 2 to 1",
         family: Family::Hybrid,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "geglu",
         mixer: |settings| Ok(Box::new(Griffin::new(settings)?)),
     }
@@ -70,35 +54,14 @@ pub fn hawk() -> Architecture {
         title: "Hawk: the real-gated linear recurrent unit alone",
         family: Family::LinearRnn,
         citation: CITATION,
-        options: recurrent_options(),
+        options: RecurrentOptions::default().specs(),
         default_mlp: "geglu",
         mixer: |settings| {
             Ok(Box::new(Hawk {
-                recurrent: Recurrent::new(settings)?,
+                recurrent: Recurrent::new(settings, &RecurrentOptions::read(settings)?)?,
             }))
         },
     }
-}
-
-fn recurrent_options() -> Vec<OptionSpec> {
-    vec![
-        integer(
-            "lru_width",
-            0,
-            0,
-            16384,
-            "channels of the recurrence; 0 is the model width",
-        ),
-        integer(
-            "heads",
-            0,
-            0,
-            1024,
-            "blocks of the gates and query heads; 0 is one for every 64 of the model width",
-        ),
-        integer("conv", 4, 2, 64, "taps of the short convolution"),
-        InitialValues::option(),
-    ]
 }
 
 const CITATION: &str = "@article{de2024griffin,
@@ -107,11 +70,10 @@ const CITATION: &str = "@article{de2024griffin,
   year={2024}, note={arXiv:2402.19427}
 }";
 
-fn heads(settings: &Settings) -> Result<usize> {
-    Ok(match settings.size("heads")? {
-        0 => (settings.d_model() / 64).max(1),
-        heads => heads,
-    })
+impl RecurrentOptions {
+    fn heads(&self, settings: &Settings) -> usize {
+        or_usual(self.heads, (settings.d_model() / 64).max(1))
+    }
 }
 
 /// The recurrent block (arXiv 2402.19427, figure 2, with the layer of section 2.4).
@@ -131,13 +93,6 @@ struct Scales {
 }
 
 impl Scales {
-    fn new(settings: &Settings) -> Result<Self> {
-        Ok(Self {
-            start: InitialValues::of(settings)?,
-            layers: settings.layers(),
-        })
-    }
-
     /// Of a matrix that reads the residual stream of width `d_model`.
     fn into(self, d_model: usize) -> Init {
         let reference = Init::normal_by_fan_in(1.0, d_model);
@@ -169,12 +124,9 @@ impl Scales {
 }
 
 impl Recurrent {
-    fn new(settings: &Settings) -> Result<Self> {
-        let width = match settings.size("lru_width")? {
-            0 => settings.d_model(),
-            width => width,
-        };
-        let heads = heads(settings)?;
+    fn new(settings: &Settings, options: &RecurrentOptions) -> Result<Self> {
+        let width = or_usual(options.lru_width, settings.d_model());
+        let heads = options.heads(settings);
         if !width.is_multiple_of(heads) {
             return Err(PluginError::bad_option(format!(
                 "heads={heads} must divide the width of the recurrence, {width}"
@@ -183,8 +135,11 @@ impl Recurrent {
         Ok(Self {
             width,
             heads,
-            conv: settings.size("conv")?,
-            scales: Scales::new(settings)?,
+            conv: options.conv,
+            scales: Scales {
+                start: options.init,
+                layers: settings.layers(),
+            },
         })
     }
 
@@ -244,32 +199,30 @@ struct Griffin {
 
 impl Griffin {
     fn new(settings: &Settings) -> Result<Self> {
-        let (heads, kv_heads) = (heads(settings)?, settings.size("kv_heads")?);
-        let head_dim = match settings.size("head_dim")? {
-            0 => (settings.d_model() / heads).max(1),
-            head_dim => head_dim,
-        };
+        let options = Options::read(settings)?;
+        let (heads, kv_heads) = (options.recurrent.heads(settings), options.kv_heads);
+        let head_dim = or_usual(options.head_dim, (settings.d_model() / heads).max(1));
         if !heads.is_multiple_of(kv_heads) {
             return Err(PluginError::bad_option(format!(
                 "kv_heads={kv_heads} must divide the {heads} heads"
             )));
         }
-        let kinds = pattern::parse(settings.text("pattern")?, &["recurrent", "attention"])
+        let kinds = pattern::parse(&options.pattern, &["recurrent", "attention"])
             .map_err(PluginError::bad_option)?;
         let layers = kinds.iter().cycle().take(settings.layers());
         Ok(Self {
-            recurrent: Recurrent::new(settings)?,
+            recurrent: Recurrent::new(settings, &options.recurrent)?,
             attention: AttentionSpec {
                 heads,
                 kv_heads,
                 head_dim,
                 scale: 1.0 / (head_dim as f32).sqrt(),
-                window: Some(settings.size("window")?),
+                window: Some(options.window),
                 bias: PositionBias::None,
             },
-            rope_base: settings.float("rope_base")?,
-            rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
-            qkv_bias: settings.boolean("qkv_bias")?,
+            rope_base: options.rope_base,
+            rotated: (head_dim as f64 * options.rope_share) as usize / 2 * 2,
+            qkv_bias: options.qkv_bias,
             layers: layers.map(|kind| *kind == "attention").collect(),
         })
     }

@@ -3,7 +3,7 @@
 
 use longhaul_griffin::reference::sequences;
 use longhaul_griffin::rg_lru;
-use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::options::{Field, Settings};
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
 use longhaul_plugin_kit::{Block, Init};
@@ -86,7 +86,7 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
     let architecture = longhaul_griffin::hawk();
     let settings = Settings::new(&config(&architecture, options, d_model, 1));
     let mixer = (architecture.mixer)(&settings).expect("good options");
-    let heads = settings.size("heads").unwrap().max(1);
+    let heads = usize::read(&settings, "heads").unwrap().max(1);
     Case {
         rows,
         length,

@@ -2,6 +2,7 @@
 
 use longhaul_plugin_kit::Architecture;
 use longhaul_plugin_kit::api::metadata::{OptionKind, OptionSpec, OptionValue};
+use longhaul_plugin_kit::options::part;
 
 /// Every kind. All but `attention`, which is `transformer`, have their architecture's name. What is a pattern of kinds
 /// itself is not among them: `griffin` is `hawk` and `attention`, `xlstm` is `mlstm` and `slstm`.
@@ -58,14 +59,9 @@ pub fn options(
     kinds: &[(&'static str, Architecture)],
     defaults: &[(&str, &str)],
 ) -> Vec<OptionSpec> {
-    let own = |kind: &str, option: &OptionSpec| OptionSpec {
-        name: format!("{kind}.{}", option.name).into(),
-        help: format!("{kind} layers: {}", option.help).into(),
-        kind: option.kind.clone(),
-    };
     let mut options: Vec<OptionSpec> = kinds
         .iter()
-        .flat_map(|(kind, part)| part.options.iter().map(|option| own(kind, option)))
+        .flat_map(|(kind, architecture)| part(kind, architecture.options.clone()))
         .collect();
     for (name, text) in defaults {
         let option = options.iter_mut().find(|option| option.name == *name);

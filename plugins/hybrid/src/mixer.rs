@@ -2,29 +2,29 @@
 
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
-use longhaul_plugin_kit::options::{Settings, choice, text};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::{
-    Architecture, Block, Graph, Mixer, PluginError, Result, Tensor, pattern,
+    Architecture, Block, Graph, Mixer, PluginError, Result, Tensor, options, pattern,
 };
 
 use crate::kinds;
 use crate::layouts::Layout;
 
+options! {
+    enum Preset => "the layers of mamba2attn instead of a pattern" {
+        None = "none",
+        Mamba2Attn = "mamba2attn",
+    }
+
+    struct Options {
+        pattern: String = "mamba2+attention".into() => "kinds of the layers, repeated: mamba2*3+attention";
+        preset: Preset;
+    }
+}
+
 /// The architecture `hybrid`: any pattern of any kinds.
 pub fn architecture() -> Architecture {
-    let mut options = vec![
-        text(
-            "pattern",
-            "mamba2+attention",
-            "kinds of the layers, repeated: mamba2*3+attention",
-        ),
-        choice(
-            "preset",
-            "none",
-            &["none", "mamba2attn"],
-            "the layers of mamba2attn instead of a pattern",
-        ),
-    ];
+    let mut options = Options::default().specs();
     options.extend(kinds::options(&kinds::all(), &[]));
     Architecture {
         name: "hybrid",
@@ -34,11 +34,12 @@ pub fn architecture() -> Architecture {
         options,
         default_mlp: "none",
         mixer: |settings| {
-            let layers = match settings.text("preset")? {
-                "mamba2attn" => Layout::Mamba2Attn.kinds("mamba2", settings.layers()),
-                _ => {
+            let Options { pattern, preset } = Options::read(settings)?;
+            let layers = match preset {
+                Preset::Mamba2Attn => Layout::Mamba2Attn.kinds("mamba2", settings.layers()),
+                Preset::None => {
                     let kinds: Vec<&str> = kinds::all().iter().map(|(kind, _)| *kind).collect();
-                    dealt(settings.text("pattern")?, &kinds, settings.layers())?
+                    dealt(&pattern, &kinds, settings.layers())?
                 }
             };
             Ok(Box::new(Hybrid::new(settings, &layers)?))

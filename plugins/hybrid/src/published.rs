@@ -2,8 +2,8 @@
 //! and numbers of heads follow from the model's width, as everywhere here.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::options::{Settings, text};
-use longhaul_plugin_kit::{Architecture, Mixer, Result};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{Architecture, Mixer, Result, options};
 
 use crate::kinds;
 use crate::layouts::Layout;
@@ -11,6 +11,12 @@ use crate::mixer::{Hybrid, dealt};
 
 /// The word of the option `pattern` for the published layout.
 const PUBLISHED: &str = "published";
+
+options! {
+    struct Options {
+        pattern: String = PUBLISHED.into() => "kinds of the layers, repeated";
+    }
+}
 
 /// What a published hybrid is.
 struct Published {
@@ -33,14 +39,9 @@ impl Published {
     fn architecture(&self, mixer: fn(&Settings) -> Result<Box<dyn Mixer>>) -> Architecture {
         let mut parts = kinds::all();
         parts.retain(|(kind, _)| self.kinds().contains(kind));
-        let mut options = vec![text(
-            "pattern",
-            PUBLISHED,
-            &format!(
-                "kinds of the layers, repeated: {}*3+attention; published is where they were",
-                self.other
-            ),
-        )];
+        let mut options = Options::default().specs();
+        let example = format!(": {}*3+attention; published is where they were", self.other);
+        options[0].help.push_str(&example);
         options.extend(kinds::options(&parts, self.defaults));
         Architecture {
             name: self.name,
@@ -54,7 +55,7 @@ impl Published {
     }
 
     fn mixer(&self, settings: &Settings) -> Result<Box<dyn Mixer>> {
-        let layers = match settings.text("pattern")? {
+        let layers = match Options::read(settings)?.pattern.as_str() {
             PUBLISHED => self.layout.kinds(self.other, settings.layers()),
             pattern => dealt(pattern, &self.kinds(), settings.layers())?,
         };

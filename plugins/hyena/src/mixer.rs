@@ -4,37 +4,35 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::integer;
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Tensor, options};
 
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterOptions};
 
 /// Taps of the short convolution.
 const SHORT: usize = 3;
 
+options! {
+    struct Options {
+        order: usize = 2, 2..=8 => "gates, one more than long convolutions";
+        filter: FilterOptions;
+    }
+}
+
 /// The architecture `hyena`.
 pub fn hyena() -> Architecture {
-    let mut options = vec![integer(
-        "order",
-        2,
-        2,
-        8,
-        "gates, one more than long convolutions",
-    )];
-    options.extend(Filter::options());
-    options.push(InitialValues::option());
     Architecture {
         name: "hyena",
         title: "Hyena: gated long convolutions with implicit filters, as long as filter_length",
         family: Family::Convolution,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| {
+            let Options { order, filter } = Options::read(settings)?;
             Ok(Box::new(Hyena {
-                order: settings.size("order")?,
-                filter: Filter::of(settings)?,
-                start: InitialValues::of(settings)?,
+                order,
+                start: filter.init,
+                filter: Filter::new(settings, filter)?,
             }))
         },
     }

@@ -4,58 +4,35 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
-use longhaul_plugin_kit::options::{Settings, float, integer, text};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::{
-    Architecture, Block, Graph, Mixer, PluginError, Result, Tensor, pattern,
+    Architecture, Block, Graph, Mixer, PluginError, Result, Tensor, options, pattern,
 };
 
-use crate::heads::Heads;
+use crate::heads::{CommonOptions, Heads};
+
+options! {
+    struct Options {
+        heads: usize = 4, 1..=1024 => "H, heads; divides the model width";
+        feature_dim: usize = 16, 1..=64 => "K, columns of a head's queries and keys in linear layers";
+        scale: f32 = 0.0, 0.0..=1e3
+            => "factor on products of queries and keys in linear layers; 0 is 1 / sqrt(K), 1 is fla's parallel form";
+        pattern: String = "linear+window".into()
+            => "kinds of the layers, linear or window, repeated; the model's end may cut it";
+        window: usize = 64, 1..=1 << 20 => "tokens that a query of a window layer sees, itself included";
+        rope_base: f64 = 10_000.0, 1.0..=1e9 => "base of the rotary frequencies in window layers";
+        common: CommonOptions;
+    }
+}
 
 /// The architecture `based`.
 pub fn architecture() -> Architecture {
-    let mut options = vec![
-        integer("heads", 4, 1, 1024, "H, heads; divides the model width"),
-        integer(
-            "feature_dim",
-            16,
-            1,
-            64,
-            "K, columns of a head's queries and keys in linear layers",
-        ),
-        float(
-            "scale",
-            0.0,
-            0.0,
-            1e3,
-            "factor on products of queries and keys in linear layers; 0 is 1 / sqrt(K), 1 is fla's parallel form",
-        ),
-        text(
-            "pattern",
-            "linear+window",
-            "kinds of the layers, linear or window, repeated; the model's end may cut it",
-        ),
-        integer(
-            "window",
-            64,
-            1,
-            1 << 20,
-            "tokens that a query of a window layer sees, itself included",
-        ),
-        float(
-            "rope_base",
-            10_000.0,
-            1.0,
-            1e9,
-            "base of the rotary frequencies in window layers",
-        ),
-    ];
-    options.extend(Heads::common_options());
     Architecture {
         name: "based",
         title: "Based: Taylor linear attention and a sliding window, in turns",
         family: Family::Hybrid,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Based::new(settings)?)),
     }
@@ -81,19 +58,20 @@ struct Based {
 
 impl Based {
     fn new(settings: &Settings) -> Result<Self> {
-        let (heads, d_model) = (settings.size("heads")?, settings.d_model());
+        let options = Options::read(settings)?;
+        let (heads, d_model) = (options.heads, settings.d_model());
         if !d_model.is_multiple_of(heads) {
             return Err(PluginError::bad_option(format!(
                 "heads={heads} must divide d_model, {d_model}"
             )));
         }
-        let (key, head_dim) = (settings.size("feature_dim")?, d_model / heads);
-        let kinds = pattern::parse(settings.text("pattern")?, &["linear", "window"])
+        let (key, head_dim) = (options.feature_dim, d_model / heads);
+        let kinds = pattern::parse(&options.pattern, &["linear", "window"])
             .map_err(PluginError::bad_option)?;
         let kinds = kinds.iter().cycle().take(settings.layers());
         Ok(Self {
-            heads: Heads::of(settings, heads, key, head_dim)?,
-            scale: match settings.float("scale")? as f32 {
+            heads: Heads::of(settings, options.common, heads, key, head_dim),
+            scale: match options.scale {
                 0.0 => 1.0 / (key as f32).sqrt(),
                 scale => scale,
             },
@@ -102,10 +80,10 @@ impl Based {
                 kv_heads: heads,
                 head_dim,
                 scale: 1.0 / (head_dim as f32).sqrt(),
-                window: Some(settings.size("window")?),
+                window: Some(options.window),
                 bias: PositionBias::None,
             },
-            rope_base: settings.float("rope_base")?,
+            rope_base: options.rope_base,
             windows: kinds.map(|kind| *kind == "window").collect(),
         })
     }

@@ -3,38 +3,29 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::Decay;
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Result, Tensor, options};
 
-use crate::heads::Heads;
+use crate::heads::{HeadOptions, Heads};
+
+options! {
+    struct Options {
+        heads: HeadOptions = HeadOptions { expand_k: 0.5, ..HeadOptions::default() };
+        gate_rank: usize = 16, 1..=4096 => "rank of the decays' projection";
+        gate_divisor: f32 = 16.0, 1e-3..=1e6 => "what the logarithm of a decay, ln sigmoid(x), is divided by";
+        conv: usize = 0, 0..=64 => "taps of short convolutions over q, k and v, with SiLU; 0 is none";
+    }
+}
 
 /// The architecture `gla`.
 pub fn architecture() -> Architecture {
-    let mut options = Heads::options(4, 0.5, 1.0);
-    options.extend([
-        integer("gate_rank", 16, 1, 4096, "rank of the decays' projection"),
-        float(
-            "gate_divisor",
-            16.0,
-            1e-3,
-            1e6,
-            "what the logarithm of a decay, ln sigmoid(x), is divided by",
-        ),
-        integer(
-            "conv",
-            0,
-            0,
-            64,
-            "taps of short convolutions over q, k and v, with SiLU; 0 is none",
-        ),
-    ]);
     Architecture {
         name: "gla",
         title: "Gated linear attention: a data-dependent decay a key channel",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Gla::new(settings)?)),
     }
@@ -48,33 +39,32 @@ const CITATION: &str = "@inproceedings{yang2024gated,
 
 struct Gla {
     heads: Heads,
-    gate_rank: usize,
-    gate_divisor: f32,
-    conv: usize,
+    options: Options,
 }
 
 impl Gla {
     fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
-            heads: Heads::new(settings)?,
-            gate_rank: settings.size("gate_rank")?,
-            gate_divisor: settings.float("gate_divisor")? as f32,
-            conv: settings.size("conv")?,
+            heads: Heads::new(settings, &options.heads)?,
+            options,
         })
     }
 }
 
 impl Mixer for Gla {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
-        let (heads, graph) = (&self.heads, &mut *block.graph);
-        let [q, k, v] = heads.project_convolved(graph, x, self.conv);
-        let down = heads.matrices.read(graph, "gk_proj.0", x, self.gate_rank);
+        let (heads, options, graph) = (&self.heads, &self.options, &mut *block.graph);
+        let [q, k, v] = heads.project_convolved(graph, x, options.conv);
+        let down = heads
+            .matrices
+            .read(graph, "gk_proj.0", x, options.gate_rank);
         let up = heads.matrices.read(graph, "gk_proj.1", down, k.cols());
         let bias = graph.param("gk_proj.1.bias", &[k.cols()], Init::Zeros);
         let bias = graph.constant(bias);
         let gate = graph.add(up, bias);
         let gate = graph.activation(gate, Activation::LogSigmoid);
-        let decay = graph.scale(gate, 1.0 / self.gate_divisor);
+        let decay = graph.scale(gate, 1.0 / options.gate_divisor);
         let q = heads.scaled(graph, q);
         let read = heads.states(graph, [q, k, v], Decay::Key(decay));
         let gated = heads.gated_norm(graph, x, read);

@@ -4,44 +4,34 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, float, integer};
-use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor, options};
 
-use crate::heads::Heads;
+use crate::heads::{HeadOptions, Heads};
+
+options! {
+    struct Options {
+        heads: HeadOptions;
+        slots: usize = 64, 1..=256 => "M, slots of a head";
+        gate_divisor: f32 = 8.0, 1e-3..=1e6 => "what the logarithm of a decay, ln sigmoid(x), is divided by";
+        conv: usize = 0, 0..=64 => "taps of short convolutions over q, k and v, with SiLU; 0 is none";
+    }
+}
 
 /// The architecture `gsa`.
 pub fn architecture() -> Architecture {
-    let mut options = Heads::options(4, 1.0, 1.0);
-    options.extend([
-        integer("slots", 64, 1, 256, "M, slots of a head"),
-        float(
-            "gate_divisor",
-            8.0,
-            1e-3,
-            1e6,
-            "what the logarithm of a decay, ln sigmoid(x), is divided by",
-        ),
-        integer(
-            "conv",
-            0,
-            0,
-            64,
-            "taps of short convolutions over q, k and v, with SiLU; 0 is none",
-        ),
-    ]);
     Architecture {
         name: "gsa",
         title: "Gated slot attention: slots that forget, read by a softmax",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| {
+            let options = Options::read(settings)?;
             Ok(Box::new(Gsa {
-                heads: Heads::new(settings)?,
-                slots: settings.size("slots")?,
-                gate_divisor: settings.float("gate_divisor")? as f32,
-                conv: settings.size("conv")?,
+                heads: Heads::new(settings, &options.heads)?,
+                options,
             }))
         },
     }
@@ -55,21 +45,19 @@ const CITATION: &str = "@inproceedings{zhang2024gated,
 
 struct Gsa {
     heads: Heads,
-    slots: usize,
-    gate_divisor: f32,
-    conv: usize,
+    options: Options,
 }
 
 impl Mixer for Gsa {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
-        let (heads, graph) = (&self.heads, &mut *block.graph);
-        let all = heads.project_convolved(graph, x, self.conv);
+        let (heads, options, graph) = (&self.heads, &self.options, &mut *block.graph);
+        let all = heads.project_convolved(graph, x, options.conv);
         let all = all.map(|part| graph.activation(part, Activation::Silu));
         let gate = heads
             .matrices
-            .read(graph, "f_proj", x, heads.heads * self.slots);
+            .read(graph, "f_proj", x, heads.heads * options.slots);
         let gate = graph.activation(gate, Activation::LogSigmoid);
-        let decay = graph.scale(gate, 1.0 / self.gate_divisor);
+        let decay = graph.scale(gate, 1.0 / options.gate_divisor);
         let write = graph.activation(decay, Activation::OneMinusExp);
         let read = heads.slots(graph, all, write, decay);
         let read = graph.activation(read, Activation::Silu);

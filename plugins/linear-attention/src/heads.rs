@@ -1,12 +1,28 @@
 //! What the architectures share: sizes of the heads, projections and how they start, normalisers, slots.
 
-use longhaul_plugin_kit::api::metadata::OptionSpec;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::{self, Decay, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor, options};
+
+options! {
+    /// Options of an architecture that says by how much keys and values are wider than the model.
+    pub struct HeadOptions {
+        heads: usize = 4, 1..=1024 => "H, heads";
+        expand_k: f64 = 1.0, 1e-3..=64.0 => "columns of all heads' queries and keys over the model width";
+        expand_v: f64 = 1.0, 1e-3..=64.0 => "columns of all heads' values over the model width";
+        common: CommonOptions;
+    }
+
+    /// Options of every architecture.
+    #[derive(Copy)]
+    pub struct CommonOptions {
+        head_norm_epsilon: f32 = 1e-5, 1e-12..=1e-1 => "epsilon of the norm of what is read from the states";
+        init: InitialValues;
+    }
+}
 
 /// How matrices start. The reference implementation (`fla`) draws all of them alike.
 #[derive(Clone, Copy)]
@@ -16,13 +32,6 @@ pub struct Matrices {
 }
 
 impl Matrices {
-    pub fn new(settings: &Settings) -> Result<Self> {
-        Ok(Self {
-            whose: InitialValues::of(settings)?,
-            layers: settings.layers(),
-        })
-    }
-
     fn or_reference(self, longhaul: Init) -> Init {
         self.whose.choose(longhaul, Init::Normal { std: 0.02 })
     }
@@ -81,34 +90,12 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Options of an architecture that says by how much keys and values are wider than the model.
-    pub fn options(heads: i64, expand_k: f64, expand_v: f64) -> Vec<OptionSpec> {
-        let over = |name: &str, default: f64, what: &str| {
-            let help = format!("columns of all heads' {what} over the model width");
-            float(name, default, 1e-3, 64.0, &help)
-        };
-        let mut options = vec![
-            integer("heads", heads, 1, 1024, "H, heads"),
-            over("expand_k", expand_k, "queries and keys"),
-            over("expand_v", expand_v, "values"),
-        ];
-        options.extend(Self::common_options());
-        options
-    }
-
-    /// Options of every architecture.
-    pub fn common_options() -> [OptionSpec; 2] {
-        let epsilon = "epsilon of the norm of what is read from the states";
-        [
-            float("head_norm_epsilon", 1e-5, 1e-12, 1e-1, epsilon),
-            InitialValues::option(),
-        ]
-    }
-
-    pub fn new(settings: &Settings) -> Result<Self> {
-        let heads = settings.size("heads")?;
-        let width = |name: &str| -> Result<usize> {
-            let cols = settings.float(name)? * settings.d_model() as f64;
+    /// # Errors
+    /// Heads that do not divide the columns.
+    pub fn new(settings: &Settings, options: &HeadOptions) -> Result<Self> {
+        let heads = options.heads;
+        let width = |name: &str, expand: f64| -> Result<usize> {
+            let cols = expand * settings.d_model() as f64;
             if cols.fract() == 0.0 && (cols as usize).is_multiple_of(heads) {
                 return Ok(cols as usize / heads);
             }
@@ -116,17 +103,28 @@ impl Heads {
                 "heads={heads} must divide {name} times d_model, {cols}"
             )))
         };
-        Self::of(settings, heads, width("expand_k")?, width("expand_v")?)
+        let key = width("expand_k", options.expand_k)?;
+        let value = width("expand_v", options.expand_v)?;
+        Ok(Self::of(settings, options.common, heads, key, value))
     }
 
-    pub fn of(settings: &Settings, heads: usize, key: usize, value: usize) -> Result<Self> {
-        Ok(Self {
+    pub fn of(
+        settings: &Settings,
+        options: CommonOptions,
+        heads: usize,
+        key: usize,
+        value: usize,
+    ) -> Self {
+        Self {
             heads,
             key,
             value,
-            epsilon: settings.float("head_norm_epsilon")? as f32,
-            matrices: Matrices::new(settings)?,
-        })
+            epsilon: options.head_norm_epsilon,
+            matrices: Matrices {
+                whose: options.init,
+                layers: settings.layers(),
+            },
+        }
     }
 
     /// Records queries, keys and values.

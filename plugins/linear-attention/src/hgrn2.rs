@@ -4,42 +4,31 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, boolean, integer};
+use longhaul_plugin_kit::options::{Settings, or_usual};
 use longhaul_plugin_kit::recurrences::state_matrix::Decay;
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, options,
+};
 
-use crate::heads::Heads;
+use crate::heads::{CommonOptions, Heads};
+
+options! {
+    struct Options {
+        head_dim: usize = 0, 0..=1024 => "K and V, columns of a head; 0 is 128, at most the model width";
+        lower_bound: bool = true => "decays have a lower bound that rises with the layer";
+        conv: usize = 0, 0..=64 => "taps of short convolutions over q, f and i; 0 is none";
+        common: CommonOptions;
+    }
+}
 
 /// The architecture `hgrn2`.
 pub fn architecture() -> Architecture {
-    let mut options = vec![
-        integer(
-            "head_dim",
-            0,
-            0,
-            1024,
-            "K and V, columns of a head; 0 is 128, at most the model width",
-        ),
-        boolean(
-            "lower_bound",
-            true,
-            "decays have a lower bound that rises with the layer",
-        ),
-        integer(
-            "conv",
-            0,
-            0,
-            64,
-            "taps of short convolutions over q, f and i; 0 is none",
-        ),
-    ];
-    options.extend(Heads::common_options());
     Architecture {
         name: "hgrn2",
         title: "HGRN2: gated linear attention whose keys are what its decays let in",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Hgrn2::new(settings)?)),
     }
@@ -56,26 +45,22 @@ const BOUNDS: &str = "hgrn2.lower_bounds";
 
 struct Hgrn2 {
     heads: Heads,
-    lower_bound: bool,
-    conv: usize,
+    options: Options,
 }
 
 impl Hgrn2 {
     fn new(settings: &Settings) -> Result<Self> {
-        let d_model = settings.d_model();
-        let head_dim = match settings.size("head_dim")? {
-            0 => d_model.min(128),
-            head_dim => head_dim,
-        };
+        let (options, d_model) = (Options::read(settings)?, settings.d_model());
+        let head_dim = or_usual(options.head_dim, d_model.min(128));
         if !d_model.is_multiple_of(head_dim) {
             return Err(PluginError::bad_option(format!(
                 "head_dim={head_dim} must divide d_model, {d_model}"
             )));
         }
+        let heads = d_model / head_dim;
         Ok(Self {
-            heads: Heads::of(settings, d_model / head_dim, head_dim, head_dim)?,
-            lower_bound: settings.boolean("lower_bound")?,
-            conv: settings.size("conv")?,
+            heads: Heads::of(settings, options.common, heads, head_dim, head_dim),
+            options,
         })
     }
 
@@ -83,7 +68,7 @@ impl Hgrn2 {
     /// layers up to this one, the first's share left out (section 2.2 of arXiv 2311.04823). None in the first layer,
     /// where the bound is 0.
     fn open(&self, block: &mut Block<'_>, d_model: usize) -> Option<Tensor> {
-        if !self.lower_bound {
+        if !self.options.lower_bound {
             return None;
         }
         let (layer, layers) = (block.layer, block.layers);
@@ -134,7 +119,7 @@ impl Mixer for Hgrn2 {
             let name = format!("{name}_conv1d");
             heads
                 .matrices
-                .convolve(graph, &name, part, self.conv, Activation::Identity)
+                .convolve(graph, &name, part, self.options.conv, Activation::Identity)
         });
         let q = graph.activation(q, Activation::Silu);
         // What a decay lets in: 1 - sigmoid(f) = sigmoid(-f), and less by as much as the bound takes.

@@ -5,32 +5,40 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, choice};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::Decay;
-use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, Tensor, options};
 
-use crate::heads::Heads;
+use crate::heads::{HeadOptions, Heads};
+
+options! {
+    enum Slopes {
+        /// Powers of two, as MiniMax has them.
+        MiniMax = "minimax",
+        Fla = "fla",
+    }
+
+    struct Options {
+        heads: HeadOptions;
+        slopes: Slopes
+            => "how fast head h of H in layer l of L forgets: 2^(-8 (h + 1) / H) (1 - l / (L - 1)), or 8 h / H (1 - l / L)";
+    }
+}
 
 /// The architecture `lightning`.
 pub fn architecture() -> Architecture {
-    let mut options = Heads::options(4, 1.0, 1.0);
-    options.push(choice(
-        "slopes",
-        "minimax",
-        &["minimax", "fla"],
-        "how fast head h of H in layer l of L forgets: 2^(-8 (h + 1) / H) (1 - l / (L - 1)), or 8 h / H (1 - l / L)",
-    ));
     Architecture {
         name: "lightning",
         title: "Lightning attention: a fixed decay a head, slower in later layers",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| {
+            let Options { heads, slopes } = Options::read(settings)?;
             Ok(Box::new(Lightning {
-                heads: Heads::new(settings)?,
-                by_power: settings.text("slopes")? == "minimax",
+                heads: Heads::new(settings, &heads)?,
+                slopes,
             }))
         },
     }
@@ -44,21 +52,19 @@ const CITATION: &str = "@article{qin2024lightning,
 
 struct Lightning {
     heads: Heads,
-    /// Whether slopes fall by powers of two, as MiniMax has them.
-    by_power: bool,
+    slopes: Slopes,
 }
 
 impl Lightning {
     /// Logarithms of the heads' decays.
     fn decays(&self, layer: usize, layers: usize) -> Vec<f64> {
         let (heads, layer, layers) = (self.heads.heads as f64, layer as f64, layers as f64);
-        let slope = |head: usize| {
-            if self.by_power {
+        let slope = |head: usize| match self.slopes {
+            Slopes::MiniMax => {
                 let factor = 1.0 - layer / (layers - 1.0 + 1e-5) + 1e-5;
                 (-8.0 * (head + 1) as f64 / heads).exp2() * factor
-            } else {
-                8.0 / heads * (1.0 - layer / layers) * head as f64
             }
+            Slopes::Fla => 8.0 / heads * (1.0 - layer / layers) * head as f64,
         };
         (0..self.heads.heads).map(|head| -slope(head)).collect()
     }

@@ -3,39 +3,36 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, choice};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::Decay;
-use longhaul_plugin_kit::{Architecture, Block, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, Result, Tensor, options};
 
-use crate::heads::Heads;
+use crate::heads::{HeadOptions, Heads};
+
+options! {
+    enum FeatureMap {
+        Elu = "elu",
+        Relu = "relu",
+        Identity = "identity",
+    }
+
+    struct Options {
+        heads: HeadOptions;
+        feature_map: FeatureMap => "what is made of queries and keys: elu + 1, relu, themselves";
+        normalise: bool = true
+            => "weights of the past add to one (the paper); without, what is read grows with the length";
+        head_norm: bool = false => "RMSNorm of what each head reads (fla)";
+    }
+}
 
 /// The architecture `linear-attention`.
 pub fn architecture() -> Architecture {
-    let mut options = Heads::options(4, 1.0, 1.0);
-    options.extend([
-        choice(
-            "feature_map",
-            "elu",
-            &["elu", "relu", "identity"],
-            "what is made of queries and keys: elu + 1, relu, themselves",
-        ),
-        boolean(
-            "normalise",
-            true,
-            "weights of the past add to one (the paper); without, what is read grows with the length",
-        ),
-        boolean(
-            "head_norm",
-            false,
-            "RMSNorm of what each head reads (fla)",
-        ),
-    ]);
     Architecture {
         name: "linear-attention",
         title: "Linear attention: a sum of keys times values, with a positive feature map",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(LinearAttention::new(settings)?)),
     }
@@ -52,22 +49,15 @@ const EPSILON: f32 = 1e-10;
 
 struct LinearAttention {
     heads: Heads,
-    feature_map: Activation,
-    normalise: bool,
-    head_norm: bool,
+    options: Options,
 }
 
 impl LinearAttention {
     fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
-            heads: Heads::new(settings)?,
-            feature_map: match settings.text("feature_map")? {
-                "relu" => Activation::Relu,
-                "identity" => Activation::Identity,
-                _ => Activation::EluPlusOne,
-            },
-            normalise: settings.boolean("normalise")?,
-            head_norm: settings.boolean("head_norm")?,
+            heads: Heads::new(settings, &options.heads)?,
+            options,
         })
     }
 }
@@ -76,17 +66,18 @@ impl Mixer for LinearAttention {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
         let (heads, graph) = (&self.heads, &mut *block.graph);
         let [q, k, v] = heads.project(graph, x);
-        let [q, k] = [q, k].map(|part| match self.feature_map {
-            Activation::Identity => part,
-            map => graph.activation(part, map),
+        let [q, k] = [q, k].map(|part| match self.options.feature_map {
+            FeatureMap::Elu => graph.activation(part, Activation::EluPlusOne),
+            FeatureMap::Relu => graph.activation(part, Activation::Relu),
+            FeatureMap::Identity => part,
         });
         let q = heads.scaled(graph, q);
-        let mut read = if self.normalise {
+        let mut read = if self.options.normalise {
             heads.normalised(graph, [q, k, v], EPSILON)
         } else {
             heads.states(graph, [q, k, v], Decay::None)
         };
-        if self.head_norm {
+        if self.options.head_norm {
             read = graph.head_norm("norm", read, heads.heads, heads.epsilon);
         }
         heads.matrices.write(graph, read, x.cols())

@@ -5,37 +5,43 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, choice, float, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, options,
+};
 
-use crate::heads::Heads;
+use crate::heads::{HeadOptions, Heads};
+
+options! {
+    enum Router => "scores of slots: sigmoids, of which the chosen add to one, or a softmax of all" {
+        Sigmoid = "sigmoid",
+        Softmax = "softmax",
+    }
+
+    enum Decay {
+        Mamba2 = "mamba2",
+        Gla = "gla",
+    }
+
+    struct Options {
+        heads: HeadOptions;
+        slots: usize = 64, 1..=256 => "M, slots of a head";
+        routed: usize = 32, 1..=256 => "slots of a head that a token writes to, at most all";
+        router: Router;
+        decay: Decay
+            => "logarithms of decays: -exp(A) softplus(x + b) a head, or ln sigmoid(x) over gate_divisor a slot";
+        gate_divisor: f32 = 8.0, 1e-3..=1e6 => "of decay=gla";
+    }
+}
 
 /// The architecture `raven`.
 pub fn architecture() -> Architecture {
-    let mut options = Heads::options(4, 1.0, 1.0);
-    options.extend([
-        integer("slots", 64, 1, 256, "M, slots of a head"),
-        integer("routed", 32, 1, 256, "slots of a head that a token writes to, at most all"),
-        choice(
-            "router",
-            "sigmoid",
-            &["sigmoid", "softmax"],
-            "scores of slots: sigmoids, of which the chosen add to one, or a softmax of all",
-        ),
-        choice(
-            "decay",
-            "mamba2",
-            &["mamba2", "gla"],
-            "logarithms of decays: -exp(A) softplus(x + b) a head, or ln sigmoid(x) over gate_divisor a slot",
-        ),
-        float("gate_divisor", 8.0, 1e-3, 1e6, "of decay=gla"),
-    ]);
     Architecture {
         name: "raven",
         title: "Raven: slots that forget, of which a router writes a few",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Raven::new(settings)?)),
     }
@@ -52,44 +58,35 @@ const EPSILON: f32 = 1e-9;
 
 struct Raven {
     heads: Heads,
-    slots: usize,
-    routed: usize,
-    by_softmax: bool,
-    /// The divisor of decays by slot; none where they are by head.
-    by_slot: Option<f32>,
+    options: Options,
 }
 
 impl Raven {
     fn new(settings: &Settings) -> Result<Self> {
-        let (slots, routed) = (settings.size("slots")?, settings.size("routed")?);
+        let options = Options::read(settings)?;
+        let (slots, routed) = (options.slots, options.routed);
         if routed > slots {
             return Err(PluginError::bad_option(format!(
                 "routed={routed} slots a token, and slots={slots} a head"
             )));
         }
-        let divisor = settings.float("gate_divisor")? as f32;
         Ok(Self {
-            heads: Heads::new(settings)?,
-            slots,
-            routed,
-            by_softmax: settings.text("router")? == "softmax",
-            by_slot: (settings.text("decay")? == "gla").then_some(divisor),
+            heads: Heads::new(settings, &options.heads)?,
+            options,
         })
     }
 
     /// Records how much of each slot's decay a token takes, `[H M]`.
     fn route(&self, graph: &mut Graph, x: Tensor) -> Tensor {
-        let heads = self.heads.heads;
-        let logits = self
-            .heads
-            .matrices
-            .read(graph, "r_proj", x, heads * self.slots);
-        if self.by_softmax {
+        let (heads, matrices) = (self.heads.heads, self.heads.matrices);
+        let Options { slots, routed, .. } = self.options;
+        let logits = matrices.read(graph, "r_proj", x, heads * slots);
+        if self.options.router == Router::Softmax {
             let scores = graph.softmax(logits, heads);
-            return graph.largest(scores, heads, self.routed);
+            return graph.largest(scores, heads, routed);
         }
         let scores = graph.activation(logits, Activation::Sigmoid);
-        let chosen = graph.largest(scores, heads, self.routed);
+        let chosen = graph.largest(scores, heads, routed);
         graph.shares(chosen, heads, EPSILON)
     }
 
@@ -97,10 +94,10 @@ impl Raven {
     fn decay(&self, graph: &mut Graph, x: Tensor) -> Tensor {
         let route = self.route(graph, x);
         let (heads, matrices) = (self.heads.heads, self.heads.matrices);
-        if let Some(divisor) = self.by_slot {
-            let gate = matrices.read(graph, "f_proj", x, heads * self.slots);
+        if self.options.decay == Decay::Gla {
+            let gate = matrices.read(graph, "f_proj", x, heads * self.options.slots);
             let gate = graph.activation(gate, Activation::LogSigmoid);
-            let decay = graph.scale(gate, 1.0 / divisor);
+            let decay = graph.scale(gate, 1.0 / self.options.gate_divisor);
             return graph.gate(decay, route, Activation::Identity);
         }
         let a_log = graph.param_without_decay("A_log", &[heads], Init::Custom(a_log));

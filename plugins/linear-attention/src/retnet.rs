@@ -2,37 +2,28 @@
 
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
-use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::Decay;
-use longhaul_plugin_kit::{Architecture, Block, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Mixer, PluginError, Result, Tensor, options};
 
-use crate::heads::Heads;
+use crate::heads::{HeadOptions, Heads};
+
+options! {
+    struct Options {
+        heads: HeadOptions = HeadOptions { heads: 8, expand_v: 2.0, ..HeadOptions::default() };
+        rope_base: f64 = 10_000.0, 1.0..=1e9 => "base of the rotary frequencies";
+        conv: usize = 0, 0..=64 => "taps of short convolutions over q, k and v, with SiLU; 0 is none";
+    }
+}
 
 /// The architecture `retnet`.
 pub fn architecture() -> Architecture {
-    let mut options = Heads::options(8, 1.0, 2.0);
-    options.extend([
-        float(
-            "rope_base",
-            10_000.0,
-            1.0,
-            1e9,
-            "base of the rotary frequencies",
-        ),
-        integer(
-            "conv",
-            0,
-            0,
-            64,
-            "taps of short convolutions over q, k and v, with SiLU; 0 is none",
-        ),
-    ]);
     Architecture {
         name: "retnet",
         title: "RetNet: multi-scale retention, a fixed decay a head",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(RetNet::new(settings)?)),
     }
@@ -46,24 +37,20 @@ const CITATION: &str = "@article{sun2023retentive,
 
 struct RetNet {
     heads: Heads,
-    rope_base: f64,
-    conv: usize,
+    options: Options,
 }
 
 impl RetNet {
     fn new(settings: &Settings) -> Result<Self> {
-        let heads = Heads::new(settings)?;
+        let options = Options::read(settings)?;
+        let heads = Heads::new(settings, &options.heads)?;
         if !heads.key.is_multiple_of(2) {
             return Err(PluginError::bad_option(format!(
                 "a head's keys are rotated in pairs, and of heads={} each has {} columns of expand_k times d_model",
                 heads.heads, heads.key
             )));
         }
-        Ok(Self {
-            heads,
-            rope_base: settings.float("rope_base")?,
-            conv: settings.size("conv")?,
-        })
+        Ok(Self { heads, options })
     }
 
     /// Logarithms of the heads' decays, `1 - 2^(-5 - h)` (section 2.2).
@@ -76,9 +63,10 @@ impl RetNet {
 
 impl Mixer for RetNet {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
-        let (heads, graph) = (&self.heads, &mut *block.graph);
-        let [q, k, v] = heads.project_convolved(graph, x, self.conv);
-        let [q, k] = [q, k].map(|part| graph.rotary(part, heads.heads, heads.key, self.rope_base));
+        let (heads, options, graph) = (&self.heads, &self.options, &mut *block.graph);
+        let [q, k, v] = heads.project_convolved(graph, x, options.conv);
+        let base = options.rope_base;
+        let [q, k] = [q, k].map(|part| graph.rotary(part, heads.heads, heads.key, base));
         let q = heads.scaled(graph, q);
         let read = heads.states(graph, [q, k, v], Decay::Constant(self.decays()));
         let gated = heads.gated_norm(graph, x, read);

@@ -3,12 +3,20 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::InitialValues;
-use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::options::{Settings, or_usual};
 use longhaul_plugin_kit::recurrences::cell::Kind;
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor, options};
 
 /// The forget gate's bias at first: open, so that memory lasts.
 const USUAL_FORGET_BIAS: f32 = 1.0;
+
+options! {
+    struct Options {
+        hidden: usize = 0, 0..=16384 => "cells a layer; 0 is the model width";
+        forget_bias: f32 = USUAL_FORGET_BIAS, -20.0..=20.0 => "start of the forget gate's bias, with init=longhaul";
+        init: InitialValues;
+    }
+}
 
 /// The architecture `lstm`.
 pub fn architecture() -> Architecture {
@@ -17,17 +25,7 @@ pub fn architecture() -> Architecture {
         title: "Long short-term memory with forget gate",
         family: Family::Rnn,
         citation: CITATION,
-        options: vec![
-            integer("hidden", 0, 0, 16384, "cells a layer; 0 is the model width"),
-            float(
-                "forget_bias",
-                USUAL_FORGET_BIAS.into(),
-                -20.0,
-                20.0,
-                "start of the forget gate's bias, with init=longhaul",
-            ),
-            InitialValues::option(),
-        ],
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Lstm::new(settings)?)),
     }
@@ -52,22 +50,21 @@ struct Lstm {
 
 impl Lstm {
     fn new(settings: &Settings) -> Result<Self> {
-        let hidden = match settings.size("hidden")? {
-            0 => settings.d_model(),
-            hidden => hidden,
-        };
-        let forget_bias = settings.float("forget_bias")? as f32;
-        let start = InitialValues::of(settings)?;
-        if start == InitialValues::Reference && forget_bias != USUAL_FORGET_BIAS {
+        let Options {
+            hidden,
+            forget_bias,
+            init,
+        } = Options::read(settings)?;
+        if init == InitialValues::Reference && forget_bias != USUAL_FORGET_BIAS {
             return Err(PluginError::bad_option(format!(
                 "forget_bias={forget_bias} has no place beside init=reference, where biases are drawn as the weights \
                  are: leave out one of the two"
             )));
         }
         Ok(Self {
-            hidden,
+            hidden: or_usual(hidden, settings.d_model()),
             forget_bias,
-            start,
+            start: init,
         })
     }
 }

@@ -5,9 +5,37 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, boolean, choice, float, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Heads, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, options,
+};
+
+options! {
+    enum RopeFraction => "share of the state's values that turn" {
+        Half = "0.5",
+        All = "1.0",
+    }
+
+    enum Rate => "-A of the data's x: 1 + x from 0 on and 1 / (1 - x) below, or softplus(x)" {
+        HeavyTail = "heavy_tail",
+        Softplus = "softplus",
+    }
+
+    struct Options {
+        state: usize = 64, 2..=1024 => "N, state size a channel";
+        head_dim: usize = 32, 1..=1024 => "channels a head; divides expand times D";
+        expand: usize = 2, 1..=16 => "inner width over the model width";
+        groups: usize = 1, 1..=256 => "groups of heads that share B and C; divides the heads";
+        mimo_rank: usize = 1, 1..=16 => "R, writes and reads of a token that share a state; over 1 is MIMO";
+        rope_fraction: RopeFraction;
+        a_activation: Rate;
+        a_floor: f32 = 1e-4, 0.0..=1.0 => "least -A";
+        norm_before_gate: bool = false => "norm each head before the gate";
+        norm_bc_epsilon: f32 = 1e-5, 1e-12..=1e-1 => "epsilon of the norms of B, of C and before the gate";
+        init: InitialValues;
+    }
+}
 
 /// The architecture `mamba3`.
 pub fn architecture() -> Architecture {
@@ -16,53 +44,7 @@ pub fn architecture() -> Architecture {
         title: "Mamba-3: trapezoidal rule and a state that turns with the data",
         family: Family::Ssm,
         citation: CITATION,
-        options: vec![
-            integer("state", 64, 2, 1024, "N, state size a channel"),
-            integer(
-                "head_dim",
-                32,
-                1,
-                1024,
-                "channels a head; divides expand times D",
-            ),
-            integer("expand", 2, 1, 16, "inner width over the model width"),
-            integer(
-                "groups",
-                1,
-                1,
-                256,
-                "groups of heads that share B and C; divides the heads",
-            ),
-            integer(
-                "mimo_rank",
-                1,
-                1,
-                16,
-                "R, writes and reads of a token that share a state; over 1 is MIMO",
-            ),
-            choice(
-                "rope_fraction",
-                "0.5",
-                &["0.5", "1.0"],
-                "share of the state's values that turn",
-            ),
-            choice(
-                "a_activation",
-                "heavy_tail",
-                &["heavy_tail", "softplus"],
-                "-A of the data's x: 1 + x from 0 on and 1 / (1 - x) below, or softplus(x)",
-            ),
-            float("a_floor", 1e-4, 0.0, 1.0, "least -A"),
-            boolean("norm_before_gate", false, "norm each head before the gate"),
-            float(
-                "norm_bc_epsilon",
-                1e-5,
-                1e-12,
-                1e-1,
-                "epsilon of the norms of B, of C and before the gate",
-            ),
-            InitialValues::option(),
-        ],
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Mamba3::new(settings)?)),
     }
@@ -83,7 +65,7 @@ struct Mamba3 {
     rank: usize,
     /// Angles of a head.
     angles: usize,
-    is_softplus: bool,
+    activation: Rate,
     floor: f32,
     norm_before_gate: bool,
     epsilon: f32,
@@ -104,9 +86,14 @@ struct Steps {
 
 impl Mamba3 {
     fn new(settings: &Settings) -> Result<Self> {
-        let d_inner = settings.size("expand")? * settings.d_model();
-        let (head_dim, groups) = (settings.size("head_dim")?, settings.size("groups")?);
-        let state = settings.size("state")?;
+        let options = Options::read(settings)?;
+        let d_inner = options.expand * settings.d_model();
+        let Options {
+            state,
+            head_dim,
+            groups,
+            ..
+        } = options;
         if !d_inner.is_multiple_of(head_dim) {
             return Err(PluginError::bad_option(format!(
                 "head_dim={head_dim} must divide expand times d_model, {d_inner}"
@@ -118,10 +105,9 @@ impl Mamba3 {
                 "groups={groups} must divide the {heads} heads (expand times d_model over head_dim)"
             )));
         }
-        let turning = if settings.text("rope_fraction")? == "0.5" {
-            4
-        } else {
-            2
+        let turning = match options.rope_fraction {
+            RopeFraction::Half => 4,
+            RopeFraction::All => 2,
         };
         if state < turning {
             return Err(PluginError::bad_option(format!(
@@ -133,19 +119,19 @@ impl Mamba3 {
             head_dim,
             heads,
             groups,
-            rank: settings.size("mimo_rank")?,
+            rank: options.mimo_rank,
             angles: state / turning,
-            is_softplus: settings.text("a_activation")? == "softplus",
-            floor: settings.float("a_floor")? as f32,
-            norm_before_gate: settings.boolean("norm_before_gate")?,
-            epsilon: settings.float("norm_bc_epsilon")? as f32,
-            starts: MambaStarts::new(settings)?,
+            activation: options.a_activation,
+            floor: options.a_floor,
+            norm_before_gate: options.norm_before_gate,
+            epsilon: options.norm_bc_epsilon,
+            starts: MambaStarts::new(settings, options.init)?,
         })
     }
 
     /// Records -A, `[H]`: positive, and at least the floor.
     fn rate(&self, graph: &mut Graph, x: Tensor) -> Tensor {
-        let positive = if self.is_softplus {
+        let positive = if self.activation == Rate::Softplus {
             graph.activation(x, Activation::Softplus)
         } else {
             // max(x, 0) + 1 / (1 + max(-x, 0)).

@@ -4,10 +4,26 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::options::{Settings, or_usual};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
 use crate::cpu::ScanInputs;
+
+options! {
+    struct Options {
+        state: usize = 16, 1..=1024 => "N, state size a channel";
+        expand: usize = 2, 1..=16 => "inner width over the model width";
+        conv: usize = 4, 2..=64 => "taps of the short convolution";
+        dt_rank: usize = 0, 0..=16384 => "rank of dt's projection; 0 is D / 16, rounded up";
+        bias: bool = false => "biases in in_proj and out_proj";
+        conv_bias: bool = true => "bias in the convolution";
+        inner_norms: bool = false => "RMS norms of dt's low-rank values, B and C, as in Jamba (arXiv 2403.19887)";
+        inner_norm_epsilon: f32 = 1e-6, 1e-12..=1e-1 => "epsilon of these norms";
+        init: InitialValues;
+        negative_eigenvalues: bool = false
+            => "transitions 2 exp(dt A) - 1, which may be negative (arXiv 2411.12537)";
+    }
+}
 
 /// The architecture `mamba`.
 pub fn architecture() -> Architecture {
@@ -16,38 +32,7 @@ pub fn architecture() -> Architecture {
         title: "Mamba: selective scan S6, a decay a channel and state",
         family: Family::Ssm,
         citation: CITATION,
-        options: vec![
-            integer("state", 16, 1, 1024, "N, state size a channel"),
-            integer("expand", 2, 1, 16, "inner width over the model width"),
-            integer("conv", 4, 2, 64, "taps of the short convolution"),
-            integer(
-                "dt_rank",
-                0,
-                0,
-                16384,
-                "rank of dt's projection; 0 is D / 16, rounded up",
-            ),
-            boolean("bias", false, "biases in in_proj and out_proj"),
-            boolean("conv_bias", true, "bias in the convolution"),
-            boolean(
-                "inner_norms",
-                false,
-                "RMS norms of dt's low-rank values, B and C, as in Jamba (arXiv 2403.19887)",
-            ),
-            float(
-                "inner_norm_epsilon",
-                1e-6,
-                1e-12,
-                1e-1,
-                "epsilon of these norms",
-            ),
-            InitialValues::option(),
-            boolean(
-                "negative_eigenvalues",
-                false,
-                "transitions 2 exp(dt A) - 1, which may be negative (arXiv 2411.12537)",
-            ),
-        ],
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Mamba::new(settings)?)),
     }
@@ -65,37 +50,21 @@ const CITATION: &str = "@article{gu2023mamba,
 }";
 
 struct Mamba {
-    state: usize,
+    options: Options,
     d_inner: usize,
-    conv: usize,
-    bias: bool,
-    conv_bias: bool,
     dt_rank: usize,
-    /// Epsilon of the norms of dt's low-rank values, B and C, where there are any.
-    inner_norms: Option<f32>,
-    negative: bool,
     starts: MambaStarts,
 }
 
 impl Mamba {
     fn new(settings: &Settings) -> Result<Self> {
-        let dt_rank = match settings.size("dt_rank")? {
-            0 => settings.d_model().div_ceil(16),
-            rank => rank,
-        };
+        let options = Options::read(settings)?;
+        let d_model = settings.d_model();
         Ok(Self {
-            state: settings.size("state")?,
-            d_inner: settings.size("expand")? * settings.d_model(),
-            conv: settings.size("conv")?,
-            bias: settings.boolean("bias")?,
-            conv_bias: settings.boolean("conv_bias")?,
-            dt_rank,
-            inner_norms: match settings.boolean("inner_norms")? {
-                true => Some(settings.float("inner_norm_epsilon")? as f32),
-                false => None,
-            },
-            negative: settings.boolean("negative_eigenvalues")?,
-            starts: MambaStarts::new(settings)?,
+            d_inner: options.expand * d_model,
+            dt_rank: or_usual(options.dt_rank, d_model.div_ceil(16)),
+            starts: MambaStarts::new(settings, options.init)?,
+            options,
         })
     }
 }
@@ -103,22 +72,19 @@ impl Mamba {
 impl Mixer for Mamba {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
         let graph = &mut *block.graph;
-        let Self {
-            state,
-            d_inner,
-            dt_rank,
-            ..
-        } = *self;
-        let both = graph.linear("in_proj", x, 2 * d_inner, self.bias);
+        let (options, d_inner, dt_rank) = (&self.options, self.d_inner, self.dt_rank);
+        let (state, taps) = (options.state, options.conv);
+        let both = graph.linear("in_proj", x, 2 * d_inner, options.bias);
         let (u, z) = (both.columns(0, d_inner), both.columns(d_inner, d_inner));
-        let (taps, bias) = self.starts.convolution(self.conv);
-        let bias = self.conv_bias.then_some(bias);
-        let u = graph.short_convolution_with("conv1d", u, self.conv, taps, bias, Activation::Silu);
+        let (weight, bias) = self.starts.convolution(taps);
+        let bias = options.conv_bias.then_some(bias);
+        let u = graph.short_convolution_with("conv1d", u, taps, weight, bias, Activation::Silu);
         let dbc = graph.linear("x_proj", u, dt_rank + 2 * state, false);
         let mut low = dbc.columns(0, dt_rank);
         let mut b = dbc.columns(dt_rank, state);
         let mut c = dbc.columns(dt_rank + state, state);
-        if let Some(epsilon) = self.inner_norms {
+        if options.inner_norms {
+            let epsilon = options.inner_norm_epsilon;
             let norm = |graph: &mut Graph, name, x| graph.head_norm(name, x, 1, epsilon);
             low = norm(graph, "dt_norm", low);
             b = norm(graph, "b_norm", b);
@@ -143,11 +109,11 @@ impl Mixer for Mamba {
             c,
             a_log,
             d,
-            negative: self.negative,
+            negative: options.negative_eigenvalues,
         };
         let y = graph.record(inputs);
         let gated = graph.gate(z, y, Activation::Silu);
-        graph.linear_with("out_proj", gated, x.cols(), self.bias, self.starts.out())
+        graph.linear_with("out_proj", gated, x.cols(), options.bias, self.starts.out())
     }
 
     fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {

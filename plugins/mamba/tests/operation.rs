@@ -2,7 +2,7 @@
 
 use longhaul_mamba::ScanInputs;
 use longhaul_mamba::naive::recurrence;
-use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::options::{Field, Settings};
 use longhaul_plugin_kit::testing::{Case, config, recorded};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
 use longhaul_plugin_kit::{Block, Graph, Init, Tensor};
@@ -99,7 +99,7 @@ fn check(rows: usize, length: usize, d_model: usize, options: &[(&str, &str)]) {
     let architecture = longhaul_mamba::architecture();
     let settings = Settings::new(&config(&architecture, options, d_model, 1));
     let mixer = (architecture.mixer)(&settings).expect("good options");
-    let negative = settings.boolean("negative_eigenvalues").unwrap();
+    let negative = bool::read(&settings, "negative_eigenvalues").unwrap();
     Case {
         rows,
         length,

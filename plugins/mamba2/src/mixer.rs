@@ -5,10 +5,30 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{InitialValues, MambaStarts, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::options::{Settings, or_usual};
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, options,
+};
 
 use crate::ssd::{Levels, SsdInputs, ssd, with_levels};
+
+options! {
+    struct Options {
+        state: usize = 64, 1..=1024 => "N, state size a channel";
+        head_dim: usize = 32, 1..=1024 => "channels a head; divides expand times D";
+        expand: usize = 2, 1..=16 => "inner width over the model width";
+        groups: usize = 1, 1..=256 => "groups of heads that share B and C; divides the heads";
+        conv: usize = 4, 2..=64 => "taps of the short convolution";
+        bias: bool = false => "biases in the projections";
+        conv_bias: bool = true => "bias in the convolution";
+        init: InitialValues;
+        chunk: Option<usize> = Some(64), 1..=1024 => "tokens of a chunk; changes speed, not results";
+        norm_gate_epsilon: f32 = 1e-5, 1e-12..=1e-1 => "epsilon of the gated norm";
+        norm_before_gate: bool = false => "the norm comes before the gate, as in Falcon-H1";
+        levels: Option<usize> = None, 0..=64
+            => "levels of the past, from 2; 0 is as many as the training length has";
+    }
+}
 
 /// The architecture `mamba2`.
 pub fn architecture() -> Architecture {
@@ -17,80 +37,24 @@ pub fn architecture() -> Architecture {
         title: "Mamba-2: state-space duality, one decay a head",
         family: Family::Ssm,
         citation: CITATION,
-        options: vec![
-            integer("state", 64, 1, 1024, "N, state size a channel"),
-            integer(
-                "head_dim",
-                32,
-                1,
-                1024,
-                "channels a head; divides expand times D",
-            ),
-            integer("expand", 2, 1, 16, "inner width over the model width"),
-            integer(
-                "groups",
-                1,
-                1,
-                256,
-                "groups of heads that share B and C; divides the heads",
-            ),
-            integer("conv", 4, 2, 64, "taps of the short convolution"),
-            boolean("bias", false, "biases in the projections"),
-            boolean("conv_bias", true, "bias in the convolution"),
-            InitialValues::option(),
-            integer(
-                "chunk",
-                64,
-                1,
-                1024,
-                "tokens of a chunk; changes speed, not results",
-            ),
-            float(
-                "norm_gate_epsilon",
-                1e-5,
-                1e-12,
-                1e-1,
-                "epsilon of the gated norm",
-            ),
-            boolean(
-                "norm_before_gate",
-                false,
-                "the norm comes before the gate, as in Falcon-H1",
-            ),
-        ],
+        options: Options::default().specs(),
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new(Mamba2::new(settings, None)?)),
+        mixer: |settings| Ok(Box::new(Mamba2::new(settings)?)),
     }
 }
 
 /// The architecture `log-linear-attention`.
 pub fn log_linear() -> Architecture {
-    let mut options = architecture().options;
-    options.retain(|option| option.name != "chunk");
-    options.push(integer(
-        "levels",
-        0,
-        0,
-        64,
-        "levels of the past, from 2; 0 is as many as the training length has",
-    ));
+    let options = Options {
+        chunk: None,
+        levels: Some(0),
+        ..Options::default()
+    };
     Architecture {
         name: "log-linear-attention",
         title: "Log-linear Mamba-2: a state for each power of two of the past",
         citation: LOG_LINEAR_CITATION,
-        options,
-        mixer: |settings| {
-            let given = settings.size("levels")?;
-            if given == 1 {
-                return Err(PluginError::bad_option(
-                    "levels=1 is a token alone: 2 or more, or 0 for as many as the training length has",
-                ));
-            }
-            let last = settings.config.max_train_length.max(2) - 1;
-            let usual = last.ilog2() as usize + 2;
-            let levels = Some(if given == 0 { usual } else { given });
-            Ok(Box::new(Mamba2::new(settings, levels)?))
-        },
+        options: options.specs(),
         ..architecture()
     }
 }
@@ -108,25 +72,17 @@ const CITATION: &str = "@inproceedings{dao2024transformers,
 }";
 
 struct Mamba2 {
-    state: usize,
-    head_dim: usize,
+    options: Options,
     d_inner: usize,
-    groups: usize,
-    bias: bool,
-    conv: usize,
-    conv_bias: bool,
-    /// Tokens of a chunk where there are no levels.
-    chunk: usize,
     levels: Option<usize>,
-    epsilon: f32,
-    norm_before_gate: bool,
     starts: MambaStarts,
 }
 
 impl Mamba2 {
-    fn new(settings: &Settings, levels: Option<usize>) -> Result<Self> {
-        let d_inner = settings.size("expand")? * settings.d_model();
-        let (head_dim, groups) = (settings.size("head_dim")?, settings.size("groups")?);
+    fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
+        let d_inner = options.expand * settings.d_model();
+        let (head_dim, groups) = (options.head_dim, options.groups);
         if !d_inner.is_multiple_of(head_dim) {
             return Err(PluginError::bad_option(format!(
                 "head_dim={head_dim} must divide expand times d_model, {d_inner}"
@@ -138,45 +94,41 @@ impl Mamba2 {
                 "groups={groups} must divide the {heads} heads (expand times d_model over head_dim)"
             )));
         }
+        if options.levels == Some(1) {
+            return Err(PluginError::bad_option(
+                "levels=1 is a token alone: 2 or more, or 0 for as many as the training length has",
+            ));
+        }
+        let last = settings.config.max_train_length.max(2) - 1;
+        let usual = last.ilog2() as usize + 2;
         Ok(Self {
-            bias: settings.boolean("bias")?,
-            conv_bias: settings.boolean("conv_bias")?,
-            state: settings.size("state")?,
-            head_dim,
             d_inner,
-            groups,
-            conv: settings.size("conv")?,
-            chunk: match levels {
-                None => settings.size("chunk")?,
-                Some(_) => 0,
-            },
-            levels,
-            epsilon: settings.float("norm_gate_epsilon")? as f32,
-            norm_before_gate: settings.boolean("norm_before_gate")?,
-            starts: MambaStarts::new(settings)?,
+            levels: options.levels.map(|given| or_usual(given, usual)),
+            starts: MambaStarts::new(settings, options.init)?,
+            options,
         })
     }
 
     fn heads(&self) -> usize {
-        self.d_inner / self.head_dim
+        self.d_inner / self.options.head_dim
     }
 }
 
 impl Mixer for Mamba2 {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
         let graph = &mut *block.graph;
-        let (d_inner, heads) = (self.d_inner, self.heads());
-        let shared = self.groups * self.state;
+        let (options, d_inner, heads) = (&self.options, self.d_inner, self.heads());
+        let Options { groups, conv, .. } = *options;
+        let shared = groups * options.state;
         let factors = heads * self.levels.unwrap_or(0);
         let width = 2 * d_inner + 2 * shared + heads + factors;
-        let all = graph.linear("in_proj", x, width, self.bias);
+        let all = graph.linear("in_proj", x, width, options.bias);
         let z = all.columns(0, d_inner);
         let xbc = all.columns(d_inner, d_inner + 2 * shared);
         let dt = all.columns(2 * d_inner + 2 * shared, heads);
-        let (taps, bias) = self.starts.convolution(self.conv);
-        let bias = self.conv_bias.then_some(bias);
-        let xbc =
-            graph.short_convolution_with("conv1d", xbc, self.conv, taps, bias, Activation::Silu);
+        let (taps, bias) = self.starts.convolution(conv);
+        let bias = options.conv_bias.then_some(bias);
+        let xbc = graph.short_convolution_with("conv1d", xbc, conv, taps, bias, Activation::Silu);
         let dt_bias = graph.param_without_decay("dt_bias", &[heads], MambaStarts::step_size_bias());
         let a_log = Init::Custom(match self.levels {
             None => a_log,
@@ -194,7 +146,7 @@ impl Mixer for Mamba2 {
             dt_bias,
         };
         let y = match self.levels {
-            None => ssd(graph, inputs, self.groups, self.chunk),
+            None => ssd(graph, inputs, groups, options.chunk.unwrap_or(0)),
             Some(count) => {
                 let shape = [heads, count];
                 let levels = Levels {
@@ -202,20 +154,20 @@ impl Mixer for Mamba2 {
                     factors: all.columns(width - factors, factors),
                     weight: graph.param_without_decay("L", &shape, Init::Ones),
                 };
-                with_levels(graph, inputs, self.groups, levels)
+                with_levels(graph, inputs, groups, levels)
             }
         };
         let norm = |graph: &mut Graph, y| {
-            graph.group_norm("norm", y, NormKind::Rms, self.groups, self.epsilon)
+            graph.group_norm("norm", y, NormKind::Rms, groups, options.norm_gate_epsilon)
         };
-        let y = if self.norm_before_gate {
+        let y = if options.norm_before_gate {
             let normal = norm(graph, y);
             graph.gate(z, normal, Activation::Silu)
         } else {
             let gated = graph.gate(z, y, Activation::Silu);
             norm(graph, gated)
         };
-        graph.linear_with("out_proj", y, x.cols(), self.bias, self.starts.out())
+        graph.linear_with("out_proj", y, x.cols(), options.bias, self.starts.out())
     }
 
     fn starts(&self, _settings: &Settings, usual: Starts) -> Starts {

@@ -7,7 +7,7 @@ use longhaul_mamba2::reference::{Sizes, recurrence};
 use longhaul_mamba2::{SsdInputs, ssd};
 use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::cuda::precision::Precision;
-use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::options::{Field, Settings};
 use longhaul_plugin_kit::testing::{Case, config};
 use longhaul_plugin_kit::testing_memory::idle_buffers;
 use longhaul_plugin_kit::{Block, Init};
@@ -88,8 +88,8 @@ fn check(rows: usize, length: usize, d_model: usize, groups: usize, options: &[(
     let settings = Settings::new(&config(&architecture, options, d_model, 1));
     let mixer = (architecture.mixer)(&settings).expect("good options");
     let (head_dim, state) = (
-        settings.size("head_dim").unwrap(),
-        settings.size("state").unwrap(),
+        usize::read(&settings, "head_dim").unwrap(),
+        usize::read(&settings, "state").unwrap(),
     );
     let heads = 2 * d_model / head_dim;
     let sizes = Sizes {

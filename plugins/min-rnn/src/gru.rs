@@ -3,11 +3,17 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::InitialValues;
-use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::cell::Kind;
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, Tensor, options};
 
-use crate::minimal::{hidden_of, hidden_option};
+use crate::minimal::Width;
+
+options! {
+    struct Options {
+        width: Width;
+        init: InitialValues;
+    }
+}
 
 /// The architecture `gru`.
 pub fn gru() -> Architecture {
@@ -16,9 +22,15 @@ pub fn gru() -> Architecture {
         title: "Gated recurrent unit",
         family: Family::Rnn,
         citation: CITATION,
-        options: vec![hidden_option(), InitialValues::option()],
+        options: Options::default().specs(),
         default_mlp: "none",
-        mixer: |settings| Ok(Box::new(Gru::new(settings)?)),
+        mixer: |settings| {
+            let Options { width, init } = Options::read(settings)?;
+            Ok(Box::new(Gru {
+                hidden: width.of(settings),
+                start: init,
+            }))
+        },
     }
 }
 
@@ -31,15 +43,6 @@ const CITATION: &str = "@inproceedings{cho2014gru,
 struct Gru {
     hidden: usize,
     start: InitialValues,
-}
-
-impl Gru {
-    fn new(settings: &Settings) -> Result<Self> {
-        Ok(Self {
-            hidden: hidden_of(settings)?,
-            start: InitialValues::of(settings)?,
-        })
-    }
 }
 
 impl Mixer for Gru {

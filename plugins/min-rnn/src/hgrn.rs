@@ -6,11 +6,20 @@ use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, boolean, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::diagonal::Transition;
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
-use crate::minimal::{hidden_of, hidden_option};
+use crate::minimal::Width;
+
+options! {
+    struct Options {
+        width: Width;
+        lower_bound: bool = true => "learned lower bounds of the forget gates";
+        conv: usize = 0, 0..=64 => "taps of the convolutions of input and forget gate; 0 is none";
+        init: InitialValues;
+    }
+}
 
 /// The architecture `hgrn`.
 pub fn hgrn() -> Architecture {
@@ -19,22 +28,7 @@ pub fn hgrn() -> Architecture {
         title: "HGRN: forget gates whose lower bounds rise with the layers",
         family: Family::LinearRnn,
         citation: CITATION,
-        options: vec![
-            hidden_option(),
-            boolean(
-                "lower_bound",
-                true,
-                "learned lower bounds of the forget gates",
-            ),
-            integer(
-                "conv",
-                0,
-                0,
-                64,
-                "taps of the convolutions of input and forget gate; 0 is none",
-            ),
-            InitialValues::option(),
-        ],
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Hgrn::new(settings)?)),
     }
@@ -48,25 +42,22 @@ const CITATION: &str = "@inproceedings{qin2023hgrn,
 
 struct Hgrn {
     hidden: usize,
-    lower_bound: bool,
-    conv: usize,
-    start: InitialValues,
+    options: Options,
 }
 
 impl Hgrn {
     fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
-            hidden: hidden_of(settings)?,
-            lower_bound: settings.boolean("lower_bound")?,
-            conv: settings.size("conv")?,
-            start: InitialValues::of(settings)?,
+            hidden: options.width.of(settings),
+            options,
         })
     }
 
     /// The forget gate, and 1 minus it.
     fn forget(&self, block: &mut Block<'_>, f: Tensor) -> (Tensor, Tensor) {
         let minus = block.graph.scale(f, -1.0);
-        if !self.lower_bound {
+        if !self.options.lower_bound {
             let forget = block.graph.activation(f, Activation::Sigmoid);
             return (forget, block.graph.activation(minus, Activation::Sigmoid));
         }
@@ -96,19 +87,22 @@ const SMALL: Init = Init::Normal { std: 0.02 };
 impl Mixer for Hgrn {
     fn forward(&self, block: &mut Block<'_>, x: Tensor) -> Tensor {
         let (hidden, d_model) = (self.hidden, x.cols());
-        let into = self.start.choose(Init::Linear { gain: 1.0 }, SMALL);
+        let into = self.options.init.choose(Init::Linear { gain: 1.0 }, SMALL);
         let project = |graph: &mut Graph, name: &str| {
             graph.linear_with(&format!("{name}_proj"), x, hidden, false, into.clone())
         };
         let convolved = |graph: &mut Graph, name: &str| {
             let projected = project(graph, name);
-            if self.conv == 0 {
+            if self.options.conv == 0 {
                 return projected;
             }
-            let usual = Init::within(1.0 / (self.conv as f32).sqrt());
-            let (taps, name) = (self.start.choose(usual, SMALL), format!("{name}_conv1d"));
+            let usual = Init::within(1.0 / (self.options.conv as f32).sqrt());
+            let (taps, name) = (
+                self.options.init.choose(usual, SMALL),
+                format!("{name}_conv1d"),
+            );
             let identity = Activation::Identity;
-            graph.short_convolution_with(&name, projected, self.conv, taps, None, identity)
+            graph.short_convolution_with(&name, projected, self.options.conv, taps, None, identity)
         };
         let (input, f) = (convolved(block.graph, "i"), convolved(block.graph, "f"));
         let (forget, room) = self.forget(block, f);
@@ -118,7 +112,7 @@ impl Mixer for Hgrn {
         let normal = graph.norm("g_norm", h, NormKind::Rms, 1e-6);
         let gate = project(graph, "g");
         let gated = graph.gate(gate, normal, Activation::Silu);
-        let out = self.start.choose(residual_init(block.layers), SMALL);
+        let out = self.options.init.choose(residual_init(block.layers), SMALL);
         graph.linear_with("o_proj", gated, d_model, false, out)
     }
 
@@ -129,6 +123,6 @@ impl Mixer for Hgrn {
             mlp_in: SMALL,
             mlp_out: SMALL,
         };
-        self.start.choose(usual, reference)
+        self.options.init.choose(usual, reference)
     }
 }

@@ -1,12 +1,41 @@
 //! minGRU and minLSTM (arXiv 2410.01201): gates of the input alone, so that h is a weighted mean of what came in.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, choice, integer};
+use longhaul_plugin_kit::options::{Settings, or_usual};
 use longhaul_plugin_kit::recurrences::diagonal::Transition;
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
+
+options! {
+    enum Candidate
+        => "what comes in: positive (x + 1/2 or sigmoid(x), the paper's appendix B), or as it is (its section 3)"
+    {
+        Positive = "positive",
+        Linear = "linear",
+    }
+
+    struct Options {
+        width: Width;
+        candidate: Candidate;
+        bias: bool = false => "biases of the gates and of what comes in";
+        init: InitialValues;
+    }
+
+    /// Of every architecture here.
+    #[derive(Copy)]
+    pub(crate) struct Width {
+        hidden: usize = 0, 0..=16384 => "channels of the recurrence; 0 is the model width";
+    }
+}
+
+impl Width {
+    /// Channels of the recurrence.
+    pub(crate) fn of(self, settings: &Settings) -> usize {
+        or_usual(self.hidden, settings.d_model())
+    }
+}
 
 /// The architecture `mingru`.
 pub fn mingru() -> Architecture {
@@ -15,7 +44,7 @@ pub fn mingru() -> Architecture {
         title: "minGRU: a gated mean of its inputs",
         family: Family::LinearRnn,
         citation: CITATION,
-        options: options(),
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Minimal::new(settings, Gates::One)?)),
     }
@@ -28,7 +57,7 @@ pub fn minlstm() -> Architecture {
         title: "minLSTM: a mean of its inputs by two gates",
         family: Family::LinearRnn,
         citation: CITATION,
-        options: options(),
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Minimal::new(settings, Gates::Two)?)),
     }
@@ -39,39 +68,6 @@ const CITATION: &str = "@misc{feng2024rnns,
   author={Feng, Leo and Tung, Frederick and Ahmed, Mohamed Osama and Bengio, Yoshua and Hajimirsadeghi, Hossein},
   year={2024}, note={arXiv:2410.01201}
 }";
-
-fn options() -> Vec<OptionSpec> {
-    vec![
-        hidden_option(),
-        choice(
-            "candidate",
-            "positive",
-            &["positive", "linear"],
-            "what comes in: positive (x + 1/2 or sigmoid(x), the paper's appendix B), or as it is (its section 3)",
-        ),
-        boolean("bias", false, "biases of the gates and of what comes in"),
-        InitialValues::option(),
-    ]
-}
-
-/// The option `hidden` of every architecture here.
-pub(crate) fn hidden_option() -> OptionSpec {
-    integer(
-        "hidden",
-        0,
-        0,
-        16384,
-        "channels of the recurrence; 0 is the model width",
-    )
-}
-
-/// What [`hidden_option`] says.
-pub(crate) fn hidden_of(settings: &Settings) -> Result<usize> {
-    Ok(match settings.size("hidden")? {
-        0 => settings.d_model(),
-        hidden => hidden,
-    })
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Gates {
@@ -84,22 +80,16 @@ enum Gates {
 struct Minimal {
     gates: Gates,
     hidden: usize,
-    candidate: Activation,
-    bias: bool,
-    start: InitialValues,
+    options: Options,
 }
 
 impl Minimal {
     fn new(settings: &Settings, gates: Gates) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
             gates,
-            hidden: hidden_of(settings)?,
-            candidate: match settings.text("candidate")? {
-                "linear" => Activation::Identity,
-                _ => Activation::Positive,
-            },
-            bias: settings.boolean("bias")?,
-            start: InitialValues::of(settings)?,
+            hidden: options.width.of(settings),
+            options,
         })
     }
 }
@@ -112,7 +102,7 @@ impl Mixer for Minimal {
             Gates::One => ("to_hidden_and_gate", 2),
             Gates::Two => ("to_hidden_and_f_i_gate", 3),
         };
-        let all = graph.linear(name, x, parts * hidden, self.bias);
+        let all = graph.linear(name, x, parts * hidden, self.options.bias);
         let part = |index: usize| all.columns(index * hidden, hidden);
         // h = (1 - z) h + z candidate, z = sigmoid(take).
         let take = match self.gates {
@@ -130,9 +120,9 @@ impl Mixer for Minimal {
         };
         let log_keep = graph.activation(take, Activation::Softplus);
         let log_keep = graph.scale(log_keep, -1.0);
-        let candidate = match self.candidate {
-            Activation::Identity => part(0),
-            activation => graph.activation(part(0), activation),
+        let candidate = match self.options.candidate {
+            Candidate::Positive => graph.activation(part(0), Activation::Positive),
+            Candidate::Linear => part(0),
         };
         let taken = graph.gate(take, candidate, Activation::Sigmoid);
         let h = graph.diagonal_scan(Transition::Log(log_keep), taken);
@@ -140,7 +130,7 @@ impl Mixer for Minimal {
             return h;
         }
         let usual = residual_init(block.layers);
-        let out = self.start.choose(usual, Init::Linear { gain: 1.0 });
+        let out = self.options.init.choose(usual, Init::Linear { gain: 1.0 });
         graph.linear_with("to_out", h, x.cols(), false, out)
     }
 }

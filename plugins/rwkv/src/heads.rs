@@ -1,72 +1,55 @@
 //! What RWKV-6 and RWKV-7 share around their recurrence: sizes of heads, the decay's functions and low-rank
 //! projections.
 
-use longhaul_plugin_kit::api::metadata::OptionSpec;
+use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::options::{Settings, or_usual};
 use longhaul_plugin_kit::recurrences::state_matrix::{Decay, Heads, Read, Removal, StateMatrix};
-use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor, options};
 
 /// Head size of the published models.
 const HEAD_DIM: usize = 64;
 
 /// Widest head that the CUDA kernels take.
-const WIDEST: i64 = 128;
+const WIDEST: usize = 128;
 
 /// Narrowest head: the norm over a head leaves little of fewer channels.
 const NARROWEST: usize = 4;
 
-/// The options `head_dim` and `head_norm_epsilon`.
-pub(crate) fn head_options() -> [OptionSpec; 2] {
-    [
-        integer(
-            "head_dim",
-            0,
-            0,
-            WIDEST,
-            "K and V of a head; 0 is 64, or the largest divisor of the model width below",
-        ),
-        float(
-            "head_norm_epsilon",
-            64e-5,
-            1e-12,
-            1e-1,
-            "epsilon of the norm over each head",
-        ),
-    ]
-}
-
-/// The size of a head by the option `head_dim`.
-///
-/// # Errors
-/// A size that does not divide the model width or is too narrow.
-pub(crate) fn head_dim(settings: &Settings) -> Result<usize> {
-    let d_model = settings.d_model();
-    let head_dim = match settings.size("head_dim")? {
-        0 => (1..=HEAD_DIM.min(d_model))
-            .rev()
-            .find(|&size| d_model.is_multiple_of(size))
-            .unwrap_or(1),
-        size => size,
-    };
-    if head_dim < NARROWEST || !d_model.is_multiple_of(head_dim) {
-        return Err(PluginError::bad_option(format!(
-            "head_dim={head_dim} must be at least {NARROWEST} and divide d_model, {d_model}; \
-             give another head_dim or a model width with such a divisor"
-        )));
+options! {
+    /// Options of both.
+    pub(crate) struct HeadOptions {
+        embedding_norm: bool = true => "LayerNorm between the embedding and the first block (ln0)";
+        head_dim: usize = 0, 0..=WIDEST
+            => "K and V of a head; 0 is 64, or the largest divisor of the model width below";
+        head_norm_epsilon: f32 = 64e-5, 1e-12..=1e-1 => "epsilon of the norm over each head";
+        init: InitialValues;
     }
-    Ok(head_dim)
 }
 
-/// A rank by its option: 0 is the published one, at most half of the model width.
-///
-/// # Errors
-/// A missing option.
-pub(crate) fn rank(settings: &Settings, name: &str, published: usize) -> Result<usize> {
-    Ok(match settings.size(name)? {
-        0 => published.min(settings.d_model() / 2).max(1),
-        rank => rank,
-    })
+impl HeadOptions {
+    /// The size of a head.
+    ///
+    /// # Errors
+    /// A size that does not divide the model width or is too narrow.
+    pub(crate) fn head_dim(&self, settings: &Settings) -> Result<usize> {
+        let d_model = settings.d_model();
+        let mut sizes = (1..=HEAD_DIM.min(d_model)).rev();
+        let usual = sizes.find(|&size| d_model.is_multiple_of(size));
+        let head_dim = or_usual(self.head_dim, usual.unwrap_or(1));
+        if head_dim < NARROWEST || !d_model.is_multiple_of(head_dim) {
+            return Err(PluginError::bad_option(format!(
+                "head_dim={head_dim} must be at least {NARROWEST} and divide d_model, {d_model}; \
+                 give another head_dim or a model width with such a divisor"
+            )));
+        }
+        Ok(head_dim)
+    }
+}
+
+/// A rank: 0 is the published one, at most half of the model width.
+pub(crate) fn rank(settings: &Settings, given: usize, published: usize) -> usize {
+    or_usual(given, published.min(settings.d_model() / 2).max(1))
 }
 
 /// The fastest decay of RWKV-7 is exp(-e^-1/2).

@@ -1,11 +1,11 @@
 //! RWKV-4 (arXiv 2305.13048): options, time mix, channel mix.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::mlp_hidden;
+use longhaul_plugin_kit::backbone::{mlp_hidden, norm_epsilon};
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::options::{Settings, or_usual};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
 use crate::channel_mix::{ChannelMix, Matrices};
 use crate::initial::{
@@ -14,6 +14,14 @@ use crate::initial::{
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 use crate::wkv4::Wkv4Inputs;
 
+options! {
+    struct Options {
+        hidden: usize = 0, 0..=1 << 16 => "channels of the recurrence; 0 is the model width";
+        embedding_norm: bool = true => "LayerNorm between the embedding and the first block (ln0)";
+        init: InitialValues;
+    }
+}
+
 /// The architecture `rwkv4`.
 pub fn architecture() -> Architecture {
     Architecture {
@@ -21,21 +29,7 @@ pub fn architecture() -> Architecture {
         title: "RWKV-4: a decaying weighted mean a channel",
         family: Family::LinearRnn,
         citation: CITATION,
-        options: vec![
-            integer(
-                "hidden",
-                0,
-                0,
-                1 << 16,
-                "channels of the recurrence; 0 is the model width",
-            ),
-            boolean(
-                "embedding_norm",
-                true,
-                "LayerNorm between the embedding and the first block (ln0)",
-            ),
-            InitialValues::option(),
-        ],
+        options: Options::default().specs(),
         default_mlp: "channel-mix",
         mixer: |settings| Ok(Box::new(Rwkv4::new(settings)?)),
     }
@@ -58,16 +52,13 @@ struct Rwkv4 {
 
 impl Rwkv4 {
     fn new(settings: &Settings) -> Result<Self> {
-        let hidden = match settings.size("hidden")? {
-            0 => settings.d_model(),
-            hidden => hidden,
-        };
+        let options = Options::read(settings)?;
         Ok(Self {
-            hidden,
+            hidden: or_usual(options.hidden, settings.d_model()),
             mlp_hidden: mlp_hidden(settings)?,
-            embedding_norm: settings.boolean("embedding_norm")?,
-            epsilon: settings.whole().float("norm_epsilon")? as f32,
-            whose: InitialValues::of(settings)?,
+            embedding_norm: options.embedding_norm,
+            epsilon: norm_epsilon(settings)?,
+            whose: options.init,
         })
     }
 }

@@ -1,54 +1,39 @@
 //! RWKV-6, Finch (arXiv 2404.05892): options, time mix, channel mix.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::mlp_hidden;
+use longhaul_plugin_kit::backbone::{mlp_hidden, norm_epsilon};
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::{ChannelMix, Matrices};
-use crate::heads::{
-    LowRank, MatrixInputs, head_dim, head_options, low_rank, low_rank_up, matrix_state, rank,
-};
+use crate::heads::{HeadOptions, LowRank, MatrixInputs, low_rank, low_rank_up, matrix_state, rank};
 use crate::initial::{
     Depth, by_place, by_share, ends, head_norm, into_residual, matrix, zero_there, zigzag,
 };
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
+options! {
+    struct Options {
+        mix_rank: usize = 0, 0..=4096
+            => "rank of each blend's projection; 0 is 32, at most half the model width";
+        decay_rank: usize = 0, 0..=4096
+            => "rank of the decay's projection; 0 is 64, at most half the model width";
+        heads: HeadOptions;
+    }
+}
+
 /// The architecture `rwkv6`.
 pub fn architecture() -> Architecture {
-    let mut options = vec![
-        integer(
-            "mix_rank",
-            0,
-            0,
-            4096,
-            "rank of each blend's projection; 0 is 32, at most half the model width",
-        ),
-        integer(
-            "decay_rank",
-            0,
-            0,
-            4096,
-            "rank of the decay's projection; 0 is 64, at most half the model width",
-        ),
-        boolean(
-            "embedding_norm",
-            true,
-            "LayerNorm between the embedding and the first block (ln0)",
-        ),
-    ];
-    options.extend(head_options());
-    options.push(InitialValues::option());
     Architecture {
         name: "rwkv6",
         title: "RWKV-6 Finch: a matrix state with data-dependent decay a channel",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "channel-mix",
         mixer: |settings| Ok(Box::new(Rwkv6::new(settings)?)),
     }
@@ -73,15 +58,16 @@ struct Rwkv6 {
 
 impl Rwkv6 {
     fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
-            head_dim: head_dim(settings)?,
-            head_norm_epsilon: settings.float("head_norm_epsilon")? as f32,
-            mix_rank: rank(settings, "mix_rank", 32)?,
-            decay_rank: rank(settings, "decay_rank", 64)?,
+            head_dim: options.heads.head_dim(settings)?,
+            head_norm_epsilon: options.heads.head_norm_epsilon,
+            mix_rank: rank(settings, options.mix_rank, 32),
+            decay_rank: rank(settings, options.decay_rank, 64),
             mlp_hidden: mlp_hidden(settings)?,
-            embedding_norm: settings.boolean("embedding_norm")?,
-            epsilon: settings.whole().float("norm_epsilon")? as f32,
-            whose: InitialValues::of(settings)?,
+            embedding_norm: options.heads.embedding_norm,
+            epsilon: norm_epsilon(settings)?,
+            whose: options.heads.init,
         })
     }
 

@@ -1,48 +1,42 @@
 //! RWKV-7, Goose (arXiv 2503.14456): options, time mix, channel mix.
 
 use longhaul_plugin_kit::api::metadata::Family;
-use longhaul_plugin_kit::backbone::mlp_hidden;
+use longhaul_plugin_kit::backbone::{mlp_hidden, norm_epsilon};
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, boolean, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
 use crate::bonus::{BonusInputs, bonus};
 use crate::channel_mix::{ChannelMix, Matrices};
-use crate::heads::{LowRank, MatrixInputs, head_dim, head_options, low_rank, matrix_state, rank};
+use crate::heads::{HeadOptions, LowRank, MatrixInputs, low_rank, matrix_state, rank};
 use crate::initial::{Depth, by_place, by_share, ends, head_norm, into_residual, matrix, spread};
 use crate::removal::{RemovalInputs, removal};
 use crate::shift::{Last, Mix, Weighs, shift_state, token_shift};
 
+options! {
+    struct Options {
+        decay_rank: usize = 0, 0..=4096
+            => "rank of the decay's projection; 0 is the published one, at most half the model width";
+        rate_rank: usize = 0, 0..=4096
+            => "rank of the in-context rate's projection; 0 is the published one, at most half the model width";
+        value_rank: usize = 0, 0..=4096
+            => "rank of the value residual's projection; 0 is the published one, at most half the model width";
+        gate_rank: usize = 0, 0..=4096
+            => "rank of the gate's projection; 0 is the published one, at most half the model width";
+        heads: HeadOptions;
+    }
+}
+
 /// The architecture `rwkv7`.
 pub fn architecture() -> Architecture {
-    let ranks = [
-        ("decay_rank", "rank of the decay's projection"),
-        ("rate_rank", "rank of the in-context rate's projection"),
-        ("value_rank", "rank of the value residual's projection"),
-        ("gate_rank", "rank of the gate's projection"),
-    ];
-    let mut options: Vec<_> = ranks
-        .into_iter()
-        .map(|(name, what)| {
-            let help = format!("{what}; 0 is the published one, at most half the model width");
-            integer(name, 0, 0, 4096, &help)
-        })
-        .collect();
-    options.push(boolean(
-        "embedding_norm",
-        true,
-        "LayerNorm between the embedding and the first block (ln0)",
-    ));
-    options.extend(head_options());
-    options.push(InitialValues::option());
     Architecture {
         name: "rwkv7",
         title: "RWKV-7 Goose: a matrix state under a generalised delta rule",
         family: Family::LinearRnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "channel-mix",
         mixer: |settings| Ok(Box::new(Rwkv7::new(settings)?)),
     }
@@ -100,19 +94,21 @@ fn published(rule: f64) -> usize {
 
 impl Rwkv7 {
     fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
         let d_model = settings.d_model() as f64;
         let by_root = |factor: f64| published(factor * d_model.sqrt());
+        let by_power = published(0.6 * d_model.powf(0.8));
         Ok(Self {
-            head_dim: head_dim(settings)?,
-            head_norm_epsilon: settings.float("head_norm_epsilon")? as f32,
-            decay_rank: rank(settings, "decay_rank", by_root(1.8))?,
-            rate_rank: rank(settings, "rate_rank", by_root(1.8))?,
-            value_rank: rank(settings, "value_rank", by_root(1.3))?,
-            gate_rank: rank(settings, "gate_rank", published(0.6 * d_model.powf(0.8)))?,
+            head_dim: options.heads.head_dim(settings)?,
+            head_norm_epsilon: options.heads.head_norm_epsilon,
+            decay_rank: rank(settings, options.decay_rank, by_root(1.8)),
+            rate_rank: rank(settings, options.rate_rank, by_root(1.8)),
+            value_rank: rank(settings, options.value_rank, by_root(1.3)),
+            gate_rank: rank(settings, options.gate_rank, by_power),
             mlp_hidden: mlp_hidden(settings)?,
-            embedding_norm: settings.boolean("embedding_norm")?,
-            epsilon: settings.whole().float("norm_epsilon")? as f32,
-            whose: InitialValues::of(settings)?,
+            embedding_norm: options.heads.embedding_norm,
+            epsilon: norm_epsilon(settings)?,
+            whose: options.heads.init,
         })
     }
 

@@ -1,41 +1,28 @@
 //! What follows the state space in each of the three: GELU, then a gate made of its result.
 
-use longhaul_plugin_kit::api::metadata::OptionSpec;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, choice, float};
-use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Graph, Init, PluginError, Result, Tensor, options};
 
-/// How the result is gated.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Glu {
-    /// `(W y + b) sigmoid(V y + c)`.
-    Full,
-    /// `y sigmoid(V y + c)`.
-    Half,
-    /// y itself.
-    None,
+options! {
+    /// How the result is gated.
+    pub(crate) enum Glu => "after the GELU: full (W y sigmoid(V y)), half (y sigmoid(V y)), or none" {
+        /// `(W y + b) sigmoid(V y + c)`.
+        Full = "full",
+        /// `y sigmoid(V y + c)`.
+        Half = "half",
+        /// y itself.
+        None = "none",
+    }
+
+    /// Steps at first.
+    pub(crate) struct StepOptions {
+        dt_min: f64 = 0.001, 1e-6..=10.0 => "smallest step at first";
+        dt_max: f64 = 0.1, 1e-6..=10.0 => "largest step at first";
+    }
 }
 
 impl Glu {
-    /// The option `glu`, with the reference implementation's as the default.
-    pub(crate) fn option(default: &str) -> OptionSpec {
-        choice(
-            "glu",
-            default,
-            &["full", "half", "none"],
-            "after the GELU: full (W y sigmoid(V y)), half (y sigmoid(V y)), or none",
-        )
-    }
-
-    pub(crate) fn of(settings: &Settings) -> Result<Self> {
-        Ok(match settings.text("glu")? {
-            "full" => Self::Full,
-            "half" => Self::Half,
-            _ => Self::None,
-        })
-    }
-
     /// `y` after the GELU and the gate; matrices start as `weight`, biases as `bias`.
     pub(crate) fn forward(
         self,
@@ -63,20 +50,12 @@ impl Glu {
     }
 }
 
-/// The options `dt_min` and `dt_max`.
-pub(crate) fn step_options() -> [OptionSpec; 2] {
-    [
-        float("dt_min", 0.001, 1e-6, 10.0, "smallest step at first"),
-        float("dt_max", 0.1, 1e-6, 10.0, "largest step at first"),
-    ]
-}
-
 /// The start of logarithms of steps: uniform between those of `dt_min` and `dt_max`.
 ///
 /// # Errors
 /// The smallest is larger than the largest.
-pub(crate) fn log_steps(settings: &Settings) -> Result<Init> {
-    let (low, high) = (settings.float("dt_min")?, settings.float("dt_max")?);
+pub(crate) fn log_steps(options: &StepOptions) -> Result<Init> {
+    let (low, high) = (options.dt_min, options.dt_max);
     if low > high {
         return Err(PluginError::bad_option(format!(
             "dt_min={low} is larger than dt_max={high}: give the smaller step first"

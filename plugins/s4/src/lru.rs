@@ -3,13 +3,25 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, float, integer};
+use longhaul_plugin_kit::options::{Settings, or_usual};
 use longhaul_plugin_kit::recurrences::diagonal::Transition;
 use longhaul_plugin_kit::{
-    Architecture, Block, Graph, Init, Mixer, Param, PluginError, Result, Tensor,
+    Architecture, Block, Graph, Init, Mixer, Param, PluginError, Result, Tensor, options,
 };
 
 use crate::glu::{Glu, dense};
+
+options! {
+    struct Options {
+        state: usize = 0, 0..=16384 => "complex states; 0 is the model width";
+        r_min: f64 = 0.0, 0.0..=1.0 => "smallest modulus of the eigenvalues at first";
+        r_max: f64 = 1.0, 0.0..=1.0 => "largest modulus of the eigenvalues at first";
+        max_phase: f64 = std::f64::consts::TAU, 0.0..=std::f64::consts::TAU
+            => "largest angle of the eigenvalues at first";
+        glu: Glu;
+        init: InitialValues;
+    }
+}
 
 /// The architecture `lru`.
 pub fn lru() -> Architecture {
@@ -18,32 +30,7 @@ pub fn lru() -> Architecture {
         title: "Linear recurrent unit: a stable complex diagonal, normalised",
         family: Family::Ssm,
         citation: CITATION,
-        options: vec![
-            integer("state", 0, 0, 16384, "complex states; 0 is the model width"),
-            float(
-                "r_min",
-                0.0,
-                0.0,
-                1.0,
-                "smallest modulus of the eigenvalues at first",
-            ),
-            float(
-                "r_max",
-                1.0,
-                0.0,
-                1.0,
-                "largest modulus of the eigenvalues at first",
-            ),
-            float(
-                "max_phase",
-                std::f64::consts::TAU,
-                0.0,
-                std::f64::consts::TAU,
-                "largest angle of the eigenvalues at first",
-            ),
-            Glu::option("full"),
-            InitialValues::option(),
-        ],
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(Lru::new(settings)?)),
     }
@@ -66,21 +53,19 @@ struct Lru {
 
 impl Lru {
     fn new(settings: &Settings) -> Result<Self> {
-        let (low, high) = (settings.float("r_min")?, settings.float("r_max")?);
+        let options = Options::read(settings)?;
+        let (low, high) = (options.r_min, options.r_max);
         if low > high {
             return Err(PluginError::bad_option(format!(
                 "r_min={low} is larger than r_max={high}: give the smaller modulus first"
             )));
         }
         Ok(Self {
-            state: match settings.size("state")? {
-                0 => settings.d_model(),
-                state => state,
-            },
+            state: or_usual(options.state, settings.d_model()),
             squares: [low * low, high * high],
-            max_phase: settings.float("max_phase")?,
-            glu: Glu::of(settings)?,
-            start: InitialValues::of(settings)?,
+            max_phase: options.max_phase,
+            glu: options.glu,
+            start: options.init,
         })
     }
 

@@ -4,37 +4,30 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, choice, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::diagonal::Discretisation;
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor, options};
 
-use crate::glu::{Glu, dense, log_steps, step_options};
+use crate::glu::{Glu, StepOptions, dense, log_steps};
+
+options! {
+    struct Options {
+        state: usize = 64, 2..=1024 => "real states a channel, in conjugate pairs";
+        discretisation: Discretisation;
+        steps: StepOptions;
+        glu: Glu;
+        init: InitialValues;
+    }
+}
 
 /// The architecture `s4d`.
 pub fn s4d() -> Architecture {
-    let mut options = vec![
-        integer(
-            "state",
-            64,
-            2,
-            1024,
-            "real states a channel, in conjugate pairs",
-        ),
-        choice(
-            "discretisation",
-            "zoh",
-            &["zoh", "bilinear"],
-            "from continuous to discrete: zero-order hold, or bilinear",
-        ),
-    ];
-    options.extend(step_options());
-    options.extend([Glu::option("full"), InitialValues::option()]);
     Architecture {
         name: "s4d",
         title: "S4D: a complex diagonal state space for every channel",
         family: Family::Ssm,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(S4d::new(settings)?)),
     }
@@ -57,7 +50,8 @@ struct S4d {
 
 impl S4d {
     fn new(settings: &Settings) -> Result<Self> {
-        let state = settings.size("state")?;
+        let options = Options::read(settings)?;
+        let state = options.state;
         if !state.is_multiple_of(2) {
             return Err(PluginError::bad_option(format!(
                 "state={state} is odd: states come in conjugate pairs"
@@ -65,13 +59,10 @@ impl S4d {
         }
         Ok(Self {
             pairs: state / 2,
-            discretisation: match settings.text("discretisation")? {
-                "bilinear" => Discretisation::Bilinear,
-                _ => Discretisation::ZeroOrderHold,
-            },
-            log_steps: log_steps(settings)?,
-            glu: Glu::of(settings)?,
-            start: InitialValues::of(settings)?,
+            discretisation: options.discretisation,
+            log_steps: log_steps(&options.steps)?,
+            glu: options.glu,
+            start: options.init,
         })
     }
 }

@@ -4,39 +4,32 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, choice, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::diagonal::{Discretisation, Transition};
-use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Init, Mixer, PluginError, Result, Tensor, options};
 
-use crate::glu::{Glu, dense, log_steps, step_options};
+use crate::glu::{Glu, StepOptions, dense, log_steps};
 use crate::hippo::angles;
+
+options! {
+    struct Options {
+        state: usize = 64, 2..=512 => "real states, in conjugate pairs";
+        blocks: usize = 1, 1..=64 => "equal parts of the state that start alike";
+        discretisation: Discretisation;
+        steps: StepOptions;
+        glu: Glu = Glu::Half;
+        init: InitialValues;
+    }
+}
 
 /// The architecture `s5`.
 pub fn s5() -> Architecture {
-    let mut options = vec![
-        integer("state", 64, 2, 512, "real states, in conjugate pairs"),
-        integer(
-            "blocks",
-            1,
-            1,
-            64,
-            "equal parts of the state that start alike",
-        ),
-        choice(
-            "discretisation",
-            "zoh",
-            &["zoh", "bilinear"],
-            "from continuous to discrete: zero-order hold, or bilinear",
-        ),
-    ];
-    options.extend(step_options());
-    options.extend([Glu::option("half"), InitialValues::option()]);
     Architecture {
         name: "s5",
         title: "S5: one complex diagonal state space for all channels",
         family: Family::Ssm,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new(S5::new(settings)?)),
     }
@@ -59,7 +52,8 @@ struct S5 {
 
 impl S5 {
     fn new(settings: &Settings) -> Result<Self> {
-        let (state, blocks) = (settings.size("state")?, settings.size("blocks")?);
+        let options = Options::read(settings)?;
+        let (state, blocks) = (options.state, options.blocks);
         if !state.is_multiple_of(2 * blocks) {
             return Err(PluginError::bad_option(format!(
                 "state={state} is no multiple of 2 blocks={blocks}: every block has conjugate pairs"
@@ -72,13 +66,10 @@ impl S5 {
             .collect();
         Ok(Self {
             angles: block.repeat(blocks),
-            discretisation: match settings.text("discretisation")? {
-                "bilinear" => Discretisation::Bilinear,
-                _ => Discretisation::ZeroOrderHold,
-            },
-            log_steps: log_steps(settings)?,
-            glu: Glu::of(settings)?,
-            start: InitialValues::of(settings)?,
+            discretisation: options.discretisation,
+            log_steps: log_steps(&options.steps)?,
+            glu: options.glu,
+            start: options.init,
         })
     }
 }

@@ -1,10 +1,61 @@
 //! The architectures by name, with their sources and options.
 
-use longhaul_plugin_kit::Architecture;
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
-use longhaul_plugin_kit::options::{boolean, choice, float, integer};
+use longhaul_plugin_kit::api::metadata::Family;
+use longhaul_plugin_kit::{Architecture, options};
 
 use crate::mixer::{Attention, Kind};
+
+options! {
+    pub(crate) enum Positions {
+        Rope = "rope",
+        Alibi = "alibi",
+        Nope = "nope",
+        Learned = "learned",
+        HardAlibi = "hard-alibi",
+    }
+
+    pub(crate) enum RopeScaling {
+        None = "none",
+        Linear = "linear",
+        Yarn = "yarn",
+        Llama3 = "llama3",
+    }
+
+    /// Sizes of the heads, also of `path`.
+    #[derive(Copy)]
+    pub(crate) struct HeadOptions {
+        heads: usize = 0, 0..=1024 => "query heads; 0 is one for every 64 of the model width";
+        kv_heads: usize = 0, 0..=1024 => "key and value heads; 0 is as many as heads";
+        head_dim: usize = 0, 0..=1024 => "width of a head; 0 is the model width over heads";
+    }
+
+    pub(crate) struct Options {
+        positions: Positions => "what a token knows of its position";
+        heads: HeadOptions;
+        window: usize = 0, 0..=1 << 20 => "tokens a query sees, itself included; 0 is all";
+        rope_base: f64 = 10_000.0, 1.0..=1e9 => "base of the rotary frequencies";
+        rope_scaling: RopeScaling => "how rotary angles are squeezed for longer sequences";
+        rope_factor: f64 = 1.0, 1.0..=1e6 => "how many times longer than rope_original_length they are to be";
+        rope_original_length: usize = 0, 0..=1 << 40
+            => "longest sequence trained on before, in tokens; yarn and llama3 need it";
+        rope_beta_fast: f64 = 0.0, 0.0..=1e6
+            => "pairs with more turns in that length stay; 0 is 32 for yarn, 4 for llama3";
+        rope_beta_slow: f64 = 0.0, 0.0..=1e6
+            => "pairs with fewer turns in that length are interpolated; 0 is 1";
+        rope_attention_factor: f64 = 0.0, 0.0..=1e3
+            => "yarn: factor of queries and keys; 0 is 0.1 ln(rope_factor) + 1";
+        rope_truncate: bool = true => "yarn: whether the ends of its ramp are whole pairs";
+        rope_share: f64 = 1.0, 0.0..=1.0 => "part of a head that is rotated";
+        max_positions: usize = 0, 0..=1 << 20 => "rows of the learned table; 0 is 16 times the training length";
+        conv: usize = 0, 0..=64
+            => "taps of a short convolution over queries, keys and values; 0 is none";
+        bias: bool = false => "biases in the projections";
+        qk_norm: bool = false => "RMS norms of the queries and keys of each head";
+        qk_norm_shared: bool = false => "these norms have one weight for all heads";
+        qk_norm_epsilon: f32 = 1e-6, 1e-12..=1e-1 => "epsilon of these norms";
+        output_gate: bool = false => "what attention gives, times a sigmoid of the layer's input";
+    }
+}
 
 /// The architecture `transformer`.
 pub fn architecture() -> Architecture {
@@ -13,7 +64,7 @@ pub fn architecture() -> Architecture {
         title: "Softmax attention: rope, alibi, nope, learned, hard-alibi",
         family: Family::Attention,
         citation: CITATION,
-        options: options(&PLAIN),
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Attention::new(settings, Kind::Plain)?)),
     }
@@ -25,10 +76,11 @@ pub fn gated() -> Architecture {
         name: "gated-attention",
         title: "Softmax attention with a sigmoid gate on its output",
         citation: GATED_CITATION,
-        options: options(&Defaults {
+        options: Options {
             output_gate: true,
-            ..PLAIN
-        }),
+            ..Options::default()
+        }
+        .specs(),
         ..architecture()
     }
 }
@@ -39,10 +91,11 @@ pub fn fox() -> Architecture {
         name: "fox",
         title: "Forgetting attention: softmax attention with a forget gate a head",
         citation: FOX_CITATION,
-        options: options(&Defaults {
-            positions: "nope",
-            ..PLAIN
-        }),
+        options: Options {
+            positions: Positions::Nope,
+            ..Options::default()
+        }
+        .specs(),
         mixer: |settings| Ok(Box::new(Attention::new(settings, Kind::Forgetting)?)),
         ..architecture()
     }
@@ -57,154 +110,6 @@ pub fn differential() -> Architecture {
         mixer: |settings| Ok(Box::new(Attention::new(settings, Kind::Differential)?)),
         ..architecture()
     }
-}
-
-/// Those of `transformer`.
-const PLAIN: Defaults = Defaults {
-    positions: "rope",
-    output_gate: false,
-};
-
-/// What a named architecture starts from where the options are the same.
-struct Defaults {
-    positions: &'static str,
-    output_gate: bool,
-}
-
-fn options(defaults: &Defaults) -> Vec<OptionSpec> {
-    vec![
-        choice(
-            "positions",
-            defaults.positions,
-            &["rope", "alibi", "nope", "learned", "hard-alibi"],
-            "what a token knows of its position",
-        ),
-        integer(
-            "heads",
-            0,
-            0,
-            1024,
-            "query heads; 0 is one for every 64 of the model width",
-        ),
-        integer(
-            "kv_heads",
-            0,
-            0,
-            1024,
-            "key and value heads; 0 is as many as heads",
-        ),
-        integer(
-            "head_dim",
-            0,
-            0,
-            1024,
-            "width of a head; 0 is the model width over heads",
-        ),
-        integer(
-            "window",
-            0,
-            0,
-            1 << 20,
-            "tokens a query sees, itself included; 0 is all",
-        ),
-        float(
-            "rope_base",
-            10_000.0,
-            1.0,
-            1e9,
-            "base of the rotary frequencies",
-        ),
-        choice(
-            "rope_scaling",
-            "none",
-            &["none", "linear", "yarn", "llama3"],
-            "how rotary angles are squeezed for longer sequences",
-        ),
-        float(
-            "rope_factor",
-            1.0,
-            1.0,
-            1e6,
-            "how many times longer than rope_original_length they are to be",
-        ),
-        integer(
-            "rope_original_length",
-            0,
-            0,
-            1 << 40,
-            "longest sequence trained on before, in tokens; yarn and llama3 need it",
-        ),
-        float(
-            "rope_beta_fast",
-            0.0,
-            0.0,
-            1e6,
-            "pairs with more turns in that length stay; 0 is 32 for yarn, 4 for llama3",
-        ),
-        float(
-            "rope_beta_slow",
-            0.0,
-            0.0,
-            1e6,
-            "pairs with fewer turns in that length are interpolated; 0 is 1",
-        ),
-        float(
-            "rope_attention_factor",
-            0.0,
-            0.0,
-            1e3,
-            "yarn: factor of queries and keys; 0 is 0.1 ln(rope_factor) + 1",
-        ),
-        boolean(
-            "rope_truncate",
-            true,
-            "yarn: whether the ends of its ramp are whole pairs",
-        ),
-        float(
-            "rope_share",
-            1.0,
-            0.0,
-            1.0,
-            "part of a head that is rotated",
-        ),
-        integer(
-            "max_positions",
-            0,
-            0,
-            1 << 20,
-            "rows of the learned table; 0 is 16 times the training length",
-        ),
-        integer(
-            "conv",
-            0,
-            0,
-            64,
-            "taps of a short convolution over queries, keys and values; 0 is none",
-        ),
-        boolean("bias", false, "biases in the projections"),
-        boolean(
-            "qk_norm",
-            false,
-            "RMS norms of the queries and keys of each head",
-        ),
-        boolean(
-            "qk_norm_shared",
-            false,
-            "these norms have one weight for all heads",
-        ),
-        float(
-            "qk_norm_epsilon",
-            1e-6,
-            1e-12,
-            1e-1,
-            "epsilon of these norms",
-        ),
-        boolean(
-            "output_gate",
-            defaults.output_gate,
-            "what attention gives, times a sigmoid of the layer's input",
-        ),
-    ]
 }
 
 const CITATION: &str = "@inproceedings{vaswani2017attention,

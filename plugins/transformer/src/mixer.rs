@@ -6,20 +6,13 @@ use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::ops::rotary_scaling::{Angles, Scaling, Turns};
-use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::options::{Settings, Words, or_usual};
 use longhaul_plugin_kit::{Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+
+use crate::architectures::{HeadOptions, Options, Positions, RopeScaling};
 
 /// Epsilon of the norm of a pair of heads, as in the authors' code.
 const PAIR_EPSILON: f32 = 1e-5;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Positions {
-    Rope,
-    Alibi,
-    Nope,
-    Learned { rows: usize },
-    HardAlibi,
-}
 
 /// What is made of the queries, keys and values.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,16 +27,14 @@ pub(crate) enum Kind {
 
 pub(crate) struct Attention {
     kind: Kind,
-    positions: Positions,
+    options: Options,
     spec: AttentionSpec,
     angles: Angles,
     /// Values of a head that are rotated, an even number.
     rotated: usize,
-    bias: bool,
-    /// Taps of the convolution over queries, keys and values.
-    conv: usize,
+    /// Rows of the table of learned positions.
+    positions: usize,
     qk_norm: QkNorm,
-    output_gate: bool,
 }
 
 /// Norms of the queries and keys of each head.
@@ -61,10 +52,9 @@ enum QkNorm {
 }
 
 impl QkNorm {
-    fn new(settings: &Settings) -> Result<Self> {
-        let epsilon = settings.float("qk_norm_epsilon")? as f32;
-        let shared = settings.boolean("qk_norm_shared")?;
-        match (settings.boolean("qk_norm")?, shared) {
+    fn new(options: &Options) -> Result<Self> {
+        let epsilon = options.qk_norm_epsilon;
+        match (options.qk_norm, options.qk_norm_shared) {
             (false, false) => Ok(Self::None),
             (true, false) => Ok(Self::ByChannel { epsilon }),
             (true, true) => Ok(Self::Shared { epsilon }),
@@ -95,23 +85,18 @@ pub(crate) struct HeadSizes {
 }
 
 impl HeadSizes {
-    /// Reads the options; heads of each kind come `pair` at a time.
-    pub fn new(settings: &Settings, pair: usize) -> Result<Self> {
+    /// Sizes by the options; heads of each kind come `pair` at a time.
+    pub fn new(settings: &Settings, options: HeadOptions, pair: usize) -> Result<Self> {
         let d_model = settings.d_model();
-        let heads = match settings.size("heads")? {
-            0 => (d_model / 64).max(1).next_multiple_of(pair),
-            heads => heads,
-        };
-        let kv_heads = match settings.size("kv_heads")? {
-            0 => heads,
-            kv_heads => kv_heads,
-        };
+        let usual = (d_model / 64).max(1).next_multiple_of(pair);
+        let heads = or_usual(options.heads, usual);
+        let kv_heads = or_usual(options.kv_heads, heads);
         if !heads.is_multiple_of(pair) || !kv_heads.is_multiple_of(pair) {
             return Err(PluginError::bad_option(format!(
                 "heads={heads} and kv_heads={kv_heads} must be even: heads come in pairs"
             )));
         }
-        let given = settings.size("head_dim")?;
+        let given = options.head_dim;
         if (given == 0 && !d_model.is_multiple_of(heads)) || !heads.is_multiple_of(kv_heads) {
             return Err(PluginError::bad_option(format!(
                 "heads={heads} must divide d_model={d_model} unless head_dim is given, and \
@@ -121,81 +106,65 @@ impl HeadSizes {
         Ok(Self {
             heads,
             kv_heads,
-            head_dim: if given == 0 { d_model / heads } else { given },
+            head_dim: or_usual(given, d_model / heads),
         })
     }
 }
 
 impl Attention {
     pub(crate) fn new(settings: &Settings, kind: Kind) -> Result<Self> {
+        let options = Options::read(settings)?;
         let pair = if kind == Kind::Differential { 2 } else { 1 };
         let HeadSizes {
             heads,
             kv_heads,
             head_dim,
-        } = HeadSizes::new(settings, pair)?;
-        let positions = match settings.text("positions")? {
-            "alibi" => Positions::Alibi,
-            "nope" => Positions::Nope,
-            "learned" => {
-                let rows = match settings.size("max_positions")? {
-                    0 => (16 * settings.config.max_train_length as usize).clamp(1, 1 << 20),
-                    rows => rows,
-                };
-                Positions::Learned { rows }
-            }
-            "hard-alibi" => Positions::HardAlibi,
-            _ => Positions::Rope,
-        };
-        let window = settings.size("window")?;
-        let bias = match positions {
+        } = HeadSizes::new(settings, options.heads, pair)?;
+        let rows = (16 * settings.config.max_train_length as usize).clamp(1, 1 << 20);
+        let bias = match options.positions {
             Positions::Alibi => PositionBias::Alibi,
             Positions::HardAlibi => PositionBias::HardAlibi,
             _ => PositionBias::None,
         };
         Ok(Self {
             kind,
-            positions,
             spec: AttentionSpec {
                 heads,
                 kv_heads,
                 head_dim,
                 scale: 1.0 / (head_dim as f32).sqrt(),
-                window: (window > 0).then_some(window),
+                window: (options.window > 0).then_some(options.window),
                 bias,
             },
-            angles: angles(settings, positions)?,
-            rotated: (head_dim as f64 * settings.float("rope_share")?) as usize / 2 * 2,
-            bias: settings.boolean("bias")?,
-            conv: settings.size("conv")?,
-            qk_norm: QkNorm::new(settings)?,
-            output_gate: settings.boolean("output_gate")?,
+            angles: angles(&options)?,
+            rotated: (head_dim as f64 * options.rope_share) as usize / 2 * 2,
+            positions: or_usual(options.max_positions, rows),
+            qk_norm: QkNorm::new(&options)?,
+            options,
         })
     }
 }
 
 /// The rotary angles of the options.
-fn angles(settings: &Settings, positions: Positions) -> Result<Angles> {
-    let factor = settings.float("rope_factor")?;
-    let kind = settings.text("rope_scaling")?;
+fn angles(options: &Options) -> Result<Angles> {
+    let factor = options.rope_factor;
+    let kind = options.rope_scaling.word();
+    let is_scaled = options.rope_scaling != RopeScaling::None;
     let bad = |what: String| PluginError::bad_option(what);
-    if kind == "none" && factor != 1.0 {
+    if !is_scaled && factor != 1.0 {
         return Err(bad(format!(
             "rope_factor={factor} needs rope_scaling: linear, yarn or llama3"
         )));
     }
-    if kind != "none" && positions != Positions::Rope {
+    if is_scaled && options.positions != Positions::Rope {
         return Err(bad(format!("rope_scaling={kind} needs positions=rope")));
     }
-    let or = |name: &str, default: f64| {
-        let given = settings.float(name)?;
-        Ok::<_, PluginError>(if given > 0.0 { given } else { default })
-    };
+    let or = |given: f64, usual: f64| if given > 0.0 { given } else { usual };
     let turns = |fast: f64| {
         let turns = Turns {
-            original_length: settings.size("rope_original_length")? as f64,
-            fast: or("rope_beta_fast", fast)?,
-            slow: or("rope_beta_slow", 1.0)?,
+            original_length: options.rope_original_length as f64,
+            fast: or(options.rope_beta_fast, fast),
+            slow: or(options.rope_beta_slow, 1.0),
         };
         if turns.original_length == 0.0 {
             return Err(bad(format!(
@@ -210,24 +179,26 @@ fn angles(settings: &Settings, positions: Positions) -> Result<Angles> {
             ))),
         }
     };
-    let scaling = match kind {
-        "linear" => Scaling::Linear { factor },
-        "yarn" => Scaling::Yarn {
+    let scaling = match options.rope_scaling {
+        RopeScaling::None => Scaling::None,
+        RopeScaling::Linear => Scaling::Linear { factor },
+        RopeScaling::Yarn => Scaling::Yarn {
             factor,
             turns: turns(32.0)?,
-            truncate: settings.boolean("rope_truncate")?,
-            attention: or("rope_attention_factor", Scaling::yarn_attention(factor))?,
+            truncate: options.rope_truncate,
+            attention: or(
+                options.rope_attention_factor,
+                Scaling::yarn_attention(factor),
+            ),
         },
-        "llama3" => Scaling::Llama3 {
+        RopeScaling::Llama3 => Scaling::Llama3 {
             factor,
             turns: turns(4.0)?,
         },
-        _ => Scaling::None,
     };
-    let base = settings.float("rope_base")?;
     Ok(Angles {
         scaling,
-        ..base.into()
+        ..options.rope_base.into()
     })
 }
 
@@ -241,9 +212,9 @@ impl Mixer for Attention {
             ..
         } = self.spec;
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-        let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, self.bias);
+        let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, self.options.bias);
         // As in state-spaces' hybrids (mamba_ssm, modules/mha.py): with a bias, without an activation.
-        let qkv = match self.conv {
+        let qkv = match self.options.conv {
             0 => qkv,
             taps => graph.short_convolution("conv1d", qkv, taps, true, Activation::Identity),
         };
@@ -252,7 +223,7 @@ impl Mixer for Attention {
         let v = qkv.columns(q_width + kv_width, kv_width);
         let mut q = self.qk_norm.apply(graph, "q_norm", q, heads);
         let mut k = self.qk_norm.apply(graph, "k_norm", k, kv_heads);
-        if self.positions == Positions::Rope {
+        if self.options.positions == Positions::Rope {
             q = graph.rotary(q, heads, self.rotated, self.angles);
             k = graph.rotary(k, kv_heads, self.rotated, self.angles);
         }
@@ -264,25 +235,29 @@ impl Mixer for Attention {
             }
             Kind::Differential => self.differential(graph, [q, k, v], block.layer),
         };
-        if self.output_gate {
-            let gate = graph.linear("gate", x, q_width, self.bias);
+        if self.options.output_gate {
+            let gate = graph.linear("gate", x, q_width, self.options.bias);
             y = graph.gate(gate, y, Activation::Sigmoid);
         }
         graph.linear_with(
             "out_proj",
             y,
             x.cols(),
-            self.bias,
+            self.options.bias,
             residual_init(block.layers),
         )
     }
 
     fn embed(&self, graph: &mut Graph, x: Tensor) -> Tensor {
-        let Positions::Learned { rows } = self.positions else {
+        if self.options.positions != Positions::Learned {
             return x;
-        };
+        }
         let std = 1.0 / (x.cols() as f32).sqrt();
-        let table = graph.param("positions.weight", &[rows, x.cols()], Init::Normal { std });
+        let table = graph.param(
+            "positions.weight",
+            &[self.positions, x.cols()],
+            Init::Normal { std },
+        );
         graph.add_positions(x, table)
     }
 }

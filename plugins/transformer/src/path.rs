@@ -1,55 +1,45 @@
 //! PaTH attention (arXiv 2505.16381): keys are turned by every token after them, so that positions are what was written
 //! between a key and a query.
 
-use longhaul_plugin_kit::api::metadata::OptionSpec;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::path::PathAttention;
-use longhaul_plugin_kit::options::{Settings, boolean, choice, integer};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Mixer, Result, Tensor};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{Architecture, Block, Graph, Mixer, Result, Tensor, options};
 
+use crate::architectures::HeadOptions;
 use crate::mixer::{HeadSizes, forget_bias};
 
 /// Epsilon of the norms of queries and keys, and of the directions' length, as in fla's layer.
 const NORM_EPSILON: f32 = 1e-5;
 const LENGTH_EPSILON: f32 = 1e-6;
 
+options! {
+    enum ForgetGate
+        => "keys fade by a gate of each query head, as in fox; scaled: its logarithm over the root of head_dim"
+    {
+        None = "none",
+        Plain = "plain",
+        Scaled = "scaled",
+    }
+
+    struct Options {
+        heads: HeadOptions;
+        rank: usize = 32, 0..=4096 => "rank of the projection to what turns keys; 0 is a full one";
+        conv: usize = 3, 0..=64 => "taps of a short convolution over what turns keys; 0 is none";
+        qk_norm: bool = false
+            => "RMS norms of the queries and keys of each head, with one weight for all";
+        forget_gate: ForgetGate;
+    }
+}
+
 /// The architecture `path`.
 pub fn path() -> Architecture {
-    let mut options: Vec<OptionSpec> = crate::architecture().options;
-    options.retain(|option| ["heads", "kv_heads", "head_dim"].contains(&option.name.as_str()));
-    options.extend([
-        integer(
-            "rank",
-            32,
-            0,
-            4096,
-            "rank of the projection to what turns keys; 0 is a full one",
-        ),
-        integer(
-            "conv",
-            3,
-            0,
-            64,
-            "taps of a short convolution over what turns keys; 0 is none",
-        ),
-        boolean(
-            "qk_norm",
-            false,
-            "RMS norms of the queries and keys of each head, with one weight for all",
-        ),
-        choice(
-            "forget_gate",
-            "none",
-            &["none", "plain", "scaled"],
-            "keys fade by a gate of each query head, as in fox; scaled: its logarithm over the root of head_dim",
-        ),
-    ]);
     Architecture {
         name: "path",
         title: "PaTH attention: keys turned by every token after them",
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         mixer: |settings| Ok(Box::new(Path::new(settings)?)),
         ..crate::architecture()
     }
@@ -63,39 +53,36 @@ const CITATION: &str = "@inproceedings{yang2025path,
 
 struct Path {
     heads: HeadSizes,
-    rank: usize,
-    conv: usize,
-    qk_norm: bool,
+    options: Options,
     /// What the logarithms of forget gates are multiplied by, where there are any.
     forget: Option<f32>,
 }
 
 impl Path {
     fn new(settings: &Settings) -> Result<Self> {
-        let heads = HeadSizes::new(settings, 1)?;
+        let options = Options::read(settings)?;
+        let heads = HeadSizes::new(settings, options.heads, 1)?;
         Ok(Self {
             heads,
-            rank: settings.size("rank")?,
-            conv: settings.size("conv")?,
-            qk_norm: settings.boolean("qk_norm")?,
-            forget: match settings.text("forget_gate")? {
-                "plain" => Some(1.0),
-                "scaled" => Some(1.0 / (heads.head_dim as f32).sqrt()),
-                _ => None,
+            forget: match options.forget_gate {
+                ForgetGate::Plain => Some(1.0),
+                ForgetGate::Scaled => Some(1.0 / (heads.head_dim as f32).sqrt()),
+                ForgetGate::None => None,
             },
+            options,
         })
     }
 
     /// The directions in which a token turns keys, each of length 1.
     fn directions(&self, graph: &mut Graph, x: Tensor, cols: usize) -> Tensor {
-        let w = match self.rank {
+        let w = match self.options.rank {
             0 => graph.linear("w_proj", x, cols, false),
             rank => {
                 let inner = graph.linear("w_down", x, rank, false);
                 graph.linear("w_up", inner, cols, false)
             }
         };
-        let w = match self.conv {
+        let w = match self.options.conv {
             0 => w,
             taps => graph.short_convolution("w_conv1d", w, taps, false, Activation::Silu),
         };
@@ -115,7 +102,7 @@ impl Mixer for Path {
         let qkv = graph.linear("qkv", x, q_width + 2 * kv_width, false);
         let mut q = qkv.columns(0, q_width);
         let mut k = qkv.columns(q_width, kv_width);
-        if self.qk_norm {
+        if self.options.qk_norm {
             q = graph.head_norm("q_norm", q, heads, NORM_EPSILON);
             k = graph.head_norm("k_norm", k, kv_heads, NORM_EPSILON);
         }

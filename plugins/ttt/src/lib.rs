@@ -7,39 +7,26 @@ mod titans;
 pub use linear::ttt_linear;
 pub use titans::titans;
 
-use longhaul_plugin_kit::api::metadata::OptionSpec;
-use longhaul_plugin_kit::options::{Settings, integer};
-use longhaul_plugin_kit::{PluginError, Result};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{PluginError, Result, options};
 
 longhaul_plugin_kit::plugin!(Plugin, crate::ttt_linear(), crate::titans());
 
-/// Sizes as options of both.
-fn size_options() -> Vec<OptionSpec> {
-    vec![
-        integer(
-            "head_dim",
-            64,
-            1,
-            256,
-            "width of a head, at most D; heads are D over it",
-        ),
-        integer(
-            "mini_batch",
-            16,
-            1,
-            1024,
-            "tokens whose gradients are taken at the same weights",
-        ),
-    ]
+options! {
+    /// Sizes of both.
+    struct Sizes {
+        head_dim: usize = 64, 1..=256 => "width of a head, at most D; heads are D over it";
+        mini_batch: usize = 16, 1..=1024 => "tokens whose gradients are taken at the same weights";
+    }
 }
 
 /// The number of heads.
 ///
 /// # Errors
 /// Heads that do not divide D.
-fn heads_of(settings: &Settings) -> Result<usize> {
+fn heads_of(settings: &Settings, sizes: &Sizes) -> Result<usize> {
     let d_model = settings.d_model();
-    let width = settings.size("head_dim")?.min(d_model);
+    let width = sizes.head_dim.min(d_model);
     if !d_model.is_multiple_of(width) {
         return Err(PluginError::bad_option(format!(
             "head_dim={width} with a model width of {d_model}: it must divide it"

@@ -4,45 +4,33 @@ use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, boolean, float, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::fast_weights::{FastWeights, Loss, Update};
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor};
+use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, Result, Tensor, options};
 
-use crate::{heads_of, size_options};
+use crate::{Sizes, heads_of};
+
+options! {
+    struct Options {
+        sizes: Sizes;
+        max_rate: f64 = 1.0, 1e-4..=100.0
+            => "most of a token's learning rate, the loss being the mean over a head's values";
+        momentum: bool = true => "a share of the last step in each, by token";
+        decay: bool = true => "forgetting, by token";
+        conv: usize = 4, 1..=64 => "taps of the short convolution; 1 is none, SiLU alone";
+        gate: bool = true => "a gate with SiLU on what is read";
+        init: InitialValues;
+    }
+}
 
 /// The architecture `titans`.
 pub fn titans() -> Architecture {
-    let mut options = size_options();
-    options.extend([
-        float(
-            "max_rate",
-            1.0,
-            1e-4,
-            100.0,
-            "most of a token's learning rate, the loss being the mean over a head's values",
-        ),
-        boolean(
-            "momentum",
-            true,
-            "a share of the last step in each, by token",
-        ),
-        boolean("decay", true, "forgetting, by token"),
-        integer(
-            "conv",
-            4,
-            1,
-            64,
-            "taps of the short convolution; 1 is none, SiLU alone",
-        ),
-        boolean("gate", true, "a gate with SiLU on what is read"),
-        InitialValues::option(),
-    ]);
     Architecture {
         name: "titans",
         title: "Titans' neural memory: a matrix a head, trained with momentum and decay",
         family: Family::Rnn,
         citation: CITATION,
-        options,
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(Titans::new(settings)?)),
     }
@@ -62,26 +50,15 @@ const KEEP: f32 = 4.0;
 
 struct Titans {
     heads: usize,
-    mini_batch: usize,
-    max_rate: f64,
-    momentum: bool,
-    decay: bool,
-    conv: usize,
-    gate: bool,
-    start: InitialValues,
+    options: Options,
 }
 
 impl Titans {
     fn new(settings: &Settings) -> Result<Self> {
+        let options = Options::read(settings)?;
         Ok(Self {
-            heads: heads_of(settings)?,
-            mini_batch: settings.size("mini_batch")?,
-            max_rate: settings.float("max_rate")?,
-            momentum: settings.boolean("momentum")?,
-            decay: settings.boolean("decay")?,
-            conv: settings.size("conv")?,
-            gate: settings.boolean("gate")?,
-            start: InitialValues::of(settings)?,
+            heads: heads_of(settings, &options.sizes)?,
+            options,
         })
     }
 
@@ -89,7 +66,7 @@ impl Titans {
     fn queries_keys_values(&self, graph: &mut Graph, x: Tensor) -> [Tensor; 3] {
         let cols = x.cols();
         let all = graph.linear("in_proj", x, 3 * cols, false);
-        let all = match self.conv {
+        let all = match self.options.conv {
             1 => graph.activation(all, Activation::Silu),
             taps => graph.short_convolution("conv1d", all, taps, false, Activation::Silu),
         };
@@ -101,24 +78,26 @@ impl Titans {
     /// Rates, and what is kept of the memory and of the last step where there are such: numbers from 0 to 1 of each token
     /// and head.
     fn paces(&self, graph: &mut Graph, x: Tensor) -> (Tensor, Option<Tensor>, Option<Tensor>) {
-        let (heads, cols) = (self.heads, x.cols());
-        let own = [(true, 0.0), (self.decay, KEEP), (self.momentum, 0.0)];
+        let (heads, cols, options) = (self.heads, x.cols(), &self.options);
+        let own = [(true, 0.0), (options.decay, KEEP), (options.momentum, 0.0)];
         let own = own.into_iter().filter(|(is_on, _)| *is_on);
         let usual: Vec<f32> = own.flat_map(|(_, bias)| vec![bias; heads]).collect();
         let count = usual.len();
         let within = Init::within(1.0 / (cols as f32).sqrt());
-        let bias = self.start.choose(Init::Values(usual), within.clone());
+        let bias = options.init.choose(Init::Values(usual), within.clone());
         let weight = graph.param("paces.weight", &[count, cols], within);
         let bias = graph.param("paces.bias", &[count], bias);
         let all = graph.linear_by(x, weight, Some(bias));
         let all = graph.activation(all, Activation::Sigmoid);
         let part = |index: usize| all.columns(index * heads, heads);
-        let keep = self.decay.then(|| part(1));
-        let momentum = self.momentum.then(|| part(1 + usize::from(self.decay)));
+        let keep = options.decay.then(|| part(1));
+        let momentum = options
+            .momentum
+            .then(|| part(1 + usize::from(options.decay)));
         // The gradient of the mean of squares is 2 / width of that of half their sum.
         let rate = graph.scale(
             part(0),
-            (2.0 * self.max_rate * heads as f64 / cols as f64) as f32,
+            (2.0 * options.max_rate * heads as f64 / cols as f64) as f32,
         );
         (rate, keep, momentum)
     }
@@ -132,7 +111,7 @@ impl Mixer for Titans {
         let (rate, keep, momentum) = self.paces(graph, x);
         // Glorot's bound of a square matrix.
         let glorot = Init::within((3.0 / width as f32).sqrt());
-        let memory = self.start.choose(Init::Normal { std: 0.02 }, glorot);
+        let memory = self.options.init.choose(Init::Normal { std: 0.02 }, glorot);
         let what = FastWeights {
             q,
             k,
@@ -142,16 +121,16 @@ impl Mixer for Titans {
             bias: None,
             loss: Loss::Squares,
             update: Update::Momentum { keep, momentum },
-            mini_batch: self.mini_batch,
+            mini_batch: self.options.sizes.mini_batch,
         };
         let read = graph.fast_weights(what);
         let mut y = graph.head_norm("norm", read, heads, EPSILON);
-        if self.gate {
+        if self.options.gate {
             let gate = graph.linear("g_proj", x, x.cols(), false);
             y = graph.gate(gate, y, Activation::Silu);
         }
         let usual = Init::Linear { gain: 1.0 };
-        let out = self.start.choose(residual_init(block.layers), usual);
+        let out = self.options.init.choose(residual_init(block.layers), usual);
         graph.linear_with("out_proj", y, x.cols(), false, out)
     }
 }

@@ -1,29 +1,31 @@
 //! Both memories in one model by a pattern, xLSTM[a:b] of the paper.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::Starts;
-use longhaul_plugin_kit::options::{Settings, text};
-use longhaul_plugin_kit::{Architecture, Block, Mixer, PluginError, Result, Tensor, pattern};
+use longhaul_plugin_kit::options::{Settings, part};
+use longhaul_plugin_kit::{
+    Architecture, Block, Mixer, PluginError, Result, Tensor, options, pattern,
+};
 
 use crate::mlstm::{self, CITATION, MatrixMemory};
 use crate::slstm::{self, ScalarMemory};
 
+options! {
+    struct Options {
+        pattern: String = "mlstm+slstm".into()
+            => "kinds of the layers, repeated: mlstm*7+slstm is the paper's xLSTM[7:1]";
+    }
+}
+
 /// The architecture `xlstm`.
 pub fn architecture() -> Architecture {
-    let mut options = vec![text(
-        "pattern",
-        "mlstm+slstm",
-        "kinds of the layers, repeated: mlstm*7+slstm is the paper's xLSTM[7:1]",
-    )];
-    let of = |kind: &'static str, parts: Vec<OptionSpec>| {
-        parts.into_iter().map(move |option| OptionSpec {
-            name: format!("{kind}.{}", option.name).into(),
-            help: format!("{kind} layers: {}", option.help).into(),
-            kind: option.kind,
-        })
+    let matrix = mlstm::Options {
+        block: mlstm::Kind::PreUp,
+        ..mlstm::Options::default()
     };
-    options.extend(of("mlstm", mlstm::options("pre-up")));
-    options.extend(of("slstm", slstm::options()));
+    let mut options = Options::default().specs();
+    options.extend(part("mlstm", matrix.specs()));
+    options.extend(part("slstm", slstm::Options::default().specs()));
     Architecture {
         name: "xlstm",
         title: "xLSTM: layers of matrix and of scalar memories, mLSTM and sLSTM",
@@ -44,7 +46,7 @@ struct Mixed {
 
 impl Mixed {
     fn new(settings: &Settings) -> Result<Self> {
-        let kinds = pattern::parse(settings.text("pattern")?, &["mlstm", "slstm"])
+        let kinds = pattern::parse(&Options::read(settings)?.pattern, &["mlstm", "slstm"])
             .and_then(|pattern| pattern::deal(&pattern, settings.layers()))
             .map_err(PluginError::bad_option)?;
         Ok(Self {

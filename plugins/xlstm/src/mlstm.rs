@@ -1,15 +1,46 @@
 //! The matrix memory in two blocks: after an up-projection, as in the paper's models and their code (PyPI `xlstm`), or
 //! before the MLP, as in xLSTM-7B (arXiv 2503.13427, section 3) and transformers' `xLSTM`.
 
-use longhaul_plugin_kit::api::metadata::{Family, OptionSpec};
+use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::norm::NormKind;
-use longhaul_plugin_kit::options::{Settings, choice, float, integer};
+use longhaul_plugin_kit::options::Settings;
 use longhaul_plugin_kit::recurrences::mlstm::Mlstm;
-use longhaul_plugin_kit::{Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::{
+    Architecture, Block, Graph, Init, Mixer, PluginError, Result, Tensor, options,
+};
 
-use crate::starts::{Matrices, forget_bias, mlp_cols};
+use crate::starts::{HeadNorm, Matrices, forget_bias, mlp_cols};
+
+options! {
+    /// The blocks that have a matrix memory.
+    pub enum Kind
+        => "post-up is xLSTM-7B's, the memory before the MLP; pre-up is the paper's, the memory in an up-projection and no MLP"
+    {
+        PostUp = "post-up",
+        PreUp = "pre-up",
+    }
+
+    /// Options of a matrix memory.
+    pub struct Options {
+        block: Kind;
+        heads: usize = 4, 1..=1024 => "H, heads";
+        gate_soft_cap: f32 = 15.0, 0.0..=80.0
+            => "c of the gates' capped inputs c tanh(x / c), of post-up; 0 is no cap";
+        qk_factor: f64 = 0.5, 1e-3..=64.0
+            => "columns of all heads' queries and keys over the model width, of post-up";
+        v_factor: f64 = 1.0, 1e-3..=64.0 => "the same of values, of post-up";
+        expand: usize = 2, 1..=16 => "inner width over the model width, of pre-up";
+        conv: usize = 4, 2..=64 => "taps of the short convolution, of pre-up";
+        qkv_block: usize = 4, 1..=1 << 16
+            => "columns that a block of the projections to q, k and v mixes, of pre-up";
+        head_norm: HeadNorm => "norm of what each head reads";
+        head_norm_epsilon: f32 = 1e-6, 1e-12..=1e-1 => "epsilon of that norm";
+        normaliser_epsilon: f32 = 1e-6, 0.0..=1e-1 => "added to what a head's reading is divided by";
+        init: InitialValues;
+    }
+}
 
 /// The architecture `mlstm`.
 pub fn architecture() -> Architecture {
@@ -18,7 +49,7 @@ pub fn architecture() -> Architecture {
         title: "mLSTM: a matrix memory with exponential gates, xLSTM's",
         family: Family::LinearRnn,
         citation: CITATION,
-        options: options("post-up"),
+        options: Options::default().specs(),
         default_mlp: "gated",
         mixer: |settings| Ok(Box::new(MatrixMemory::new(settings)?)),
     }
@@ -35,77 +66,6 @@ pub const CITATION: &str = "@inproceedings{beck2024xlstm,
   author={Beck, Maximilian and P{\\\"o}ppel, Korbinian and Lippe, Phillip and Kurle, Richard and Blies, Patrick M. and Klambauer, G{\\\"u}nter and B{\\\"o}ck, Sebastian and Hochreiter, Sepp},
   booktitle={International Conference on Machine Learning}, year={2025}, note={arXiv:2503.13427}
 }";
-
-/// Options of a matrix memory that is by default in this block.
-pub fn options(block: &str) -> Vec<OptionSpec> {
-    vec![
-        choice(
-            "block",
-            block,
-            &["post-up", "pre-up"],
-            "post-up is xLSTM-7B's, the memory before the MLP; pre-up is the paper's, the memory in an up-projection and \
-             no MLP",
-        ),
-        integer("heads", 4, 1, 1024, "H, heads"),
-        float(
-            "gate_soft_cap",
-            15.0,
-            0.0,
-            80.0,
-            "c of the gates' capped inputs c tanh(x / c), of post-up; 0 is no cap",
-        ),
-        float(
-            "qk_factor",
-            0.5,
-            1e-3,
-            64.0,
-            "columns of all heads' queries and keys over the model width, of post-up",
-        ),
-        float(
-            "v_factor",
-            1.0,
-            1e-3,
-            64.0,
-            "the same of values, of post-up",
-        ),
-        integer(
-            "expand",
-            2,
-            1,
-            16,
-            "inner width over the model width, of pre-up",
-        ),
-        integer("conv", 4, 2, 64, "taps of the short convolution, of pre-up"),
-        integer(
-            "qkv_block",
-            4,
-            1,
-            1 << 16,
-            "columns that a block of the projections to q, k and v mixes, of pre-up",
-        ),
-        choice(
-            "head_norm",
-            "layernorm",
-            &["layernorm", "rmsnorm"],
-            "norm of what each head reads",
-        ),
-        float(
-            "head_norm_epsilon",
-            1e-6,
-            1e-12,
-            1e-1,
-            "epsilon of that norm",
-        ),
-        float(
-            "normaliser_epsilon",
-            1e-6,
-            0.0,
-            1e-1,
-            "added to what a head's reading is divided by",
-        ),
-        InitialValues::option(),
-    ]
-}
 
 /// What both blocks have.
 struct Memory {
@@ -140,9 +100,9 @@ pub struct MatrixMemory {
 }
 
 /// A number of columns that heads divide.
-fn columns(settings: &Settings, name: &str, heads: usize) -> Result<usize> {
+fn columns(settings: &Settings, name: &str, factor: f64, heads: usize) -> Result<usize> {
     // Config files of xLSTM-7B's kind cut what is not whole.
-    let cols = (settings.float(name)? * settings.d_model() as f64) as usize;
+    let cols = (factor * settings.d_model() as f64) as usize;
     if cols > 0 && cols.is_multiple_of(heads) {
         return Ok(cols);
     }
@@ -153,21 +113,19 @@ fn columns(settings: &Settings, name: &str, heads: usize) -> Result<usize> {
 
 impl MatrixMemory {
     pub fn new(settings: &Settings) -> Result<Self> {
-        let heads = settings.size("heads")?;
+        let options = Options::read(settings)?;
+        let heads = options.heads;
         let memory = Memory {
             heads,
-            norm: match settings.text("head_norm")? {
-                "rmsnorm" => NormKind::Rms,
-                _ => NormKind::Centred,
-            },
-            norm_epsilon: settings.float("head_norm_epsilon")? as f32,
-            epsilon: settings.float("normaliser_epsilon")? as f32,
-            matrices: Matrices::new(settings)?,
+            norm: options.head_norm.kind(),
+            norm_epsilon: options.head_norm_epsilon,
+            epsilon: options.normaliser_epsilon,
+            matrices: Matrices::new(settings, options.init),
         };
-        let sizes = match settings.text("block")? {
-            "pre-up" => {
-                let inner = settings.size("expand")? * settings.d_model();
-                let width = settings.size("qkv_block")?;
+        let sizes = match options.block {
+            Kind::PreUp => {
+                let inner = options.expand * settings.d_model();
+                let width = options.qkv_block;
                 if !inner.is_multiple_of(width) || !inner.is_multiple_of(heads) {
                     return Err(PluginError::bad_option(format!(
                         "heads={heads} and qkv_block={width} must divide expand times d_model, {inner}"
@@ -175,14 +133,14 @@ impl MatrixMemory {
                 }
                 Sizes::PreUp {
                     inner,
-                    conv: settings.size("conv")?,
+                    conv: options.conv,
                     blocks: inner / width,
                 }
             }
-            _ => Sizes::PostUp {
-                keys: columns(settings, "qk_factor", heads)?,
-                values: columns(settings, "v_factor", heads)?,
-                cap: settings.float("gate_soft_cap")? as f32,
+            Kind::PostUp => Sizes::PostUp {
+                keys: columns(settings, "qk_factor", options.qk_factor, heads)?,
+                values: columns(settings, "v_factor", options.v_factor, heads)?,
+                cap: options.gate_soft_cap,
             },
         };
         Ok(Self { memory, sizes })

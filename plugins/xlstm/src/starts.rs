@@ -2,8 +2,9 @@
 
 use longhaul_plugin_kit::backbone::{mlp_hidden, residual_init};
 use longhaul_plugin_kit::initial::{InitialValues, Starts};
+use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::options::Settings;
-use longhaul_plugin_kit::{Init, Result};
+use longhaul_plugin_kit::{Init, options};
 
 /// Whose initial values the matrices have.
 #[derive(Debug, Clone, Copy)]
@@ -14,12 +15,12 @@ pub struct Matrices {
 }
 
 impl Matrices {
-    pub fn new(settings: &Settings) -> Result<Self> {
-        Ok(Self {
-            whose: InitialValues::of(settings)?,
+    pub fn new(settings: &Settings, whose: InitialValues) -> Self {
+        Self {
+            whose,
             d_model: settings.d_model(),
             layers: settings.layers(),
-        })
+        }
     }
 
     /// The reference implementation's for most: normal, variance 2 / (5 D), whatever the matrix reads.
@@ -54,7 +55,25 @@ impl Matrices {
 
 /// Columns of the MLP, or D where that cannot be known.
 pub fn mlp_cols(settings: &Settings) -> usize {
-    mlp_hidden(&settings.whole()).unwrap_or_else(|_| settings.d_model())
+    mlp_hidden(settings).unwrap_or_else(|_| settings.d_model())
+}
+
+options! {
+    /// The norm of what a head gives.
+    pub enum HeadNorm {
+        Layer = "layernorm",
+        Rms = "rmsnorm",
+    }
+}
+
+impl HeadNorm {
+    /// Without a bias.
+    pub fn kind(self) -> NormKind {
+        match self {
+            Self::Layer => NormKind::Centred,
+            Self::Rms => NormKind::Rms,
+        }
+    }
 }
 
 /// Evenly spaced from 3 to 6: the forget gates' biases.

@@ -6,10 +6,16 @@
 use longhaul_plugin_kit::api::metadata::Family;
 use longhaul_plugin_kit::backbone::residual_init;
 use longhaul_plugin_kit::ops::elementwise::Activation;
-use longhaul_plugin_kit::options::{Settings, integer};
-use longhaul_plugin_kit::{Architecture, Block, Mixer, PluginError, Result, Tensor};
+use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::{Architecture, Block, Mixer, PluginError, Result, Tensor, options};
 
 use crate::recurrence::Average;
+
+options! {
+    struct Options {
+        expand: usize = 1, 1..=16 => "width of the recurrence over the model width";
+    }
+}
 
 /// The architecture `{{name}}`.
 pub fn architecture() -> Architecture {
@@ -18,13 +24,7 @@ pub fn architecture() -> Architecture {
         title: "{{Name}}: a gated linear recurrence",
         family: Family::LinearRnn,
         citation: "@misc{{{crate}}, title={{{Name}}}, author={Me}, year={{{year}}}}",
-        options: vec![integer(
-            "expand",
-            1,
-            1,
-            16,
-            "width of the recurrence over the model width",
-        )],
+        options: Options::default().specs(),
         default_mlp: "none",
         mixer: |settings| Ok(Box::new({{Type}}Mixer::new(settings)?)),
     }
@@ -36,7 +36,7 @@ struct {{Type}}Mixer {
 
 impl {{Type}}Mixer {
     fn new(settings: &Settings) -> Result<Self> {
-        let width = settings.size("expand")? * settings.d_model();
+        let width = Options::read(settings)?.expand * settings.d_model();
         if width > 1 << 16 {
             // An option the limits cannot refuse is refused here, with what to do.
             return Err(PluginError::bad_option(format!(

@@ -11,13 +11,14 @@ use crate::engine::operation::{Operation, Run};
 use crate::engine::tensor::{Buffer, Tensor};
 use crate::kernel_params;
 
-/// How a continuous system with steps Δ becomes `h = a h + gain u`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Discretisation {
-    /// a = e^(Δλ), gain = (e^(Δλ) - 1) / λ: exact where u is constant within a step.
-    ZeroOrderHold,
-    /// a = (1 + Δλ/2) / (1 - Δλ/2), gain = Δ / (1 - Δλ/2): Tustin's method.
-    Bilinear,
+crate::options! {
+    /// How a continuous system with steps Δ becomes `h = a h + gain u`.
+    pub enum Discretisation => "from continuous to discrete: zero-order hold, or bilinear" {
+        /// a = e^(Δλ), gain = (e^(Δλ) - 1) / λ: exact where u is constant within a step.
+        ZeroOrderHold = "zoh",
+        /// a = (1 + Δλ/2) / (1 - Δλ/2), gain = Δ / (1 - Δλ/2): Tustin's method.
+        Bilinear = "bilinear",
+    }
 }
 
 impl Graph {
