@@ -1,7 +1,6 @@
 // A report's page in Chromium: what it shows is what the files beside it say, it can be used by hand, by keys and on a
 // phone, and it asks nothing of a network.
 import assert from 'node:assert/strict';
-import {createHash} from 'node:crypto';
 import {readFileSync, statSync} from 'node:fs';
 import {after, before, test} from 'node:test';
 import {createRequire} from 'node:module';
@@ -277,14 +276,6 @@ test('a phone and a desk show the page without scrolling sideways', async () => 
       }, {width});
     }
   }
-});
-
-test('the chart library is the one that its README names', () => {
-  const folder = join(REFERENCE, '../src/html/uplot');
-  const named = readFileSync(join(folder, 'README.md'), 'utf8').matchAll(/^\| (\S+) \| (\w{64}) \|$/gm);
-  const found = [...named].map(([, file, hash]) => [file, hash, createHash('sha256').update(readFileSync(join(folder, file))).digest('hex')]);
-  assert.equal(found.length, 2);
-  for (const [file, hash, real] of found) assert.equal(real, hash, file);
 });
 
 test('a report of 100,000 rows is small and opens within a second', () => {

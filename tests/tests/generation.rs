@@ -493,8 +493,7 @@ fn exported(place: &Place, run: &Path, form: &str) -> BTreeMap<(String, String),
 fn what_is_exported_has_the_scores_of_the_records() {
     let place = Place::new();
     let checkpoint = place.digits("digits", "");
-    let more =
-        "--task niah_single_1 --task niah_multivalue --task vt --lengths 1024,4096 --samples 7";
+    let more = "--task niah_single_1 --task niah_multivalue --lengths 1024,2048 --samples 7";
     place.eval(&checkpoint, "run", more).expect(0);
     let run = place.path("run");
     let number = |text: &str| -> f64 { text.parse().expect("a number") };
@@ -505,11 +504,7 @@ fn what_is_exported_has_the_scores_of_the_records() {
             if !row["label"].is_empty() || row["status"] != "ok" {
                 continue;
             }
-            let task = match (form, row["task"].as_str()) {
-                ("lm-eval", "vt") => "ruler_vt",
-                (_, task) => task,
-            };
-            let [value, stated] = &found[&(task.to_owned(), row["eval_length"].clone())];
+            let [value, stated] = &found[&(row["task"].clone(), row["eval_length"].clone())];
             assert!(
                 (number(value) - number(&row["value"])).abs() < 1e-9,
                 "{form}: {row:?}"
@@ -530,7 +525,7 @@ fn what_is_exported_has_the_scores_of_the_records() {
         .map(|row| row["value"].clone())
         .collect();
     let told_apart: std::collections::BTreeSet<&String> = values.iter().collect();
-    assert!(told_apart.len() > 2, "{values:?}");
+    assert!(told_apart.len() > 1, "{values:?}");
     // The same bytes each time.
     let once = files_below(&place.path("lm-eval"));
     let again = place.path("again");

@@ -1,4 +1,5 @@
-//! What other software is told: the schema of the tables, and BibTeX of what a run is made of.
+//! What other software is told: the schema of the tables, and BibTeX of what a run is made of; and what of others is
+//! bundled.
 
 use std::fs;
 
@@ -57,5 +58,57 @@ fn the_citation_file_names_the_version_that_is_built() {
     assert!(entry.contains(&format!("version={{{version}}}")), "{entry}");
     for line in text.lines().filter_map(|line| line.strip_prefix("title: ")) {
         assert!(entry.contains(&format!("title={{{line}}}")), "{entry}");
+    }
+}
+
+/// The files beside a README that it has the hashes of.
+fn named(readme: &str) -> Vec<(&str, &str)> {
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("| "));
+    let cells = lines.filter_map(|line| line.strip_suffix(" |")?.split_once(" | "));
+    cells.filter(|(_, hash)| hash.len() == 64).collect()
+}
+
+#[test]
+fn what_is_bundled_is_what_its_readme_names() {
+    let utf16 =
+        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_be_bytes).collect() };
+    for (folder, version, file, words) in [
+        // A font's names are in UTF-16.
+        ("font", "# Arimo 1.33,", "arimo.ttf", utf16("Version 1.33")),
+        (
+            "html/uplot",
+            "# uPlot 1.6.32\n",
+            "uPlot.iife.min.js",
+            b"https://github.com/leeoniya/uPlot (v1.6.32)".to_vec(),
+        ),
+    ] {
+        let folder = workspace().join("results/src").join(folder);
+        let readme = fs::read_to_string(folder.join("README.md")).expect("it is kept");
+        assert!(readme.starts_with(version), "{readme}");
+        let named = named(&readme);
+        let mut files: Vec<String> = fs::read_dir(&folder)
+            .expect("a folder")
+            .map(|entry| {
+                entry
+                    .expect("readable")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
+            .filter(|name| name != "README.md")
+            .collect();
+        files.sort();
+        let mut names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        assert_eq!(files, names, "{}", folder.display());
+        for (name, hash) in named {
+            let bytes = fs::read(folder.join(name)).expect("it is there");
+            assert_eq!(longhaul_text::sha256_of(&bytes), hash, "{name}");
+        }
+        let bytes = fs::read(folder.join(file)).expect("it is there");
+        assert!(
+            bytes.windows(words.len()).any(|part| part == words),
+            "{file} does not say of which version it is"
+        );
     }
 }

@@ -284,3 +284,64 @@ fn an_earlier_report_leaves_no_files_and_nothing_else_is_removed() {
         "{list}"
     );
 }
+
+#[test]
+fn results_of_other_tools_stand_in_tables_of_their_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    let sound = workspace().join("tests/audit/sound");
+    let answers = sound.join("ruler/4096/pred/vt.jsonl");
+    let table = sound.join("babilong/model.csv");
+    let with = [&answers, &table].map(|path| path.display().to_string());
+    report(&[&quick()], &out, &["--with", &with[0], &with[1]])
+        .expect(0)
+        .prints(&[
+            "vt.jsonl (foreign=RULER)",
+            "is RULER's (foreign)",
+            "without its items",
+        ]);
+    let audit = folder.path().join("audit.csv");
+    let text = longhaul(["audit", "--csv", &with[0]]).expect(0).stdout;
+    fs::write(&audit, text).expect("written");
+    let audited = rows(&audit).remove(0);
+    let cells = rows(&out.join("cells.csv"));
+    let foreign: Vec<_> = cells
+        .iter()
+        .filter(|row| row["architecture"] == "foreign")
+        .collect();
+    let [row] = foreign.as_slice() else {
+        panic!("{foreign:?}");
+    };
+    for (column, other) in [
+        ("plugin", "tool"),
+        ("task", "task"),
+        ("eval_length", "length"),
+        ("metric", "metric"),
+        ("samples", "samples"),
+        ("value", "value"),
+        ("value_low", "value_low"),
+        ("value_high", "value_high"),
+        ("interval", "interval"),
+    ] {
+        assert_eq!(row[column], audited[other], "{column}");
+    }
+    assert_eq!(row["task_options"], "foreign=RULER");
+    // Beside them the run's own rows are as they are without.
+    let alone = folder.path().join("alone");
+    report(&[&quick()], &alone, &[]).expect(0);
+    let own: Vec<_> = cells
+        .iter()
+        .cloned()
+        .filter(|row| row["architecture"] != "foreign")
+        .collect();
+    assert_eq!(own, rows(&alone.join("cells.csv")));
+    let list = fs::read_to_string(out.join("report.toml")).expect("the list");
+    assert!(
+        list.contains("foreign = \"RULER\"") && list.contains(&row["plugin_sha256"]),
+        "{list}"
+    );
+    let more = ["--with", "no-such-file.jsonl"];
+    report(&[&quick()], &alone, &more)
+        .expect(2)
+        .complains(&["no-such-file.jsonl"]);
+}
