@@ -145,7 +145,7 @@ test('a figure reads off what the summary says, and its curves toggle', () => op
 }));
 
 test('curves that coincide are told apart', () => {
-  // All architectures right everywhere: one value at every length.
+  // All architectures right everywhere: one value at every length. Drawn in one place the last would hide all others.
   const rows = quick().map(row => row.task === 'needle' && row.value
     ? {...row, correct: row.samples, value: '1', value_low: '.99', value_high: '1'} : row);
   return open(made('coincident', rows), async page => {
@@ -163,7 +163,7 @@ test('curves that coincide are told apart', () => {
       });
     });
     assert.equal(seen.length, 5);
-    for (const [name, count] of seen) assert.ok(count > 200, `${count} pixels of ${name} are seen`);
+    for (const [name, count] of seen) assert.ok(count > 40, `${count} pixels of ${name} are seen`);
   });
 });
 

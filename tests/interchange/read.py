@@ -64,6 +64,7 @@ def with_duckdb(path, table, columns):
 def main():
     schema = json.loads(Path(sys.argv[1]).read_text())
     by_file = {file: table["columns"] for table in schema["tables"] for file in table["files"]}
+    by_file["compare.csv"] = by_file["longhaul compare --csv"]
     count = 0
     for folder in map(Path, sys.argv[2:]):
         for path in sorted(folder.rglob("*.csv")):

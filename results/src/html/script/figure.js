@@ -67,7 +67,7 @@ function spread(u, count) {
     const column = places.map(of => of[at]).filter(Boolean).sort((one, other) => one.y - other.y);
     for (let start = 0, end; start < column.length; start = end) {
       for (end = start + 1; end < column.length && column[end].y - column[end - 1].y < 1.5 * scale;) end++;
-      const last = end - start - 1, step = Math.min(12 / last, 2) * scale;
+      const last = end - start - 1, step = Math.min(12 / last, 2.5) * scale;
       for (let rank = 0; last > 0 && rank <= last; rank++) column[start + rank].up = (rank - last / 2) * step;
     }
   });
