@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use longhaul_tasks::{Coordinates, Split, Task, parse_task};
 
 /// Each task, and the smallest variant of those whose defaults have many examples at any length.
-const TASKS: [&str; 22] = [
+const TASKS: [&str; 26] = [
     "mqar:pairs=1,vocab=8",
     "mqar:pairs=2,vocab=32",
     "induction",
@@ -28,7 +28,11 @@ const TASKS: [&str; 22] = [
     "group-words:group=z2",
     "group-words:group=s3",
     "flip-flop",
+    "stack:stacks=1,elements=2",
     "listops",
+    "in-context-recall:vocab=4",
+    "fuzzy-recall:vocab=9,motif=1",
+    "memorization:vocab=5",
 ];
 
 fn main() {

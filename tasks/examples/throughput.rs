@@ -18,7 +18,10 @@ fn main() {
         ("flip-flop", 512),
         ("majority", 54),
         ("bin-majority", 54),
+        ("stack", 256),
         ("listops", 500),
+        ("k-hop", 100),
+        ("in-context-recall", 127),
         ("needle", 128),
         ("needle:haystack=varied", 128),
     ];

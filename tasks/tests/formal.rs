@@ -169,8 +169,11 @@ fn chance_in_languages_is_what_guessing_gets() {
         ("flip-flop", 60),
         ("bin-majority", 24),
         ("majority:letters=3", 19),
+        ("stack:stacks=2,elements=3", 48),
         ("palindrome:letters=4", 31),
         ("modular-arithmetic-brackets:modulus=3", 16),
+        ("k-hop", 60),
+        ("in-context-recall", 31),
         ("listops", 30),
         ("listops:depth=3,arguments=4", 14),
     ] {

@@ -211,6 +211,7 @@ fn no_split_shares_an_example() {
         ("palindrome:letters=3", 15),
         ("majority:letters=4", 12),
         ("bin-majority", 16),
+        ("stack:stacks=2,elements=3", 15),
         ("listops", 9),
     ] {
         let task = parse_task(text).expect(text);

@@ -57,8 +57,18 @@ const VARIANTS: &[&str] = &[
     "sort:letters=160",
     "majority",
     "bin-majority",
+    "stack",
+    "stack:stacks=2,depth=3,elements=30",
     "listops",
     "listops:depth=5,arguments=6",
+    "in-context-recall",
+    "in-context-recall:vocab=32,noise_vocab=16,noise=0.2",
+    "fuzzy-recall",
+    "fuzzy-recall:vocab=40,motif=2",
+    "memorization",
+    "k-hop",
+    "k-hop:hops=16",
+    "k-hop:hops=2,letters=9",
 ];
 
 fn lengths(task: &dyn Task) -> Vec<usize> {
@@ -177,7 +187,12 @@ fn a_million_tokens_are_read_in_pieces() {
         "palindrome",
         "majority",
         "bin-majority",
+        "stack",
         "listops",
+        "in-context-recall",
+        "fuzzy-recall",
+        "memorization",
+        "k-hop",
     ] {
         let task = parse_task(text).expect(text);
         let length = 1 << 20;

@@ -7,8 +7,10 @@ mod copying;
 mod facts;
 mod flipflop;
 mod formal;
+mod fuzzy;
 mod groups;
 mod haystack;
+mod hops;
 mod induction;
 mod listops;
 mod lookup;
@@ -16,7 +18,9 @@ mod majority;
 mod mixture;
 mod mqar;
 mod needle;
+mod recall;
 mod selective;
+mod stack;
 mod tracking;
 mod words;
 
@@ -32,6 +36,10 @@ pub(crate) static ALL: LazyLock<Vec<&'static TaskSpec>> =
 static TOKENS: &[&TaskSpec] = &[
     &mqar::SPEC,
     &induction::SPEC,
+    &hops::SPEC,
+    &recall::IN_CONTEXT,
+    &fuzzy::SPEC,
+    &recall::MEMORIZATION,
     &selective::SPEC,
     &copying::COPYING,
     &copying::REPEAT_COPY,
@@ -48,6 +56,7 @@ static TOKENS: &[&TaskSpec] = &[
     &brackets::SPEC,
     &groups::SPEC,
     &flipflop::SPEC,
+    &stack::SPEC,
     &listops::SPEC,
     &needle::SPEC,
     &tracking::SPEC,
