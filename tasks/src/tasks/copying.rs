@@ -1,6 +1,6 @@
 //! A string, then what is to be said of it: the string again (Repeat After Me, arXiv 2402.01032, section 2, and
 //! `sjelassi/transformers_ssm_copy`), the same of two letters, of different letters, and in order (Huang et al.,
-//! arXiv 2410.02140, section 5, and `lacoco-lab/length_generalization`), or backwards (Kimi Linear, arXiv
+//! arXiv 2410.02140, and `lacoco-lab/length_generalization`, `algorithmic`), or backwards (Kimi Linear, arXiv
 //! 2510.26692, section 5.1).
 
 use std::borrow::Cow;
@@ -32,7 +32,7 @@ pub(crate) static COPYING: TaskSpec = TaskSpec {
 pub(crate) static REPEAT_COPY: TaskSpec = TaskSpec {
     name: "repeat-copy",
     title: "Copying a string of few letters",
-    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    source: "arXiv 2410.02140; lacoco-lab/length_generalization, algorithmic",
     length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
     scored: "the second x and the full stop, as one answer",
     chance_meaning: "a string at random: 1 / letters for each",
@@ -62,7 +62,7 @@ const DIFFERENT: &[OptionSpec] = &[OptionSpec {
 pub(crate) static UNIQUE_COPY: TaskSpec = TaskSpec {
     name: "unique-copy",
     title: "Copying a string in which no letter comes again",
-    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    source: "arXiv 2410.02140; lacoco-lab/length_generalization, algorithmic",
     length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
     scored: "the second x and the full stop, as one answer",
     chance_meaning: "different letters at random",
@@ -83,7 +83,7 @@ pub(crate) static UNIQUE_COPY: TaskSpec = TaskSpec {
 pub(crate) static SORT: TaskSpec = TaskSpec {
     name: "sort",
     title: "Sorting different letters",
-    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    source: "arXiv 2410.02140; lacoco-lab/length_generalization, algorithmic",
     length_meaning: "all tokens of $x|y. ; x has (length - 3) / 2 letters, an even length has one pad before",
     scored: "y, the letters of x from the lowest on, and the full stop, as one answer",
     chance_meaning: "so many different letters at random; near 1 where x has nearly all there are",

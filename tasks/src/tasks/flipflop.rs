@@ -1,5 +1,6 @@
-//! The flip-flop language (Liu et al., "Exposing Attention Glitches", arXiv 2306.00946, definition 1 and section
-//! 3): instructions write, read and ignore, each with a bit; the bit of a read is that of the last write.
+//! The flip-flop language (Liu et al., "Exposing Attention Glitches", arXiv 2306.00946, definition 1; data
+//! `synthseq/flipflop`): instructions write, read and ignore, each with a bit; the bit of a read is that of the
+//! last write.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ const GRID: [f64; 3] = [0.1, 0.8, 0.98];
 pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "flip-flop",
     title: "Flip-flop language: the bit written last",
-    source: "Attention Glitches, arXiv 2306.00946, definition 1 and section 3",
+    source: "Attention Glitches, arXiv 2306.00946, definition 1; synthseq/flipflop",
     length_meaning: "all tokens, two an instruction; an odd length has one pad before",
     scored: "the bit of each read",
     chance_meaning: "1 / 2",

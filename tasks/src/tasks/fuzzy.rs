@@ -1,4 +1,4 @@
-//! Fuzzy recall of MAD (Poli et al., arXiv 2403.17844, appendix B, and `athms/mad-lab`,
+//! Fuzzy recall of MAD (Poli et al., arXiv 2403.17844, and `athms/mad-lab`,
 //! `mad/data/instances.py`): keys and values of one or several tokens, so that a key is known as a whole or not at
 //! all.
 
@@ -12,7 +12,7 @@ use crate::task::{Coordinates, Metric, Sample, Split, Task, TaskSpec};
 pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "fuzzy-recall",
     title: "Values of keys of several tokens that come again",
-    source: "MAD, arXiv 2403.17844, appendix B; athms/mad-lab",
+    source: "MAD, arXiv 2403.17844; athms/mad-lab, mad/data/instances.py",
     length_meaning: "all tokens: keys and their values in turn, pads before them",
     scored: "the value of each key that has come before, as the last has",
     chance_meaning: "different tokens of values at random",

@@ -1,5 +1,5 @@
 //! Words over a finite group: the product of all elements read so far (Merrill et al., "The Illusion of State",
-//! arXiv 2404.08819, section 5; `jopetty/word-problem`). With generators the alphabet is a few elements that
+//! arXiv 2404.08819; `jopetty/word-problem`). With generators the alphabet is a few elements that
 //! generate the group, as in arXiv 2509.22284's automata.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::tasks::formal::Language;
 pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "group-words",
     title: "Product of the elements of a finite group",
-    source: "Illusion of State, arXiv 2404.08819, section 5; jopetty/word-problem; generators: arXiv 2509.22284",
+    source: "Illusion of State, arXiv 2404.08819; jopetty/word-problem; generators: arXiv 2509.22284",
     length_meaning: "the elements, which are all tokens",
     scored: "the product so far, the first element leftmost, at each element or (`scored=last`) at the last",
     chance_meaning: "the likeliest product at each position that is scored, exactly; near 1 / order for many",

@@ -1,5 +1,5 @@
-//! ListOps (Nangia and Bowman, arXiv 1804.06028; long ones as in Long Range Arena, arXiv 2011.04006, section 2.2.1
-//! and `lra_benchmarks/data/listops.py`): nested lists of digits, of which the least, the greatest, the median or
+//! ListOps (Nangia and Bowman, arXiv 1804.06028; long ones as in Long Range Arena, arXiv 2011.04006,
+//! `lra_benchmarks/data/listops.py`): nested lists of digits, of which the least, the greatest, the median or
 //! the sum modulo 10 is taken.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ const VOCAB: usize = 15;
 pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "listops",
     title: "Value of nested lists of digits",
-    source: "ListOps, arXiv 1804.06028; Long Range Arena, arXiv 2011.04006, section 2.2.1",
+    source: "ListOps, arXiv 1804.06028; Long Range Arena, arXiv 2011.04006, lra_benchmarks/data/listops.py",
     length_meaning: "all tokens of the list, operators and ends included",
     scored: "the value, at the last end",
     chance_meaning: "the likeliest value, found and measured on lists of at most 512 tokens drawn for this alone",

@@ -1,4 +1,4 @@
-//! The letter that occurs most often (Huang et al., arXiv 2410.02140, section 5, and
+//! The letter that occurs most often (Huang et al., arXiv 2410.02140, and
 //! `lacoco-lab/length_generalization`): `$x|a.` over 26 letters or over two.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use crate::tasks::copying::Marks;
 pub(crate) static MAJORITY: TaskSpec = TaskSpec {
     name: "majority",
     title: "The most frequent letter",
-    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    source: "arXiv 2410.02140; lacoco-lab/length_generalization, algorithmic",
     length_meaning: "all tokens of $x|a. ; x has length - 4 letters",
     scored: "the letter that occurs most often in x, and the full stop, as one answer",
     chance_meaning: "a letter at random: 1 / letters",
@@ -37,7 +37,7 @@ pub(crate) static MAJORITY: TaskSpec = TaskSpec {
 pub(crate) static BIN_MAJORITY: TaskSpec = TaskSpec {
     name: "bin-majority",
     title: "The more frequent of two bits",
-    source: "arXiv 2410.02140, section 5; lacoco-lab/length_generalization",
+    source: "arXiv 2410.02140; lacoco-lab/length_generalization, algorithmic",
     length_meaning: "all tokens of $x|a. ; x has length - 4 bits",
     scored: "the bit that occurs more often in x, and the full stop, as one answer",
     chance_meaning: "1 / 2",
@@ -45,7 +45,12 @@ pub(crate) static BIN_MAJORITY: TaskSpec = TaskSpec {
     metric: Metric::ExactMatch,
     options: &[],
     materials: &[],
-    build: |options, _| Ok(Box::new(Majority::new(&BIN_MAJORITY, options, 2))),
+    build: |options, _| {
+        Ok(Box::new(Majority {
+            bits: true,
+            ..Majority::new(&BIN_MAJORITY, options, 2)
+        }))
+    },
 };
 
 /// Letters counted at a time.
@@ -56,6 +61,8 @@ struct Majority {
     options: String,
     key: u64,
     marks: Marks,
+    /// Whether any number of ones is as likely, in place of each letter.
+    bits: bool,
 }
 
 impl Majority {
@@ -66,6 +73,7 @@ impl Majority {
             key: key(spec.name, &options),
             options,
             marks: Marks { letters },
+            bits: false,
         }
     }
 
@@ -145,7 +153,7 @@ impl Task for Majority {
 
     fn make(&self, at: &Coordinates, attempt: u64) -> Box<dyn Sample> {
         let count = at.length - 4;
-        let (filler, most) = if self.spec.name == BIN_MAJORITY.name {
+        let (filler, most) = if self.bits {
             self.bits(count, at, attempt)
         } else {
             self.letters(count, at, attempt)
@@ -159,8 +167,7 @@ impl Task for Majority {
     }
 
     fn symbol(&self, token: u32) -> Cow<'static, str> {
-        let bits = self.spec.name == BIN_MAJORITY.name;
-        self.marks.symbol(token, bits)
+        self.marks.symbol(token, self.bits)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Recall of MAD (Poli et al., arXiv 2403.17844, appendix B, and `athms/mad-lab`, `mad/data/instances.py`): keys
+//! Recall of MAD (Poli et al., arXiv 2403.17844, and `athms/mad-lab`, `mad/data/instances.py`): keys
 //! with values that come again and again, with or without noise between; and values of keys that are the same in
 //! every example, which only weights can know.
 
@@ -16,7 +16,7 @@ use crate::task::{Coordinates, Metric, Sample, Split, Task, TaskSpec};
 pub(crate) static IN_CONTEXT: TaskSpec = TaskSpec {
     name: "in-context-recall",
     title: "Values of keys that come again",
-    source: "MAD, arXiv 2403.17844, appendix B; athms/mad-lab",
+    source: "MAD, arXiv 2403.17844; athms/mad-lab, mad/data/instances.py",
     length_meaning: "all tokens: keys and values in turn; an odd length ends with a key (the source's 128 is 127)",
     scored: "the value of each key that has come before, as the last has",
     chance_meaning: "a value at random",
@@ -49,7 +49,7 @@ pub(crate) static IN_CONTEXT: TaskSpec = TaskSpec {
 pub(crate) static MEMORIZATION: TaskSpec = TaskSpec {
     name: "memorization",
     title: "Values of keys that are the same in every example",
-    source: "MAD, arXiv 2403.17844, appendix B; athms/mad-lab",
+    source: "MAD, arXiv 2403.17844; athms/mad-lab, mad/data/instances.py",
     length_meaning: "all tokens: keys and markers in turn, an odd length has one marker before",
     scored: "the value of the key before each marker",
     chance_meaning: "a value at random",
