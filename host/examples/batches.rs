@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = BatchPlan {
         length_min: low.parse()?,
         length_max: high.parse()?,
+        growing_steps: 0,
         rows: rows.parse()?,
         seed: seed.parse()?,
     };

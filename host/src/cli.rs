@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use longhaul_tasks::{InitialState, bounds};
+use longhaul_tasks::{InitialState, TrainDistribution, bounds};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::audit::AuditArgs;
@@ -155,6 +155,8 @@ Examples:
   longhaul run quick --resume
   longhaul run published --task parity --out runs/parity
   longhaul run books --arch mamba2:initial_state=passed --out runs/passed
+  longhaul run --task parity --train-length 3..40 --lengths 40,80,160 \\
+      --train-distribution fixed,uniform,curriculum --out runs/drawn
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
     /// A built-in suite (`longhaul suites` lists all) or a TOML file. quick: a first
@@ -175,6 +177,11 @@ pub struct RunArgs {
     /// Training length in tokens, N or MIN..MAX
     #[arg(long, value_name = "N|MIN..MAX")]
     pub train_length: Option<String>,
+    /// How training lengths are drawn, several compared: uniform of MIN..MAX; fixed,
+    /// always MAX; curriculum:0.5, uniform up to a length that grows to MAX over the
+    /// first half of the steps [default: the suite's, else uniform]
+    #[arg(long = "train-distribution", value_name = "HOW", value_delimiter = ',')]
+    pub train_distributions: Vec<TrainDistribution>,
     /// Number of seeds
     #[arg(long, value_name = "N", value_parser = within(bounds::SEEDS))]
     pub seeds: Option<u64>,

@@ -65,6 +65,7 @@ fn model(model: usize) -> Vec<Measurement> {
                         seed: seed as u64,
                         train_length_min: Some(64),
                         train_length: Some(64),
+                        train_distribution: "fixed".to_owned(),
                         train_steps: Some(3000),
                         batch: Some(32),
                         learning_rate: Some(0.003),

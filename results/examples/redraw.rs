@@ -3,15 +3,14 @@
 
 use std::path::Path;
 
-use longhaul_results::{Measurement, plot_all, render_tables, summarise, write_csv};
+use longhaul_results::{Measurement, plot_all, read_csv, render_tables, summarise, write_csv};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, results, folder] = std::env::args()
         .collect::<Vec<_>>()
         .try_into()
         .map_err(|_| "redraw RESULTS.CSV FOLDER")?;
-    let mut reader = csv::Reader::from_path(results)?;
-    let rows: Vec<Measurement> = reader.deserialize().collect::<Result<_, _>>()?;
+    let (rows, _) = read_csv::<Measurement>(Path::new(&results))?;
     let summary = summarise(&rows);
     let folder = Path::new(&folder);
     write_csv(&folder.join("summary.csv"), &summary)?;

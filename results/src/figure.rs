@@ -11,6 +11,7 @@ use crate::style::Style;
 use crate::summary::SummaryRow;
 use crate::text::short_length;
 use crate::view::{CurveView, TaskView, learning};
+use crate::words::curriculum;
 
 /// Height of the scales.
 const HIGH: f64 = 132.0;
@@ -157,6 +158,9 @@ fn notes(task: &TaskView<'_>) -> Vec<String> {
     let mut notes = vec![of_seeds(task.common(CurveView::seeds), task.kind)];
     notes.extend(common(|row| {
         row.train_steps.map(|steps| format!("{steps} steps"))
+    }));
+    notes.extend(common(|row| {
+        curriculum(row).map(|name| format!("Training lengths by {name}"))
     }));
     notes.extend(common(|row| {
         let rate = row.learning_rate;

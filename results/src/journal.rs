@@ -104,6 +104,12 @@ impl<R: Record> Journal<R> {
         };
         let (records, torn) = whole_lines(path, &text)?;
         match records {
+            Some(records) if first_line(&text) != header::<R>() => {
+                // The table of an earlier version: as rows of this one, from which it goes on.
+                write_records(path, &records)?;
+                let (journal, records, _) = Self::open(path)?;
+                Ok((journal, records, torn))
+            }
             Some(records) => {
                 journal.cut((text.len() - torn) as u64, torn)?;
                 Ok((journal, records, torn))
@@ -202,8 +208,33 @@ fn whole_lines<R: Record>(
     }
     let complete = text.iter().rposition(|&byte| byte == b'\n');
     let complete = complete.map_or(text.len(), |end| end + 1);
-    check_header(path, &text[..complete], &expected)?;
-    Ok((Some(parse(path, &text[..complete])?), text.len() - complete))
+    let whole = &text[..complete];
+    let Some(absent) = absent(first_line(whole), &expected, R::ADDED) else {
+        return Err(other_header(path, first_line(whole), &expected));
+    };
+    Ok((Some(parse(path, whole, &absent)?), text.len() - complete))
+}
+
+/// A text's first line with its end.
+fn first_line(text: &[u8]) -> &[u8] {
+    let mut lines = text.split_inclusive(|&byte| byte == b'\n');
+    lines.next().unwrap_or_default()
+}
+
+/// The columns of a header line.
+fn columns(line: &[u8]) -> Vec<String> {
+    let line = String::from_utf8_lossy(line);
+    line.trim_end().split(',').map(str::to_owned).collect()
+}
+
+/// Places of the columns that a header does not have, if they were `added` later and all others are as expected.
+fn absent(found: &[u8], expected: &[u8], added: &[&str]) -> Option<Vec<usize>> {
+    let (there, all) = (columns(found), columns(expected));
+    let is_absent = |column: &String| added.contains(&column.as_str()) && !there.contains(column);
+    let (absent, rest): (Vec<usize>, Vec<usize>) =
+        (0..all.len()).partition(|&place| is_absent(&all[place]));
+    let rest: Vec<&str> = rest.into_iter().map(|place| all[place].as_str()).collect();
+    ((rest.join(",") + "\n").as_bytes() == found).then_some(absent)
 }
 
 /// An error of the system on a path.
@@ -231,14 +262,8 @@ fn header<R: Record>() -> Vec<u8> {
     text[..end].to_vec()
 }
 
-fn check_header(path: &Path, text: &[u8], expected: &[u8]) -> Result<(), JournalError> {
-    let first = text
-        .split_inclusive(|&byte| byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    if first == expected {
-        return Ok(());
-    }
+/// Why a header is not the one that is expected.
+fn other_header(path: &Path, first: &[u8], expected: &[u8]) -> JournalError {
     for (shown, what) in [
         (
             first.starts_with(b"\xef\xbb\xbf"),
@@ -248,32 +273,25 @@ fn check_header(path: &Path, text: &[u8], expected: &[u8]) -> Result<(), Journal
     ] {
         if shown {
             let path = path.to_owned();
-            return Err(JournalError::Saved { path, what });
+            return JournalError::Saved { path, what };
         }
     }
-    let columns = |line: &[u8]| -> Vec<String> {
-        String::from_utf8_lossy(line)
-            .trim_end()
-            .split(',')
-            .map(str::to_owned)
-            .collect()
-    };
     let (found, expected) = (columns(first), columns(expected));
     let count = found.len().max(expected.len());
     let get = |columns: &[String], index: usize| columns.get(index).cloned().unwrap_or_default();
     let index = (0..count)
         .find(|&i| get(&found, i) != get(&expected, i))
         .unwrap_or(0);
-    Err(JournalError::Header {
+    JournalError::Header {
         path: path.to_owned(),
         column: index + 1,
         found: get(&found, index),
         expected: get(&expected, index),
-    })
+    }
 }
 
-/// Records of whole lines.
-fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
+/// Records of whole lines, which have no field at the places `absent`.
+fn parse<R: Record>(path: &Path, text: &[u8], absent: &[usize]) -> Result<Vec<R>, JournalError> {
     let mut reader = csv::Reader::from_reader(text);
     let mut records = Vec::new();
     let mut row = csv::StringRecord::new();
@@ -291,12 +309,25 @@ fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<Vec<R>, JournalError> {
             Ok(true) => {}
             Err(error) => return Err(refuse(error.to_string())),
         }
-        let record: R = row
+        if !absent.is_empty() {
+            row = with_empty(&row, absent);
+        }
+        let mut record: R = row
             .deserialize(None)
             .map_err(|error| refuse(error.to_string()))?;
+        record.complete();
         record.validate().map_err(refuse)?;
         records.push(record);
     }
+}
+
+/// A row with empty fields put in at these places, which ascend.
+fn with_empty(row: &csv::StringRecord, places: &[usize]) -> csv::StringRecord {
+    let mut fields: Vec<&str> = row.iter().collect();
+    for &place in places {
+        fields.insert(place.min(fields.len()), "");
+    }
+    fields.into()
 }
 
 /// Replaces a file by records with a header, which stands there without any too, at once.

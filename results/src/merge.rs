@@ -272,11 +272,12 @@ fn training(row: &Measurement) -> String {
     let number = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
     let real = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     format!(
-        "{} steps of {} sequences of {} to {} tokens (warm-up {}, weight decay {}, gradient norm to {})",
+        "{} steps of {} sequences of {} to {} tokens ({}, warm-up {}, weight decay {}, gradient norm to {})",
         number(row.train_steps),
         number(row.batch),
         number(row.train_length_min),
         number(row.train_length),
+        row.train_distribution,
         number(row.warmup_steps),
         real(row.weight_decay),
         real(row.clip_norm),

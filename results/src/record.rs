@@ -66,6 +66,12 @@ pub enum Split {
 
 /// A row of a file of records.
 pub trait Record: Serialize + DeserializeOwned + Default {
+    /// Columns that files of earlier versions do not have: they are read as empty.
+    const ADDED: &'static [&'static str] = &[];
+
+    /// Fills in what such a file says in other columns.
+    fn complete(&mut self) {}
+
     /// Refuses values that no measurement gives, in words.
     ///
     /// # Errors
@@ -107,6 +113,9 @@ pub struct Measurement {
     pub train_length_min: Option<u64>,
     /// Longest training length, in tokens; of a checkpoint what its config states.
     pub train_length: Option<u64>,
+    /// How training lengths were drawn: `fixed`, always the longest; `uniform` from the shortest to the longest;
+    /// `curriculum:P`, uniform up to a length that grows over the part P of the steps. Empty of a checkpoint.
+    pub train_distribution: String,
     /// Optimiser steps.
     pub train_steps: Option<u64>,
     /// Sequences a step.
@@ -205,6 +214,18 @@ impl Measurement {
 }
 
 impl Record for Measurement {
+    const ADDED: &'static [&'static str] = &["train_distribution"];
+
+    /// Lengths were uniform before there were other distributions, which with one length is fixed.
+    fn complete(&mut self) {
+        if let (true, Some(shortest)) = (self.train_distribution.is_empty(), self.train_length_min)
+        {
+            let fixed = Some(shortest) == self.train_length;
+            let name = if fixed { "fixed" } else { "uniform" };
+            name.clone_into(&mut self.train_distribution);
+        }
+    }
+
     fn validate(&self) -> Result<(), String> {
         let bounded = if self.kind().is_accuracy() {
             share
@@ -281,6 +302,8 @@ pub struct TrainingPoint {
     pub seed: u64,
     /// Longest training length, in tokens.
     pub train_length: u64,
+    /// How training lengths are drawn, as in `results.csv`; empty where an earlier version wrote the table.
+    pub train_distribution: String,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Step, from 0.
@@ -301,6 +324,8 @@ pub struct TrainingPoint {
 }
 
 impl Record for TrainingPoint {
+    const ADDED: &'static [&'static str] = &["train_distribution"];
+
     fn validate(&self) -> Result<(), String> {
         share("accuracy", self.accuracy)?;
         for (name, value) in [
@@ -339,6 +364,8 @@ pub struct Probe {
     pub seed: u64,
     /// Longest training length, in tokens, where it is known.
     pub train_length: Option<u64>,
+    /// How training lengths were drawn, as in `results.csv`; empty where an earlier version wrote the table.
+    pub train_distribution: String,
     /// Peak learning rate.
     pub learning_rate: Option<f64>,
     /// Which examples.
@@ -396,6 +423,8 @@ impl Probe {
 }
 
 impl Record for Probe {
+    const ADDED: &'static [&'static str] = &["train_distribution"];
+
     fn validate(&self) -> Result<(), String> {
         for (name, value) in [
             ("learning_rate", self.learning_rate),

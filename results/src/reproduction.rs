@@ -40,6 +40,8 @@ pub struct Reproduced {
     pub task_options: String,
     /// Seed of initialisation and data.
     pub seed: u64,
+    /// How training lengths were drawn.
+    pub train_distribution: String,
     /// Peak learning rate.
     pub learning_rate: Option<f64>,
     /// Which examples.
@@ -131,6 +133,7 @@ fn held(kept: Option<&Measurement>, again: Option<&Measurement>) -> Reproduced {
         task: named.task.clone(),
         task_options: named.task_options.clone(),
         seed: named.seed,
+        train_distribution: named.train_distribution.clone(),
         learning_rate: named.learning_rate,
         split: named.split,
         eval_length: named.eval_length,

@@ -36,6 +36,8 @@ pub struct SummaryRow {
     pub train_length_min: Option<u64>,
     /// Longest training length, in tokens.
     pub train_length: Option<u64>,
+    /// How training lengths were drawn.
+    pub train_distribution: String,
     /// Optimiser steps.
     pub train_steps: Option<u64>,
     /// Sequences a step.
@@ -199,6 +201,7 @@ fn point_row(seeds: &[&Measurement]) -> SummaryRow {
         task_options: first.task_options.clone(),
         train_length_min: first.train_length_min,
         train_length: first.train_length,
+        train_distribution: first.train_distribution.clone(),
         train_steps: first.train_steps,
         batch: first.batch,
         learning_rate: first.learning_rate,

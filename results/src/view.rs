@@ -221,6 +221,7 @@ fn settings(row: &SummaryRow) -> Vec<Setting> {
     let number = |value: Option<u64>| value.map(|value| value.to_string());
     let real = |value: Option<f64>| value.map(|value| value.to_string());
     let length = row.train_length.map(short_length);
+    let distribution = Some(row.train_distribution.clone()).filter(|name| !name.is_empty());
     let options = row
         .options
         .split(',')
@@ -230,6 +231,7 @@ fn settings(row: &SummaryRow) -> Vec<Setting> {
         ("lr", real(row.learning_rate)),
         ("weight decay", real(row.weight_decay)),
         ("trained at", length),
+        ("lengths", distribution),
         ("trained from", number(row.train_length_min)),
         ("steps", number(row.train_steps)),
         ("batch", number(row.batch)),

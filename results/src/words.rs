@@ -53,15 +53,23 @@ pub(crate) fn brackets(task: &TaskView<'_>) -> String {
 /// What stands in the head where all curves agree, else with each curve. The head has more to say of seeds.
 const FACTS: [fn(&CurveView<'_>) -> Option<String>; 3] = [seed_count, training, learning_rate];
 
-/// Longest training length and steps, where they are known.
+/// Longest training length, a curriculum that leads to it, and steps, where they are known.
 fn training(curve: &CurveView<'_>) -> Option<String> {
     let row = curve.first();
     let length = row
         .train_length
         .map(|length| format!("trained at {}", short_length(length)));
+    let curriculum = curriculum(row).map(str::to_owned);
     let steps = row.train_steps.map(|steps| format!("{steps} steps"));
-    let parts: Vec<String> = [length, steps].into_iter().flatten().collect();
+    let parts = [length, curriculum, steps].into_iter().flatten();
+    let parts: Vec<String> = parts.collect();
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// The curriculum of the training lengths, if they had one.
+pub(crate) fn curriculum(row: &SummaryRow) -> Option<&str> {
+    let name = row.train_distribution.as_str();
+    Some(name).filter(|name| name.starts_with("curriculum"))
 }
 
 /// The learning rate and how it was chosen.

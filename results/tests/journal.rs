@@ -6,7 +6,8 @@ use std::path::Path;
 
 use fixture::{failed, row};
 use longhaul_results::{
-    Journal, JournalError, LockError, Measurement, RunLock, Status, TrainingPoint, write_csv,
+    Journal, JournalError, LockError, Measurement, RunLock, Status, TrainingPoint, read_csv,
+    write_csv,
 };
 
 /// Opens a file of measurements.
@@ -63,6 +64,59 @@ fn a_cut_header_is_begun_again_and_a_foreign_one_is_refused() {
     std::fs::write(&path, "a letter").expect("a foreign file");
     assert!(matches!(open(&path), Err(JournalError::Header { .. })));
     assert_eq!(std::fs::read(&path).expect("kept"), b"a letter");
+}
+
+/// A table as it was before a column was added is read, says in that column what was so then, and becomes one of
+/// this version where rows are appended.
+#[test]
+fn a_table_of_an_earlier_version_goes_on_as_one_of_this() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("results.csv");
+    let one = |unit: &str, shortest: Option<u64>, distribution: &str| Measurement {
+        train_length_min: shortest,
+        train_length: Some(64),
+        train_distribution: distribution.to_owned(),
+        ..row(unit, 0, 64, 90)
+    };
+    let rows = [
+        one("a", Some(3), "uniform"),
+        one("b", Some(64), "fixed"),
+        one("c", None, ""),
+    ];
+    write_csv(&path, &rows).expect("a table");
+    let now = std::fs::read_to_string(&path).expect("the table");
+    let mut reader = csv::Reader::from_reader(now.as_bytes());
+    let heads = reader.headers().expect("a header").clone();
+    let place = heads.iter().position(|head| head == "train_distribution");
+    let place = place.expect("the column");
+    let mut earlier = csv::Writer::from_writer(Vec::new());
+    let lines = std::iter::once(heads).chain(reader.records().map(|line| line.expect("a row")));
+    for line in lines {
+        let left = line.iter().enumerate().filter(|(at, _)| *at != place);
+        let left = left.map(|(_, field)| field);
+        earlier.write_record(left).expect("a row");
+    }
+    let earlier = earlier.into_inner().expect("a table");
+    let torn = [&earlier[..], b"r0,u"].concat();
+    std::fs::write(&path, &torn).expect("an earlier table");
+    let (read, left) = read_csv::<Measurement>(&path).expect("it is read");
+    assert_eq!((&read[..], left), (&rows[..], 4));
+    assert_eq!(std::fs::read(&path).expect("kept"), torn);
+    let (mut journal, read, left) = open(&path).expect("it opens");
+    assert_eq!((&read[..], left), (&rows[..], 4));
+    journal.append(&rows[..1]).expect("a row");
+    let text = std::fs::read_to_string(&path).expect("the table");
+    assert_eq!(
+        text.strip_prefix(&now)
+            .expect("of this version")
+            .lines()
+            .count(),
+        1
+    );
+    // Any other column is missed.
+    let short = now.replacen(",eval_length", "", 1);
+    std::fs::write(&path, short).expect("a table without lengths");
+    assert!(matches!(open(&path), Err(JournalError::Header { .. })));
 }
 
 #[test]

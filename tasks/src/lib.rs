@@ -37,7 +37,7 @@ pub use options::{Allowed, OptionSpec, OptionValue};
 pub use sources::citations;
 pub use suite::{
     ArchitectureEntry, Evaluation, InitialState, Limits, ModelSize, Suite, SuiteMaterials,
-    TargetEntry, TaskEntry, Training, suites,
+    TargetEntry, TaskEntry, TrainDistribution, Training, suites,
 };
 pub use task::{
     Coordinates, Label, Metric, Request, Sample, Split, Task, TaskSpec, build, parse_task,

@@ -1,6 +1,6 @@
 //! Suites that cannot be: each mistake is a sentence that names it.
 
-use longhaul_tasks::Suite;
+use longhaul_tasks::{Suite, TrainDistribution};
 
 fn error(text: &str) -> String {
     let suite = Suite::from_toml(text, "mine.toml");
@@ -35,7 +35,7 @@ fn a_value_of_another_type_is_a_sentence() {
         ),
         (
             "[training]\n",
-            "steps batch learning_rates warmup_steps weight_decay clip_norm seeds",
+            "steps batch learning_rates train_distributions warmup_steps weight_decay clip_norm seeds",
         ),
         ("[model]\n", "d_model layers"),
         (
@@ -46,11 +46,11 @@ fn a_value_of_another_type_is_a_sentence() {
         ("[[architecture]]\n", "name"),
         (
             "[[task]]\nname = 'mqar'\n",
-            "train_length train_length_min lengths samples steps batch learning_rates weight_decay architectures",
+            "train_length train_length_min lengths samples steps batch learning_rates train_distributions weight_decay architectures",
         ),
         (
             "[[target]]\n",
-            "claim source architecture task lengths at_least below above",
+            "claim source architecture task lengths at_least below above train_distribution",
         ),
     ];
     let values = [
@@ -154,6 +154,22 @@ fn tasks_and_targets_are_checked_as_the_suite_is() {
         ),
         ("learning_rates = [inf]", "is inf"),
         ("architectures = []", "leave it out"),
+        (
+            "train_distributions = []",
+            "train_distributions of task `mqar` is empty",
+        ),
+        (
+            "train_distributions = ['linear']",
+            "`curriculum:PART` with the part",
+        ),
+        (
+            "train_distributions = ['curriculum:1.5']",
+            "not `curriculum:1.5`",
+        ),
+        (
+            "train_length = 64\ntrain_distributions = ['fixed', 'uniform']",
+            "task `mqar` has training sequences of 64 tokens only",
+        ),
     ] {
         assert!(task(line).contains(part), "{line}: {}", task(line));
     }
@@ -182,6 +198,34 @@ fn tasks_and_targets_are_checked_as_the_suite_is() {
     };
     assert!(!loss("2.5").is_err_and(|refused| refused.contains("target")));
     assert!(loss("-1.0").is_err_and(|refused| refused.contains("the loss of target `c` is -1")));
+}
+
+#[test]
+fn distributions_of_training_lengths_are_the_suites_or_the_tasks() {
+    let tasks = "[[task]]\nname = 'parity'\ntrain_length_min = 3\ntrain_length = 40\n\
+                 [[task]]\nname = 'mqar'\ntrain_length = 64\n";
+    let several = "[training]\ntrain_distributions = ['fixed', 'uniform', 'curriculum']\n";
+    let refused = error(&format!("{several}{tasks}"));
+    assert!(
+        refused.contains("task `mqar` has training sequences of 64 tokens only"),
+        "{refused}"
+    );
+    let text = format!("{several}{tasks}train_distributions = ['fixed']\n");
+    let suite = Suite::from_toml(&text, "mine.toml").expect("it is one");
+    let shown = |all: &[TrainDistribution]| -> Vec<String> {
+        all.iter().map(TrainDistribution::to_string).collect()
+    };
+    assert_eq!(
+        shown(&suite.training.train_distributions),
+        ["fixed", "uniform", "curriculum:0.5"]
+    );
+    let own = suite.tasks[1].train_distributions.as_deref();
+    assert_eq!(shown(own.expect("its own")), ["fixed"]);
+    let none = error("[training]\ntrain_distributions = []\n");
+    assert!(
+        none.contains("train_distributions of [training] is empty"),
+        "{none}"
+    );
 }
 
 #[test]

@@ -443,7 +443,7 @@ fn a_run_leaves_everything_it_should() {
     );
 
     let header = std::fs::read_to_string(folder.file("results.csv")).expect("readable");
-    let columns = "run_id,unit,plugin,plugin_version,plugin_sha256,architecture,options,checkpoint,checkpoint_sha256,parameters,task,task_options,seed,train_length_min,train_length,train_steps,batch,learning_rate,warmup_steps,weight_decay,clip_norm,split,eval_length,label,metric,samples,correct,value,value_sd,value_low,value_high,interval,chance,nll,state_bytes,peak_memory_bytes,seconds,tokens_per_second,device,status,reason";
+    let columns = "run_id,unit,plugin,plugin_version,plugin_sha256,architecture,options,checkpoint,checkpoint_sha256,parameters,task,task_options,seed,train_length_min,train_length,train_distribution,train_steps,batch,learning_rate,warmup_steps,weight_decay,clip_norm,split,eval_length,label,metric,samples,correct,value,value_sd,value_low,value_high,interval,chance,nll,state_bytes,peak_memory_bytes,seconds,tokens_per_second,device,status,reason";
     assert_eq!(header.lines().next(), Some(columns));
     for row in folder.results() {
         assert_eq!(row["plugin"], "longhaul-faulty");

@@ -301,22 +301,18 @@ fn unfinished(folder: &Folder) -> Vec<(String, Option<Vec<u8>>)> {
         .collect()
 }
 
-#[test]
-fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
-    const MORE: &[&str] = &["--steps", "400", "--save-every", "0"];
-    let arguments = |folder: &Folder, more: &[&str]| {
-        let mut all = folder.run(&["", "decay=0.5"], "16,32", MORE);
-        // A model whose sequences start from the states that the batch before ended with, and one that starts afresh.
-        for architecture in ["lstm:initial_state=passed", "lstm"] {
-            all.extend(["--arch".to_owned(), architecture.to_owned()]);
-        }
-        all.extend(more.iter().map(|&word| word.to_owned()));
-        all
-    };
+/// Trainings that are long enough to be killed, and kept after every step.
+const SAVED: &[&str] = &["--steps", "400", "--save-every", "0"];
+
+/// Carries out a run, and the same one killed again and again, each time in the middle of another training: both
+/// folders hold the same bytes. Returns the undisturbed one.
+fn killed_and_whole(
+    arguments: &dyn Fn(&Folder, &[&str]) -> Vec<String>,
+    trainings: usize,
+) -> Folder {
     let whole = Folder::default();
     longhaul(arguments(&whole, &[])).expect(0);
     let killed = Folder::default();
-    // Killed again and again, each time in the middle of another training.
     let mut kills = 0;
     let ran = loop {
         let more: &[&str] = if kills > 0 {
@@ -342,15 +338,90 @@ fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
     };
     assert!(kills > 2, "{kills} kills");
     ran.complains(&["training goes on at step"]);
-    let names = models(&whole);
-    assert_eq!((names.len(), models(&killed)), (4, names.clone()));
+    same_bytes(&whole, &killed, trainings);
+    whole
+}
+
+/// Two folders of one run have the same models and records.
+fn same_bytes(one: &Folder, other: &Folder, trainings: usize) {
+    let names = models(one);
+    assert_eq!((names.len(), models(other)), (trainings, names.clone()));
     for name in names {
         let [one, other] =
-            [&whole, &killed].map(|folder| fs::read(folder.file("models").join(&name)).unwrap());
+            [one, other].map(|folder| fs::read(folder.file("models").join(&name)).unwrap());
         assert!(one == other, "{name} differs");
     }
     for file in ["results.csv", "training.csv", "summary.csv"] {
-        let [one, other] = [&whole, &killed].map(|folder| lasting(rows(&folder.file(file))));
+        let [one, other] = [one, other].map(|folder| lasting(rows(&folder.file(file))));
         assert_eq!(one, other, "{file}");
     }
+}
+
+#[test]
+fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
+    let arguments = |folder: &Folder, more: &[&str]| {
+        let mut all = folder.run(&["", "decay=0.5"], "16,32", SAVED);
+        // A model whose sequences start from the states that the batch before ended with, and one that starts afresh.
+        for architecture in ["lstm:initial_state=passed", "lstm"] {
+            all.extend(["--arch".to_owned(), architecture.to_owned()]);
+        }
+        all.extend(more.iter().map(|&word| word.to_owned()));
+        all
+    };
+    killed_and_whole(&arguments, 4);
+}
+
+/// Each distribution of training lengths is a model and a curve of its own, whose data is where it was when its
+/// training was killed, at any number of workers and threads.
+#[test]
+fn trainings_by_three_distributions_of_lengths_go_on_to_the_same_bytes() {
+    let arguments = |folder: &Folder, more: &[&str]| {
+        let lengths = [
+            "--train-length",
+            "4..16",
+            "--train-distribution",
+            "fixed,uniform,curriculum",
+        ];
+        let mut all = folder.run(&[], "16,32", &[SAVED, &lengths].concat());
+        all.extend(["--arch", "lstm"].map(str::to_owned));
+        all.extend(more.iter().map(|&word| word.to_owned()));
+        all
+    };
+    let whole = killed_and_whole(&arguments, 3);
+    let alone = Folder::default();
+    let mut otherwise = arguments(&alone, &[]);
+    for (option, value) in [("--jobs", "1"), ("--threads", "2")] {
+        let place = otherwise
+            .iter()
+            .position(|word| word == option)
+            .expect(option);
+        otherwise[place + 1] = value.to_owned();
+    }
+    longhaul(otherwise).expect(0);
+    same_bytes(&whole, &alone, 3);
+    let of = |file: &str, column: &str| -> Vec<String> {
+        let mut all: Vec<String> = rows(&whole.file(file))
+            .iter()
+            .map(|row| row[column].clone())
+            .collect();
+        all.dedup();
+        all
+    };
+    let distributions = ["fixed", "uniform", "curriculum:0.5"];
+    for file in ["results.csv", "training.csv", "summary.csv"] {
+        assert_eq!(of(file, "train_distribution"), distributions, "{file}");
+    }
+    assert_eq!(of("results.csv", "train_length_min"), ["16", "4"]);
+    // They differ as they are trained on other sequences.
+    assert_eq!(of("training.csv", "unit").len(), 3);
+    let table = fs::read_to_string(whole.file("table.txt")).expect("a table");
+    for distribution in distributions {
+        let name = format!("lstm:lengths={distribution}");
+        assert!(table.contains(&name), "{table}");
+    }
+    let plot = fs::read_to_string(whole.file("plots/accuracy-parity.svg")).expect("a plot");
+    assert!(plot.contains("lstm:lengths=curriculum:0.5"));
+    let (run, out) = (whole.out(), whole.out().with_file_name("again"));
+    let again = ["reproduce".into(), run, "--out".into(), out];
+    longhaul(again).expect(0).prints(&["Reproduced to the bit"]);
 }

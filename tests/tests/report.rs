@@ -165,7 +165,7 @@ fn what_is_wrong_with_a_run_is_said() {
         .complains(&["different values for the same measurement", "Leave one"]);
     // Other seeds than the other run.
     let seeds = |text: String| {
-        text.replace(",0,32,32,3000,", ",1,32,32,3000,")
+        text.replace(",0,32,32,fixed,3000,", ",1,32,32,fixed,3000,")
             .replace("r720e4d58a334,u", "r720e4d58a334,u1")
     };
     let run = changed(folder.path(), seeds);

@@ -117,6 +117,7 @@ fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {
         train_length: args.train_length.as_deref().map(parse_range).transpose()?,
         seeds: args.seeds,
         learning_rates: args.learning_rates.clone(),
+        train_distributions: args.train_distributions.clone(),
         steps: args.steps,
         batch: args.batch,
         d_model: args.d_model,

@@ -41,8 +41,10 @@ fn trainings(suite: &Suite) -> String {
     let of_task = |task: &TaskEntry| {
         let models = task.architectures.as_ref().map(Vec::len);
         let rates = task.learning_rates.as_ref().map(Vec::len);
+        let distributions = task.train_distributions.as_ref().map(Vec::len);
         models.unwrap_or(suite.architectures.len())
             * rates.unwrap_or(suite.training.learning_rates.len())
+            * distributions.unwrap_or(suite.training.train_distributions.len())
     };
     let models: usize = suite.tasks.iter().map(of_task).sum();
     let (seeds, size) = (suite.training.seeds, &suite.model);

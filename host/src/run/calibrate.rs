@@ -169,6 +169,8 @@ fn small(plan: &Plan, case: &Case) -> Result<Work, RunError> {
     };
     let evaluations = lengths.iter().map(evaluation).collect();
     if let Some(training) = &mut unit.training {
+        // Of a curriculum the first steps say little of the others: those of all lengths are measured.
+        *training = training.without_curriculum();
         training.steps = training.steps.min(STEPS);
         training.warmup_steps = training.warmup_steps.min(training.steps);
     }
@@ -291,7 +293,9 @@ impl Taken {
         limit: Option<u64>,
     ) -> Option<Cost> {
         let training = unit.training.as_ref()?;
-        let mut seconds = self.steps?.seconds(training.steps) + beside;
+        let of_all = training.without_curriculum().sequence_tokens();
+        let share = training.sequence_tokens() / of_all;
+        let mut seconds = share * self.steps?.seconds(training.steps) + beside;
         let mut memory_bytes = self.memory_bytes;
         let mut too_large = Vec::new();
         let passes = passes(unit);

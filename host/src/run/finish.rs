@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn rows_of_different_units_never_meet() {
         type Change<'a> = (&'a str, &'a dyn Fn(&mut Unit));
-        let changes: [Change<'_>; 14] = [
+        let changes: [Change<'_>; 15] = [
             ("plugin", &|unit| unit.plugin = "q".into()),
             ("plugin_version", &|unit| unit.plugin_version = "2".into()),
             ("plugin_sha256", &|unit| unit.plugin_sha256 = "cd".into()),
@@ -290,6 +290,9 @@ mod tests {
             }),
             ("length", &|unit| {
                 unit.training.as_mut().unwrap().length = 41
+            }),
+            ("curriculum", &|unit| {
+                unit.training.as_mut().unwrap().curriculum = Some(0.5)
             }),
             ("steps", &|unit| unit.training.as_mut().unwrap().steps = 11),
             ("batch", &|unit| unit.training.as_mut().unwrap().batch = 5),

@@ -14,7 +14,7 @@ use crate::run::command::{by_this_program, quote};
 use crate::run::error::RunError;
 use crate::run::machine::Machine;
 use crate::run::part::Part;
-use crate::run::plan::{Environment, Plan, Unit, run_id};
+use crate::run::plan::{Environment, Plan, Training, Unit, run_id};
 use crate::run::targets::Target;
 
 /// The file's name in a run folder.
@@ -323,21 +323,20 @@ pub fn differences(there: &Environment, here: &Environment) -> Vec<String> {
         .collect()
 }
 
-/// Every architecture, task, seed and learning rate of some units, for comparison.
-fn counts(units: &[Unit]) -> [(&'static str, Vec<String>); 4] {
+/// Every architecture, task, seed, learning rate and distribution of training lengths of some units, for comparison.
+fn counts(units: &[Unit]) -> [(&'static str, Vec<String>); 5] {
     let of = |get: &dyn Fn(&Unit) -> String| {
         let mut seen = HashSet::new();
         let mut all: Vec<String> = units.iter().map(get).collect();
         all.retain(|value| seen.insert(value.clone()));
         all
     };
-    let rate = |unit: &Unit| {
-        let rate = unit
-            .training
-            .as_ref()
-            .map(|training| training.learning_rate);
-        rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string())
+    let trained = |unit: &Unit, words: fn(&Training) -> String| {
+        let words = unit.training.as_ref().map(words);
+        words.unwrap_or_else(|| "none".to_owned())
     };
+    let rate = |unit: &Unit| trained(unit, |training| training.learning_rate.to_string());
+    let drawn = |unit: &Unit| trained(unit, |training| training.distribution().to_string());
     [
         (
             "architectures",
@@ -346,6 +345,7 @@ fn counts(units: &[Unit]) -> [(&'static str, Vec<String>); 4] {
         ("tasks", of(&Unit::task_text)),
         ("seeds", of(&|unit| unit.seed.to_string())),
         ("learning rates", of(&rate)),
+        ("training lengths", of(&drawn)),
     ]
 }
 

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use longhaul_plugin_api::variables;
 use longhaul_results::{Cell, Split};
 use longhaul_tasks::{
-    InitialState, Materials, Suite, Task, TaskEntry, bounds, parse_task_of, recorded_task_of,
+    InitialState, Materials, Suite, Task, TaskEntry, TrainDistribution, bounds, parse_task_of,
+    recorded_task_of,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub struct Overrides {
     pub seeds: Option<u64>,
     /// Peak learning rates.
     pub learning_rates: Vec<f64>,
+    /// How training lengths are drawn.
+    pub train_distributions: Vec<TrainDistribution>,
     /// Optimiser steps.
     pub steps: Option<u64>,
     /// Sequences a step.
@@ -154,6 +157,10 @@ pub struct Training {
     pub length_min: usize,
     /// Longest length, in tokens.
     pub length: usize,
+    /// Part of the steps over which the longest length drawn grows from the shortest to the longest; without it
+    /// all are drawn from the first step on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<f64>,
     /// Optimiser steps.
     pub steps: u64,
     /// Sequences a step.
@@ -179,8 +186,34 @@ impl Training {
 
     /// Tokens of all its sequences, lengths at their mean.
     pub fn sequence_tokens(&self) -> f64 {
-        let mean_length = (self.length_min + self.length) as f64 / 2.0;
+        let (shortest, longest) = (self.length_min as f64, self.length as f64);
+        // While lengths grow, the longest drawn is half-way on average.
+        let less = self.curriculum.unwrap_or(0.0) * (longest - shortest) / 4.0;
+        let mean_length = (shortest + longest) / 2.0 - less;
         self.steps as f64 * self.batch as f64 * mean_length
+    }
+
+    /// Steps over which the longest length drawn grows.
+    pub fn growing_steps(&self) -> u64 {
+        let part = self.curriculum.unwrap_or(0.0);
+        (part * self.steps as f64).round() as u64
+    }
+
+    /// The same with all lengths from the first step on.
+    pub fn without_curriculum(&self) -> Self {
+        Self {
+            curriculum: None,
+            ..self.clone()
+        }
+    }
+
+    /// How its lengths are drawn.
+    pub fn distribution(&self) -> TrainDistribution {
+        match self.curriculum {
+            _ if self.length_min == self.length => TrainDistribution::Fixed,
+            None => TrainDistribution::Uniform,
+            Some(part) => TrainDistribution::Curriculum(part),
+        }
     }
 }
 
@@ -593,6 +626,7 @@ struct TaskPlan {
     steps: u64,
     batch: usize,
     learning_rates: Vec<f64>,
+    distributions: Vec<TrainDistribution>,
     weight_decay: f64,
     seeds: u64,
 }
@@ -643,6 +677,13 @@ impl TaskPlan {
         for &rate in &learning_rates {
             within("learning rate", &entry.name, rate, &bounds::LEARNING_RATE)?;
         }
+        let distributions = match (&overrides.train_distributions, &entry.train_distributions) {
+            (given, _) if !given.is_empty() => given.clone(),
+            (_, Some(of_task)) => of_task.clone(),
+            _ => suite.training.train_distributions.clone(),
+        };
+        let of = format!("task `{}`", entry.name);
+        TrainDistribution::check_all(&distributions, train_length, &of).map_err(RunError::Input)?;
         let plan = Self {
             train_length,
             lengths,
@@ -659,6 +700,7 @@ impl TaskPlan {
                 .or(entry.batch)
                 .unwrap_or(suite.training.batch),
             learning_rates,
+            distributions,
             weight_decay: entry.weight_decay.unwrap_or(suite.training.weight_decay),
             seeds: overrides.seeds.unwrap_or(suite.training.seeds),
             materials: stock.record_of(task.spec()),
@@ -689,10 +731,37 @@ impl TaskPlan {
 
     /// How many trainings this many architectures have on this task.
     fn trainings(&self, architectures: usize) -> u64 {
-        self.seeds * (self.learning_rates.len() * architectures) as u64
+        self.seeds * (self.learning_rates.len() * self.distributions.len() * architectures) as u64
     }
 
-    /// Every seed and learning rate of one architecture on this task.
+    /// Every training of one architecture on this task but for the seed: each distribution of lengths at each
+    /// learning rate.
+    fn settings(&self, suite: &Suite, architecture: &ArchSpec) -> Vec<Training> {
+        let mut all = Vec::new();
+        for distribution in &self.distributions {
+            let (shortest, longest) = self.train_length;
+            let (length_min, curriculum) = match *distribution {
+                TrainDistribution::Fixed => (longest, None),
+                TrainDistribution::Uniform => (shortest, None),
+                TrainDistribution::Curriculum(part) => (shortest, Some(part)),
+            };
+            all.extend(self.learning_rates.iter().map(|&learning_rate| Training {
+                length_min,
+                length: longest,
+                curriculum,
+                steps: self.steps,
+                batch: self.batch,
+                learning_rate,
+                warmup_steps: suite.training.warmup_steps.min(self.steps),
+                weight_decay: self.weight_decay,
+                clip_norm: suite.training.clip_norm,
+                initial_state: architecture.initial_state.unwrap_or_default(),
+            }));
+        }
+        all
+    }
+
+    /// Every seed and training of one architecture on this task.
     fn units(
         &self,
         suite: &Suite,
@@ -700,9 +769,10 @@ impl TaskPlan {
         architecture: &ArchSpec,
     ) -> Result<Vec<Unit>, RunError> {
         let (d_model, layers) = model_size(suite, overrides, architecture)?;
+        let settings = self.settings(suite, architecture);
         let mut units = Vec::new();
         for seed in 0..self.seeds {
-            for &learning_rate in &self.learning_rates {
+            for training in &settings {
                 let mut unit = Unit {
                     name: String::new(),
                     plugin: architecture.plugin.clone(),
@@ -718,17 +788,7 @@ impl TaskPlan {
                     samples: self.samples,
                     lengths: self.lengths.clone(),
                     validation: self.validation(),
-                    training: Some(Training {
-                        length_min: self.train_length.0,
-                        length: self.train_length.1,
-                        steps: self.steps,
-                        batch: self.batch,
-                        learning_rate,
-                        warmup_steps: suite.training.warmup_steps.min(self.steps),
-                        weight_decay: self.weight_decay,
-                        clip_norm: suite.training.clip_norm,
-                        initial_state: architecture.initial_state.unwrap_or_default(),
-                    }),
+                    training: Some(training.clone()),
                     checkpoint: None,
                     probes: overrides.probes.beside(Some(&suite.evaluation)),
                     materials: self.materials.clone(),
@@ -738,7 +798,7 @@ impl TaskPlan {
                     .join("-");
                 unit.name = format!(
                     "{what}-s{seed}-lr{}-{}",
-                    short(learning_rate),
+                    short(training.learning_rate),
                     &unit.id()[..9]
                 );
                 units.push(unit);

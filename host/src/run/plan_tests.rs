@@ -1,9 +1,9 @@
 //! Tests of [`super::plan`]: expansion, replacement and refusal, without any plugin.
 
-use longhaul_tasks::Suite;
+use longhaul_tasks::{Suite, TrainDistribution};
 
 use super::error::RunError;
-use super::plan::{Overrides, Plan, make};
+use super::plan::{Overrides, Plan, Training, make};
 use crate::architecture::ArchSpec;
 use crate::architecture::tests::spec;
 use crate::run::materials::{Stock, Wanted};
@@ -53,6 +53,101 @@ fn plan(overrides: &Overrides) -> Result<Plan, RunError> {
         &Stock::default(),
         &resolve,
     )
+}
+
+/// Each distribution of training lengths is a training of its own. Fixed lengths are those of the longest alone, and
+/// what was uniform before there was another is the same unit still.
+#[test]
+fn distributions_of_training_lengths_are_an_axis() {
+    use TrainDistribution::{Curriculum, Fixed, Uniform};
+    let planned = |train_distributions: Vec<_>, train_length| {
+        plan(&Overrides {
+            architectures: vec!["one".into()],
+            tasks: vec!["parity".into()],
+            learning_rates: vec![1e-3],
+            seeds: Some(1),
+            train_length,
+            train_distributions,
+            ..Overrides::default()
+        })
+    };
+    let today = planned(Vec::new(), None).unwrap().units;
+    let units = planned(vec![Fixed, Uniform, Curriculum(0.25)], None)
+        .unwrap()
+        .units;
+    let drawn: Vec<_> = units
+        .iter()
+        .map(|unit| unit.training.as_ref().unwrap())
+        .collect();
+    let lengths = |training: &&Training| {
+        (
+            training.length_min,
+            training.length,
+            training.growing_steps(),
+        )
+    };
+    let lengths: Vec<_> = drawn.iter().map(lengths).collect();
+    assert_eq!(lengths, [(40, 40, 0), (3, 40, 0), (3, 40, 5)]);
+    let names: Vec<_> = drawn
+        .iter()
+        .map(|training| training.distribution())
+        .collect();
+    assert_eq!(names, [Fixed, Uniform, Curriculum(0.25)]);
+    assert_eq!(units[1], today[0]);
+    assert_eq!(
+        units[0],
+        planned(Vec::new(), Some((40, 40))).unwrap().units[0]
+    );
+    let text = serde_json::to_string(&today).unwrap();
+    assert!(!text.contains("curriculum"), "{text}");
+    let refused = planned(vec![Fixed, Uniform], Some((40, 40)))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("--train-length MIN..MAX"), "{refused}");
+    // Mean lengths, which a plan is sized by: 40, 21.5, and a quarter of the time half of the range is left out.
+    let tokens: Vec<f64> = drawn
+        .iter()
+        .map(|training| training.sequence_tokens() / (20.0 * 32.0))
+        .collect();
+    assert_eq!(tokens, [40.0, 21.5, 21.5 - 0.25 * 37.0 / 4.0]);
+}
+
+/// A published figure speaks of the models whose training lengths were drawn as it says, or of each in turn.
+#[test]
+fn a_target_is_held_against_each_distribution_or_its_own() {
+    let suite = |line: &str| {
+        let target = format!(
+            "{SUITE}[[target]]\nclaim = 'c'\nsource = 's'\narchitecture = 'one'\ntask = 'parity'\nlengths = [40]\n\
+             at_least = 0.9\n{line}\n"
+        );
+        Suite::from_toml(&target, "test").unwrap()
+    };
+    let claims = |line: &str, train_distributions: Vec<TrainDistribution>| -> Vec<String> {
+        let overrides = Overrides {
+            tasks: vec!["parity".into()],
+            train_distributions,
+            ..Overrides::default()
+        };
+        let stock = Stock::default();
+        let plan = make(&suite(line), "test", &overrides, "cpu", &stock, &resolve).unwrap();
+        plan.targets
+            .into_iter()
+            .map(|target| target.claim)
+            .collect()
+    };
+    let both = || vec![TrainDistribution::Fixed, TrainDistribution::Uniform];
+    assert_eq!(claims("", Vec::new()), ["c"]);
+    assert_eq!(
+        claims("", both()),
+        [
+            "c (training lengths: fixed)",
+            "c (training lengths: uniform)"
+        ]
+    );
+    let uniform = "train_distribution = 'uniform'";
+    assert_eq!(claims(uniform, Vec::new()), ["c"]);
+    assert_eq!(claims(uniform, both()), ["c (training lengths: uniform)"]);
+    assert!(claims("train_distribution = 'curriculum'", both()).is_empty());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use longhaul_tasks::TrainDistribution;
+
 use crate::number::{short, size};
 use crate::run::plan::{Training, Unit};
 use crate::run::session::Resources;
@@ -37,13 +39,16 @@ pub fn preview(units: &[Unit], trained: bool, out: &Path, resources: &Resources)
     text
 }
 
-/// Units that differ by architecture, seed or learning rate only, in the order of the plan.
+/// Units that differ by architecture, seed, learning rate or distribution of training lengths only, in the order of
+/// the plan.
 fn groups(units: &[Unit]) -> Vec<Vec<&Unit>> {
     let same = |a: &Unit, b: &Unit| {
         let task = |unit: &Unit| (unit.task_text(), unit.evaluations());
         let training = |unit: &Unit| {
             unit.training.clone().map(|training| Training {
                 learning_rate: 0.0,
+                length_min: 0,
+                curriculum: None,
                 ..training
             })
         };
@@ -77,19 +82,15 @@ fn rows(group: &[&Unit], trained: bool) -> Vec<Vec<String>> {
         row("models", architectures.join(" ")),
     ];
     if let Some(training) = unit.training.as_ref().filter(|_| trained) {
-        let length = match (training.length_min, training.length) {
-            (min, max) if min == max => max.to_string(),
-            (min, max) => format!("{min}..{max}"),
+        let of = |words: fn(&Training) -> String| {
+            each(&|unit| unit.training.as_ref().map_or_else(String::new, words))
         };
-        let rate = |unit: &Unit| {
-            let training = unit.training.as_ref();
-            training.map_or_else(String::new, |training| short(training.learning_rate))
-        };
-        let rates = each(&rate).join(", ");
+        let rates = of(|training| short(training.learning_rate)).join(", ");
+        let lengths = of(lengths).join(" or ");
         rows.push(row(
             "training",
             format!(
-                "{} steps of {} sequences of {length} tokens; learning rate {rates}",
+                "{} steps of {} sequences of {lengths} tokens; learning rate {rates}",
                 training.steps, training.batch
             ),
         ));
@@ -106,4 +107,14 @@ fn rows(group: &[&Unit], trained: bool) -> Vec<Vec<String>> {
         ),
     ));
     rows
+}
+
+/// The lengths that a training draws, and how where that is not uniformly.
+fn lengths(training: &Training) -> String {
+    let (min, max) = (training.length_min, training.length);
+    match training.distribution() {
+        TrainDistribution::Fixed => max.to_string(),
+        TrainDistribution::Uniform => format!("{min}..{max}"),
+        curriculum => format!("{min}..{max} ({curriculum})"),
+    }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longhaul_results::metric::Kind;
 use longhaul_results::{Measurement, Status};
+use longhaul_tasks::TrainDistribution;
 
 use crate::run::unit::Work;
 use crate::worker::protocol::Message;
@@ -102,6 +103,10 @@ impl Progress {
         let mut title = format!("{} on {} seed {}", unit.architecture, unit.task, unit.seed);
         if let Some(training) = &unit.training {
             title.push_str(&format!(" lr {}", training.learning_rate));
+            let distribution = training.distribution();
+            if distribution != TrainDistribution::default() {
+                title.push_str(&format!(" {distribution}"));
+            }
         }
         let bar = match &self.show {
             Show::Live { multi, overall } => {

@@ -54,6 +54,8 @@ impl Common {
                 seed: unit.seed,
                 train_length_min: of(&|training| training.length_min as u64),
                 train_length: unit.train_length().map(|length| length as u64),
+                train_distribution: training
+                    .map_or_else(String::new, |training| training.distribution().to_string()),
                 train_steps: of(&|training| training.steps),
                 batch: of(&|training| training.batch as u64),
                 learning_rate: training.map(|training| training.learning_rate),
@@ -142,6 +144,7 @@ impl Common {
                 task_options: row.task_options.clone(),
                 seed: row.seed,
                 train_length: row.train_length,
+                train_distribution: row.train_distribution.clone(),
                 learning_rate: row.learning_rate,
                 split: what.split,
                 eval_length: what.length as u64,
@@ -199,6 +202,7 @@ impl Common {
             task_options: row.task_options.clone(),
             seed: row.seed,
             train_length: row.train_length?,
+            train_distribution: row.train_distribution.clone(),
             learning_rate: row.learning_rate?,
             step,
             loss: Some(loss),
@@ -259,6 +263,7 @@ pub mod tests {
             training: Some(Training {
                 length_min: 3,
                 length: 40,
+                curriculum: None,
                 steps,
                 batch: 4,
                 learning_rate: 1e-3,

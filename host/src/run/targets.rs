@@ -28,6 +28,9 @@ pub struct Target {
     pub task_options: String,
     /// Evaluation lengths it speaks of.
     pub lengths: Vec<u64>,
+    /// How the training lengths of the models it speaks of are drawn; empty where all are drawn alike.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub train_distribution: String,
     /// What is expected at each of them.
     pub expected: Expected,
 }
@@ -116,19 +119,49 @@ pub fn resolve(
             task: task.spec().name.to_owned(),
             task_options: task.options_text(),
             lengths: entry.lengths.iter().map(|&length| length as u64).collect(),
+            train_distribution: String::new(),
             expected,
         };
-        let planned = units.iter().any(|unit| {
-            unit.architecture == target.architecture
-                && unit.options == target.options
-                && unit.task == target.task
-                && unit.task_options == target.task_options
-        });
-        if planned {
-            targets.push(target);
+        let drawn = distributions(&target, units);
+        let wanted = entry.train_distribution.map(|one| one.to_string());
+        let is_wanted = |one: &&String| wanted.as_ref().is_none_or(|wanted| wanted == *one);
+        let own = drawn.iter().filter(is_wanted);
+        match drawn.len() {
+            0 | 1 => targets.extend(own.map(|_| target.clone())),
+            _ => targets.extend(own.map(|one| target.of(one))),
         }
     }
     Ok(targets)
+}
+
+/// How the training lengths of the units are drawn that a target speaks of.
+fn distributions(target: &Target, units: &[Unit]) -> Vec<String> {
+    let own = units.iter().filter(|unit| {
+        unit.architecture == target.architecture
+            && unit.options == target.options
+            && unit.task == target.task
+            && unit.task_options == target.task_options
+    });
+    let mut drawn = Vec::new();
+    for unit in own {
+        let training = unit.training.as_ref();
+        let name = training.map_or_else(String::new, |one| one.distribution().to_string());
+        if !drawn.contains(&name) {
+            drawn.push(name);
+        }
+    }
+    drawn
+}
+
+impl Target {
+    /// The same of models whose training lengths are drawn so.
+    fn of(&self, distribution: &str) -> Self {
+        Self {
+            claim: format!("{} (training lengths: {distribution})", self.claim),
+            train_distribution: distribution.to_owned(),
+            ..self.clone()
+        }
+    }
 }
 
 /// The verdict on every target.
@@ -258,6 +291,8 @@ fn curve<'a>(
             && row.options == options
             && row.task == target.task
             && row.task_options == target.task_options
+            && (target.train_distribution.is_empty()
+                || row.train_distribution == target.train_distribution)
     });
     own.collect()
 }
@@ -396,6 +431,7 @@ mod tests {
             task: unit.task,
             task_options: unit.task_options,
             lengths: lengths.to_vec(),
+            train_distribution: String::new(),
             expected,
         }
     }
@@ -453,6 +489,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = report(&[judge(Expected::Below(2.1))], folder.path()).unwrap();
         assert!(text.contains("2.000") && !text.contains('%'), "{text}");
+    }
+
+    /// A model trained by a curriculum beside the uniform one, and better.
+    #[test]
+    fn a_target_speaks_of_one_distribution_of_training_lengths() {
+        let mut rows = summary(&[(40, 100), (80, 90)]);
+        let better = summary(&[(40, 100), (80, 100)]);
+        rows.extend(better.into_iter().map(|row| SummaryRow {
+            train_distribution: "curriculum:0.5".to_owned(),
+            ..row
+        }));
+        let judge = |distribution: &str| {
+            let target = target(&[80], Expected::AtLeast(0.95));
+            let verdict = super::judge(&[target.of(distribution)], &rows).remove(0);
+            (verdict.verdict, verdict.claim)
+        };
+        let said = |verdict: &str, distribution: &str| {
+            let claim = format!("it does (training lengths: {distribution})");
+            (verdict.to_owned(), claim)
+        };
+        assert_eq!(judge("uniform"), said("not reproduced", "uniform"));
+        assert_eq!(
+            judge("curriculum:0.5"),
+            said("reproduced", "curriculum:0.5")
+        );
+        assert_eq!(judge("fixed"), said("not measured", "fixed"));
     }
 
     #[test]

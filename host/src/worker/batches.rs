@@ -32,6 +32,8 @@ pub struct BatchPlan {
     pub length_min: usize,
     /// Longest length, in tokens.
     pub length_max: usize,
+    /// Steps over which the longest length drawn grows from the shortest to the longest; 0 draws from all at once.
+    pub growing_steps: u64,
     /// Sequences a step.
     pub rows: usize,
     /// Data seed.
@@ -39,12 +41,23 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    /// Length of training example `index`: uniform from shortest to longest, and a function of seed
-    /// and index alone.
+    /// Length of training example `index`: uniform from the shortest to the longest one of its step, and a
+    /// function of seed and index alone.
     pub fn length_of(&self, index: u64) -> usize {
-        let choices = (self.length_max - self.length_min + 1) as u64;
+        let choices = self.choices(index / self.rows as u64);
         let draw = mix(mix(self.seed ^ 0x6c6f_6e67_6861_756c).wrapping_add(index));
         self.length_min + ((u128::from(draw) * u128::from(choices)) >> 64) as usize
+    }
+
+    /// Lengths that a step draws from. While they grow, each number of them from one on lasts for as many steps,
+    /// but for rounding.
+    fn choices(&self, step: u64) -> u64 {
+        let all = (self.length_max - self.length_min + 1) as u64;
+        if step >= self.growing_steps {
+            return all;
+        }
+        let grown = u128::from(step) * u128::from(all) / u128::from(self.growing_steps);
+        1 + grown as u64
     }
 
     /// Fills `batch` with the examples of a step.
@@ -147,6 +160,7 @@ mod tests {
     const PLAN: BatchPlan = BatchPlan {
         length_min: 3,
         length_max: 40,
+        growing_steps: 0,
         rows: 16,
         seed: 1,
     };
@@ -205,6 +219,43 @@ mod tests {
             same < 100,
             "{same} lengths of 1000 are the same for another seed"
         );
+    }
+
+    /// The law over a whole training of a curriculum: lengths of a step are uniform up to its longest, which grows
+    /// by one token after equal numbers of steps and stays.
+    #[test]
+    fn a_curriculum_draws_uniformly_up_to_a_length_that_grows() {
+        let growing = BatchPlan {
+            growing_steps: 380,
+            rows: 1000,
+            ..PLAN
+        };
+        for step in [0, 9, 10, 100, 199, 379, 380, 1000] {
+            let longest = (3 + step / 10).min(40);
+            let mut counts = [0_u32; 41];
+            for row in 0..1000 {
+                counts[growing.length_of(step as u64 * 1000 + row)] += 1;
+            }
+            let drawn = &counts[3..=longest];
+            assert_eq!(drawn.iter().sum::<u32>(), 1000, "step {step}: {counts:?}");
+            // Chi-square over its degrees of freedom has mean 1 and deviation sqrt(2 / degrees).
+            let degrees = (drawn.len() - 1) as f64;
+            let expected = 1000.0 / drawn.len() as f64;
+            let square = |&count: &u32| (f64::from(count) - expected).powi(2) / expected;
+            let chi: f64 = drawn.iter().map(square).sum();
+            assert!(
+                chi <= degrees + 5.0 * (2.0 * degrees).sqrt(),
+                "step {step}: {counts:?}"
+            );
+        }
+        // From the end of growth on the lengths are those of the uniform distribution.
+        let uniform = BatchPlan {
+            growing_steps: 0,
+            ..growing
+        };
+        for index in 380_000..381_000 {
+            assert_eq!(growing.length_of(index), uniform.length_of(index));
+        }
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Start {
         let plan = BatchPlan {
             length_min: length,
             length_max: length,
+            growing_steps: 0,
             rows: self.rows,
             seed: self.seed ^ OTHERS,
         };

@@ -121,6 +121,14 @@ impl Training {
         let batch = self.batch as u64;
         between("the longest training length", length, 1, MOST_LENGTH)?;
         between("the shortest training length", length_min, 1, length)?;
+        if let Some(part) = self
+            .curriculum
+            .filter(|part| !(*part > 0.0 && *part <= 1.0))
+        {
+            return Err(format!(
+                "the part of the curriculum is {part}; it is above 0 and at most 1"
+            ));
+        }
         between("the batch", batch, 1, (MOST_BATCH / length).max(1))?;
         between("steps", self.steps, 1, u64::MAX / batch)?;
         between("warmup_steps", self.warmup_steps, 0, self.steps)?;
@@ -479,6 +487,7 @@ pub mod tests {
             training: Some(Training {
                 length_min: 3,
                 length: 16,
+                curriculum: None,
                 steps: 10,
                 batch: 4,
                 learning_rate: 1e-3,
@@ -531,6 +540,9 @@ pub mod tests {
         assert!(training(&|training| training.batch = 1 << 31).contains("batch"));
         assert!(training(&|training| training.steps = 0).contains("steps is 0"));
         assert!(training(&|training| training.length_min = 17).contains("shortest"));
+        for part in [0.0, -1.0, 1.5, f64::NAN] {
+            assert!(training(&|training| training.curriculum = Some(part)).contains("curriculum"));
+        }
         assert!(
             training(&|training| training.weight_decay = f64::NAN).contains("weight decay is NaN")
         );

@@ -45,6 +45,7 @@ pub fn train(
     let plan = BatchPlan {
         length_min: training.length_min,
         length_max: training.length,
+        growing_steps: training.growing_steps(),
         rows: training.batch,
         seed: job.seed,
     };

@@ -302,7 +302,7 @@ fn records(
             $(columns.insert(stringify!($field), Column::new(rows().map(|row| &row.$field)));)*
         };
     }
-    named!(unit architecture options checkpoint task task_options seed train_length train_steps);
+    named!(unit architecture options checkpoint task task_options seed train_length train_distribution train_steps);
     named!(eval_length label metric samples correct interval state_bytes device reason);
     columns
 }

@@ -1,6 +1,6 @@
 //! Whether a suite's values make sense, each on its own and together.
 
-use super::{InitialState, Suite, TargetEntry, TaskEntry, Training};
+use super::{InitialState, Suite, TargetEntry, TaskEntry, TrainDistribution, Training};
 use crate::bounds::{self, check};
 use crate::error::TaskError;
 use crate::task::{Metric, Task, parse_task};
@@ -51,7 +51,8 @@ pub fn suite(suite: &Suite) -> Result<(), Problem> {
         check("memory_bytes of [limits]", bytes, &bounds::MEMORY_BYTES)?;
     }
     suite.targets.iter().try_for_each(target)?;
-    suite.tasks.iter().try_for_each(task)
+    let mut tasks = suite.tasks.iter();
+    tasks.try_for_each(|entry| task(entry, &suite.training))
 }
 
 fn training(training: &Training) -> Result<(), Problem> {
@@ -64,6 +65,13 @@ fn training(training: &Training) -> Result<(), Problem> {
     let (decay, clip) = (training.weight_decay, training.clip_norm);
     check(&named("weight_decay"), decay, &bounds::WEIGHT_DECAY)?;
     check(&named("clip_norm"), clip, &bounds::CLIP_NORM)?;
+    if training.train_distributions.is_empty() {
+        return Err(format!(
+            "{} is empty; give at least one",
+            named("train_distributions")
+        )
+        .into());
+    }
     learning_rates(&training.learning_rates, "[training]")
 }
 
@@ -81,7 +89,7 @@ fn learning_rates(rates: &[f64], of: &str) -> Result<(), Problem> {
     Ok(rates.iter().try_for_each(each)?)
 }
 
-fn task(entry: &TaskEntry) -> Result<(), Problem> {
+fn task(entry: &TaskEntry, training: &Training) -> Result<(), Problem> {
     let of = format!("task `{}`", entry.name);
     let named = |key: &str| format!("{key} of {of}");
     if let Some(steps) = entry.steps {
@@ -112,6 +120,9 @@ fn task(entry: &TaskEntry) -> Result<(), Problem> {
     if min > max {
         return Err(format!("{of}: train_length_min {min} is above train_length {max}").into());
     }
+    let distributions = entry.train_distributions.as_ref();
+    let distributions = distributions.unwrap_or(&training.train_distributions);
+    TrainDistribution::check_all(distributions, (min, max), &of)?;
     let mut all = entry.lengths.iter().copied().chain([min, max]);
     all.try_for_each(|length| check_length(task.as_ref(), length, &of))
 }

@@ -3,6 +3,7 @@
 //! [`crate::bounds`].
 
 mod check;
+mod distribution;
 mod initial;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use self::check::Problem;
+pub use self::distribution::TrainDistribution;
 pub use self::initial::InitialState;
 use crate::error::{SuiteError, nearest};
 use crate::task::Task;
@@ -73,6 +75,8 @@ pub struct TargetEntry {
     pub below: Option<f64>,
     /// More than this architecture's accuracy or loss at every one of these lengths.
     pub above: Option<String>,
+    /// Of models whose training lengths were drawn so; without it of each distribution that is trained.
+    pub train_distribution: Option<TrainDistribution>,
 }
 
 /// Settings of training.
@@ -85,6 +89,8 @@ pub struct Training {
     pub batch: usize,
     /// Peak learning rates; every one is trained.
     pub learning_rates: Vec<f64>,
+    /// How training lengths are drawn; every one is trained.
+    pub train_distributions: Vec<TrainDistribution>,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
     /// Decoupled weight decay.
@@ -101,6 +107,7 @@ impl Default for Training {
             steps: 1000,
             batch: 32,
             learning_rates: vec![1e-3],
+            train_distributions: vec![TrainDistribution::default()],
             warmup_steps: 50,
             weight_decay: 0.1,
             clip_norm: 1.0,
@@ -204,6 +211,8 @@ pub struct TaskEntry {
     pub batch: Option<usize>,
     /// Learning rates, instead of the suite's.
     pub learning_rates: Option<Vec<f64>>,
+    /// How training lengths are drawn, instead of the suite's.
+    pub train_distributions: Option<Vec<TrainDistribution>>,
     /// Decoupled weight decay, instead of the suite's.
     pub weight_decay: Option<f64>,
     /// Architectures, instead of the suite's.
@@ -222,6 +231,7 @@ impl TaskEntry {
             steps: None,
             batch: None,
             learning_rates: None,
+            train_distributions: None,
             weight_decay: None,
             architectures: None,
         }

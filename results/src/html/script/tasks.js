@@ -17,7 +17,7 @@ function recordHeads(row = at => at) {
     of('samples', 'samples', number), of('correct', 'correct', number), of('value', 'value', number),
     of('low', 'value_low', number), of('high', 'value_high', number), of('interval', 'interval'),
     {head: 'run', key: at => run(row(at))}, of('examples', 'split'), of('options', 'options'), of('task options', 'task_options'),
-    of('trained at', 'train_length', number), of('steps', 'train_steps', number), of('learning rate', 'learning_rate', number),
+    of('trained at', 'train_length', number), of('training lengths', 'train_distribution'), of('steps', 'train_steps', number), of('learning rate', 'learning_rate', number),
     of('seconds', 'seconds', number), of('state bytes', 'state_bytes', number), of('device', 'device'), of('unit', 'unit'),
   ];
 }
