@@ -2,7 +2,7 @@
 //! compiled kernels takes most of a second, and a check makes many models one after the other. Threads take turns.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use longhaul_plugin_api::author::Result;
 
@@ -10,7 +10,10 @@ use super::device::Device;
 use super::driver::Driver;
 use super::precision::Precision;
 
-static OPENED: Mutex<Option<HashMap<(u32, Precision), Arc<Driver>>>> = Mutex::new(None);
+/// By number and precision.
+type Cards = HashMap<(u32, Precision), Arc<Driver>>;
+
+static OPENED: LazyLock<Mutex<Cards>> = LazyLock::new(Mutex::default);
 
 /// Card `index`, which multiplies as `LONGHAUL_PRODUCTS` says; opened once, and again where what was opened has failed,
 /// after which no call on it succeeds.
@@ -21,7 +24,6 @@ pub fn card(index: u32) -> Result<Arc<dyn Device>> {
     let precision = Precision::from_environment()?;
     // A panic leaves the map as it was.
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    let opened = opened.get_or_insert_default();
     let key = (index, precision);
     // One that has failed is let go of first, so that its context is closed if no model has it any more.
     opened.retain(|of, driver| *of != key || driver.synchronize().is_ok());
