@@ -13,6 +13,9 @@ const AVERAGED: usize = 5;
 /// What stands for a score that is not there.
 const MISSING: f64 = -1.0;
 
+/// A row: a task, and its scores in percent by length.
+type Row = (String, BTreeMap<u64, f64>);
+
 /// `all_results.csv`; nothing where no accuracy was measured at a length that the table can name.
 pub fn files(run: &Run, left_out: &mut BTreeSet<String>) -> Vec<File> {
     let summary = summarise(&run.rows);
@@ -21,7 +24,7 @@ pub fn files(run: &Run, left_out: &mut BTreeSet<String>) -> Vec<File> {
         |view: &TaskView<'_>| views.iter().filter(|own| own.task == view.task).count() > 1;
     let mut lengths: BTreeSet<u64> = BTreeSet::new();
     let mut unnamed: BTreeSet<u64> = BTreeSet::new();
-    let mut models: Vec<(&str, Vec<(String, BTreeMap<u64, f64>)>)> = Vec::new();
+    let mut models: Vec<(&str, Vec<Row>)> = Vec::new();
     for view in &views {
         if !view.kind.is_accuracy() {
             left_out.insert(format!("{} is no accuracy", view.metric));
@@ -80,7 +83,7 @@ fn head(length: u64) -> Option<String> {
     }
 }
 
-fn table(lengths: &BTreeSet<u64>, models: &[(&str, Vec<(String, BTreeMap<u64, f64>)>)]) -> Vec<u8> {
+fn table(lengths: &BTreeSet<u64>, models: &[(&str, Vec<Row>)]) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let mut write = |words: [&str; 2], cells: &mut dyn Iterator<Item = String>| {
         let words = words.iter().map(|word| (*word).to_owned());
