@@ -242,8 +242,17 @@ fn tasks_and_their_examples_are_shown() {
         "selective-copying",
         "copying",
         "prefix-lookup",
+        "unique-copy",
+        "majority",
         "parity",
         "modular-arithmetic",
+        "modular-arithmetic-brackets",
+        "group-words",
+        "flip-flop",
+        "stack",
+        "listops",
+        "k-hop",
+        "fuzzy-recall",
         "needle",
     ];
     let ran = longhaul(["tasks"]).expect(0).prints(&names);

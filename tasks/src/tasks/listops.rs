@@ -26,7 +26,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
     source: "ListOps, arXiv 1804.06028; Long Range Arena, arXiv 2011.04006, lra_benchmarks/data/listops.py",
     length_meaning: "all tokens of the list, operators and ends included",
     scored: "the value, at the last end",
-    chance_meaning: "the likeliest value, found and measured on lists of at most 512 tokens drawn for this alone",
+    chance_meaning: "the likeliest value, found and measured on lists of at most 256 tokens drawn for this alone",
     version: 1,
     metric: Metric::TokenAccuracy,
     options: &[
@@ -97,7 +97,7 @@ impl ListOps {
 
     /// Accuracy of saying the value that is the likeliest among lists of a length, on other lists.
     fn guessed(&self, length: usize) -> f64 {
-        const LISTS: u64 = 20_000;
+        const LISTS: u64 = 10_000;
         let count = |lists: std::ops::Range<u64>| {
             let mut values = [0_u32; 10];
             for index in lists {
@@ -133,7 +133,7 @@ impl Task for ListOps {
 
     fn chance(&self, length: usize) -> Option<f64> {
         // The outermost lists decide: beyond some hundred tokens it is the same.
-        let length = length.min(512);
+        let length = length.min(256);
         let known = (SPEC.name, [self.key, length as u64, 0]);
         Some(remembered(known, || self.guessed(length)))
     }
