@@ -202,6 +202,7 @@ fn examples_under_help_work() {
         &["watch"],
         &["audit"],
         &["cite"],
+        &["export"],
         &["schema"],
         &["list"],
         &["tasks"],

@@ -158,7 +158,7 @@ fn ctrl_c_ends_it_and_leaves_nothing() {
 
 #[test]
 fn what_is_a_runs_own_is_refused() {
-    for more in ["--resume", "--out=here"] {
+    for more in ["--resume", "--dry-run", "--out=here"] {
         longhaul(["plan", "smoke", more])
             .expect(2)
             .complains(&["keeps nothing", "longhaul run"]);
