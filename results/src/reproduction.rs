@@ -40,7 +40,7 @@ pub struct Reproduced {
     pub task_options: String,
     /// Seed of initialisation and data.
     pub seed: u64,
-    /// How training lengths were drawn.
+    /// How training lengths were drawn; empty of a checkpoint.
     pub train_distribution: String,
     /// Peak learning rate.
     pub learning_rate: Option<f64>,

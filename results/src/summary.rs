@@ -36,7 +36,7 @@ pub struct SummaryRow {
     pub train_length_min: Option<u64>,
     /// Longest training length, in tokens.
     pub train_length: Option<u64>,
-    /// How training lengths were drawn.
+    /// How training lengths were drawn; empty of a checkpoint.
     pub train_distribution: String,
     /// Optimiser steps.
     pub train_steps: Option<u64>,
