@@ -30,7 +30,13 @@ const SMALL: &[(&str, &str, &str)] = &[
 ];
 
 /// Suites whose evaluations are long whatever the flags.
-const LONG: &[&str] = &["niah", "ruler-tokens", "mqar", "published"];
+const LONG: &[&str] = &[
+    "niah",
+    "ruler-tokens",
+    "mqar",
+    "published",
+    "state-tracking",
+];
 
 /// Words of what only a reader has.
 const READERS: &[&str] = &[

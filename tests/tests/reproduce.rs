@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use longhaul_tests::build::{faulty, workspace};
-use longhaul_tests::host::{Folder, Ran, assert_reads_well, longhaul, rows};
+use longhaul_tests::host::{Folder, Ran, assert_reads_well, longhaul, rows, words};
 
 fn reproduce(run: &Path, out: &Path, more: &[&str]) -> Ran {
     let mut words: Vec<std::ffi::OsString> = vec!["reproduce".into(), run.into()];
@@ -139,4 +139,25 @@ fn a_kept_run_is_held_against_the_present_build() {
         &[],
         &["checkpoints", "checkpoint eval", "longhaul compare"],
     );
+}
+
+/// The suite of eigenvalue ranges in its smallest form: three distributions of training lengths for each range.
+#[test]
+fn the_smallest_form_of_state_tracking_is_reproduced_to_the_bit() {
+    let folder = Folder::default();
+    let mut arguments: Vec<std::ffi::OsString> = words(
+        "run state-tracking --task parity --arch deltanet --arch deltanet:negative_eigenvalues=true \
+         --seeds 1 --steps 10 --samples 40 --jobs 2 --threads 1 --out",
+    );
+    arguments.push(folder.out().into());
+    longhaul(arguments).expect(0).prints(&[
+        "deltanet:lengths=fixed",
+        "negative_eigenvalues=true",
+        "curriculum:0.5",
+    ]);
+    assert_eq!(folder.results().len(), 2 * 3 * 4);
+    let out = folder.out().with_file_name("again");
+    let ran = reproduce(&folder.out(), &out, &["--jobs", "1"]).expect(0);
+    ran.prints(&["Reproduced to the bit"]);
+    assert_eq!(verdicts(&out), ["identical"; 2 * 3 * 4]);
 }
