@@ -16,6 +16,8 @@
 // head_grad_pass or head_grad_states_in_order, head_grad_shared (parts of q and k by blocks of heads),
 // head_grad_values_32 or _64 (v and the logarithms), head_add_parts.
 //
+// LEVELS is 1 where the past has levels (log-linear attention): levels.cu then stands behind, and says what differs.
+//
 // Matrix products are of tiles, see tile.cuh, which stands in front of this file. Shared: two slabs
 // (SLABS), and what each kernel says. Any N, V, H, G and T: tiles are padded with 0.
 //
@@ -28,6 +30,13 @@
 #define SLABS (2 * SLAB_VALUES)
 #define STEP_TOKENS 8
 #define SLICES 8
+
+#ifndef LEVELS
+#define LEVELS 0
+#endif
+
+// Levels inside of a chunk.
+#define WITHIN 7u
 
 struct InChunks {
     const float* v;                        // [B, T, H V]
@@ -53,6 +62,19 @@ struct InChunks {
     u32 parts, part_heads;                 // blocks of heads of a group, and the heads of each but the last
     u32 grad_v_accumulate, grad_logs_accumulate, grad_scale_accumulate, grad_k_accumulate, grad_q_accumulate, unused;
     float constant[MOST_HEADS];            // [H]: logarithms that are the same for all tokens
+#if LEVELS
+    const float* lambda;                   // [B, T, H L]: the factors
+    float* grad_lambda;
+    float *ends, *end_rests;               // [B, chunks, H]: sums of logarithms up to the end of each chunk, in two
+    float* left;                           // [B, chunks, H, depth, 64]: what is left, at each token, of the range that is read
+    float* heard;                          // [B, chunks, H, WITHIN + depth, 64]: what a level says to each token, times its gradient
+    float *ranges, *grad_ranges;           // [B, chunks, N, H V]: of two chunks and more, see node_of
+    float* across;                         // [B, chunks, H, 2]: what is read of tokens before a chunk, and of it by later ones
+    const Control* control;                // null in training, which starts at position 0
+    u64 lambda_stride, grad_lambda_stride;
+    u32 levels, depth;                     // L; levels of ranges of whole chunks
+    u32 lambda_accumulate, nodes;          // nodes: ranges of a sequence
+#endif
 };
 
 // A chunk of a sequence.
@@ -75,6 +97,20 @@ __device__ __forceinline__ u64 sums_of(const InChunks& p, const Place& place, u3
 // exp(s_i - s_j).
 __device__ __forceinline__ float decay_between(const float* sums, const float* rests, u32 i, u32 j) {
     return expf((sums[i] - sums[j]) + (rests[i] - rests[j]));
+}
+
+#if LEVELS
+__device__ __forceinline__ float factor_within(const InChunks& p, const Place& place, u32 head, u32 i, u32 j);
+
+template <u32 COLS>
+__device__ __forceinline__ void read_ranges(const InChunks& p, const Place& place, u32 head, u32 first, float* shared, Tile<COLS>& tile);
+#else
+__device__ __forceinline__ float factor_within(const InChunks&, const Place&, u32, u32, u32) { return 1.0f; }
+#endif
+
+// What j <= i is to i, both of a chunk, but for their query and key.
+__device__ __forceinline__ float weight_between(const InChunks& p, const Place& place, u32 head, const float* sums, const float* rests, u32 i, u32 j) {
+    return decay_between(sums, rests, i, j) * factor_within(p, place, head, i, j);
 }
 
 // The logarithm of a head's decay at a token, not so low that sums of it were no numbers.
@@ -310,15 +346,19 @@ __device__ __forceinline__ void output(const InChunks& p, float* shared) {
     float *sums = shared + SLABS, *rests = sums + CHUNK, *scales = rests + CHUNK;
     const u32 head = blockIdx.x % p.heads, group = head / (p.heads / p.groups), first = blockIdx.y * COLS;
     const Place place = place_of(p, blockIdx.x / p.heads);
-    const u64 channels = (u64)p.heads * p.value, column = (u64)head * p.value + first;
+    const u64 column = (u64)head * p.value + first;
     const u32 cols = p.value - first;
     for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
         sums[t] = p.sums[sums_of(p, place, head) + t];
         rests[t] = p.rests[sums_of(p, place, head) + t];
         scales[t] = t < place.count ? scale_of(p, place.token + t, head) : 0.0f;
     }
-    const float *q = p.q + (u64)group * p.key, *states = p.states + place.index * p.key * channels + column;
     Tile<COLS> tile = {};
+#if LEVELS
+    read_ranges(p, place, head, first, shared, tile);
+#else
+    const u64 channels = (u64)p.heads * p.value;
+    const float *q = p.q + (u64)group * p.key, *states = p.states + place.index * p.key * channels + column;
     add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
         p.key, shared, tile,
         [&](u32 t, u32 n) { return t < place.count && n < p.key ? q[(place.token + t) * p.q_stride + n] : 0.0f; },
@@ -329,12 +369,13 @@ __device__ __forceinline__ void output(const InChunks& p, float* shared) {
 #pragma unroll
         for (u32 j = 0; j < Tile<COLS>::cols; j++) tile.at(i, j) *= decay;
     }
+#endif
     const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
     add_product<COLS, ALONG_INNER, ALONG_ROWS, LOWER>(
         place.count, shared, tile,
         [&](u32 i, u32 j) {
             const bool seen = j <= i && i < place.count;
-            return seen ? products[i * CHUNK + j] * decay_between(sums, rests, i, j) : 0.0f;
+            return seen ? products[i * CHUNK + j] * weight_between(p, place, head, sums, rests, i, j) : 0.0f;
         },
         [&](u32 col, u32 t) {
             const bool there = t < place.count && col < cols;

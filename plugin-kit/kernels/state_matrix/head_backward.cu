@@ -14,6 +14,16 @@
 // It is summed as that, not as gradients of s_i over all tokens of which most would cancel: where a head forgets fast,
 // or factors are rounded, the rounding of what cancels is more than all that is left.
 
+#if LEVELS
+__device__ __forceinline__ void hear_within(const InChunks& p, const Place& place, u32 head, float* shared);
+__device__ __forceinline__ bool is_read(const InChunks& p, u32 chunk, u32 level);
+__device__ __forceinline__ float factor_of(const InChunks& p, u64 token, u32 head, u32 level);
+__device__ __forceinline__ u64 left_of(const InChunks& p, const Place& place, u32 head, u32 level);
+__device__ __forceinline__ u64 heard_of(const InChunks& p, const Place& place, u32 head, u32 level);
+__device__ __forceinline__ const float* range_read(const InChunks& p, const Place& place, u32 level);
+__device__ __forceinline__ float heard_across(const InChunks& p, const Place& place, u32 head, u32 t);
+#endif
+
 // A block of the heads of a group.
 struct Part {
     u32 group, head, heads, index;  // index over [G, parts]
@@ -66,20 +76,28 @@ __device__ __forceinline__ Tile<64> grad_products(const InChunks& p, const Place
                 const u32 col = Tile<64>::col(j);
                 float& value = grad.at(i, j);
                 value = col <= row ? value * decay_between(sums, rests, row, col) * (col < place.count ? scale_of(p, place.token + col, head) : 0.0f) : 0.0f;
+#if LEVELS
+                // What is said before factors, of the token itself too.
+                sum.at(i, j) += col <= row && row < place.count ? value * factor_within(p, place, head, row, col) : 0.0f;
+                value *= col <= row ? products[row * CHUNK + col] : 0.0f;
+#else
                 sum.at(i, j) += value;
                 value *= col < row ? products[row * CHUNK + col] : 0.0f;
+#endif
             }
         }
         lay_out(grad, shared);
+#if LEVELS
+        hear_within(p, place, head, shared);
+#endif
         sum_within(p, place, head, shared);
     }
     return sum;
 }
 
-// Adds to a head's `reads` what 64 columns of N say of them: `read`, [t, n] in shared memory, is exp(s) grad_o S^T.
-__device__ __forceinline__ void add_reads(const InChunks& p, const Place& place, u32 head, u32 first_n, const float* q, const float* read) {
+// Adds to a head's `reads` [64] what 64 columns of N say of them: `read`, [t, n] in shared memory, is exp(s) grad_o S^T.
+__device__ __forceinline__ void add_reads(const InChunks& p, const Place& place, u32 first_n, const float* q, const float* read, float* reads) {
     const u32 lane = threadIdx.x % WARP, rows = p.key - first_n;
-    float* reads = p.reads + sums_of(p, place, head);
     // Four rows a warp are read before the first sum is needed.
     for (u32 start = threadIdx.x / WARP * 4; start < place.count; start += 16) {
         float sum[4] = {};
@@ -108,11 +126,27 @@ __device__ __forceinline__ void grad_shared(const InChunks& p, const Place& plac
     const float* other = (OF_Q ? p.k : p.q) + shared_column;
     const u32 rows = p.key - first_n;
     Tile<64> tile = {};
-    for (u32 head = part.head; head < part.head + part.heads; head++) {
+#if LEVELS
+    const u32 levels = OF_Q ? p.depth : 1;
+#else
+    const u32 levels = 1;
+#endif
+    for (u32 turn = 0; turn < part.heads * levels; turn++) {
+        const u32 head = part.head + turn / levels;
         const u64 column = (u64)head * p.value;
         const float* weights = (OF_Q ? p.decays : p.shares) + sums_of(p, place, head);
         const float* values = (OF_Q ? p.grad_o : p.v) + column;
         const float* states = (OF_Q ? p.states : p.grad_states) + place.index * p.key * channels + column;
+        float* reads = p.reads + sums_of(p, place, head);
+#if LEVELS
+        const u32 level = turn % levels;
+        if (OF_Q && !is_read(p, place.chunk, level)) continue;
+        if (OF_Q) {
+            weights = p.left + left_of(p, place, head, level);
+            states = range_read(p, place, level) + column;
+            reads = p.heard + heard_of(p, place, head, WITHIN + level);
+        }
+#endif
         Tile<64> own = {};
         add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
             p.value, shared, OF_Q ? own : tile,
@@ -123,11 +157,17 @@ __device__ __forceinline__ void grad_shared(const InChunks& p, const Place& plac
         if (!OF_Q) continue;
 #pragma unroll
         for (u32 i = 0; i < Tile<64>::rows; i++) {
+#if LEVELS
+            const u32 row = Tile<64>::row(i);
+            const float factor = row < place.count ? factor_of(p, place.token + row, head, WITHIN + level) : 0.0f;
+#else
+            const float factor = 1.0f;
+#endif
 #pragma unroll
-            for (u32 j = 0; j < Tile<64>::cols; j++) tile.at(i, j) += own.at(i, j);
+            for (u32 j = 0; j < Tile<64>::cols; j++) tile.at(i, j) += factor * own.at(i, j);
         }
         lay_out(own, shared);
-        add_reads(p, place, head, first_n, p.q + shared_column, shared);
+        add_reads(p, place, first_n, p.q + shared_column, shared, reads);
     }
     add_product<64, OF_Q ? ALONG_INNER : ALONG_ROWS, ALONG_ROWS, ALL>(
         place.count, shared, tile,
@@ -220,7 +260,8 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
             [&](u32 col, u32 n) {
                 if (n >= p.key || col >= cols) return 0.0f;
                 const float grad = grad_after[n * channels + column + col];
-                grad_before += grad * before[n * channels + column + col];
+                // With levels it is levels_across that adds what reaches across a chunk.
+                if (!LEVELS) grad_before += grad * before[n * channels + column + col];
                 return grad;
             });
         if (!last_chunk) {
@@ -238,7 +279,7 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
             place.count, shared, tile,
             [&](u32 j, u32 i) {
                 const bool seen = j <= i && i < place.count;
-                return seen ? products[i * CHUNK + j] * decay_between(sums, rests, i, j) : 0.0f;
+                return seen ? products[i * CHUNK + j] * weight_between(p, place, head, sums, rests, i, j) : 0.0f;
             },
             [&](u32 col, u32 t) { return t < place.count && col < cols ? p.grad_o[(place.token + t) * p.grad_o_stride + column + col] : 0.0f; });
         lay_out(tile, shared);
@@ -280,7 +321,11 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
     // A lane has tokens t and t + 1: what is read by them and later ones, and left by those before them.
     const u32 t = 2 * lane;
     const u64 at = sums_of(p, place, head) + t;
+#if LEVELS
+    const float read[2] = {heard_across(p, place, head, t), heard_across(p, place, head, t + 1)};
+#else
     const float read[2] = {t < place.count ? p.reads[at] : 0.0f, t + 1 < place.count ? p.reads[at + 1] : 0.0f};
+#endif
     float later = read[0] + read[1], earlier = left[t] + left[t + 1];
     for (u32 lanes = 1; lanes < WARP; lanes *= 2) {
         const float behind = __shfl_down_sync(ALL_LANES, later, lanes), ahead = __shfl_up_sync(ALL_LANES, earlier, lanes);
@@ -290,6 +335,11 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
     // Those of the lanes beside, and so without the lane's own; a difference would have the rounding of both.
     const float behind = __shfl_down_sync(ALL_LANES, later, 1), ahead = __shfl_up_sync(ALL_LANES, earlier, 1);
     const float read_later = lane + 1 < WARP ? behind : 0.0f, left_before = lane > 0 ? ahead : 0.0f;
+#if LEVELS
+    float* across_chunk = p.across + (place.index * p.heads + head) * 2;
+    if (lane == 0) across_chunk[0] = later;
+    if (lane == WARP - 1) across_chunk[1] = earlier;
+#endif
     const float across[2] = {
         p.within[at] + later + left_before + grad_before,
         p.within[at + 1] + (read[1] + read_later) + (left_before + left[t]) + grad_before,

@@ -5,7 +5,7 @@ use longhaul_plugin_kit::model::Library;
 
 longhaul_conformance::plugin!(longhaul_mamba2::Plugin);
 
-/// What runs on a card.
+/// All of the library.
 struct Mamba2;
 
 impl Library for Mamba2 {
@@ -15,7 +15,10 @@ impl Library for Mamba2 {
     const AUTHORS: &'static str = env!("CARGO_PKG_AUTHORS");
 
     fn architectures() -> Vec<Architecture> {
-        vec![longhaul_mamba2::architecture()]
+        vec![
+            longhaul_mamba2::architecture(),
+            longhaul_mamba2::log_linear(),
+        ]
     }
 }
 

@@ -1,4 +1,4 @@
-//! A state matrix with levels against the mask that the paper writes it with, and against fla's naive form.
+//! A state matrix with levels against the mask that the paper writes it with, on the CPU and on emulated devices.
 
 use longhaul_plugin_kit::Tensor;
 use longhaul_plugin_kit::ops::elementwise::Activation;
@@ -105,7 +105,7 @@ fn check(rows: usize, length: usize, heads: Heads, levels: usize) {
         },
         reference: &|inputs, _| attention(sizes, inputs),
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 fn heads(heads: usize, groups: usize, key: usize, value: usize) -> Heads {

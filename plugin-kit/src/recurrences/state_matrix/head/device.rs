@@ -7,7 +7,7 @@ use longhaul_plugin_api::error::PluginError;
 use super::super::device::MOST_HEADS;
 use super::super::{Decay, Heads};
 use super::{InChunks, KEYS, QUERIES, With};
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelParams, KernelSource, Launch, Ptr};
 use crate::cuda::precision::Precision;
 use crate::cuda::rows::{self, ROWS, column_sums};
 use crate::cuda::run::{CudaRun, DeviceRows};
@@ -35,11 +35,11 @@ const PART_COLS: usize = 256;
 /// of the state through all chunks of a sequence, no chunk's part need be written and read again.
 const BUSY_BLOCKS: usize = 132;
 
-/// The kernels with something in front that chooses the form of their products.
+/// The kernels with something in front that chooses the form of their products, and files behind.
 macro_rules! source {
-    ($front:literal) => {
+    ($file:literal, $front:literal $(, $behind:literal)?) => {
         KernelSource {
-            file: "head.cu",
+            file: $file,
             text: concat!(
                 $front,
                 "#define MOST_HEADS 256\n#line 1 \"tile.cuh\"\n",
@@ -48,18 +48,49 @@ macro_rules! source {
                 include_str!("../../../../kernels/state_matrix/head.cu"),
                 "\n#line 1 \"head_backward.cu\"\n",
                 include_str!("../../../../kernels/state_matrix/head_backward.cu")
+                $(, "\n#line 1 \"", $file, "\"\n", include_str!($behind))?
             ),
         }
     };
 }
 
-static FLOAT32: KernelSource = source!("");
+static FLOAT32: KernelSource = source!("head.cu", "");
 
-static TF32: KernelSource = source!("#define TF32_PRODUCTS 1\n#include \"mma.cuh\"\n");
+static TF32: KernelSource = source!("head.cu", "#define TF32_PRODUCTS 1\n#include \"mma.cuh\"\n");
+
+/// Those of a past with levels. Strict in every precision: what tokens before a chunk say to those after it is a
+/// difference of sums, which would have the rounding of their factors.
+pub(super) static LEVELS: KernelSource = source!(
+    "levels.cu",
+    "#define LEVELS 1\n",
+    "../../../../kernels/state_matrix/levels.cu"
+);
+
+/// A kernel whose blocks take a chunk of a head.
+pub(super) struct OfHead {
+    /// With narrow tiles, and with wide ones.
+    names: [&'static str; 2],
+    /// Values of shared memory beside two slabs.
+    shared: usize,
+    /// Whether a block goes over all tiles of its head, as it sums over them.
+    is_whole: bool,
+}
+
+pub(super) const OUTPUT: OfHead = OfHead {
+    names: ["head_output_32", "head_output_64"],
+    shared: 3 * CHUNK,
+    is_whole: false,
+};
+
+pub(super) const GRAD_VALUES: OfHead = OfHead {
+    names: ["head_grad_values_32", "head_grad_values_64"],
+    shared: 5 * CHUNK + 32,
+    is_whole: true,
+};
 
 /// A form of the kernels.
 #[derive(Debug, Clone, Copy)]
-struct Form {
+pub(super) struct Form {
     source: &'static KernelSource,
     /// Values from one row of a tile in shared memory to the next; `STRIDE` of the source.
     stride: usize,
@@ -76,14 +107,22 @@ impl Form {
         Self { source, stride }
     }
 
+    /// The strict one with levels.
+    pub fn with_levels() -> Self {
+        Self {
+            source: &LEVELS,
+            ..Self::of(Precision::Float32)
+        }
+    }
+
     /// Values of a tile in shared memory, which is also the room of two slabs.
-    fn tile_values(self) -> usize {
+    pub fn tile_values(self) -> usize {
         TILE * self.stride
     }
 }
 
 kernel_params! {
-    struct Params {
+    pub(super) struct Params {
         v: Ptr, k: Ptr, q: Ptr, logs: Ptr, scale: Ptr, skip: Ptr, o: Ptr, sums: Ptr, rests: Ptr,
         decays: Ptr, shares: Ptr, products: Ptr, states: Ptr, carried: Ptr, grad_o: Ptr, grad_states: Ptr,
         grad_v: Ptr, grad_logs: Ptr, grad_scale: Ptr, skip_parts: Ptr, within: Ptr, reads: Ptr, k_parts: Ptr, q_parts: Ptr, grad_k: Ptr, grad_q: Ptr,
@@ -150,7 +189,7 @@ impl InChunks {
         }
     }
 
-    fn device_buffers(&self) -> Result<&DeviceBuffers> {
+    pub(super) fn device_buffers(&self) -> Result<&DeviceBuffers> {
         self.device.as_ref().ok_or_else(|| {
             PluginError::internal("a state matrix was recorded without the buffers of its kernels")
         })
@@ -164,7 +203,7 @@ impl InChunks {
     }
 
     /// What both passes read, and where the forward pass writes.
-    fn params(&self, run: &CudaRun<'_>, buffers: &DeviceBuffers) -> Params {
+    pub(super) fn params(&self, run: &CudaRun<'_>, buffers: &DeviceBuffers) -> Params {
         let place = |input: Option<Tensor>| match input.map(|input| run.value(input)) {
             Some(rows) => (rows.data, rows.stride as u64),
             None => (Ptr::default(), 0),
@@ -250,7 +289,7 @@ impl InChunks {
     }
 
     /// Sizes of grids.
-    fn grids(&self, run: &CudaRun<'_>) -> Grids {
+    pub(super) fn grids(&self, run: &CudaRun<'_>) -> Grids {
         let (heads, width) = (self.units * self.block.heads, self.block.value);
         Grids {
             chunks: run.rows() * run.length().div_ceil(CHUNK),
@@ -262,29 +301,27 @@ impl InChunks {
     }
 
     /// Launches a kernel whose blocks take a chunk of a head, with narrow tiles for narrow heads.
-    fn launch_heads(
+    pub(super) fn launch_heads<P: KernelParams>(
         &self,
         run: &CudaRun<'_>,
-        [narrow, wide]: [&'static str; 2],
-        extra_shared: usize,
-        params: &Params,
+        form: Form,
+        kernel: OfHead,
+        params: &P,
     ) -> Result<()> {
-        let form = self.device_buffers()?.form;
-        let width = self.block.value;
+        let (width, [narrow, wide]) = (self.block.value, kernel.names);
         let (name, cols) = if width <= NARROW {
             (narrow, NARROW)
         } else {
             (wide, TILE)
         };
-        // A block of the gradients of v and the logarithms goes over all tiles of its head, as it sums over them.
-        let tiles = if params.grad_o == Ptr::default() {
-            width.div_ceil(cols)
-        } else {
+        let tiles = if kernel.is_whole {
             1
+        } else {
+            width.div_ceil(cols)
         };
         let grids = self.grids(run);
         let launch = Launch::of([grids.chunks * grids.heads, tiles, 1], 2 * cols as u32);
-        let launch = launch.with_shared(form.tile_values() + extra_shared);
+        let launch = launch.with_shared(form.tile_values() + kernel.shared);
         run.launch(form.source, name, launch, params)
     }
 
@@ -306,8 +343,7 @@ impl InChunks {
         run.launch(form.source, "head_products", launch, &params)?;
         let names = ["head_states", "head_pass", "head_states_in_order"];
         self.launch_states(run, names, &params)?;
-        let names = ["head_output_32", "head_output_64"];
-        self.launch_heads(run, names, 3 * CHUNK, &params)
+        self.launch_heads(run, form, OUTPUT, &params)
     }
 
     /// Launches what makes the states: all chunks beside each other and then the pass over them, or, where rows of
@@ -332,8 +368,12 @@ impl InChunks {
         run.launch(form.source, pass, each, params)
     }
 
-    pub(super) fn device_backward(&self, run: &CudaRun<'_>) -> Result<()> {
-        let buffers = self.device_buffers()?;
+    /// What the backward pass reads, and where it writes.
+    pub(super) fn params_with_gradients(
+        &self,
+        run: &CudaRun<'_>,
+        buffers: &DeviceBuffers,
+    ) -> Result<Params> {
         let grad_o = run.grad(self.o)?;
         let mut params = self.params(run, buffers);
         (params.grad_o, params.grad_o_stride) = (grad_o.data, grad_o.stride as u64);
@@ -370,6 +410,12 @@ impl InChunks {
                 params.grad_scale_accumulate,
             ) = place(scale)?;
         }
+        Ok(params)
+    }
+
+    pub(super) fn device_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        let buffers = self.device_buffers()?;
+        let params = self.params_with_gradients(run, buffers)?;
         let grids = self.grids(run);
         let names = [
             "head_grad_states",
@@ -381,8 +427,7 @@ impl InChunks {
         let blocks = grids.chunks * self.what.heads.groups * params.parts as usize;
         let launch = Launch::flat(blocks, 128).with_shared(2 * form.tile_values());
         run.launch(form.source, "head_grad_shared", launch, &params)?;
-        let names = ["head_grad_values_32", "head_grad_values_64"];
-        self.launch_heads(run, names, 5 * CHUNK + 32, &params)?;
+        self.launch_heads(run, form, GRAD_VALUES, &params)?;
         let tokens = run.rows() * run.length();
         let each = Launch::for_each(tokens * self.what.heads.groups * self.block.key);
         run.launch(form.source, "head_add_parts", each, &params)?;
@@ -400,17 +445,17 @@ impl InChunks {
 }
 
 #[derive(Clone, Copy)]
-struct Grids {
+pub(super) struct Grids {
     /// Chunks of all sequences.
-    chunks: usize,
+    pub chunks: usize,
     /// H.
-    heads: usize,
+    pub heads: usize,
     /// Tiles of the columns of a group.
-    group_tiles: usize,
+    pub group_tiles: usize,
     /// Tiles of K.
-    state_tiles: usize,
+    pub state_tiles: usize,
     /// Values of the states of all sequences.
-    state_values: usize,
+    pub state_values: usize,
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The operation of a state matrix with levels on a CPU: rows of the batch and blocks of heads in parallel, chunks in
+//! The operation of a state matrix with levels, on a CPU: rows of the batch and blocks of heads in parallel, chunks in
 //! order. A chunk ends where its number of tokens divides the position, so that inside it ranges are what they are
 //! in any other; of the state after each one range is new, and is kept for the gradients.
 
@@ -6,15 +6,17 @@ use std::cell::RefCell;
 
 use super::chunk::{Block, Given, Logs, grow};
 use super::levels_chunk::{Piece, Scratch, forward, held_after};
+use super::levels_device::OnDevice;
 use super::levels_gradients::{Gradients, Kept, backward};
 use super::{KEYS, LOGS, QUERIES, VALUES, block_of, part};
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Rows, Run, View};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View};
 use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::recurrences::state_matrix::fields::{Columns, Tokens};
 use crate::recurrences::state_matrix::log_linear::LogLinear;
 use crate::units::{cut, for_each_unit};
 use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
 
 /// Where the factors stand behind the inputs of a state matrix.
 const LAMBDA: usize = 4;
@@ -48,23 +50,28 @@ pub(in crate::recurrences::state_matrix) fn record(graph: &mut Graph, what: &Log
         let extent = Extent::Tokens(units * input.width);
         graph.saved_on_cpu(extent)
     });
+    let by_unit = by_unit.collect();
+    let o = graph.tensor(what.matrix.v.cols());
+    let state = graph.state(StateSpec::Fixed {
+        values: what.state_values(),
+        initial: 0.0,
+    });
     let operation = Levels {
-        by_unit: by_unit.collect(),
+        by_unit,
         kept: graph.saved_on_cpu(Extent::Chunks {
             chunk: CHUNK,
             cols: units * block.state_values(),
         }),
-        state: graph.state(StateSpec::Fixed {
-            values: what.state_values(),
-            initial: 0.0,
-        }),
-        o: graph.tensor(what.matrix.v.cols()),
+        state,
+        o,
+        device: graph
+            .wants_device()
+            .then(|| OnDevice::new(graph, what, o, block, state)),
         what: what.clone(),
         block,
         units,
         columns,
     };
-    let o = operation.o;
     graph.push(operation);
     o
 }
@@ -80,9 +87,10 @@ struct Levels {
     by_unit: Vec<Saved>,
     /// `[B, units, chunks, K, cols]`: the newest range after each chunk.
     kept: Saved,
-    /// `[units, slots, K, cols]` a row, and whether there is anything in each slot.
+    /// `[units, slots, K, cols]` a row, and whether there is anything in each slot; a device has `[slots, K, H V]`.
     state: State,
     o: Tensor,
+    device: Option<OnDevice>,
 }
 
 /// What of a run a block of heads reads.
@@ -160,6 +168,12 @@ impl Levels {
             }
         });
         held
+    }
+
+    fn on_device(&self) -> Result<&OnDevice> {
+        self.device.as_ref().ok_or_else(|| {
+            PluginError::internal("levels were recorded without the buffers of their kernels")
+        })
     }
 
     fn views<'a>(&self, run: &Run<'a>) -> Vec<View<'a>> {
@@ -290,5 +304,17 @@ impl Operation for Levels {
             columns.scatter(by_unit, length, run.grad_mut(input));
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        vec![OnDevice::source()]
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.on_device()?.forward(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.on_device()?.backward(run)
     }
 }

@@ -8,6 +8,7 @@ mod device;
 mod gradients;
 pub(super) mod levels;
 mod levels_chunk;
+mod levels_device;
 mod levels_gradients;
 
 use std::cell::RefCell;
@@ -51,7 +52,11 @@ pub(super) fn record(graph: &mut Graph, what: StateMatrix, with: With) -> Tensor
     let Heads { heads, value, .. } = what.heads;
     let block = block_of(what.heads);
     let o = graph.tensor(what.reads() * heads * value);
-    let operation = InChunks::new(graph, what, with, o, block);
+    let state = graph.state(StateSpec::Fixed {
+        values: heads / block.heads * block.state_values(),
+        initial: 0.0,
+    });
+    let operation = InChunks::new(graph, what, with, o, block, state);
     graph.push(operation);
     o
 }
@@ -171,7 +176,14 @@ impl Several {
 }
 
 impl InChunks {
-    fn new(graph: &mut Graph, what: StateMatrix, with: With, o: Tensor, block: Block) -> Self {
+    fn new(
+        graph: &mut Graph,
+        what: StateMatrix,
+        with: With,
+        o: Tensor,
+        block: Block,
+        state: State,
+    ) -> Self {
         let Heads { heads, groups, .. } = what.heads;
         let units = heads / block.heads;
         let (reads, writes) = (what.reads(), what.heads.writes);
@@ -225,10 +237,7 @@ impl InChunks {
                 cols: values,
             }),
             running: graph.saved_on_cpu(Extent::Rows(values)),
-            state: graph.state(StateSpec::Fixed {
-                values,
-                initial: 0.0,
-            }),
+            state,
             device: graph
                 .wants_device()
                 .then(|| DeviceBuffers::new(graph, what.heads, with, values)),
