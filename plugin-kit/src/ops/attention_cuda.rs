@@ -40,7 +40,7 @@ static SOURCES: LazyLock<[Vec<(usize, KernelSource)>; 2]> = LazyLock::new(|| {
     })
 });
 
-static ROWS: KernelSource = KernelSource {
+pub(super) static ROWS: KernelSource = KernelSource {
     file: "attention_rows.cu",
     text: include_str!("../../kernels/attention_rows.cu"),
 };
@@ -49,7 +49,7 @@ static ROWS: KernelSource = KernelSource {
 const TILE: usize = 64;
 
 /// Queries of a tile in runs of at most so many tokens.
-const FEW_TOKENS: usize = 16;
+pub(super) const FEW_TOKENS: usize = 16;
 
 /// The kernel with tiles of [`FEW_TOKENS`] queries.
 const FEW: &str = "attention_few";
@@ -65,7 +65,7 @@ const BUSY_BLOCKS: usize = 264;
 const PART_KEYS: usize = 128;
 
 /// Most results of parts a head and row: parts times tokens.
-const PART_RESULTS: usize = 64;
+pub(super) const PART_RESULTS: usize = 64;
 
 /// Values of shared memory: two chunks of 32 columns, in rows of 36, and a tile of weights in rows
 /// of 68.
@@ -235,19 +235,6 @@ impl Attention {
         run.launch(self.source()?, name, launch, tiles)
     }
 
-    /// Parts that a feed's keys are cut into, from sizes alone: what is recorded for a shape serves every
-    /// position.
-    fn parts(&self, run: &CudaRun<'_>, capacity: usize) -> usize {
-        let length = run.length().max(1);
-        let blocks = (run.rows() * self.spec.heads).max(1);
-        let keys = match self.spec.window {
-            Some(window) => capacity.min(window + length),
-            None => capacity,
-        };
-        let most = (PART_RESULTS / length).min(keys / PART_KEYS);
-        BUSY_BLOCKS.div_ceil(blocks).min(most).max(1)
-    }
-
     pub(super) fn forward_on(&self, run: &CudaRun<'_>) -> Result<()> {
         // Before the cache changes.
         self.source()?;
@@ -265,7 +252,11 @@ impl Attention {
                 tiles.key_bias = state.data.value(2 * kv_cols);
                 tiles.key_bias_stride = tiles.k_stride;
             }
-            tiles.parts = self.parts(run, state.capacity) as u32;
+            let keys = match self.spec.window {
+                Some(window) => state.capacity.min(window + run.length()),
+                None => state.capacity,
+            };
+            tiles.parts = parts(run, self.spec.heads, keys) as u32;
         }
         if let Some(cores) = self.cores(run) {
             let inputs = [self.q, self.k, self.v].map(|input| run.value(input));
@@ -309,24 +300,12 @@ impl Attention {
         name: &'static str,
         mut tiles: AttentionTiles,
     ) -> Result<()> {
-        let y = run.value(self.y);
-        let count = y.rows * y.cols;
+        let (y, parts) = (run.value(self.y), tiles.parts as usize);
         tiles.y = run.saved(self.buffers()?.parts);
         tiles.y_stride = y.cols as u64;
-        tiles.log_sums = tiles.y.value(tiles.parts as usize * count);
+        tiles.log_sums = tiles.y.value(parts * y.rows * y.cols);
         self.launch(run, name, &tiles)?;
-        let params = AttentionParts {
-            values: tiles.y,
-            log_sums: tiles.log_sums,
-            y: y.data,
-            y_stride: y.stride as u64,
-            count: count as u64,
-            length: tiles.length,
-            heads: tiles.heads,
-            head_dim: tiles.head_dim,
-            parts: tiles.parts,
-        };
-        run.launch(&ROWS, "attention_parts", Launch::for_each(count), &params)
+        add_parts(run, [tiles.y, tiles.log_sums], y, self.spec.heads, parts)
     }
 
     pub(super) fn backward_on(&self, run: &CudaRun<'_>) -> Result<()> {
@@ -337,7 +316,7 @@ impl Attention {
         tiles.delta = run.saved(self.buffers()?.delta);
         match self.cores(run) {
             Some(cores) => cores.begin_backward(run, dy, &tiles)?,
-            None => self.delta(run, dy, tiles.delta)?,
+            None => delta(run, run.value(self.y), dy, self.spec.heads, tiles.delta)?,
         }
         let (grad, accumulate) = run.grad_mut(self.q)?;
         tiles.grad_a = grad.data;
@@ -388,26 +367,6 @@ impl Attention {
         }
     }
 
-    fn delta(&self, run: &CudaRun<'_>, dy: DeviceRows, delta: Ptr) -> Result<()> {
-        let y = run.value(self.y);
-        let count = y.rows * self.spec.heads;
-        let params = AttentionDelta {
-            y: y.data,
-            dy: dy.data,
-            delta,
-            y_stride: y.stride as u64,
-            dy_stride: dy.stride as u64,
-            count: count as u64,
-            length: run.length() as u32,
-            heads: self.spec.heads as u32,
-            head_dim: self.spec.head_dim as u32,
-            unused: 0,
-        };
-        let warps = THREADS as usize / 32;
-        let launch = Launch::flat(count.div_ceil(warps), THREADS);
-        run.launch(&ROWS, "attention_delta", launch, &params)
-    }
-
     /// The gradient of k or v from the shares of its query heads.
     fn add_group(&self, run: &CudaRun<'_>, heads: Ptr, input: Tensor) -> Result<()> {
         let (grad, accumulate) = run.grad_mut(input)?;
@@ -424,6 +383,62 @@ impl Attention {
         };
         run.launch(&ROWS, "attention_groups", Launch::for_each(count), &params)
     }
+}
+
+/// Parts that a feed's keys are cut into, from sizes alone: what is recorded for a shape serves every position.
+pub(super) fn parts(run: &CudaRun<'_>, heads: usize, keys: usize) -> usize {
+    let blocks = (run.rows() * heads).max(1);
+    let most = (PART_RESULTS / run.length().max(1)).min(keys / PART_KEYS);
+    BUSY_BLOCKS.div_ceil(blocks).min(most).max(1)
+}
+
+/// y from the results of parts and the logarithms of their sums.
+pub(super) fn add_parts(
+    run: &CudaRun<'_>,
+    [values, log_sums]: [Ptr; 2],
+    y: DeviceRows,
+    heads: usize,
+    parts: usize,
+) -> Result<()> {
+    let count = y.rows * y.cols;
+    let params = AttentionParts {
+        values,
+        log_sums,
+        y: y.data,
+        y_stride: y.stride as u64,
+        count: count as u64,
+        length: run.length() as u32,
+        heads: heads as u32,
+        head_dim: (y.cols / heads) as u32,
+        parts: parts as u32,
+    };
+    run.launch(&ROWS, "attention_parts", Launch::for_each(count), &params)
+}
+
+/// `dy . y` of each head of each position, `[B, H, T]`.
+pub(super) fn delta(
+    run: &CudaRun<'_>,
+    y: DeviceRows,
+    dy: DeviceRows,
+    heads: usize,
+    delta: Ptr,
+) -> Result<()> {
+    let count = y.rows * heads;
+    let params = AttentionDelta {
+        y: y.data,
+        dy: dy.data,
+        delta,
+        y_stride: y.stride as u64,
+        dy_stride: dy.stride as u64,
+        count: count as u64,
+        length: run.length() as u32,
+        heads: heads as u32,
+        head_dim: (y.cols / heads) as u32,
+        unused: 0,
+    };
+    let warps = THREADS as usize / 32;
+    let launch = Launch::flat(count.div_ceil(warps), THREADS);
+    run.launch(&ROWS, "attention_delta", launch, &params)
 }
 
 /// Whether the gradients of k and v are added up from shares of their query heads.

@@ -3,7 +3,7 @@
 use longhaul_emulator::plugin::{Emulated, check};
 use longhaul_plugin_kit::Architecture;
 use longhaul_plugin_kit::model::Library;
-use longhaul_transformer::{architecture, differential, fox};
+use longhaul_transformer::{architecture, differential, fox, path};
 
 longhaul_conformance::plugin!(longhaul_transformer::Plugin);
 
@@ -28,7 +28,7 @@ macro_rules! part {
 part! { Plain: architecture }
 
 // Made of operations that have their own tests on the emulated device: the checks that reach all of a model.
-part! { Others: fox, differential }
+part! { Others: fox, differential, path }
 
 #[test]
 fn conformance_on_the_emulated_device() {

@@ -1,6 +1,9 @@
 //! PaTH attention against its formula, with what no layer has at these sizes: several blocks of tokens, groups, biases.
 
+use std::sync::Arc;
+
 use longhaul_plugin_kit::Tensor;
+use longhaul_plugin_kit::cuda::device::Device;
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::ops::path::PathAttention;
 use longhaul_plugin_kit::testing::Case;
@@ -60,7 +63,7 @@ fn attention(sizes: Sizes, inputs: &[Vec<f64>]) -> Vec<f64> {
     y
 }
 
-fn check(sizes: Sizes) {
+fn check(sizes: Sizes, devices: &[Arc<dyn Device>]) {
     let Sizes {
         rows,
         length,
@@ -95,7 +98,7 @@ fn check(sizes: Sizes) {
         },
         reference: &|inputs, _| attention(sizes, inputs),
     }
-    .check();
+    .check_with(devices);
 }
 
 #[test]
@@ -108,26 +111,40 @@ fn path_attention_agrees_with_its_formula() {
         width: 4,
         has_bias: false,
     };
+    let devices = longhaul_emulator::devices();
     for length in [1, 2, 15, 64, 65, 150] {
-        check(Sizes { length, ..plain });
+        check(
+            Sizes { length, ..plain },
+            if length == 65 { &devices } else { &[] },
+        );
     }
     for (length, has_bias) in [(33, false), (131, true)] {
-        check(Sizes {
+        let sizes = Sizes {
             rows: 1,
             length,
             heads: 4,
             width: 3,
             has_bias,
             ..plain
-        });
+        };
+        check(sizes, &devices);
     }
-    // More keys than a tile has.
-    check(Sizes {
+    // More keys than a tile has; a head of several tiles.
+    let long = Sizes {
         rows: 1,
         length: 330,
         heads: 1,
         kv_heads: 1,
         width: 5,
         has_bias: false,
-    });
+    };
+    check(long, &[]);
+    check(
+        Sizes {
+            length: 70,
+            width: 67,
+            ..long
+        },
+        &devices,
+    );
 }

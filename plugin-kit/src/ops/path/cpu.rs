@@ -1,4 +1,4 @@
-//! PaTH attention on a CPU: rows of the batch and key heads in parallel.
+//! The operation of PaTH attention, on a CPU: rows of the batch and key heads in parallel.
 
 use std::cell::RefCell;
 
@@ -7,9 +7,10 @@ use longhaul_plugin_api::author::Result;
 use super::PathAttention;
 use super::attend::{Kept, Scratch, Unit, attend};
 use super::block::BLOCK;
+use super::device::{self, OnDevice};
 use super::gradients::{Grads, differentiate};
 use crate::engine::graph::Graph;
-use crate::engine::operation::{Operation, Rows, Run, View};
+use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View};
 use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
 use crate::ops::attention::{part, scatter};
 use crate::units::{cut, for_each_unit};
@@ -30,6 +31,7 @@ pub(super) fn record(graph: &mut Graph, what: &PathAttention) -> Tensor {
         ..
     } = *what;
     let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+    let device = graph.wants_device().then(|| OnDevice::new(graph, what));
     let mut saved = |cols| graph.saved_on_cpu(Extent::Tokens(cols));
     let biases = what.key_bias.map_or(0, |bias| bias.cols());
     let operation = Path {
@@ -55,6 +57,7 @@ pub(super) fn record(graph: &mut Graph, what: &PathAttention) -> Tensor {
             window: None,
         }),
         y: graph.tensor(queries),
+        device,
         what: *what,
     };
     let y = operation.y;
@@ -62,8 +65,8 @@ pub(super) fn record(graph: &mut Graph, what: &PathAttention) -> Tensor {
     y
 }
 
-struct Path {
-    what: PathAttention,
+pub(super) struct Path {
+    pub(super) what: PathAttention,
     /// `[B, H, T, K]`: the result.
     by_head: Saved,
     /// `[B, H, T]`: logarithm of each query's sum of exponentials.
@@ -80,10 +83,11 @@ struct Path {
     grad_beta: Saved,
     grad_bias: Saved,
     /// A row's keys in order, turned by all tokens so far.
-    keys: State,
+    pub(super) keys: State,
     /// A row's values in order, each token's biases after them.
-    values: State,
-    y: Tensor,
+    pub(super) values: State,
+    pub(super) y: Tensor,
+    pub(super) device: Option<OnDevice>,
 }
 
 /// The inputs of a run, each from the first token on.
@@ -364,5 +368,21 @@ impl Operation for Path {
             }
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        device::kernels()
+    }
+
+    fn check_device(&self) -> Result<()> {
+        device::check(self.what.head_dim)
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.backward_on(run)
     }
 }

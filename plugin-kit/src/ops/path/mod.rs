@@ -4,6 +4,7 @@
 mod attend;
 mod block;
 mod cpu;
+mod device;
 mod gradients;
 
 use crate::engine::graph::Graph;
@@ -132,6 +133,18 @@ impl Recurrence for PathAttention {
     }
 
     fn fast(&self, graph: &mut Graph) -> Option<Tensor> {
-        Some(cpu::record(graph, self))
+        let mut what = *self;
+        let PathAttention {
+            q,
+            k,
+            v,
+            w,
+            beta,
+            key_bias,
+            ..
+        } = &mut what;
+        let inputs = [q, k, v, w, beta].into_iter();
+        graph.apart(inputs.chain(key_bias.as_mut()).collect());
+        Some(cpu::record(graph, &what))
     }
 }
