@@ -7,6 +7,7 @@ mod kda;
 mod layer;
 mod mesa;
 mod mesa_cpu;
+mod mesa_cuda;
 mod mesa_solve;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
-//! MesaNet's solver on the CPU. The matrices of all tokens are kept for the gradients, which come from a second
+//! The operation of MesaNet's solver, on a CPU: the matrices of all tokens are kept for the gradients, which come from a second
 //! solution instead of the steps of the first: with `A x = q` and `A u = dx`, `dq = u` and `dA = -u xᵀ`.
 
+use longhaul_plugin_kit::cuda::device::KernelSource;
+use longhaul_plugin_kit::cuda::run::CudaRun;
 use longhaul_plugin_kit::engine::operation::Rows;
 use longhaul_plugin_kit::simd;
 use longhaul_plugin_kit::simd::{dot, sigmoid, softplus};
@@ -8,10 +10,11 @@ use longhaul_plugin_kit::{
     Buffer, Extent, Graph, Operation, Param, Result, Run, Saved, State, StateSpec, Tensor, View,
 };
 
+use crate::mesa_cuda::{self as cuda, OnDevice};
 use crate::mesa_solve::Solve;
 
 /// Where a solution is as near as float32 gets: the square of what is left over that of the query.
-const SOLVED: f32 = 1e-14;
+pub(crate) const SOLVED: f32 = 1e-14;
 
 /// Records the solver.
 pub(crate) fn record(graph: &mut Graph, what: &Solve) -> Tensor {
@@ -32,25 +35,29 @@ pub(crate) fn record(graph: &mut Graph, what: &Solve) -> Tensor {
         matrices: graph.saved_on_cpu(Extent::Tokens(values)),
         scratch: graph.saved_on_cpu(Extent::Fixed(key * (key + 5))),
         y,
+        device: graph
+            .wants_device()
+            .then(|| OnDevice::new(graph, heads, key)),
     };
     graph.push(operation);
     y
 }
 
-struct MesaSolve {
+pub(crate) struct MesaSolve {
     /// q and k `[B, T, H K]`, ln a and beta `[B, T, H]`.
-    inputs: [Tensor; 4],
-    lambda: Param,
-    heads: usize,
-    key: usize,
-    bound: f32,
-    steps: usize,
-    state: State,
+    pub inputs: [Tensor; 4],
+    pub lambda: Param,
+    pub heads: usize,
+    pub key: usize,
+    pub bound: f32,
+    pub steps: usize,
+    pub state: State,
     /// H of every token, `[B, H, T, K, K]`.
     matrices: Saved,
     /// A matrix, and five vectors.
     scratch: Saved,
-    y: Tensor,
+    pub y: Tensor,
+    pub device: Option<OnDevice>,
 }
 
 impl MesaSolve {
@@ -180,6 +187,22 @@ impl Operation for MesaSolve {
             }
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> Vec<&'static KernelSource> {
+        cuda::kernels()
+    }
+
+    fn check_device(&self) -> Result<()> {
+        cuda::check(self.key)
+    }
+
+    fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.forward_on(run)
+    }
+
+    fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
+        self.backward_on(run)
     }
 }
 

@@ -1,4 +1,5 @@
-//! MesaNet's solver against an exact solution and against the gradients of its naive form.
+//! MesaNet's solver against an exact solution and against the gradients of its naive form, on the CPU and on emulated
+//! devices.
 
 use longhaul_plugin_kit::ops::elementwise::Activation;
 use longhaul_plugin_kit::recurrences::state_matrix::Heads;
@@ -83,7 +84,7 @@ fn solver_case(rows: usize, length: usize, heads: usize, key: usize) {
         build: &build,
         reference: &reference,
     }
-    .check();
+    .check_with(&longhaul_emulator::devices());
 }
 
 #[test]

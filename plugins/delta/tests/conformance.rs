@@ -7,7 +7,7 @@ use longhaul_plugin_kit::model::Library;
 longhaul_conformance::plugin!(longhaul_delta::Plugin);
 
 /// Those that use most of what a state matrix has, and the checks that reach all of a model: all are made of the kit's
-/// operations, each of which has its own test on the emulated device. `mesa-net` runs on the CPU only.
+/// operations, each of which has its own test on the emulated device, but for `mesa-net`.
 struct OnDevice;
 
 impl Library for OnDevice {
@@ -17,7 +17,11 @@ impl Library for OnDevice {
     const AUTHORS: &'static str = env!("CARGO_PKG_AUTHORS");
 
     fn architectures() -> Vec<Architecture> {
-        vec![longhaul_delta::delta_product(), longhaul_delta::gdn2()]
+        vec![
+            longhaul_delta::delta_product(),
+            longhaul_delta::gdn2(),
+            longhaul_delta::mesa_net(),
+        ]
     }
 }
 
