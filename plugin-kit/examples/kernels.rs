@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         let source = KernelSource {
             file: name.leak(),
             text: text.leak(),
+            params: &[],
         };
         if source.file == "common.cuh" {
             continue;

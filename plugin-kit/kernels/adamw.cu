@@ -12,29 +12,6 @@
 #define PLACES 4096
 #define NO_STEP 0xffffffffffffffffull
 
-// What a step leaves: read by the host where it wants to know, and by the next step.
-struct Step {
-    double loss, norm;          // of this batch; the norm is that before clipping
-    u64 correct;                // places whose most likely token was the target
-    u64 bad_step;               // first step whose loss or norm was not finite, or NO_STEP
-    double bad_loss, bad_norm;  // its
-    u64 updates;                // done so far: as on the CPU, those of finite norms
-    u32 update;                 // whether adamw is to do one
-    float factor, step_size, second_correction, decay;
-    u32 unused;
-};
-
-// What the host says of a step.
-struct Schedule {
-    double rate;
-    u64 step;
-};
-
-struct LossPart {
-    double nll;
-    u64 correct;
-};
-
 // The sum over a block of whole warps, for every thread, in an order that is always the same; `scratch` [32]
 // is free again when the call returns.
 template <class T>
@@ -48,14 +25,6 @@ __device__ inline T ordered_sum(T value, T* scratch) {
     __syncthreads();
     return value;
 }
-
-struct LossParts {
-    const float* nll;        // [S]
-    const u32* best;         // [S]
-    const int* targets;      // [S]; arbitrary from control->wanted on
-    const Control* control;
-    LossPart* parts;         // [grid]
-};
 
 // Shared: 64 values.
 KERNEL(256, loss_parts, LossParts) {
@@ -72,12 +41,6 @@ KERNEL(256, loss_parts, LossParts) {
     if (threadIdx.x == 0) p.parts[blockIdx.x] = {nll, correct};
 }
 
-struct Squares {
-    const float* grads;  // [total]
-    float* parts;        // [grid]
-    u64 total, part;
-};
-
 // Shared: 32 values.
 KERNEL(256, squares, Squares) {
     SHARED(scratch);
@@ -88,17 +51,6 @@ KERNEL(256, squares, Squares) {
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) p.parts[blockIdx.x] = sum;
 }
-
-struct FinishStep {
-    const LossPart* losses;    // [loss_count]
-    const float* squares;      // [square_count]
-    const Control* control;
-    const Schedule* schedule;
-    Step* step;
-    double beta1, beta2, clip, weight_decay;
-    u32 loss_count, square_count;
-    u32 training, unused;      // whether an update follows
-};
 
 __device__ inline bool is_finite(double value) { return fabs(value) <= 1.7976931348623157e308; }
 
@@ -136,18 +88,6 @@ KERNEL(256, finish_step, FinishStep) {
     step->second_correction = (float)(1.0 / sqrt(1.0 - pow(p.beta2, updates)));
     step->decay = (float)(1.0 - rate * p.weight_decay);
 }
-
-struct AdamW {
-    float* values;        // [total]
-    const float* grads;   // [total]
-    float* first;         // [total]
-    float* second;        // [total]
-    const float* decays;  // [total / 64]: 1 where weight decay applies, else 0
-    const Step* step;
-    u64 total;
-    float beta1, beta2, epsilon;
-    u32 unused;
-};
 
 // A parameter begins at a multiple of 64 values, so a warp never sees two parameters' decay.
 KERNEL(256, adamw, AdamW) {

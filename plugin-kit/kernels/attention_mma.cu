@@ -40,27 +40,6 @@
 #define LN_2 0.6931471805599453f
 #define INFINITE __int_as_float(0x7f800000)
 
-struct AttentionPacked {
-    const u16* packed;      // [B, H + 2 kv_heads, T, WIDTH]: q, k, v
-    const u16* packed_dy;   // [B, H, T, WIDTH]
-    AttentionTiles tiles;
-};
-
-struct AttentionPack {
-    const float *q, *k, *v;                   // [B, T, H K], [B, T, kv_heads K] twice
-    u16* to;                                  // [B, H + 2 kv_heads, T, WIDTH]
-    u64 q_stride, k_stride, v_stride, count;  // count: pieces of eight values of `to`
-    u32 length, heads, kv_heads, head_dim;
-};
-
-struct AttentionPackGrad {
-    const float *y, *dy;             // [B, T, H K]
-    u16* to;                         // [B, H, T, WIDTH]
-    float* delta;                    // [B, H, T]
-    u64 y_stride, dy_stride, count;  // count: pieces of eight values of `to`
-    u32 length, heads, head_dim, unused;
-};
-
 struct alignas(16) Words {
     u32 word[4];
 };

@@ -2,14 +2,6 @@
 // delta = dy . y, and the gradients of key heads that several query heads share. One thread a value, in
 // attention_delta one warp a head and position; no shared memory, no limits.
 
-struct AttentionParts {
-    const float* values;    // [B, parts, T, H K]
-    const float* log_sums;  // [B, parts, H, T]
-    float* y;               // [B, T, H K]
-    u64 y_stride, count;    // count: B T H K
-    u32 length, heads, head_dim, parts;
-};
-
 // One value of y from those of its parts, in their order.
 KERNEL(256, attention_parts, AttentionParts) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -28,15 +20,6 @@ KERNEL(256, attention_parts, AttentionParts) {
     p.y[at * p.y_stride + col] = sum / total;
 }
 
-struct AttentionAppend {
-    const float *k, *v;                    // [B, T, kv_heads K]
-    const float* bias;                     // [B, T, biases]
-    float* cache;                          // [B, capacity, 2 kv_heads K + biases]
-    const Control* control;
-    u64 k_stride, v_stride, bias_stride, capacity, count;  // count: B T (2 kv_heads K + biases)
-    u32 length, cols, biases, unused;      // cols: kv_heads K
-};
-
 // Keys, values and biases of this feed to their places in the ring, a thread a value.
 KERNEL(256, attention_append, AttentionAppend) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -49,13 +32,6 @@ KERNEL(256, attention_append, AttentionAppend) {
     else value = p.bias[at * p.bias_stride + col - 2 * (u64)p.cols];
     p.cache[(row * p.capacity + place) * cols + col] = value;
 }
-
-struct AttentionDelta {
-    const float *y, *dy;              // [B, T, H K]
-    float* delta;                     // [B, H, T]
-    u64 y_stride, dy_stride, count;   // count: B T H
-    u32 length, heads, head_dim, unused;
-};
 
 // delta = dy . y of one head of one position, a warp each.
 KERNEL(256, attention_delta, AttentionDelta) {
@@ -70,13 +46,6 @@ KERNEL(256, attention_delta, AttentionDelta) {
     sum = warp_sum(sum);
     if (lane == 0) p.delta[(at / p.length * p.heads + head) * p.length + at % p.length] = sum;
 }
-
-struct AttentionGroups {
-    const float* heads;      // [B T, kv_heads, group, K]
-    float* grad;             // [B T, kv_heads K]
-    u64 grad_stride, count;  // count: B T kv_heads K
-    u32 cols, group, head_dim, accumulate;
-};
 
 // The gradient of a key or value head from those of its query heads, in their order; a thread a value.
 KERNEL(256, attention_groups, AttentionGroups) {

@@ -1,13 +1,5 @@
 // Columns of heads times a factor a head, and the products of two heads, which are the gradient of the factor.
 
-struct ByHeadValues {
-    const float* factor;  // [rows, heads]; for sums the gradient of the product, [rows, cols]
-    const float* x;       // [rows, cols]
-    float* y;             // [rows, cols]; for sums the gradient of the factor, [rows, heads]
-    u64 factor_stride, x_stride, y_stride, rows;
-    u32 cols, heads, accumulate, unused;
-};
-
 // y = factor x. One thread a value.
 KERNEL(256, by_head, ByHeadValues) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;

@@ -121,18 +121,6 @@ struct alignas(4 * R) Values {
     float of[R];
 };
 
-struct CellForward {
-    const float* gates;       // [B, T, G H]
-    const float* transposed;  // [W, G H]
-    const float* bias;        // [G H]
-    float* kept;              // [B, T, KEPT, H], or null in a feed
-    float* memory;            // [B, T, C - 1, H]: what is carried beside h; or null in a feed
-    float* h;                 // [B, T, H]
-    float* state;             // [B, C, H]; null in training
-    u64 gates_stride;
-    u32 rows, length, hidden, width;
-};
-
 template <class Cell, u32 R>
 __device__ inline void forward(const CellForward& p) {
     SHARED(shared);
@@ -203,16 +191,6 @@ __device__ inline void forward(const CellForward& p) {
     }
 }
 
-struct CellBackward {
-    const float* weight;  // [G H, W]
-    float* kept;          // [B, T, KEPT, H]
-    const float* memory;  // [B, T, C - 1, H]
-    const float* h;       // [B, T, H]
-    const float* dh;      // [B, T, H]
-    float* grad;          // [B, T, G H], of U h + u
-    u32 rows, length, hidden, width;
-};
-
 // What is carried of a cell after a token.
 template <class Cell>
 __device__ inline void read_carried(const float* h, const float* memory, u64 token, u32 hidden, u32 n, float* carried) {
@@ -272,20 +250,6 @@ __device__ inline void backward(const CellBackward& p) {
         }
     }
 }
-
-struct CellStepForward {
-    const float* gates;     // [B, G H] of this token, gates_step apart
-    const float* bias;      // [G H]
-    const float* weight;    // [G H, W]
-    const float* h_before;  // [B, H], before_step apart: h of the token before; null where it is 0
-    const float* before;    // [B, C - 1, H], rest_step apart: what else is carried; null where it is 0
-    const float* sums;      // [B, G H]: U h where it was computed, in the place of `kept`; or null
-    float* kept;            // [B, KEPT, H], T KEPT H apart
-    float *memory, *h;      // [B, C - 1, H], T (C - 1) H apart; [B, H], T H apart
-    float* state;           // [B, C, H], or null where nobody goes on from this token
-    u64 gates_step, before_step, rest_step;
-    u32 rows, length, hidden, width;
-};
 
 // A cell of a sequence, given its share of U h.
 template <class Cell>
@@ -361,16 +325,6 @@ __device__ inline void token_forward(const CellStepForward& p) {
     if (lane < p.rows) step_cell<Cell>(p, lane, n, own);
 }
 
-struct CellStepBackward {
-    float* kept;           // [B, KEPT, H] of this token, T KEPT H apart
-    const float* memory;   // [B, C - 1, H], T (C - 1) H apart
-    const float* h;        // [B, H], T H apart
-    const float* dh;       // [B, H], T H apart
-    float* grad;           // [B, G H], T G H apart
-    float* carry;          // [B, C, H]: gradients of what is carried, from the tokens after
-    u32 rows, length, hidden, first;  // first: whether there is no token before
-};
-
 template <class Cell>
 __device__ inline void cell_backward(const CellStepBackward& p) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -410,12 +364,6 @@ CELL_KERNELS(lstm, Lstm)
 CELL_KERNELS(gru, Gru)
 CELL_KERNELS(slstm, Slstm)
 
-struct CellTranspose {
-    const float* weight;  // [outputs, W]
-    float* transposed;    // [W, outputs]
-    u32 width, outputs;
-};
-
 // A tile of 32 by 32 goes through shared memory [32, 33], so that both sides are read in lines.
 KERNEL(256, cell_transpose, CellTranspose) {
     SHARED(tile);
@@ -429,13 +377,6 @@ KERNEL(256, cell_transpose, CellTranspose) {
         if (first_col + col < p.width && first_row + lane < columns)
             p.transposed[(u64)(first_col + col) * columns + first_row + lane] = tile[lane * 33 + col];
 }
-
-struct CellShift {
-    const float* h;  // [B, T, H]
-    float* before;   // [B, T, H]
-    u64 count;       // B T H
-    u32 length, hidden;
-};
 
 KERNEL(256, cell_shift, CellShift) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;

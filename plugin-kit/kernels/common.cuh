@@ -1,5 +1,5 @@
-// What every kernel of Longhaul starts from. A kernel has one parameter, a plain struct whose fields are
-// those of the Rust struct of the same name. Shared memory is dynamic: SHARED(name) names it.
+// What every kernel of Longhaul starts from. A kernel has one parameter, a plain struct, declared by kernel_params! in
+// Rust where it is launched, in front of its source where it is compiled. Shared memory is dynamic: SHARED(name) names it.
 //
 // KERNEL(threads, name, Params) { .. uses p .. } defines a kernel launched with at most that many threads.
 
@@ -15,13 +15,6 @@ typedef unsigned long long u64;
 #define ALL_LANES 0xffffffffu
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
 #define MINUS_INFINITY __int_as_float(0xff800000)
-
-// What changes from one replay to the next.
-struct Control {
-    u64 position;
-    u32 wanted;
-    float loss_scale;
-};
 
 // Rows of a matrix, `stride` values apart.
 struct Rows {

@@ -1,13 +1,6 @@
 // y = a b of complex numbers, or a times the conjugate of b; real parts in the first half of a row, imaginary parts in
 // the second. A stride of 0 is one row for all. One thread a number, 256 a block; no shared memory.
 
-struct ComplexProduct {
-    const float *a, *b;  // [rows, 2 W]
-    float* y;            // [rows, 2 W]
-    u64 a_stride, b_stride, y_stride, rows;
-    u32 width, conjugate, add, unused;
-};
-
 KERNEL(256, complex_product, ComplexProduct) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, row = index / p.width, column = index % p.width;
     if (row >= p.rows) return;

@@ -1,13 +1,6 @@
 // One part of heads that are put together of several: each head's columns to their place among the wider ones, or
 // in the backward pass from there. One thread a value.
 
-struct ConcatenateValues {
-    const float* from;  // [rows, heads, from_head]
-    float* to;          // [rows, heads, to_head]
-    u64 from_stride, to_stride, count;  // count: rows heads width
-    u32 heads, width, from_head, to_head, accumulate, unused;
-};
-
 KERNEL(256, concatenate, ConcatenateValues) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     if (index >= p.count) return;

@@ -12,17 +12,6 @@
 #define TOKENS 64
 #define LINES 8
 
-struct ConvolutionForward {
-    const float* x;       // [B, T, cols]
-    const float* weight;  // [cols, width]
-    const float* bias;    // [cols] or null
-    float* before;        // [B, T, cols], contiguous, or null: before the activation
-    float* y;             // [B, T, cols], contiguous
-    float* state;         // [B, width - 1, cols] or null: the last inputs, oldest first
-    u64 x_stride, length;
-    u32 rows, cols, width, activation, tiles, unused;
-};
-
 // The taps of 32 columns, [width, 32]; 0 past the last column.
 __device__ inline void stage_taps(float* taps, const float* weight, u32 first, u32 cols, u32 width) {
     for (u32 i = threadIdx.x; i < COLS * width; i += blockDim.x) {
@@ -76,17 +65,6 @@ KERNEL(256, convolution_state, ConvolutionForward) {
     p.state[index] = p.x[(row * p.length + p.length - past + place) * p.x_stride + c];
 }
 
-struct ConvolutionBackward {
-    const float* x;       // [B, T, cols]
-    const float* weight;  // [cols, width]
-    const float* before;  // [B, T, cols], contiguous
-    const float* dy;      // [B, T, cols]
-    float* grad_x;        // [B, T, cols]
-    float* parts;         // [part_count, width + 1, cols]: gradients of the taps, then of the bias
-    u64 x_stride, dy_stride, grad_stride, length;
-    u32 rows, cols, width, activation, tiles, part_count, accumulate, unused;
-};
-
 // With g the gradient before the activation: dx[t] = sum_j w[j] g[t + width - 1 - j],
 // dw[j] = sum_t g[t] x[t - width + 1 + j], db = sum_t g[t].
 KERNEL(256, convolution_backward, ConvolutionBackward) {
@@ -136,13 +114,6 @@ KERNEL(256, convolution_backward, ConvolutionBackward) {
     for (u32 j = line; j <= p.width && c < p.cols; j += LINES)
         p.parts[((u64)blockIdx.y * (p.width + 1) + j) * p.cols + c] = sums[j * COLS + lane];
 }
-
-struct ConvolutionSums {
-    const float* parts;  // [part_count, width + 1, cols]
-    float* grad_weight;  // [cols, width]
-    float* grad_bias;    // [cols] or null
-    u32 cols, width, part_count, unused;
-};
 
 // Adds the parts to the parameters' gradients, in order; one thread a value.
 KERNEL(256, convolution_sums, ConvolutionSums) {

@@ -57,16 +57,6 @@ __device__ inline Complex transition(Complex a, u32) { return a; }
 __device__ inline float slope(float a, u32 log) { return log ? a : 1.0f; }
 __device__ inline Complex slope(Complex, u32) { return {1.0f, 0.0f}; }
 
-struct DiagonalForward {
-    const float *a, *b;    // [B, T, W]
-    float *decay, *carry;  // [B, chunks, W]: the product of a chunk's a; its end, then its start state
-    float* state;          // [B, W], or null in training
-    float* h;              // [B, T, W], contiguous
-    u64 a_stride, b_stride, rows;
-    u32 length, channels, tokens, chunks;  // tokens: of a chunk, the last may have fewer
-    u32 log, unused;
-};
-
 // A thread's row, chunk and channel.
 struct Place {
     u64 row;
@@ -168,17 +158,6 @@ KERNEL(256, diagonal_real_forward, DiagonalForward) { forward<float>(p); }
 KERNEL(256, diagonal_complex_chunks, DiagonalForward) { chunks<Complex>(p); }
 KERNEL(256, diagonal_complex_carry, DiagonalForward) { carry<Complex>(p); }
 KERNEL(256, diagonal_complex_forward, DiagonalForward) { forward<Complex>(p); }
-
-struct DiagonalBackward {
-    const float* a;       // [B, T, W]
-    const float *h, *dh;  // [B, T, W], contiguous
-    const float* decay;   // [B, chunks, W], of the forward pass
-    float* carry;         // [B, chunks, W]: gradient of the state before, then after a chunk; at last a constant's
-    float *da, *db;       // [B, T, W]
-    u64 a_stride, da_stride, db_stride, rows;
-    u32 length, channels, tokens, chunks;
-    u32 log, constant, add_a, add_b;
-};
 
 // The gradient of the state before a chunk, were that of the state after it 0.
 template <class N>

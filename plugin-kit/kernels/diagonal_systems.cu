@@ -7,16 +7,6 @@
 
 #define CHUNK 16u
 
-struct SystemsForward {
-    const float *a, *c;  // [2, N, H]
-    const float* u;      // [B, T, H]
-    float* y;            // [B, T, H], contiguous
-    float* kept;         // [B, chunks, 2, N, H], or null in a feed
-    float* state;        // [B, 2, N, H], or null in training
-    u64 u_stride, rows;
-    u32 length, channels, states, chunk;
-};
-
 struct Number {
     float re, im;
 };
@@ -59,16 +49,6 @@ KERNEL(128, diagonal_systems_forward, SystemsForward) {
         if (p.state && own) put_number(p.state + row * 2 * half, half, place, x);
     }
 }
-
-struct SystemsBackward {
-    const float *a, *c;         // [2, N, H]
-    const float *u, *dy;        // [B, T, H]; dy contiguous
-    const float* kept;          // [B, chunks, 2, N, H]
-    float *share_a, *share_c;   // [B, 2, N, H]
-    float* du;                  // [B, T, H]
-    u64 u_stride, du_stride, rows;
-    u32 length, channels, states, chunk, add, unused;
-};
 
 KERNEL(128, diagonal_systems_backward, SystemsBackward) {
     const u64 warp = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP, row = warp / p.channels;

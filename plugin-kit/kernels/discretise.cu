@@ -68,15 +68,6 @@ __device__ inline Discretised discretised(u32 form, Complex number, double step)
     return at;
 }
 
-struct DiscretiseParams {
-    const float *re, *im;       // [rows, W]: λ
-    const float* step;          // [steps], or null: 1
-    float* y;                   // [rows, 2 W] or, where there are steps, [4 W]; the gradient of that in the backward pass
-    float *dre, *dim, *dstep;   // the gradients of re, im and step
-    u64 re_stride, im_stride, dre_stride, dim_stride, rows;
-    u32 width, steps, form, add_re, add_im, add_step;
-};
-
 __device__ inline Complex number_of(const DiscretiseParams& p, u64 row, u32 column) {
     return {p.re[row * p.re_stride + column], p.im[row * p.im_stride + column]};
 }

@@ -2,14 +2,6 @@
 // that are wanted. One thread a value, except where said. What indexes (tokens, position, wanted positions)
 // is read from device memory, so that a recording serves every batch of its shape.
 
-struct EmbeddingForward {
-    const u32* tokens;   // [rows]
-    const float* table;  // [vocab, cols]
-    float* y;            // [rows, cols], contiguous
-    u64 rows;
-    u32 cols, vocab;
-};
-
 KERNEL(256, embedding_forward, EmbeddingForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
@@ -18,16 +10,6 @@ KERNEL(256, embedding_forward, EmbeddingForward) {
     // The host refuses such tokens; should one come through, it shows and reads nothing.
     p.y[index] = token < p.vocab ? p.table[(u64)token * p.cols + col] : NOT_A_NUMBER;
 }
-
-struct EmbeddingBackward {
-    const u32* tokens;  // [count]
-    const u32* order;   // [count], of token_order.cu
-    const float* dy;    // [count, cols]
-    float* grad;        // [vocab, cols], added to
-    float* parts;       // [pieces, 2, cols]
-    u64 dy_stride, count;
-    u32 cols, vocab, padding, unused;
-};
 
 // Places of a piece of the order. A token that fills the batch has as many pieces as there are, and each is
 // added up by a warp of its own.
@@ -119,15 +101,6 @@ KERNEL(256, embedding_parts, EmbeddingBackward) {
     }
 }
 
-struct PositionsForward {
-    const float* x;          // [B, length, cols]
-    const float* table;      // [positions, cols]
-    float* y;                // [B, length, cols], contiguous
-    const Control* control;
-    u64 x_stride, rows;
-    u32 cols, length, positions, unused;
-};
-
 KERNEL(256, positions_forward, PositionsForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
@@ -139,13 +112,6 @@ KERNEL(256, positions_forward, PositionsForward) {
     p.y[index] = p.x[row * p.x_stride + col] + learned;
 }
 
-struct PositionsBackward {
-    const float* dy;  // [B, length, cols]
-    float* grad;      // [positions, cols], added to; a sequence begins at position 0
-    u64 dy_stride;
-    u32 batch, length, cols, unused;
-};
-
 // One thread a position and column; it adds up the sequences in order.
 KERNEL(256, positions_backward, PositionsBackward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -156,30 +122,12 @@ KERNEL(256, positions_backward, PositionsBackward) {
     p.grad[index] += sum;
 }
 
-struct SelectForward {
-    const float* x;          // [B T, cols]
-    const u32* wanted;       // [places]: rows of x; arbitrary from control->wanted on
-    float* y;                // [places, cols], contiguous
-    const Control* control;
-    u64 x_stride, places;
-    u32 cols, unused;
-};
-
 KERNEL(256, select_forward, SelectForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 place = index / p.cols, col = index % p.cols;
     if (place >= p.places) return;
     p.y[index] = place < p.control->wanted ? p.x[p.wanted[place] * p.x_stride + col] : 0.0f;
 }
-
-struct SelectBackward {
-    const float* dy;         // [places, cols]
-    const u32* wanted;       // [places]
-    float* grad;             // [B T, cols], added to
-    const Control* control;
-    u64 dy_stride, grad_stride, places;
-    u32 cols, unused;
-};
 
 // A row is wanted once at most, so no two threads add to one value.
 KERNEL(256, select_backward, SelectBackward) {

@@ -14,25 +14,6 @@
 
 enum { QUERY, KEY, TARGET, RATE, KEEP, MOMENTUM };
 
-struct FastWeights {
-    const float* given[INPUTS];  // q, k [B, T, H K], target [B, T, H V], rate, keep, momentum [B, T, H], null without
-    const float *start, *bias;   // [H, K, V], [H, V] or null
-    const float *weight, *norm_bias;  // [H, V], null with squares
-    const float* shares;         // [C], null without plain descent
-    float* y;                    // [B, T, H V]
-    const float* dy;
-    float* state;                // [B, H, matrices, R, V], less where W and M began; null in training
-    float* before;               // [B, H, chunks, matrices, R, V]: what each mini-batch finds; in training
-    float* work;                 // [B, H, room]
-    const Control* control;      // null in training, which starts at position 0
-    float* grads[INPUTS];        // like given
-    float *grad_start, *grad_bias, *grad_weight, *grad_norm_bias, *grad_shares;
-    u64 strides[INPUTS], grad_strides[INPUTS], y_stride, dy_stride, room;
-    u32 accumulate[INPUTS];
-    u32 batch, length, heads, key, rows, value, matrices, mini_batch, chunks;
-    float epsilon;
-};
-
 // Loops around loops are not unrolled, which keeps machine code small and soon made.
 #define EACH(index, count) _Pragma("unroll 1") for (u32 index = threadIdx.x; index < (count); index += blockDim.x)
 
@@ -50,7 +31,7 @@ struct Head {
     float* grad_norm;                                                                                     // [2, V]
 };
 
-__device__ __forceinline__ Head head_of(const FastWeights& p, u32 unit) {
+__device__ __forceinline__ Head head_of(const FastWeightsParams& p, u32 unit) {
     Head h;
     h.first = (u64)(unit / p.heads) * p.length;
     h.head = unit % p.heads;
@@ -71,13 +52,13 @@ __device__ __forceinline__ Head head_of(const FastWeights& p, u32 unit) {
 }
 
 // A value of a token's input; rows of queries and keys end with b's 1.
-__device__ __forceinline__ float read(const FastWeights& p, const Head& h, u32 input, u32 t, u32 column) {
+__device__ __forceinline__ float read(const FastWeightsParams& p, const Head& h, u32 input, u32 t, u32 column) {
     const u32 width = input < TARGET ? p.key : input == TARGET ? p.value : 1;
     if (input < TARGET && column >= width) return 1.0f;
     return p.given[input][(h.first + t) * p.strides[input] + (u64)h.head * width + column];
 }
 
-__device__ __forceinline__ float read_dy(const FastWeights& p, const Head& h, u32 t, u32 column) {
+__device__ __forceinline__ float read_dy(const FastWeightsParams& p, const Head& h, u32 t, u32 column) {
     return p.dy[(h.first + t) * p.dy_stride + (u64)h.head * p.value + column];
 }
 
@@ -104,15 +85,15 @@ __device__ __forceinline__ void row_sums(u32 rows, u32 cols, F f, Put put) {
     }
 }
 
-__device__ __forceinline__ bool descends(const FastWeights& p) { return p.shares != nullptr; }
+__device__ __forceinline__ bool descends(const FastWeightsParams& p) { return p.shares != nullptr; }
 
 // c of a token, before it is kept from falling below 0.
-__device__ __forceinline__ float share_of(const FastWeights& p, u32 place) {
+__device__ __forceinline__ float share_of(const FastWeightsParams& p, u32 place) {
     return p.shares[place] + 1.0f / (float)(place + 1);
 }
 
 // a, b, p and what is left of S, for the tokens at hand.
-__device__ __forceinline__ void mix(const FastWeights& p, const Head& h) {
+__device__ __forceinline__ void mix(const FastWeightsParams& p, const Head& h) {
     const u32 n = h.count, c = p.mini_batch;
     EACH(t, n) {
         h.rate[t] = read(p, h, RATE, t, 0);
@@ -150,7 +131,7 @@ __device__ __forceinline__ void mix(const FastWeights& p, const Head& h) {
 }
 
 // The gradient of the loss in the place of z; a warp a row.
-__device__ __forceinline__ void differentiate(const FastWeights& p, const Head& h) {
+__device__ __forceinline__ void differentiate(const FastWeightsParams& p, const Head& h) {
     const u32 lane = threadIdx.x % WARP, width = p.value;
     const u64 column = (u64)h.head * width;
     const float *weight = p.weight ? p.weight + column : nullptr, *bias = p.weight ? p.norm_bias + column : nullptr;
@@ -181,7 +162,7 @@ __device__ __forceinline__ void differentiate(const FastWeights& p, const Head& 
 }
 
 // All that both passes need of the tokens at hand.
-__device__ __forceinline__ void begin(const FastWeights& p, const Head& h, const float* point) {
+__device__ __forceinline__ void begin(const FastWeightsParams& p, const Head& h, const float* point) {
     const u32 n = h.count, c = p.mini_batch, value = p.value;
     mix(p, h);
     multiply(n, value, p.rows, [&](u32 t, u32 r) { return read(p, h, KEY, t, r); },
@@ -200,7 +181,7 @@ __device__ __forceinline__ void begin(const FastWeights& p, const Head& h, const
 }
 
 // Adds where W and M began, or takes it away.
-__device__ __forceinline__ void shift(const FastWeights& p, const Head& h, float* carried, float sign) {
+__device__ __forceinline__ void shift(const FastWeightsParams& p, const Head& h, float* carried, float sign) {
     const u32 size = p.rows * p.value, weights = p.key * p.value;
     EACH(index, size) {
         const float start = index < weights ? p.start[(u64)h.head * weights + index] : p.bias[(u64)h.head * p.value + index - weights];
@@ -211,7 +192,7 @@ __device__ __forceinline__ void shift(const FastWeights& p, const Head& h, float
 }
 
 // The matrices after the last token, from `from` to `to`, which may be the same.
-__device__ __forceinline__ void step(const FastWeights& p, const Head& h, const float* from, float* to, bool completes, bool has_second) {
+__device__ __forceinline__ void step(const FastWeightsParams& p, const Head& h, const float* from, float* to, bool completes, bool has_second) {
     const u32 n = h.count, last = (n - 1) * p.mini_batch, size = p.rows * p.value;
     EACH(index, size) {
         const u32 r = index / p.value, j = index % p.value;
@@ -234,7 +215,7 @@ __device__ __forceinline__ void step(const FastWeights& p, const Head& h, const 
     __syncthreads();
 }
 
-KERNEL(256, fast_weights_forward, FastWeights) {
+KERNEL(256, fast_weights_forward, FastWeightsParams) {
     const u32 unit = blockIdx.x, size = p.rows * p.value;
     const u64 carried = (u64)p.matrices * size;
     Head h = head_of(p, unit);
@@ -275,13 +256,13 @@ KERNEL(256, fast_weights_forward, FastWeights) {
 }
 
 // Writes or adds the gradient of a token's input.
-__device__ __forceinline__ void put(const FastWeights& p, const Head& h, u32 input, u32 width, u32 t, u32 column, float grad) {
+__device__ __forceinline__ void put(const FastWeightsParams& p, const Head& h, u32 input, u32 width, u32 t, u32 column, float grad) {
     float* place = p.grads[input] + (h.first + t) * p.grad_strides[input] + (u64)h.head * width + column;
     *place = p.accumulate[input] ? *place + grad : grad;
 }
 
 // The gradients from those of the matrices after the last token, which become those before as far as they are carried.
-__device__ __forceinline__ void step_back(const FastWeights& p, const Head& h, const float* first, const float* second, float* scratch) {
+__device__ __forceinline__ void step_back(const FastWeightsParams& p, const Head& h, const float* first, const float* second, float* scratch) {
     const u32 n = h.count, last = (n - 1) * p.mini_batch, value = p.value, size = p.rows * value;
 #pragma unroll 1
     for (u32 which = 0; which < (second ? 2u : 1u); which++) {
@@ -320,7 +301,7 @@ __device__ __forceinline__ void step_back(const FastWeights& p, const Head& h, c
 }
 
 // The gradients of what a matrix of those before is read with.
-__device__ __forceinline__ void matrix_back(const FastWeights& p, const Head& h, const float* matrix, const float* numbers, float* grads, float* to) {
+__device__ __forceinline__ void matrix_back(const FastWeightsParams& p, const Head& h, const float* matrix, const float* numbers, float* grads, float* to) {
     const u32 n = h.count, value = p.value, rows = p.rows;
     multiply(n, rows, value, [&](u32 i, u32 j) { return read_dy(p, h, i, j); },
              [&](u32 j, u32 r) { return matrix[r * value + j]; },
@@ -338,7 +319,7 @@ __device__ __forceinline__ void matrix_back(const FastWeights& p, const Head& h,
 }
 
 // The gradient of z in the place of that of g, that of the target, and of the LayerNorm; a warp a row.
-__device__ __forceinline__ void differentiate_back(const FastWeights& p, const Head& h) {
+__device__ __forceinline__ void differentiate_back(const FastWeightsParams& p, const Head& h) {
     const u32 lane = threadIdx.x % WARP, width = p.value;
     const u64 column = (u64)h.head * width;
     const float *weight = p.weight ? p.weight + column : nullptr, *bias = p.weight ? p.norm_bias + column : nullptr;
@@ -382,7 +363,7 @@ __device__ __forceinline__ void differentiate_back(const FastWeights& p, const H
 }
 
 // The gradients of rates, keep and momentum from those of the numbers.
-__device__ __forceinline__ void mix_back(const FastWeights& p, const Head& h) {
+__device__ __forceinline__ void mix_back(const FastWeightsParams& p, const Head& h) {
     const u32 n = h.count, c = p.mini_batch;
     EACH(j, n) {
         float step = 0.0f, speed = 0.0f;
@@ -428,7 +409,7 @@ __device__ __forceinline__ void mix_back(const FastWeights& p, const Head& h) {
 }
 
 // What comes past g, from the gradient of y.
-__device__ __forceinline__ void read_back(const FastWeights& p, const Head& h) {
+__device__ __forceinline__ void read_back(const FastWeightsParams& p, const Head& h) {
     const u32 n = h.count, c = p.mini_batch, value = p.value, rows = p.rows;
     multiply(n, n, value, [&](u32 i, u32 v) { return read_dy(p, h, i, v); },
              [&](u32 v, u32 j) { return h.g[(u64)j * value + v]; },
@@ -455,7 +436,7 @@ __device__ __forceinline__ void read_back(const FastWeights& p, const Head& h) {
     __syncthreads();
 }
 
-KERNEL(256, fast_weights_backward, FastWeights) {
+KERNEL(256, fast_weights_backward, FastWeightsParams) {
     SHARED(scratch);
     const u32 unit = blockIdx.x, value = p.value, rows = p.rows, size = rows * value;
     const u64 carried = (u64)p.matrices * size;
@@ -495,7 +476,7 @@ KERNEL(256, fast_weights_backward, FastWeights) {
 }
 
 // Adds the gradients that the blocks have left to those of the parameters, in the order of the rows.
-KERNEL(256, fast_weights_params, FastWeights) {
+KERNEL(256, fast_weights_params, FastWeightsParams) {
     const u32 size = p.rows * p.value, weights = p.key * p.value, each = size + 2 * p.value;
     const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index < p.heads * each) {

@@ -1,12 +1,5 @@
 // y = f(gate) x, or f(gate) where there is no x, and its gradients. One thread a value.
 
-struct GateForward {
-    const float *gate, *x;  // [rows, cols]; x may be null
-    float* y;               // [rows, cols], contiguous
-    u64 gate_stride, x_stride, rows;
-    u32 cols, activation;
-};
-
 KERNEL(256, gate_forward, GateForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
@@ -14,13 +7,6 @@ KERNEL(256, gate_forward, GateForward) {
     const float value = activate(p.activation, p.gate[row * p.gate_stride + col]);
     p.y[index] = p.x ? value * p.x[row * p.x_stride + col] : value;
 }
-
-struct GateBackward {
-    const float *gate, *x, *dy;  // [rows, cols]; x may be null
-    float* grad;                 // [rows, cols]
-    u64 gate_stride, x_stride, dy_stride, grad_stride, rows;
-    u32 cols, activation, accumulate, unused;
-};
 
 // grad = dy x f'(gate).
 KERNEL(256, gate_backward, GateBackward) {

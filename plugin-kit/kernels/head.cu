@@ -7,18 +7,6 @@
 // and then the block's; in training it goes through the row once more. Blocks of 32 to 1024 threads, any
 // vocabulary; shared: 64 values.
 
-struct HeadLoss {
-    float* logits;           // [places, vocab], of the places from `first` on
-    const int* targets;      // [S], -1 for none
-    float* nll;              // [S]
-    u32* best;               // [S]
-    const Control* control;
-    u64 first;
-    u32 vocab, training;
-    float cap;
-    u32 unused;
-};
-
 __device__ inline u32 warp_min(u32 value) {
     for (int lanes = WARP / 2; lanes > 0; lanes /= 2) {
         const u32 other = __shfl_xor_sync(ALL_LANES, value, lanes);

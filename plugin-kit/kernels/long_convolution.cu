@@ -12,15 +12,6 @@
 #define LINES 8u
 #define EACH 8u
 
-struct LongConvolution {
-    const float* filter;  // [taps, C]
-    const float* x;       // [B, T, C]; backward: the gradient of y
-    float* state;         // [B, taps - 1, C] or null: the last inputs, oldest first
-    float* y;             // [B, T, C]; backward: the gradient of x
-    u64 x_stride, y_stride, rows;
-    u32 length, cols, taps, accumulate;
-};
-
 // The filter's taps from `first` on, 0 past its end.
 __device__ inline void stage_weights(float* weights, const LongConvolution& p, u32 first, u32 c) {
     const u32 lane = threadIdx.x % COLS;
@@ -124,13 +115,6 @@ KERNEL(256, long_convolution_backward, LongConvolution) {
         }
     }
 }
-
-struct LongConvolutionFilter {
-    const float *x, *dy;  // [B, T, C]
-    float* grad_filter;   // [taps, C]
-    u64 x_stride, dy_stride, rows;
-    u32 length, cols, taps, accumulate;
-};
 
 // dk[j] = sum over sequences and t of dy[t] x[t - j]
 KERNEL(256, long_convolution_filter, LongConvolutionFilter) {

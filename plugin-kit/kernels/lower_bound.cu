@@ -1,13 +1,6 @@
 // Lower bounds of forget gates from a softmax over layers, column by column: the bound of a layer is the sum of the
 // shares of the second layer to this one. One thread a column, 256 a block; no shared memory.
 
-struct LowerBoundParams {
-    const float* bounds;  // [layers, cols], before the softmax
-    float* y;             // [2, cols]: the bound and 1 minus it, or their gradients
-    float* grad;          // [layers, cols], added to
-    u32 layers, layer, cols, unused;
-};
-
 // The largest of a column, and the sum of the powers of what the others are below it.
 struct Scale {
     float most, sum;

@@ -4,14 +4,6 @@
 
 #define STAGE 16u  // tokens that a thread asks for at once
 
-struct MlstmGates {
-    const float *input, *forget;  // [B, T, H], logarithms
-    float *decay, *write, *m;     // [B, T, H]: f + m before - m, i - m, m
-    float* state;                 // [B, H]: m of the last token; null in training
-    u64 input_stride, forget_stride;
-    u32 rows, length, heads, unused;
-};
-
 // A thread goes through a head of a sequence.
 KERNEL(256, mlstm_gates, MlstmGates) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -42,14 +34,6 @@ KERNEL(256, mlstm_gates, MlstmGates) {
     }
     if (p.state) p.state[index] = m;
 }
-
-struct MlstmGatesBackward {
-    const float* write;                                // [B, T, H]
-    const float *grad_decay, *grad_write, *grad_m;     // [B, T, H]
-    float *grad_input, *grad_forget;                   // [B, T, H]
-    u64 grad_input_stride, grad_forget_stride;
-    u32 rows, length, heads, add_input, add_forget, unused;
-};
 
 KERNEL(256, mlstm_gates_backward, MlstmGatesBackward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -84,18 +68,6 @@ KERNEL(256, mlstm_gates_backward, MlstmGatesBackward) {
         }
     }
 }
-
-struct MlstmValues {
-    const float* given;  // v [rows, H V], or what was read [rows, H (V + 1)]
-    const float* logs;   // [rows, H]: what is written as a logarithm, or m
-    const float* dy;     // the gradient of y, contiguous; of the way back only
-    float* out;          // y, [rows, H (V + 1)] or [rows, H V], or the gradient of `given`
-    float* grad_logs;    // [rows, H], of the way back only
-    u64 given_stride, out_stride, rows;
-    u32 heads, value, accumulate, add_logs;
-    float epsilon;
-    u32 unused;
-};
 
 // y = exp(log) [v, 1]. One thread a value.
 KERNEL(256, mlstm_widen, MlstmValues) {

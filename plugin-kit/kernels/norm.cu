@@ -8,20 +8,6 @@
 // 32 values. norm_weight_backward: a block takes 32 columns of one part of the rows, 8 rows at a time;
 // shared: 512 values.
 
-struct NormForward {
-    const float* x;       // [rows, groups, width]
-    const float* weight;  // [weights], or null: the constant
-    const float* bias;    // [groups, width], or null
-    float* y;             // [rows, groups, width], contiguous
-    float* statistics;    // [rows, groups, 2]: mean and s
-    u64 x_stride, rows;
-    u32 width, groups, team;
-    float epsilon;
-    u32 weights;  // groups * width, or width: the same for all groups
-    float constant;
-    u32 centred, unused;  // centred: whether the mean is taken away, which RMSNorm does not
-};
-
 // The sum over a team: a warp, or a whole block.
 __device__ inline float team_sum(float value, u32 team, float* scratch) {
     return team == WARP ? warp_sum(value) : block_sum(value, scratch);
@@ -58,18 +44,6 @@ KERNEL(256, norm_forward, NormForward) {
     }
 }
 
-struct NormBackward {
-    const float* x;           // [rows, groups, width]
-    const float* weight;      // [weights], or null: the constant
-    const float* dy;          // [rows, groups, width]
-    const float* statistics;  // [rows, groups, 2]
-    float* dx;                // [rows, groups, width]
-    u64 x_stride, dy_stride, dx_stride, rows;
-    u32 width, groups, team, centred, accumulate, weights;
-    float constant;
-    u32 unused;
-};
-
 KERNEL(256, norm_backward, NormBackward) {
     SHARED(scratch);  // [32]
     const u64 unit = (blockIdx.x * (u64)blockDim.x + threadIdx.x) / p.team;
@@ -97,16 +71,6 @@ KERNEL(256, norm_backward, NormBackward) {
         dx[c] = p.accumulate ? dx[c] + value : value;
     }
 }
-
-struct NormWeightBackward {
-    const float* x;           // [rows, cols]
-    const float* dy;          // [rows, cols]
-    const float* statistics;  // [rows, cols / width, 2]
-    float* weight_parts;      // [part_count, cols]
-    float* bias_parts;        // [part_count, cols], or null
-    u64 x_stride, dy_stride, rows;
-    u32 cols, width, part_count, unused;
-};
 
 KERNEL(256, norm_weight_backward, NormWeightBackward) {
     SHARED(sums);  // [2, 8, 32]

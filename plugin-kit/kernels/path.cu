@@ -29,30 +29,6 @@
 #define AREA (BLOCK * STRIDE)
 #define SQUARE (BLOCK * BLOCK)
 
-struct Path {
-    const float *q, *k, *v, *w, *beta, *bias;  // q [B, T, H K], k, v, w [B, T, G K], beta [B, T, G], bias [B, T, 2 H] or null
-    float *y, *log_sums;                       // [B, parts, T, H K], [B, parts, H, T]
-    float* carried;                            // [B, parts, H, T, K]: room for queries on their way back
-    float *solved, *mixed;                     // [B, G, blocks, 64, 64]: N, E
-    float *pulled, *turned;                    // [B, G, T, K]: F, and keys turned to the end of their block
-    float *keys, *values;                      // a state: [B, capacity, G K], [B, capacity, G K + biases]; null in training
-    const Control* control;
-    const float *dy, *delta;                   // [B, T, H K], [B, H, T]: dy . y
-    float *chain, *backs;                      // [B, H, BATCH, blocks, 64, K]: how queries look at each block; gradients
-    float* back;                               // [B, H, T, K]: gradient of queries as they look at what is before their block
-    float *sum_turned, *sum_pulled, *sum_w, *sum_k, *sum_v;  // [B, G, T, K]: gradients of turned, F, w, k, v
-    float* sum_mixed;                          // [B, G, blocks, 64, 64]: gradient of E
-    float* sum_bias;                           // [B, H, T]
-    float *grad_q, *grad_k, *grad_v, *grad_w, *grad_beta, *grad_bias;  // as the inputs
-    u64 q_stride, k_stride, v_stride, w_stride, beta_stride, bias_stride, y_stride, dy_stride;
-    u64 grad_q_stride, grad_k_stride, grad_v_stride, grad_w_stride, grad_beta_stride, grad_bias_stride;
-    u64 capacity;
-    u32 rows, length, blocks, heads, kv_heads, width, parts, first;  // first: of the BATCH blocks of queries
-    u32 q_accumulate, k_accumulate, v_accumulate, w_accumulate, beta_accumulate, bias_accumulate;
-    u32 unused;
-    float scale;
-};
-
 // Rows of a head, 0 past what there is.
 struct Given {
     const float* data;
@@ -70,28 +46,28 @@ struct At {
     u64 place;  // of its first token over [B, G, T]
 };
 
-__device__ __forceinline__ At at_block(const Path& p, u32 row, u32 kv, u32 block) {
+__device__ __forceinline__ At at_block(const PathParams& p, u32 row, u32 kv, u32 block) {
     const u32 start = block * BLOCK;
     const u64 unit = (u64)row * p.kv_heads + kv;
     return {row, kv, block, min(BLOCK, p.length - start), (u64)row * p.length + start, unit * p.blocks + block, unit * p.length + start};
 }
 
-__device__ __forceinline__ Given rows_of(const Path& p, const At& at, const float* data, u64 stride) {
+__device__ __forceinline__ Given rows_of(const PathParams& p, const At& at, const float* data, u64 stride) {
     return {data + at.token * stride + (u64)at.kv * p.width, stride, at.count, p.width};
 }
 
 // The same of a query head.
-__device__ __forceinline__ Given query_rows(const Path& p, const At& at, u32 head, const float* data, u64 stride) {
+__device__ __forceinline__ Given query_rows(const PathParams& p, const At& at, u32 head, const float* data, u64 stride) {
     return {data + at.token * stride + (u64)head * p.width, stride, at.count, p.width};
 }
 
 // Rows of a buffer [B, G, T, K].
-__device__ __forceinline__ Given kept_rows(const Path& p, const At& at, const float* data) {
+__device__ __forceinline__ Given kept_rows(const PathParams& p, const At& at, const float* data) {
     return {data + at.place * p.width, p.width, at.count, p.width};
 }
 
 // A block of tokens of a query head in a buffer [B, H, T, ..].
-__device__ __forceinline__ u64 head_place(const Path& p, const At& at, u32 head) {
+__device__ __forceinline__ u64 head_place(const PathParams& p, const At& at, u32 head) {
     return ((u64)at.row * p.heads + head) * p.length + at.block * BLOCK;
 }
 
@@ -112,7 +88,7 @@ __device__ __forceinline__ void product(u32 inner, u32 cols, float* shared, Left
 }
 
 // N, E, F and turned keys of a block. Grid: blocks, key heads and rows. Shared: slabs, two matrices, beta [64].
-KERNEL(128, path_prepare, Path) {
+KERNEL(128, path_prepare, PathParams) {
     SHARED(shared);
     float *a = shared + SLABS, *n = a + AREA, *beta = n + AREA;
     const At at = at_block(p, blockIdx.x / p.blocks / p.kv_heads, blockIdx.x / p.blocks % p.kv_heads, blockIdx.x % p.blocks);
@@ -146,14 +122,14 @@ KERNEL(128, path_prepare, Path) {
 }
 
 // What is added to the logit of a key of this run, for a query of it: the key's bias less the query's own, part by part.
-__device__ __forceinline__ float bias_between(const Path& p, u32 head, const float* key, u64 query) {
+__device__ __forceinline__ float bias_between(const PathParams& p, u32 head, const float* key, u64 query) {
     if (!p.bias) return 0.0f;
     const float* own = p.bias + query * p.bias_stride + head;
     return (key[0] - own[0]) + (key[p.heads] - own[p.heads]);
 }
 
 // The biases of a key of this run.
-__device__ __forceinline__ const float* bias_of(const Path& p, u32 head, u64 token) {
+__device__ __forceinline__ const float* bias_of(const PathParams& p, u32 head, u64 token) {
     return p.bias ? p.bias + token * p.bias_stride + head : nullptr;
 }
 
@@ -165,7 +141,7 @@ struct Softmax {
 // Logits of a tile of keys, in shared memory, become exponentials relative to the running maxima, which are then said of
 // v: sums = factors sums + exponentials v. seen(i, j), bias(i, j).
 template <u32 N, class Seen, class Bias>
-__device__ __forceinline__ void mix(const Path& p, const Softmax& s, const Given& v, float* shared, Tile<64> (&sums)[N], Seen seen, Bias bias) {
+__device__ __forceinline__ void mix(const PathParams& p, const Softmax& s, const Given& v, float* shared, Tile<64> (&sums)[N], Seen seen, Bias bias) {
     const u32 row = threadIdx.x / 2;
     float* logits = s.logits + row * STRIDE;
     const float before = s.tops[row];
@@ -201,7 +177,7 @@ __device__ __forceinline__ void mix(const Path& p, const Softmax& s, const Given
 }
 
 // Queries past a block, in place: x - (x W^T) F; with `lower` of the block's own, tril(x W^T). `along` is an area. `to` may be x.
-__device__ __forceinline__ void pass_block(const Path& p, const Given& x, const Given& w, const Given& f, bool lower, float* along, float* shared, float* to) {
+__device__ __forceinline__ void pass_block(const PathParams& p, const Given& x, const Given& w, const Given& f, bool lower, float* along, float* shared, float* to) {
     product<ALONG_INNER, ALONG_INNER>(
         p.width, BLOCK, shared, [&](u32 i, u32 c) { return x.at(i, c); }, [&](u32 j, u32 c) { return w.at(j, c); },
         [&](u32 i, u32 j, float value) { along[i * STRIDE + j] = lower && j > i ? 0.0f : value; });
@@ -213,14 +189,14 @@ __device__ __forceinline__ void pass_block(const Path& p, const Given& x, const 
 }
 
 // q k^T in an area.
-__device__ __forceinline__ void ask(const Path& p, const Given& q, const Given& k, float* shared, float* logits) {
+__device__ __forceinline__ void ask(const PathParams& p, const Given& q, const Given& k, float* shared, float* logits) {
     product<ALONG_INNER, ALONG_INNER>(
         p.width, BLOCK, shared, [&](u32 i, u32 c) { return q.at(i, c); }, [&](u32 j, u32 c) { return k.at(j, c); },
         [&](u32 i, u32 j, float value) { logits[i * STRIDE + j] = value; });
 }
 
 // logits -= along E.
-__device__ __forceinline__ void less_mixed(const Path& p, const At& at, const float* along, float* shared, float* logits) {
+__device__ __forceinline__ void less_mixed(const PathParams& p, const At& at, const float* along, float* shared, float* logits) {
     const float* mixed = p.mixed + at.index * SQUARE;
     product(
         BLOCK, BLOCK, shared, [&](u32 i, u32 r) { return along[i * STRIDE + r]; }, [&](u32 j, u32 r) { return mixed[r * BLOCK + j]; },
@@ -230,7 +206,7 @@ __device__ __forceinline__ void less_mixed(const Path& p, const At& at, const fl
 // y of a block of queries. Grid: heads, rows, parts and blocks, the last ones first, as they see the most keys. Shared:
 // slabs, two matrices, maxima, totals and factors [64 each].
 template <u32 N>
-__device__ __forceinline__ void forward(const Path& p, float* shared) {
+__device__ __forceinline__ void forward(const PathParams& p, float* shared) {
     float *logits = shared + SLABS, *along = logits + AREA, *tops = along + AREA;
     const Softmax s = {logits, tops, tops + BLOCK, tops + 2 * BLOCK};
     const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows, rest = blockIdx.x / p.heads / p.rows;
@@ -289,18 +265,18 @@ __device__ __forceinline__ void forward(const Path& p, float* shared) {
     if (threadIdx.x < at.count) p.log_sums[(slice * p.heads + head) * p.length + block * BLOCK + threadIdx.x] = s.tops[threadIdx.x] + logf(s.totals[threadIdx.x]);
 }
 
-KERNEL(128, path_forward_64, Path) {
+KERNEL(128, path_forward_64, PathParams) {
     SHARED(shared);
     forward<1>(p, shared);
 }
 
-KERNEL(128, path_forward_128, Path) {
+KERNEL(128, path_forward_128, PathParams) {
     SHARED(shared);
     forward<2>(p, shared);
 }
 
 // Values and biases of this feed to their places in the state. One thread a value.
-KERNEL(256, path_append, Path) {
+KERNEL(256, path_append, PathParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, cols = (u64)p.kv_heads * p.width;
     const u64 values = cols + (p.bias ? 2 * p.heads : 0), token = index / values, col = index % values;
     if (token >= (u64)p.rows * p.length) return;
@@ -310,7 +286,7 @@ KERNEL(256, path_append, Path) {
 
 // Turns the keys of the state, and those of this feed, to its end. Grid: tiles of keys from before and blocks of new
 // ones, key heads and rows. Shared: slabs, a matrix.
-KERNEL(128, path_turn, Path) {
+KERNEL(128, path_turn, PathParams) {
     SHARED(shared);
     float* along = shared + SLABS;
     const u32 tiles = (u32)((p.capacity + BLOCK - 1) / BLOCK) + p.blocks, tile = blockIdx.x % tiles, unit = blockIdx.x / tiles;
@@ -339,7 +315,7 @@ KERNEL(128, path_turn, Path) {
 }
 
 // The same for few tokens, one after another, k -= beta w (w . k). A warp a key of the state, new ones included.
-KERNEL(256, path_turn_few, Path) {
+KERNEL(256, path_turn_few, PathParams) {
     const u32 lane = threadIdx.x % WARP;
     const u64 index = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP, stride = (u64)p.kv_heads * p.width;
     const u64 place = index / p.kv_heads % p.capacity, row = index / p.kv_heads / p.capacity, kv = index % p.kv_heads, before = p.control->position;

@@ -4,7 +4,7 @@
 // A query head's block against a block of keys: products in `logits`, an area, become probabilities, and `slopes`, an
 // area, ds. seen(i, j).
 template <class Seen>
-__device__ __forceinline__ void differentiate(const Path& p, const At& query, const At& key, u32 head, float* shared, float* logits, float* slopes, Seen seen) {
+__device__ __forceinline__ void differentiate(const PathParams& p, const At& query, const At& key, u32 head, float* shared, float* logits, float* slopes, Seen seen) {
     const Given dy = query_rows(p, query, head, p.dy, p.dy_stride), v = rows_of(p, key, p.v, p.v_stride);
     const u64 place = head_place(p, query, head);
     product<ALONG_INNER, ALONG_INNER>(
@@ -19,7 +19,7 @@ __device__ __forceinline__ void differentiate(const Path& p, const At& query, co
 }
 
 // What queries of a block say of a block of keys: adds to the gradients of v and of the keys' biases.
-__device__ __forceinline__ void add_values(const Path& p, const At& query, const At& key, u32 head, float* shared, const float* weights, const float* slopes) {
+__device__ __forceinline__ void add_values(const PathParams& p, const At& query, const At& key, u32 head, float* shared, const float* weights, const float* slopes) {
     const Given dy = query_rows(p, query, head, p.dy, p.dy_stride);
     product<ALONG_ROWS, ALONG_ROWS>(
         BLOCK, p.width, shared, [&](u32 j, u32 i) { return weights[i * STRIDE + j]; }, [&](u32 c, u32 i) { return dy.at(i, c); },
@@ -34,7 +34,7 @@ __device__ __forceinline__ void add_values(const Path& p, const At& query, const
 }
 
 // to += sign left^T x over 64 rows of an area and of x.
-__device__ __forceinline__ void add_turned(const Path& p, const At& at, const float* area, const Given& x, float sign, float* shared, float* to) {
+__device__ __forceinline__ void add_turned(const PathParams& p, const At& at, const float* area, const Given& x, float sign, float* shared, float* to) {
     product<ALONG_ROWS, ALONG_ROWS>(
         BLOCK, p.width, shared, [&](u32 j, u32 i) { return area[i * STRIDE + j]; }, [&](u32 c, u32 i) { return x.at(i, c); },
         [&](u32 j, u32 c, float value) {
@@ -43,13 +43,13 @@ __device__ __forceinline__ void add_turned(const Path& p, const At& at, const fl
 }
 
 // Where a block of queries, of those that are looked at together, has its values of each block before it.
-__device__ __forceinline__ u64 chain_of(const Path& p, u32 row, u32 head, u32 query, u32 block) {
+__device__ __forceinline__ u64 chain_of(const PathParams& p, u32 row, u32 head, u32 query, u32 block) {
     return ((((u64)row * p.heads + head) * BATCH + (query - p.first)) * p.blocks + block) * BLOCK * p.width;
 }
 
 // Queries of a block as they look at each block before, and the gradients of that from the first on. Grid: heads, rows and
 // the blocks that are looked at together. Shared: slabs, two matrices.
-KERNEL(128, path_walk, Path) {
+KERNEL(128, path_walk, PathParams) {
     SHARED(shared);
     float *logits = shared + SLABS, *slopes = logits + AREA;
     const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows, block = p.first + blockIdx.x / p.heads / p.rows;
@@ -91,7 +91,7 @@ KERNEL(128, path_walk, Path) {
 
 // What those queries say of a block: adds to the gradients of its turned keys, values, F and W. Grid: blocks, key heads and
 // rows. Shared: slabs, two matrices.
-KERNEL(128, path_keys, Path) {
+KERNEL(128, path_keys, PathParams) {
     SHARED(shared);
     float *logits = shared + SLABS, *slopes = logits + AREA;
     const u32 block = blockIdx.x % p.blocks, kv = blockIdx.x / p.blocks % p.kv_heads, row = blockIdx.x / p.blocks / p.kv_heads;
@@ -117,7 +117,7 @@ KERNEL(128, path_keys, Path) {
 }
 
 // Of a block's own queries: their gradients, and what they say of its keys, values, E, F and W. `areas` are three.
-__device__ __forceinline__ void finish_head(const Path& p, const At& at, u32 head, float* shared, float* areas) {
+__device__ __forceinline__ void finish_head(const PathParams& p, const At& at, u32 head, float* shared, float* areas) {
     float *along = areas, *slopes = along + AREA, *weights = slopes + AREA;
     const Given q = query_rows(p, at, head, p.q, p.q_stride), k = rows_of(p, at, p.k, p.k_stride), w = rows_of(p, at, p.w, p.w_stride);
     const Given f = kept_rows(p, at, p.pulled), back = {p.back + head_place(p, at, head) * p.width, p.width, at.block > 0 ? at.count : 0, p.width};
@@ -160,7 +160,7 @@ __device__ __forceinline__ void finish_head(const Path& p, const At& at, u32 hea
 }
 
 // From the gradients of turned keys, E and F to those of W, K and beta, these in shared memory. `areas` are three.
-__device__ __forceinline__ void finish_block(const Path& p, const At& at, float* shared, float* areas, const float* beta, float* grad_beta) {
+__device__ __forceinline__ void finish_block(const PathParams& p, const At& at, float* shared, float* areas, const float* beta, float* grad_beta) {
     float *x = areas, *y = x + AREA, *z = y + AREA;
     const Given k = rows_of(p, at, p.k, p.k_stride), w = rows_of(p, at, p.w, p.w_stride);
     const Given turned = kept_rows(p, at, p.sum_turned), pulled = kept_rows(p, at, p.sum_pulled);
@@ -222,7 +222,7 @@ __device__ __forceinline__ void put(float* to, u32 accumulate, float grad) { *to
 
 // The gradients of a block's inputs. Grid: blocks, key heads and rows. Shared: slabs, three matrices, beta and its gradient
 // [64 each].
-KERNEL(128, path_finish, Path) {
+KERNEL(128, path_finish, PathParams) {
     SHARED(shared);
     float *areas = shared + SLABS, *beta = areas + 3 * AREA, *grad_beta = beta + BLOCK;
     const At at = at_block(p, blockIdx.x / p.blocks / p.kv_heads, blockIdx.x / p.blocks % p.kv_heads, blockIdx.x % p.blocks);

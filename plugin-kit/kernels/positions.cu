@@ -1,12 +1,6 @@
 // Tables over positions of an implicit filter (arXiv 2302.10866, section 3.3): features, or a window that decays.
 // One thread a value, in double precision, since angles grow with the rows. No shared memory; any sizes.
 
-struct PositionTable {
-    float* y;  // [rows, cols]
-    double length, last, first, step, shift;
-    u32 rows, cols, kind, unused;
-};
-
 KERNEL(256, position_table, PositionTable) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     if (index >= (u64)p.rows * p.cols) return;

@@ -1,13 +1,5 @@
 // What stood at the position before: y[t] = x[t - 1]. One thread a value, no shared memory, no limits.
 
-struct PreviousParams {
-    float* x;      // [B, T, cols], or its gradient
-    float* y;      // [B, T, cols], or its gradient
-    float* state;  // [B, cols] or null: the last x
-    u64 x_stride, y_stride, rows, length;
-    u32 cols, accumulate;
-};
-
 KERNEL(256, previous, PreviousParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, at = index / p.cols, c = index % p.cols;
     if (at >= p.rows * p.length) return;

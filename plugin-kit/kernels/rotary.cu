@@ -2,16 +2,6 @@
 // pairs with value n + dims / 2, and the pair turns by position * base^(-2n / dims), blended with the same over
 // `factor` where angles are scaled (rotary_scaling.rs). One thread an angle or a value, no shared memory, no limits.
 
-struct RotaryTableParams {
-    float* table;            // [T, 2, dims / 2]: cosines, then sines
-    const Control* control;  // null where every sequence starts at position 0
-    double base;
-    double factor, original, from, to;  // the blend
-    double scale;                       // of cosines and sines
-    u64 period;                         // positions after which angles begin anew, 0 for none
-    u32 length, dims;
-};
-
 // In float64, so that angles are exact to float32 at a million tokens. The blend's numbers come from the host and
 // no frequencies do, because an operation keeps no memory on a device.
 KERNEL(256, rotary_table, RotaryTableParams) {
@@ -30,14 +20,6 @@ KERNEL(256, rotary_table, RotaryTableParams) {
     p.table[t * p.dims + n] = (float)(p.scale * cosine);
     p.table[t * p.dims + half + n] = (float)(p.scale * sine);
 }
-
-struct RotaryParams {
-    const float *x, *table;          // [B, T, cols], [T, 2, dims / 2]
-    float* y;                        // [B, T, cols]
-    u64 x_stride, y_stride, rows;    // rows: B T
-    u32 length, cols, head_dim, dims, accumulate;
-    float sign;                      // 1, or -1 to turn a gradient back
-};
 
 KERNEL(256, rotary, RotaryParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;

@@ -1,15 +1,6 @@
 // Copies and sums over row-major matrices. One thread a value, except column_sums: a block takes 32
 // columns of one part of the rows, 8 rows at a time, with 256 values of shared memory.
 
-struct CopyRows {
-    const float* from;
-    float* to;
-    u64 from_stride, to_stride, rows;
-    u32 cols, accumulate;
-    float factor;
-    u32 unused;
-};
-
 KERNEL(256, copy_rows, CopyRows) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
@@ -19,25 +10,11 @@ KERNEL(256, copy_rows, CopyRows) {
     *place = p.accumulate ? *place + value : value;
 }
 
-struct BroadcastRow {
-    const float* row;
-    float* to;
-    u64 to_stride, rows;
-    u32 cols, unused;
-};
-
 KERNEL(256, broadcast_row, BroadcastRow) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
     if (row < p.rows) p.to[row * p.to_stride + col] = p.row[col];
 }
-
-struct ColumnSums {
-    const float* from;  // [rows, cols]
-    float* parts;       // [part_count, cols]
-    u64 from_stride, rows;
-    u32 cols, part_count;
-};
 
 KERNEL(256, column_sums, ColumnSums) {
     SHARED(sums);  // [8, 32]
@@ -53,12 +30,6 @@ KERNEL(256, column_sums, ColumnSums) {
         p.parts[(u64)part * p.cols + col] = sum;
     }
 }
-
-struct AddParts {
-    const float* parts;  // [part_count, cols]
-    float* sums;         // [cols]
-    u32 cols, part_count;
-};
 
 KERNEL(256, add_parts, AddParts) {
     const u32 col = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,20 +1,12 @@
 // Sums over positions, each as two floats whose sum they are: 48 bits, so that the difference of two sums over very
 // many tokens is as exact as a float. A warp a row and channel, 32 tokens at a time, in float64; no shared memory.
 
-struct RunningSum {
-    const float* x;      // [B, T, W], in the backward pass the gradient of the first W columns of the sums
-    float* to;           // [B, T, 2 W]; in the backward pass [B, T, W], the gradient of x
-    float* state;        // [B, 2 W], or null in training
-    u64 x_stride, to_stride, count;  // count: B W
-    u32 length, cols, accumulate, unused;
-};
-
 // What a warp sums up.
 struct Channel {
     u64 row, col;
 };
 
-__device__ inline Channel channel_of(const RunningSum& p) {
+__device__ inline Channel channel_of(const RunningSumValues& p) {
     const u64 index = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP;
     return {index / p.cols, index % p.cols};
 }
@@ -34,7 +26,7 @@ __device__ inline void put(float* place, u32 cols, double sum) {
     place[cols] = (float)(sum - (double)place[0]);
 }
 
-KERNEL(256, running_sum_forward, RunningSum) {
+KERNEL(256, running_sum_forward, RunningSumValues) {
     const Channel at = channel_of(p);
     if (at.row * p.cols + at.col >= p.count) return;
     const u32 lane = threadIdx.x % WARP;
@@ -50,7 +42,7 @@ KERNEL(256, running_sum_forward, RunningSum) {
     if (state && lane == 0) put(state, p.cols, carried);
 }
 
-KERNEL(256, running_sum_backward, RunningSum) {
+KERNEL(256, running_sum_backward, RunningSumValues) {
     const Channel at = channel_of(p);
     if (at.row * p.cols + at.col >= p.count) return;
     const u32 lane = threadIdx.x % WARP;

@@ -3,17 +3,6 @@
 
 enum { SOFTMAX, SUM };
 
-struct SharesValues {
-    const float* x;   // [rows, heads, width]
-    const float* y;   // [rows, heads, width], contiguous; written by the way forward
-    const float* dy;  // [rows, heads, width], of the way back only
-    float* out;       // y, or the gradient of x
-    u64 x_stride, dy_stride, out_stride, rows;
-    u32 heads, width, kind, accumulate;
-    float epsilon;
-    u32 unused;
-};
-
 // A warp takes a head of a row.
 KERNEL(256, shares_forward, SharesValues) {
     const u64 unit = (blockIdx.x * (u64)blockDim.x + threadIdx.x) / WARP;
@@ -55,14 +44,6 @@ KERNEL(256, shares_backward, SharesValues) {
         dx[c] = p.accumulate ? dx[c] + value : value;
     }
 }
-
-struct LargestValues {
-    const float* x;     // [rows, heads, width]: what decides
-    const float* from;  // [rows, heads, width]: x, or the gradient of y
-    float* to;          // [rows, heads, width]: y, or the gradient of x
-    u64 x_stride, from_stride, to_stride, rows;
-    u32 heads, width, count, accumulate;
-};
 
 // Keeps what fewer than `count` values of its head come before: larger ones, and equal ones on its left. One thread
 // a value.

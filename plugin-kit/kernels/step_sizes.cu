@@ -1,17 +1,6 @@
 // Step sizes dt = softplus(x + bias) with the logarithms of the decays that they make, -e^a_log dt (arXiv 2405.21060,
 // section 7). One thread a value; no shared memory.
 
-struct StepSizesValues {
-    const float* x;                         // [rows, cols]
-    const float *bias, *a_log;              // [cols]
-    float *dt, *logs;                       // [rows, cols], contiguous
-    const float *grad_dt, *grad_logs;       // like dt
-    float* grad_x;                          // like x
-    float* shares;                          // [rows, 2, cols]: each position's part of the gradients of bias and a_log
-    u64 x_stride, grad_stride, rows;
-    u32 cols, accumulate;
-};
-
 KERNEL(256, step_sizes_forward, StepSizesValues) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, row = index / p.cols, col = index % p.cols;
     if (row >= p.rows) return;

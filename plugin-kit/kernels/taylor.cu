@@ -1,15 +1,6 @@
 // The features of a head [width] whose products are 1 + s + s^2 / 2, s = scale q.k: a one, x sqrt(scale), and the
 // products x_i x_j of i <= j times scale, over sqrt(2) where i = j. One thread a value of x.
 
-struct TaylorValues {
-    const float* x;     // [rows, heads, width]
-    const float* dy;    // [rows, heads, features], of the way back only
-    float* out;         // [rows, heads, features], or the gradient of x
-    u64 x_stride, dy_stride, out_stride, rows;
-    u32 heads, width, accumulate;
-    float scale;
-};
-
 // Where the products of value i with itself and those after it begin.
 __device__ inline u32 products(u32 width, u32 i) { return 1 + width + i * width - i * (i - 1) / 2; }
 

@@ -10,19 +10,9 @@
 #define DIGITS 256
 #define PARTS 8
 
-struct TokenOrder {
-    const u32* tokens;  // [count]
-    u32* from;          // [count], positions in the order of the bits below `shift`; not read where that is 0
-    u32* to;            // [count], positions in the order of the bits below `end`
-    u32* spare;         // [count], for a block that sorts by several digits: takes turns with `to`
-    u32* counts;        // [tiles, 256], digits of each tile; not read where there is one tile
-    u64 count, tile;    // a tile is a multiple of 256 places
-    u32 shift, end;
-};
-
 // Goes through a warp's part of its tile in order. `next` [256] of the warp grows by the digits that are
 // there; where `to` is given, each position is put at its digit's next place.
-__device__ inline void through_part(const TokenOrder& p, const u32* from, u32 shift, u32* next, u32* to) {
+__device__ inline void through_part(const TokenOrderParams& p, const u32* from, u32 shift, u32* next, u32* to) {
     const u32 lane = threadIdx.x % WARP;
     const u64 part = p.tile / PARTS;
     const u64 first = blockIdx.x * p.tile + threadIdx.x / WARP * part;
@@ -45,7 +35,7 @@ __device__ inline void through_part(const TokenOrder& p, const u32* from, u32 sh
 }
 
 // Counts the digits of every part of the tile into `next` [parts, 256].
-__device__ inline void count_parts(const TokenOrder& p, const u32* from, u32 shift, u32* next) {
+__device__ inline void count_parts(const TokenOrderParams& p, const u32* from, u32 shift, u32* next) {
     for (u32 part = 0; part < PARTS; part++) next[part * DIGITS + threadIdx.x] = 0;
     __syncthreads();
     through_part(p, from, shift, next + threadIdx.x / WARP * DIGITS, nullptr);
@@ -68,7 +58,7 @@ __device__ inline u32 sum_before(u32 value, u32* sums) {
     return before;
 }
 
-KERNEL(256, token_digits, TokenOrder) {
+KERNEL(256, token_digits, TokenOrderParams) {
     SHARED(shared);
     u32* const next = (u32*)shared;  // [parts, 256]
     count_parts(p, p.from, p.shift, next);
@@ -77,7 +67,7 @@ KERNEL(256, token_digits, TokenOrder) {
     p.counts[blockIdx.x * DIGITS + threadIdx.x] = sum;
 }
 
-KERNEL(256, token_order, TokenOrder) {
+KERNEL(256, token_order, TokenOrderParams) {
     SHARED(shared);
     u32* const next = (u32*)shared;           // [parts, 256]
     u32* const sums = next + PARTS * DIGITS;  // [8]

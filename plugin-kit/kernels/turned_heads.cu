@@ -1,17 +1,6 @@
 // What groups of heads share, with a bias and a rotation for every head (arXiv 2603.15569, section 3.2): in a head value
 // i pairs with value i + n, and what is past 2 n stays. No shared memory, no limits.
 
-struct TurnedParams {
-    const float *x, *bias;  // [rows, G width], [H width]
-    const float* turns;     // [rows, 2, H n]: cosines, then sines
-    float* y;               // [rows, H width], contiguous
-    const float* dy;        // [rows, H width]
-    float* unturned;        // [rows, H width], contiguous: the gradient of x and bias, by head
-    float *grad_x, *grad_turns;
-    u64 x_stride, turns_stride, dy_stride, grad_x_stride, grad_turns_stride, rows;
-    u32 groups, heads, width, pairs, adds_x, adds_turns;
-};
-
 // Value i of a head with its bias.
 __device__ inline float with_bias(const TurnedParams& p, u64 row, u32 head, u32 i) {
     const u32 group = head / (p.heads / p.groups);

@@ -1,17 +1,6 @@
 // A running sum of angles, in turns, as cosines and sines (arXiv 2603.15569, section 3.2). Sums are integers of which
 // 2^32 are a turn, so they are exact modulo a turn. No shared memory, no limits.
 
-struct TurnsParams {
-    const float *rate, *step;      // [B, T, n], [B, T, H]
-    float* y;                      // [B, T, 2, H n], contiguous: cosines, then sines
-    const float* dy;               // [B, T, 2, H n]
-    float* state;                  // [B, 2, H n] or null: high and low sixteen bits of the sums, as fractions of a turn
-    float* grads;                  // [B, T, H n]: gradients of the angles
-    float *grad_rate, *grad_step;  // [B, T, n], [B, T, H]
-    u64 rate_stride, step_stride, dy_stride, grad_rate_stride, grad_step_stride, rows, length;
-    u32 heads, angles, adds_rate, adds_step;
-};
-
 // One thread a sum, over all tokens.
 KERNEL(256, turns, TurnsParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;

@@ -8,7 +8,7 @@ use longhaul_plugin_api::author::Result;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::cuda::device::Device;
+use crate::cuda::device::{Device, KernelParams};
 use crate::cuda::memory::{DeviceArena, Memory, ParamBlock, download, to_bytes};
 use crate::cuda::model::load_kernels;
 use crate::cuda::precision::Precision;
@@ -602,7 +602,7 @@ impl Case<'_> {
                 ..Control::default()
             };
             device
-                .upload(bench.ports.control, &control.bytes())
+                .upload(bench.ports.control, control.bytes())
                 .expect("an upload");
             let run = bench.run(&program, shape, &arena, Some(&states.slots));
             for operation in &program.operations {
@@ -641,7 +641,7 @@ impl Bench {
         }
         let control = Memory::new(device, 4).expect("memory");
         device
-            .upload(control.ptr(), &Control::default().bytes())
+            .upload(control.ptr(), Control::default().bytes())
             .expect("an upload");
         Self {
             device: Arc::clone(device),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Device, Ptr};
+use crate::cuda::device::{Device, KernelParams, Ptr};
 use crate::cuda::memory::{DeviceArena, Memory, download};
 use crate::cuda::precision::Precision;
 use crate::cuda::run::{Control, CudaRun, Ports};
@@ -410,7 +410,7 @@ impl EndsBench {
         targets.resize(self.places, 1);
         let nan = vec![f32::NAN.to_bits(); self.places];
         let (device, ports) = (&self.device, self.bench.ports);
-        device.upload(ports.control, &control.bytes())?;
+        device.upload(ports.control, control.bytes())?;
         device.upload(ports.tokens, &words(batch.tokens.clone()))?;
         device.upload(ports.wanted, &words(wanted))?;
         device.upload(ports.targets, &words(targets))?;

@@ -314,6 +314,7 @@ struct Stateful {
 static KERNELS: KernelSource = KernelSource {
     file: "none.cu",
     text: "",
+    params: &[],
 };
 
 impl Operation for Stateful {

@@ -91,6 +91,7 @@ fn launches_beyond_32_bits_are_refused() {
     static NOTHING: KernelSource = KernelSource {
         file: "nothing.cu",
         text: "struct Nothing { u64 unused; };\nKERNEL(32, nothing, Nothing) { (void)p; }\n",
+        params: &[],
     };
     let device = device();
     device.load(&[&NOTHING]).expect("a kernel that compiles");

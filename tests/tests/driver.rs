@@ -12,9 +12,7 @@ use longhaul_tests::card;
 /// Small kernels for these tests.
 static SOURCE: KernelSource = KernelSource {
     file: "tests.cu",
-    text: "struct Scaling { const float* x; float* y; u32 count; float factor; };
-
-KERNEL(256, scale, Scaling) {
+    text: "KERNEL(256, scale, Scaling) {
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < p.count) p.y[i] = p.factor * p.x[i];
 }
@@ -27,6 +25,7 @@ KERNEL(256, reverse, Scaling) {
     for (u32 i = threadIdx.x; i < p.count; i += blockDim.x) p.y[i] = p.factor * values[p.count - 1 - i];
 }
 ",
+    params: &[Scaling::CPP],
 };
 
 /// A source with a mistake in its third line.
@@ -37,10 +36,11 @@ KERNEL(256, nothing, Nothing) {
     p.x[0] = no_such_name;
 }
 ",
+    params: &[],
 };
 
 kernel_params! {
-    struct Scaling { x: Ptr, y: Ptr, count: u32, factor: f32 }
+    struct Scaling { x: *const f32, y: *mut f32, count: u32, factor: f32 }
 }
 
 const SCALE: Kernel = Kernel {

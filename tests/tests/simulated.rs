@@ -364,6 +364,7 @@ static SOURCE: KernelSource = KernelSource {
 KERNEL(256, one, Place) { p.x[0] = 1.0f; }
 KERNEL(256, torn, Place) { if (p.x && threadIdx.x < 16) __syncthreads(); else __syncwarp(); }
 ",
+    params: &[],
 };
 
 #[test]

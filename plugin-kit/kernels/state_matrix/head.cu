@@ -38,44 +38,11 @@
 // Levels inside of a chunk.
 #define WITHIN 7u
 
-struct InChunks {
-    const float* v;                        // [B, T, H V]
-    const float *k, *q;                    // [B, T, G N]
-    const float* logs;                     // [B, T, H]; null where they are constant
-    const float* scale;                    // c [B, T, H], or null
-    const float* skip;                     // d [H], or null
-    float* o;                              // [B, T, H V]
-    float *sums, *rests;                   // [B, chunks, H, 64]: s in two; s_L past the end
-    float *decays, *shares;                // [B, chunks, H, 64]: exp(s), exp(s_L - s) c
-    float* products;                       // [B, chunks, G, 64, 64]: Q K^T
-    float* states;                         // [B, chunks, N, H V]: the state before each chunk
-    float* carried;                        // [B, units, N, unit_cols]: a session's state, null in training
-    const float* grad_o;                   // [B, T, H V]
-    float* grad_states;                    // [B, chunks, N, H V]: gradient of the state after each chunk
-    float *grad_v, *grad_logs, *grad_scale;  // like v, logs, scale
-    float* skip_parts;                     // [B, chunks, H]: gradients of d
-    float *within, *reads;                 // [B, chunks, H, 64]: parts of the gradients of logs, see head_backward.cu
-    float *k_parts, *q_parts;              // [B, T, G, parts, N]
-    float *grad_k, *grad_q;                // like k, q
-    u64 v_stride, k_stride, q_stride, logs_stride, scale_stride, o_stride, grad_o_stride, grad_v_stride, grad_logs_stride, grad_scale_stride, grad_k_stride, grad_q_stride;
-    u32 batch, length, chunks, heads, value, groups, key, unit_cols;  // B, T, chunks, H, V, G, N
-    u32 parts, part_heads;                 // blocks of heads of a group, and the heads of each but the last
-    u32 grad_v_accumulate, grad_logs_accumulate, grad_scale_accumulate, grad_k_accumulate, grad_q_accumulate, unused;
-    float constant[MOST_HEADS];            // [H]: logarithms that are the same for all tokens
 #if LEVELS
-    const float* lambda;                   // [B, T, H L]: the factors
-    float* grad_lambda;
-    float *ends, *end_rests;               // [B, chunks, H]: sums of logarithms up to the end of each chunk, in two
-    float* left;                           // [B, chunks, H, depth, 64]: what is left, at each token, of the range that is read
-    float* heard;                          // [B, chunks, H, WITHIN + depth, 64]: what a level says to each token, times its gradient
-    float *ranges, *grad_ranges;           // [B, chunks, N, H V]: of two chunks and more, see node_of
-    float* across;                         // [B, chunks, H, 2]: what is read of tokens before a chunk, and of it by later ones
-    const Control* control;                // null in training, which starts at position 0
-    u64 lambda_stride, grad_lambda_stride;
-    u32 levels, depth;                     // L; levels of ranges of whole chunks
-    u32 lambda_accumulate, nodes;          // nodes: ranges of a sequence
+typedef LevelParams InChunks;
+#else
+typedef HeadParams InChunks;
 #endif
-};
 
 // A chunk of a sequence.
 struct Place {

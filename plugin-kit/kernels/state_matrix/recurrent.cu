@@ -38,32 +38,6 @@ enum { Q, K, W_, A, B_ };
 
 enum { DECAY_NONE, DECAY_CONSTANT, DECAY_HEAD, DECAY_KEY, DECAY_VALUE };
 
-#define SIZES u32 length, heads, groups, key, value, writes, chunk, chunks, decay, has_beta, reads_after, reads
-
-struct RecurrentForward {
-    const float* given[MOST];  // q [B, T, reads G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
-                               // [B, T, H K] or [B, T, H V], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
-    float* o;                  // [B, T, reads H V], contiguous
-    float* state;              // [B, H, V, K], null in training
-    float* kept;               // [B, H, tiles, chunks, W / 4, threads]: S before each chunk, null in a feed
-    u64 strides[MOST];
-    float logs[MOST_HEADS];    // [H]: constant decays
-    SIZES;
-};
-
-struct RecurrentBackward {
-    const float* given[MOST];  // as above
-    const float* grad_o;       // [B, T, reads H V]
-    const float* kept;         // as above
-    float* scratch;            // [B, H, MOST_CHUNK / SUB, W / 4, threads]
-    float* grads[MOST];        // as given; q and k with H in place of G
-    u64 grad_o_stride;
-    u64 strides[MOST], grad_strides[MOST];
-    u32 accumulate[MOST];      // whether those gradients are sums
-    float logs[MOST_HEADS];
-    SIZES;
-};
-
 struct alignas(16) Four {
     float x[4];
 };
@@ -542,13 +516,6 @@ KERNELS(64)
 KERNELS(128)
 
 // Adds up what heads of a group share, in order.
-struct AddHeads {
-    const float* from;  // [B, T, writes, H, K]
-    float* to;          // [B, T, writes G K]
-    u64 to_stride, tokens;
-    u32 heads, groups, key, writes, accumulate, unused;
-};
-
 KERNEL(256, state_matrix_add_heads, AddHeads) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, cols = (u64)p.writes * p.groups * p.key;
     if (index >= p.tokens * cols) return;

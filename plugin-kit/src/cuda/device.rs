@@ -21,13 +21,16 @@ impl Ptr {
 }
 
 /// CUDA C++ of an operation, owned by whoever owns the operation. `common.cuh` of the kit is in front
-/// of it when it is compiled; a line `#include "mma.cuh"` brings the kit's products on tensor cores.
+/// of it when it is compiled, then the declarations of its kernels' parameters; a line `#include "mma.cuh"` brings the
+/// kit's products on tensor cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelSource {
     /// File name for compile errors.
     pub file: &'static str,
     /// The source text, by `include_str!`.
     pub text: &'static str,
+    /// The structs in which its kernels take their parameters, made by [`kernel_params!`](crate::kernel_params!).
+    pub params: &'static [Struct],
 }
 
 /// A kernel by name in its source.
@@ -81,45 +84,178 @@ impl Launch {
     }
 }
 
-/// A kernel's one parameter: plain data, laid out as the struct of the same name in its source.
+/// A kernel's one parameter: plain data, laid out as the struct of the same name that its source begins with.
 /// [`kernel_params!`](crate::kernel_params!) makes such types.
 pub trait KernelParams: Copy + 'static {
     /// The bytes that the kernel reads.
     fn bytes(&self) -> &[u8];
 }
 
-/// A struct of [`Ptr`], `u64`, `f64`, `u32`, `i32` and `f32` fields, laid out as C does it, as a kernel's one
-/// parameter. Fields of eight bytes come first and those of four in an even number, so that there is no
-/// padding; a struct with padding does not compile.
+/// A struct as C++ declares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Struct {
+    /// Its name, which is that of the Rust struct.
+    pub name: &'static str,
+    /// The struct whose fields stand in front of its own, as if they were its own.
+    pub base: Option<&'static str>,
+    /// Each field's name and type, in order.
+    pub fields: &'static [(&'static str, FieldType)],
+}
+
+/// The type of a field in C++.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    /// A value.
+    Value(&'static str),
+    /// The address of values that the kernel reads.
+    Const(&'static str),
+    /// The address of values that the kernel writes.
+    Mut(&'static str),
+    /// So many of a type.
+    Array(&'static FieldType, usize),
+}
+
+impl std::fmt::Display for Struct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let base = self.base.map(|base| format!(" : {base}"));
+        writeln!(f, "struct {}{} {{", self.name, base.unwrap_or_default())?;
+        for (name, kind) in self.fields {
+            let (kind, count) = match kind {
+                FieldType::Array(kind, count) => (*kind, format!("[{count}]")),
+                kind => (kind, String::new()),
+            };
+            let kind = match kind {
+                FieldType::Value(kind) => (*kind).to_owned(),
+                FieldType::Const(kind) => format!("const {kind}*"),
+                FieldType::Mut(kind) => format!("{kind}*"),
+                FieldType::Array(..) => return Err(std::fmt::Error),
+            };
+            writeln!(f, "    {kind} {name}{count};")?;
+        }
+        writeln!(f, "}};")
+    }
+}
+
+/// What a field is in Rust and in C++.
+pub trait Field {
+    /// Its type in Rust: of an address [`Ptr`], whatever it is of.
+    type Stored: Copy + std::fmt::Debug + 'static;
+    /// Its type in C++.
+    const TYPE: FieldType;
+}
+
+/// What an address may be of.
+pub trait Pointee {
+    /// Its name in C++.
+    const NAME: &'static str;
+}
+
+impl<T: Pointee> Field for *const T {
+    type Stored = Ptr;
+    const TYPE: FieldType = FieldType::Const(T::NAME);
+}
+
+impl<T: Pointee> Field for *mut T {
+    type Stored = Ptr;
+    const TYPE: FieldType = FieldType::Mut(T::NAME);
+}
+
+impl<F: Field, const N: usize> Field for [F; N] {
+    type Stored = [F::Stored; N];
+    const TYPE: FieldType = FieldType::Array(&F::TYPE, N);
+}
+
+macro_rules! plain {
+    ($($kind:ty = $name:literal),+) => {
+        $(impl Pointee for $kind {
+            const NAME: &'static str = $name;
+        }
+
+        impl Field for $kind {
+            type Stored = Self;
+            const TYPE: FieldType = FieldType::Value($name);
+        })+
+    };
+}
+
+plain!(
+    u16 = "unsigned short",
+    u32 = "u32",
+    u64 = "u64",
+    i32 = "int",
+    f32 = "float",
+    f64 = "double"
+);
+
+/// A struct of addresses (`*const f32` of what a kernel reads, `*mut f32` of what it writes), `u64`, `f64`, `u32`, `i32`
+/// and `f32` fields, arrays of these and other such structs, laid out as C does it, as a kernel's one parameter. It is
+/// the one declaration: in Rust an address is a [`Ptr`], and the struct in C++, its constant `CPP`, is put in front of
+/// the sources that list it. Fields of eight bytes come first and those of four in an even number, so that there is no
+/// padding; a struct with padding does not compile. `struct More: Base as base { .. }` has the fields of another such struct
+/// in front of its own: in C++ it derives from it, in Rust they are its field `base`.
 ///
 /// ```
 /// use longhaul_plugin_kit::cuda::device::{KernelParams, Ptr};
 /// longhaul_plugin_kit::kernel_params! {
 ///     /// y = a x.
-///     struct Scaling { x: Ptr, y: Ptr, count: u32, a: f32 }
+///     struct Scaling { x: *const f32, y: *mut f32, count: u32, a: f32 }
 /// }
 /// let params = Scaling { x: Ptr(1), y: Ptr(2), count: 3, a: 0.5 };
 /// assert_eq!(params.bytes().len(), 24);
+/// assert!(Scaling::CPP.to_string().contains("const float* x;"));
 /// ```
 #[macro_export]
 macro_rules! kernel_params {
-    ($(#[$meta:meta])* $visibility:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty),+ $(,)? }) => {
+    (
+        $(#[$meta:meta])* $visibility:vis struct $name:ident $(: $base:ident as $own:ident)?
+        { $($(#[$field_meta:meta])* $field:ident: $kind:ty),+ $(,)? }
+    ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy)]
         #[repr(C)]
-        $visibility struct $name { $($(#[$field_meta])* pub $field: $kind),+ }
+        $visibility struct $name {
+            $(pub $own: $base,)?
+            $($(#[$field_meta])* pub $field: <$kind as $crate::cuda::device::Field>::Stored),+
+        }
 
         const _: () = assert!(
-            size_of::<$name>() == 0 $(+ size_of::<$kind>())+,
+            size_of::<$name>() == 0 $(+ size_of::<$base>())? $(+ size_of::<$kind>())+,
             "a kernel's parameters have padding: put fields of eight bytes first, then an even number of four"
         );
+
+        impl $name {
+            /// The struct in C++.
+            $visibility const CPP: $crate::cuda::device::Struct = $crate::cuda::device::Struct {
+                name: stringify!($name),
+                base: $crate::cuda::device::first(&[$(stringify!($base))?]),
+                fields: &[$((stringify!($field), <$kind as $crate::cuda::device::Field>::TYPE)),+],
+            };
+        }
 
         impl $crate::cuda::device::KernelParams for $name {
             fn bytes(&self) -> &[u8] {
                 $crate::cuda::device::plain_bytes(self)
             }
         }
+
+        impl $crate::cuda::device::Field for $name {
+            type Stored = Self;
+            const TYPE: $crate::cuda::device::FieldType = $crate::cuda::device::FieldType::Value(stringify!($name));
+        }
+
+        impl $crate::cuda::device::Pointee for $name {
+            const NAME: &'static str = concat!("struct ", stringify!($name));
+        }
     };
+}
+
+/// The name of a list of one; none of an empty list.
+#[doc(hidden)]
+pub const fn first(names: &[&'static str]) -> Option<&'static str> {
+    match names {
+        [name, ..] => Some(name),
+        [] => None,
+    }
 }
 
 /// The bytes of a struct made by [`kernel_params!`](crate::kernel_params!).

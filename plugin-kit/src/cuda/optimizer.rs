@@ -8,15 +8,22 @@ use longhaul_plugin_api::data::TrainConfig;
 
 use super::device::{Device, KernelParams, Launch, Ptr};
 use super::memory::{Memory, ParamBlock, to_bytes};
-use super::totals::kernel;
+use super::totals::{Step, kernel};
 use crate::engine::optimizer::Moments;
 use crate::engine::params::Params;
 use crate::kernel_params;
 
 kernel_params! {
-    struct AdamW {
-        values: Ptr, grads: Ptr, first: Ptr, second: Ptr, decays: Ptr, step: Ptr, total: u64,
-        beta1: f32, beta2: f32, epsilon: f32, unused: u32,
+    pub(super) struct AdamW {
+        values: *mut f32,   // [total]
+        grads: *const f32,  // [total]
+        first: *mut f32,    // [total]
+        second: *mut f32,   // [total]
+        decays: *const f32, // [total / 64]: 1 where weight decay applies, else 0
+        step: *const Step,
+        total: u64,
+        beta1: f32, beta2: f32, epsilon: f32,
+        unused: u32,
     }
 }
 

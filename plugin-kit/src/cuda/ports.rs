@@ -5,25 +5,30 @@ use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
 
-use super::device::{Device, Ptr};
+use super::device::{Device, KernelParams, Ptr};
 use super::memory::{ALIGNMENT, Memory};
 use super::run::{Control, Ports};
 use crate::engine::operation::Wanted;
 use crate::engine::tensor::Shape;
+use crate::kernel_params;
 
 /// Places whose losses a block sums; PLACES of adamw.cu.
 const PLACES: usize = 4096;
 
-/// Values of a LossPart of adamw.cu.
-const LOSS_PART: usize = 4;
+kernel_params! {
+    /// What the host says of a training step.
+    #[derive(Default, PartialEq)]
+    pub struct Schedule {
+        /// Learning rate.
+        rate: f64,
+        /// Its number, from 0.
+        step: u64,
+    }
+}
 
-/// What the host says of a training step; `struct Schedule` of adamw.cu.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Schedule {
-    /// Learning rate.
-    pub rate: f64,
-    /// Its number, from 0.
-    pub step: u64,
+kernel_params! {
+    /// What a block adds up of a batch.
+    pub(super) struct LossPart { nll: f64, correct: u64 }
 }
 
 /// Everything that changes from one replay of a recording to the next.
@@ -86,7 +91,7 @@ impl PortMemory {
             scored,
             // Losses and best tokens, read back at once: nothing lies between that no kernel writes.
             2 * scored,
-            LOSS_PART * loss_count,
+            size_of::<LossPart>() / 4 * loss_count,
             logits,
         ];
         let mut starts = [0; 7];
@@ -130,10 +135,12 @@ impl PortMemory {
         let end = from(places.ports.targets) + 4 * places.scored;
         self.staged.resize(end, 0);
         let staged = self.staged.as_mut_slice();
-        staged[..16].copy_from_slice(&inputs.control.bytes());
-        let schedule = &mut staged[from(places.schedule)..][..16];
-        schedule[..8].copy_from_slice(&inputs.schedule.rate.to_le_bytes());
-        schedule[8..].copy_from_slice(&inputs.schedule.step.to_le_bytes());
+        for (at, bytes) in [
+            (0, inputs.control.bytes()),
+            (from(places.schedule), inputs.schedule.bytes()),
+        ] {
+            staged[at..][..bytes.len()].copy_from_slice(bytes);
+        }
         let tokens = inputs.tokens.iter().map(|token| token.to_le_bytes());
         put_words(&mut staged[from(places.ports.tokens)..], tokens);
         // Unused places name no position and have no target.

@@ -12,6 +12,12 @@ use crate::kernel_params;
 pub static ROWS: KernelSource = KernelSource {
     file: "rows.cu",
     text: include_str!("../../kernels/rows.cu"),
+    params: &[
+        CopyRows::CPP,
+        BroadcastRow::CPP,
+        ColumnSums::CPP,
+        AddParts::CPP,
+    ],
 };
 
 /// Parts of the rows that are summed beside each other, before the parts are.
@@ -21,7 +27,14 @@ const PARTS: usize = 64;
 const SUM_COLS: usize = 32;
 
 kernel_params! {
-    struct CopyRows { from: Ptr, to: Ptr, from_stride: u64, to_stride: u64, rows: u64, cols: u32, accumulate: u32, factor: f32, unused: u32 }
+    struct CopyRows {
+        from: *const f32,
+        to: *mut f32,
+        from_stride: u64, to_stride: u64, rows: u64,
+        cols: u32, accumulate: u32,
+        factor: f32,
+        unused: u32,
+    }
 }
 
 /// `to = factor from`, or `to += factor from` where `accumulate` is set.
@@ -55,7 +68,12 @@ pub fn copy_rows(
 }
 
 kernel_params! {
-    struct BroadcastRow { row: Ptr, to: Ptr, to_stride: u64, rows: u64, cols: u32, unused: u32 }
+    struct BroadcastRow {
+        row: *const f32,
+        to: *mut f32,
+        to_stride: u64, rows: u64,
+        cols: u32, unused: u32,
+    }
 }
 
 /// Copies a row of `to.cols` values into every row.
@@ -80,11 +98,20 @@ pub fn broadcast(run: &CudaRun<'_>, row: Ptr, to: DeviceRows) -> Result<()> {
 }
 
 kernel_params! {
-    struct ColumnSums { from: Ptr, parts: Ptr, from_stride: u64, rows: u64, cols: u32, part_count: u32 }
+    struct ColumnSums {
+        from: *const f32, // [rows, cols]
+        parts: *mut f32,  // [part_count, cols]
+        from_stride: u64, rows: u64,
+        cols: u32, part_count: u32,
+    }
 }
 
 kernel_params! {
-    struct AddParts { parts: Ptr, sums: Ptr, cols: u32, part_count: u32 }
+    struct AddParts {
+        parts: *const f32, // [part_count, cols]
+        sums: *mut f32,    // [cols]
+        cols: u32, part_count: u32,
+    }
 }
 
 /// Room for [`column_sums`] and [`add_parts`] over matrices of `cols` columns.

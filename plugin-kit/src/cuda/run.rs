@@ -9,27 +9,18 @@ use longhaul_plugin_api::author::Result;
 
 use super::device::{Device, Kernel, KernelParams, KernelSource, Launch, Product, Ptr};
 use crate::engine::tensor::{Extent, Param, Saved, Shape, State, Tensor};
+use crate::kernel_params;
 
-/// What changes from one replay to the next, at [`Ports::control`]; `struct Control` of common.cuh.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[repr(C)]
-pub struct Control {
-    /// Tokens read before this run.
-    pub position: u64,
-    /// Wanted positions; the places after them, up to the shape's number, are unused.
-    pub wanted: u32,
-    /// Factor on each position's loss.
-    pub loss_scale: f32,
-}
-
-impl Control {
-    /// The bytes that kernels read.
-    pub fn bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.position.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.wanted.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.loss_scale.to_le_bytes());
-        bytes
+kernel_params! {
+    /// What changes from one replay to the next, at [`Ports::control`].
+    #[derive(Default, PartialEq)]
+    pub struct Control {
+        /// Tokens read before this run.
+        position: u64,
+        /// Wanted positions; the places after them, up to the shape's number, are unused.
+        wanted: u32,
+        /// Factor on each position's loss.
+        loss_scale: f32,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The text of a kernel source as compilers get it: `common.cuh` in front, and `mma.cuh` where it is asked for.
 
-use super::device::KernelSource;
+use super::device::{KernelSource, Struct};
+use super::run::Control;
 
 /// What is in front of every kernel source.
 const COMMON: &str = include_str!("../../kernels/common.cuh");
@@ -8,10 +9,16 @@ const COMMON: &str = include_str!("../../kernels/common.cuh");
 /// The kit's texts that a source asks for by a line of its own, `#include "NAME"`.
 const ON_REQUEST: [(&str, &str); 1] = [("mma.cuh", include_str!("../../kernels/mma.cuh"))];
 
+/// The declarations of its kernels' parameters, then a source itself.
+pub fn own_text(source: &KernelSource) -> String {
+    let params: String = source.params.iter().map(Struct::to_string).collect();
+    format!("{params}#line 1 \"{}\"\n{}", source.file, source.text)
+}
+
 /// A source as it is compiled. What it includes of the kit's stands before it, so its lines keep their numbers.
 pub fn whole_text(source: &KernelSource) -> String {
-    let mut whole = format!("#line 1 \"common.cuh\"\n{COMMON}\n");
-    let mut text = source.text.to_owned();
+    let mut whole = format!("#line 1 \"common.cuh\"\n{COMMON}\n{}", Control::CPP);
+    let mut text = own_text(source);
     for (name, included) in ON_REQUEST {
         let line = format!("\n#include \"{name}\"\n");
         if text.contains(&line) {
@@ -19,7 +26,7 @@ pub fn whole_text(source: &KernelSource) -> String {
             text = text.replace(&line, "\n\n");
         }
     }
-    whole + &format!("#line 1 \"{}\"\n{text}", source.file)
+    whole + &text
 }
 
 #[cfg(test)]
@@ -30,6 +37,7 @@ mod tests {
         whole_text(&KernelSource {
             file: "some.cu",
             text,
+            params: &[],
         })
     }
 

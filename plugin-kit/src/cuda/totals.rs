@@ -1,6 +1,7 @@
 //! What a batch adds up to, on the device: its loss, its hits and the norm of its gradients; in training also
 //! what the update needs to know of them. A few bytes come back, and only when they are asked for.
 
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
@@ -8,13 +9,24 @@ use longhaul_plugin_api::data::TrainConfig;
 
 use super::device::{Device, Kernel, KernelParams, KernelSource, Launch, Ptr};
 use super::memory::{Memory, ParamBlock};
-use super::ports::Places;
+use super::optimizer::AdamW;
+use super::ports::{LossPart, Places, Schedule};
+use super::run::Control;
 use crate::kernel_params;
 
 /// Source of the kernels that end a step.
 pub(crate) static ADAMW: KernelSource = KernelSource {
     file: "adamw.cu",
     text: include_str!("../../kernels/adamw.cu"),
+    params: &[
+        LossPart::CPP,
+        Schedule::CPP,
+        Step::CPP,
+        LossParts::CPP,
+        Squares::CPP,
+        FinishStep::CPP,
+        AdamW::CPP,
+    ],
 };
 
 /// Threads of a block of them.
@@ -26,31 +38,51 @@ const LEAST_PART: usize = 4096;
 /// Most blocks that do; one block adds up what they leave.
 const MOST_PARTS: usize = 4096;
 
-/// Bytes of `struct Step` of adamw.cu.
-const STEP_BYTES: usize = 80;
-
-/// Those of its fields that the host reads, which come first.
-const READ_BYTES: usize = 48;
-
-/// Where the number of the first bad step stands among them.
-const BAD_STEP: usize = 24;
-
-/// Where the number of updates stands.
-const UPDATES: usize = 48;
+/// Bytes of the fields of a [`Step`] that the host reads, which come first.
+const READ_BYTES: usize = offset_of!(Step, updates);
 
 kernel_params! {
-    struct LossParts { nll: Ptr, best: Ptr, targets: Ptr, control: Ptr, parts: Ptr }
+    /// What a step leaves: read by the host where it wants to know, and by the next step.
+    pub(super) struct Step {
+        loss: f64, norm: f64,         // of this batch; the norm is that before clipping
+        correct: u64,                 // places whose most likely token was the target
+        bad_step: u64,                // first step whose loss or norm was not finite, or NO_STEP
+        bad_loss: f64, bad_norm: f64, // its
+        updates: u64,                 // done so far: as on the CPU, those of finite norms
+        update: u32,                  // whether adamw is to do one
+        factor: f32, step_size: f32, second_correction: f32, decay: f32,
+        unused: u32,
+    }
 }
 
 kernel_params! {
-    struct Squares { grads: Ptr, parts: Ptr, total: u64, part: u64 }
+    struct LossParts {
+        nll: *const f32,     // [S]
+        best: *const u32,    // [S]
+        targets: *const i32, // [S]; arbitrary from control->wanted on
+        control: *const Control,
+        parts: *mut LossPart, // [grid]
+    }
+}
+
+kernel_params! {
+    struct Squares {
+        grads: *const f32, // [total]
+        parts: *mut f32,   // [grid]
+        total: u64, part: u64,
+    }
 }
 
 kernel_params! {
     struct FinishStep {
-        losses: Ptr, squares: Ptr, control: Ptr, schedule: Ptr, step: Ptr,
+        losses: *const LossPart, // [loss_count]
+        squares: *const f32,     // [square_count]
+        control: *const Control,
+        schedule: *const Schedule,
+        step: *mut Step,
         beta1: f64, beta2: f64, clip: f64, weight_decay: f64,
-        loss_count: u32, square_count: u32, training: u32, unused: u32,
+        loss_count: u32, square_count: u32,
+        training: u32, unused: u32, // whether an update follows
     }
 }
 
@@ -85,7 +117,7 @@ impl StepTotals {
         let part = grads.total().div_ceil(MOST_PARTS).max(LEAST_PART);
         let count = grads.total().div_ceil(part);
         let totals = Self {
-            step: Memory::new(device, STEP_BYTES / 4)?,
+            step: Memory::new(device, size_of::<Step>() / 4)?,
             squares: Memory::new(device, count)?,
             part,
             count,
@@ -99,7 +131,7 @@ impl StepTotals {
     /// # Errors
     /// The device's.
     pub fn begin(&self, device: &dyn Device) -> Result<()> {
-        device.fill(self.step.ptr(), 0, STEP_BYTES / 4)?;
+        device.fill(self.step.ptr(), 0, size_of::<Step>() / 4)?;
         self.forget_bad(device)
     }
 
@@ -108,7 +140,11 @@ impl StepTotals {
     /// # Errors
     /// The device's.
     pub fn forget_bad(&self, device: &dyn Device) -> Result<()> {
-        device.fill(self.step.ptr().value(BAD_STEP / 4), u32::MAX, 2)
+        device.fill(
+            self.step.ptr().value(offset_of!(Step, bad_step) / 4),
+            u32::MAX,
+            2,
+        )
     }
 
     /// Updates that were done in this training, after all work.
@@ -117,7 +153,10 @@ impl StepTotals {
     /// The device's, also of earlier work.
     pub fn updates(&self, device: &dyn Device) -> Result<u64> {
         let mut bytes = [0; 8];
-        device.download(self.step.ptr().value(UPDATES / 4), &mut bytes)?;
+        device.download(
+            self.step.ptr().value(offset_of!(Step, updates) / 4),
+            &mut bytes,
+        )?;
         Ok(u64::from_le_bytes(bytes))
     }
 
@@ -126,7 +165,7 @@ impl StepTotals {
     /// # Errors
     /// The device's.
     pub fn set_updates(&self, device: &dyn Device, updates: u64) -> Result<()> {
-        let place = self.step.ptr().value(UPDATES / 4);
+        let place = self.step.ptr().value(offset_of!(Step, updates) / 4);
         device.upload(place, &updates.to_le_bytes())
     }
 
@@ -196,7 +235,7 @@ impl StepTotals {
         device.download(self.step.ptr(), &mut bytes)?;
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
         let real = |at: usize| f64::from_bits(word(at));
-        let bad_step = word(BAD_STEP);
+        let bad_step = word(offset_of!(Step, bad_step));
         Ok(Totals {
             loss: real(0),
             norm: real(8),

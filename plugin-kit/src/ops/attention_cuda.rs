@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
-use crate::cuda::device::{Launch, Ptr};
-use crate::cuda::run::{CudaRun, DeviceRows, DeviceState};
+use crate::cuda::device::{Launch, Ptr, Struct};
+use crate::cuda::run::{Control, CudaRun, DeviceRows, DeviceState};
 use crate::engine::graph::Graph;
 use crate::engine::operation::KernelSource;
 use crate::engine::tensor::{Extent, Saved, Tensor};
@@ -21,13 +21,14 @@ pub(super) fn by_width(
     file: &'static str,
     text: &str,
     definitions: &str,
+    params: &'static [Struct],
     widths: &[usize],
 ) -> Vec<(usize, KernelSource)> {
     let tiles = include_str!("../../kernels/attention_tiles.cuh");
     let source = |&width: &usize| {
         let text = format!("#define WIDTH {width}\n{definitions}{tiles}#line 1 \"{file}\"\n{text}");
         let text = text.leak();
-        (width, KernelSource { file, text })
+        (width, KernelSource { file, text, params })
     };
     widths.iter().map(source).collect()
 }
@@ -36,13 +37,25 @@ pub(super) fn by_width(
 static SOURCES: LazyLock<[Vec<(usize, KernelSource)>; 2]> = LazyLock::new(|| {
     ["#define KEY_BIAS 0\n", "#define KEY_BIAS 1\n"].map(|definitions| {
         let text = include_str!("../../kernels/attention.cu");
-        by_width("attention.cu", text, definitions, &[32, 64, 128, 256])
+        by_width(
+            "attention.cu",
+            text,
+            definitions,
+            &[AttentionTiles::CPP],
+            &[32, 64, 128, 256],
+        )
     })
 });
 
 pub(super) static ROWS: KernelSource = KernelSource {
     file: "attention_rows.cu",
     text: include_str!("../../kernels/attention_rows.cu"),
+    params: &[
+        AttentionParts::CPP,
+        AttentionAppend::CPP,
+        AttentionDelta::CPP,
+        AttentionGroups::CPP,
+    ],
 };
 
 /// Queries of a tile, and keys.
@@ -103,39 +116,63 @@ impl DeviceBuffers {
 kernel_params! {
     /// What kernels over tiles are given; those on tensor cores read q, k, v and dy elsewhere, if it is no feed.
     pub(super) struct AttentionTiles {
-        q: Ptr, dy: Ptr, k: Ptr, v: Ptr, y: Ptr, log_sums: Ptr, delta: Ptr, grad_a: Ptr, grad_b: Ptr,
-        key_bias: Ptr, grad_bias: Ptr, control: Ptr,
+        q: *const f32, dy: *const f32,      // [B, T, H K]
+        k: *const f32, v: *const f32,       // [B, capacity, kv_heads K]
+        y: *mut f32,                        // [B, parts, T, H K]
+        log_sums: *mut f32,                 // [B, parts, H, T]
+        delta: *mut f32,                    // [B, H, T]
+        grad_a: *mut f32, grad_b: *mut f32, // [B, T, H K]: of q, or of k and v
+        key_bias: *const f32, // [B, capacity, 2 H] in two parts, null where keys have none (tensor cores take none)
+        grad_bias: *mut f32,                // [B, T, 2 H]
+        control: *const Control,            // null where every sequence starts at position 0
         q_stride: u64, dy_stride: u64, k_stride: u64, v_stride: u64, y_stride: u64, a_stride: u64, b_stride: u64,
-        key_bias_stride: u64, grad_bias_stride: u64, capacity: u64,
-        rows: u32, length: u32, heads: u32, group: u32, head_dim: u32, parts: u32, window: u32, narrow_heads: u32,
-        alibi: u32, a_accumulate: u32, b_accumulate: u32, bias_accumulate: u32, unused: u32, scale: f32,
+        key_bias_stride: u64, grad_bias_stride: u64,
+        capacity: u64,
+        rows: u32, length: u32, heads: u32, group: u32, head_dim: u32, parts: u32,
+        window: u32,       // keys a query sees, at most 2^32 - 1
+        narrow_heads: u32, // the first heads, which see 1, 2, 3, .. tokens
+        alibi: u32,        // whether logits fall with the distance
+        a_accumulate: u32, b_accumulate: u32, bias_accumulate: u32, unused: u32,
+        scale: f32,
     }
 }
 
 kernel_params! {
     struct AttentionParts {
-        values: Ptr, log_sums: Ptr, y: Ptr, y_stride: u64, count: u64,
+        values: *const f32,        // [B, parts, T, H K]
+        log_sums: *const f32,      // [B, parts, H, T]
+        y: *mut f32,               // [B, T, H K]
+        y_stride: u64, count: u64, // count: B T H K
         length: u32, heads: u32, head_dim: u32, parts: u32,
     }
 }
 
 kernel_params! {
     struct AttentionAppend {
-        k: Ptr, v: Ptr, bias: Ptr, cache: Ptr, control: Ptr, k_stride: u64, v_stride: u64, bias_stride: u64, capacity: u64, count: u64,
-        length: u32, cols: u32, biases: u32, unused: u32,
+        k: *const f32, v: *const f32, // [B, T, kv_heads K]
+        bias: *const f32,             // [B, T, biases]
+        cache: *mut f32,              // [B, capacity, 2 kv_heads K + biases]
+        control: *const Control,
+        k_stride: u64, v_stride: u64, bias_stride: u64, capacity: u64, count: u64, // count: B T (2 kv_heads K + biases)
+        length: u32, cols: u32, biases: u32, unused: u32,                          // cols: kv_heads K
     }
 }
 
 kernel_params! {
     struct AttentionDelta {
-        y: Ptr, dy: Ptr, delta: Ptr, y_stride: u64, dy_stride: u64, count: u64,
+        y: *const f32, dy: *const f32,             // [B, T, H K]
+        delta: *mut f32,                           // [B, H, T]
+        y_stride: u64, dy_stride: u64, count: u64, // count: B T H
         length: u32, heads: u32, head_dim: u32, unused: u32,
     }
 }
 
 kernel_params! {
     struct AttentionGroups {
-        heads: Ptr, grad: Ptr, grad_stride: u64, count: u64, cols: u32, group: u32, head_dim: u32, accumulate: u32,
+        heads: *const f32,            // [B T, kv_heads, group, K]
+        grad: *mut f32,               // [B T, kv_heads K]
+        grad_stride: u64, count: u64, // count: B T kv_heads K
+        cols: u32, group: u32, head_dim: u32, accumulate: u32,
     }
 }
 

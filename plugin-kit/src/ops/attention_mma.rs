@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::Launch;
 use crate::cuda::precision::Precision;
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -18,7 +18,13 @@ use crate::ops::attention_cuda::{AttentionTiles, by_width};
 /// The kernels for heads of up to so many values.
 static SOURCES: LazyLock<Vec<(usize, KernelSource)>> = LazyLock::new(|| {
     let text = include_str!("../../kernels/attention_mma.cu");
-    by_width("attention_mma.cu", text, "", &[32, 64, 128])
+    let params = &[
+        AttentionTiles::CPP,
+        AttentionPacked::CPP,
+        AttentionPack::CPP,
+        AttentionPackGrad::CPP,
+    ];
+    by_width("attention_mma.cu", text, "", params, &[32, 64, 128])
 });
 
 /// Tokens of the longest feed that is too short for tiles of 128 queries: its keys are cut into parts instead.
@@ -76,19 +82,28 @@ pub(super) struct TensorCores {
 }
 
 kernel_params! {
-    struct AttentionPacked { packed: Ptr, packed_dy: Ptr, tiles: AttentionTiles }
+    struct AttentionPacked {
+        packed: *const u16,    // [B, H + 2 kv_heads, T, WIDTH]: q, k, v
+        packed_dy: *const u16, // [B, H, T, WIDTH]
+        tiles: AttentionTiles,
+    }
 }
 
 kernel_params! {
     struct AttentionPack {
-        q: Ptr, k: Ptr, v: Ptr, to: Ptr, q_stride: u64, k_stride: u64, v_stride: u64, count: u64,
+        q: *const f32, k: *const f32, v: *const f32,             // [B, T, H K], [B, T, kv_heads K] twice
+        to: *mut u16,                                            // [B, H + 2 kv_heads, T, WIDTH]
+        q_stride: u64, k_stride: u64, v_stride: u64, count: u64, // count: pieces of eight values of `to`
         length: u32, heads: u32, kv_heads: u32, head_dim: u32,
     }
 }
 
 kernel_params! {
     struct AttentionPackGrad {
-        y: Ptr, dy: Ptr, to: Ptr, delta: Ptr, y_stride: u64, dy_stride: u64, count: u64,
+        y: *const f32, dy: *const f32,             // [B, T, H K]
+        to: *mut u16,                              // [B, H, T, WIDTH]
+        delta: *mut f32,                           // [B, H, T]
+        y_stride: u64, dy_stride: u64, count: u64, // count: pieces of eight values of `to`
         length: u32, heads: u32, head_dim: u32, unused: u32,
     }
 }

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::Launch;
 use crate::cuda::rows::ROWS;
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
@@ -64,10 +64,17 @@ impl Graph {
 static BY_HEAD: KernelSource = KernelSource {
     file: "by_head.cu",
     text: include_str!("../../kernels/by_head.cu"),
+    params: &[ByHeadValues::CPP],
 };
 
 kernel_params! {
-    struct ByHeadValues { factor: Ptr, x: Ptr, y: Ptr, factor_stride: u64, x_stride: u64, y_stride: u64, rows: u64, cols: u32, heads: u32, accumulate: u32, unused: u32 }
+    struct ByHeadValues {
+        factor: *const f32, // [rows, heads]; for sums the gradient of the product, [rows, cols]
+        x: *const f32,      // [rows, cols]
+        y: *mut f32,        // [rows, cols]; for sums the gradient of the factor, [rows, heads]
+        factor_stride: u64, x_stride: u64, y_stride: u64, rows: u64,
+        cols: u32, heads: u32, accumulate: u32, unused: u32,
+    }
 }
 
 struct ByHead {

@@ -12,6 +12,11 @@ use crate::kernel_params;
 pub(super) static CONVOLUTION: KernelSource = KernelSource {
     file: "convolution.cu",
     text: include_str!("../../kernels/convolution.cu"),
+    params: &[
+        ConvolutionForward::CPP,
+        ConvolutionBackward::CPP,
+        ConvolutionSums::CPP,
+    ],
 };
 
 /// Columns of a block.
@@ -28,21 +33,37 @@ const MOST_TAPS: usize = 64;
 
 kernel_params! {
     struct ConvolutionForward {
-        x: Ptr, weight: Ptr, bias: Ptr, before: Ptr, y: Ptr, state: Ptr, x_stride: u64, length: u64,
+        x: *const f32,      // [B, T, cols]
+        weight: *const f32, // [cols, width]
+        bias: *const f32,   // [cols] or null
+        before: *mut f32,   // [B, T, cols], contiguous, or null: before the activation
+        y: *mut f32,        // [B, T, cols], contiguous
+        state: *mut f32,    // [B, width - 1, cols] or null: the last inputs, oldest first
+        x_stride: u64, length: u64,
         rows: u32, cols: u32, width: u32, activation: u32, tiles: u32, unused: u32,
     }
 }
 
 kernel_params! {
     struct ConvolutionBackward {
-        x: Ptr, weight: Ptr, before: Ptr, dy: Ptr, grad_x: Ptr, parts: Ptr,
+        x: *const f32,      // [B, T, cols]
+        weight: *const f32, // [cols, width]
+        before: *const f32, // [B, T, cols], contiguous
+        dy: *const f32,     // [B, T, cols]
+        grad_x: *mut f32,   // [B, T, cols]
+        parts: *mut f32,    // [part_count, width + 1, cols]: gradients of the taps, then of the bias
         x_stride: u64, dy_stride: u64, grad_stride: u64, length: u64,
         rows: u32, cols: u32, width: u32, activation: u32, tiles: u32, part_count: u32, accumulate: u32, unused: u32,
     }
 }
 
 kernel_params! {
-    struct ConvolutionSums { parts: Ptr, grad_weight: Ptr, grad_bias: Ptr, cols: u32, width: u32, part_count: u32, unused: u32 }
+    struct ConvolutionSums {
+        parts: *const f32,     // [part_count, width + 1, cols]
+        grad_weight: *mut f32, // [cols, width]
+        grad_bias: *mut f32,   // [cols] or null
+        cols: u32, width: u32, part_count: u32, unused: u32,
+    }
 }
 
 /// Values of shared memory of the backward pass, which has more of them: taps and their sums, two tiles.

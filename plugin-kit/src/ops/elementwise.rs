@@ -367,15 +367,23 @@ crate::simd! {
 static GATE: KernelSource = KernelSource {
     file: "gate.cu",
     text: include_str!("../../kernels/gate.cu"),
+    params: &[GateForward::CPP, GateBackward::CPP],
 };
 
 kernel_params! {
-    struct GateForward { gate: Ptr, x: Ptr, y: Ptr, gate_stride: u64, x_stride: u64, rows: u64, cols: u32, activation: u32 }
+    struct GateForward {
+        gate: *const f32, x: *const f32, // [rows, cols]; x may be null
+        y: *mut f32,                     // [rows, cols], contiguous
+        gate_stride: u64, x_stride: u64, rows: u64,
+        cols: u32, activation: u32,
+    }
 }
 
 kernel_params! {
     struct GateBackward {
-        gate: Ptr, x: Ptr, dy: Ptr, grad: Ptr, gate_stride: u64, x_stride: u64, dy_stride: u64, grad_stride: u64, rows: u64,
+        gate: *const f32, x: *const f32, dy: *const f32, // [rows, cols]; x may be null
+        grad: *mut f32,                                  // [rows, cols]
+        gate_stride: u64, x_stride: u64, dy_stride: u64, grad_stride: u64, rows: u64,
         cols: u32, activation: u32, accumulate: u32, unused: u32,
     }
 }

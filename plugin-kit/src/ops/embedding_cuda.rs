@@ -4,48 +4,88 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
 use super::embedding::{AddPositions, Embedding, SelectScored};
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch};
 use crate::cuda::rows::copy_rows;
-use crate::cuda::run::CudaRun;
+use crate::cuda::run::{Control, CudaRun};
 use crate::kernel_params;
 
 pub(super) static EMBEDDING: KernelSource = KernelSource {
     file: "embedding.cu",
     text: include_str!("../../kernels/embedding.cu"),
+    params: &[
+        EmbeddingForward::CPP,
+        EmbeddingBackward::CPP,
+        PositionsForward::CPP,
+        PositionsBackward::CPP,
+        SelectForward::CPP,
+        SelectBackward::CPP,
+    ],
 };
 
 /// Places of the tokens' order that a warp adds up: `PIECE` of embedding.cu.
 pub(super) const PIECE: usize = 64;
 
 kernel_params! {
-    struct EmbeddingForward { tokens: Ptr, table: Ptr, y: Ptr, rows: u64, cols: u32, vocab: u32 }
+    struct EmbeddingForward {
+        tokens: *const u32, // [rows]
+        table: *const f32,  // [vocab, cols]
+        y: *mut f32,        // [rows, cols], contiguous
+        rows: u64,
+        cols: u32, vocab: u32,
+    }
 }
 
 kernel_params! {
     struct EmbeddingBackward {
-        tokens: Ptr, order: Ptr, dy: Ptr, grad: Ptr, parts: Ptr, dy_stride: u64, count: u64,
+        tokens: *const u32, // [count]
+        order: *const u32,  // [count], of token_order.cu
+        dy: *const f32,     // [count, cols]
+        grad: *mut f32,     // [vocab, cols], added to
+        parts: *mut f32,    // [pieces, 2, cols]
+        dy_stride: u64, count: u64,
         cols: u32, vocab: u32, padding: u32, unused: u32,
     }
 }
 
 kernel_params! {
     struct PositionsForward {
-        x: Ptr, table: Ptr, y: Ptr, control: Ptr, x_stride: u64, rows: u64,
+        x: *const f32,     // [B, length, cols]
+        table: *const f32, // [positions, cols]
+        y: *mut f32,       // [B, length, cols], contiguous
+        control: *const Control,
+        x_stride: u64, rows: u64,
         cols: u32, length: u32, positions: u32, unused: u32,
     }
 }
 
 kernel_params! {
-    struct PositionsBackward { dy: Ptr, grad: Ptr, dy_stride: u64, batch: u32, length: u32, cols: u32, unused: u32 }
+    struct PositionsBackward {
+        dy: *const f32, // [B, length, cols]
+        grad: *mut f32, // [positions, cols], added to; a sequence begins at position 0
+        dy_stride: u64,
+        batch: u32, length: u32, cols: u32, unused: u32,
+    }
 }
 
 kernel_params! {
-    struct SelectForward { x: Ptr, wanted: Ptr, y: Ptr, control: Ptr, x_stride: u64, places: u64, cols: u32, unused: u32 }
+    struct SelectForward {
+        x: *const f32,      // [B T, cols]
+        wanted: *const u32, // [places]: rows of x; arbitrary from control->wanted on
+        y: *mut f32,        // [places, cols], contiguous
+        control: *const Control,
+        x_stride: u64, places: u64,
+        cols: u32, unused: u32,
+    }
 }
 
 kernel_params! {
     struct SelectBackward {
-        dy: Ptr, wanted: Ptr, grad: Ptr, control: Ptr, dy_stride: u64, grad_stride: u64, places: u64, cols: u32, unused: u32,
+        dy: *const f32,     // [places, cols]
+        wanted: *const u32, // [places]
+        grad: *mut f32,     // [B T, cols], added to
+        control: *const Control,
+        dy_stride: u64, grad_stride: u64, places: u64,
+        cols: u32, unused: u32,
     }
 }
 

@@ -5,12 +5,13 @@ use longhaul_plugin_api::author::Result;
 use super::head::Head;
 use crate::cuda::device::{DeviceMat, KernelSource, Launch, Product, Ptr};
 use crate::cuda::rows::copy_rows;
-use crate::cuda::run::{CudaRun, DeviceRows};
+use crate::cuda::run::{Control, CudaRun, DeviceRows};
 use crate::kernel_params;
 
 pub(super) static HEAD: KernelSource = KernelSource {
     file: "head.cu",
     text: include_str!("../../kernels/head.cu"),
+    params: &[HeadLoss::CPP],
 };
 
 /// Most wanted positions whose logits exist at the same time on a device: a product of that many rows
@@ -30,8 +31,15 @@ pub(super) fn places(vocab: usize) -> usize {
 
 kernel_params! {
     struct HeadLoss {
-        logits: Ptr, targets: Ptr, nll: Ptr, best: Ptr, control: Ptr, first: u64,
-        vocab: u32, training: u32, cap: f32, unused: u32,
+        logits: *mut f32,    // [places, vocab], of the places from `first` on
+        targets: *const i32, // [S], -1 for none
+        nll: *mut f32,       // [S]
+        best: *mut u32,      // [S]
+        control: *const Control,
+        first: u64,
+        vocab: u32, training: u32,
+        cap: f32,
+        unused: u32,
     }
 }
 

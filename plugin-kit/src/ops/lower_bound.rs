@@ -48,10 +48,16 @@ struct LowerBound {
 static LOWER_BOUND: KernelSource = KernelSource {
     file: "lower_bound.cu",
     text: include_str!("../../kernels/lower_bound.cu"),
+    params: &[LowerBoundParams::CPP],
 };
 
 kernel_params! {
-    struct LowerBoundParams { bounds: Ptr, y: Ptr, grad: Ptr, layers: u32, layer: u32, cols: u32, unused: u32 }
+    struct LowerBoundParams {
+        bounds: *const f32, // [layers, cols], before the softmax
+        y: *mut f32,        // [2, cols]: the bound and 1 minus it, or their gradients
+        grad: *mut f32,     // [layers, cols], added to
+        layers: u32, layer: u32, cols: u32, unused: u32,
+    }
 }
 
 impl LowerBound {

@@ -13,6 +13,7 @@ use crate::kernel_params;
 pub(super) static NORM: KernelSource = KernelSource {
     file: "norm.cu",
     text: include_str!("../../kernels/norm.cu"),
+    params: &[NormForward::CPP, NormBackward::CPP, NormWeightBackward::CPP],
 };
 
 /// Threads of a block.
@@ -23,21 +24,42 @@ const WARP_WIDTH: usize = 1024;
 
 kernel_params! {
     struct NormForward {
-        x: Ptr, weight: Ptr, bias: Ptr, y: Ptr, statistics: Ptr, x_stride: u64, rows: u64,
-        width: u32, groups: u32, team: u32, epsilon: f32, weights: u32, constant: f32, centred: u32, unused: u32,
+        x: *const f32,        // [rows, groups, width]
+        weight: *const f32,   // [weights], or null: the constant
+        bias: *const f32,     // [groups, width], or null
+        y: *mut f32,          // [rows, groups, width], contiguous
+        statistics: *mut f32, // [rows, groups, 2]: mean and s
+        x_stride: u64, rows: u64,
+        width: u32, groups: u32, team: u32,
+        epsilon: f32,
+        weights: u32, // groups * width, or width: the same for all groups
+        constant: f32,
+        centred: u32, unused: u32, // centred: whether the mean is taken away, which RMSNorm does not
     }
 }
 
 kernel_params! {
     struct NormBackward {
-        x: Ptr, weight: Ptr, dy: Ptr, statistics: Ptr, dx: Ptr, x_stride: u64, dy_stride: u64, dx_stride: u64, rows: u64,
-        width: u32, groups: u32, team: u32, centred: u32, accumulate: u32, weights: u32, constant: f32, unused: u32,
+        x: *const f32,          // [rows, groups, width]
+        weight: *const f32,     // [weights], or null: the constant
+        dy: *const f32,         // [rows, groups, width]
+        statistics: *const f32, // [rows, groups, 2]
+        dx: *mut f32,           // [rows, groups, width]
+        x_stride: u64, dy_stride: u64, dx_stride: u64, rows: u64,
+        width: u32, groups: u32, team: u32, centred: u32, accumulate: u32, weights: u32,
+        constant: f32,
+        unused: u32,
     }
 }
 
 kernel_params! {
     struct NormWeightBackward {
-        x: Ptr, dy: Ptr, statistics: Ptr, weight_parts: Ptr, bias_parts: Ptr, x_stride: u64, dy_stride: u64, rows: u64,
+        x: *const f32,          // [rows, cols]
+        dy: *const f32,         // [rows, cols]
+        statistics: *const f32, // [rows, cols / width, 2]
+        weight_parts: *mut f32, // [part_count, cols]
+        bias_parts: *mut f32,   // [part_count, cols], or null
+        x_stride: u64, dy_stride: u64, rows: u64,
         cols: u32, width: u32, part_count: u32, unused: u32,
     }
 }

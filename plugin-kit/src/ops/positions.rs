@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::Launch;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Buffer, Tensor};
@@ -11,10 +11,15 @@ use crate::kernel_params;
 static POSITIONS: KernelSource = KernelSource {
     file: "positions.cu",
     text: include_str!("../../kernels/positions.cu"),
+    params: &[PositionTable::CPP],
 };
 
 kernel_params! {
-    struct PositionTable { y: Ptr, length: f64, last: f64, first: f64, step: f64, shift: f64, rows: u32, cols: u32, kind: u32, unused: u32 }
+    struct PositionTable {
+        y: *mut f32, // [rows, cols]
+        length: f64, last: f64, first: f64, step: f64, shift: f64,
+        rows: u32, cols: u32, kind: u32, unused: u32,
+    }
 }
 
 /// What stands in a table; t is a row over the last of `length`, so that a filter's own positions are 0 to 1.

@@ -12,11 +12,16 @@ use crate::simd::add_into;
 static SOURCE: KernelSource = KernelSource {
     file: "previous.cu",
     text: include_str!("../../kernels/previous.cu"),
+    params: &[PreviousParams::CPP],
 };
 
 kernel_params! {
     struct PreviousParams {
-        x: Ptr, y: Ptr, state: Ptr, x_stride: u64, y_stride: u64, rows: u64, length: u64, cols: u32, accumulate: u32,
+        x: *mut f32,     // [B, T, cols], or its gradient
+        y: *mut f32,     // [B, T, cols], or its gradient
+        state: *mut f32, // [B, cols] or null: the last x
+        x_stride: u64, y_stride: u64, rows: u64, length: u64,
+        cols: u32, accumulate: u32,
     }
 }
 

@@ -4,7 +4,7 @@
 use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Launch, Ptr};
-use crate::cuda::run::DeviceRows;
+use crate::cuda::run::{Control, DeviceRows};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
 use crate::engine::tensor::{Buffer, Extent, Saved, Tensor};
@@ -14,19 +14,28 @@ use crate::ops::rotary_scaling::{Angles, Blend};
 static SOURCE: KernelSource = KernelSource {
     file: "rotary.cu",
     text: include_str!("../../kernels/rotary.cu"),
+    params: &[RotaryTableParams::CPP, RotaryParams::CPP],
 };
 
 kernel_params! {
     struct RotaryTableParams {
-        table: Ptr, control: Ptr, base: f64, factor: f64, original: f64, from: f64, to: f64, scale: f64,
-        period: u64, length: u32, dims: u32,
+        table: *mut f32,         // [T, 2, dims / 2]: cosines, then sines
+        control: *const Control, // null where every sequence starts at position 0
+        base: f64,
+        factor: f64, original: f64, from: f64, to: f64, // the blend
+        scale: f64,                                     // of cosines and sines
+        period: u64,                                    // positions after which angles begin anew, 0 for none
+        length: u32, dims: u32,
     }
 }
 
 kernel_params! {
     struct RotaryParams {
-        x: Ptr, table: Ptr, y: Ptr, x_stride: u64, y_stride: u64, rows: u64,
-        length: u32, cols: u32, head_dim: u32, dims: u32, accumulate: u32, sign: f32,
+        x: *const f32, table: *const f32,        // [B, T, cols], [T, 2, dims / 2]
+        y: *mut f32,                             // [B, T, cols]
+        x_stride: u64, y_stride: u64, rows: u64, // rows: B T
+        length: u32, cols: u32, head_dim: u32, dims: u32, accumulate: u32,
+        sign: f32, // 1, or -1 to turn a gradient back
     }
 }
 

@@ -75,11 +75,15 @@ impl Recurrence for RunningSum {
 static SOURCE: KernelSource = KernelSource {
     file: "running_sum.cu",
     text: include_str!("../../kernels/running_sum.cu"),
+    params: &[RunningSumValues::CPP],
 };
 
 kernel_params! {
     struct RunningSumValues {
-        x: Ptr, to: Ptr, state: Ptr, x_stride: u64, to_stride: u64, count: u64,
+        x: *const f32, // [B, T, W], in the backward pass the gradient of the first W columns of the sums
+        to: *mut f32,                              // [B, T, 2 W]; in the backward pass [B, T, W], the gradient of x
+        state: *mut f32,                           // [B, 2 W], or null in training
+        x_stride: u64, to_stride: u64, count: u64, // count: B W
         length: u32, cols: u32, accumulate: u32, unused: u32,
     }
 }

@@ -74,18 +74,28 @@ fn width(x: Tensor, heads: usize) -> usize {
 static SOURCE: KernelSource = KernelSource {
     file: "shares.cu",
     text: include_str!("../../kernels/shares.cu"),
+    params: &[SharesValues::CPP, LargestValues::CPP],
 };
 
 kernel_params! {
     struct SharesValues {
-        x: Ptr, y: Ptr, dy: Ptr, out: Ptr, x_stride: u64, dy_stride: u64, out_stride: u64, rows: u64,
-        heads: u32, width: u32, kind: u32, accumulate: u32, epsilon: f32, unused: u32,
+        x: *const f32,  // [rows, heads, width]
+        y: *const f32,  // [rows, heads, width], contiguous; written by the way forward
+        dy: *const f32, // [rows, heads, width], of the way back only
+        out: *mut f32,  // y, or the gradient of x
+        x_stride: u64, dy_stride: u64, out_stride: u64, rows: u64,
+        heads: u32, width: u32, kind: u32, accumulate: u32,
+        epsilon: f32,
+        unused: u32,
     }
 }
 
 kernel_params! {
     struct LargestValues {
-        x: Ptr, from: Ptr, to: Ptr, x_stride: u64, from_stride: u64, to_stride: u64, rows: u64,
+        x: *const f32,    // [rows, heads, width]: what decides
+        from: *const f32, // [rows, heads, width]: x, or the gradient of y
+        to: *mut f32,     // [rows, heads, width]: y, or the gradient of x
+        x_stride: u64, from_stride: u64, to_stride: u64, rows: u64,
         heads: u32, width: u32, count: u32, accumulate: u32,
     }
 }

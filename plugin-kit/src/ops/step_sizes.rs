@@ -14,6 +14,7 @@ use crate::simd::{exp, sigmoid, softplus};
 static STEP_SIZES: KernelSource = KernelSource {
     file: "step_sizes.cu",
     text: include_str!("../../kernels/step_sizes.cu"),
+    params: &[StepSizesValues::CPP],
 };
 
 impl Graph {
@@ -46,8 +47,14 @@ impl Graph {
 
 kernel_params! {
     struct StepSizesValues {
-        x: Ptr, bias: Ptr, a_log: Ptr, dt: Ptr, logs: Ptr, grad_dt: Ptr, grad_logs: Ptr, grad_x: Ptr, shares: Ptr,
-        x_stride: u64, grad_stride: u64, rows: u64, cols: u32, accumulate: u32,
+        x: *const f32,                              // [rows, cols]
+        bias: *const f32, a_log: *const f32,        // [cols]
+        dt: *mut f32, logs: *mut f32,               // [rows, cols], contiguous
+        grad_dt: *const f32, grad_logs: *const f32, // like dt
+        grad_x: *mut f32,                           // like x
+        shares: *mut f32, // [rows, 2, cols]: each position's part of the gradients of bias and a_log
+        x_stride: u64, grad_stride: u64, rows: u64,
+        cols: u32, accumulate: u32,
     }
 }
 

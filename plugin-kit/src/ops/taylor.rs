@@ -44,12 +44,17 @@ pub const fn taylor_features(width: usize) -> usize {
 static SOURCE: KernelSource = KernelSource {
     file: "taylor.cu",
     text: include_str!("../../kernels/taylor.cu"),
+    params: &[TaylorValues::CPP],
 };
 
 kernel_params! {
     struct TaylorValues {
-        x: Ptr, dy: Ptr, out: Ptr, x_stride: u64, dy_stride: u64, out_stride: u64, rows: u64,
-        heads: u32, width: u32, accumulate: u32, scale: f32,
+        x: *const f32,  // [rows, heads, width]
+        dy: *const f32, // [rows, heads, features], of the way back only
+        out: *mut f32,  // [rows, heads, features], or the gradient of x
+        x_stride: u64, dy_stride: u64, out_stride: u64, rows: u64,
+        heads: u32, width: u32, accumulate: u32,
+        scale: f32,
     }
 }
 

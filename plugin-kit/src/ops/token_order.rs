@@ -12,11 +12,18 @@ use crate::kernel_params;
 pub(crate) static TOKEN_ORDER: KernelSource = KernelSource {
     file: "token_order.cu",
     text: include_str!("../../kernels/token_order.cu"),
+    params: &[TokenOrderParams::CPP],
 };
 
 kernel_params! {
     struct TokenOrderParams {
-        tokens: Ptr, from: Ptr, to: Ptr, spare: Ptr, counts: Ptr, count: u64, tile: u64, shift: u32, end: u32,
+        tokens: *const u32,    // [count]
+        from: *mut u32,        // [count], positions in the order of the bits below `shift`; not read where that is 0
+        to: *mut u32,          // [count], positions in the order of the bits below `end`
+        spare: *mut u32,       // [count], for a block that sorts by several digits: takes turns with `to`
+        counts: *mut u32,      // [tiles, 256], digits of each tile; not read where there is one tile
+        count: u64, tile: u64, // a tile is a multiple of 256 places
+        shift: u32, end: u32,
     }
 }
 

@@ -15,11 +15,17 @@ use crate::rows::for_pieces;
 static SOURCE: KernelSource = KernelSource {
     file: "turned_heads.cu",
     text: include_str!("../../kernels/turned_heads.cu"),
+    params: &[TurnedParams::CPP],
 };
 
 kernel_params! {
     struct TurnedParams {
-        x: Ptr, bias: Ptr, turns: Ptr, y: Ptr, dy: Ptr, unturned: Ptr, grad_x: Ptr, grad_turns: Ptr,
+        x: *const f32, bias: *const f32, // [rows, G width], [H width]
+        turns: *const f32,               // [rows, 2, H n]: cosines, then sines
+        y: *mut f32,                     // [rows, H width], contiguous
+        dy: *const f32,                  // [rows, H width]
+        unturned: *mut f32,              // [rows, H width], contiguous: the gradient of x and bias, by head
+        grad_x: *mut f32, grad_turns: *mut f32,
         x_stride: u64, turns_stride: u64, dy_stride: u64, grad_x_stride: u64, grad_turns_stride: u64, rows: u64,
         groups: u32, heads: u32, width: u32, pairs: u32, adds_x: u32, adds_turns: u32,
     }

@@ -16,13 +16,20 @@ use crate::simd;
 static SOURCE: KernelSource = KernelSource {
     file: "turns.cu",
     text: include_str!("../../kernels/turns.cu"),
+    params: &[TurnsParams::CPP],
 };
 
 kernel_params! {
     struct TurnsParams {
-        rate: Ptr, step: Ptr, y: Ptr, dy: Ptr, state: Ptr, grads: Ptr, grad_rate: Ptr, grad_step: Ptr,
-        rate_stride: u64, step_stride: u64, dy_stride: u64, grad_rate_stride: u64, grad_step_stride: u64,
-        rows: u64, length: u64, heads: u32, angles: u32, adds_rate: u32, adds_step: u32,
+        rate: *const f32, step: *const f32,       // [B, T, n], [B, T, H]
+        y: *mut f32,                              // [B, T, 2, H n], contiguous: cosines, then sines
+        dy: *const f32,                           // [B, T, 2, H n]
+        state: *mut f32, // [B, 2, H n] or null: high and low sixteen bits of the sums, as fractions of a turn
+        grads: *mut f32,                          // [B, T, H n]: gradients of the angles
+        grad_rate: *mut f32, grad_step: *mut f32, // [B, T, n], [B, T, H]
+        rate_stride: u64, step_stride: u64, dy_stride: u64, grad_rate_stride: u64, grad_step_stride: u64, rows: u64,
+        length: u64,
+        heads: u32, angles: u32, adds_rate: u32, adds_step: u32,
     }
 }
 

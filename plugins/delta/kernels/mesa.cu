@@ -12,23 +12,6 @@
 
 #define CHUNK 64u
 
-struct Mesa {
-    const float *q, *k, *decay, *beta;  // q, k [B, T, H K], ln a, beta [B, T, H]
-    const float* lambda;                // [H K]: softplus of it and the bound
-    float *x, *u;                       // [B, T, H K]: solutions for q and for their gradient
-    const float* dx;                    // [B, T, H K]
-    float *before, *after;              // [B, H, chunks, K, K]: H before each chunk, and its gradient by later tokens after it
-    float* met;                         // [B, T, H]: u H x
-    float* state;                       // [B, H, K, K], null in training
-    float *grad_q, *grad_k, *grad_decay, *grad_beta;
-    float* shares;                      // [B, chunks, H K]: of the gradient of lambda
-    u64 q_stride, k_stride, decay_stride, beta_stride, x_stride, dx_stride;
-    u64 grad_q_stride, grad_k_stride, grad_decay_stride, grad_beta_stride;
-    u32 rows, length, chunks, heads, key, steps;
-    u32 add_q, add_k, add_decay, add_beta;
-    float bound, solved;                // solved: the square of what may be left over that of the right side
-};
-
 // A value of all heads' matrices.
 struct Cell {
     u64 unit, token;  // over [B, H], the first over [B, T]

@@ -10,6 +10,7 @@ use crate::mesa_cpu::{MesaSolve, SOLVED};
 static MESA: KernelSource = KernelSource {
     file: "mesa.cu",
     text: include_str!("../kernels/mesa.cu"),
+    params: &[Mesa::CPP],
 };
 
 /// Widest head.
@@ -20,12 +21,24 @@ const CHUNK: usize = 64;
 
 kernel_params! {
     struct Mesa {
-        q: Ptr, k: Ptr, decay: Ptr, beta: Ptr, lambda: Ptr, x: Ptr, u: Ptr, dx: Ptr, before: Ptr, after: Ptr, met: Ptr,
-        state: Ptr, grad_q: Ptr, grad_k: Ptr, grad_decay: Ptr, grad_beta: Ptr, shares: Ptr,
+        // q, k [B, T, H K], ln a, beta [B, T, H]
+        q: *const f32, k: *const f32, decay: *const f32, beta: *const f32,
+        lambda: *const f32, // [H K]: softplus of it and the bound
+        // [B, T, H K]: solutions for q and for their gradient
+        x: *mut f32, u: *mut f32,
+        dx: *const f32, // [B, T, H K]
+        // [B, H, chunks, K, K]: H before each chunk, and its gradient by later tokens after it
+        before: *mut f32, after: *mut f32,
+        met: *mut f32, // [B, T, H]: u H x
+        state: *mut f32, // [B, H, K, K], null in training
+        grad_q: *mut f32, grad_k: *mut f32, grad_decay: *mut f32, grad_beta: *mut f32,
+        shares: *mut f32, // [B, chunks, H K]: of the gradient of lambda
         q_stride: u64, k_stride: u64, decay_stride: u64, beta_stride: u64, x_stride: u64, dx_stride: u64,
         grad_q_stride: u64, grad_k_stride: u64, grad_decay_stride: u64, grad_beta_stride: u64,
         rows: u32, length: u32, chunks: u32, heads: u32, key: u32, steps: u32,
-        add_q: u32, add_k: u32, add_decay: u32, add_beta: u32, bound: f32, solved: f32,
+        add_q: u32, add_k: u32, add_decay: u32, add_beta: u32,
+        // solved: the square of what may be left over that of the right side
+        bound: f32, solved: f32,
     }
 }
 

@@ -8,15 +8,6 @@
 #define EXPONENT 8.0f     // c of the gate, eq. 3
 #define STEEPEST 1000.0f  // bound of the square root's slope, as in the official code
 
-struct RgLruGateForward {
-    const float *x, *r, *i;  // [B, T, W]
-    const float* lambda;     // [W]
-    float *log_a, *b;        // [B, T, W], contiguous
-    const Control* control;
-    u64 x_stride, r_stride, i_stride, rows;  // rows: B T
-    u32 length, width, feed, unused;         // feed: whether this is one, which may begin at any position
-};
-
 KERNEL(256, rg_lru_gate_forward, RgLruGateForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.width, channel = index % p.width;
@@ -27,16 +18,6 @@ KERNEL(256, rg_lru_gate_forward, RgLruGateForward) {
     p.log_a[index] = log_a;
     p.b[index] = scale * sigmoid(p.i[row * p.i_stride + channel]) * p.x[row * p.x_stride + channel];
 }
-
-struct RgLruGateBackward {
-    const float *x, *r, *i;     // [B, T, W]
-    const float *grad_a, *grad_b;  // [B, T, W], contiguous; of log a and of b
-    const float* lambda;        // [W]
-    float *dx, *dr, *di;        // [B, T, W]
-    float* shares;              // [B, T, W]: of lambda's gradient
-    u64 x_stride, r_stride, i_stride, dx_stride, dr_stride, di_stride, rows;
-    u32 length, width, add_x, add_r, add_i, unused;
-};
 
 __device__ inline void put(float* place, float value, u32 add) { *place = add ? *place + value : value; }
 

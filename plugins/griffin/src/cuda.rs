@@ -1,8 +1,8 @@
 //! The gates on a CUDA device: the launches of `kernels/rg_lru_gate.cu`.
 
-use longhaul_plugin_kit::cuda::device::{Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::Launch;
 use longhaul_plugin_kit::cuda::rows::column_sums;
-use longhaul_plugin_kit::cuda::run::DeviceRows;
+use longhaul_plugin_kit::cuda::run::{Control, DeviceRows};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::{Result, kernel_params};
 
@@ -12,19 +12,27 @@ use crate::gate::{Gate, Sums};
 pub(crate) static RG_LRU_GATE: KernelSource = KernelSource {
     file: "rg_lru_gate.cu",
     text: include_str!("../kernels/rg_lru_gate.cu"),
+    params: &[RgLruGateForward::CPP, RgLruGateBackward::CPP],
 };
 
 kernel_params! {
     struct RgLruGateForward {
-        x: Ptr, r: Ptr, i: Ptr, lambda: Ptr, log_a: Ptr, b: Ptr, control: Ptr,
-        x_stride: u64, r_stride: u64, i_stride: u64, rows: u64,
-        length: u32, width: u32, feed: u32, unused: u32,
+        x: *const f32, r: *const f32, i: *const f32, // [B, T, W]
+        lambda: *const f32,                          // [W]
+        log_a: *mut f32, b: *mut f32,                // [B, T, W], contiguous
+        control: *const Control,
+        x_stride: u64, r_stride: u64, i_stride: u64, rows: u64, // rows: B T
+        length: u32, width: u32, feed: u32, unused: u32, // feed: whether this is one, which may begin at any position
     }
 }
 
 kernel_params! {
     struct RgLruGateBackward {
-        x: Ptr, r: Ptr, i: Ptr, grad_a: Ptr, grad_b: Ptr, lambda: Ptr, dx: Ptr, dr: Ptr, di: Ptr, shares: Ptr,
+        x: *const f32, r: *const f32, i: *const f32, // [B, T, W]
+        grad_a: *const f32, grad_b: *const f32,      // [B, T, W], contiguous; of log a and of b
+        lambda: *const f32,                          // [W]
+        dx: *mut f32, dr: *mut f32, di: *mut f32,    // [B, T, W]
+        shares: *mut f32,                            // [B, T, W]: of lambda's gradient
         x_stride: u64, r_stride: u64, i_stride: u64, dx_stride: u64, dr_stride: u64, di_stride: u64, rows: u64,
         length: u32, width: u32, add_x: u32, add_r: u32, add_i: u32, unused: u32,
     }

@@ -1,21 +1,5 @@
 // The selective scan's outputs, see selective_scan.cuh, which is in front of this.
 
-struct ScanForward {
-    const float* u;      // [B, T, d]
-    const float* delta;  // [B, T, d], before softplus
-    const float* b;      // [B, T, N]
-    const float* c;      // [B, T, N]
-    const float* a_log;  // [d, N]
-    const float* d;      // [d]
-    float* y;            // [B, T, d]
-    float* state;        // [B, N, d] or null
-    float* ends;         // [B, chunks, N, d]: where chunks end from 0, then where they start
-    float* products;     // [B, chunks, N, d]: of the decays
-    float* kept;         // [B, pieces, N, d] or null: before every 32 tokens
-    u64 u_stride, delta_stride, b_stride, c_stride, y_stride;
-    u32 rows, length, channels, states, negative, unused;
-};
-
 // Where each chunk but the last ends from a state of 0. Shared: 2 [8, 32] + [16, 12] + [16, 33].
 KERNEL(THREADS, scan_ends, ScanForward) {
     SHARED(shared);

@@ -6,26 +6,6 @@
 //     dA = sum_t g h[t-1] scale power dt,  du = dy D + dt sum_n g B,
 //     ddelta = (u sum_n g B + sum_n g h[t-1] scale power A) sigmoid(delta).
 
-struct ScanBackward {
-    const float* u;         // [B, T, d]
-    const float* delta;     // [B, T, d], before softplus
-    const float* b;         // [B, T, N]
-    const float* c;         // [B, T, N]
-    const float* a_log;     // [d, N]
-    const float* d;         // [d]
-    const float* dy;        // [B, T, d]
-    const float* kept;      // [B, pieces, N, d]
-    const float* products;  // [B, chunks, N, d], of the chunks but the last
-    float* ends;            // [B, chunks, N, d]: gradient of the state after each chunk, then parts of A's
-    float* grad_u;          // [B, T, d]
-    float* grad_delta;      // [B, T, d]
-    float* parts_b;         // [units, B, T, N]
-    float* parts_c;         // [units, B, T, N]
-    float* parts_d;         // [B, chunks, d]
-    u64 u_stride, delta_stride, b_stride, c_stride, dy_stride, grad_u_stride, grad_delta_stride;
-    u32 rows, length, channels, states, negative, accumulate_u, accumulate_delta, unused;
-};
-
 // What each chunk but the first does by itself to the gradient of the state before it.
 // Shared: 2 [8, 32] + [16, 12] + [16, 33].
 KERNEL(THREADS, scan_grad_ends, ScanBackward) {
@@ -302,13 +282,6 @@ KERNEL(THREADS, scan_gradients, ScanBackward) {
     p.parts_d[(at.row * chunks + at.chunk) * p.channels + at.channel] = grad_skip;
 }
 
-struct SumUnits {
-    const float* parts;  // [units, rows, cols]
-    float* grad;         // [rows, cols]
-    u64 stride, rows;
-    u32 cols, units, accumulate, unused;
-};
-
 // The gradient of B or C from its parts, in order; one thread a value.
 KERNEL(256, scan_sum_units, SumUnits) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -319,13 +292,6 @@ KERNEL(256, scan_sum_units, SumUnits) {
     for (u32 unit = 0; unit < p.units; unit++) sum += p.parts[unit * values + index];
     *place = sum;
 }
-
-struct SumDecays {
-    const float* parts;  // [part_count, N, d]: gradients of A
-    const float* a_log;  // [d, N]
-    float* grad;         // [d, N]
-    u32 channels, states, part_count, unused;
-};
 
 // Adds to the gradient of a_log from parts of A's, in order: A = -exp(a_log), so dA / da_log = A.
 // One thread a value.

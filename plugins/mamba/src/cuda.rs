@@ -13,6 +13,7 @@ static FORWARD: KernelSource = KernelSource {
         include_str!("../kernels/selective_scan.cuh"),
         include_str!("../kernels/selective_scan.cu")
     ),
+    params: &[ScanForward::CPP],
 };
 
 static BACKWARD: KernelSource = KernelSource {
@@ -21,6 +22,7 @@ static BACKWARD: KernelSource = KernelSource {
         include_str!("../kernels/selective_scan.cuh"),
         include_str!("../kernels/selective_scan_backward.cu")
     ),
+    params: &[ScanBackward::CPP, SumUnits::CPP, SumDecays::CPP],
 };
 
 // Constants of selective_scan.cuh.
@@ -55,7 +57,17 @@ const GRADIENTS: usize = 3 * channels(PIECE)
 
 kernel_params! {
     struct ScanForward {
-        u: Ptr, delta: Ptr, b: Ptr, c: Ptr, a_log: Ptr, d: Ptr, y: Ptr, state: Ptr, ends: Ptr, products: Ptr, kept: Ptr,
+        u: *const f32,      // [B, T, d]
+        delta: *const f32,  // [B, T, d], before softplus
+        b: *const f32,      // [B, T, N]
+        c: *const f32,      // [B, T, N]
+        a_log: *const f32,  // [d, N]
+        d: *const f32,      // [d]
+        y: *mut f32,        // [B, T, d]
+        state: *mut f32,    // [B, N, d] or null
+        ends: *mut f32,     // [B, chunks, N, d]: where chunks end from 0, then where they start
+        products: *mut f32, // [B, chunks, N, d]: of the decays
+        kept: *mut f32,     // [B, pieces, N, d] or null: before every 32 tokens
         u_stride: u64, delta_stride: u64, b_stride: u64, c_stride: u64, y_stride: u64,
         rows: u32, length: u32, channels: u32, states: u32, negative: u32, unused: u32,
     }
@@ -63,19 +75,44 @@ kernel_params! {
 
 kernel_params! {
     struct ScanBackward {
-        u: Ptr, delta: Ptr, b: Ptr, c: Ptr, a_log: Ptr, d: Ptr, dy: Ptr, kept: Ptr, products: Ptr, ends: Ptr,
-        grad_u: Ptr, grad_delta: Ptr, parts_b: Ptr, parts_c: Ptr, parts_d: Ptr,
-        u_stride: u64, delta_stride: u64, b_stride: u64, c_stride: u64, dy_stride: u64, grad_u_stride: u64, grad_delta_stride: u64,
-        rows: u32, length: u32, channels: u32, states: u32, negative: u32, accumulate_u: u32, accumulate_delta: u32, unused: u32,
+        u: *const f32,        // [B, T, d]
+        delta: *const f32,    // [B, T, d], before softplus
+        b: *const f32,        // [B, T, N]
+        c: *const f32,        // [B, T, N]
+        a_log: *const f32,    // [d, N]
+        d: *const f32,        // [d]
+        dy: *const f32,       // [B, T, d]
+        kept: *const f32,     // [B, pieces, N, d]
+        products: *const f32, // [B, chunks, N, d], of the chunks but the last
+        ends: *mut f32,       // [B, chunks, N, d]: gradient of the state after each chunk, then parts of A's
+        grad_u: *mut f32,     // [B, T, d]
+        grad_delta: *mut f32, // [B, T, d]
+        parts_b: *mut f32,    // [units, B, T, N]
+        parts_c: *mut f32,    // [units, B, T, N]
+        parts_d: *mut f32,    // [B, chunks, d]
+        u_stride: u64, delta_stride: u64, b_stride: u64, c_stride: u64, dy_stride: u64, grad_u_stride: u64,
+        grad_delta_stride: u64,
+        rows: u32, length: u32, channels: u32, states: u32, negative: u32, accumulate_u: u32, accumulate_delta: u32,
+        unused: u32,
     }
 }
 
 kernel_params! {
-    struct SumUnits { parts: Ptr, grad: Ptr, stride: u64, rows: u64, cols: u32, units: u32, accumulate: u32, unused: u32 }
+    struct SumUnits {
+        parts: *const f32, // [units, rows, cols]
+        grad: *mut f32,    // [rows, cols]
+        stride: u64, rows: u64,
+        cols: u32, units: u32, accumulate: u32, unused: u32,
+    }
 }
 
 kernel_params! {
-    struct SumDecays { parts: Ptr, a_log: Ptr, grad: Ptr, channels: u32, states: u32, part_count: u32, unused: u32 }
+    struct SumDecays {
+        parts: *const f32, // [part_count, N, d]: gradients of A
+        a_log: *const f32, // [d, N]
+        grad: *mut f32,    // [d, N]
+        channels: u32, states: u32, part_count: u32, unused: u32,
+    }
 }
 
 /// Buffers that only a device needs.

@@ -5,14 +5,6 @@
 // head and one part of the positions, 8 at a time, with [8, K] values of shared memory for the gradient of u;
 // so K is at most 1024.
 
-struct BonusForward {
-    const float *base, *r, *k, *v;  // [B, T, D]
-    const float* u;                 // [D]
-    float* y;                       // [B, T, D], contiguous
-    u64 base_stride, r_stride, k_stride, v_stride, rows;
-    u32 heads, head_dim;
-};
-
 KERNEL(256, bonus_forward, BonusForward) {
     const u32 lane = threadIdx.x % WARP;
     const u64 pair = blockIdx.x * 8ull + threadIdx.x / WARP;
@@ -27,18 +19,6 @@ KERNEL(256, bonus_forward, BonusForward) {
     weight = warp_sum(weight);
     for (u32 i = lane; i < p.head_dim; i += WARP) y[i] = base[i] + weight * v[i];
 }
-
-struct BonusBackward {
-    const float *r, *k, *v;                              // [B, T, D]
-    const float* u;                                      // [D]
-    const float* dy;                                     // [B, T, D], contiguous
-    float *grad_base, *grad_r, *grad_k, *grad_v;         // [B, T, D]
-    float* parts;                                        // [part_count, D]: the gradient of u
-    u64 r_stride, k_stride, v_stride;
-    u64 grad_base_stride, grad_r_stride, grad_k_stride, grad_v_stride, rows;
-    u32 add_base, add_r, add_k, add_v;                   // whether those gradients are sums
-    u32 heads, head_dim, part_count, unused;
-};
 
 __device__ inline void leave(float* place, u32 accumulate, float value) { *place = accumulate ? *place + value : value; }
 

@@ -9,15 +9,6 @@
 
 #define LEAST 1e-24f  // squared length below which a direction is that of nothing
 
-struct RemovalForward {
-    const float *k, *rate;        // [B, T, D]
-    const float *xi, *alpha;      // [D]
-    float *kappa, *b, *key;       // [B, T, D], contiguous
-    float* lengths;               // [B, T, H]: 1 / |k xi|
-    u64 k_stride, rate_stride, rows;
-    u32 heads, head_dim;
-};
-
 KERNEL(256, removal_forward, RemovalForward) {
     const u32 lane = threadIdx.x % WARP;
     const u64 pair = blockIdx.x * 8ull + threadIdx.x / WARP;
@@ -39,19 +30,6 @@ KERNEL(256, removal_forward, RemovalForward) {
         p.key[place] = k[i] * (1.0f + (a - 1.0f) * p.alpha[first + i]);
     }
 }
-
-struct RemovalBackward {
-    const float *k, *rate;                      // [B, T, D]
-    const float *xi, *alpha;                    // [D]
-    const float *kappa;                         // [B, T, D], contiguous
-    const float *lengths;                       // [B, T, H]
-    const float *grad_kappa, *grad_b, *grad_key;  // [B, T, D], contiguous
-    float *grad_k, *grad_rate;                  // [B, T, D]
-    float *parts_xi, *parts_alpha;              // [part_count, D]
-    u64 k_stride, rate_stride, grad_k_stride, grad_rate_stride, rows;
-    u32 add_k, add_rate;                        // whether those gradients are sums
-    u32 heads, head_dim, part_count, unused;
-};
 
 KERNEL(256, removal_backward, RemovalBackward) {
     SHARED(sums);  // [2, 8, K]

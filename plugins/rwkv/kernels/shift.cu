@@ -7,16 +7,6 @@
 
 #define MOST 8
 
-struct ShiftForward {
-    const float* x;              // [B, T, D]
-    const float* history;        // [B, D], null where it is 0
-    const float* weights[MOST];  // [D] or [B, T, D]
-    float* y[MOST];              // [B, T, D], contiguous
-    u64 weight_strides[MOST];    // 0 of [D]
-    u64 x_stride, rows;          // rows = B T
-    u32 length, cols, outputs, current;
-};
-
 // The previous position's share.
 __device__ inline float share(float weight, u32 current) { return current ? 1.0f - weight : weight; }
 
@@ -34,20 +24,6 @@ KERNEL(256, shift_forward, ShiftForward) {
     for (u32 i = 0; i < MOST; i++)
         if (i < p.outputs) p.y[i][index] = x + (previous - x) * share(p.weights[i][at * p.weight_strides[i] + col], p.current);
 }
-
-struct ShiftBackward {
-    const float* x;             // [B, T, D]
-    float* grad_x;              // [B, T, D]
-    const float* weights[MOST]; // [D] or [B, T, D]
-    const float* dy[MOST];      // [B, T, D], contiguous
-    float* grad_weights[MOST];  // [B, T, D], null of [D]
-    u64 weight_strides[MOST];   // 0 of [D]
-    u64 grad_strides[MOST];     // of grad_weights
-    u64 x_stride, grad_x_stride, rows;
-    u32 accumulate[MOST];       // of grad_weights
-    u32 length, cols, outputs, current;
-    u32 accumulate_x, unused;
-};
 
 // A training sequence begins from nothing, so there is no history here.
 KERNEL(256, shift_backward, ShiftBackward) {
@@ -77,16 +53,6 @@ KERNEL(256, shift_backward, ShiftBackward) {
 }
 
 // The gradients of weights [D]: sums over all positions.
-struct ShiftSums {
-    const float* x;         // [B, T, D]
-    float* parts;           // [part_count, outputs, D]
-    const float* dy[MOST];  // [B, T, D], contiguous
-    float* sums[MOST];      // [D], added to
-    u64 x_stride, rows;
-    u32 length, cols, outputs, current;
-    u32 part_count, unused;
-};
-
 KERNEL(256, shift_sums, ShiftSums) {
     SHARED(lines);  // [8, 32]
     const u32 lane = threadIdx.x % 32, line = threadIdx.x / 32;

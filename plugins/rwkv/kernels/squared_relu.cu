@@ -1,12 +1,5 @@
 // y = max(x, 0)^2 (arXiv 2109.08668) and its gradient. One thread a value.
 
-struct SquaredReluForward {
-    const float* x;  // [rows, cols]
-    float* y;        // [rows, cols], contiguous
-    u64 x_stride, rows;
-    u32 cols, unused;
-};
-
 KERNEL(256, squared_relu_forward, SquaredReluForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
@@ -14,14 +7,6 @@ KERNEL(256, squared_relu_forward, SquaredReluForward) {
     const float positive = fmaxf(p.x[row * p.x_stride + col], 0.0f);
     p.y[index] = positive * positive;
 }
-
-struct SquaredReluBackward {
-    const float* x;   // [rows, cols]
-    const float* dy;  // [rows, cols], contiguous
-    float* grad;      // [rows, cols]
-    u64 x_stride, grad_stride, rows;
-    u32 cols, accumulate;
-};
 
 KERNEL(256, squared_relu_backward, SquaredReluBackward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;

@@ -26,29 +26,6 @@
 #define AHEAD 8  // chunks whose values the passes over chunks read at a time
 #define EMPTY -1e30f  // logarithm of the weight of nothing at all
 
-struct Wkv4Forward {
-    const float *r, *k, *v;                // [B, T, H], r before its sigmoid
-    const float *time_decay, *time_first;  // [H]
-    float* y;                              // [B, T, H], contiguous
-    float* states;                         // [B, chunks, 2, H]: a and L before each chunk
-    float *mean, *level;                   // [B, H]: the state slots, null in training
-    u64 r_stride, k_stride, v_stride;
-    u32 rows, length, channels, chunks;
-};
-
-struct Wkv4Gradients {
-    const float *r, *k, *v;                // [B, T, H]
-    const float *time_decay, *time_first;  // [H]
-    const float* dy;                       // [B, T, H], contiguous
-    const float* states;                   // [B, chunks, 2, H]
-    float* slopes;                         // [B, chunks, 4, H]: P, Q, e, f; then the gradient of the state after
-                                           // each chunk in the first two, those of time_decay and u in the others
-    float *grad_r, *grad_k, *grad_v;       // [B, T, H]
-    u64 r_stride, k_stride, v_stride, grad_r_stride, grad_k_stride, grad_v_stride;
-    u32 rows, length, channels, chunks;
-    u32 add_r, add_k, add_v, unused;       // whether those gradients are sums
-};
-
 // Where a thread is: a channel of a chunk of a row.
 struct Place {
     u32 row, chunk, channel;

@@ -1,6 +1,6 @@
 //! The family's own MLP: token shift, a squared ReLU (arXiv 2109.08668), and up to RWKV-6 a gate.
 
-use longhaul_plugin_kit::cuda::device::{Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::Launch;
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
@@ -83,15 +83,25 @@ pub(crate) fn squared_relu(graph: &mut Graph, x: Tensor) -> Tensor {
 static SQUARED_RELU: KernelSource = KernelSource {
     file: "squared_relu.cu",
     text: include_str!("../kernels/squared_relu.cu"),
+    params: &[SquaredReluForward::CPP, SquaredReluBackward::CPP],
 };
 
 kernel_params! {
-    struct SquaredReluForward { x: Ptr, y: Ptr, x_stride: u64, rows: u64, cols: u32, unused: u32 }
+    struct SquaredReluForward {
+        x: *const f32, // [rows, cols]
+        y: *mut f32,   // [rows, cols], contiguous
+        x_stride: u64, rows: u64,
+        cols: u32, unused: u32,
+    }
 }
 
 kernel_params! {
     struct SquaredReluBackward {
-        x: Ptr, dy: Ptr, grad: Ptr, x_stride: u64, grad_stride: u64, rows: u64, cols: u32, accumulate: u32,
+        x: *const f32,  // [rows, cols]
+        dy: *const f32, // [rows, cols], contiguous
+        grad: *mut f32, // [rows, cols]
+        x_stride: u64, grad_stride: u64, rows: u64,
+        cols: u32, accumulate: u32,
     }
 }
 

@@ -17,7 +17,7 @@ use longhaul_plugin_kit::cuda::device::{
     Device, DeviceMat, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
 use longhaul_plugin_kit::cuda::precision::Precision;
-use longhaul_plugin_kit::cuda::source::whole_text;
+use longhaul_plugin_kit::cuda::source::{own_text, whole_text};
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 
@@ -158,7 +158,7 @@ fn leave_source(folder: &Path, source: &KernelSource, name: &str) -> Result<()> 
     let stem = source.file.trim_end_matches(".cu");
     let file = folder.join(format!("{stem}.{}.cu", &name[..6]));
     std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&file, source.text))
+        .and_then(|()| std::fs::write(&file, own_text(source)))
         .map_err(|error| PluginError::device(format!("{}: {error}", file.display())))
 }
 

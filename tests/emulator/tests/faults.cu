@@ -1,10 +1,5 @@
 // Kernels with a mistake each, that the emulated card must tell.
 
-struct Values {
-    float* x;
-    u64 unused;
-};
-
 // Half of a warp waits for the block and half for the warp.
 KERNEL(32, some_reach_a_barrier, Values) {
     if (threadIdx.x < 16) {

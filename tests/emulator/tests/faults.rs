@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use longhaul_emulator::devices;
-use longhaul_plugin_kit::cuda::device::{Device, Kernel, KernelParams, KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::{Device, Kernel, KernelParams, KernelSource, Launch};
 use longhaul_plugin_kit::kernel_params;
 
 static SOURCE: KernelSource = KernelSource {
     file: "faults.cu",
     text: include_str!("faults.cu"),
+    params: &[Values::CPP],
 };
 
 const COUNT: usize = 64;
 
 kernel_params! {
-    struct Values { x: Ptr, unused: u64 }
+    struct Values {
+        x: *mut f32,
+        unused: u64,
+    }
 }
 
 /// What a kernel left in the values, which were 0 before, or what was wrong with it.

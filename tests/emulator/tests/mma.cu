@@ -2,11 +2,6 @@
 
 #include "mma.cuh"
 
-struct Matrices {
-    const float *a, *b, *c;  // [16, K], [K, 8], [16, 8]
-    float* d;                // [16, 8]
-};
-
 // Fragments straight from the documented places, and back.
 __device__ __forceinline__ void load_sums(float (&d)[4], const float* c) {
     const u32 g = threadIdx.x / 4, t = threadIdx.x % 4;
@@ -66,12 +61,6 @@ KERNEL(32, multiply_tf32, Matrices) {
     mma_16x8x8_tf32(d, a, b);
     store_sums(d, p.d);
 }
-
-struct Values {
-    const float* x;    // [32, 4]
-    float *y, *z;      // [32, 4]
-    u64 there;         // values of x that are to be copied, a multiple of 4
-};
 
 // y is x rounded to bfloat16, z is x rounded to TF32.
 KERNEL(32, round_values, Values) {

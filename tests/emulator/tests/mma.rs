@@ -9,14 +9,22 @@ use longhaul_plugin_kit::kernel_params;
 static SOURCE: KernelSource = KernelSource {
     file: "mma.cu",
     text: include_str!("mma.cu"),
+    params: &[Matrices::CPP, Values::CPP],
 };
 
 kernel_params! {
-    struct Matrices { a: Ptr, b: Ptr, c: Ptr, d: Ptr }
+    struct Matrices {
+        a: *const f32, b: *const f32, c: *const f32, // [16, K], [K, 8], [16, 8]
+        d: *mut f32,                                 // [16, 8]
+    }
 }
 
 kernel_params! {
-    struct Values { x: Ptr, y: Ptr, z: Ptr, there: u64 }
+    struct Values {
+        x: *const f32,            // [32, 4]
+        y: *mut f32, z: *mut f32, // [32, 4]
+        there: u64,               // values of x that are to be copied, a multiple of 4
+    }
 }
 
 fn run<P: KernelParams>(

@@ -6,19 +6,11 @@
 // read neighbouring channels. No shared memory; any width, any length. `common.cuh` of the kit is in front
 // of this file: KERNEL, u32, u64, sigmoid and more are from there.
 //
-// A kernel's one parameter is a plain struct, `p` in its body. src/cuda.rs has its mirror: the same name and
-// order of fields, those of eight bytes first, then an even number of four-byte ones.
+// A kernel's one parameter is a plain struct, `p` in its body. src/cuda.rs declares it, by kernel_params!: fields of
+// eight bytes first, then an even number of four-byte ones. Its declaration in C++ is put in front of this file.
 //
 // With few rows of few channels most of a card idles; kernels/diagonal.cu of the kit shows how
 // chunks of tokens run beside each other.
-
-struct RecurrenceForward {
-    const float *x, *gate;  // [B, T, W], rows of tokens x_stride and gate_stride values apart
-    float* h;               // [B, T, W], contiguous
-    float* state;           // [B, W], read and left; null in training, which starts from 0
-    u64 x_stride, gate_stride, rows;
-    u32 length, width;
-};
 
 KERNEL(256, {{crate}}_forward, RecurrenceForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -35,15 +27,6 @@ KERNEL(256, {{crate}}_forward, RecurrenceForward) {
     }
     if (p.state) p.state[index] = h;
 }
-
-struct RecurrenceBackward {
-    const float *x, *gate;      // [B, T, W]
-    const float *h, *grad_h;    // [B, T, W], contiguous
-    float *grad_x, *grad_gate;  // [B, T, W]
-    u64 x_stride, gate_stride, grad_x_stride, grad_gate_stride, rows;
-    u32 length, width;
-    u32 add_x, add_gate;  // whether a gradient is a sum to add to; else its old content is arbitrary
-};
 
 __device__ inline void put(float* place, float value, u32 add) { *place = add ? *place + value : value; }
 

@@ -11,11 +11,14 @@ use crate::cpu::Fast;
 pub(crate) static KERNELS: KernelSource = KernelSource {
     file: "{{crate}}.cu",
     text: include_str!("../kernels/{{crate}}.cu"),
+    params: &[RecurrenceForward::CPP, RecurrenceBackward::CPP],
 };
 
 kernel_params! {
     struct RecurrenceForward {
-        x: Ptr, gate: Ptr, h: Ptr, state: Ptr,
+        x: *const f32, gate: *const f32, // [B, T, W], rows of tokens x_stride and gate_stride values apart
+        h: *mut f32,                     // [B, T, W], contiguous
+        state: *mut f32,                 // [B, W], read and left; null in training, which starts from 0
         x_stride: u64, gate_stride: u64, rows: u64,
         length: u32, width: u32,
     }
@@ -23,9 +26,12 @@ kernel_params! {
 
 kernel_params! {
     struct RecurrenceBackward {
-        x: Ptr, gate: Ptr, h: Ptr, grad_h: Ptr, grad_x: Ptr, grad_gate: Ptr,
+        x: *const f32, gate: *const f32,       // [B, T, W]
+        h: *const f32, grad_h: *const f32,     // [B, T, W], contiguous
+        grad_x: *mut f32, grad_gate: *mut f32, // [B, T, W]
         x_stride: u64, gate_stride: u64, grad_x_stride: u64, grad_gate_stride: u64, rows: u64,
-        length: u32, width: u32, add_x: u32, add_gate: u32,
+        length: u32, width: u32,
+        add_x: u32, add_gate: u32, // whether a gradient is a sum to add to; else its old content is arbitrary
     }
 }
 

@@ -7,7 +7,7 @@ use super::PathAttention;
 use super::block::BLOCK;
 use super::cpu::Path;
 use crate::cuda::device::{KernelSource, Launch, Ptr};
-use crate::cuda::run::{CudaRun, DeviceState};
+use crate::cuda::run::{Control, CudaRun, DeviceState};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Saved, Tensor};
 use crate::kernel_params;
@@ -23,6 +23,7 @@ static SOURCE: KernelSource = KernelSource {
         "\n#line 1 \"path_backward.cu\"\n",
         include_str!("../../../kernels/path_backward.cu")
     ),
+    params: &[PathParams::CPP],
 };
 
 /// Widest head.
@@ -42,16 +43,41 @@ const SQUARE: usize = BLOCK * BLOCK;
 
 kernel_params! {
     struct PathParams {
-        q: Ptr, k: Ptr, v: Ptr, w: Ptr, beta: Ptr, bias: Ptr, y: Ptr, log_sums: Ptr, carried: Ptr, solved: Ptr, mixed: Ptr,
-        pulled: Ptr, turned: Ptr, keys: Ptr, values: Ptr, control: Ptr, dy: Ptr, delta: Ptr, chain: Ptr, backs: Ptr, back: Ptr,
-        sum_turned: Ptr, sum_pulled: Ptr, sum_w: Ptr, sum_k: Ptr, sum_v: Ptr, sum_mixed: Ptr, sum_bias: Ptr,
-        grad_q: Ptr, grad_k: Ptr, grad_v: Ptr, grad_w: Ptr, grad_beta: Ptr, grad_bias: Ptr,
-        q_stride: u64, k_stride: u64, v_stride: u64, w_stride: u64, beta_stride: u64, bias_stride: u64, y_stride: u64,
-        dy_stride: u64, grad_q_stride: u64, grad_k_stride: u64, grad_v_stride: u64, grad_w_stride: u64,
-        grad_beta_stride: u64, grad_bias_stride: u64, capacity: u64,
+        // q [B, T, H K], k, v, w [B, T, G K], beta [B, T, G], bias [B, T, 2 H] or null
+        q: *const f32, k: *const f32, v: *const f32, w: *const f32, beta: *const f32, bias: *const f32,
+        // [B, parts, T, H K], [B, parts, H, T]
+        y: *mut f32, log_sums: *mut f32,
+        carried: *mut f32, // [B, parts, H, T, K]: room for queries on their way back
+        // [B, G, blocks, 64, 64]: N, E
+        solved: *mut f32, mixed: *mut f32,
+        // [B, G, T, K]: F, and keys turned to the end of their block
+        pulled: *mut f32, turned: *mut f32,
+        // a state: [B, capacity, G K], [B, capacity, G K + biases]; null in training
+        keys: *mut f32, values: *mut f32,
+        control: *const Control,
+        // [B, T, H K], [B, H, T]: dy . y
+        dy: *const f32, delta: *const f32,
+        // [B, H, BATCH, blocks, 64, K]: how queries look at each block; gradients
+        chain: *mut f32, backs: *mut f32,
+        back: *mut f32, // [B, H, T, K]: gradient of queries as they look at what is before their block
+        // [B, G, T, K]: gradients of turned, F, w, k, v
+        sum_turned: *mut f32, sum_pulled: *mut f32, sum_w: *mut f32, sum_k: *mut f32, sum_v: *mut f32,
+        sum_mixed: *mut f32, // [B, G, blocks, 64, 64]: gradient of E
+        sum_bias: *mut f32, // [B, H, T]
+        // as the inputs
+        grad_q: *mut f32, grad_k: *mut f32, grad_v: *mut f32, grad_w: *mut f32, grad_beta: *mut f32,
+        grad_bias: *mut f32,
+        q_stride: u64, k_stride: u64, v_stride: u64, w_stride: u64, beta_stride: u64, bias_stride: u64,
+        y_stride: u64, dy_stride: u64,
+        grad_q_stride: u64, grad_k_stride: u64, grad_v_stride: u64, grad_w_stride: u64, grad_beta_stride: u64,
+        grad_bias_stride: u64,
+        capacity: u64,
+        // first: of the BATCH blocks of queries
         rows: u32, length: u32, blocks: u32, heads: u32, kv_heads: u32, width: u32, parts: u32, first: u32,
         q_accumulate: u32, k_accumulate: u32, v_accumulate: u32, w_accumulate: u32, beta_accumulate: u32,
-        bias_accumulate: u32, unused: u32, scale: f32,
+        bias_accumulate: u32,
+        unused: u32,
+        scale: f32,
     }
 }
 

@@ -21,6 +21,14 @@ use crate::kernel_params;
 pub(super) static CELL: KernelSource = KernelSource {
     file: "cell.cu",
     text: include_str!("../../../kernels/cell.cu"),
+    params: &[
+        CellForward::CPP,
+        CellBackward::CPP,
+        CellStepForward::CPP,
+        CellStepBackward::CPP,
+        CellTranspose::CPP,
+        CellShift::CPP,
+    ],
 };
 
 /// Cells up to which a block goes through all tokens: its multiprocessor reads the recurrent weights
@@ -56,38 +64,73 @@ impl Buffers {
 
 kernel_params! {
     struct CellForward {
-        gates: Ptr, transposed: Ptr, bias: Ptr, kept: Ptr, memory: Ptr, h: Ptr, state: Ptr, gates_stride: u64,
+        gates: *const f32,      // [B, T, G H]
+        transposed: *const f32, // [W, G H]
+        bias: *const f32,       // [G H]
+        kept: *mut f32,         // [B, T, KEPT, H], or null in a feed
+        memory: *mut f32,       // [B, T, C - 1, H]: what is carried beside h; or null in a feed
+        h: *mut f32,            // [B, T, H]
+        state: *mut f32,        // [B, C, H]; null in training
+        gates_stride: u64,
         rows: u32, length: u32, hidden: u32, width: u32,
     }
 }
 
 kernel_params! {
     struct CellBackward {
-        weight: Ptr, kept: Ptr, memory: Ptr, h: Ptr, dh: Ptr, grad: Ptr,
+        weight: *const f32, // [G H, W]
+        kept: *mut f32,     // [B, T, KEPT, H]
+        memory: *const f32, // [B, T, C - 1, H]
+        h: *const f32,      // [B, T, H]
+        dh: *const f32,     // [B, T, H]
+        grad: *mut f32,     // [B, T, G H], of U h + u
         rows: u32, length: u32, hidden: u32, width: u32,
     }
 }
 
 kernel_params! {
     struct CellStepForward {
-        gates: Ptr, bias: Ptr, weight: Ptr, h_before: Ptr, before: Ptr, sums: Ptr, kept: Ptr, memory: Ptr, h: Ptr,
-        state: Ptr, gates_step: u64, before_step: u64, rest_step: u64, rows: u32, length: u32, hidden: u32, width: u32,
+        gates: *const f32,             // [B, G H] of this token, gates_step apart
+        bias: *const f32,              // [G H]
+        weight: *const f32,            // [G H, W]
+        h_before: *const f32,          // [B, H], before_step apart: h of the token before; null where it is 0
+        before: *const f32,            // [B, C - 1, H], rest_step apart: what else is carried; null where it is 0
+        sums: *const f32,              // [B, G H]: U h where it was computed, in the place of `kept`; or null
+        kept: *mut f32,                // [B, KEPT, H], T KEPT H apart
+        memory: *mut f32, h: *mut f32, // [B, C - 1, H], T (C - 1) H apart; [B, H], T H apart
+        state: *mut f32,               // [B, C, H], or null where nobody goes on from this token
+        gates_step: u64, before_step: u64, rest_step: u64,
+        rows: u32, length: u32, hidden: u32, width: u32,
     }
 }
 
 kernel_params! {
     struct CellStepBackward {
-        kept: Ptr, memory: Ptr, h: Ptr, dh: Ptr, grad: Ptr, carry: Ptr,
-        rows: u32, length: u32, hidden: u32, first: u32,
+        kept: *mut f32,                                  // [B, KEPT, H] of this token, T KEPT H apart
+        memory: *const f32,                              // [B, C - 1, H], T (C - 1) H apart
+        h: *const f32,                                   // [B, H], T H apart
+        dh: *const f32,                                  // [B, H], T H apart
+        grad: *mut f32,                                  // [B, G H], T G H apart
+        carry: *mut f32, // [B, C, H]: gradients of what is carried, from the tokens after
+        rows: u32, length: u32, hidden: u32, first: u32, // first: whether there is no token before
     }
 }
 
 kernel_params! {
-    struct CellTranspose { weight: Ptr, transposed: Ptr, width: u32, outputs: u32 }
+    struct CellTranspose {
+        weight: *const f32,   // [outputs, W]
+        transposed: *mut f32, // [W, outputs]
+        width: u32, outputs: u32,
+    }
 }
 
 kernel_params! {
-    struct CellShift { h: Ptr, before: Ptr, count: u64, length: u32, hidden: u32 }
+    struct CellShift {
+        h: *const f32,    // [B, T, H]
+        before: *mut f32, // [B, T, H]
+        count: u64,       // B T H
+        length: u32, hidden: u32,
+    }
 }
 
 /// Names of a kind's kernels.

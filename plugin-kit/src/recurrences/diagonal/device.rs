@@ -16,6 +16,7 @@ use crate::ops::constant::sum_on_device;
 pub(super) static DIAGONAL: KernelSource = KernelSource {
     file: "diagonal.cu",
     text: include_str!("../../../kernels/diagonal.cu"),
+    params: &[DiagonalForward::CPP, DiagonalBackward::CPP],
 };
 
 /// Fewest tokens of a chunk, for less than which the passes over chunks cost more than they give.
@@ -50,17 +51,26 @@ impl Chunks {
 
 kernel_params! {
     struct DiagonalForward {
-        a: Ptr, b: Ptr, decay: Ptr, carry: Ptr, state: Ptr, h: Ptr,
+        a: *const f32, b: *const f32,     // [B, T, W]
+        decay: *mut f32, carry: *mut f32, // [B, chunks, W]: the product of a chunk's a; its end, then its start state
+        state: *mut f32,                  // [B, W], or null in training
+        h: *mut f32,                      // [B, T, W], contiguous
         a_stride: u64, b_stride: u64, rows: u64,
-        length: u32, channels: u32, tokens: u32, chunks: u32, log: u32, unused: u32,
+        length: u32, channels: u32, tokens: u32, chunks: u32, // tokens: of a chunk, the last may have fewer
+        log: u32, unused: u32,
     }
 }
 
 kernel_params! {
     struct DiagonalBackward {
-        a: Ptr, h: Ptr, dh: Ptr, decay: Ptr, carry: Ptr, da: Ptr, db: Ptr,
+        a: *const f32,                 // [B, T, W]
+        h: *const f32, dh: *const f32, // [B, T, W], contiguous
+        decay: *const f32,             // [B, chunks, W], of the forward pass
+        carry: *mut f32, // [B, chunks, W]: gradient of the state before, then after a chunk; at last a constant's
+        da: *mut f32, db: *mut f32,    // [B, T, W]
         a_stride: u64, da_stride: u64, db_stride: u64, rows: u64,
-        length: u32, channels: u32, tokens: u32, chunks: u32, log: u32, constant: u32, add_a: u32, add_b: u32,
+        length: u32, channels: u32, tokens: u32, chunks: u32,
+        log: u32, constant: u32, add_a: u32, add_b: u32,
     }
 }
 

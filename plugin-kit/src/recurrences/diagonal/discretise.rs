@@ -98,11 +98,15 @@ struct Discretise {
 static DISCRETISE: KernelSource = KernelSource {
     file: "discretise.cu",
     text: include_str!("../../../kernels/discretise.cu"),
+    params: &[DiscretiseParams::CPP],
 };
 
 kernel_params! {
     struct DiscretiseParams {
-        re: Ptr, im: Ptr, step: Ptr, y: Ptr, dre: Ptr, dim: Ptr, dstep: Ptr,
+        re: *const f32, im: *const f32,                // [rows, W]: λ
+        step: *const f32,                              // [steps], or null: 1
+        y: *mut f32, // [rows, 2 W] or, where there are steps, [4 W]; the gradient of that in the backward pass
+        dre: *mut f32, dim: *mut f32, dstep: *mut f32, // the gradients of re, im and step
         re_stride: u64, im_stride: u64, dre_stride: u64, dim_stride: u64, rows: u64,
         width: u32, steps: u32, form: u32, add_re: u32, add_im: u32, add_step: u32,
     }

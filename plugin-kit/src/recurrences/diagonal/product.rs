@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch};
 use crate::cuda::rows::ROWS;
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -50,11 +50,14 @@ struct Product {
 static COMPLEX_PRODUCT: KernelSource = KernelSource {
     file: "complex_product.cu",
     text: include_str!("../../../kernels/complex_product.cu"),
+    params: &[ComplexProduct::CPP],
 };
 
 kernel_params! {
     struct ComplexProduct {
-        a: Ptr, b: Ptr, y: Ptr, a_stride: u64, b_stride: u64, y_stride: u64, rows: u64,
+        a: *const f32, b: *const f32, // [rows, 2 W]
+        y: *mut f32,                  // [rows, 2 W]
+        a_stride: u64, b_stride: u64, y_stride: u64, rows: u64,
         width: u32, conjugate: u32, add: u32, unused: u32,
     }
 }

@@ -16,6 +16,7 @@ use crate::ops::constant::sum_on_device;
 pub(super) static DIAGONAL_SYSTEMS: KernelSource = KernelSource {
     file: "diagonal_systems.cu",
     text: include_str!("../../../kernels/diagonal_systems.cu"),
+    params: &[SystemsForward::CPP, SystemsBackward::CPP],
 };
 
 /// Warps a block.
@@ -41,15 +42,25 @@ impl Shares {
 
 kernel_params! {
     struct SystemsForward {
-        a: Ptr, c: Ptr, u: Ptr, y: Ptr, kept: Ptr, state: Ptr, u_stride: u64, rows: u64,
+        a: *const f32, c: *const f32, // [2, N, H]
+        u: *const f32,                // [B, T, H]
+        y: *mut f32,                  // [B, T, H], contiguous
+        kept: *mut f32,               // [B, chunks, 2, N, H], or null in a feed
+        state: *mut f32,              // [B, 2, N, H], or null in training
+        u_stride: u64, rows: u64,
         length: u32, channels: u32, states: u32, chunk: u32,
     }
 }
 
 kernel_params! {
     struct SystemsBackward {
-        a: Ptr, c: Ptr, u: Ptr, dy: Ptr, kept: Ptr, share_a: Ptr, share_c: Ptr, du: Ptr,
-        u_stride: u64, du_stride: u64, rows: u64, length: u32, channels: u32, states: u32, chunk: u32, add: u32, unused: u32,
+        a: *const f32, c: *const f32,         // [2, N, H]
+        u: *const f32, dy: *const f32,        // [B, T, H]; dy contiguous
+        kept: *const f32,                     // [B, chunks, 2, N, H]
+        share_a: *mut f32, share_c: *mut f32, // [B, 2, N, H]
+        du: *mut f32,                         // [B, T, H]
+        u_stride: u64, du_stride: u64, rows: u64,
+        length: u32, channels: u32, states: u32, chunk: u32, add: u32, unused: u32,
     }
 }
 

@@ -6,7 +6,7 @@ use longhaul_plugin_api::error::PluginError;
 use super::operation::Learning;
 use super::{FastWeights, Loss, Sizes};
 use crate::cuda::device::{KernelSource, Launch, Ptr};
-use crate::cuda::run::CudaRun;
+use crate::cuda::run::{Control, CudaRun};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Param, Saved, Tensor};
 use crate::kernel_params;
@@ -14,6 +14,7 @@ use crate::kernel_params;
 pub(super) static SOURCE: KernelSource = KernelSource {
     file: "fast_weights.cu",
     text: include_str!("../../../kernels/fast_weights.cu"),
+    params: &[FastWeightsParams::CPP],
 };
 
 /// Queries, keys, targets, rates, keep and momentum.
@@ -21,11 +22,25 @@ const INPUTS: usize = 6;
 
 kernel_params! {
     struct FastWeightsParams {
-        given: [Ptr; INPUTS], start: Ptr, bias: Ptr, weight: Ptr, norm_bias: Ptr, shares: Ptr, y: Ptr, dy: Ptr,
-        state: Ptr, before: Ptr, work: Ptr, control: Ptr, grads: [Ptr; INPUTS], grad_start: Ptr, grad_bias: Ptr,
-        grad_weight: Ptr, grad_norm_bias: Ptr, grad_shares: Ptr, strides: [u64; INPUTS], grad_strides: [u64; INPUTS],
-        y_stride: u64, dy_stride: u64, room: u64, accumulate: [u32; INPUTS], batch: u32, length: u32, heads: u32,
-        key: u32, rows: u32, value: u32, matrices: u32, mini_batch: u32, chunks: u32, epsilon: f32,
+        // q, k [B, T, H K], target [B, T, H V], rate, keep, momentum [B, T, H], null without
+        given: [*const f32; INPUTS],
+        start: *const f32, bias: *const f32,       // [H, K, V], [H, V] or null
+        weight: *const f32, norm_bias: *const f32, // [H, V], null with squares
+        shares: *const f32,                        // [C], null without plain descent
+        y: *mut f32,                               // [B, T, H V]
+        dy: *const f32,
+        state: *mut f32,           // [B, H, matrices, R, V], less where W and M began; null in training
+        before: *mut f32,          // [B, H, chunks, matrices, R, V]: what each mini-batch finds; in training
+        work: *mut f32,            // [B, H, room]
+        control: *const Control,   // null in training, which starts at position 0
+        grads: [*mut f32; INPUTS], // like given
+        grad_start: *mut f32, grad_bias: *mut f32, grad_weight: *mut f32, grad_norm_bias: *mut f32,
+        grad_shares: *mut f32,
+        strides: [u64; INPUTS], grad_strides: [u64; INPUTS], y_stride: u64, dy_stride: u64, room: u64,
+        accumulate: [u32; INPUTS],
+        batch: u32, length: u32, heads: u32, key: u32, rows: u32, value: u32, matrices: u32, mini_batch: u32,
+        chunks: u32,
+        epsilon: f32,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::kernel_params;
 pub(super) static LONG_CONVOLUTION: KernelSource = KernelSource {
     file: "long_convolution.cu",
     text: include_str!("../../../kernels/long_convolution.cu"),
+    params: &[LongConvolution::CPP, LongConvolutionFilter::CPP],
 };
 
 /// Columns, and tokens or taps, of a block's results.
@@ -18,14 +19,20 @@ const TILE: usize = 64;
 
 kernel_params! {
     struct LongConvolution {
-        filter: Ptr, x: Ptr, state: Ptr, y: Ptr, x_stride: u64, y_stride: u64, rows: u64,
+        filter: *const f32, // [taps, C]
+        x: *const f32,      // [B, T, C]; backward: the gradient of y
+        state: *mut f32,    // [B, taps - 1, C] or null: the last inputs, oldest first
+        y: *mut f32,        // [B, T, C]; backward: the gradient of x
+        x_stride: u64, y_stride: u64, rows: u64,
         length: u32, cols: u32, taps: u32, accumulate: u32,
     }
 }
 
 kernel_params! {
     struct LongConvolutionFilter {
-        x: Ptr, dy: Ptr, grad_filter: Ptr, x_stride: u64, dy_stride: u64, rows: u64,
+        x: *const f32, dy: *const f32, // [B, T, C]
+        grad_filter: *mut f32,         // [taps, C]
+        x_stride: u64, dy_stride: u64, rows: u64,
         length: u32, cols: u32, taps: u32, accumulate: u32,
     }
 }

@@ -54,15 +54,20 @@ struct Gates {
 }
 
 kernel_params! {
-    struct MlstmGates {
-        input: Ptr, forget: Ptr, decay: Ptr, write: Ptr, m: Ptr, state: Ptr, input_stride: u64, forget_stride: u64,
+    pub(super) struct MlstmGates {
+        input: *const f32, forget: *const f32,         // [B, T, H], logarithms
+        decay: *mut f32, write: *mut f32, m: *mut f32, // [B, T, H]: f + m before - m, i - m, m
+        state: *mut f32,                               // [B, H]: m of the last token; null in training
+        input_stride: u64, forget_stride: u64,
         rows: u32, length: u32, heads: u32, unused: u32,
     }
 }
 
 kernel_params! {
-    struct MlstmGatesBackward {
-        write: Ptr, grad_decay: Ptr, grad_write: Ptr, grad_m: Ptr, grad_input: Ptr, grad_forget: Ptr,
+    pub(super) struct MlstmGatesBackward {
+        write: *const f32,                                                  // [B, T, H]
+        grad_decay: *const f32, grad_write: *const f32, grad_m: *const f32, // [B, T, H]
+        grad_input: *mut f32, grad_forget: *mut f32,                        // [B, T, H]
         grad_input_stride: u64, grad_forget_stride: u64,
         rows: u32, length: u32, heads: u32, add_input: u32, add_forget: u32, unused: u32,
     }

@@ -25,6 +25,11 @@ use crate::engine::tensor::Tensor;
 static MLSTM: KernelSource = KernelSource {
     file: "mlstm.cu",
     text: include_str!("../../../kernels/mlstm.cu"),
+    params: &[
+        gates::MlstmGates::CPP,
+        gates::MlstmGatesBackward::CPP,
+        values::MlstmValues::CPP,
+    ],
 };
 
 /// What [`Graph::mlstm`] records.

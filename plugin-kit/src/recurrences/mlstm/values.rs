@@ -52,9 +52,16 @@ struct Values {
 }
 
 kernel_params! {
-    struct MlstmValues {
-        given: Ptr, logs: Ptr, dy: Ptr, out: Ptr, grad_logs: Ptr, given_stride: u64, out_stride: u64, rows: u64,
-        heads: u32, value: u32, accumulate: u32, add_logs: u32, epsilon: f32, unused: u32,
+    pub(super) struct MlstmValues {
+        given: *const f32,   // v [rows, H V], or what was read [rows, H (V + 1)]
+        logs: *const f32,    // [rows, H]: what is written as a logarithm, or m
+        dy: *const f32,      // the gradient of y, contiguous; of the way back only
+        out: *mut f32,       // y, [rows, H (V + 1)] or [rows, H V], or the gradient of `given`
+        grad_logs: *mut f32, // [rows, H], of the way back only
+        given_stride: u64, out_stride: u64, rows: u64,
+        heads: u32, value: u32, accumulate: u32, add_logs: u32,
+        epsilon: f32,
+        unused: u32,
     }
 }
 

@@ -17,6 +17,7 @@ static RECURRENT: KernelSource = KernelSource {
         "#define MOST_HEADS 256\n#line 1 \"recurrent.cu\"\n",
         include_str!("../../../kernels/state_matrix/recurrent.cu")
     ),
+    params: &[RecurrentForward::CPP, RecurrentBackward::CPP, AddHeads::CPP],
 };
 
 /// Most heads of a constant decay, whose logarithms are among a kernel's parameters.
@@ -36,24 +37,39 @@ const MOST: usize = 6;
 
 kernel_params! {
     struct RecurrentForward {
-        given: [Ptr; MOST], o: Ptr, state: Ptr, kept: Ptr, strides: [u64; MOST], logs: [f32; MOST_HEADS],
-        length: u32, heads: u32, groups: u32, key: u32, value: u32, writes: u32, chunk: u32, chunks: u32,
-        decay: u32, has_beta: u32, reads_after: u32, reads: u32,
+        given: [*const f32; MOST], // q [B, T, reads G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
+                                   // [B, T, H K] or [B, T, H V], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
+        o: *mut f32,               // [B, T, reads H V], contiguous
+        state: *mut f32,           // [B, H, V, K], null in training
+        kept: *mut f32,            // [B, H, tiles, chunks, W / 4, threads]: S before each chunk, null in a feed
+        strides: [u64; MOST],
+        logs: [f32; MOST_HEADS], // [H]: constant decays
+        length: u32, heads: u32, groups: u32, key: u32, value: u32, writes: u32, chunk: u32, chunks: u32, decay: u32,
+        has_beta: u32, reads_after: u32, reads: u32,
     }
 }
 
 kernel_params! {
     struct RecurrentBackward {
-        given: [Ptr; MOST], grad_o: Ptr, kept: Ptr, scratch: Ptr, grads: [Ptr; MOST], grad_o_stride: u64,
-        strides: [u64; MOST], grad_strides: [u64; MOST], accumulate: [u32; MOST], logs: [f32; MOST_HEADS],
-        length: u32, heads: u32, groups: u32, key: u32, value: u32, writes: u32, chunk: u32, chunks: u32,
-        decay: u32, has_beta: u32, reads_after: u32, reads: u32,
+        given: [*const f32; MOST], // as above
+        grad_o: *const f32,        // [B, T, reads H V]
+        kept: *const f32,          // as above
+        scratch: *mut f32,         // [B, H, MOST_CHUNK / SUB, W / 4, threads]
+        grads: [*mut f32; MOST],   // as given; q and k with H in place of G
+        grad_o_stride: u64,
+        strides: [u64; MOST], grad_strides: [u64; MOST],
+        accumulate: [u32; MOST], // whether those gradients are sums
+        logs: [f32; MOST_HEADS],
+        length: u32, heads: u32, groups: u32, key: u32, value: u32, writes: u32, chunk: u32, chunks: u32, decay: u32,
+        has_beta: u32, reads_after: u32, reads: u32,
     }
 }
 
 kernel_params! {
     struct AddHeads {
-        from: Ptr, to: Ptr, to_stride: u64, tokens: u64,
+        from: *const f32, // [B, T, writes, H, K]
+        to: *mut f32,     // [B, T, writes G K]
+        to_stride: u64, tokens: u64,
         heads: u32, groups: u32, key: u32, writes: u32, accumulate: u32, unused: u32,
     }
 }

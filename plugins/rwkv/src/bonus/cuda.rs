@@ -1,6 +1,6 @@
 //! The bonus on a device; see `kernels/bonus.cu`.
 
-use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::{KernelSource, Launch};
 use longhaul_plugin_kit::cuda::rows::{add_parts, part_count};
 use longhaul_plugin_kit::cuda::run::CudaRun;
 use longhaul_plugin_kit::{PluginError, Result, kernel_params};
@@ -11,6 +11,7 @@ use crate::part::not_for_a_device;
 pub(super) static BONUS: KernelSource = KernelSource {
     file: "bonus.cu",
     text: include_str!("../../kernels/bonus.cu"),
+    params: &[BonusForward::CPP, BonusBackward::CPP],
 };
 
 /// Warps of a block, each with a head of a position.
@@ -21,17 +22,25 @@ const WIDEST_SUMMED: usize = 1024;
 
 kernel_params! {
     struct BonusForward {
-        base: Ptr, r: Ptr, k: Ptr, v: Ptr, u: Ptr, y: Ptr,
-        base_stride: u64, r_stride: u64, k_stride: u64, v_stride: u64, rows: u64, heads: u32, head_dim: u32,
+        base: *const f32, r: *const f32, k: *const f32, v: *const f32, // [B, T, D]
+        u: *const f32,                                                 // [D]
+        y: *mut f32,                                                   // [B, T, D], contiguous
+        base_stride: u64, r_stride: u64, k_stride: u64, v_stride: u64, rows: u64,
+        heads: u32, head_dim: u32,
     }
 }
 
 kernel_params! {
     struct BonusBackward {
-        r: Ptr, k: Ptr, v: Ptr, u: Ptr, dy: Ptr, grad_base: Ptr, grad_r: Ptr, grad_k: Ptr, grad_v: Ptr, parts: Ptr,
+        r: *const f32, k: *const f32, v: *const f32,                               // [B, T, D]
+        u: *const f32,                                                             // [D]
+        dy: *const f32,                                                            // [B, T, D], contiguous
+        grad_base: *mut f32, grad_r: *mut f32, grad_k: *mut f32, grad_v: *mut f32, // [B, T, D]
+        parts: *mut f32,                                                           // [part_count, D]: the gradient of u
         r_stride: u64, k_stride: u64, v_stride: u64,
         grad_base_stride: u64, grad_r_stride: u64, grad_k_stride: u64, grad_v_stride: u64, rows: u64,
-        add_base: u32, add_r: u32, add_k: u32, add_v: u32, heads: u32, head_dim: u32, part_count: u32, unused: u32,
+        add_base: u32, add_r: u32, add_k: u32, add_v: u32, // whether those gradients are sums
+        heads: u32, head_dim: u32, part_count: u32, unused: u32,
     }
 }
 

@@ -10,6 +10,7 @@ use super::{MOST, Mix, TokenShift};
 pub(super) static SHIFT: KernelSource = KernelSource {
     file: "shift.cu",
     text: include_str!("../../kernels/shift.cu"),
+    params: &[ShiftForward::CPP, ShiftBackward::CPP, ShiftSums::CPP],
 };
 
 /// Columns of a block of `shift_sums`.
@@ -17,23 +18,41 @@ const SUM_COLS: usize = 32;
 
 kernel_params! {
     struct ShiftForward {
-        x: Ptr, history: Ptr, weights: [Ptr; MOST], y: [Ptr; MOST], weight_strides: [u64; MOST], x_stride: u64, rows: u64,
+        x: *const f32,               // [B, T, D]
+        history: *const f32,         // [B, D], null where it is 0
+        weights: [*const f32; MOST], // [D] or [B, T, D]
+        y: [*mut f32; MOST],         // [B, T, D], contiguous
+        weight_strides: [u64; MOST], // 0 of [D]
+        x_stride: u64, rows: u64,    // rows = B T
         length: u32, cols: u32, outputs: u32, current: u32,
     }
 }
 
 kernel_params! {
     struct ShiftBackward {
-        x: Ptr, grad_x: Ptr, weights: [Ptr; MOST], dy: [Ptr; MOST], grad_weights: [Ptr; MOST],
-        weight_strides: [u64; MOST], grad_strides: [u64; MOST], x_stride: u64, grad_x_stride: u64, rows: u64,
-        accumulate: [u32; MOST], length: u32, cols: u32, outputs: u32, current: u32, accumulate_x: u32, unused: u32,
+        x: *const f32,                  // [B, T, D]
+        grad_x: *mut f32,               // [B, T, D]
+        weights: [*const f32; MOST],    // [D] or [B, T, D]
+        dy: [*const f32; MOST],         // [B, T, D], contiguous
+        grad_weights: [*mut f32; MOST], // [B, T, D], null of [D]
+        weight_strides: [u64; MOST],    // 0 of [D]
+        grad_strides: [u64; MOST],      // of grad_weights
+        x_stride: u64, grad_x_stride: u64, rows: u64,
+        accumulate: [u32; MOST], // of grad_weights
+        length: u32, cols: u32, outputs: u32, current: u32,
+        accumulate_x: u32, unused: u32,
     }
 }
 
 kernel_params! {
     struct ShiftSums {
-        x: Ptr, parts: Ptr, dy: [Ptr; MOST], sums: [Ptr; MOST], x_stride: u64, rows: u64,
-        length: u32, cols: u32, outputs: u32, current: u32, part_count: u32, unused: u32,
+        x: *const f32,          // [B, T, D]
+        parts: *mut f32,        // [part_count, outputs, D]
+        dy: [*const f32; MOST], // [B, T, D], contiguous
+        sums: [*mut f32; MOST], // [D], added to
+        x_stride: u64, rows: u64,
+        length: u32, cols: u32, outputs: u32, current: u32,
+        part_count: u32, unused: u32,
     }
 }
 

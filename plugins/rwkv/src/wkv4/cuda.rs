@@ -11,6 +11,7 @@ use crate::wkv4_scan::CHUNK;
 pub(super) static WKV4: KernelSource = KernelSource {
     file: "wkv4.cu",
     text: include_str!("../../kernels/wkv4.cu"),
+    params: &[Wkv4Forward::CPP, Wkv4Gradients::CPP],
 };
 
 /// Threads of a block: with a and L of 32 tokens each they fill 32 KiB of shared memory.
@@ -18,17 +19,28 @@ const THREADS: usize = 128;
 
 kernel_params! {
     struct Wkv4Forward {
-        r: Ptr, k: Ptr, v: Ptr, time_decay: Ptr, time_first: Ptr, y: Ptr, states: Ptr, mean: Ptr, level: Ptr,
-        r_stride: u64, k_stride: u64, v_stride: u64, rows: u32, length: u32, channels: u32, chunks: u32,
+        r: *const f32, k: *const f32, v: *const f32,    // [B, T, H], r before its sigmoid
+        time_decay: *const f32, time_first: *const f32, // [H]
+        y: *mut f32,                                    // [B, T, H], contiguous
+        states: *mut f32,                               // [B, chunks, 2, H]: a and L before each chunk
+        mean: *mut f32, level: *mut f32,                // [B, H]: the state slots, null in training
+        r_stride: u64, k_stride: u64, v_stride: u64,
+        rows: u32, length: u32, channels: u32, chunks: u32,
     }
 }
 
 kernel_params! {
     struct Wkv4Gradients {
-        r: Ptr, k: Ptr, v: Ptr, time_decay: Ptr, time_first: Ptr, dy: Ptr, states: Ptr, slopes: Ptr,
-        grad_r: Ptr, grad_k: Ptr, grad_v: Ptr,
+        r: *const f32, k: *const f32, v: *const f32,          // [B, T, H]
+        time_decay: *const f32, time_first: *const f32,       // [H]
+        dy: *const f32,                                       // [B, T, H], contiguous
+        states: *const f32,                                   // [B, chunks, 2, H]
+        slopes: *mut f32, // [B, chunks, 4, H]: P, Q, e, f; then the gradient of the state after
+        // each chunk in the first two, those of time_decay and u in the others
+        grad_r: *mut f32, grad_k: *mut f32, grad_v: *mut f32, // [B, T, H]
         r_stride: u64, k_stride: u64, v_stride: u64, grad_r_stride: u64, grad_k_stride: u64, grad_v_stride: u64,
-        rows: u32, length: u32, channels: u32, chunks: u32, add_r: u32, add_k: u32, add_v: u32, unused: u32,
+        rows: u32, length: u32, channels: u32, chunks: u32,
+        add_r: u32, add_k: u32, add_v: u32, unused: u32, // whether those gradients are sums
     }
 }
 

@@ -6,6 +6,7 @@ use longhaul_plugin_api::error::PluginError;
 
 use super::super::device::MOST_HEADS;
 use super::super::{Decay, Heads};
+use super::levels_device::LevelParams;
 use super::{InChunks, KEYS, QUERIES, With};
 use crate::cuda::device::{KernelParams, KernelSource, Launch, Ptr};
 use crate::cuda::precision::Precision;
@@ -37,7 +38,7 @@ const BUSY_BLOCKS: usize = 132;
 
 /// The kernels with something in front that chooses the form of their products, and files behind.
 macro_rules! source {
-    ($file:literal, $front:literal $(, $behind:literal)?) => {
+    ($file:literal, $front:literal, $params:expr $(, $behind:literal)?) => {
         KernelSource {
             file: $file,
             text: concat!(
@@ -50,19 +51,25 @@ macro_rules! source {
                 include_str!("../../../../kernels/state_matrix/head_backward.cu")
                 $(, "\n#line 1 \"", $file, "\"\n", include_str!($behind))?
             ),
+            params: $params,
         }
     };
 }
 
-static FLOAT32: KernelSource = source!("head.cu", "");
+static FLOAT32: KernelSource = source!("head.cu", "", &[HeadParams::CPP]);
 
-static TF32: KernelSource = source!("head.cu", "#define TF32_PRODUCTS 1\n#include \"mma.cuh\"\n");
+static TF32: KernelSource = source!(
+    "head.cu",
+    "#define TF32_PRODUCTS 1\n#include \"mma.cuh\"\n",
+    &[HeadParams::CPP]
+);
 
 /// Those of a past with levels. Strict in every precision: what tokens before a chunk say to those after it is a
 /// difference of sums, which would have the rounding of their factors.
 pub(super) static LEVELS: KernelSource = source!(
     "levels.cu",
     "#define LEVELS 1\n",
+    &[HeadParams::CPP, LevelParams::CPP],
     "../../../../kernels/state_matrix/levels.cu"
 );
 
@@ -122,17 +129,34 @@ impl Form {
 }
 
 kernel_params! {
-    pub(super) struct Params {
-        v: Ptr, k: Ptr, q: Ptr, logs: Ptr, scale: Ptr, skip: Ptr, o: Ptr, sums: Ptr, rests: Ptr,
-        decays: Ptr, shares: Ptr, products: Ptr, states: Ptr, carried: Ptr, grad_o: Ptr, grad_states: Ptr,
-        grad_v: Ptr, grad_logs: Ptr, grad_scale: Ptr, skip_parts: Ptr, within: Ptr, reads: Ptr, k_parts: Ptr, q_parts: Ptr, grad_k: Ptr, grad_q: Ptr,
-        v_stride: u64, k_stride: u64, q_stride: u64, logs_stride: u64, scale_stride: u64, o_stride: u64, grad_o_stride: u64,
-        grad_v_stride: u64, grad_logs_stride: u64, grad_scale_stride: u64, grad_k_stride: u64, grad_q_stride: u64,
+    pub(super) struct HeadParams {
+        v: *const f32,                                               // [B, T, H V]
+        k: *const f32, q: *const f32,                                // [B, T, G N]
+        logs: *const f32,                                            // [B, T, H]; null where they are constant
+        scale: *const f32,                                           // c [B, T, H], or null
+        skip: *const f32,                                            // d [H], or null
+        o: *mut f32,                                                 // [B, T, H V]
+        sums: *mut f32, rests: *mut f32,                             // [B, chunks, H, 64]: s in two; s_L past the end
+        decays: *mut f32, shares: *mut f32,                          // [B, chunks, H, 64]: exp(s), exp(s_L - s) c
+        products: *mut f32,                                          // [B, chunks, G, 64, 64]: Q K^T
+        states: *mut f32,                                            // [B, chunks, N, H V]: the state before each chunk
+        carried: *mut f32, // [B, units, N, unit_cols]: a session's state, null in training
+        grad_o: *const f32,                                          // [B, T, H V]
+        grad_states: *mut f32, // [B, chunks, N, H V]: gradient of the state after each chunk
+        grad_v: *mut f32, grad_logs: *mut f32, grad_scale: *mut f32, // like v, logs, scale
+        skip_parts: *mut f32,                                        // [B, chunks, H]: gradients of d
+        within: *mut f32, reads: *mut f32, // [B, chunks, H, 64]: parts of the gradients of logs, see head_backward.cu
+        k_parts: *mut f32, q_parts: *mut f32,                        // [B, T, G, parts, N]
+        grad_k: *mut f32, grad_q: *mut f32,                          // like k, q
+        v_stride: u64, k_stride: u64, q_stride: u64, logs_stride: u64, scale_stride: u64, o_stride: u64,
+        grad_o_stride: u64, grad_v_stride: u64, grad_logs_stride: u64, grad_scale_stride: u64, grad_k_stride: u64,
+        grad_q_stride: u64,
+        // B, T, chunks, H, V, G, N
         batch: u32, length: u32, chunks: u32, heads: u32, value: u32, groups: u32, key: u32, unit_cols: u32,
-        parts: u32, part_heads: u32,
-        grad_v_accumulate: u32, grad_logs_accumulate: u32, grad_scale_accumulate: u32,
-        grad_k_accumulate: u32, grad_q_accumulate: u32, unused: u32,
-        constant: [f32; MOST_HEADS],
+        parts: u32, part_heads: u32, // blocks of heads of a group, and the heads of each but the last
+        grad_v_accumulate: u32, grad_logs_accumulate: u32, grad_scale_accumulate: u32, grad_k_accumulate: u32,
+        grad_q_accumulate: u32, unused: u32,
+        constant: [f32; MOST_HEADS], // [H]: logarithms that are the same for all tokens
     }
 }
 
@@ -203,7 +227,7 @@ impl InChunks {
     }
 
     /// What both passes read, and where the forward pass writes.
-    pub(super) fn params(&self, run: &CudaRun<'_>, buffers: &DeviceBuffers) -> Params {
+    pub(super) fn params(&self, run: &CudaRun<'_>, buffers: &DeviceBuffers) -> HeadParams {
         let place = |input: Option<Tensor>| match input.map(|input| run.value(input)) {
             Some(rows) => (rows.data, rows.stride as u64),
             None => (Ptr::default(), 0),
@@ -221,7 +245,7 @@ impl InChunks {
         for (log, given) in constant.iter_mut().zip(&self.constant) {
             *log = *given as f32;
         }
-        Params {
+        HeadParams {
             v: v.0,
             k: k.0,
             q: q.0,
@@ -352,7 +376,7 @@ impl InChunks {
         &self,
         run: &CudaRun<'_>,
         [beside, pass, in_order]: [&'static str; 3],
-        params: &Params,
+        params: &HeadParams,
     ) -> Result<()> {
         let form = self.device_buffers()?.form;
         let grids = self.grids(run);
@@ -373,7 +397,7 @@ impl InChunks {
         &self,
         run: &CudaRun<'_>,
         buffers: &DeviceBuffers,
-    ) -> Result<Params> {
+    ) -> Result<HeadParams> {
         let grad_o = run.grad(self.o)?;
         let mut params = self.params(run, buffers);
         (params.grad_o, params.grad_o_stride) = (grad_o.data, grad_o.stride as u64);

@@ -4,10 +4,10 @@
 use longhaul_plugin_api::author::Result;
 
 use super::chunk::Block;
-use super::device::{CHUNK, Form, GRAD_VALUES, LEVELS, OUTPUT, Params};
+use super::device::{CHUNK, Form, GRAD_VALUES, HeadParams, LEVELS, OUTPUT};
 use super::{InChunks, With};
 use crate::cuda::device::{KernelSource, Launch, Ptr};
-use crate::cuda::run::CudaRun;
+use crate::cuda::run::{Control, CudaRun};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Saved, State, Tensor};
 use crate::kernel_params;
@@ -17,11 +17,19 @@ use crate::recurrences::state_matrix::log_linear::LogLinear;
 const WITHIN: usize = 7;
 
 kernel_params! {
-    struct LevelParams {
-        chunks: Params,
-        lambda: Ptr, grad_lambda: Ptr, ends: Ptr, end_rests: Ptr, left: Ptr, heard: Ptr, ranges: Ptr, grad_ranges: Ptr,
-        across: Ptr, control: Ptr, lambda_stride: u64, grad_lambda_stride: u64,
-        levels: u32, depth: u32, lambda_accumulate: u32, nodes: u32,
+    /// Those of the state matrix, and:
+    pub(super) struct LevelParams: HeadParams as chunks {
+        lambda: *const f32, // [B, T, H L]: the factors
+        grad_lambda: *mut f32,
+        ends: *mut f32, end_rests: *mut f32, // [B, chunks, H]: sums of logarithms up to the end of each chunk, in two
+        left: *mut f32, // [B, chunks, H, depth, 64]: what is left, at each token, of the range that is read
+        heard: *mut f32, // [B, chunks, H, WITHIN + depth, 64]: what a level says to each token, times its gradient
+        ranges: *mut f32, grad_ranges: *mut f32, // [B, chunks, N, H V]: of two chunks and more, see node_of
+        across: *mut f32, // [B, chunks, H, 2]: what is read of tokens before a chunk, and of it by later ones
+        control: *const Control, // null in training, which starts at position 0
+        lambda_stride: u64, grad_lambda_stride: u64,
+        levels: u32, depth: u32, // L; levels of ranges of whole chunks
+        lambda_accumulate: u32, nodes: u32, // nodes: ranges of a sequence
     }
 }
 
@@ -77,7 +85,7 @@ impl OnDevice {
         &LEVELS
     }
 
-    fn params(&self, run: &CudaRun<'_>, chunks: Params) -> LevelParams {
+    fn params(&self, run: &CudaRun<'_>, chunks: HeadParams) -> LevelParams {
         let lambda = run.value(self.lambda);
         let count = run.length().div_ceil(CHUNK);
         // No range is of more chunks than there are.
