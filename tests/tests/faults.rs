@@ -328,7 +328,7 @@ fn broken(folder: &Path) -> Vec<(PathBuf, &'static str)> {
         (fixture("hang_at_load"), "libhang_at_load.so"),
         (fixture("fork_at_load"), "not a Longhaul plugin"),
         (fixture("flood_at_load"), "longer than 10 s"),
-        (fixture("leak_at_load"), "MiB of memory"),
+        (fixture("leak_at_load"), "GiB of memory, over the limit of"),
         (fixture("no_probe"), "not a Longhaul plugin"),
         (fixture("older_generation"), "an older ABI, generation 0"),
         (fixture("newer_generation"), "a newer ABI, generation 99"),
@@ -503,11 +503,12 @@ fn checked(fault: &str, more: &[&str]) -> String {
 fn a_mistake_that_spoils_every_check_is_told_once_with_its_place() {
     let text = checked("panic-in-build", &[]);
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(flat.matches("FAILED").count(), 1, "{text}");
+    assert_eq!(flat.matches("FAILED ").count(), 1, "{text}");
     for words in [
         "runs on the CPU only",
         "error in the plugin's code: panic at tests/faulty/src/fault.rs:",
         "others skipped not run, because `build` failed",
+        "FAILED: 1 of 2 checks, 21 skipped. Mend the first, faulty/build",
     ] {
         assert!(flat.contains(words), "`{words}` is missing in: {text}");
     }
@@ -517,7 +518,7 @@ fn a_mistake_that_spoils_every_check_is_told_once_with_its_place() {
 fn a_check_that_does_not_end_is_stopped_and_named() {
     let text = checked("hang-in-feed", &["--time-limit", "2"]);
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(flat.matches("FAILED").count(), 1, "{text}");
+    assert_eq!(flat.matches("FAILED ").count(), 1, "{text}");
     for words in ["`build` had not ended after 2 s", "--time-limit"] {
         assert!(flat.contains(words), "`{words}` is missing in: {text}");
     }

@@ -91,101 +91,99 @@ pub trait KernelParams: Copy + 'static {
     fn bytes(&self) -> &[u8];
 }
 
-/// A struct as C++ declares it.
+/// A struct as C++ declares it. It is kept as the text of its declaration in Rust, which takes a library a tenth of what a
+/// list of names and types does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Struct {
     /// Its name, which is that of the Rust struct.
     pub name: &'static str,
     /// The struct whose fields stand in front of its own, as if they were its own.
     pub base: Option<&'static str>,
-    /// Each field's name and type, in order.
-    pub fields: &'static [(&'static str, FieldType)],
-}
-
-/// The type of a field in C++.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldType {
-    /// A value.
-    Value(&'static str),
-    /// The address of values that the kernel reads.
-    Const(&'static str),
-    /// The address of values that the kernel writes.
-    Mut(&'static str),
-    /// So many of a type.
-    Array(&'static FieldType, usize),
+    /// Type and name of each field, as `kernel_params!` got them, with a comma behind.
+    pub fields: &'static str,
+    /// How many of its type each field is: 1, or the length of an array.
+    pub counts: &'static [u16],
 }
 
 impl std::fmt::Display for Struct {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let base = self.base.map(|base| format!(" : {base}"));
         writeln!(f, "struct {}{} {{", self.name, base.unwrap_or_default())?;
-        for (name, kind) in self.fields {
-            let (kind, count) = match kind {
-                FieldType::Array(kind, count) => (*kind, format!("[{count}]")),
-                kind => (kind, String::new()),
+        let fields = self.fields.split_terminator(',');
+        for (field, &count) in fields.zip(self.counts) {
+            let (kind, name) = field.rsplit_once(' ').ok_or(std::fmt::Error)?;
+            let (kind, count) = match kind.strip_prefix('[') {
+                Some(array) => {
+                    let element = array.rsplit_once(';').ok_or(std::fmt::Error)?.0;
+                    (element, format!("[{count}]"))
+                }
+                None => (kind, String::new()),
             };
-            let kind = match kind {
-                FieldType::Value(kind) => (*kind).to_owned(),
-                FieldType::Const(kind) => format!("const {kind}*"),
-                FieldType::Mut(kind) => format!("{kind}*"),
-                FieldType::Array(..) => return Err(std::fmt::Error),
-            };
-            writeln!(f, "    {kind} {name}{count};")?;
+            writeln!(f, "    {} {name}{count};", in_cpp(kind))?;
         }
         writeln!(f, "}};")
     }
+}
+
+/// A type of [`Field`] as C++ has it.
+fn in_cpp(kind: &str) -> String {
+    let of = |kind: &str| match in_cpp(kind) {
+        // Which need not be declared before.
+        name if name.starts_with(char::is_uppercase) => format!("struct {name}"),
+        name => name,
+    };
+    if let Some(read) = kind.strip_prefix("*const ") {
+        return format!("const {}*", of(read));
+    }
+    if let Some(written) = kind.strip_prefix("*mut ") {
+        return format!("{}*", of(written));
+    }
+    let name = match kind {
+        "u16" => "unsigned short",
+        "i32" => "int",
+        "f32" => "float",
+        "f64" => "double",
+        // `u32` and `u64` are of common.cuh, others structs; where they stand in Rust is not part of their name.
+        other => other.rsplit("::").next().unwrap_or(other),
+    };
+    name.to_owned()
 }
 
 /// What a field is in Rust and in C++.
 pub trait Field {
     /// Its type in Rust: of an address [`Ptr`], whatever it is of.
     type Stored: Copy + std::fmt::Debug + 'static;
-    /// Its type in C++.
-    const TYPE: FieldType;
+    /// How many of its type it is.
+    const COUNT: u16 = 1;
 }
 
 /// What an address may be of.
-pub trait Pointee {
-    /// Its name in C++.
-    const NAME: &'static str;
-}
+pub trait Pointee {}
 
 impl<T: Pointee> Field for *const T {
     type Stored = Ptr;
-    const TYPE: FieldType = FieldType::Const(T::NAME);
 }
 
 impl<T: Pointee> Field for *mut T {
     type Stored = Ptr;
-    const TYPE: FieldType = FieldType::Mut(T::NAME);
 }
 
 impl<F: Field, const N: usize> Field for [F; N] {
     type Stored = [F::Stored; N];
-    const TYPE: FieldType = FieldType::Array(&F::TYPE, N);
+    const COUNT: u16 = N as u16;
 }
 
 macro_rules! plain {
-    ($($kind:ty = $name:literal),+) => {
-        $(impl Pointee for $kind {
-            const NAME: &'static str = $name;
-        }
+    ($($kind:ty),+) => {
+        $(impl Pointee for $kind {}
 
         impl Field for $kind {
             type Stored = Self;
-            const TYPE: FieldType = FieldType::Value($name);
         })+
     };
 }
 
-plain!(
-    u16 = "unsigned short",
-    u32 = "u32",
-    u64 = "u64",
-    i32 = "int",
-    f32 = "float",
-    f64 = "double"
-);
+plain!(u16, u32, u64, i32, f32, f64);
 
 /// A struct of addresses (`*const f32` of what a kernel reads, `*mut f32` of what it writes), `u64`, `f64`, `u32`, `i32`
 /// and `f32` fields, arrays of these and other such structs, laid out as C does it, as a kernel's one parameter. It is
@@ -228,7 +226,8 @@ macro_rules! kernel_params {
             $visibility const CPP: $crate::cuda::device::Struct = $crate::cuda::device::Struct {
                 name: stringify!($name),
                 base: $crate::cuda::device::first(&[$(stringify!($base))?]),
-                fields: &[$((stringify!($field), <$kind as $crate::cuda::device::Field>::TYPE)),+],
+                fields: concat!($(stringify!($kind), " ", stringify!($field), ","),+),
+                counts: &[$(<$kind as $crate::cuda::device::Field>::COUNT),+],
             };
         }
 
@@ -240,12 +239,9 @@ macro_rules! kernel_params {
 
         impl $crate::cuda::device::Field for $name {
             type Stored = Self;
-            const TYPE: $crate::cuda::device::FieldType = $crate::cuda::device::FieldType::Value(stringify!($name));
         }
 
-        impl $crate::cuda::device::Pointee for $name {
-            const NAME: &'static str = concat!("struct ", stringify!($name));
-        }
+        impl $crate::cuda::device::Pointee for $name {}
     };
 }
 
@@ -435,4 +431,49 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// The device's, also of earlier work.
     fn synchronize(&self) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ptr;
+
+    const MOST: usize = 3;
+
+    kernel_params! {
+        struct Inner { scale: f64, shift: i32, unused: u32 }
+    }
+
+    kernel_params! {
+        struct Outer: Inner as inner {
+            read: [*const f32; MOST], written: *mut Inner, control: *const crate::cuda::run::Control, halves: *mut u16,
+            own: Inner, sizes: [u32; MOST], count: u32,
+        }
+    }
+
+    #[test]
+    fn parameters_are_declared_in_cpp_as_in_rust() {
+        let inner = "struct Inner {\n    double scale;\n    int shift;\n    u32 unused;\n};\n";
+        assert_eq!(Inner::CPP.to_string(), inner);
+        let outer = "struct Outer : Inner {\n    const float* read[3];\n    struct Inner* written;\n    \
+                     const struct Control* control;\n    unsigned short* halves;\n    Inner own;\n    u32 sizes[3];\n    \
+                     u32 count;\n};\n";
+        assert_eq!(Outer::CPP.to_string(), outer);
+        let inner = Inner {
+            scale: 0.0,
+            shift: 0,
+            unused: 0,
+        };
+        let outer = Outer {
+            inner,
+            read: [Ptr::default(); MOST],
+            written: Ptr::default(),
+            control: Ptr::default(),
+            halves: Ptr::default(),
+            own: inner,
+            sizes: [0; MOST],
+            count: 0,
+        };
+        let bytes = super::KernelParams::bytes(&outer);
+        assert_eq!(bytes.len(), 16 + 3 * 8 + 3 * 8 + 16 + 16);
+    }
 }

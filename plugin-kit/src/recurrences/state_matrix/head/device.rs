@@ -1,6 +1,8 @@
 //! The form by chunks on a device: chunks of tokens beside each other, then a pass over their states.
 //! `kernels/state_matrix/head.cu` and `head_backward.cu` say what is computed.
 
+use std::sync::LazyLock;
+
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
@@ -8,7 +10,7 @@ use super::super::device::MOST_HEADS;
 use super::super::{Decay, Heads};
 use super::levels_device::LevelParams;
 use super::{InChunks, KEYS, QUERIES, With};
-use crate::cuda::device::{KernelParams, KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelParams, KernelSource, Launch, Ptr, Struct};
 use crate::cuda::precision::Precision;
 use crate::cuda::rows::{self, ROWS, column_sums};
 use crate::cuda::run::{CudaRun, DeviceRows};
@@ -36,42 +38,43 @@ const PART_COLS: usize = 256;
 /// of the state through all chunks of a sequence, no chunk's part need be written and read again.
 const BUSY_BLOCKS: usize = 132;
 
-/// The kernels with something in front that chooses the form of their products, and files behind.
-macro_rules! source {
-    ($file:literal, $front:literal, $params:expr $(, $behind:literal)?) => {
-        KernelSource {
-            file: $file,
-            text: concat!(
-                $front,
-                "#define MOST_HEADS 256\n#line 1 \"tile.cuh\"\n",
-                include_str!("../../../../kernels/state_matrix/tile.cuh"),
-                "\n#line 1 \"head.cu\"\n",
-                include_str!("../../../../kernels/state_matrix/head.cu"),
-                "\n#line 1 \"head_backward.cu\"\n",
-                include_str!("../../../../kernels/state_matrix/head_backward.cu")
-                $(, "\n#line 1 \"", $file, "\"\n", include_str!($behind))?
-            ),
-            params: $params,
-        }
-    };
+/// The kernels with something in front that chooses the form of their products, and more behind. Made at the first use, so
+/// that a library holds the text once.
+fn source(
+    file: &'static str,
+    front: &str,
+    behind: &str,
+    params: &'static [Struct],
+) -> KernelSource {
+    let tile = include_str!("../../../../kernels/state_matrix/tile.cuh");
+    let head = include_str!("../../../../kernels/state_matrix/head.cu");
+    let backward = include_str!("../../../../kernels/state_matrix/head_backward.cu");
+    let text = format!(
+        "{front}#define MOST_HEADS {MOST_HEADS}\n#line 1 \"tile.cuh\"\n{tile}\n#line 1 \"head.cu\"\n{head}\n\
+         #line 1 \"head_backward.cu\"\n{backward}{behind}"
+    );
+    let text = text.leak();
+    KernelSource { file, text, params }
 }
 
-static FLOAT32: KernelSource = source!("head.cu", "", &[HeadParams::CPP]);
+static FLOAT32: LazyLock<KernelSource> =
+    LazyLock::new(|| source("head.cu", "", "", &[HeadParams::CPP]));
 
-static TF32: KernelSource = source!(
-    "head.cu",
-    "#define TF32_PRODUCTS 1\n#include \"mma.cuh\"\n",
-    &[HeadParams::CPP]
-);
+static TF32: LazyLock<KernelSource> = LazyLock::new(|| {
+    let front = "#define TF32_PRODUCTS 1\n#include \"mma.cuh\"\n";
+    source("head.cu", front, "", &[HeadParams::CPP])
+});
 
 /// Those of a past with levels. Strict in every precision: what tokens before a chunk say to those after it is a
 /// difference of sums, which would have the rounding of their factors.
-pub(super) static LEVELS: KernelSource = source!(
-    "levels.cu",
-    "#define LEVELS 1\n",
-    &[HeadParams::CPP, LevelParams::CPP],
-    "../../../../kernels/state_matrix/levels.cu"
-);
+pub(super) static LEVELS: LazyLock<KernelSource> = LazyLock::new(|| {
+    let behind = concat!(
+        "\n#line 1 \"levels.cu\"\n",
+        include_str!("../../../../kernels/state_matrix/levels.cu")
+    );
+    let params = &[HeadParams::CPP, LevelParams::CPP];
+    source("levels.cu", "#define LEVELS 1\n", behind, params)
+});
 
 /// A kernel whose blocks take a chunk of a head.
 pub(super) struct OfHead {
