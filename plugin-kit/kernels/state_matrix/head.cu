@@ -22,7 +22,7 @@
 // (SLABS), and what each kernel says. Any N, V, H, G and T: tiles are padded with 0.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: head_grad_shared 120
+// spills: head_grad_shared 168
 // spills: head_grad_values_32 20
 // spills: head_step 16
 
