@@ -1,13 +1,15 @@
-"""What an architecture costs: lines of the plugins by role, and every architecture's speed beside mamba2.
+"""What an architecture costs: lines of the plugins by role, every architecture's speed beside mamba2, and memory over length.
 
 Usage: plugins.py lines
+       plugins.py memory [--only NAME]...
        plugins.py speed [--only NAME]... [--rounds N] [--seconds S]
 
 `lines` counts the lines of each plugin's files that are not blank, tests apart. `speed` needs a built Longhaul
 (target/release/longhaul, or LONGHAUL): each round times mamba2, then the architecture, training and feeding, with
 `longhaul bench`'s own sizes (B 16, T 256 and B 1, T 4096; D 128, 2 layers, vocabulary 512, 2 threads); the ratio is the
 median of the rounds. Of mamba2 without an MLP and with one, the rounds time that whose number of parameters is closer.
-Both tables are Markdown. Only the standard library is used."""
+`memory` needs the same, and reads 2^14 and 2^20 tokens (D 32, 1 layer) by every architecture whose state does not grow: bytes at
+the peak, of the whole process. All tables are Markdown. Only the standard library is used."""
 
 import argparse
 import json
@@ -69,6 +71,26 @@ def timed(architecture, mode, seconds):
     return json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
 
 
+def memory(only):
+    listed = json.loads(subprocess.run([LONGHAUL, "list", "--json"], check=True, capture_output=True).stdout)
+    print("| architecture | state | peak at 2^14 tokens | at 2^20 | more |")
+    print("|---|--:|--:|--:|--:|")
+    for architecture in (a for plugin in listed for a in plugin["architectures"]):
+        name = architecture["name"]
+        if architecture["state_growth"] == "linear" or (only and name not in only):
+            continue
+        words = [LONGHAUL, "bench", "--arch", name, "--mode", "feed", "--batch", "1", "--seconds", "0.01"]
+        words += ["--d-model", "32", "--layers", "1", "--vocab", "64", "--threads", "1", "--length"]
+        ran = [subprocess.run([*words, str(1 << power)], capture_output=True, text=True) for power in (14, 20)]
+        if any(one.returncode for one in ran):
+            said = " ".join(ran[-1].stderr.split()) or "no word"
+            print(f"| {name} | | | {said} | |", flush=True)
+            continue
+        short, long = (json.loads(one.stdout) for one in ran)
+        peaks = [one["peak_memory_bytes"] for one in (short, long)]
+        print(f"| {name} | {long['state_bytes']:,} B | {peaks[0] / 1e6:.2f} MB | {peaks[1] / 1e6:.2f} MB | {100 * (peaks[1] / peaks[0] - 1):+.1f} % |", flush=True)
+
+
 def speed(only, rounds, seconds):
     bases = {timed(base, "train", 0.01)["parameters"]: base for base in BASES}
     print("| architecture | parameters | of mamba2 | " + " | ".join(f"{mode}, tokens/s | over mamba2" for mode in MODES) + " |")
@@ -90,13 +112,15 @@ def speed(only, rounds, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["lines", "speed"])
+    parser.add_argument("table", choices=["lines", "memory", "speed"])
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     if options.table == "lines":
         lines()
+    elif options.table == "memory":
+        memory(set(options.only))
     else:
         speed(set(options.only), options.rounds, options.seconds)
 

@@ -148,7 +148,7 @@ pub fn run(args: &CiteArgs) -> Result<u8, CommandError> {
                 .architecture(subject, catalogue)
                 .map_err(|error| {
                     CommandError::usage(format!(
-                        "`{subject}` is no folder of a run, no task and no architecture. {error}"
+                        "`{subject}` is no folder of a run, no task and no architecture: {error}"
                     ))
                 })?;
         }
