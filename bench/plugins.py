@@ -8,7 +8,7 @@ Usage: plugins.py lines
 (target/release/longhaul, or LONGHAUL): each round times mamba2, then the architecture, training and feeding, with
 `longhaul bench`'s own sizes (B 16, T 256 and B 1, T 4096; D 128, 2 layers, vocabulary 512, 2 threads); the ratio is the
 median of the rounds. Of mamba2 without an MLP and with one, the rounds time that whose number of parameters is closer.
-`memory` needs the same, and reads 2^14 and 2^20 tokens (D 32, 1 layer) by every architecture whose state does not grow: bytes at
+`memory` needs the same, and reads 2^14 and 2^20 tokens (D 32, 2 layers) by every architecture whose state does not grow: bytes at
 the peak, of the whole process. All tables are Markdown. Only the standard library is used."""
 
 import argparse
@@ -80,7 +80,7 @@ def memory(only):
         if architecture["state_growth"] == "linear" or (only and name not in only):
             continue
         words = [LONGHAUL, "bench", "--arch", name, "--mode", "feed", "--batch", "1", "--seconds", "0.01"]
-        words += ["--d-model", "32", "--layers", "1", "--vocab", "64", "--threads", "1", "--length"]
+        words += ["--d-model", "32", "--layers", "2", "--vocab", "64", "--threads", "1", "--length"]
         ran = [subprocess.run([*words, str(1 << power)], capture_output=True, text=True) for power in (14, 20)]
         if any(one.returncode for one in ran):
             said = " ".join(ran[-1].stderr.split()) or "no word"
