@@ -10,11 +10,15 @@ use crate::options::{Allowed, OptionSpec, OptionValue, Options};
 use crate::sequence::{Filler, Sequence};
 use crate::task::{Coordinates, Metric, Sample, Task, TaskSpec};
 
+/// What a length counts where a string is copied.
+const OF_COPIES: &str =
+    "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before";
+
 pub(crate) static COPYING: TaskSpec = TaskSpec {
     name: "copying",
     title: "Copying a string",
     source: "Repeat After Me, arXiv 2402.01032, section 2; sjelassi/transformers_ssm_copy",
-    length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
+    length_meaning: OF_COPIES,
     scored: "the second x and the full stop, as one answer",
     chance_meaning: "a string at random: 0 to every printed digit",
     version: 2,
@@ -33,7 +37,7 @@ pub(crate) static REPEAT_COPY: TaskSpec = TaskSpec {
     name: "repeat-copy",
     title: "Copying a string of few letters",
     source: "arXiv 2410.02140; lacoco-lab/length_generalization, algorithmic",
-    length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
+    length_meaning: OF_COPIES,
     scored: "the second x and the full stop, as one answer",
     chance_meaning: "a string at random: 1 / letters for each",
     version: 1,
@@ -63,7 +67,7 @@ pub(crate) static UNIQUE_COPY: TaskSpec = TaskSpec {
     name: "unique-copy",
     title: "Copying a string in which no letter comes again",
     source: "arXiv 2410.02140; lacoco-lab/length_generalization, algorithmic",
-    length_meaning: "all tokens of $x|x. ; x has (length - 3) / 2 letters, an even length has one pad before",
+    length_meaning: OF_COPIES,
     scored: "the second x and the full stop, as one answer",
     chance_meaning: "different letters at random",
     version: 1,
@@ -71,12 +75,11 @@ pub(crate) static UNIQUE_COPY: TaskSpec = TaskSpec {
     options: DIFFERENT,
     materials: &[],
     build: |options, _| {
-        let letters = options.integer("letters");
-        Ok(Box::new(Strings {
-            different: true,
-            train_lengths: (5, 103.min(2 * letters + 3)),
-            ..Strings::new(&UNIQUE_COPY, options, letters)
-        }))
+        Ok(Box::new(Strings::of_different(
+            &UNIQUE_COPY,
+            options,
+            Order::Same,
+        )))
     },
 };
 
@@ -92,13 +95,11 @@ pub(crate) static SORT: TaskSpec = TaskSpec {
     options: DIFFERENT,
     materials: &[],
     build: |options, _| {
-        let letters = options.integer("letters");
-        Ok(Box::new(Strings {
-            different: true,
-            order: Order::Sorted,
-            train_lengths: (5, 103.min(2 * letters + 3)),
-            ..Strings::new(&SORT, options, letters)
-        }))
+        Ok(Box::new(Strings::of_different(
+            &SORT,
+            options,
+            Order::Sorted,
+        )))
     },
 };
 
@@ -202,6 +203,17 @@ impl Strings {
             different: false,
             order: Order::Same,
             train_lengths: (5, 103),
+        }
+    }
+
+    /// Strings in which no letter comes again, so that none is longer than there are letters.
+    fn of_different(spec: &'static TaskSpec, options: &Options, order: Order) -> Self {
+        let letters = options.integer("letters");
+        Self {
+            different: true,
+            order,
+            train_lengths: (5, 103.min(2 * letters + 3)),
+            ..Self::new(spec, options, letters)
         }
     }
 

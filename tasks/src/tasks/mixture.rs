@@ -119,14 +119,14 @@ static MEMBERS: LazyLock<Vec<Member>> = LazyLock::new(|| {
 
 /// A member whose token ids a task shares: needles and chains of variables, and facts with either number of hops.
 fn family<'a>(members: &'a [Member], task: &dyn Task) -> Option<&'a Member> {
-    let own = |name: &str| match name {
-        "variable-tracking" => "needle".to_owned(),
-        other => other.to_owned(),
+    let family_of = |task: &dyn Task| match task.spec().name {
+        "variable-tracking" => "needle",
+        other => other,
     };
-    let name = own(task.spec().name);
+    let own = family_of(task);
     members
         .iter()
-        .find(|member| own(member.task.spec().name) == name)
+        .find(|member| family_of(member.task.as_ref()) == own)
 }
 
 /// The token id after those of all members.
