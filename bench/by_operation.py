@@ -39,7 +39,7 @@ def place(stack):
     for depth, frame in enumerate(stack):
         found = OPERATION.search(frame)
         if found:
-            return (found[1], found[2].removeprefix("cuda_")), stack[: depth + 1]
+            return (found[1], found[2]), stack[: depth + 1]
     text = " ".join(stack)
     name = next((name for name, pattern in AROUND if re.search(pattern, text)), None)
     return (name, ""), stack
