@@ -117,7 +117,7 @@ fn all_options_and_lengths_make_an_example_in_bounded_time() {
                     (0.0..=1.0).contains(&chance),
                     "{text} at {length}: {chance}"
                 );
-                assert!(begun.elapsed() < Duration::from_secs(20), "{text}: chance");
+                assert!(begun.elapsed() < Duration::from_secs(60), "{text}: chance");
             }
         }
         assert!(made > 0, "{}", spec.name);

@@ -854,7 +854,7 @@ fn a_million_tokens_take_little_memory_and_time() {
             "{name}: {longest}"
         );
         assert!(
-            begun.elapsed().as_secs() < 20,
+            begun.elapsed().as_secs() < 60,
             "{name}: {:?}",
             begun.elapsed()
         );

@@ -69,6 +69,10 @@ const VARIANTS: &[&str] = &[
     "k-hop",
     "k-hop:hops=16",
     "k-hop:hops=2,letters=9",
+    "forgetting-mqar",
+    "forgetting-mqar:pairs=3,updates=3,vocab=16,random_filler=true",
+    "passkey",
+    "phonebook",
 ];
 
 fn lengths(task: &dyn Task) -> Vec<usize> {
@@ -269,6 +273,47 @@ fn mqar_answers_follow_from_the_pairs() {
             }
             assert_eq!(asked.len(), pairs, "each key is asked for once");
         }
+    }
+}
+
+#[test]
+fn what_was_said_last_of_a_key_is_its_value() {
+    for (text, pairs, updates) in [
+        ("forgetting-mqar", 8, 4),
+        (
+            "forgetting-mqar:pairs=3,updates=3,vocab=16,random_filler=true",
+            3,
+            3,
+        ),
+    ] {
+        let task = parse_task(text).expect(text);
+        let mut changed = 0;
+        for index in 0..200 {
+            let (tokens, targets) = whole(task.as_ref(), &at(128, 1, index));
+            let (first, second) = tokens[..2 * (pairs + updates)].split_at(2 * pairs);
+            let mut values: HashMap<u32, u32> =
+                first.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+            assert_eq!(values.len(), pairs, "keys differ");
+            let again: HashMap<u32, u32> =
+                second.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+            assert_eq!(again.len(), updates, "a key is said twice at most");
+            for (key, value) in again {
+                let before = values.insert(key, value).expect("a key that was said");
+                assert_ne!(before, value, "another value");
+                changed += 1;
+            }
+            let scored: Vec<usize> = (0..128)
+                .filter(|&position| targets[position] >= 0)
+                .collect();
+            assert_eq!(scored.len(), pairs);
+            let asked: HashSet<u32> = scored.iter().map(|&position| tokens[position]).collect();
+            assert_eq!(asked.len(), pairs, "each key is asked for once");
+            for position in scored {
+                assert!(position >= 2 * (pairs + updates));
+                assert_eq!(values[&tokens[position]] as i32, targets[position]);
+            }
+        }
+        assert_eq!(changed, 200 * updates);
     }
 }
 
@@ -695,6 +740,80 @@ fn facts_are_looked_up() {
             assert_eq!(targets.iter().filter(|&&t| t >= 0).count(), 1);
         }
     }
+}
+
+#[test]
+fn the_passkey_is_said_twice_and_asked_for() {
+    let task = parse_task("passkey").expect("passkey");
+    let mut depths = HashSet::new();
+    for index in 0..200 {
+        let length = task.min_length() + 3 * index as usize;
+        let coordinates = at(length, 1, index);
+        let (tokens, targets) = whole(task.as_ref(), &coordinates);
+        // Magic, is, five digits, full stop, the digits, is, magic, full stop.
+        let place = tokens
+            .windows(2)
+            .position(|pair| pair == [2, 4])
+            .expect("a statement");
+        let said = &tokens[place..place + 16];
+        assert_eq!(
+            (said[7], &said[2..7], &said[13..]),
+            (1, &said[8..13], &[4, 2, 1][..])
+        );
+        assert!(
+            (6..15).contains(&said[2]) && said[3..7].iter().all(|digit| (5..15).contains(digit))
+        );
+        let question = length - 8;
+        assert_eq!(tokens[question..question + 3], [3, 2, 4]);
+        let answer: Vec<i32> = said[2..7].iter().map(|&digit| digit as i32).collect();
+        assert_eq!(targets[question + 2..question + 7], answer);
+        assert_eq!(targets.iter().filter(|&&target| target >= 0).count(), 5);
+        let sample = task.sample(&coordinates).expect("an example");
+        let depth: f64 = sample.labels()[0].value.parse().expect("a depth");
+        let noise = (question - 16) as f64;
+        assert!(
+            (place as f64 / noise - depth).abs() < 0.25,
+            "{place} of {noise} at {depth}"
+        );
+        depths.insert(sample.labels()[0].to_string());
+    }
+    assert_eq!(depths.len(), 11, "{depths:?}");
+}
+
+#[test]
+fn names_are_looked_up_in_the_phone_book() {
+    let task = parse_task("phonebook").expect("phonebook");
+    let (mut depths, mut first_digits) = (HashSet::new(), HashSet::new());
+    for index in 0..200 {
+        let length = task.min_length() + 5 * index as usize;
+        let coordinates = at(length, 1, index);
+        let (tokens, targets) = whole(task.as_ref(), &coordinates);
+        let book = length - 44;
+        let mut numbers: HashMap<&[u32], &[u32]> = HashMap::new();
+        for entry in tokens[..book].chunks_exact(14) {
+            assert_eq!((entry[2], entry[13]), (1, 2));
+            first_digits.insert(entry[3]);
+            assert!(entry[4..13].iter().all(|digit| (4..14).contains(digit)));
+            assert!(
+                numbers.insert(&entry[..2], &entry[3..13]).is_none(),
+                "a name stands once"
+            );
+        }
+        let asked: Vec<&[u32]> = tokens[book..].chunks(15).collect();
+        let names: HashSet<&[u32]> = asked.iter().map(|question| &question[1..3]).collect();
+        assert_eq!((asked.len(), names.len()), (3, 3));
+        for question in &asked {
+            assert_eq!((question[0], question[3]), (3, 1));
+            assert_eq!(numbers[&question[1..3]], &question[4..14], "{index}");
+        }
+        let answer: Vec<i32> = asked[2][4..].iter().map(|&digit| digit as i32).collect();
+        assert_eq!(targets[length - 11..length - 1], answer);
+        assert_eq!(targets.iter().filter(|&&target| target >= 0).count(), 10);
+        let sample = task.sample(&coordinates).expect("an example");
+        depths.insert(sample.labels()[0].to_string());
+    }
+    assert_eq!(first_digits, HashSet::from([10, 11, 12, 13]), "6 to 9");
+    assert_eq!(depths.len(), 11, "{depths:?}");
 }
 
 #[test]

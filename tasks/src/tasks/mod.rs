@@ -18,6 +18,8 @@ mod majority;
 mod mixture;
 mod mqar;
 mod needle;
+mod passkey;
+mod phonebook;
 mod recall;
 mod selective;
 mod stack;
@@ -35,6 +37,7 @@ pub(crate) static ALL: LazyLock<Vec<&'static TaskSpec>> =
 
 static TOKENS: &[&TaskSpec] = &[
     &mqar::SPEC,
+    &mqar::FORGETTING,
     &induction::SPEC,
     &hops::SPEC,
     &recall::IN_CONTEXT,
@@ -59,6 +62,8 @@ static TOKENS: &[&TaskSpec] = &[
     &stack::SPEC,
     &listops::SPEC,
     &needle::SPEC,
+    &passkey::SPEC,
+    &phonebook::SPEC,
     &tracking::SPEC,
     &words::COMMON,
     &words::FREQUENT_WORDS,
