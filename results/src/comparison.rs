@@ -174,8 +174,12 @@ fn curves<'a>(
 ) -> Result<Vec<(TaskName<'a>, CurveView<'a>)>, CompareError> {
     let mut found = Vec::new();
     let mut names = BTreeSet::new();
-    for task in tasks(summary) {
-        let title = (task.task, task.options);
+    // Examples are paired whole, not by their parts.
+    for task in tasks(summary)
+        .into_iter()
+        .filter(|task| task.part.is_none())
+    {
+        let title = (task.task, task.curves[0].first().task_options.as_str());
         let is_base = |curve: &CurveView<'_>| {
             let row = curve.first();
             side.name == row.architecture || side.name == row.checkpoint

@@ -25,6 +25,8 @@ pub(crate) enum Across {
     Length,
     /// Positions inside examples.
     Position,
+    /// Lengths of the examples with the needle at one depth.
+    Depth,
 }
 
 /// The plot of a task; `styles` has one for each of its curves.
@@ -64,7 +66,7 @@ pub(crate) fn panel(task: &TaskView<'_>, across: Across, styles: &[Style]) -> Pa
     let points = task.curves.iter().flat_map(|curve| &curve.points);
     let ends = points.flat_map(|row| [row.value_low.or(row.value), row.value_high.or(row.value)]);
     let words = match across {
-        Across::Length => "length in tokens",
+        Across::Length | Across::Depth => "length in tokens",
         Across::Position => "position in tokens, end of its bucket",
     };
     let mark = |row: &SummaryRow| {

@@ -298,7 +298,7 @@ fn memory(task: &TaskView<'_>, styles: &[Style]) -> Panel {
 fn state(task: &TaskView<'_>, styles: &[Style], capacity: &[CapacityRow]) -> Panel {
     let longest = task.lengths[task.lengths.len() - 1];
     let own = |row: &&CapacityRow| {
-        row.task == task.task && row.task_options == task.options && row.eval_length == longest
+        row.task == task.task && row.task_options == *task.options && row.eval_length == longest
     };
     let rows: Vec<&CapacityRow> = capacity.iter().filter(own).collect();
     let by_name: HashMap<&str, &CapacityRow> =

@@ -1,5 +1,5 @@
-//! Accuracy by depth and length as SVG: where tasks differ in the option `depth` alone, a map a model, the depths down and
-//! the lengths across. The same rows give the same bytes.
+//! Accuracy by depth and length as SVG: where tasks differ in the option `depth` alone, or results are broken down by it,
+//! a map a model, the depths down and the lengths across. The same rows give the same bytes.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use crate::drawing::{
     Anchor, BLACK, COLUMN, Drawing, GREY, LINE, PAGE, Place, SIZE, Stroke, width,
 };
 use crate::figure::heading;
+use crate::record::Split;
 use crate::setting::group;
 use crate::summary::SummaryRow;
 use crate::text::short_length;
@@ -40,11 +41,48 @@ fn fixed_depth(options: &str) -> Option<(f64, String)> {
     Some((depth, others.join(",")))
 }
 
+/// The rows of breakdowns by depth, `depth=0.50` or `PART_depth=0.50` in a task that has the parts of several, as points
+/// of tasks at that depth, each with the row that it stands for.
+pub(crate) fn by_depth(summary: &[SummaryRow]) -> Vec<(SummaryRow, &SummaryRow)> {
+    let shown = summary
+        .iter()
+        .filter(|row| row.split == Split::Test && row.selected != Some(false));
+    let point = |row| -> Option<(SummaryRow, &SummaryRow)> {
+        let row: &SummaryRow = row;
+        let (key, depth) = row.label.split_once('=')?;
+        let part = match key.strip_suffix("depth")? {
+            "" => String::new(),
+            part => format!("part={},", part.strip_suffix('_')?),
+        };
+        // At one depth the breakdown says nothing more.
+        if fixed_depth(&row.task_options).is_some() {
+            return None;
+        }
+        // In the place of where a grid of depths stands.
+        let others = row
+            .task_options
+            .split(',')
+            .filter(|option| !option.starts_with("depth="));
+        let mut options = format!("{part}depth={depth}");
+        for option in others.filter(|option| !option.is_empty()) {
+            options.push(',');
+            options.push_str(option);
+        }
+        let point = SummaryRow {
+            label: String::new(),
+            task_options: options,
+            ..row.clone()
+        };
+        Some((point, row))
+    };
+    shown.filter_map(point).collect()
+}
+
 /// The maps that these tasks give: of accuracies at two depths at least.
 pub(crate) fn depth_maps<'a>(tasks: &'a [TaskView<'a>]) -> Vec<DepthMap<'a>> {
     let fixed = tasks.iter().filter(|task| task.kind.is_accuracy());
     let fixed = fixed.filter_map(|task| {
-        let (depth, others) = fixed_depth(task.options)?;
+        let (depth, others) = fixed_depth(&task.options)?;
         Some((task, depth, others))
     });
     group(fixed, |(task, _, others)| (task.task, others.clone()))

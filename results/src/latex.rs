@@ -40,7 +40,7 @@ fn table(sheet: &Sheet<'_>) -> String {
         "% Needs \\usepackage{booktabs,graphicx}. In a text of two columns it takes both.\n\\begin{table*}[htbp]\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}\n\
          \\setlength{\\belowcaptionskip}{4pt}\n",
     );
-    let title = match sheet.options {
+    let title = match sheet.options.as_str() {
         "" => sheet.task.to_owned(),
         options => format!("{} ({})", sheet.task, options.replace(',', ", ")),
     };

@@ -9,7 +9,7 @@ pub(crate) fn of_tasks(tasks: &[TaskView<'_>]) -> Vec<String> {
     let mut names = Names::default();
     let name = |task: &TaskView<'_>| {
         let alone = tasks.iter().filter(|other| other.task == task.task).count() == 1;
-        names.take(task.task, if alone { "" } else { task.options })
+        names.take(task.task, if alone { "" } else { &task.options })
     };
     tasks.iter().map(name).collect()
 }

@@ -1,5 +1,5 @@
-//! Plots of a summary as files: one a task, of losses one by position, of fixed depths one map, written whole or
-//! not at all.
+//! Plots of a summary as files: one a task, of losses one by position, of needles at several depths one map, written
+//! whole or not at all.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::drawing::Drawing;
 use crate::figure::{Across, figure};
 use crate::files;
 use crate::grid::{Training, grids};
-use crate::heat::depth_maps;
+use crate::heat::{DepthMap, by_depth, depth_maps};
 use crate::names::{self, Names};
 use crate::pdf::pdf;
 use crate::record::{Measurement, Split, TrainingPoint};
@@ -80,13 +80,18 @@ fn of_tasks(
     let mut plots = plots_of(by_length, Across::Length, styles);
     let positions = by_position(summary);
     plots.extend(plots_of(&tasks(&positions), Across::Position, styles));
-    plots.extend(maps_of(by_length));
+    let labelled: Vec<SummaryRow> = by_depth(summary).into_iter().map(|(row, _)| row).collect();
+    let labelled = tasks(&labelled);
+    let maps: Vec<DepthMap<'_>> = depth_maps(by_length)
+        .into_iter()
+        .chain(depth_maps(&labelled))
+        .collect();
+    plots.extend(maps_of(&maps));
     plots
 }
 
-/// A map of depth and length of each task that was measured at several fixed depths.
-fn maps_of(tasks: &[TaskView<'_>]) -> Vec<(String, Drawing)> {
-    let maps = depth_maps(tasks);
+/// Each map of depth and length that anything was measured of.
+fn maps_of(maps: &[DepthMap<'_>]) -> Vec<(String, Drawing)> {
     let mut names = Names::default();
     maps.iter()
         .filter(|map| map.is_measured())
@@ -138,9 +143,9 @@ fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(Str
         }
         let firsts: Vec<&SummaryRow> = task.curves.iter().map(CurveView::first).collect();
         let what = match (across, task.kind.is_accuracy()) {
-            (Across::Length, true) => "accuracy",
-            (Across::Length, false) => "loss",
             (Across::Position, _) => "position",
+            (_, true) => "accuracy",
+            (_, false) => "loss",
         };
         let figure = figure(task, across, &styles.of(&firsts));
         plots.push((format!("{what}-{name}"), figure));
@@ -149,7 +154,7 @@ fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(Str
 }
 
 /// Writes the plots of each task with measured values, `accuracy-TASK.svg`, or `loss-TASK.svg` and
-/// `position-TASK.svg`, and `depth-TASK.svg` of tasks at several fixed depths, and returns the files.
+/// `position-TASK.svg`, and `depth-TASK.svg` of tasks with needles at several depths, and returns the files.
 ///
 /// # Errors
 /// The system's refusal. Each file is whole or as it was.

@@ -65,6 +65,15 @@ macro_rules! settings {
 settings!(Measurement);
 settings!(SummaryRow);
 
+/// What curves share that are compared: the task, the part of it, and the longest training length.
+pub(crate) type Compared<'a> = ((&'a str, &'a str), Option<&'a str>, Option<u64>);
+
+impl SummaryRow {
+    pub(crate) fn compared(&self) -> Compared<'_> {
+        (self.model().task, self.part(), self.train_length)
+    }
+}
+
 /// Groups in the order of first appearance, by hash: linear in their number.
 pub(crate) fn group<T, K: std::hash::Hash + Eq>(
     items: impl IntoIterator<Item = T>,

@@ -11,7 +11,7 @@ pub(crate) struct Sheet<'a> {
     /// Task.
     pub task: &'a str,
     /// Its options.
-    pub options: &'a str,
+    pub options: String,
     /// What is measured under which conditions, and what stands in the cells, as sentences.
     pub caption: Vec<String>,
     /// Heads of the lengths.
@@ -109,7 +109,7 @@ impl<'a> Sheet<'a> {
         };
         Self {
             task: task.task,
-            options: task.options,
+            options: task.options.clone(),
             caption: caption(task, best.iter().flatten().any(|&best| best), &ends),
             lengths: task.lengths.iter().map(|&l| short_length(l)).collect(),
             ends: ends.iter().map(|end| end.head).collect(),

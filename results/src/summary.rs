@@ -155,10 +155,21 @@ pub struct SummaryRow {
 }
 
 impl SummaryRow {
-    /// Whether tables and plots show it: a whole cell of test examples, at a learning rate that was chosen
-    /// or could not be.
+    /// Whether tables and plots show it: a whole cell of test examples, or a part of a task that has the parts of
+    /// several, at a learning rate that was chosen or could not be.
     pub fn is_shown(&self) -> bool {
-        self.split == Split::Test && self.label.is_empty() && self.selected != Some(false)
+        self.split == Split::Test && self.is_point() && self.selected != Some(false)
+    }
+
+    /// The name of the task whose examples it is of, where its task has those of several: each such part has curves,
+    /// tables and plots as a task of its own.
+    pub fn part(&self) -> Option<&str> {
+        self.label.strip_prefix("task=")
+    }
+
+    /// Whether it is a point of a curve, and no breakdown of one.
+    fn is_point(&self) -> bool {
+        self.label.is_empty() || self.part().is_some()
     }
 }
 
@@ -299,11 +310,11 @@ struct Said {
     area: Option<f64>,
 }
 
-/// Places of the rows of each curve of whole test cells, ascending by length.
+/// Places of the rows of each curve of test cells, whole ones and parts, ascending by length.
 fn whole_curves(rows: &[SummaryRow]) -> Vec<Vec<usize>> {
-    let whole = |row: &SummaryRow| row.split == Split::Test && row.label.is_empty();
+    let whole = |row: &SummaryRow| row.split == Split::Test && row.is_point();
     let places = (0..rows.len()).filter(|&place| whole(&rows[place]));
-    let mut curves = group(places, |&place| rows[place].trained());
+    let mut curves = group(places, |&place| (rows[place].trained(), rows[place].part()));
     for curve in &mut curves {
         curve.sort_by_key(|&place| rows[place].eval_length);
     }
@@ -317,14 +328,14 @@ fn describe_curves(rows: &mut [SummaryRow], points: &[Vec<&Measurement>], curves
     for curve in curves {
         let own = || curve.iter().map(|&place| rows[place].eval_length);
         let first = &rows[curve[0]];
-        let shared = shared.entry((first.model().task, first.train_length));
+        let shared = shared.entry(first.compared());
         let lengths = shared.or_insert_with(|| own().collect());
         *lengths = own().filter(|length| lengths.contains(length)).collect();
     }
     let mut described = Vec::new();
     for curve in curves {
         let first = &rows[curve[0]];
-        let lengths = &shared[&(first.model().task, first.train_length)];
+        let lengths = &shared[&first.compared()];
         let lengths: Vec<u64> = lengths.iter().copied().collect();
         let said = describe(rows, points, curve, &lengths);
         described.push((curve, lengths, said));

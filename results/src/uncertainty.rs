@@ -27,11 +27,7 @@ pub(crate) fn describe(
     points: &[Vec<&Measurement>],
     curves: &[Vec<usize>],
 ) {
-    let compared = |curve: &&Vec<usize>| {
-        let first = &rows[curve[0]];
-        (first.model().task, first.train_length)
-    };
-    for curves in group(curves, compared) {
+    for curves in group(curves, |curve| rows[curve[0]].compared()) {
         let seen: &[SummaryRow] = rows;
         let drawn = curves.par_iter().map(|curve| draw(seen, points, curve));
         let drawn: Vec<Drawn> = drawn.collect();

@@ -15,8 +15,10 @@ use crate::words::differing;
 pub struct TaskView<'a> {
     /// Task.
     pub task: &'a str,
-    /// Its options.
-    pub options: &'a str,
+    /// The part of it that this is, of one that has the parts of several.
+    pub part: Option<&'a str>,
+    /// The part and its options.
+    pub options: String,
     /// What is measured of a sample, in words, with its unit.
     pub metric: String,
     /// The kind of its values.
@@ -92,20 +94,27 @@ pub fn tasks(summary: &[SummaryRow]) -> Vec<TaskView<'_>> {
         rates.entry(model).or_default().insert(rate);
     }
     let shown = summary.iter().filter(|row| row.is_shown());
-    let tasks = group(shown, |&row| row.model().task).into_iter();
+    let mut tasks: Vec<Vec<&SummaryRow>> = Vec::new();
+    for task in group(shown, |&row| row.model().task) {
+        // The whole stands before its parts.
+        let (parts, whole): (Vec<_>, Vec<_>) = task.iter().partition(|row| row.part().is_some());
+        tasks.extend(Some(whole).filter(|whole| !whole.is_empty()));
+        tasks.extend(group(parts, |&row| row.part()));
+    }
     let view = |rows: Vec<_>| {
         let mut view = task_view(rows, |row| rates[&row.model()].len());
         view.steps = steps(&view, summary);
         view.differing = differing(&view);
         view
     };
-    tasks.map(view).collect()
+    tasks.into_iter().map(view).collect()
 }
 
 /// Labels that all lengths of a task have one value of each, where that changes.
 fn steps(task: &TaskView<'_>, summary: &[SummaryRow]) -> Vec<Step> {
     let mut values: BTreeMap<&str, BTreeMap<u64, BTreeSet<&str>>> = BTreeMap::new();
-    let own = |row: &&SummaryRow| row.task == task.task && row.task_options == task.options;
+    let first = task.curves[0].first();
+    let own = |row: &&SummaryRow| row.model().task == first.model().task && task.part.is_none();
     for row in summary
         .iter()
         .filter(own)
@@ -144,9 +153,17 @@ fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize
     }
     let kind = Kind::of(&first.metric);
     let names = names(&curves.iter().map(|points| points[0]).collect::<Vec<_>>());
+    let part = first.part();
+    let named = part.map(|part| format!("part={part}"));
+    let options = Some(first.task_options.clone()).filter(|options| !options.is_empty());
     TaskView {
         task: &first.task,
-        options: &first.task_options,
+        part,
+        options: [named, options]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(","),
         metric: kind.words(&first.metric),
         kind,
         chance,

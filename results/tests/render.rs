@@ -551,6 +551,52 @@ fn fixed_depths_have_a_map() {
     assert_ne!(fills("80"), fills("60"));
 }
 
+/// The values of a map's cells, row by row, in the place of the file with this name.
+fn cells_of(plots: &[(String, String)], name: &str) -> String {
+    let (_, svg) = plots.iter().find(|plot| plot.0 == name).expect(name);
+    assert_readable(svg);
+    let words: Vec<String> = boxes(svg).into_iter().map(|(text, _)| text).collect();
+    let words = words.join(" ");
+    let first = words.find("0 %").expect("depths");
+    words[first..].to_owned()
+}
+
+#[test]
+fn breakdowns_by_depth_have_a_map_each_task_and_part() {
+    let at = |label: &str, correct: u64| {
+        [(64, correct), (128, correct / 2)].map(|(length, correct)| Measurement {
+            label: label.to_owned(),
+            task_options: "depth=grid,pairs=4".to_owned(),
+            ..row("mamba2", 0, length, correct)
+        })
+    };
+    let mut rows = [row("mamba2", 0, 64, 90), row("mamba2", 0, 128, 50)].to_vec();
+    for row in &mut rows {
+        row.task_options = "depth=grid,pairs=4".to_owned();
+    }
+    rows.extend(at("depth=1.00", 80));
+    rows.extend(at("depth=0.00", 100));
+    let plain = plots(&summarise(&rows));
+    assert_eq!(
+        cells_of(&plain, "depth-mqar.svg"),
+        "0 % 100 50 100 % 80 40 64 128"
+    );
+    rows.extend(at("niah_depth=0.00", 60));
+    rows.extend(at("niah_depth=1.00", 20));
+    rows.extend(at("depths=0.00", 20));
+    let parts = plots(&summarise(&rows));
+    let names: Vec<&str> = parts
+        .iter()
+        .map(|plot| plot.0.as_str())
+        .filter(|name| name.starts_with("depth"))
+        .collect();
+    assert_eq!(
+        names,
+        ["depth-mqar-pairs-4.svg", "depth-mqar-part-niah-pairs-4.svg"]
+    );
+    assert_eq!(cells_of(&parts, names[1]), "0 % 60 30 100 % 20 10 64 128");
+}
+
 /// The same models on three tasks, of which they all solve one, with their trainings.
 fn three_tasks() -> (Vec<Measurement>, Vec<TrainingPoint>) {
     let (mut rows, mut points) = (Vec::new(), Vec::new());

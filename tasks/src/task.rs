@@ -150,6 +150,12 @@ pub trait Task: Send + Sync {
         Ok(())
     }
 
+    /// The task of the examples with this label, of one that has the examples of several: its chance and its answers are
+    /// theirs. Its name stands in the label `task`.
+    fn part(&self, _label: &str) -> Option<&dyn Task> {
+        None
+    }
+
     /// Refuses a length that the task cannot have.
     ///
     /// # Errors

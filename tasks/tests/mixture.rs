@@ -143,3 +143,28 @@ fn the_depths_of_single_needles_go_over_the_grid() {
     assert_eq!(depths.len(), 3 * 11, "{depths:?}");
     assert!(depths.values().all(|&times| times == 1), "{depths:?}");
 }
+
+#[test]
+fn a_label_names_the_part_whose_chance_is_known() {
+    let mixture = parse_task("ruler-mixture").expect("it");
+    for (name, own, _, depths) in THIRTEEN {
+        let task = parse_task(own).expect(own);
+        let chance = |label: String| mixture.part(&label).map(|part| part.chance(320));
+        assert_eq!(
+            chance(format!("task={name}")),
+            Some(task.chance(320)),
+            "{name}"
+        );
+        let by_depth = chance(format!("{name}_depth=0.50"));
+        assert_eq!(by_depth, depths.then(|| task.chance(320)), "{name}");
+    }
+    assert!(mixture.part("task=niah").is_none() && mixture.part("").is_none());
+    let needles = parse_task("ruler-mixture:tasks=needles").expect("it");
+    assert!(needles.part("task=vt").is_none());
+    assert!(
+        parse_task("needle")
+            .expect("it")
+            .part("task=needle")
+            .is_none()
+    );
+}

@@ -97,6 +97,11 @@ impl Common {
             let whole = score.label.is_empty();
             Measurement {
                 label: score.label.clone(),
+                chance: self
+                    .task
+                    .part(&score.label)
+                    .unwrap_or(self.task.as_ref())
+                    .chance(what.length),
                 samples: Some(score.samples),
                 correct: (kind == Kind::ZeroOne).then_some(score.sum as u64),
                 value: scores.map(|scores| scores.mean),

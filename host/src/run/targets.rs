@@ -26,6 +26,9 @@ pub struct Target {
     pub task: String,
     /// Its options.
     pub task_options: String,
+    /// The part of it that it speaks of, of a task that has the examples of several; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub part: String,
     /// Evaluation lengths it speaks of.
     pub lengths: Vec<u64>,
     /// How the training lengths of the models it speaks of are drawn; empty where all are drawn alike.
@@ -63,6 +66,8 @@ pub struct Verdict {
     pub task: String,
     /// Its options.
     pub task_options: String,
+    /// The part of it that the target speaks of, of a task that has the examples of several; else empty.
+    pub part: String,
     /// What is measured of a sample.
     pub metric: String,
     /// The length that decides: of those asked for, the one furthest on the wrong side.
@@ -118,6 +123,7 @@ pub fn resolve(
             options: own,
             task: task.spec().name.to_owned(),
             task_options: task.options_text(),
+            part: entry.part.clone().unwrap_or_default(),
             lengths: entry.lengths.iter().map(|&length| length as u64).collect(),
             train_distribution: String::new(),
             expected,
@@ -266,6 +272,7 @@ fn judge_one(target: &Target, rows: &[&SummaryRow]) -> Verdict {
         options: target.options.clone(),
         task: target.task.clone(),
         task_options: target.task_options.clone(),
+        part: target.part.clone(),
         metric: own
             .first()
             .map_or_else(String::new, |row| row.metric.clone()),
@@ -291,6 +298,7 @@ fn curve<'a>(
             && row.options == options
             && row.task == target.task
             && row.task_options == target.task_options
+            && row.part().unwrap_or_default() == target.part
             && (target.train_distribution.is_empty()
                 || row.train_distribution == target.train_distribution)
     });
@@ -430,6 +438,7 @@ mod tests {
             options: unit.options,
             task: unit.task,
             task_options: unit.task_options,
+            part: String::new(),
             lengths: lengths.to_vec(),
             train_distribution: String::new(),
             expected,

@@ -46,14 +46,15 @@ struct Plugin<'a> {
     architectures: Vec<&'a str>,
 }
 
-/// A task, or the positions inside its longest examples, which have no table.
+/// A task; or the positions inside its longest examples, which have no table; or its examples at one depth, which are
+/// shown in a map.
 #[derive(Serialize)]
 struct Task<'a> {
     task: &'a str,
-    options: &'a str,
+    options: String,
     metric: String,
     accuracy: bool,
-    by_position: bool,
+    across: &'static str,
     /// Accuracy of guessing.
     chance: Option<f64>,
     caption: Vec<String>,
@@ -99,15 +100,29 @@ struct Shown<'a> {
     cell: SheetCell,
 }
 
+/// Breakdowns that are shown as tasks are.
+pub(crate) struct Breakdowns<'a> {
+    /// Points by position.
+    pub positions: &'a [SummaryRow],
+    /// Points by depth, and the row that each stands for.
+    pub depths: &'a [SummaryRow],
+    pub sources: &'a [&'a SummaryRow],
+}
+
 impl<'a> Data<'a> {
-    /// Of what a report is made of, see [`super::html_page`]; `positions` are the points by position.
+    /// Of what a report is made of, see [`super::html_page`].
     pub fn new(
         rows: &'a [Measurement],
         origins: &[usize],
         summary: &'a [SummaryRow],
-        positions: &'a [SummaryRow],
+        breakdowns: Breakdowns<'a>,
         provenance: &'a Provenance,
     ) -> Self {
+        let Breakdowns {
+            positions,
+            depths: depth_rows,
+            sources,
+        } = breakdowns;
         let styles = Styles::new(summary);
         let by_length = tasks(summary);
         let mut points = Vec::new();
@@ -116,22 +131,40 @@ impl<'a> Data<'a> {
             views.push(task_data(task, Across::Length, &styles, &mut points));
         }
         let places = points.iter().enumerate();
-        let places: HashMap<Point<'_>, usize> = places
+        let mut places: HashMap<Point<'_>, usize> = places
             .map(|(place, shown)| (shown.row.point(), place))
             .collect();
+        let mut maps = depths(&by_length, 0);
         let order = |breakdown: bool| {
             let all = 0..rows.len();
             all.filter(move |&row| rows[row].label.is_empty() != breakdown)
         };
         let order: Vec<usize> = order(false).chain(order(true)).collect();
-        let records = records(rows, origins, &order, &places);
         for task in &tasks(positions) {
             views.push(task_data(task, Across::Position, &styles, &mut points));
         }
+        let at_depths = tasks(depth_rows);
+        maps.extend(depths(&at_depths, views.len()));
+        let first = points.len();
+        for task in &at_depths {
+            views.push(task_data(task, Across::Depth, &styles, &mut points));
+        }
+        let of_row: HashMap<*const SummaryRow, usize> = (first..)
+            .zip(&points[first..])
+            .map(|(place, shown)| (std::ptr::from_ref(shown.row), place))
+            .collect();
+        for (row, source) in depth_rows.iter().zip(sources) {
+            places.extend(
+                of_row
+                    .get(&std::ptr::from_ref(row))
+                    .map(|&place| (source.point(), place)),
+            );
+        }
+        let records = records(rows, origins, &order, &places);
         Self {
             provenance,
             plugins: plugins(rows),
-            depths: depths(&by_length),
+            depths: maps,
             tasks: views,
             points: point_columns(&points),
             rows: rows.len(),
@@ -190,7 +223,7 @@ fn task_data<'a>(
         });
     }
     let caption = match across {
-        Across::Length => sheet.caption,
+        Across::Length | Across::Depth => sheet.caption,
         Across::Position => vec![format!(
             "{} by position in the longest examples, at the end of each bucket.",
             task.metric
@@ -199,10 +232,14 @@ fn task_data<'a>(
     let near = training_lengths(task).0.into_iter();
     Task {
         task: task.task,
-        options: task.options,
+        options: task.options.clone(),
         metric: task.metric.clone(),
         accuracy: task.kind.is_accuracy(),
-        by_position: across == Across::Position,
+        across: match across {
+            Across::Length => "length",
+            Across::Position => "position",
+            Across::Depth => "depth",
+        },
         chance: task.chance,
         caption,
         notes: sheet.notes,
@@ -214,8 +251,8 @@ fn task_data<'a>(
     }
 }
 
-/// Which tasks differ in the depth of the needle alone.
-fn depths(tasks: &[TaskView<'_>]) -> Vec<Depths> {
+/// Which tasks, of which the page has the first at that place, differ in the depth of the needle alone.
+fn depths(tasks: &[TaskView<'_>], first: usize) -> Vec<Depths> {
     let place = |task: &TaskView<'_>| tasks.iter().position(|other| std::ptr::eq(task, other));
     let maps = depth_maps(tasks);
     let map = maps.iter().map(|map| Depths {
@@ -224,7 +261,7 @@ fn depths(tasks: &[TaskView<'_>]) -> Vec<Depths> {
         rows: map
             .depths
             .iter()
-            .filter_map(|&(depth, task)| Some((depth, place(task)?)))
+            .filter_map(|&(depth, task)| Some((depth, first + place(task)?)))
             .collect(),
     });
     map.collect()

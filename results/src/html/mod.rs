@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter};
 
+use crate::heat::by_depth;
 use crate::plot::by_position;
 use crate::provenance::{Provenance, RunRecord};
 use crate::record::Measurement;
@@ -39,7 +40,13 @@ pub fn html_page(
     let mut json = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut json, InPage);
     let positions = by_position(summary);
-    let data = data::Data::new(rows, origins, summary, &positions, provenance);
+    let (depths, sources): (Vec<_>, Vec<_>) = by_depth(summary).into_iter().unzip();
+    let breakdowns = data::Breakdowns {
+        positions: &positions,
+        depths: &depths,
+        sources: &sources,
+    };
+    let data = data::Data::new(rows, origins, summary, breakdowns, provenance);
     data.serialize(&mut serializer)
         .expect("plain data serialises");
     let json = String::from_utf8(json).expect("JSON is text");

@@ -137,6 +137,11 @@ fn target(target: &TargetEntry) -> Result<(), Problem> {
         );
     }
     let task = parse_task(&target.task).map_err(Problem::Task)?;
+    if let Some(part) = &target.part
+        && task.part(&format!("task={part}")).is_none()
+    {
+        return Err(format!("{of}: `{}` has no part `{part}`", target.task).into());
+    }
     let (what, range) = match task.spec().metric {
         Metric::BitsPerByte => ("loss", bounds::LOSS),
         _ => ("accuracy", bounds::ACCURACY),

@@ -67,6 +67,8 @@ pub struct TargetEntry {
     pub architecture: String,
     /// Task with options, as one of the suite's.
     pub task: String,
+    /// The part that it speaks of, of a task that has the examples of several: `niah_single_2`.
+    pub part: Option<String>,
     /// Evaluation lengths it speaks of.
     pub lengths: Vec<usize>,
     /// Accuracy or loss at every one of these lengths, or more.

@@ -212,6 +212,16 @@ impl Task for Mixture {
         })
     }
 
+    fn part(&self, label: &str) -> Option<&dyn Task> {
+        let (key, value) = label.split_once('=')?;
+        let is_it = |member: &&Member| match key {
+            "task" => value == member.name,
+            _ => member.depth == Some(key),
+        };
+        let member = self.members.iter().find(is_it)?;
+        Some(member.task.as_ref())
+    }
+
     fn symbol(&self, token: u32) -> Cow<'static, str> {
         let own = self.members.iter().rev().find(|member| member.low <= token);
         own.map_or("_".into(), |member| member.task.symbol(token - member.low))

@@ -23,7 +23,7 @@ function measures(task) {
     name: task.metric, main: true, text: reading, ends,
     number: at => point.value(at) === null ? null : parseFloat(point.value(at)),
   };
-  if (task.by_position) return [main];
+  if (task.across === 'position') return [main];
   const others = [
     plain('retention in %', 'retention', .01, ' %'), plain('tokens read a second', 'tokens_per_second', 1, ''),
     plain('peak memory in MiB', 'peak_memory_bytes', 1 << 20, ' MiB'), plain('state in KiB', 'state_bytes', 1 << 10, ' KiB'),
@@ -127,7 +127,7 @@ function markers({task, measure, at, places}, u, series) {
   ctx.save();
   places[index].forEach((place, length) => {
     if (!place) return;
-    const several = measure.main && !task.by_position && point.seeds(at(index, length)) > 1;
+    const several = measure.main && task.across !== 'position' && point.seeds(at(index, length)) > 1;
     ctx.strokeStyle = ctx.fillStyle = inked(colour);
     for (const row of several ? recordsOf(at(index, length)).filter(row => record.value(row) !== null) : []) {
       put(place.x, place.up + u.valToPos(record.value(row) * (task.accuracy ? 100 : 1), 'y', true), () => {
@@ -207,7 +207,7 @@ function curveButton(view, index) {
 
 /** A figure with its curves' buttons. A change of colours draws it anew. */
 function figure(task) {
-  const where = task.by_position ? 'position' : 'length', all = measures(task), places = task.curves.map(byLength);
+  const where = task.across === 'position' ? 'position' : 'length', all = measures(task), places = task.curves.map(byLength);
   const at = (curve, index) => places[curve].get(task.lengths[index]);
   const of = (curve, index, field) => at(curve, index) === undefined ? null : field(at(curve, index));
   const view = {task, where, at, measure: all[0], hidden: new Set(), plot: null, places: []};

@@ -7,7 +7,7 @@ function fillTask(section, task) {
   section.append(...task.caption.slice(0, 1).map(text => el('p', {class: 'small'}, text)));
   if (measured(task)) section.append(figure(task));
   else section.append(el('p', {class: 'bad'}, 'Nothing was measured here: the table says how it ended, and the rows behind its cells why.'));
-  if (!task.by_position) section.append(taskTable(task), el('p', {class: 'small'}, `${task.caption.slice(1).join(' ')} Press a number to see the rows that it is made of.`));
+  if (task.across === 'length') section.append(taskTable(task), el('p', {class: 'small'}, `${task.caption.slice(1).join(' ')} Press a number to see the rows that it is made of.`));
   section.append(...task.notes.map(note => el('p', {class: 'small'}, note)));
 }
 
@@ -56,15 +56,15 @@ function start() {
     filters: [{label: 'status', options: statuses, key: record.status}]});
   place('records').append(records.element);
   const models = new Set(data.plugins.flatMap(plugin => plugin.architectures));
-  const tasks = data.tasks.filter(task => !task.by_position);
+  const tasks = data.tasks.filter(task => task.across === 'length');
   place('made').textContent = [many(tasks.length, 'task'), many(models.size, 'architecture'), many(data.provenance.run.length, 'run'), many(data.cells, 'cell')].join(', ');
   place('statuses').append('Cells: ', ...statuses.filter(its => counts.has(its)).flatMap(its => [
     el('button', {type: 'button', class: its === 'ok' ? null : its === 'not-run' ? 'none' : 'bad',
       click: () => { records.select(0, its); place('records-head').scrollIntoView(); }}, `${counts.get(its).toLocaleString('en')} ${words(its)}`), ' ']));
   place('notes').append(...data.provenance.notes.map(note => el('li', null, note)));
-  for (const task of data.tasks) {
-    const alone = data.tasks.filter(other => other.task === task.task && other.by_position === task.by_position).length === 1;
-    section(task.by_position ? `${task.task} by position` : task.task, task.options, alone, part => fillTask(part, task));
+  for (const task of data.tasks.filter(task => task.across !== 'depth')) {
+    const alone = data.tasks.filter(other => other.task === task.task && other.across === task.across).length === 1;
+    section(task.across === 'position' ? `${task.task} by position` : task.task, task.options, alone, part => fillTask(part, task));
   }
   for (const map of data.depths) {
     section(`${map.task} by depth`, map.options, data.depths.length === 1, part => part.append(el('p', {class: 'small'}, 'Accuracy in % by depth of the needle and length in tokens.'), ...depthMaps(map)));

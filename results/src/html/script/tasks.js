@@ -30,7 +30,7 @@ function openOrigin(task, curve, at) {
     point.value(at) === null ? words(point.status(at)) : `${task.metric}: ${reading(at)}`,
     many(point.seeds(at), 'seed') + ' measured', point.not_ok(at) > 0 && `${point.not_ok(at)} not`,
     point.each(at) && `each seed: ${point.each(at)}`, point.samples(at) !== null && many(point.samples(at), 'sample'),
-    `made of ${many(rows.length, 'row')} of cells.csv`,
+    `made of ${many(rows.length, 'row')} of ${rows.every(row => row < data.cells) ? 'cells' : 'breakdowns'}.csv`,
   ];
   place('origin-words').textContent = said.filter(Boolean).join('; ') + '.';
   const told = head => rows.some((_, row) => !['', null].includes(head.key(row)));
