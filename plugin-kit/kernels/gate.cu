@@ -8,23 +8,21 @@ KERNEL(256, gate_forward, GateForward) {
     p.y[index] = p.x ? value * p.x[row * p.x_stride + col] : value;
 }
 
-// grad = dy x f'(gate).
+// grad_gate = dy x f'(gate) and grad_x = dy f(gate), each where its place is not null.
 KERNEL(256, gate_backward, GateBackward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
     if (row >= p.rows) return;
-    float value = p.dy[row * p.dy_stride + col] * activation_slope(p.activation, p.gate[row * p.gate_stride + col]);
-    if (p.x) value *= p.x[row * p.x_stride + col];
-    float* place = &p.grad[row * p.grad_stride + col];
-    *place = p.accumulate ? *place + value : value;
-}
-
-// grad = dy f(gate), the gradient of x.
-KERNEL(256, gated_backward, GateBackward) {
-    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
-    const u64 row = index / p.cols, col = index % p.cols;
-    if (row >= p.rows) return;
-    const float value = p.dy[row * p.dy_stride + col] * activate(p.activation, p.gate[row * p.gate_stride + col]);
-    float* place = &p.grad[row * p.grad_stride + col];
-    *place = p.accumulate ? *place + value : value;
+    const float dy = p.dy[row * p.dy_stride + col], gate = p.gate[row * p.gate_stride + col];
+    if (p.grad_gate) {
+        float value = dy * activation_slope(p.activation, gate);
+        if (p.x) value *= p.x[row * p.x_stride + col];
+        float* place = &p.grad_gate[row * p.grad_gate_stride + col];
+        *place = p.adds_gate ? *place + value : value;
+    }
+    if (p.grad_x) {
+        const float value = dy * activate(p.activation, gate);
+        float* place = &p.grad_x[row * p.grad_x_stride + col];
+        *place = p.adds_x ? *place + value : value;
+    }
 }

@@ -10,6 +10,13 @@ KERNEL(256, copy_rows, CopyRows) {
     *place = p.accumulate ? *place + value : value;
 }
 
+// y = a + b.
+KERNEL(256, add_rows, AddRows) {
+    const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    const u64 row = index / p.cols, col = index % p.cols;
+    if (row < p.rows) p.y[index] = p.a[row * p.a_stride + col] + p.b[row * p.b_stride + col];
+}
+
 KERNEL(256, broadcast_row, BroadcastRow) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, col = index % p.cols;
@@ -27,7 +34,9 @@ KERNEL(256, column_sums, ColumnSums) {
     __syncthreads();
     if (line == 0 && col < p.cols) {
         for (u32 other = 1; other < 8; other++) sum += sums[other * 32 + lane];
-        p.parts[(u64)part * p.cols + col] = sum;
+        // A single part is added to the sums themselves.
+        float* place = &p.parts[(u64)part * p.cols + col];
+        *place = p.part_count == 1 ? *place + sum : sum;
     }
 }
 

@@ -435,15 +435,14 @@ impl Mlp {
         }
         let graph = &mut *block.graph;
         let down = graph.scope("mlp", |graph| {
-            let into = |graph: &mut Graph, name: &str| {
-                graph.linear_with(name, normal, self.hidden, self.bias, self.start_in.clone())
-            };
+            let (gate, up) = (("gate", self.hidden), ("up", self.hidden));
+            let mut into =
+                |layers: &[_]| graph.linears_with(layers, normal, self.bias, &self.start_in);
             let hidden = if let MlpKind::Gated(activation) = self.kind {
-                let gate = into(graph, "gate");
-                let up = into(graph, "up");
-                graph.gate(gate, up, activation)
+                let into = into(&[gate, up]);
+                graph.gate(into[0], into[1], activation)
             } else {
-                let up = into(graph, "up");
+                let up = into(&[up])[0];
                 graph.activation(up, Activation::Gelu)
             };
             let start = self.start_out.clone();

@@ -27,6 +27,8 @@ pub mod testing_initial;
 #[cfg(feature = "testing")]
 pub mod testing_memory;
 #[cfg(feature = "testing")]
+pub mod testing_nodes;
+#[cfg(feature = "testing")]
 pub mod testing_speed;
 pub mod units;
 

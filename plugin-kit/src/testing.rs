@@ -536,6 +536,9 @@ impl Case<'_> {
         graph.want_device(device.precision());
         let tensors = record_inputs(&mut graph, inputs, self.inputs, padding, self.length);
         let y = (self.build)(&mut graph, &tensors);
+        if initial != 0.0 {
+            graph.push(OtherUses(tensors.clone()));
+        }
         let (program, params) = (graph.program, graph.params);
         let shape = Shape {
             rows: self.rows,
@@ -553,6 +556,7 @@ impl Case<'_> {
         let (place, _) = run.grad_mut(y).expect("a gradient");
         upload_rows(device, place, grad_y);
         if initial != 0.0 {
+            arena.touch_params();
             for &tensor in &tensors {
                 let (place, _) = run.grad_mut(tensor).expect("a gradient");
                 upload_rows(device, place, &vec![initial; place.rows * place.cols]);
@@ -665,7 +669,7 @@ impl Bench {
         CudaRun {
             device: self.device.as_ref(),
             shape,
-            extents: &program.buffers,
+            program,
             buffers: Buffers {
                 values: &arena.values,
                 grads: &arena.grads,
@@ -863,6 +867,35 @@ impl Operation for Input {
             run.device
                 .upload(place, &to_bytes(&self.values[index..index + target.cols]))?;
         }
+        Ok(())
+    }
+
+    fn cuda_backward(&self, _run: &CudaRun<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Other uses of inputs, whose gradients are then not only those of what is tested.
+struct OtherUses(Vec<Tensor>);
+
+impl Operation for OtherUses {
+    fn name(&self) -> &'static str {
+        "test_other_uses"
+    }
+
+    fn forward(&self, _run: &Run<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn uses(&self) -> Option<Vec<Buffer>> {
+        Some(self.0.iter().copied().map(Buffer::from).collect())
+    }
+
+    fn backward(&self, _run: &Run<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn cuda_forward(&self, _run: &CudaRun<'_>) -> Result<()> {
         Ok(())
     }
 

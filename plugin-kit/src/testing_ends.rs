@@ -21,7 +21,7 @@ use crate::engine::tensor::Shape;
 use crate::ops::token_order::{TOKEN_ORDER, TokenOrder};
 use crate::testing::{Bench, compare, tolerance, widen};
 
-/// What parameters' gradients start from on a device, where an operation adds to them.
+/// What parameters' gradients start from on a device, as if others had added to them before.
 const INITIAL: f32 = 0.5;
 
 /// A program under test: from an embedding to a head, without state slots.
@@ -231,6 +231,8 @@ impl Ends<'_> {
         arena.prepare(&program, shape, true, true)?;
         let run = bench.run(&program, shape, &arena, true, false);
         let recording = device.record(&mut || {
+            arena.begin_pass();
+            arena.touch_params();
             for operation in &program.operations {
                 operation.cuda_forward(&run)?;
             }

@@ -104,7 +104,10 @@ fn unwritten(
     let mut left = BTreeSet::new();
     for (gradient, places) in [(false, &arena.values), (true, &arena.grads)] {
         for (id, place) in places.iter().enumerate() {
-            let there = !gradient || program.has_gradient[id];
+            let there = match gradient {
+                true => program.has_own_gradient(id),
+                false => program.has_value(id),
+            };
             let count = program.buffers[id].len(shape);
             let words = download(device.as_ref(), *place, if there { count } else { 0 })?;
             if !words.is_empty() && words.iter().all(|word| word.to_bits() == POISON) {

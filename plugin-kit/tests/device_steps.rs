@@ -126,6 +126,10 @@ impl Device for Counting {
         self.inner.fill(to, word, count)
     }
 
+    fn fill_rows(&self, to: Ptr, word: u32, sizes: [usize; 3]) -> Result<()> {
+        self.inner.fill_rows(to, word, sizes)
+    }
+
     fn load(&self, sources: &[&'static KernelSource]) -> Result<()> {
         self.inner.load(sources)
     }
@@ -136,6 +140,10 @@ impl Device for Counting {
 
     fn product(&self, product: Product) -> Result<()> {
         self.inner.product(product)
+    }
+
+    fn takes(&self, product: &Product) -> Result<bool> {
+        self.inner.takes(product)
     }
 
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Recording>> {

@@ -56,7 +56,7 @@ pub fn kernels() -> PathBuf {
 
 /// Lets a command see one simulated card, whatever its caller's environment says.
 pub fn give(command: &mut Command) -> &mut Command {
-    for name in ["CARDS", "MEMORY", "DELAY", "FAULT", "LOG"] {
+    for name in ["CARDS", "MEMORY", "DELAY", "LACKS", "FAULT", "LOG"] {
         command.env_remove(format!("SIMULATED_CUDA_{name}"));
     }
     command

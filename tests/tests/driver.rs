@@ -3,9 +3,11 @@
 
 use longhaul_plugin_kit::cuda::cards;
 use longhaul_plugin_kit::cuda::device::{
-    Device, DeviceMat, Kernel, KernelParams, KernelSource, Launch, Product, Ptr, Recording,
+    Device, DeviceMat, Epilogue, Kernel, KernelParams, KernelSource, Launch, Product, Ptr,
+    Recording,
 };
 use longhaul_plugin_kit::cuda::driver::Driver;
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::{PluginError, kernel_params};
 use longhaul_tests::card;
 
@@ -154,12 +156,13 @@ fn a_recording_runs_when_it_is_replayed_and_only_then() {
             card.launch(SCALE, Launch::for_each(64), &bytes)?;
             bytes.fill(0xff);
             card.copy(x, y, 4 * 64)?;
-            card.fill(x, 0, 1)?;
+            card.fill_rows(x, 0, [1, 1, 64])?;
             let place = |data| DeviceMat::new(data, 8, 8, 8);
             card.product(Product::one(place(x), place(x), place(y), 1.0, 1.0))
         })
         .unwrap();
     assert_eq!(get(&card, y, 64), [0.0; 64], "it has not run");
+    assert_eq!(recording.nodes(), 4);
     for _ in 0..2 {
         card.upload(x, &bytes(&[1.0; 64])).unwrap();
         card.replay(recording.as_ref()).unwrap();
@@ -567,4 +570,114 @@ fn models_share_a_card_until_it_fails() {
     drop(failing);
     let another = cards::card(0).unwrap();
     assert_eq!(scaled(another.as_ref()).unwrap(), 3.0);
+}
+
+/// `a b`, what is added, a row to every row, and the sums of a's rows, with what a product leaves of each.
+#[test]
+fn products_with_epilogues_and_another_matrix_added() {
+    if !card::is_here("products_with_epilogues_and_another_matrix_added", &[]) {
+        return;
+    }
+    let card = Driver::open(0).unwrap();
+    let (height, inner, width) = (5, 7, 6);
+    for case in 0..24 {
+        let flag = |bit: usize| case >> bit & 1 == 1;
+        let a = Side::new(height, inner, 2, flag(0));
+        let b = Side::new(inner, width, 1, flag(1));
+        let (c, x) = (
+            Side::new(height, width, 3, false),
+            Side::new(height, width, 0, false),
+        );
+        let [av, bv, cv, xv] = [&a, &b, &c, &x].map(|side| side.values(1, side.cols + 3));
+        let row: Vec<f32> = (0..height.max(width)).map(|i| i as f32 - 2.5).collect();
+        let places = [&av, &bv, &cv, &xv, &row].map(|values| put(&card, values));
+        let epilogue = [
+            Epilogue::None,
+            Epilogue::AddRow(places[4]),
+            Epilogue::RowSums(places[4]),
+        ][case >> 3];
+        let product = Product::one(
+            a.mat(places[0]),
+            b.mat(places[1]),
+            c.mat(places[2]),
+            1.0,
+            0.0,
+        );
+        let product = Product {
+            epilogue,
+            ..if flag(2) {
+                product.plus(x.mat(places[3]))
+            } else {
+                product
+            }
+        };
+        assert!(card.takes(&product).unwrap());
+        card.product(product).unwrap();
+        let (mut result, mut sums) = (cv.clone(), row.clone());
+        for i in 0..height {
+            let own = |k: usize| f64::from(av[a.at(0, i, k)]);
+            if matches!(epilogue, Epilogue::RowSums(_)) {
+                sums[i] = (0..inner).map(own).sum::<f64>() as f32;
+            }
+            for j in 0..width {
+                let sum: f64 = (0..inner)
+                    .map(|k| own(k) * f64::from(bv[b.at(0, k, j)]))
+                    .sum();
+                let added = if flag(2) { xv[x.at(0, i, j)] } else { 0.0 };
+                let bias = match epilogue {
+                    Epilogue::AddRow(_) => row[j],
+                    _ => 0.0,
+                };
+                result[c.at(0, i, j)] = sum as f32 + added + bias;
+            }
+        }
+        for (what, place, expected) in [("result", places[2], result), ("row", places[4], sums)] {
+            let found = get(&card, place, expected.len());
+            for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let near = (found - expected).abs() <= 1e-5;
+                assert!(
+                    near,
+                    "case {case}, {what} {index}: {found} and not {expected}"
+                );
+            }
+        }
+        assert_eq!(get(&card, places[3], xv.len()), xv, "what is added stays");
+    }
+    // The sums of several products have no place.
+    let of = |place| DeviceMat::new(place, 2, 2, 2);
+    let [a, b, c] = [0; 3].map(|_| put(&card, &[1.0; 8]));
+    let several = Product {
+        epilogue: Epilogue::RowSums(c),
+        count: 2,
+        a_step: 4,
+        b_step: 4,
+        c_step: 4,
+        ..Product::one(of(a), of(b), of(c), 1.0, 0.0)
+    };
+    assert!(!card.takes(&several).unwrap());
+    assert_says(
+        &refusal(card.product(several)),
+        &["CUBLAS_STATUS_NOT_SUPPORTED", "choosing how"],
+    );
+}
+
+/// A library without algorithms for epilogues is not given any, and one without rounded products takes them in float32.
+#[test]
+fn products_that_the_library_lacks() {
+    let variables = [("SIMULATED_CUDA_LACKS", "epilogues,rounding")];
+    if !card::is_here("products_that_the_library_lacks", &variables) {
+        return;
+    }
+    let card = Driver::open_with(0, Precision::Bf16).unwrap();
+    let place = |values: &[f32]| DeviceMat::new(put(&card, values), 1, values.len(), values.len());
+    // In BF16 it would be 1.
+    let (a, b, c) = (place(&[1.001]), place(&[1.0]), place(&[0.0]));
+    let product = Product::one(a, b, c, 1.0, 0.0);
+    let with_row = Product {
+        epilogue: Epilogue::AddRow(b.data),
+        ..product
+    };
+    assert!(!card.takes(&with_row).unwrap() && card.takes(&product).unwrap());
+    card.product(product).unwrap();
+    assert_eq!(get(&card, c.data, 1), [1.001]);
 }

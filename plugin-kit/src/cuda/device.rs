@@ -309,9 +309,21 @@ impl DeviceMat {
     }
 }
 
-/// A batch of products of the same sizes: `c = alpha a b + beta c` for each of `count`, with the
+/// What a product does besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Nothing.
+    None,
+    /// Adds this row, as wide as the result, to every row of the result.
+    AddRow(Ptr),
+    /// Leaves the sums of the left factor's rows here, as many as the result has rows: with `dyᵀ` for the left factor,
+    /// the gradient of a bias.
+    RowSums(Ptr),
+}
+
+/// A batch of products of the same sizes: `c = alpha a b + beta added` for each of `count`, with the
 /// matrices' first values `a_step`, `b_step` and `c_step` values apart from one to the next. With
-/// `beta` 0 the old content of c is not read.
+/// `beta` 0 the content of `added` is not read.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     /// Left factor of the first product.
@@ -320,10 +332,14 @@ pub struct Product {
     pub b: DeviceMat,
     /// Place of the result, never turned.
     pub c: DeviceMat,
+    /// What is added: c itself, as it was, or another matrix of c's sizes, of a batch as far apart.
+    pub added: DeviceMat,
     /// Factor on the product.
     pub alpha: f32,
-    /// Factor on what is there.
+    /// Factor on what is added.
     pub beta: f32,
+    /// What it does besides, not of a batch.
+    pub epilogue: Epilogue,
     /// Products.
     pub count: usize,
     /// Values from a to the next a.
@@ -341,18 +357,32 @@ impl Product {
             a,
             b,
             c,
+            added: c,
             alpha,
             beta,
+            epilogue: Epilogue::None,
             count: 1,
             a_step: 0,
             b_step: 0,
             c_step: 0,
         }
     }
+
+    /// The same, added to a matrix.
+    pub fn plus(self, added: DeviceMat) -> Self {
+        Self {
+            added,
+            beta: 1.0,
+            ..self
+        }
+    }
 }
 
 /// What was recorded: a list of launches, products and copies that [`Device::replay`] runs as one.
-pub trait Recording: Any + Send {}
+pub trait Recording: Any + Send {
+    /// How many launches, products, fills and copies it has: what a replay's time and a recording's memory grow with.
+    fn nodes(&self) -> usize;
+}
 
 /// A device. Work is in order: everything is on one stream, and only [`Device::download`] and
 /// [`Device::synchronize`] wait for it.
@@ -396,6 +426,12 @@ pub trait Device: Send + Sync {
     /// The device's.
     fn fill(&self, to: Ptr, word: u32, count: usize) -> Result<()>;
 
+    /// Writes a four-byte word into rows of columns; `sizes` are their numbers and the values from row to row.
+    ///
+    /// # Errors
+    /// The device's.
+    fn fill_rows(&self, to: Ptr, word: u32, sizes: [usize; 3]) -> Result<()>;
+
     /// Compiles sources, so that launches of their kernels find them.
     ///
     /// # Errors
@@ -413,6 +449,14 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// The library's.
     fn product(&self, product: Product) -> Result<()>;
+
+    /// Whether it has a way to take a product with its epilogue; without one it always has.
+    ///
+    /// # Errors
+    /// The library's.
+    fn takes(&self, _product: &Product) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Calls `work` once and keeps what it does for [`Device::replay`]. Nothing of it has run yet.
     ///

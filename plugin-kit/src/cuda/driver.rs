@@ -14,7 +14,7 @@ use cudarc::driver::sys;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::{ErrorKind, PluginError};
 
-use super::blas::Blas;
+use super::blas::{self, Blas};
 use super::compiler;
 use super::device::{Device, Kernel, KernelSource, Launch, Product, Ptr, Recording};
 use super::limits::{Bounds, Limits, MOST_PARAMETER_BYTES, PLAIN_SHARED_BYTES};
@@ -324,13 +324,18 @@ impl Drop for Captured {
 /// A CUDA graph, ready to run.
 struct CudaGraph {
     graph: sys::CUgraphExec,
+    nodes: usize,
     context: sys::CUcontext,
 }
 
 // SAFETY: a graph's handle may be used from any thread.
 unsafe impl Send for CudaGraph {}
 
-impl Recording for CudaGraph {}
+impl Recording for CudaGraph {
+    fn nodes(&self) -> usize {
+        self.nodes
+    }
+}
 
 impl Drop for CudaGraph {
     fn drop(&mut self) {
@@ -403,6 +408,17 @@ impl Device for Driver {
             .map_err(|error| self.failed("a fill", error))
     }
 
+    fn fill_rows(&self, to: Ptr, word: u32, [rows, cols, stride]: [usize; 3]) -> Result<()> {
+        let _turn = self.enter()?;
+        if self.rehearsing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // SAFETY: the engine's sizes.
+        unsafe { sys::cuMemsetD2D32Async(to.0, 4 * stride, word, cols, rows, self.stream.0) }
+            .result()
+            .map_err(|error| self.failed("a fill of columns", error))
+    }
+
     fn load(&self, sources: &[&'static KernelSource]) -> Result<()> {
         let _turn = self.enter()?;
         let mut modules = self
@@ -462,6 +478,11 @@ impl Device for Driver {
         }
     }
 
+    fn takes(&self, product: &Product) -> Result<bool> {
+        let _turn = self.enter()?;
+        self.blas.takes(product)
+    }
+
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Recording>> {
         let _turn = self.enter()?;
         // A rehearsal chooses how to multiply: the library may refuse to be asked while a stream captures.
@@ -469,6 +490,7 @@ impl Device for Driver {
         let rehearsed = catch_unwind(AssertUnwindSafe(&mut *work));
         self.rehearsing.store(false, Ordering::Relaxed);
         rehearsed.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let alone = blas::alone();
         // Relaxed: first uses of kernels may load code, and nothing here depends on another stream.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is ours.
@@ -480,13 +502,20 @@ impl Device for Driver {
         let graph = graph
             .map(Captured)
             .map_err(|error| self.failed("cuStreamEndCapture", error));
+        drop(alone);
         worked.unwrap_or_else(|panic| resume_unwind(panic))?;
         let graph = graph?;
+        let mut nodes = 0;
+        // SAFETY: the graph was just captured; without room for nodes only their number is written.
+        unsafe { sys::cuGraphGetNodes(graph.0, std::ptr::null_mut(), &raw mut nodes) }
+            .result()
+            .map_err(|error| self.failed("cuGraphGetNodes", error))?;
         // SAFETY: the graph was just captured.
         let ready =
             unsafe { result::graph::instantiate(graph.0, sys::CUgraphInstantiate_flags(0)) };
         Ok(Box::new(CudaGraph {
             graph: ready.map_err(|error| self.failed("cuGraphInstantiate", error))?,
+            nodes,
             context: self.context.handle,
         }))
     }

@@ -1,12 +1,12 @@
 //! Device memory: allocations that free themselves, and the layouts of parameters and of a run's
 //! buffers. Every buffer begins at a multiple of 256 bytes, as cards like it.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
 
 use super::device::{Device, Ptr};
+use super::run::Touched;
 use crate::engine::graph::Program;
 use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
@@ -90,6 +90,27 @@ impl Layout {
             .collect();
         Self { starts, total }
     }
+
+    /// Places of parameters. One that lies directly behind another is in its group, and a group is a buffer.
+    fn of_params(params: &Params) -> Self {
+        let entries = &params.entries;
+        let mut behind = vec![None; entries.len()];
+        for (id, entry) in entries.iter().enumerate() {
+            if let Some(before) = entry.after {
+                behind[before] = Some(id);
+            }
+        }
+        let (mut starts, mut total) = (vec![0; entries.len()], 0);
+        let first = (0..entries.len()).filter(|&id| entries[id].after.is_none());
+        for first in first {
+            for id in std::iter::successors(Some(first), |&id| behind[id]) {
+                starts[id] = total;
+                total += entries[id].values.len();
+            }
+            total = total.next_multiple_of(ALIGNMENT);
+        }
+        Self { starts, total }
+    }
 }
 
 /// One float32 value for every value of every parameter: the parameters themselves, their gradients or
@@ -112,7 +133,7 @@ impl ParamBlock {
             .iter()
             .map(|entry| entry.values.len())
             .collect();
-        let layout = Layout::new(lengths.iter().copied());
+        let layout = Layout::of_params(params);
         let memory = Memory::new(device, layout.total)?;
         device.fill(memory.ptr(), 0, layout.total)?;
         Ok(Self {
@@ -134,6 +155,12 @@ impl ParamBlock {
     /// Values over all parameters, those between them included, which are 0 for ever.
     pub fn total(&self) -> usize {
         self.memory.values()
+    }
+
+    /// The values of one parameter among all of them.
+    pub fn range(&self, index: usize) -> std::ops::Range<usize> {
+        let start = (self.ptrs[index].0 - self.ptr().0) as usize / 4;
+        start..start + self.lengths[index]
     }
 
     /// Writes one parameter.
@@ -188,8 +215,8 @@ pub struct DeviceArena {
     pub values: Vec<Ptr>,
     /// Gradients by id; empty in a feed.
     pub grads: Vec<Ptr>,
-    /// Which gradients have been touched in this pass.
-    pub touched: Vec<Cell<bool>>,
+    /// What was touched in this pass.
+    pub touched: Touched,
 }
 
 impl DeviceArena {
@@ -202,7 +229,7 @@ impl DeviceArena {
             memory: Memory::new(device, 0)?,
             values: Vec::new(),
             grads: Vec::new(),
-            touched: Vec::new(),
+            touched: Touched::default(),
         })
     }
 
@@ -217,7 +244,13 @@ impl DeviceArena {
 
     /// Forgets which gradients were touched: a pass begins.
     pub fn begin_pass(&self) {
-        self.touched.iter().for_each(|touched| touched.set(false));
+        self.touched.clear();
+    }
+
+    /// Counts every parameter's gradient as one that others have added to in this pass.
+    pub fn touch_params(&self) {
+        let params = self.touched.params.iter();
+        params.for_each(|touched| touched.set(true));
     }
 
     /// Lays the buffers out for a shape that is to be run or recorded; whether the allocation is another one now, so that what was
@@ -232,21 +265,26 @@ impl DeviceArena {
         training: bool,
         poison: bool,
     ) -> Result<bool> {
-        let extents = program.buffers.iter();
-        let lengths: Vec<usize> = extents.map(|extent| extent.len(shape)).collect();
-        let count = lengths.len();
-        let gradients = lengths.iter().zip(&program.has_gradient);
-        let gradients = gradients.map(|(length, has)| if *has { *length } else { 0 });
+        let count = program.buffers.len();
+        let length = |id: usize, there: bool| {
+            let length = program.buffers[id].len(shape);
+            if there { length } else { 0 }
+        };
+        let values = (0..count).map(|id| length(id, program.has_value(id)));
+        let gradients = (0..count).map(|id| length(id, program.has_own_gradient(id)));
         let gradients = gradients.take(if training { count } else { 0 });
-        let layout = Layout::new(lengths.iter().copied().chain(gradients));
+        let layout = Layout::new(values.chain(gradients));
         let moved = self.memory.grow(layout.total)?;
         if poison {
             self.poison()?;
         }
         let place = |start: &usize| self.memory.ptr().value(*start);
         self.values = layout.starts[..count].iter().map(place).collect();
-        self.grads = layout.starts[count..].iter().map(place).collect();
-        self.touched = vec![Cell::new(false); count];
+        let homes = &program.sums_in_passing().gradients;
+        let gradients = &layout.starts[count..];
+        let gradients = (0..gradients.len()).map(|id| &gradients[homes[id]]);
+        self.grads = gradients.map(place).collect();
+        self.touched = Touched::new(count, program.parameters);
         Ok(moved)
     }
 }

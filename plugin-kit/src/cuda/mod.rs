@@ -4,7 +4,8 @@
 //! inputs and results; [`model`], [`optimizer`] and `totals` train, [`session`] feeds and [`states`] is what it
 //! carries, [`plugin`] is all of it behind the author's traits. A program is recorded once for a shape, kept in
 //! `recordings` and replayed: a shape met again costs the host one upload and one replay. Kernels stand in
-//! `kernels/` of the kit and of each plugin.
+//! `kernels/` of the kit and of each plugin. `sums` and `touched` save launches: what a product adds in passing, and which
+//! gradients nothing has written yet.
 
 mod blas;
 pub mod cards;
@@ -24,6 +25,8 @@ pub mod run;
 pub mod session;
 pub mod source;
 pub mod states;
+pub(crate) mod sums;
 mod totals;
+pub(crate) mod touched;
 mod turn;
 mod uploads;

@@ -277,7 +277,7 @@ impl DeviceTrainer {
         let run = CudaRun {
             device: model.device.as_ref(),
             shape,
-            extents: &program.buffers,
+            program,
             buffers: Buffers {
                 values: &self.arena.values,
                 grads: &self.arena.grads,

@@ -44,11 +44,11 @@ impl DeviceAdamW {
     pub fn new(device: &Arc<dyn Device>, config: &TrainConfig, params: &Params) -> Result<Self> {
         let first = ParamBlock::zeros(device, params)?;
         let mut decays = vec![0.0; first.total() / 64];
-        let mut place = 0;
-        for entry in &params.entries {
-            let groups = entry.values.len().div_ceil(64);
-            decays[place..place + groups].fill(if entry.decay { 1.0 } else { 0.0 });
-            place += groups;
+        for (index, entry) in params.entries.iter().enumerate() {
+            // Those that lie side by side share one decay, and so may share 64 values.
+            let values = first.range(index);
+            let groups = values.start / 64..values.end.div_ceil(64);
+            decays[groups].fill(if entry.decay { 1.0 } else { 0.0 });
         }
         let memory = Memory::new(device, decays.len())?;
         device.upload(memory.ptr(), &to_bytes(&decays))?;

@@ -10,6 +10,10 @@ use super::ports::{Places, PortMemory};
 use crate::engine::graph::Program;
 use crate::engine::tensor::Shape;
 
+/// Most nodes that are kept, beside the latest recording: some hundred megabytes of a driver's memory. A whole step is
+/// some hundred nodes, but a wide recurrent cell has two a token and layer and as many backward.
+const MOST_NODES: usize = 1 << 18;
+
 /// A recorded pass.
 struct Kept<K> {
     key: K,
@@ -17,9 +21,10 @@ struct Kept<K> {
     recording: Box<dyn Recording>,
 }
 
-/// The recordings used last, at most as many as it was made for.
+/// The recordings used last, at most as many as it was made for, and no more nodes than [`MOST_NODES`] in all.
 pub(crate) struct Recordings<K> {
     most: usize,
+    most_nodes: usize,
     /// The latest comes last.
     kept: Vec<Kept<K>>,
 }
@@ -29,6 +34,7 @@ impl<K: PartialEq> Recordings<K> {
     pub fn new(most: usize) -> Self {
         Self {
             most,
+            most_nodes: MOST_NODES,
             kept: Vec::with_capacity(most),
         }
     }
@@ -43,11 +49,20 @@ impl<K: PartialEq> Recordings<K> {
         found.is_some()
     }
 
-    /// Keeps one as the latest, in the place of the one used longest ago where there are too many.
+    /// Keeps one as the latest, in the place of those used longest ago where there are too many.
     pub fn keep(&mut self, key: K, places: Places, recording: Box<dyn Recording>) {
-        if self.kept.len() == self.most {
-            self.kept.remove(0);
-        }
+        let mut nodes = recording.nodes();
+        let fits = self
+            .kept
+            .iter()
+            .rev()
+            .take(self.most - 1)
+            .take_while(|kept| {
+                nodes += kept.recording.nodes();
+                nodes <= self.most_nodes
+            });
+        let fits = fits.count();
+        self.kept.drain(..self.kept.len() - fits);
         self.kept.push(Kept {
             key,
             places,
@@ -120,9 +135,13 @@ mod tests {
     use crate::cuda::device::Ptr;
     use crate::cuda::run::Ports;
 
-    struct Nothing;
+    struct Nothing(usize);
 
-    impl Recording for Nothing {}
+    impl Recording for Nothing {
+        fn nodes(&self) -> usize {
+            self.0
+        }
+    }
 
     fn places(number: u64) -> Places {
         Places {
@@ -139,15 +158,38 @@ mod tests {
         let mut recordings = Recordings::new(2);
         for key in [1, 2] {
             assert!(!recordings.recall(&key));
-            recordings.keep(key, places(key), Box::new(Nothing));
+            recordings.keep(key, places(key), Box::new(Nothing(1)));
         }
         assert!(recordings.recall(&1));
         assert_eq!(recordings.places().schedule, Ptr(1));
-        recordings.keep(3, places(3), Box::new(Nothing));
+        recordings.keep(3, places(3), Box::new(Nothing(1)));
         assert!(!recordings.recall(&2) && recordings.recall(&3) && recordings.recall(&1));
         recordings.retain(|key| *key == 3);
         assert!(!recordings.recall(&1) && recordings.recall(&3));
         recordings.clear();
         assert!(!recordings.recall(&3));
+    }
+
+    #[test]
+    fn large_ones_are_few() {
+        let mut recordings = Recordings {
+            most_nodes: 10,
+            ..Recordings::new(256)
+        };
+        for (key, nodes) in [(1, 2), (2, 3), (3, 5)] {
+            recordings.keep(key, places(key), Box::new(Nothing(nodes)));
+        }
+        assert!([1, 2, 3].iter().all(|key| recordings.recall(key)));
+        recordings.keep(4, places(4), Box::new(Nothing(3)));
+        // The two used last have 8 nodes together, and with the one before them it would be 11.
+        assert_eq!(
+            [1, 2, 3, 4].map(|key| recordings.recall(&key)),
+            [false, false, true, true]
+        );
+        recordings.keep(5, places(5), Box::new(Nothing(100)));
+        assert_eq!(
+            [3, 4, 5].map(|key| recordings.recall(&key)),
+            [false, false, true]
+        );
     }
 }

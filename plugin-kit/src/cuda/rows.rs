@@ -14,6 +14,7 @@ pub static ROWS: KernelSource = KernelSource {
     text: include_str!("../../kernels/rows.cu"),
     params: &[
         CopyRows::CPP,
+        AddRows::CPP,
         BroadcastRow::CPP,
         ColumnSums::CPP,
         AddParts::CPP,
@@ -68,6 +69,38 @@ pub fn copy_rows(
 }
 
 kernel_params! {
+    struct AddRows {
+        a: *const f32, b: *const f32, // [rows, cols]
+        y: *mut f32,                  // [rows, cols], contiguous
+        a_stride: u64, b_stride: u64, rows: u64,
+        cols: u32, unused: u32,
+    }
+}
+
+/// `y = a + b`, with contiguous rows of y.
+///
+/// # Errors
+/// The device's.
+pub fn add_rows(run: &CudaRun<'_>, [a, b]: [DeviceRows; 2], y: DeviceRows) -> Result<()> {
+    let params = AddRows {
+        a: a.data,
+        b: b.data,
+        y: y.data,
+        a_stride: a.stride as u64,
+        b_stride: b.stride as u64,
+        rows: y.rows as u64,
+        cols: y.cols as u32,
+        unused: 0,
+    };
+    run.launch(
+        &ROWS,
+        "add_rows",
+        Launch::for_each(y.rows * y.cols),
+        &params,
+    )
+}
+
+kernel_params! {
     struct BroadcastRow {
         row: *const f32,
         to: *mut f32,
@@ -100,7 +133,7 @@ pub fn broadcast(run: &CudaRun<'_>, row: Ptr, to: DeviceRows) -> Result<()> {
 kernel_params! {
     struct ColumnSums {
         from: *const f32, // [rows, cols]
-        parts: *mut f32,  // [part_count, cols]
+        parts: *mut f32,  // [part_count, cols]; with one part the sums, which it is added to
         from_stride: u64, rows: u64,
         cols: u32, part_count: u32,
     }
@@ -130,26 +163,37 @@ pub fn part_count(rows: usize) -> usize {
 /// # Errors
 /// The device's.
 pub fn column_sums(run: &CudaRun<'_>, from: DeviceRows, parts: Saved, sums: Ptr) -> Result<()> {
+    let part_count = part_count(from.rows);
+    if part_count == 1 {
+        return column_sums_at_once(run, from, sums);
+    }
+    sums_of_parts(run, from, run.saved(parts), part_count)?;
+    add_parts(run, parts, part_count, from.cols, sums)
+}
+
+/// The same without room for parts, in one launch, which takes longer where there are many rows.
+///
+/// # Errors
+/// The device's.
+pub fn column_sums_at_once(run: &CudaRun<'_>, from: DeviceRows, sums: Ptr) -> Result<()> {
+    sums_of_parts(run, from, sums, 1)
+}
+
+fn sums_of_parts(run: &CudaRun<'_>, from: DeviceRows, parts: Ptr, part_count: usize) -> Result<()> {
     if from.rows == 0 {
         return Ok(());
     }
-    let part_count = part_count(from.rows);
     let params = ColumnSums {
         from: from.data,
-        parts: run.saved(parts),
+        parts,
         from_stride: from.stride as u64,
         rows: from.rows as u64,
         cols: from.cols as u32,
         part_count: part_count as u32,
     };
     let grid = [from.cols.div_ceil(SUM_COLS), part_count, 1];
-    run.launch(
-        &ROWS,
-        "column_sums",
-        Launch::of(grid, 256).with_shared(256),
-        &params,
-    )?;
-    add_parts(run, parts, part_count, from.cols, sums)
+    let launch = Launch::of(grid, 256).with_shared(256);
+    run.launch(&ROWS, "column_sums", launch, &params)
 }
 
 /// Adds `part_count` rows of `cols` sums to `sums`, in order.

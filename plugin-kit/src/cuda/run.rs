@@ -7,8 +7,10 @@ use std::cell::Cell;
 
 use longhaul_plugin_api::author::Result;
 
-use super::device::{Device, Kernel, KernelParams, KernelSource, Launch, Product, Ptr};
-use crate::engine::tensor::{Extent, Param, Saved, Shape, State, Tensor};
+use super::device::{Device, Epilogue, Kernel, KernelParams, KernelSource, Launch, Product, Ptr};
+use super::touched::Columns;
+use crate::engine::graph::Program;
+use crate::engine::tensor::{Param, Saved, Shape, State, Tensor};
 use crate::kernel_params;
 
 kernel_params! {
@@ -91,10 +93,35 @@ pub struct Ports {
 pub struct CudaRun<'a> {
     pub(crate) device: &'a dyn Device,
     pub(crate) shape: Shape,
-    pub(crate) extents: &'a [Extent],
+    pub(crate) program: &'a Program,
     pub(crate) buffers: Buffers<'a>,
     pub(crate) ports: Ports,
-    pub(crate) touched: &'a [Cell<bool>],
+    pub(crate) touched: &'a Touched,
+}
+
+/// What gradients hold so far in a pass.
+#[derive(Default)]
+pub struct Touched {
+    /// Columns of each buffer's gradient.
+    pub(crate) buffers: Vec<Columns>,
+    /// Whether something was added to each parameter's gradient.
+    pub(crate) params: Vec<Cell<bool>>,
+}
+
+impl Touched {
+    /// Nothing yet of so many buffers and parameters.
+    pub(crate) fn new(buffers: usize, params: usize) -> Self {
+        Self {
+            buffers: (0..buffers).map(|_| Columns::default()).collect(),
+            params: vec![Cell::new(false); params],
+        }
+    }
+
+    /// Forgets everything: a pass begins.
+    pub(crate) fn clear(&self) {
+        self.buffers.iter().for_each(Columns::clear);
+        self.params.iter().for_each(|touched| touched.set(false));
+    }
 }
 
 impl<'a> CudaRun<'a> {
@@ -130,7 +157,26 @@ impl<'a> CudaRun<'a> {
 
     /// Gradient sums of a parameter; an operation adds to them.
     pub fn param_grad(&self, param: Param) -> Ptr {
-        self.buffers.param_grads[param.id]
+        self.param_grad_or_first(param).0
+    }
+
+    /// Gradient sums of a parameter, and whether they are zeros still, which may as well be overwritten.
+    pub fn param_grad_or_first(&self, param: Param) -> (Ptr, bool) {
+        let first = !self.touched.params[param.id].replace(true);
+        (self.buffers.param_grads[param.id], first)
+    }
+
+    /// For the result of an operation that [adds](super::super::engine::operation::Operation::adds): what it is to
+    /// add, and where the sum goes in the result's place.
+    pub fn sum(&self, result: Tensor) -> Option<(DeviceRows, DeviceRows)> {
+        let (other, sum) = self.program.sums_in_passing().added[result.id]?;
+        Some((self.value(other), self.value(sum)))
+    }
+
+    /// Whether a tensor's gradient is that of another, in the same memory.
+    pub(crate) fn shares_gradient(&self, tensor: Tensor, other: Tensor) -> bool {
+        let homes = &self.program.sums_in_passing().gradients;
+        homes[tensor.id] == homes[other.id]
     }
 
     /// A saved buffer.
@@ -153,12 +199,8 @@ impl<'a> CudaRun<'a> {
     /// # Errors
     /// The device's.
     pub fn grad(&self, tensor: Tensor) -> Result<DeviceRows> {
-        let data = self.buffers.grads[tensor.id];
-        if !self.touched[tensor.id].replace(true) {
-            let count = self.extents[tensor.id].len(self.shape);
-            self.device.fill(data, 0, count)?;
-        }
-        Ok(self.rows_of(data, tensor))
+        self.touch(tensor, true)?;
+        Ok(self.rows_of(self.buffers.grads[tensor.id], tensor))
     }
 
     /// The gradient of an input, and whether it is a sum to add to; else its content is arbitrary and
@@ -167,20 +209,59 @@ impl<'a> CudaRun<'a> {
     /// # Errors
     /// The device's.
     pub fn grad_mut(&self, tensor: Tensor) -> Result<(DeviceRows, bool)> {
-        let data = self.buffers.grads[tensor.id];
-        let first = !self.touched[tensor.id].replace(true);
-        let partial = first && !tensor.is_whole();
-        if partial {
-            let count = self.extents[tensor.id].len(self.shape);
-            self.device.fill(data, 0, count)?;
+        let first = self.touch(tensor, false)?;
+        Ok((self.rows_of(self.buffers.grads[tensor.id], tensor), !first))
+    }
+
+    /// Counts a gradient's columns as written, and fills those with zeros that were not; not where `fill` is not set and
+    /// none was, which it answers.
+    fn touch(&self, tensor: Tensor, fill: bool) -> Result<bool> {
+        let home = self.program.sums_in_passing().gradients[tensor.id];
+        let gaps = self.touched.buffers[home].touch(tensor.start, tensor.cols);
+        if !fill && gaps == [(tensor.start, tensor.cols)] {
+            return Ok(true);
         }
-        Ok((self.rows_of(data, tensor), !first || partial))
+        let values = self.program.buffers[tensor.id].len(self.shape);
+        for (start, cols) in gaps {
+            let (to, stride) = (self.buffers.grads[tensor.id].value(start), tensor.stride);
+            let rows = values / stride;
+            if cols == stride {
+                self.fill(to, 0.0, values)?;
+            } else if rows > 0 {
+                self.device.fill_rows(to, 0, [rows, cols, stride])?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Fills rows with a number.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn fill_rows(&self, to: DeviceRows, value: f32) -> Result<()> {
+        if to.cols == to.stride {
+            return self.fill(to.data, value, to.rows * to.cols);
+        }
+        if to.rows == 0 {
+            return Ok(());
+        }
+        let sizes = [to.rows, to.cols, to.stride];
+        self.device.fill_rows(to.data, value.to_bits(), sizes)
+    }
+
+    /// Whether the device has a way to take a product with its epilogue.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn takes(&self, product: &Product) -> Result<bool> {
+        let empty = product.c.rows == 0 || product.c.cols == 0;
+        Ok(empty || self.device.takes(product)?)
     }
 
     fn rows_of(&self, data: Ptr, tensor: Tensor) -> DeviceRows {
         DeviceRows {
             data: data.value(tensor.start),
-            rows: self.extents[tensor.id].len(self.shape) / tensor.stride,
+            rows: self.program.buffers[tensor.id].len(self.shape) / tensor.stride,
             cols: tensor.cols,
             stride: match tensor.constant {
                 true => 0,
@@ -241,6 +322,15 @@ impl<'a> CudaRun<'a> {
             (a.height(), b.width()),
             (c.rows, c.cols),
             "the product does not fit its place"
+        );
+        assert_eq!(
+            (c.rows, c.cols),
+            (product.added.rows, product.added.cols),
+            "what is added does not fit the product"
+        );
+        assert!(
+            product.epilogue == Epilogue::None || product.count == 1,
+            "an epilogue of several products"
         );
         if c.rows == 0 || c.cols == 0 || product.count == 0 {
             return Ok(());

@@ -214,7 +214,7 @@ impl DeviceSession {
         let run = CudaRun {
             device: self.device.as_ref(),
             shape,
-            extents: &program.buffers,
+            program,
             buffers: Buffers {
                 values: &self.arena.values,
                 grads: &[],

@@ -15,6 +15,7 @@ use super::params::{Entry, Init, Params, initialise};
 use super::slots::Slots;
 use super::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
 use crate::cuda::precision::Precision;
+use crate::cuda::sums::{Sum, Sums};
 use crate::ops::rotary_scaling::Angles;
 
 /// A traced model: what a run replays.
@@ -34,6 +35,12 @@ pub struct Program {
     pub(crate) recorded: Vec<usize>,
     /// Which buffers share memory in a feed, once it was asked for.
     slots: OnceLock<Arc<Slots>>,
+    /// Sums of two tensors, of a program for a device.
+    pub(crate) sums: Vec<Sum>,
+    /// Which of them a device makes in passing, once it was asked for.
+    sums_in_passing: OnceLock<Sums>,
+    /// How many parameters there are.
+    pub(crate) parameters: usize,
     /// Which buffers are activations and so have a gradient.
     pub(crate) has_gradient: Vec<bool>,
     pub(crate) states: Vec<StateSpec>,
@@ -51,6 +58,21 @@ impl Program {
     pub(crate) fn slots(&self) -> Arc<Slots> {
         let slots = || Arc::new(Slots::shared(self));
         Arc::clone(self.slots.get_or_init(slots))
+    }
+
+    /// What sums a device makes in passing.
+    pub(crate) fn sums_in_passing(&self) -> &Sums {
+        self.sums_in_passing.get_or_init(|| Sums::of(self))
+    }
+
+    /// Whether a buffer is ever written on a device: not one whose place a sum takes.
+    pub(crate) fn has_value(&self, buffer: usize) -> bool {
+        self.sums_in_passing().added[buffer].is_none()
+    }
+
+    /// Whether a buffer has a gradient on a device that is not another's.
+    pub(crate) fn has_own_gradient(&self, buffer: usize) -> bool {
+        self.has_gradient[buffer] && self.sums_in_passing().gradients[buffer] == buffer
     }
 
     /// Declared bytes of one row's state after `length` tokens.
@@ -324,7 +346,9 @@ impl Graph {
             role: self.role,
             decay,
             values,
+            after: None,
         });
+        self.program.parameters = self.params.entries.len();
         Param {
             id: self.params.entries.len() - 1,
         }

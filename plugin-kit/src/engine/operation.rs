@@ -58,6 +58,12 @@ pub trait Operation: Send + Sync {
         Vec::new()
     }
 
+    /// The output that its `cuda_forward` can add another tensor to as it makes it, for which it then asks
+    /// [`CudaRun::sum`].
+    fn adds(&self) -> Option<Tensor> {
+        None
+    }
+
     /// Refuses sizes that its forms for a device do not take, when a model is built for one: what was
     /// asked for, what the kernels take, what to do.
     ///

@@ -8,6 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal, StandardNormal, Uniform};
 
+use super::tensor::Param;
+
 /// How a parameter starts.
 #[derive(Clone)]
 pub enum Init {
@@ -81,6 +83,8 @@ pub(crate) struct Entry {
     /// Whether weight decay applies: matrices only, unless declared otherwise.
     pub decay: bool,
     pub values: Vec<f32>,
+    /// The parameter that it lies directly behind in a device's memory, see [`Params::lay_side_by_side`].
+    pub after: Option<usize>,
 }
 
 impl Params {
@@ -103,6 +107,28 @@ impl Params {
             entry.name,
             entry.values.len()
         )))
+    }
+
+    /// Has parameters lie directly behind each other in a device's memory, so that matrices with equal rows are one
+    /// there; whether they do. It changes neither names nor values.
+    pub(crate) fn lay_side_by_side(&mut self, params: &[Param]) -> bool {
+        let free = params.windows(2).all(|pair| {
+            let (before, behind) = (pair[0].id, pair[1].id);
+            let others = self.entries.iter().enumerate();
+            let mut taken =
+                others.filter(|(id, other)| *id != behind && other.after == Some(before));
+            let entry = &self.entries[behind];
+            entry.after.is_none_or(|known| known == before)
+                && taken.next().is_none()
+                && behind > before
+                && entry.decay == self.entries[before].decay
+        });
+        if free {
+            for pair in params.windows(2) {
+                self.entries[pair[1].id].after = Some(pair[0].id);
+            }
+        }
+        free
     }
 
     /// Index of a parameter by its full name.

@@ -3,8 +3,9 @@
 use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Launch, Ptr};
-use crate::cuda::rows::{ROWS, copy_rows};
+use crate::cuda::rows::{ROWS, add_rows, copy_rows};
 use crate::cuda::run::DeviceRows;
+use crate::cuda::sums::Sum;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, View};
 use crate::engine::tensor::{Buffer, Saved, Tensor};
@@ -145,6 +146,10 @@ impl Graph {
         let y = self.tensor_like(most, a.cols());
         assert_eq!(a.cols(), b.cols(), "a sum of tensors of unequal widths");
         let parts = self.sums_of_constant(other, most);
+        if self.wants_device() {
+            let operation = self.program.operations.len();
+            self.program.sums.push(Sum { operation, a, b, y });
+        }
         self.push(Add { a, b, parts, y });
         y
     }
@@ -270,14 +275,20 @@ impl Operation for Add {
     }
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
-        let y = run.value(self.y);
-        copy_rows(run, run.value(self.a), y, 1.0, false)?;
-        copy_rows(run, run.value(self.b), y, 1.0, true)
+        let (a, b) = (self.a, self.b);
+        if run.sum(a).is_some() || run.sum(b).is_some() {
+            // Whoever made that one has made the sum.
+            return Ok(());
+        }
+        add_rows(run, [run.value(a), run.value(b)], run.value(self.y))
     }
 
     fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
         let dy = run.grad(self.y)?;
         for input in [self.a, self.b] {
+            if run.shares_gradient(input, self.y) {
+                continue;
+            }
             let (grad, accumulate) = run.grad_mut(input)?;
             match self.parts {
                 Some(parts) if input.is_constant() => {
@@ -382,9 +393,9 @@ kernel_params! {
 kernel_params! {
     struct GateBackward {
         gate: *const f32, x: *const f32, dy: *const f32, // [rows, cols]; x may be null
-        grad: *mut f32,                                  // [rows, cols]
-        gate_stride: u64, x_stride: u64, dy_stride: u64, grad_stride: u64, rows: u64,
-        cols: u32, activation: u32, accumulate: u32, unused: u32,
+        grad_gate: *mut f32, grad_x: *mut f32,           // [rows, cols]; one may be null
+        gate_stride: u64, x_stride: u64, dy_stride: u64, grad_gate_stride: u64, grad_x_stride: u64, rows: u64,
+        cols: u32, activation: u32, adds_gate: u32, adds_x: u32,
     }
 }
 
@@ -523,47 +534,81 @@ impl Operation for Gate {
     fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
         let (gate, dy) = (run.value(self.gate), run.grad(self.y)?);
         let x = self.x.map(|x| run.value(x));
-        let mut params = GateBackward {
+        let params = GateBackward {
             gate: gate.data,
             x: x.map_or(Ptr::default(), |x| x.data),
             dy: dy.data,
-            grad: Ptr::default(),
+            grad_gate: Ptr::default(),
+            grad_x: Ptr::default(),
             gate_stride: gate.stride as u64,
             x_stride: x.map_or(0, |x| x.stride as u64),
             dy_stride: dy.stride as u64,
-            grad_stride: 0,
+            grad_gate_stride: 0,
+            grad_x_stride: 0,
             rows: dy.rows as u64,
             cols: dy.cols as u32,
             activation: self.activation as u32,
-            accumulate: 0,
-            unused: 0,
+            adds_gate: 0,
+            adds_x: 0,
         };
-        // One place after the other: gate and x may be one tensor.
-        let places = [
-            Some((self.gate, "gate_backward")),
-            self.x.map(|x| (x, "gated_backward")),
-        ];
-        for (place, kernel) in places.into_iter().flatten() {
-            let (grad, accumulate) = run.grad_mut(place)?;
-            let summed = self.shares.filter(|_| self.sums(place));
-            // The shares of all positions first, where the gradient is their sum.
-            let to = match summed {
-                Some((shares, _)) => DeviceRows {
-                    data: run.saved(shares),
-                    ..run.value(self.y)
-                },
-                None => grad,
-            };
-            params.grad = to.data;
-            params.grad_stride = to.stride as u64;
-            params.accumulate = (accumulate && summed.is_none()).into();
-            let launch = Launch::for_each(to.rows * to.cols);
-            run.launch(&GATE, kernel, launch, &params)?;
-            if let Some((_, parts)) = summed {
-                sum_on_device(run, to, parts, (grad, accumulate))?;
-            }
+        let Some(x) = self.x else {
+            return self.gradients(run, params, [Some(self.gate), None]);
+        };
+        // At once, but for columns of both, to which one adds after the other, and for shares of a sum, of which there
+        // is room for one.
+        let apart = self.gate.overlaps(x) || self.sums(self.gate) || self.sums(x);
+        if !apart {
+            return self.gradients(run, params, [Some(self.gate), Some(x)]);
         }
-        Ok(())
+        self.gradients(run, params, [Some(self.gate), None])?;
+        self.gradients(run, params, [None, Some(x)])
+    }
+}
+
+impl Gate {
+    /// The gradients of these of gate and x.
+    fn gradients(
+        &self,
+        run: &CudaRun<'_>,
+        mut params: GateBackward,
+        of: [Option<Tensor>; 2],
+    ) -> Result<()> {
+        let mut sums = None;
+        for (index, input) in of.into_iter().enumerate() {
+            let Some(input) = input else { continue };
+            let (grad, accumulate) = run.grad_mut(input)?;
+            let (to, adds) = match self.shares.filter(|_| self.sums(input)) {
+                // The shares of all positions first, where the gradient is their sum.
+                Some((shares, parts)) => {
+                    let shares = DeviceRows {
+                        data: run.saved(shares),
+                        ..run.value(self.y)
+                    };
+                    sums = Some((shares, parts, (grad, accumulate)));
+                    (shares, false)
+                }
+                None => (grad, accumulate),
+            };
+            let (place, stride, add) = match index {
+                0 => (
+                    &mut params.grad_gate,
+                    &mut params.grad_gate_stride,
+                    &mut params.adds_gate,
+                ),
+                _ => (
+                    &mut params.grad_x,
+                    &mut params.grad_x_stride,
+                    &mut params.adds_x,
+                ),
+            };
+            (*place, *stride, *add) = (to.data, to.stride as u64, adds.into());
+        }
+        let launch = Launch::for_each((params.rows * u64::from(params.cols)) as usize);
+        run.launch(&GATE, "gate_backward", launch, &params)?;
+        match sums {
+            Some((shares, parts, place)) => sum_on_device(run, shares, parts, place),
+            None => Ok(()),
+        }
     }
 }
 

@@ -197,8 +197,7 @@ impl SelectScored {
         let dy = run.grad(self.y)?;
         let (grad_x, accumulate) = run.grad_mut(self.x)?;
         if !accumulate {
-            // Only a gradient that is a buffer of its own is not a sum: its rows have nothing between them.
-            run.fill(grad_x.data, 0.0, grad_x.rows * grad_x.cols)?;
+            run.fill_rows(grad_x, 0.0)?;
         }
         let params = SelectBackward {
             dy: dy.data,

@@ -14,19 +14,15 @@ pub(super) static HEAD: KernelSource = KernelSource {
     params: &[HeadLoss::CPP],
 };
 
-/// Most wanted positions whose logits exist at the same time on a device: a product of that many rows
-/// fills any card.
-const MOST_PLACES: usize = 4096;
-
-/// Logits that exist at the same time on a device, unless [`LEAST_PLACES`] have more.
+/// Logits that exist at the same time on a device, 256 MiB of them, unless [`LEAST_PLACES`] have more. The gradient of the
+/// weight is read and written once a block, and each block is four launches.
 const LOGITS: usize = 1 << 26;
 
 const LEAST_PLACES: usize = 64;
 
 /// Wanted positions a block for a vocabulary.
 pub(super) fn places(vocab: usize) -> usize {
-    let affordable = LOGITS / vocab.max(1) / LEAST_PLACES * LEAST_PLACES;
-    affordable.clamp(LEAST_PLACES, MOST_PLACES)
+    (LOGITS / vocab.max(1)).max(LEAST_PLACES) / LEAST_PLACES * LEAST_PLACES
 }
 
 kernel_params! {

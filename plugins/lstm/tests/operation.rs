@@ -53,7 +53,7 @@ fn a_device_has_no_buffer_for_the_other_form() {
     let device = &longhaul_emulator::devices()[0];
     let architecture = longhaul_lstm::architecture();
     let config = config(&architecture, &[("mlp", "none")], 260, 1);
-    let idle = idle_buffers(device, &architecture, &config, &[(2, 6)]);
+    let idle = idle_buffers(device, &architecture, &config, &[(6, 6)]);
     // So few tokens are ordered by one block, and no tile's are counted; nor are sums of several pieces of them.
     let of_more = ["Fixed(32768)", "Chunks { chunk: 64, cols: 520 }"];
     let is_of_more = |buffer: &String| of_more.iter().any(|extent| buffer.ends_with(extent));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use longhaul_plugin_kit::cuda::device::{
-    Device, DeviceMat, Kernel, KernelSource, Launch, Product, Ptr, Recording,
+    Device, DeviceMat, Epilogue, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
 use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::cuda::source::{own_text, whole_text};
@@ -27,7 +27,8 @@ use native::{CompileError, HEADER, Library, NativeLaunch};
 #[derive(Clone)]
 enum Work {
     Copy(Ptr, Ptr, usize),
-    Fill(Ptr, u32, usize),
+    /// A word into rows of so many columns, so far apart.
+    Fill(Ptr, u32, [usize; 3]),
     Launch(Kernel, Launch, Vec<u8>),
     Product(Product),
 }
@@ -35,7 +36,11 @@ enum Work {
 /// A list of work.
 struct Recorded(Vec<Work>);
 
-impl Recording for Recorded {}
+impl Recording for Recorded {
+    fn nodes(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// The emulated device.
 pub struct Emulator {
@@ -43,6 +48,7 @@ pub struct Emulator {
     sanitize: bool,
     reversed: bool,
     precision: Precision,
+    has_epilogues: bool,
     libraries: Mutex<HashMap<(usize, usize), Library>>,
     memory: Mutex<HashMap<u64, Vec<u64>>>,
     recording: Mutex<Option<Vec<Work>>>,
@@ -57,6 +63,7 @@ impl Emulator {
             sanitize: sanitized(),
             reversed,
             precision: Precision::Float32,
+            has_epilogues: true,
             libraries: Mutex::default(),
             memory: Mutex::default(),
             recording: Mutex::default(),
@@ -68,6 +75,14 @@ impl Emulator {
         let program = std::env::current_exe().expect("a test has a file");
         let folder = program.ancestors().nth(2).expect("in target/PROFILE/deps");
         Self::new(folder.join("emulated-kernels"), reversed)
+    }
+
+    /// The same device, which takes no product with an epilogue.
+    pub fn without_epilogues(self) -> Self {
+        Self {
+            has_epilogues: false,
+            ..self
+        }
     }
 
     /// The same device with products of another precision.
@@ -117,9 +132,12 @@ impl Emulator {
                 unsafe { std::ptr::copy(from.0 as *const u8, to.0 as *mut u8, *bytes) };
                 Ok(())
             }
-            Work::Fill(to, word, count) => {
-                // SAFETY: as above.
-                unsafe { std::slice::from_raw_parts_mut(to.0 as *mut u32, *count) }.fill(*word);
+            Work::Fill(to, word, [rows, cols, stride]) => {
+                for row in 0..*rows {
+                    let place = to.value(row * stride).0 as *mut u32;
+                    // SAFETY: as above.
+                    unsafe { std::slice::from_raw_parts_mut(place, *cols) }.fill(*word);
+                }
                 Ok(())
             }
             Work::Launch(kernel, launch, params) => self.run_kernel(*kernel, *launch, params),
@@ -184,8 +202,10 @@ fn multiply(product: &Product, precision: Precision) {
         a,
         b,
         c,
+        added,
         alpha,
         beta,
+        epilogue,
         count,
         a_step,
         b_step,
@@ -204,10 +224,26 @@ fn multiply(product: &Product, precision: Precision) {
                         precision.round(*at(a, a_step, index, i, k))
                             * precision.round(*at(b, b_step, index, k, j))
                     });
-                    let place = at(c, c_step, index, i, j);
-                    let old = if beta == 0.0 { 0.0 } else { beta * *place };
-                    *place = alpha * sum + old;
+                    let old = match beta {
+                        0.0 => 0.0,
+                        _ => beta * *at(added, c_step, index, i, j),
+                    };
+                    let row = match epilogue {
+                        Epilogue::AddRow(row) => *(row.value(j).0 as *const f32),
+                        _ => 0.0,
+                    };
+                    *at(c, c_step, index, i, j) = alpha * sum + old + row;
                 }
+            }
+        }
+    }
+    if let Epilogue::RowSums(sums) = epilogue {
+        for i in 0..c.rows {
+            // SAFETY: as above.
+            unsafe {
+                let sizes = [c.rows, 1, a.width()];
+                let sum = float32_sum(sizes, |k| *at(a, a_step, 0, i, k));
+                *(sums.value(i).0 as *mut f32) = sum;
             }
         }
     }
@@ -255,7 +291,11 @@ impl Device for Emulator {
     }
 
     fn fill(&self, to: Ptr, word: u32, count: usize) -> Result<()> {
-        self.perform(&Work::Fill(to, word, count))
+        self.perform(&Work::Fill(to, word, [1, count, count]))
+    }
+
+    fn fill_rows(&self, to: Ptr, word: u32, sizes: [usize; 3]) -> Result<()> {
+        self.perform(&Work::Fill(to, word, sizes))
     }
 
     fn load(&self, sources: &[&'static KernelSource]) -> Result<()> {
@@ -276,6 +316,10 @@ impl Device for Emulator {
 
     fn product(&self, product: Product) -> Result<()> {
         self.perform(&Work::Product(product))
+    }
+
+    fn takes(&self, product: &Product) -> Result<bool> {
+        Ok(self.has_epilogues || product.epilogue == Epilogue::None)
     }
 
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Recording>> {

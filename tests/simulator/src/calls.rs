@@ -491,7 +491,21 @@ c_functions! {
             return fail(Code::InvalidValue, format!("a fill of words at {to:#x}"));
         }
         require_memory("a fill", to, 4 * count)?;
-        stream.submit("a fill", Work::Fill { to, word, count })
+        stream.submit("a fill", Work::Fill { to, word, rows: 1, cols: count, pitch: 4 * count })
+    }
+
+    fn cuMemsetD2D32Async(to: u64, pitch: usize, word: c_uint, cols: usize, rows: usize, stream_handle: usize) {
+        let stream = stream("cuMemsetD2D32Async", stream_handle)?;
+        if !to.is_multiple_of(4) || !pitch.is_multiple_of(4) {
+            return fail(Code::InvalidValue, format!("a fill of words at {to:#x}, {pitch} bytes a row"));
+        }
+        if rows > 1 && pitch < 4 * cols {
+            return fail(Code::InvalidValue, format!("a fill of {cols} words in rows of {pitch} bytes"));
+        }
+        if rows > 0 {
+            require_memory("a fill", to, (rows - 1) * pitch + 4 * cols)?;
+        }
+        stream.submit("a fill", Work::Fill { to, word, rows, cols, pitch })
     }
 }
 
@@ -586,6 +600,15 @@ c_functions! {
         let mut world = world();
         let work = Arc::clone(world.graphs.get(context, graph, "graph")?);
         place.put(world.add(context, |world| &mut world.executables, work))
+    }
+
+    fn cuGraphGetNodes(graph: usize, nodes: usize, count: Out<usize>) {
+        if nodes != 0 {
+            return fail(Code::InvalidValue, "handles of a graph's nodes, which this simulation does not have");
+        }
+        let context = current("cuGraphGetNodes")?.handle;
+        let nodes = world().graphs.get(context, graph, "graph")?.len();
+        count.put(nodes)
     }
 
     fn cuGraphDestroy(graph: usize) {

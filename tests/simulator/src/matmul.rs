@@ -8,7 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::calls::Out;
-use crate::products::{Layout, Product, Rounding, Shape};
+use crate::products::{Epilogue, Layout, Product, Rounding, Shape};
+use crate::settings::SETTINGS;
 use crate::work::Work;
 use crate::world::{current, world};
 
@@ -32,6 +33,9 @@ enum Object {
         rounding: Rounding,
         transpose_a: bool,
         transpose_b: bool,
+        epilogue: Epilogue,
+        /// The row that the epilogue reads or writes.
+        bias: u64,
     },
     Layout(Layout),
     Preference(Preference),
@@ -99,8 +103,8 @@ fn attribute<T: Copy>(value: *const c_void, given: usize) -> Answer<T> {
     Ok(unsafe { value.cast::<T>().read_unaligned() })
 }
 
-/// A shape whose sizes fit each other.
-fn shape(description: usize, layouts: [usize; 4]) -> Answer<Shape> {
+/// A shape whose sizes fit each other, and the row of its epilogue.
+fn shape(description: usize, layouts: [usize; 4]) -> Answer<(Shape, u64)> {
     let [a, b, c, d] = layouts;
     let (a, b) = (layout(a, "A")?, layout(b, "B")?);
     let (c, d) = (layout(c, "C")?, layout(d, "D")?);
@@ -109,6 +113,8 @@ fn shape(description: usize, layouts: [usize; 4]) -> Answer<Shape> {
         rounding,
         transpose_a,
         transpose_b,
+        epilogue,
+        bias,
     }) = objects.get(&description)
     else {
         return refuse(
@@ -124,7 +130,14 @@ fn shape(description: usize, layouts: [usize; 4]) -> Answer<Shape> {
         transpose_a: *transpose_a,
         transpose_b: *transpose_b,
         rounding: *rounding,
+        epilogue: *epilogue,
     };
+    if shape.epilogue != Epilogue::None && *bias == 0 {
+        return refuse(
+            INVALID_VALUE,
+            format!("{epilogue:?} without the address of its vector"),
+        );
+    }
     let turned = |layout: Layout, turn| {
         if turn {
             (layout.columns, layout.rows)
@@ -152,7 +165,17 @@ fn shape(description: usize, layouts: [usize; 4]) -> Answer<Shape> {
             );
         }
     }
-    Ok(shape)
+    Ok((shape, *bias))
+}
+
+/// Whether there is an algorithm. One vector has no room for the sums of several matrices, and
+/// `SIMULATED_CUDA_LACKS` takes away what a real library may not have either.
+fn has_algorithm(shape: &Shape) -> bool {
+    let batch_of_sums = shape.epilogue == Epilogue::GradB && shape.d.count > 1;
+    let lacks = &SETTINGS.lacks;
+    !batch_of_sums
+        && (shape.epilogue == Epilogue::None || !lacks.iter().any(|word| word == "epilogues"))
+        && (shape.rounding == Rounding::None || !lacks.iter().any(|word| word == "rounding"))
 }
 
 /// An algorithm as the caller keeps it: what it was chosen for.
@@ -212,17 +235,36 @@ c_functions! {
         if scale != 0 {
             return refuse(NOT_SUPPORTED, format!("alpha and beta of type {scale}"));
         }
-        add(place, Object::Description { rounding, transpose_a: false, transpose_b: false })
+        add(place, Object::Description {
+            rounding,
+            transpose_a: false,
+            transpose_b: false,
+            epilogue: Epilogue::None,
+            bias: 0,
+        })
     }
 
     fn cublasLtMatmulDescSetAttribute(handle: usize, which: c_int, value: *const c_void, bytes: usize) {
         let mut objects = objects();
-        let Some(Object::Description { transpose_a, transpose_b, .. }) = objects.get_mut(&handle) else {
+        let Some(Object::Description { transpose_a, transpose_b, epilogue, bias, .. }) = objects.get_mut(&handle) else {
             return refuse(INVALID_VALUE, format!("{handle:#x} is no description of a product"));
         };
         let side = match which {
             3 => transpose_a,
             4 => transpose_b,
+            7 => {
+                *epilogue = match attribute::<u32>(value, bytes)? {
+                    1 => Epilogue::None,
+                    4 => Epilogue::Bias,
+                    512 => Epilogue::GradB,
+                    other => return refuse(NOT_SUPPORTED, format!("epilogue {other}")),
+                };
+                return Ok(());
+            }
+            8 => {
+                *bias = attribute(value, bytes)?;
+                return Ok(());
+            }
             other => return refuse(NOT_SUPPORTED, format!("attribute {other} of a product")),
         };
         *side = match attribute::<i32>(value, bytes)? {
@@ -287,7 +329,7 @@ c_functions! {
         preference: usize, wanted: c_int, results: Out<Heuristic>, found: Out<c_int>,
     ) {
         require_library(library)?;
-        let shape = shape(description, [a, b, c, d])?;
+        let (shape, _) = shape(description, [a, b, c, d])?;
         let preference = match objects().get(&preference) {
             Some(Object::Preference(preference)) => *preference,
             _ => return refuse(INVALID_VALUE, format!("{preference:#x} is no preference")),
@@ -297,6 +339,9 @@ c_functions! {
         }
         if let Some(alignment) = preference.alignments.iter().find(|bytes| **bytes < 4) {
             return refuse(NOT_SUPPORTED, format!("float32 values at multiples of {alignment} bytes"));
+        }
+        if !has_algorithm(&shape) {
+            return refuse(NOT_SUPPORTED, format!("no algorithm for {shape:?}"));
         }
         let workspace_bytes = preference.workspace_bytes.min(4096);
         let algorithm = Algorithm {
@@ -320,7 +365,7 @@ c_functions! {
         workspace: u64, workspace_bytes: usize, stream: usize,
     ) {
         require_library(library)?;
-        let shape = shape(description, [a_layout, b_layout, c_layout, d_layout])?;
+        let (shape, bias) = shape(description, [a_layout, b_layout, c_layout, d_layout])?;
         if alpha.is_null() || beta.is_null() || algorithm.is_null() {
             return refuse(INVALID_VALUE, "alpha, beta or the algorithm is null");
         }
@@ -336,6 +381,10 @@ c_functions! {
                 ));
             }
         }
+        // Nothing is promised of the vector by itself.
+        if shape.epilogue != Epilogue::None && !bias.is_multiple_of(u64::from(algorithm.alignments[3])) {
+            return refuse(NOT_SUPPORTED, format!("an epilogue's vector at {bias:#x}, unlike what was said of D"));
+        }
         if workspace_bytes < algorithm.workspace_bytes as usize || !workspace.is_multiple_of(16) {
             return refuse(INVALID_VALUE, format!(
                 "a workspace of {workspace_bytes} bytes at {workspace:#x}; the algorithm takes {} and a multiple of 16",
@@ -346,7 +395,7 @@ c_functions! {
             return refuse(INVALID_VALUE, "C and D are in one place with two layouts");
         }
         let workspace = (workspace, algorithm.workspace_bytes as usize);
-        let product = Product { shape, a, b, c, d, alpha, beta, workspace };
+        let product = Product { shape, a, b, c, d, bias, alpha, beta, workspace };
         crate::calls::stream("cublasLtMatmul", stream)
             .and_then(|stream| stream.submit("a product", Work::Product(product)))
             .map_err(|_| EXECUTION_FAILED)

@@ -57,6 +57,16 @@ impl Rounding {
     }
 }
 
+/// What is done besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Epilogue {
+    None,
+    /// A vector as long as D has rows is added to every column.
+    Bias,
+    /// The sums of op(B) over the inner dimension go into a vector as long as D has columns.
+    GradB,
+}
+
 /// What is multiplied how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
@@ -67,6 +77,7 @@ pub struct Shape {
     pub transpose_a: bool,
     pub transpose_b: bool,
     pub rounding: Rounding,
+    pub epilogue: Epilogue,
 }
 
 /// A batch of products.
@@ -76,6 +87,8 @@ pub struct Product {
     pub b: u64,
     pub c: u64,
     pub d: u64,
+    /// The epilogue's vector.
+    pub bias: u64,
     pub alpha: f32,
     pub beta: f32,
     /// Memory that the library uses, and how many bytes of it.
@@ -100,6 +113,17 @@ impl Product {
                 4 * layout.extent(),
             )?;
         }
+        let vector = match self.shape.epilogue {
+            Epilogue::None => 0,
+            Epilogue::Bias => d.rows,
+            Epilogue::GradB => d.columns,
+        };
+        check(
+            context,
+            "an epilogue's vector",
+            self.bias,
+            4 * vector as usize,
+        )?;
         let (workspace, bytes) = self.workspace;
         check(context, "a product's workspace", workspace, bytes)?;
         // Whoever else uses the workspace is to notice.
@@ -118,6 +142,7 @@ impl Product {
             transpose_a,
             transpose_b,
             rounding,
+            epilogue,
         } = self.shape;
         let place = |address: u64, layout: Layout, row: usize, column: usize| {
             (address as *mut f32)
@@ -131,6 +156,17 @@ impl Product {
             rounding.apply(read(address, layout, row, column))
         };
         let sizes = [d.rows as usize, d.columns as usize, inner];
+        let vector = |at: usize| (self.bias as *mut f32).wrapping_add(at);
+        if epilogue == Epilogue::GradB {
+            for column in 0..d.columns as usize {
+                let value = |k| match transpose_b {
+                    true => read(self.b, b, column, k),
+                    false => read(self.b, b, k, column),
+                };
+                // SAFETY: `run` checked the vector.
+                unsafe { *vector(column) = float32_sum([1, sizes[1], inner], value) };
+            }
+        }
         for column in 0..d.columns as usize {
             for row in 0..d.rows as usize {
                 let sum = float32_sum(sizes, |k| {
@@ -141,6 +177,10 @@ impl Product {
                 // With a beta of 0, C may hold anything.
                 if self.beta != 0.0 {
                     value += self.beta * read(self.c, c, row, column);
+                }
+                if epilogue == Epilogue::Bias {
+                    // SAFETY: `run` checked the vector.
+                    value += unsafe { *vector(row) };
                 }
                 // SAFETY: as above.
                 unsafe { *place(self.d, d, row, column) = value };

@@ -21,6 +21,8 @@ pub struct Settings {
     pub delay: Duration,
     /// Where contexts are written down.
     pub log: Option<PathBuf>,
+    /// What the matrix library has no algorithms for: `epilogues`, `rounding`.
+    pub lacks: Vec<String>,
     fault: Option<Fault>,
 }
 
@@ -42,6 +44,9 @@ impl Settings {
             memory: number("SIMULATED_CUDA_MEMORY").unwrap_or(2 << 30),
             delay: Duration::from_micros(number("SIMULATED_CUDA_DELAY").unwrap_or(50)),
             log: std::env::var_os("SIMULATED_CUDA_LOG").map(PathBuf::from),
+            lacks: text("SIMULATED_CUDA_LACKS").map_or_else(Vec::new, |words| {
+                words.split(',').map(str::to_owned).collect()
+            }),
             fault: text("SIMULATED_CUDA_FAULT").map(|fault| {
                 Fault::parse(&fault).unwrap_or_else(|| {
                     abort(format!(

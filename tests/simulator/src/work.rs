@@ -33,8 +33,14 @@ pub enum Work {
     },
     /// From place to place on the card.
     Copy { to: u64, from: u64, count: usize },
-    /// `count` four-byte words.
-    Fill { to: u64, word: u32, count: usize },
+    /// A four-byte word into `rows` rows of `cols` words, `pitch` bytes apart.
+    Fill {
+        to: u64,
+        word: u32,
+        rows: usize,
+        cols: usize,
+        pitch: usize,
+    },
     /// A kernel.
     Launch(Launch),
     /// Matrix products.
@@ -113,10 +119,19 @@ impl Work {
                 unsafe { std::ptr::copy(*from as *const u8, *to as *mut u8, *count) };
                 Ok(())
             }
-            Self::Fill { to, word, count } => {
-                check(context, "a fill", *to, 4 * count)?;
-                // SAFETY: checked, and words begin at a multiple of four: the call saw to it.
-                unsafe { std::slice::from_raw_parts_mut(*to as *mut u32, *count) }.fill(*word);
+            Self::Fill {
+                to,
+                word,
+                rows,
+                cols,
+                pitch,
+            } => {
+                for row in 0..*rows {
+                    let place = *to + (row * pitch) as u64;
+                    check(context, "a fill", place, 4 * cols)?;
+                    // SAFETY: checked, and words begin at a multiple of four: the call saw to it.
+                    unsafe { std::slice::from_raw_parts_mut(place as *mut u32, *cols) }.fill(*word);
+                }
                 Ok(())
             }
             Self::Launch(launch) => launch.run(context),
