@@ -125,11 +125,43 @@ go() {
 }
 script() { local file=$1; shift; go "$python" "$here/$file" --device "$device" "$@"; }
 
+# What the driver serves, and which files the loader opens under CUDA's names, in the order in which Longhaul asks for them:
+# a stub or an older library that is found first shows here.
+opened() {
+  "$python" - << 'PYTHON'
+import ctypes
+
+def opened(*names):
+    for name in names:
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        with open("/proc/self/maps") as maps:
+            files = {line.split(None, 5)[5].strip() for line in maps if len(line.split(None, 5)) == 6}
+        new = sorted(files - opened.before)
+        opened.before |= files
+        return library, new[0] if len(new) == 1 else ", ".join(new) or "the same file again"
+    return None, "not found"
+
+with open("/proc/self/maps") as maps:
+    opened.before = {line.split(None, 5)[5].strip() for line in maps if len(line.split(None, 5)) == 6}
+driver, path = opened("libcuda.so", "libcuda.so.1")
+version = ctypes.c_int(0)
+if driver is not None and driver.cuDriverGetVersion(ctypes.byref(version)) == 0:
+    print(f"cuDriverGetVersion {version.value // 1000}.{version.value % 1000 // 10}")
+print(f"libcuda: {path}")
+for name in ("libnvrtc", "libcublasLt"):
+    print(f"{name}: {opened(f'{name}.so', f'{name}.so.13')[1]}")
+PYTHON
+}
+
 # Stages. -------------------------------------------------------------------------------------------------------------
 devices() {
   go "$LONGHAUL" devices || return 1
   [ $dry = no ] || return 0
   "$LONGHAUL" devices > "$out/devices.txt"
+  if [ "$device" != cpu ]; then opened | tee -a "$out/devices.txt"; fi
   {
     echo "card $card, driver $driver, $(date -u +%FT%TZ)"
     if command -v nvidia-smi > /dev/null; then nvidia-smi; fi
