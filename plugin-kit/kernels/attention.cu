@@ -23,9 +23,9 @@
 // of its own, and attention_parts (attention_rows.cu) adds those up by their sums of exponentials.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: attention_few 56
-// spills: attention_forward 72
-// spills: attention_grad_kv 116
+// spills: attention_few 64
+// spills: attention_forward 128
+// spills: attention_grad_kv 168
 // spills: attention_grad_q 104
 
 #ifndef WIDTH
@@ -83,15 +83,35 @@ __device__ __forceinline__ HeadRows plain_rows(const float* data, u64 stride, u3
     return {data, stride, 0, ~0ull, count};
 }
 
-// Columns 32 chunk .. of ROWS rows, zeros outside: what shared memory held before must not reach a product.
+// Columns 32 chunk .. of ROWS rows, zeros outside: what shared memory held before must not reach a product. By fours where
+// these begin at multiples of 16 bytes.
 template <u32 ROWS>
 __device__ __forceinline__ void load_chunk(float* to, const HeadRows& from, u32 chunk, u32 head_dim) {
-    const u32 lane = threadIdx.x % WARP, col = chunk * CHUNK + lane;
-    for (u32 row = threadIdx.x / WARP; row < ROWS; row += THREADS / WARP) {
+    const auto at = [&](u32 row, u32 col) {
         u64 place = from.place + row;
         if (place >= from.capacity) place -= from.capacity;
-        to[row * CHUNK_STRIDE + lane] = row < from.count && col < head_dim ? from.data[place * from.stride + col] : 0.0f;
+        return from.data + place * from.stride + col;
+    };
+    if (((u64)from.data / 4 | from.stride | head_dim) % 4 == 0) {
+        const u32 own = threadIdx.x % 8 * 4, col = chunk * CHUNK + own;
+        Quad quads[(ROWS + 31) / 32];
+#pragma unroll
+        for (u32 n = 0; n < (ROWS + 31) / 32; n++) {
+            const u32 row = threadIdx.x / 8 + 32 * n;
+            quads[n] = {0.0f, 0.0f, 0.0f, 0.0f};
+            if (row < from.count && col < head_dim) quads[n] = *(const Quad*)at(row, col);
+        }
+#pragma unroll
+        for (u32 n = 0; n < (ROWS + 31) / 32; n++) {
+            const u32 row = threadIdx.x / 8 + 32 * n;
+            if (row < ROWS) *(Quad*)(to + row * CHUNK_STRIDE + own) = quads[n];
+        }
+        return;
     }
+    const u32 lane = threadIdx.x % WARP, col = chunk * CHUNK + lane;
+#pragma unroll 1
+    for (u32 row = threadIdx.x / WARP; row < ROWS; row += THREADS / WARP)
+        to[row * CHUNK_STRIDE + lane] = row < from.count && col < head_dim ? *at(row, col) : 0.0f;
 }
 
 __device__ __forceinline__ Quad quad_at(const float* place) { return *(const Quad*)place; }
@@ -122,7 +142,7 @@ __device__ __forceinline__ void multiply(const HeadRows& a, const HeadRows& b, u
             for (u32 i = 0; i < R; i++)
 #pragma unroll
                 for (u32 j = 0; j < 4; j++)
-                    products[i][j] += left[i].x * right[j].x + left[i].y * right[j].y + left[i].z * right[j].z + left[i].w * right[j].w;
+                    products[i][j] = fmaf(left[i].w, right[j].w, fmaf(left[i].z, right[j].z, fmaf(left[i].y, right[j].y, fmaf(left[i].x, right[j].x, products[i][j]))));
         }
     }
 }
@@ -146,8 +166,12 @@ __device__ __forceinline__ void add_weighted(const float* weights, const HeadRow
 #pragma unroll
             for (u32 i = 0; i < R; i++) {
                 const Quad w = quad_at(&weights[(R * ty + i) * WEIGHT_STRIDE + k]);
-                sums[i][2 * chunk] += w.x * values[0].x + w.y * values[1].x + w.z * values[2].x + w.w * values[3].x;
-                sums[i][2 * chunk + 1] += w.x * values[0].y + w.y * values[1].y + w.z * values[2].y + w.w * values[3].y;
+                const float weight[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+                for (u32 n = 0; n < 4; n++) {
+                    sums[i][2 * chunk] = fmaf(weight[n], values[n].x, sums[i][2 * chunk]);
+                    sums[i][2 * chunk + 1] = fmaf(weight[n], values[n].y, sums[i][2 * chunk + 1]);
+                }
             }
         }
     }
@@ -376,7 +400,7 @@ KERNEL(256, attention_grad_q, AttentionTiles) {
 }
 
 // grad_a = dk and grad_b = dv of a tile of keys, as far as they come from one query head.
-KERNEL(256, attention_grad_kv, AttentionTiles) {
+DENSE_KERNEL(256, WIDTH <= 64 ? 2 : 1, attention_grad_kv, AttentionTiles) {
     SHARED(shared);
     float *a_chunk = shared, *b_chunk = shared + KEYS * CHUNK_STRIDE, *weights = b_chunk + KEYS * CHUNK_STRIDE;
     const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows;
@@ -414,7 +438,7 @@ KERNEL(256, attention_grad_kv, AttentionTiles) {
     }
 }
 
-KERNEL(256, attention_forward, AttentionTiles) {
+DENSE_KERNEL(256, WIDTH <= 128 ? 2 : 1, attention_forward, AttentionTiles) {
     SHARED(shared);
     forward_tile<4>(p, shared);
 }
