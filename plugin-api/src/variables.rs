@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-/// How products are taken on a card: `float32`, which holds where it is not set, `tf32` or `bf16`.
+/// How products are taken: `float32`, which holds where it is not set, `bf16` or, on a card, `tf32`.
 pub const PRODUCTS: &str = "LONGHAUL_PRODUCTS";
 
 /// Highest level of vectors on the processor: `v3` or `baseline`; all there are where it is not set.
@@ -17,7 +17,11 @@ pub const POISON: &str = "LONGHAUL_POISON";
 pub const ALL: [&str; 3] = [PRODUCTS, SIMD, POISON];
 
 /// Kind of device, variable, and the value that is as good as none.
-const CONSEQUENTIAL: [(&str, &str, &str); 2] = [("cuda", PRODUCTS, "float32"), ("cpu", SIMD, "")];
+const CONSEQUENTIAL: [(&str, &str, &str); 3] = [
+    ("cuda", PRODUCTS, "float32"),
+    ("cpu", PRODUCTS, "float32"),
+    ("cpu", SIMD, ""),
+];
 
 /// Values that each variable takes; an empty one is as good as none.
 const VALUES: [(&str, &[&str]); 3] = [
@@ -94,7 +98,14 @@ mod tests {
         assert_eq!(in_force("cuda", all("float32")), []);
         let tf32 = (PRODUCTS.to_owned(), "tf32".to_owned());
         assert_eq!(in_force("cuda", all("tf32")), [tf32]);
-        let v3 = (SIMD.to_owned(), "v3".to_owned());
-        assert_eq!(in_force("cpu", all("v3")), [v3]);
+        let only = |wanted: &'static str, value: &'static str| {
+            move |name: &str| (name == wanted).then(|| value.to_owned())
+        };
+        for (name, value) in [(SIMD, "v3"), (PRODUCTS, "bf16")] {
+            let expected = (name.to_owned(), value.to_owned());
+            assert_eq!(in_force("cpu", only(name, value)), [expected]);
+        }
+        assert_eq!(in_force("cpu", only(PRODUCTS, "float32")), []);
+        assert_eq!(in_force("cuda", only(SIMD, "v3")), []);
     }
 }

@@ -10,7 +10,6 @@ use longhaul_plugin_api::metadata::{
 };
 use longhaul_plugin_api::panics::caught;
 
-use crate::cuda::precision::Precision;
 use crate::engine::graph::{Graph, Program};
 use crate::engine::params::Init;
 use crate::engine::tensor::Tensor;
@@ -18,6 +17,7 @@ use crate::initial::Starts;
 use crate::ops::elementwise::Activation;
 use crate::ops::norm::NormKind;
 use crate::options::{Field, Settings, choice, or_usual};
+use crate::precision::Precision;
 
 /// The part of a block that mixes positions: what an architecture is.
 pub trait Mixer: Send + Sync {

@@ -1,9 +1,15 @@
-//! Matrix products on float32, by the `gemm` crate. This is the one place that hands it pointers;
-//! every call checks its sizes first. Large products are cut into fixed panels, so that the result
-//! does not depend on the number of threads.
+//! Matrix products on float32, by the `gemm` crate, and of factors rounded to bfloat16 where the thread holds
+//! that [`Precision`]. This is the one place that hands the crate pointers; every call checks its sizes first.
+//! Large products are cut into fixed panels, so that the result does not depend on the number of threads.
 
-use crate::gemv::{Lines, combine, dots, outer};
+use crate::gemv::{Lines, bf16_dots, combine, dots, outer};
+use crate::precision::Precision;
 use crate::units::{cut, for_each_unit};
+
+mod bf16;
+mod tile;
+
+pub use bf16::{Form, forms};
 
 /// A matrix in a slice: element (i, j) is at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy)]
@@ -93,25 +99,31 @@ pub fn gemm(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, be
         stride >= n && (m - 1) * stride + n <= c.len(),
         "the product does not fit its place"
     );
+    let precision = Precision::held();
     if m == 1 && b.row_stride == 1 && n >= 2 * OUTPUTS {
         let outputs = n.div_ceil(PIECES).max(OUTPUTS).next_multiple_of(16);
         for_each_unit(outputs * k, cut(&mut c[..n], outputs), |index, c| {
             let start = index * outputs;
-            single(c, c.len(), a, b.columns(start, c.len()), alpha, beta);
+            let b = b.columns(start, c.len());
+            single(c, c.len(), a, b, alpha, beta, precision);
         });
         return;
     }
     let panel = panel_rows(m, n * k);
     if m <= panel + panel / 2 {
-        single(c, stride, a, b, alpha, beta);
+        single(c, stride, a, b, alpha, beta, precision);
         return;
+    }
+    if precision == Precision::Bf16 {
+        return bf16::product(c, stride, a, b, alpha, beta, panel);
     }
     let cost = panel * n * k;
     for_each_unit(cost, cut(c, panel * stride), |index, c| {
         let start = index * panel;
         if start < m {
             let rows = panel.min(m - start);
-            single(c, stride, a.row_range(start, rows), b, alpha, beta);
+            let a = a.row_range(start, rows);
+            single(c, stride, a, b, alpha, beta, precision);
         }
     });
 }
@@ -133,13 +145,22 @@ pub fn gemm_serial(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: 
     assert_eq!(a.cols, b.rows, "inner sizes differ");
     assert!(stride >= b.cols, "the product does not fit its place");
     if a.rows > 0 && b.cols > 0 {
-        single(c, stride, a, b, alpha, beta);
+        single(c, stride, a, b, alpha, beta, Precision::held());
     }
 }
 
 /// One product on the calling thread; neither side of it is empty.
-fn single(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, beta: f32) {
+fn single(
+    c: &mut [f32],
+    stride: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    alpha: f32,
+    beta: f32,
+    precision: Precision,
+) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
+    let is_bf16 = precision == Precision::Bf16;
     assert!(
         (m - 1) * stride + n <= c.len(),
         "the product does not fit its place"
@@ -152,11 +173,15 @@ fn single(c: &mut [f32], stride: usize, a: Mat<'_>, b: Mat<'_>, alpha: f32, beta
             stride,
         };
         if b.row_stride == 1 {
+            let dots = if is_bf16 { bf16_dots } else { dots };
             return dots(lines(k, b.col_stride), x, alpha, beta, c);
         }
-        if b.col_stride == 1 {
+        if b.col_stride == 1 && !is_bf16 {
             return combine(lines(n, b.row_stride), x, alpha, beta, c);
         }
+    }
+    if is_bf16 {
+        return bf16::product(c, stride, a, b, alpha, beta, m);
     }
     if k == 1 && b.col_stride == 1 {
         let c = &mut c[..(m - 1) * stride + n];

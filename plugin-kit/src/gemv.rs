@@ -1,7 +1,8 @@
 //! Products with one row or one column, as single steps need them. They are bound by reading the matrix
 //! once, so they pack nothing.
 
-use crate::simd::{LANES, dot, fold};
+use crate::precision::Precision;
+use crate::simd::{LANES, dot, fold, sum2};
 
 /// A matrix in a slice: line i is `length` contiguous values from `i * stride` on.
 #[derive(Clone, Copy)]
@@ -23,6 +24,17 @@ crate::simd! {
     pub(crate) fn dots(lines: Lines<'_>, x: &[f32], alpha: f32, beta: f32, c: &mut [f32]) {
         for (index, c) in c.iter_mut().enumerate() {
             *c = mix(*c, beta, alpha * wide_dot(lines.line(index), x));
+        }
+    }
+}
+
+crate::simd! {
+    /// [`dots`] of factors rounded to bfloat16, which takes longer than to add their products.
+    pub(crate) fn bf16_dots(lines: Lines<'_>, x: &[f32], alpha: f32, beta: f32, c: &mut [f32]) {
+        let factor = |value| Precision::Bf16.round(value);
+        for (index, c) in c.iter_mut().enumerate() {
+            let sum = sum2(lines.line(index), x, |a, b| factor(a) * factor(b));
+            *c = mix(*c, beta, alpha * sum);
         }
     }
 }
@@ -99,6 +111,6 @@ crate::simd! {
 }
 
 #[inline(always)]
-fn mix(old: f32, beta: f32, new: f32) -> f32 {
+pub(crate) fn mix(old: f32, beta: f32, new: f32) -> f32 {
     if beta == 0.0 { new } else { beta * old + new }
 }

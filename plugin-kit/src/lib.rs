@@ -13,6 +13,7 @@ pub mod model;
 pub mod ops;
 pub mod options;
 pub mod pattern;
+pub mod precision;
 pub mod recurrences;
 pub mod rows;
 pub mod simd;

@@ -25,7 +25,9 @@ use crate::engine::optimizer::{AdamW, Moments, global_norm};
 use crate::engine::params::Params;
 use crate::engine::session::SessionState;
 use crate::engine::train::Trainer;
+use crate::gemm::forms;
 use crate::options::Settings;
+use crate::precision::Precision;
 
 /// A library of architectures on the kit; [`export!`](crate::export!) turns it into a plugin.
 pub trait Library: 'static {
@@ -171,6 +173,7 @@ struct Shared {
     pool: rayon::ThreadPool,
     vocab: u32,
     poison: bool,
+    precision: Precision,
 }
 
 /// Refuses more positions than their numbers of 32 bits count.
@@ -250,8 +253,15 @@ impl KitModel {
         let settings = Settings::new(config);
         let mixer = (architecture.mixer)(&settings)?;
         let graph = trace(&settings, mixer.as_ref())?;
+        // What others are held against is as exact as it can be.
+        let precision = if settings.wants_reference() {
+            Precision::Float32
+        } else {
+            Precision::of_processor()?
+        };
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.device.threads.max(1) as usize)
+            .start_handler(move |_| precision.hold())
             .build()
             .map_err(|error| PluginError::internal(format!("no thread pool: {error}")))?;
         Ok(Self {
@@ -261,6 +271,7 @@ impl KitModel {
                 pool,
                 vocab: config.vocab,
                 poison,
+                precision,
             }),
             trainer: Trainer::new(mixer.min_rows(), poison),
             optimizer: None,
@@ -451,6 +462,10 @@ impl Model for KitModel {
 
     fn notes(&self) -> Vec<String> {
         let mut notes = vec![format!("vector level {:?}", crate::simd::level())];
+        if self.shared.precision == Precision::Bf16 {
+            let form = forms()[0].name();
+            notes.push(format!("products of bfloat16 factors, by {form}"));
+        }
         let program = &self.shared.program;
         if program.references > 0 && !program.without_reference.is_empty() {
             let names: Vec<&str> = program.without_reference.iter().copied().collect();
@@ -476,9 +491,9 @@ impl Session for KitSession {
         let guard = shared.params.read().map_err(|_| poisoned())?;
         let params: &Params = &guard;
         let work = batch.tokens.len() * (params.total() + state.values());
-        let mut feed = || state.feed(&shared.program, params, batch, logits);
+        let feed = || state.feed(&shared.program, params, batch, logits);
         if work < WORTH_A_POOL {
-            feed()
+            shared.precision.during(feed)
         } else {
             shared.pool.install(feed)
         }

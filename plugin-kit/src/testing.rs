@@ -11,7 +11,6 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::cuda::device::{Device, KernelParams};
 use crate::cuda::memory::{DeviceArena, Memory, ParamBlock, download, to_bytes};
 use crate::cuda::model::load_kernels;
-use crate::cuda::precision::Precision;
 use crate::cuda::run::{Buffers, Control, CudaRun, DeviceRows, DeviceState, Ports};
 use crate::cuda::states::DeviceStates;
 use crate::engine::arena::Arena;
@@ -19,6 +18,7 @@ use crate::engine::graph::{Graph, Program};
 use crate::engine::operation::{LossSums, Operation, Outputs, Run, StateRows};
 use crate::engine::params::{Entry, Params};
 use crate::engine::tensor::{Buffer, Shape, StateSpec, Tensor};
+use crate::precision::Precision;
 
 /// Largest accepted errors of values, relative to the largest value of their tensor.
 #[derive(Debug, Clone, Copy)]

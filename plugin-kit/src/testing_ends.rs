@@ -10,7 +10,6 @@ use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::{Device, KernelParams, Ptr};
 use crate::cuda::memory::{DeviceArena, Memory, download};
-use crate::cuda::precision::Precision;
 use crate::cuda::run::{Control, CudaRun, Ports};
 use crate::cuda::states::DeviceStates;
 use crate::engine::arena::Arena;
@@ -19,6 +18,7 @@ use crate::engine::operation::{LossSums, Outputs, Run, StateRows, Wanted};
 use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
 use crate::ops::token_order::{TOKEN_ORDER, TokenOrder};
+use crate::precision::Precision;
 use crate::testing::{Bench, compare, tolerance, widen};
 
 /// What parameters' gradients start from on a device, as if others had added to them before.

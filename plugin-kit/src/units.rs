@@ -6,14 +6,14 @@
 const WORTH_A_THREAD: usize = 1 << 15;
 
 /// A buffer cut into pieces; [`cut`] makes it.
-pub struct Cut<'a> {
-    data: &'a mut [f32],
+pub struct Cut<'a, T = f32> {
+    data: &'a mut [T],
     size: usize,
 }
 
 /// Cuts `data` into pieces of `size`; the last may be shorter. A buffer with fewer pieces than there are
 /// units gives the others an empty one.
-pub fn cut(data: &mut [f32], size: usize) -> Cut<'_> {
+pub fn cut<T>(data: &mut [T], size: usize) -> Cut<'_, T> {
     Cut { data, size }
 }
 
@@ -32,8 +32,8 @@ pub trait Cuts: Send + Sized {
     fn unit(self) -> Self::Unit;
 }
 
-impl<'a> Cuts for Cut<'a> {
-    type Unit = &'a mut [f32];
+impl<'a, T: Send> Cuts for Cut<'a, T> {
+    type Unit = &'a mut [T];
 
     fn count(&self) -> usize {
         self.data.len().div_ceil(self.size.max(1))

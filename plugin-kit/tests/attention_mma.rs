@@ -9,9 +9,9 @@ use heads::{Sizes, reference, sizes, spec, with_case};
 use longhaul_emulator::{Emulator, devices_of};
 use longhaul_plugin_kit::Init;
 use longhaul_plugin_kit::cuda::device::Device;
-use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::engine::operation::Wanted;
 use longhaul_plugin_kit::ops::attention::PositionBias;
+use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::testing::{Case, tolerance};
 use longhaul_plugin_kit::testing_ends::{Ends, EndsBatch};
 

@@ -3,9 +3,9 @@
 
 use std::cell::Cell;
 
-use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::testing::tolerance;
 use longhaul_plugin_kit::testing_speed::{Errors, Speed, Times, copy_bandwidth};
 use longhaul_plugin_kit::{Graph, Result, Tensor};

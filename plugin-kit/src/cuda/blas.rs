@@ -11,8 +11,8 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::{ErrorKind, PluginError};
 
 use super::device::{DeviceMat, Epilogue, Product};
-use super::precision::Precision;
 use super::turn::{Turn, Turns};
+use crate::precision::Precision;
 
 /// Memory that the library may work in: its recommendation for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;

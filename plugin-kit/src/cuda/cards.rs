@@ -8,7 +8,7 @@ use longhaul_plugin_api::author::Result;
 
 use super::device::Device;
 use super::driver::Driver;
-use super::precision::Precision;
+use crate::precision::Precision;
 
 /// By number and precision.
 type Cards = HashMap<(u32, Precision), Weak<Driver>>;

@@ -6,7 +6,7 @@ use std::any::Any;
 
 use longhaul_plugin_api::author::Result;
 
-use super::precision::Precision;
+use crate::precision::Precision;
 
 /// An address in device memory; 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

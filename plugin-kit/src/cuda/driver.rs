@@ -18,9 +18,9 @@ use super::blas::{self, Blas};
 use super::compiler;
 use super::device::{Device, Kernel, KernelSource, Launch, Product, Ptr, Recording};
 use super::limits::{Bounds, Limits, MOST_PARAMETER_BYTES, PLAIN_SHARED_BYTES};
-use super::precision::Precision;
 use super::turn::{Turn, Turns};
 use super::uploads::Uploads;
+use crate::precision::Precision;
 
 /// A card. Its parts are given back in their order here, the context last.
 pub struct Driver {

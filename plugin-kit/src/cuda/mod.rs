@@ -18,7 +18,6 @@ pub mod model;
 pub mod optimizer;
 pub mod plugin;
 mod ports;
-pub mod precision;
 mod recordings;
 pub mod rows;
 pub mod run;

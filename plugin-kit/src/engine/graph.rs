@@ -14,9 +14,9 @@ use super::operation::Operation;
 use super::params::{Entry, Init, Params, initialise};
 use super::slots::Slots;
 use super::tensor::{Extent, Param, Saved, State, StateSpec, Tensor};
-use crate::cuda::precision::Precision;
 use crate::cuda::sums::{Sum, Sums};
 use crate::ops::rotary_scaling::Angles;
+use crate::precision::Precision;
 
 /// A traced model: what a run replays.
 #[derive(Default)]

@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::Launch;
-use crate::cuda::precision::Precision;
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
 use crate::engine::operation::KernelSource;
@@ -14,6 +13,7 @@ use crate::engine::tensor::{Extent, Saved};
 use crate::kernel_params;
 use crate::ops::attention::AttentionSpec;
 use crate::ops::attention_cuda::{AttentionTiles, by_width};
+use crate::precision::Precision;
 
 /// The kernels for heads of up to so many values.
 static SOURCES: LazyLock<Vec<(usize, KernelSource)>> = LazyLock::new(|| {

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 use longhaul_plugin_kit::cuda::device::{
     Device, DeviceMat, Epilogue, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
-use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::cuda::source::{own_text, whole_text};
+use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 

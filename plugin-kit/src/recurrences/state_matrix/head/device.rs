@@ -11,12 +11,12 @@ use super::super::{Decay, Heads};
 use super::levels_device::LevelParams;
 use super::{InChunks, KEYS, QUERIES, With};
 use crate::cuda::device::{KernelParams, KernelSource, Launch, Ptr, Struct};
-use crate::cuda::precision::Precision;
 use crate::cuda::rows::{self, ROWS, column_sums};
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Saved, Tensor};
 use crate::kernel_params;
+use crate::precision::Precision;
 
 /// Tokens of a chunk on a device.
 pub(super) const CHUNK: usize = 64;

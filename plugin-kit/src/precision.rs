@@ -1,9 +1,18 @@
 //! How exactly a device multiplies: one setting for matrix products and for the kernels that have a form on
 //! tensor cores. It says nothing of how values are stored: they are float32 everywhere.
+//!
+//! A card has one precision. On the processor a model has one, which its threads hold while they work for it, so
+//! that a reference form beside a model at bf16 stays at float32.
+
+use std::cell::Cell;
 
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 use longhaul_plugin_api::variables::PRODUCTS as VARIABLE;
+
+thread_local! {
+    static HELD: Cell<Precision> = const { Cell::new(Precision::Float32) };
+}
 
 /// What factors are rounded to before they are multiplied. Sums are float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -37,6 +46,41 @@ impl Precision {
         }
     }
 
+    /// What `LONGHAUL_PRODUCTS` asks for, as a processor has it.
+    ///
+    /// # Errors
+    /// Another value, and `tf32`.
+    pub fn of_processor() -> Result<Self> {
+        match Self::from_environment()? {
+            Self::Tf32 => Err(PluginError::bad_option(format!(
+                "{VARIABLE}=tf32 asks for products on tensor cores, which a processor has not; write bf16 or float32"
+            ))),
+            other => Ok(other),
+        }
+    }
+
+    /// That of the products which the calling thread takes; float32 where nothing else is held.
+    pub fn held() -> Self {
+        HELD.get()
+    }
+
+    /// Holds for the calling thread from now on.
+    pub fn hold(self) {
+        HELD.set(self);
+    }
+
+    /// Holds for the calling thread until `work` is done.
+    pub fn during<R>(self, work: impl FnOnce() -> R) -> R {
+        struct Before(Precision);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                self.0.hold();
+            }
+        }
+        let _before = Before(HELD.replace(self));
+        work()
+    }
+
     /// Whether a card of compute capability `architecture`, such as 90, multiplies so.
     ///
     /// # Errors
@@ -53,10 +97,11 @@ impl Precision {
     }
 
     /// A factor as it is multiplied: to the nearest, ties to even for bfloat16 and away from zero for TF32.
+    #[inline(always)]
     pub fn round(self, value: f32) -> f32 {
         let bits = value.to_bits();
         match self {
-            _ if !value.is_finite() => value,
+            _ if value.is_nan() => f32::NAN,
             Self::Float32 => value,
             Self::Tf32 => f32::from_bits((bits + 0x1000) & !0x1fff),
             Self::Bf16 => f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & !0xffff),
@@ -96,6 +141,24 @@ mod tests {
         assert_eq!(Precision::Tf32.round(third).to_bits(), 0x3eaa_a000);
         assert_eq!(Precision::Bf16.round(third).to_bits(), 0x3eab_0000);
         assert_eq!(Precision::Bf16.round(f32::INFINITY), f32::INFINITY);
-        assert!(Precision::Tf32.round(f32::NAN).is_nan());
+        assert_eq!(Precision::Bf16.round(f32::MAX), f32::INFINITY);
+        for payload in [1, 0x7f_ffff] {
+            let nan = f32::from_bits(0x7f80_0000 | payload);
+            assert!(Precision::Tf32.round(nan).is_nan() && Precision::Bf16.round(nan).is_nan());
+        }
+    }
+
+    #[test]
+    fn a_precision_is_held_until_work_is_done() {
+        assert_eq!(Precision::held(), Precision::Float32);
+        let panicked = std::panic::catch_unwind(|| {
+            Precision::Bf16.during(|| {
+                Precision::Float32.during(|| assert_eq!(Precision::held(), Precision::Float32));
+                assert_eq!(Precision::held(), Precision::Bf16);
+                panic!("inside");
+            })
+        });
+        assert!(panicked.is_err());
+        assert_eq!(Precision::held(), Precision::Float32);
     }
 }
