@@ -278,6 +278,58 @@ fn other_vectors_are_another_run() {
     );
 }
 
+/// On the processor as on a card: another id, the variable in the manifest, and losses that differ from float32's but
+/// not with the number of threads.
+#[test]
+fn products_of_bfloat16_are_another_run() {
+    let run = |products: &str, threads: &str| {
+        let folder = Folder::default();
+        let mut arguments: Vec<String> = words(
+            "run --arch mamba2 --task parity --train-length 64 --lengths 64 --seeds 1 --lr 1e-3 --steps 4 \
+             --batch 8 --d-model 32 --layers 1 --samples 4 --device cpu --quiet",
+        );
+        arguments.extend(["--threads", threads, "--out"].map(str::to_owned));
+        arguments.push(folder.out().to_string_lossy().into_owned());
+        let child = command(arguments)
+            .env("LONGHAUL_PRODUCTS", products)
+            .spawn();
+        (folder, finish(child.expect("the binary starts")))
+    };
+    let losses = |folder: &Folder| {
+        let rows = rows(&folder.file("training.csv")).into_iter();
+        let losses: Vec<String> = rows
+            .map(|mut row| row.remove("loss").expect("a loss"))
+            .collect();
+        assert!(!losses.is_empty());
+        losses
+    };
+    let id = |folder: &Folder| {
+        let manifest = fs::read_to_string(folder.file("run.toml")).expect("readable");
+        let id = manifest.lines().find(|line| line.starts_with("run_id"));
+        (
+            id.expect("an id").to_owned(),
+            manifest.contains("LONGHAUL_PRODUCTS = \"bf16\""),
+        )
+    };
+    let [float32, bf16, alone] =
+        [("float32", "2"), ("bf16", "2"), ("bf16", "1")].map(|(products, threads)| {
+            let (folder, ran) = run(products, threads);
+            ran.expect(0);
+            folder
+        });
+    assert_eq!(losses(&bf16), losses(&alone));
+    assert_ne!(losses(&bf16), losses(&float32));
+    assert!(id(&bf16).1 && !id(&float32).1);
+    assert_ne!(id(&bf16).0, id(&float32).0);
+    let (tf32, ran) = run("tf32", "2");
+    ran.expect(1);
+    let records = fs::read_to_string(tf32.file("results.csv")).expect("readable");
+    assert!(
+        records.contains("LONGHAUL_PRODUCTS=tf32 asks for products on tensor cores"),
+        "{records}"
+    );
+}
+
 /// Names of the files in a run's folder of models.
 fn models(folder: &Folder) -> Vec<String> {
     let entries = fs::read_dir(folder.file("models")).into_iter().flatten();
