@@ -13,8 +13,11 @@ pub const SIMD: &str = "LONGHAUL_SIMD";
 /// Fills every buffer of a model with NaN before each run: `1`.
 pub const POISON: &str = "LONGHAUL_POISON";
 
+/// Keeps bands between a model's buffers on a card, and looks at them after each pass: `1`.
+pub const GUARD: &str = "LONGHAUL_GUARD";
+
 /// All that are known here.
-pub const ALL: [&str; 3] = [PRODUCTS, SIMD, POISON];
+pub const ALL: [&str; 4] = [PRODUCTS, SIMD, POISON, GUARD];
 
 /// Kind of device, variable, and the value that is as good as none.
 const CONSEQUENTIAL: [(&str, &str, &str); 3] = [
@@ -24,10 +27,11 @@ const CONSEQUENTIAL: [(&str, &str, &str); 3] = [
 ];
 
 /// Values that each variable takes; an empty one is as good as none.
-const VALUES: [(&str, &[&str]); 3] = [
+const VALUES: [(&str, &[&str]); 4] = [
     (PRODUCTS, &["float32", "tf32", "bf16"]),
     (SIMD, &["v3", "baseline"]),
     (POISON, &["1"]),
+    (GUARD, &["1"]),
 ];
 
 /// Refuses a value that no plugin on the kit knows. `get` reads a variable.

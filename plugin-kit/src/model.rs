@@ -231,7 +231,7 @@ pub(crate) fn poison_wanted(config: &ModelConfig) -> bool {
 }
 
 /// Whether a variable of the environment asks for something: one that is empty or 0 does not.
-fn is_set(variable: Option<&str>) -> bool {
+pub(crate) fn is_set(variable: Option<&str>) -> bool {
     !matches!(variable, None | Some("" | "0"))
 }
 

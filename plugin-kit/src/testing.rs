@@ -549,9 +549,11 @@ impl Case<'_> {
         let mut arena = DeviceArena::new(device).expect("memory");
         arena.prepare(&program, shape, true, true).expect("memory");
         let run = bench.run(&program, shape, &arena, None);
-        for operation in &program.operations {
-            operation.cuda_forward(&run).expect("forward");
-        }
+        let forward = |operation: &dyn Operation| {
+            operation.cuda_forward(&run)?;
+            arena.check_guards(&program)
+        };
+        program.forward(forward).expect("forward");
         let values = download_rows(device, run.value(y));
         let (place, _) = run.grad_mut(y).expect("a gradient");
         upload_rows(device, place, grad_y);
@@ -562,9 +564,12 @@ impl Case<'_> {
                 upload_rows(device, place, &vec![initial; place.rows * place.cols]);
             }
         }
-        for operation in program.operations.iter().rev() {
-            operation.cuda_backward(&run).expect("backward");
-        }
+        let backward = |operation: &dyn Operation| {
+            operation.cuda_backward(&run)?;
+            arena.check_guards(&program)?;
+            bench.grads.check_guards("gradient")
+        };
+        program.backward(backward).expect("backward");
         let read = |tensor: &Tensor| download_rows(device, run.grad(*tensor).expect("a gradient"));
         Trained {
             y: values,
@@ -609,9 +614,11 @@ impl Case<'_> {
                 .upload(bench.ports.control, control.bytes())
                 .expect("an upload");
             let run = bench.run(&program, shape, &arena, Some(&states.slots));
-            for operation in &program.operations {
-                operation.cuda_forward(&run).expect("forward");
-            }
+            let forward = |operation: &dyn Operation| {
+                operation.cuda_forward(&run)?;
+                arena.check_guards(&program)
+            };
+            program.forward(forward).expect("forward");
             let values = download_rows(device, run.value(y));
             for (index, value) in values.chunks_exact(cols).enumerate() {
                 let (row, offset) = (index / count, index % count);

@@ -13,7 +13,7 @@ use crate::cuda::device::{
     Device, Epilogue, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
 use crate::cuda::plugin::DeviceKitModel;
-use crate::cuda::precision::Precision;
+use crate::precision::Precision;
 
 /// A device that does nothing and writes down what it is asked for.
 struct Listing {

@@ -7,7 +7,7 @@ use longhaul_plugin_kit::cuda::device::{
     Recording,
 };
 use longhaul_plugin_kit::cuda::driver::Driver;
-use longhaul_plugin_kit::cuda::precision::Precision;
+use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::{PluginError, kernel_params};
 use longhaul_tests::card;
 

@@ -5,7 +5,9 @@
 use std::any::Any;
 
 use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::variables::GUARD;
 
+use crate::model::is_set;
 use crate::precision::Precision;
 
 /// An address in device memory; 0 is none.
@@ -391,6 +393,11 @@ pub trait Device: Send + Sync {
     /// device was asked for less.
     fn precision(&self) -> Precision {
         Precision::Float32
+    }
+
+    /// Whether buffers have bands between them, see [`super::guards`]: where `LONGHAUL_GUARD` asks for them.
+    fn guarded(&self) -> bool {
+        is_set(std::env::var(GUARD).ok().as_deref())
     }
 
     /// Memory for `bytes`, its content arbitrary.

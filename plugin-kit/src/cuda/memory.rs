@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use longhaul_plugin_api::author::Result;
+use longhaul_plugin_api::error::PluginError;
 
 use super::device::{Device, Ptr};
+use super::guards::{Breach, GUARD, Guards};
 use super::run::Touched;
 use crate::engine::graph::Program;
 use crate::engine::params::Params;
@@ -15,7 +17,7 @@ use crate::engine::tensor::Shape;
 pub(crate) const ALIGNMENT: usize = 64;
 
 /// NaN, for buffers whose content must not matter.
-pub(crate) const POISON: u32 = 0x7fc0_0000;
+pub const POISON: u32 = 0x7fc0_0000;
 
 /// An allocation.
 pub struct Memory {
@@ -75,24 +77,44 @@ impl Drop for Memory {
 /// Places of several buffers in one allocation.
 struct Layout {
     starts: Vec<usize>,
+    lengths: Vec<usize>,
     total: usize,
+    guarded: bool,
 }
 
 impl Layout {
-    fn new(lengths: impl Iterator<Item = usize>) -> Self {
-        let mut total = 0;
+    /// Buffers one after the other; with bands around them where they are `guarded`.
+    fn new(lengths: Vec<usize>, guarded: bool) -> Self {
+        let band = if guarded { ALIGNMENT } else { 0 };
+        let mut total = band;
         let starts = lengths
+            .iter()
             .map(|length| {
                 let start = total;
-                total += length.next_multiple_of(ALIGNMENT);
+                total += (length + band).next_multiple_of(ALIGNMENT);
                 start
             })
             .collect();
-        Self { starts, total }
+        Self {
+            starts,
+            lengths,
+            total,
+            guarded,
+        }
+    }
+
+    /// The bands, in memory that begins at `base`.
+    fn guards(&self, base: Ptr, word: u32) -> Guards {
+        if self.guarded {
+            Guards::new(base, word, &self.starts, &self.lengths, self.total)
+        } else {
+            Guards::default()
+        }
     }
 
     /// Places of parameters. One that lies directly behind another is in its group, and a group is a buffer.
-    fn of_params(params: &Params) -> Self {
+    fn of_params(params: &Params, guarded: bool) -> Self {
+        let band = if guarded { ALIGNMENT } else { 0 };
         let entries = &params.entries;
         let mut behind = vec![None; entries.len()];
         for (id, entry) in entries.iter().enumerate() {
@@ -100,16 +122,21 @@ impl Layout {
                 behind[before] = Some(id);
             }
         }
-        let (mut starts, mut total) = (vec![0; entries.len()], 0);
+        let (mut starts, mut total) = (vec![0; entries.len()], band);
         let first = (0..entries.len()).filter(|&id| entries[id].after.is_none());
         for first in first {
             for id in std::iter::successors(Some(first), |&id| behind[id]) {
                 starts[id] = total;
                 total += entries[id].values.len();
             }
-            total = total.next_multiple_of(ALIGNMENT);
+            total = (total + band).next_multiple_of(ALIGNMENT);
         }
-        Self { starts, total }
+        Self {
+            starts,
+            lengths: entries.iter().map(|entry| entry.values.len()).collect(),
+            total,
+            guarded,
+        }
     }
 }
 
@@ -120,6 +147,7 @@ pub struct ParamBlock {
     /// Where each parameter begins.
     pub ptrs: Vec<Ptr>,
     lengths: Vec<usize>,
+    guards: Guards,
 }
 
 impl ParamBlock {
@@ -133,10 +161,12 @@ impl ParamBlock {
             .iter()
             .map(|entry| entry.values.len())
             .collect();
-        let layout = Layout::of_params(params);
+        let layout = Layout::of_params(params, device.guarded());
         let memory = Memory::new(device, layout.total)?;
         device.fill(memory.ptr(), 0, layout.total)?;
         Ok(Self {
+            // What is between parameters counts in sums over all of them.
+            guards: layout.guards(memory.ptr(), 0),
             ptrs: layout
                 .starts
                 .iter()
@@ -144,6 +174,20 @@ impl ParamBlock {
                 .collect(),
             lengths,
             memory,
+        })
+    }
+
+    /// Refuses values between those of two parameters that are not 0 any more. `what` these are, for the message.
+    ///
+    /// # Errors
+    /// The parameter by its number; the device's.
+    pub(crate) fn check_guards(&self, what: &str) -> Result<()> {
+        let breach = self.guards.breach(self.memory.device.as_ref())?;
+        breach.map_or(Ok(()), |breach| {
+            let number = breach.buffer;
+            Err(PluginError::internal(format!(
+                "wrote {breach} the {what} of parameter {number}"
+            )))
         })
     }
 
@@ -217,6 +261,8 @@ pub struct DeviceArena {
     pub grads: Vec<Ptr>,
     /// What was touched in this pass.
     pub touched: Touched,
+    /// Between the buffers of the shape prepared last.
+    pub(crate) guards: Guards,
 }
 
 impl DeviceArena {
@@ -230,7 +276,36 @@ impl DeviceArena {
             values: Vec::new(),
             grads: Vec::new(),
             touched: Touched::default(),
+            guards: Guards::default(),
         })
+    }
+
+    /// Refuses what was written between the buffers of the shape prepared last.
+    ///
+    /// # Errors
+    /// The buffer; the device's.
+    pub(crate) fn check_guards(&self, program: &Program) -> Result<()> {
+        let breach = self.guards.breach(self.memory.device.as_ref())?;
+        breach.map_or(Ok(()), |breach| {
+            Err(PluginError::internal(self.words(program, breach)))
+        })
+    }
+
+    fn words(&self, program: &Program, breach: Breach) -> String {
+        let count = self.values.len();
+        let (id, what) = match breach.buffer.checked_sub(count) {
+            None => (breach.buffer, "buffer"),
+            Some(id) => (id, "gradient of buffer"),
+        };
+        // It was there when the first operation of these was recorded.
+        let owner = program.recorded.partition_point(|&buffers| buffers <= id);
+        let owner =
+            (owner < program.recorded.len()).then(|| format!(" of {}", program.label(owner)));
+        let owner = owner.unwrap_or_default();
+        format!(
+            "wrote {breach} the {what} {id}{owner}, {:?}",
+            program.buffers[id]
+        )
     }
 
     /// Fills every buffer with NaN.
@@ -273,7 +348,8 @@ impl DeviceArena {
         let values = (0..count).map(|id| length(id, program.has_value(id)));
         let gradients = (0..count).map(|id| length(id, program.has_own_gradient(id)));
         let gradients = gradients.take(if training { count } else { 0 });
-        let layout = Layout::new(values.chain(gradients));
+        let device = Arc::clone(&self.memory.device);
+        let layout = Layout::new(values.chain(gradients).collect(), device.guarded());
         let moved = self.memory.grow(layout.total)?;
         if poison {
             self.poison()?;
@@ -285,6 +361,8 @@ impl DeviceArena {
         let gradients = (0..gradients.len()).map(|id| &gradients[homes[id]]);
         self.grads = gradients.map(place).collect();
         self.touched = Touched::new(count, program.parameters);
+        self.guards = layout.guards(self.memory.ptr(), GUARD);
+        self.guards.fill(device.as_ref())?;
         Ok(moved)
     }
 }

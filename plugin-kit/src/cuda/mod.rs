@@ -12,6 +12,7 @@ pub mod cards;
 pub mod compiler;
 pub mod device;
 pub mod driver;
+pub mod guards;
 mod limits;
 pub mod memory;
 pub mod model;

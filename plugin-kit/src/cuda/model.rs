@@ -42,6 +42,13 @@ pub fn load_kernels(device: &dyn Device, program: &Program) -> Result<()> {
     Ok(())
 }
 
+/// A recorded pass wrote between buffers, and no operation by itself does.
+pub(super) fn unnamed() -> PluginError {
+    PluginError::internal(
+        "a recorded pass wrote between two buffers; its operations, run one by one, did not",
+    )
+}
+
 /// A model's parameters on a device.
 pub struct DeviceModel {
     /// The device.
@@ -236,9 +243,15 @@ impl DeviceTrainer {
             tokens: batch.tokens.as_slice(),
             wanted: &self.wanted,
         };
-        self.ports
-            .upload(device, &self.recordings.places(), &inputs)?;
-        self.recordings.replay(device)
+        let places = self.recordings.places();
+        self.ports.upload(device, &places, &inputs)?;
+        if self.recordings.replay(device)? && self.grads.check_guards("gradient").is_ok() {
+            return Ok(());
+        }
+        // Once more, one by one: which operation it was.
+        self.arena.prepare(program, shape, true, false)?;
+        self.pass(program, model, shape, &places, true)?;
+        Err(unnamed())
     }
 
     fn list_wanted(&mut self, targets: &[i32]) {
@@ -259,20 +272,23 @@ impl DeviceTrainer {
             self.recordings
                 .lay_out(&mut self.arena, &mut self.ports, program, (shape, true), 0)?;
         let recording = model.device.record(&mut || {
-            self.pass(program, model, shape, &places)?;
+            self.pass(program, model, shape, &places, false)?;
             self.end(model, &places, update)
         })?;
-        self.recordings.keep(key, places, recording);
+        let guards = self.arena.guards.clone();
+        self.recordings.keep(key, places, guards, recording);
         Ok(())
     }
 
-    /// Forward through the program, then backward.
+    /// Forward through the program, then backward; with `checked`, which is not to be recorded, what is between buffers
+    /// is looked at after each operation.
     fn pass(
         &self,
         program: &Program,
         model: &DeviceModel,
         shape: Shape,
         places: &Places,
+        checked: bool,
     ) -> Result<()> {
         let run = CudaRun {
             device: model.device.as_ref(),
@@ -290,8 +306,21 @@ impl DeviceTrainer {
         };
         self.arena.begin_pass();
         run.fill(self.grads.ptr(), 0.0, self.grads.total())?;
-        program.forward(|operation| operation.cuda_forward(&run))?;
-        program.backward(|operation| operation.cuda_backward(&run))
+        let check = || match checked {
+            true => {
+                self.arena.check_guards(program)?;
+                self.grads.check_guards("gradient")
+            }
+            false => Ok(()),
+        };
+        program.forward(|operation| {
+            operation.cuda_forward(&run)?;
+            check()
+        })?;
+        program.backward(|operation| {
+            operation.cuda_backward(&run)?;
+            check()
+        })
     }
 
     /// What follows a pass: sums and norm, and in training the update.

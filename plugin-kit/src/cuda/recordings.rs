@@ -5,6 +5,7 @@
 use longhaul_plugin_api::author::Result;
 
 use super::device::{Device, Recording};
+use super::guards::Guards;
 use super::memory::DeviceArena;
 use super::ports::{Places, PortMemory};
 use crate::engine::graph::Program;
@@ -18,6 +19,7 @@ const MOST_NODES: usize = 1 << 18;
 struct Kept<K> {
     key: K,
     places: Places,
+    guards: Guards,
     recording: Box<dyn Recording>,
 }
 
@@ -50,7 +52,7 @@ impl<K: PartialEq> Recordings<K> {
     }
 
     /// Keeps one as the latest, in the place of those used longest ago where there are too many.
-    pub fn keep(&mut self, key: K, places: Places, recording: Box<dyn Recording>) {
+    pub fn keep(&mut self, key: K, places: Places, guards: Guards, recording: Box<dyn Recording>) {
         let mut nodes = recording.nodes();
         let fits = self
             .kept
@@ -66,6 +68,7 @@ impl<K: PartialEq> Recordings<K> {
         self.kept.push(Kept {
             key,
             places,
+            guards,
             recording,
         });
     }
@@ -78,15 +81,20 @@ impl<K: PartialEq> Recordings<K> {
         self.latest().places
     }
 
-    /// Runs the latest.
+    /// Runs the latest; whether what is between buffers was left alone.
     ///
     /// # Errors
     /// The device's.
     ///
     /// # Panics
     /// Where there is none.
-    pub fn replay(&self, device: &dyn Device) -> Result<()> {
-        device.replay(self.latest().recording.as_ref())
+    pub fn replay(&self, device: &dyn Device) -> Result<bool> {
+        let Kept {
+            guards, recording, ..
+        } = self.latest();
+        guards.fill(device)?;
+        device.replay(recording.as_ref())?;
+        Ok(guards.breach(device)?.is_none())
     }
 
     fn latest(&self) -> &Kept<K> {
@@ -158,11 +166,11 @@ mod tests {
         let mut recordings = Recordings::new(2);
         for key in [1, 2] {
             assert!(!recordings.recall(&key));
-            recordings.keep(key, places(key), Box::new(Nothing(1)));
+            recordings.keep(key, places(key), Guards::default(), Box::new(Nothing(1)));
         }
         assert!(recordings.recall(&1));
         assert_eq!(recordings.places().schedule, Ptr(1));
-        recordings.keep(3, places(3), Box::new(Nothing(1)));
+        recordings.keep(3, places(3), Guards::default(), Box::new(Nothing(1)));
         assert!(!recordings.recall(&2) && recordings.recall(&3) && recordings.recall(&1));
         recordings.retain(|key| *key == 3);
         assert!(!recordings.recall(&1) && recordings.recall(&3));
@@ -177,16 +185,16 @@ mod tests {
             ..Recordings::new(256)
         };
         for (key, nodes) in [(1, 2), (2, 3), (3, 5)] {
-            recordings.keep(key, places(key), Box::new(Nothing(nodes)));
+            recordings.keep(key, places(key), Guards::default(), Box::new(Nothing(nodes)));
         }
         assert!([1, 2, 3].iter().all(|key| recordings.recall(key)));
-        recordings.keep(4, places(4), Box::new(Nothing(3)));
+        recordings.keep(4, places(4), Guards::default(), Box::new(Nothing(3)));
         // The two used last have 8 nodes together, and with the one before them it would be 11.
         assert_eq!(
             [1, 2, 3, 4].map(|key| recordings.recall(&key)),
             [false, false, true, true]
         );
-        recordings.keep(5, places(5), Box::new(Nothing(100)));
+        recordings.keep(5, places(5), Guards::default(), Box::new(Nothing(100)));
         assert_eq!(
             [3, 4, 5].map(|key| recordings.recall(&key)),
             [false, false, true]

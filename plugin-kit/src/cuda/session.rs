@@ -9,7 +9,7 @@ use longhaul_plugin_api::data::{Batch, FeedOutput, Logits, StateSummary};
 
 use super::device::Device;
 use super::memory::{DeviceArena, download};
-use super::model::DeviceModel;
+use super::model::{DeviceModel, unnamed};
 use super::ports::{Inputs, Places, PortMemory, Schedule};
 use super::recordings::Recordings;
 use super::run::{Buffers, Control, CudaRun};
@@ -177,7 +177,12 @@ impl DeviceSession {
         };
         let (device, places) = (self.device.as_ref(), self.recordings.places());
         self.ports.upload(device, &places, &inputs)?;
-        self.recordings.replay(device)?;
+        if !self.recordings.replay(device)? {
+            // Once more, one by one: which operation it was.
+            self.arena.prepare(program, shape, false, false)?;
+            self.pass(program, model, shape, &places, true)?;
+            return Err(unnamed());
+        }
         self.position += count as u64;
         self.read_outputs(&places, with_logits)
     }
@@ -199,8 +204,9 @@ impl DeviceSession {
         )?;
         let recording = self
             .device
-            .record(&mut || self.pass(program, model, shape, &places))?;
-        self.recordings.keep(key, places, recording);
+            .record(&mut || self.pass(program, model, shape, &places, false))?;
+        let guards = self.arena.guards.clone();
+        self.recordings.keep(key, places, guards, recording);
         Ok(())
     }
 
@@ -210,6 +216,7 @@ impl DeviceSession {
         model: &DeviceModel,
         shape: Shape,
         places: &Places,
+        checked: bool,
     ) -> Result<()> {
         let run = CudaRun {
             device: self.device.as_ref(),
@@ -226,7 +233,13 @@ impl DeviceSession {
             touched: &self.arena.touched,
         };
         self.arena.begin_pass();
-        program.forward(|operation| operation.cuda_forward(&run))
+        program.forward(|operation| {
+            operation.cuda_forward(&run)?;
+            match checked {
+                true => self.arena.check_guards(program),
+                false => Ok(()),
+            }
+        })
     }
 
     fn read_outputs(&self, places: &Places, with_logits: bool) -> Result<Outputs> {

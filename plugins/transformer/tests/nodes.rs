@@ -1,7 +1,7 @@
 //! How many launches, products, fills and copies a recorded training step is. Each costs a card about a microsecond beside
 //! its work, which is most of a small model's step.
 
-use longhaul_plugin_kit::cuda::precision::Precision;
+use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::testing_nodes::check_step_nodes;
 
 #[test]

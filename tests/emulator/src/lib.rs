@@ -254,6 +254,10 @@ impl Device for Emulator {
         self.precision
     }
 
+    fn guarded(&self) -> bool {
+        true
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
         // NaN all over, and never empty, so that every allocation has an address of its own.
         let memory = vec![u64::MAX; bytes.div_ceil(8).max(1)];
