@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
-# Runs tests with kernels compiled under the address and undefined-behaviour sanitizers, two programs at a
-# time. Usage: tests/emulator/sanitize.sh [CRATE [TEST-ARGUMENT]...]
+# Runs tests with kernels compiled under the address and undefined-behaviour sanitizers, two programs at a time;
+# with --races instead every access of a kernel is watched for races and for reads of what nobody wrote, with
+# --accesses sectors and turns of banks are counted, and printed by kernel at the end.
+# Usage: tests/emulator/sanitize.sh [--races | --accesses] [CRATE [TEST-ARGUMENT]...]
 # Without a crate: every crate that has kernels, but for the conformance suite and the tests of whole models'
 # memory, which launch the same ones.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-root=$PWD
+preload= counted=
+case ${1-} in
+  --races)
+    export LONGHAUL_EMULATOR_RACES=1
+    shift ;;
+  --accesses)
+    counted=$(mktemp -d)
+    trap 'rm -rf "$counted"' EXIT
+    export LONGHAUL_EMULATOR_ACCESSES=$counted
+    shift ;;
+  *)
+    export LONGHAUL_EMULATOR_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0
+    preload="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ;;
+esac
 if [ $# -gt 0 ]; then
   crates=("$1")
   shift
@@ -16,8 +31,6 @@ else
   crates+=(longhaul-emulator)
   arguments=(--skip conformance --skip a_device_has_no_buffer)
 fi
-export LONGHAUL_EMULATOR_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0
-preload="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
 
 # "folder program" of each test program. Only these start with the sanitizers, not cargo and rustc. The whole
 # workspace's are built, for else its crates have other features and are built again.
@@ -33,7 +46,7 @@ run() {
   shift 2
   cd "$folder"
   local output
-  if output=$(LD_PRELOAD="$preload" "$program" "$@" 2>&1); then
+  if output=$(env ${preload:+LD_PRELOAD="$preload"} "$program" "$@" 2>&1); then
     printf '%s: %s\n' "$(basename "$program")" "$(grep -o 'ok\. [0-9]* passed.*' <<<"$output")"
   else
     printf '%s\n%s FAILED\n' "$output" "$program"
@@ -44,3 +57,7 @@ export -f run
 export preload
 listed=$(programs)
 xargs -P 2 -I{} bash -c 'run {} "$@"' run "${arguments[@]}" <<<"$listed"
+if [ -n "$counted" ]; then
+  cargo build --release --quiet --workspace --example accesses
+  "${CARGO_TARGET_DIR:-target}/release/examples/accesses" "$counted" 2
+fi

@@ -3,8 +3,8 @@
 // the CUDA headers. Shared memory is full of NaN when a block begins, and of exactly the size that the
 // launch gave. A barrier that only some threads reach is an error, as is a shuffle in a partial warp, and threads
 // that wait for each other at different places of the source. What is racy between barriers or blocks shows as a
-// difference between the two orders of threads and blocks. EMULATED is defined: a source that has an instruction of
-// a card has a plain form for here.
+// difference between the two orders of threads and blocks; where accesses are watched (WATCHED), it is an error.
+// EMULATED is defined: a source that has an instruction of a card has a plain form for here.
 
 #pragma once
 #define EMULATED 1
@@ -29,9 +29,29 @@
 #define CLEAN(stack, size) (void)0
 #endif
 
+// Kernels that are watched call accesses.cpp at each access, and tell it where their threads meet.
+#ifdef WATCHED
+extern "C" {
+void watch_block(unsigned x, unsigned y, unsigned z, const void* shared, size_t bytes);
+void watch_thread(unsigned thread);
+void watch_warp_stopped();
+void watch_meeting(unsigned warp);
+void watch_barrier();
+void watch_order(const void* address, size_t size, bool write, const void* pc);
+void watch_shape(const void* address, size_t size, bool write, const void* pc);
+}
+#define WATCH(call) call
+// Its caller is a line of the kernel.
+#define CALLED __attribute__((noinline, no_sanitize("thread")))
+#define __forceinline__ inline __attribute__((always_inline))
+#else
+#define WATCH(call) (void)0
+#define CALLED
+#define __forceinline__ inline
+#endif
+
 #define __device__
 #define __host__
-#define __forceinline__ inline
 #define __restrict__ __restrict
 
 struct Dim3 { unsigned x, y, z; };
@@ -60,6 +80,7 @@ struct Copy {
     void* to;
     const void* from;  // null: zeros
     unsigned group;
+    const void* pc;
 };
 
 // A place to go on at, of the compiler's own jumps.
@@ -133,6 +154,8 @@ inline void give_way(State state, int line) {
     SWITCH_BEGINS(&self->fake_stack, work->block.scheduler_stack, work->block.scheduler_stack_size);
     leave(*self);
     SWITCH_ENDS(self->fake_stack, &work->block.scheduler_stack, &work->block.scheduler_stack_size);
+    // What is copied may be written at any time until it is waited for.
+    WATCH(for (const Copy& copy : self->copies) watch_order(copy.to, 16, true, copy.pc));
 }
 
 inline void enter() {
@@ -191,11 +214,13 @@ inline bool release() {
         if (!lanes.same) work->block.error = "lanes of a warp wait for each other at different places, of which one is line " + std::to_string(lanes.line);
         if (shuffling > 0 && shuffling < 32) work->block.error = "a shuffle in a partial warp, at line " + std::to_string(lanes.line);
         let_go(&fibers[warp], 32);
+        WATCH(watch_meeting(warp / 32));
         any = true;
     }
     if (block.full()) {
         if (!block.same) work->block.error = "threads of a block wait for each other at different barriers, of which one is at line " + std::to_string(block.line);
         let_go(fibers, threads);
+        WATCH(watch_barrier());
         any = true;
     }
     return any;
@@ -246,7 +271,9 @@ inline void run_block(bool reversed) {
         size_t done = 0;
         for (size_t i = 0; i < count; i++) {
             Fiber& fiber = work->fibers[reversed ? count - 1 - i : i];
+            WATCH(watch_thread(&fiber - work->fibers.data()));
             if (fiber.state == READY) resume(fiber);
+            WATCH(if (i % 32 == 31) watch_warp_stopped());
             if (!work->block.error.empty()) return;
             done += fiber.state == DONE;
         }
@@ -292,6 +319,7 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
         here.index = {x, y, z};
         here.shared = static_cast<float*>(malloc(launch.shared_bytes + 1));
         memset(here.shared, 0xff, launch.shared_bytes);
+        WATCH(watch_block(x, y, z, here.shared, launch.shared_bytes));
         run_block(launch.reversed != 0);
         free(here.shared);
         if (!here.error.empty()) {
@@ -314,26 +342,41 @@ const T* exchange(T value, int line = __builtin_LINE()) {
     return left;
 }
 
-// Where an instruction wants an address that is a multiple of 16.
-inline void want_aligned(const void* place) {
+inline void check_aligned(const void* place) {
     if (reinterpret_cast<uintptr_t>(place) % 16 != 0) work->block.error = "an address that is no multiple of 16";
 }
 
+// Where an instruction reads 16 bytes for each lane, at a multiple of 16.
+CALLED inline void want_aligned(const void* place) {
+    check_aligned(place);
+    WATCH(watch_shape(place, 16, false, __builtin_return_address(0)));
+}
+
 // A copy is made when it is waited for, the last moment that a card may choose: a wait that lacks shows.
-inline void copy_later(void* to, const void* from, bool there) {
-    want_aligned(to);
-    want_aligned(from);
-    work->current->copies.push_back({to, there ? from : nullptr, work->current->groups});
+CALLED inline void copy_later(void* to, const void* from, bool there) {
+    check_aligned(to);
+    check_aligned(from);
+    const void* pc = nullptr;
+    WATCH(pc = __builtin_return_address(0));
+    WATCH(watch_order(to, 16, true, pc));
+    WATCH(watch_shape(to, 16, true, pc));
+    WATCH(if (there) watch_shape(from, 16, false, pc));
+    work->current->copies.push_back({to, there ? from : nullptr, work->current->groups, pc});
 }
 
 inline void end_copies() { work->current->groups++; }
 
 // Makes the copies of all groups but the last `but`.
-inline void wait_for_copies(unsigned but) {
+CALLED inline void wait_for_copies(unsigned but) {
     std::vector<Copy> later;
     for (const Copy& copy : work->current->copies) {
-        if (copy.group + but >= work->current->groups) later.push_back(copy);
-        else if (copy.from == nullptr) memset(copy.to, 0, 16);
+        if (copy.group + but >= work->current->groups) {
+            later.push_back(copy);
+            continue;
+        }
+        WATCH(watch_order(copy.to, 16, true, copy.pc));
+        WATCH(if (copy.from != nullptr) watch_order(copy.from, 16, false, copy.pc));
+        if (copy.from == nullptr) memset(copy.to, 0, 16);
         else memcpy(copy.to, copy.from, 16);
     }
     work->current->copies.swap(later);

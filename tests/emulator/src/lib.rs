@@ -3,12 +3,16 @@
 //! tests only; no plugin contains any of it.
 //!
 //! `LONGHAUL_EMULATOR_SANITIZE=1` compiles with the address and undefined-behaviour sanitizers; the process
-//! then needs libasan in `LD_PRELOAD`. `LONGHAUL_KERNEL_SOURCES=DIR` leaves the text of every source that is
-//! loaded in DIR, for the kit's example `kernels`.
+//! then needs libasan in `LD_PRELOAD`. `LONGHAUL_EMULATOR_RACES=1` watches every access, and fails a launch with a race or
+//! a read of what nobody wrote; `LONGHAUL_EMULATOR_ACCESSES=DIR` counts sectors and turns of banks and leaves them in DIR,
+//! for the example `accesses`. `LONGHAUL_KERNEL_SOURCES=DIR` leaves the text of every source that is loaded in DIR, for the
+//! kit's example `kernels`.
 
+pub mod accesses;
 pub mod native;
 pub mod plugin;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -16,12 +20,15 @@ use std::sync::{Arc, Mutex};
 use longhaul_plugin_kit::cuda::device::{
     Device, DeviceMat, Epilogue, Kernel, KernelSource, Launch, Product, Ptr, Recording,
 };
+use longhaul_plugin_kit::cuda::guards::GUARD;
+use longhaul_plugin_kit::cuda::memory::POISON;
 use longhaul_plugin_kit::cuda::source::{own_text, whole_text};
 use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 
-use native::{CompileError, HEADER, Library, NativeLaunch};
+use accesses::{Watched, Watcher};
+use native::{CompileError, HEADER, Instruments, Library, NativeLaunch, WATCHER};
 
 /// What a device has been asked to do.
 #[derive(Clone)]
@@ -42,15 +49,21 @@ impl Recording for Recorded {
     }
 }
 
+/// What is watched is in pages of its own.
+#[derive(Clone)]
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "only its place counts")] [u64; 512]);
+
 /// The emulated device.
 pub struct Emulator {
     folder: PathBuf,
     sanitize: bool,
+    watched: Option<Watched>,
     reversed: bool,
     precision: Precision,
     has_epilogues: bool,
     libraries: Mutex<HashMap<(usize, usize), Library>>,
-    memory: Mutex<HashMap<u64, Vec<u64>>>,
+    memory: Mutex<HashMap<u64, Box<dyn Any + Send>>>,
     recording: Mutex<Option<Vec<Work>>>,
 }
 
@@ -61,6 +74,7 @@ impl Emulator {
         Self {
             folder: folder.into(),
             sanitize: sanitized(),
+            watched: Watched::asked(),
             reversed,
             precision: Precision::Float32,
             has_epilogues: true,
@@ -90,25 +104,37 @@ impl Emulator {
         Self { precision, ..self }
     }
 
+    /// The same device with its kernels' accesses watched.
+    pub fn watching(self, watched: Watched) -> Self {
+        Self {
+            watched: Some(watched),
+            ..self
+        }
+    }
+
+    /// What watches accesses, where it does.
+    fn watcher(&self) -> Result<Option<(&'static Watcher, Watched)>> {
+        let watcher = |watched| Ok((Watcher::of_process(&self.folder)?, watched));
+        self.watched.map(watcher).transpose()
+    }
+
     fn compile(&self, source: &KernelSource) -> Result<Library> {
         let text = whole_text(source);
-        let mut hash = Sha256::new();
-        let sanitized = if self.sanitize { "sanitized" } else { "plain" };
-        for part in [HEADER, &text, sanitized].iter().chain(native::flags()) {
-            hash.update(part);
-        }
-        let name: String = hash
-            .finalize()
-            .iter()
-            .take(12)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let watcher = self.watcher()?;
+        let (instruments, kind) = match watcher {
+            Some((watcher, _)) => (Instruments::Watcher(&watcher.file), WATCHER),
+            None if self.sanitize => (Instruments::Sanitizers, "sanitized"),
+            None => (Instruments::None, "plain"),
+        };
+        let mut parts = vec![HEADER, &text, kind];
+        parts.extend(native::flags());
+        let name = short_hash(&parts);
         if let Some(folder) = std::env::var_os("LONGHAUL_KERNEL_SOURCES") {
             leave_source(Path::new(&folder), source, &name)?;
         }
         let library = self.folder.join(format!("{name}.so"));
         if !library.exists() {
-            native::compile(&text, &library, self.sanitize).map_err(|error| {
+            native::compile(&text, &library, instruments).map_err(|error| {
                 let file = source.file;
                 PluginError::device(match error {
                     CompileError::System(error) => format!("compiling {file}: {error}"),
@@ -125,8 +151,12 @@ impl Emulator {
             list.push(work.clone());
             return Ok(());
         }
+        let watcher = self.watcher()?.map(|(watcher, _)| watcher);
         match work {
             Work::Copy(to, from, bytes) => {
+                if let Some(watcher) = watcher {
+                    watcher.copied(to.0, from.0, *bytes);
+                }
                 // SAFETY: both are addresses of this process that `allocate` gave; a wrong size is what
                 // the address sanitizer is for.
                 unsafe { std::ptr::copy(from.0 as *const u8, to.0 as *mut u8, *bytes) };
@@ -134,14 +164,20 @@ impl Emulator {
             }
             Work::Fill(to, word, [rows, cols, stride]) => {
                 for row in 0..*rows {
-                    let place = to.value(row * stride).0 as *mut u32;
+                    let place = to.value(row * stride);
+                    if let Some(watcher) = watcher {
+                        watcher.written(place.0, 4 * cols, ![POISON, GUARD].contains(word));
+                    }
                     // SAFETY: as above.
-                    unsafe { std::slice::from_raw_parts_mut(place, *cols) }.fill(*word);
+                    unsafe { std::slice::from_raw_parts_mut(place.0 as *mut u32, *cols) }.fill(*word);
                 }
                 Ok(())
             }
             Work::Launch(kernel, launch, params) => self.run_kernel(*kernel, *launch, params),
             Work::Product(product) => {
+                if let Some(watcher) = watcher {
+                    watch_product(watcher, product)?;
+                }
                 multiply(product, self.precision);
                 Ok(())
             }
@@ -167,7 +203,12 @@ impl Emulator {
         };
         // SAFETY: the library is held open; the addresses are the engine's, which the address sanitizer
         // watches.
-        unsafe { native.run(&launch, params) }.map_err(fail)
+        let run = || unsafe { native.run(&launch, params) };
+        let result = match self.watcher()? {
+            Some((watcher, watched)) => watcher.watch(kernel, params, watched, run),
+            None => run(),
+        };
+        result.map_err(fail)
     }
 }
 
@@ -178,6 +219,15 @@ fn leave_source(folder: &Path, source: &KernelSource, name: &str) -> Result<()> 
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&file, own_text(source)))
         .map_err(|error| PluginError::device(format!("{}: {error}", file.display())))
+}
+
+/// The first digits of a hash, for names of files.
+fn short_hash(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let bytes = hash.finalize();
+    let bytes = bytes.iter().take(12);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn identity(source: &'static KernelSource) -> (usize, usize) {
@@ -249,6 +299,36 @@ fn multiply(product: &Product, precision: Precision) {
     }
 }
 
+/// Refuses factors of which a value was not written, and takes note of the result.
+fn watch_product(watcher: &Watcher, product: &Product) -> Result<()> {
+    let rows = |mat: DeviceMat, step: usize| {
+        (0..product.count).flat_map(move |index| {
+            (0..mat.rows).map(move |row| mat.data.value(index * step + row * mat.row_stride).0)
+        })
+    };
+    let (a, b, c) = (product.a, product.b, product.c);
+    let factors = [(a, product.a_step, "left"), (b, product.b_step, "right")];
+    let sum = (product.beta != 0.0).then_some((product.added, product.c_step, "summand"));
+    let row = match product.epilogue {
+        Epilogue::AddRow(row) => Some((DeviceMat::new(row, 1, c.cols, c.cols), 0, "bias")),
+        _ => None,
+    };
+    for (mat, step, name) in factors.into_iter().chain(sum).chain(row) {
+        let unwritten = rows(mat, step).position(|row| !watcher.is_written(row, 4 * mat.cols));
+        if let Some(row) = unwritten {
+            let (height, width, inner) = (c.rows, c.cols, a.width());
+            return Err(PluginError::device(format!(
+                "a product {height} x {width} x {inner} reads what nobody wrote, in row {row} of its {name}"
+            )));
+        }
+    }
+    rows(c, product.c_step).for_each(|row| watcher.written(row, 4 * c.cols, true));
+    if let Epilogue::RowSums(sums) = product.epilogue {
+        watcher.written(sums.0, 4 * c.rows, true);
+    }
+    Ok(())
+}
+
 impl Device for Emulator {
     fn precision(&self) -> Precision {
         self.precision
@@ -260,8 +340,18 @@ impl Device for Emulator {
 
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
         // NaN all over, and never empty, so that every allocation has an address of its own.
-        let memory = vec![u64::MAX; bytes.div_ceil(8).max(1)];
-        let address = memory.as_ptr() as u64;
+        let (address, memory): (u64, Box<dyn Any + Send>) = match self.watcher()? {
+            Some((watcher, _)) => {
+                let memory = vec![Page([u64::MAX; 512]); bytes.div_ceil(size_of::<Page>()).max(1)];
+                let address = memory.as_ptr() as u64;
+                watcher.allocate(address, bytes);
+                (address, Box::new(memory))
+            }
+            None => {
+                let memory = vec![u64::MAX; bytes.div_ceil(8).max(1)];
+                (memory.as_ptr() as u64, Box::new(memory))
+            }
+        };
         self.memory
             .lock()
             .expect("no panic holds it")
@@ -270,6 +360,9 @@ impl Device for Emulator {
     }
 
     fn free(&self, memory: Ptr) {
+        if let Ok(Some((watcher, _))) = self.watcher() {
+            watcher.free(memory.0);
+        }
         self.memory
             .lock()
             .expect("no panic holds it")
@@ -277,6 +370,9 @@ impl Device for Emulator {
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
+        if let Some((watcher, _)) = self.watcher()? {
+            watcher.written(to.0, bytes.len(), true);
+        }
         // SAFETY: an address that `allocate` gave.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.0 as *mut u8, bytes.len()) };
         Ok(())
@@ -348,14 +444,14 @@ impl Device for Emulator {
 }
 
 /// Two devices, one for each order of blocks and threads: what is racy differs between them. One under the
-/// sanitizers, which look at other things.
+/// sanitizers, which look at other things, and where accesses are watched, which tells races in any order.
 pub fn devices() -> Vec<Arc<dyn Device>> {
     devices_of(Precision::Float32)
 }
 
 /// The same with products of a precision.
 pub fn devices_of(precision: Precision) -> Vec<Arc<dyn Device>> {
-    let orders: &[bool] = if sanitized() {
+    let orders: &[bool] = if sanitized() || Watched::asked().is_some() {
         &[false]
     } else {
         &[false, true]

@@ -36,6 +36,20 @@ pub struct Facts {
 type Entry = unsafe extern "C" fn(*const NativeLaunch, *const u8, usize) -> *const c_char;
 type FactsOf = unsafe extern "C" fn() -> Facts;
 
+/// What stands in for the compiler's own functions where accesses are watched.
+pub const WATCHER: &str = include_str!("accesses.cpp");
+
+/// What kernels are compiled with besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instruments<'a> {
+    /// Nothing.
+    None,
+    /// The address and undefined-behaviour sanitizers.
+    Sanitizers,
+    /// A call before each access, of a function in this library, which [`compile_watcher`] made.
+    Watcher(&'a Path),
+}
+
 /// Why there is no library.
 #[derive(Debug)]
 pub enum CompileError {
@@ -61,46 +75,90 @@ pub fn flags() -> &'static [&'static str] {
 }
 
 /// Compiles a text to `library`, which appears under its name when it is whole. The compiler is `CXX`, else
-/// `g++`; with `sanitize` under the address and undefined-behaviour sanitizers.
+/// `g++`.
 ///
 /// # Errors
 /// The system's, or the compiler's log.
-pub fn compile(text: &str, library: &Path, sanitize: bool) -> Result<(), CompileError> {
+pub fn compile(
+    text: &str,
+    library: &Path,
+    instruments: Instruments<'_>,
+) -> Result<(), CompileError> {
+    build(library, |command, work| {
+        let header = work.join("emulation.hpp");
+        let input = work.join("kernel.cpp");
+        std::fs::write(&header, HEADER)?;
+        std::fs::write(&input, text)?;
+        command.arg("-O1");
+        // A static of an inline function is a library's own: else unloading the first one frees what the
+        // others use.
+        command.arg("-fno-gnu-unique");
+        command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
+        // A card's fused product and sum is one instruction here too, where there is one, and only where it is
+        // written.
+        command.args(flags());
+        // The sanitizers take getcontext for setjmp.
+        command.args(["-Wno-clobbered", "-include"]);
+        command.arg(&header).arg(&input);
+        match instruments {
+            Instruments::None => command.arg("-g1"),
+            Instruments::Sanitizers => command.args([
+                "-g1",
+                "-fsanitize=address,undefined",
+                "-fno-sanitize-recover=undefined",
+            ]),
+            // With the calls of the thread sanitizer and without its library; -g says what was inlined where. In
+            // DWARF 5 addr2line takes some lines for those of another file.
+            Instruments::Watcher(watcher) => command
+                .args([
+                    "-g",
+                    "-gdwarf-4",
+                    "-DWATCHED",
+                    "-fsanitize=thread",
+                    "-nodefaultlibs",
+                ])
+                .arg(watcher)
+                .args(["-lstdc++", "-lm", "-lgcc_s", "-lc"]),
+        };
+        Ok(())
+    })
+}
+
+/// Compiles what watches the accesses of kernels.
+///
+/// # Errors
+/// The system's, or the compiler's log.
+pub fn compile_watcher(library: &Path) -> Result<(), CompileError> {
+    build(library, |command, work| {
+        let input = work.join("accesses.cpp");
+        std::fs::write(&input, WATCHER)?;
+        command.arg("-O2").arg(&input);
+        Ok(())
+    })
+}
+
+/// Makes a library of what `source` adds to a command and the folder that it works in.
+fn build(
+    library: &Path,
+    source: impl FnOnce(&mut Command, &Path) -> std::io::Result<()>,
+) -> Result<(), CompileError> {
     let folder = library.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let work = tempfile::tempdir_in(folder)?;
-    let header = work.path().join("emulation.hpp");
-    let input = work.path().join("kernel.cpp");
-    std::fs::write(&header, HEADER)?;
-    std::fs::write(&input, text)?;
-    let output = work.path().join("kernel.so");
+    let output = work.path().join("made.so");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
     let mut command = Command::new(compiler);
     command.args([
         "-std=c++20",
-        "-O1",
-        "-g1",
         "-shared",
         "-fPIC",
         "-Wall",
         "-Wextra",
         "-Werror",
+        "-o",
     ]);
-    // A static of an inline function is a library's own: else unloading the first one frees what the
-    // others use.
-    command.arg("-fno-gnu-unique");
-    command.args(["-Wno-unused-function", "-Wno-unknown-pragmas"]);
-    // A card's fused product and sum is one instruction here too, where there is one, and only where it is written.
-    command.args(flags());
-    // The sanitizers take getcontext for setjmp.
-    command.args(["-Wno-clobbered", "-include"]);
-    command.arg(&header).arg(&input).arg("-o").arg(&output);
-    if sanitize {
-        command.args([
-            "-fsanitize=address,undefined",
-            "-fno-sanitize-recover=undefined",
-        ]);
-    }
+    command.arg(&output);
+    source(&mut command, work.path())?;
     let result = command.output()?;
     if !result.status.success() {
         let log = String::from_utf8_lossy(&result.stderr).into_owned();

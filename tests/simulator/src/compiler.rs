@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use longhaul_emulator::native::{CompileError, compile};
+use longhaul_emulator::native::{CompileError, Instruments, compile};
 
 use crate::calls::Out;
 use crate::world::world;
@@ -60,7 +60,7 @@ fn code_of(text: &str) -> Result<Vec<u8>, (c_int, String)> {
     let system = |error: std::io::Error| (INTERNAL_ERROR, format!("simulated NVRTC: {error}"));
     let folder = tempfile::tempdir().map_err(system)?;
     let library = folder.path().join("code.so");
-    compile(text, &library, false).map_err(|error| match error {
+    compile(text, &library, Instruments::None).map_err(|error| match error {
         CompileError::System(error) => system(error),
         CompileError::Refused(log) => (COMPILATION, log),
     })?;
