@@ -21,7 +21,7 @@
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
 // spills: path_forward_128 104
 // spills: path_forward_64 224
-// spills: path_walk 168
+// spills: path_walk 172
 
 #define BLOCK 64u
 #define BATCH 4u
