@@ -364,7 +364,8 @@ mod tests {
             length,
             inputs: &inputs,
             range: (-2.0, 2.0),
-            recurrent: true,
+            // Single steps of so many rows are slow where kernels are emulated.
+            recurrent: rows < 100,
             build: &build,
             reference: &recorded(length, &inputs, &build),
         }
@@ -377,6 +378,6 @@ mod tests {
         check([1, 300], [33, 3], true);
         check([1, 33], [40, 21], false);
         // So many rows and channels that a sequence is one chunk.
-        check([BUSY_BLOCKS / 2, 150], [33, 2], false);
+        check([BUSY_BLOCKS / 2, 135], [33, 1], false);
     }
 }
