@@ -1,131 +1,370 @@
-//! Compiles CUDA sources for cards that need not be here, and says how many registers each kernel takes
-//! and what it spills; fails where one does not compile, or spills more than its file allows by a line
-//! `// spills: KERNEL BYTES`.
+//! Compiles CUDA sources for cards that need not be here, and says what their kernels are as machine code: registers and
+//! spills on three generations of cards, and for one of them how much of it an SM holds and which instructions it is made
+//! of. `tests/emulator/compile.sh` holds that against `tests/emulator/kernels.csv`.
 //!
-//! `LONGHAUL_KERNEL_SOURCES=target/kernel-sources cargo test --release --workspace`
-//! `cargo run --release -p longhaul-plugin-kit --example kernels -- target/kernel-sources/*.cu`
+//! `kernels rows target/kernel-sources/*.cu` prints a row a kernel, as the table has them.
+//! `kernels compare tests/emulator/kernels.csv` reads such rows and fails where a kernel grew or is missing; with
+//! `LONGHAUL_WRITE_TABLE=1` it writes them into the table.
 //!
-//! The first leaves the sources as they are launched: some are put together of several files, or made for
-//! several widths.
-//!
-//! Needs NVRTC (libnvrtc.so) on LD_LIBRARY_PATH, and no card.
+//! Sources are as the tests leave them with `LONGHAUL_KERNEL_SOURCES=target/kernel-sources`: some are put together of
+//! several files, or made for several widths. Needs NVRTC (libnvrtc.so) on LD_LIBRARY_PATH and `nvdisasm` on PATH, and no
+//! card.
 
-use std::process::ExitCode;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use longhaul_plugin_kit::cuda::compiler;
 use longhaul_plugin_kit::cuda::device::KernelSource;
 
-/// Compute capabilities of the cards compiled for: A100, H100, B200.
+/// Compute capabilities of the cards compiled for: A100, H100, B200. Instructions are those of the second.
 const ARCHITECTURES: [u32; 3] = [80, 90, 100];
+const SHOWN: u32 = 90;
 
-/// One kernel as the assembler sees it.
-struct Found {
-    kernel: String,
-    registers: u32,
-    spills: u32,
-}
+/// What an SM of the shown architecture has, by NVIDIA's table of compute capabilities.
+const SM_REGISTERS: u32 = 65_536;
+const SM_SHARED_BYTES: u32 = 228 * 1024;
+const SM_WARPS: u32 = 64;
+const SM_BLOCKS: u32 = 32;
+
+/// A value may grow by one part in so many before that is an error.
+const MARGIN: u64 = 20;
+
+/// The table's columns: a row's name, then numbers. Of loads from memory `wide` are of 8 or 16 bytes, `constant` past the
+/// coherent cache; `local` are loads and stores of spills and arrays; `integer` all that counts and compares.
+const COLUMNS: &str = "source,kernel,threads,shared_bytes,blocks,warps,registers_80,spills_80,registers_90,spills_90,\
+     registers_100,spills_100,stack,instructions,ldg,wide,constant,lds,sts,local,call,mufu,ffma,hmma,integer,bar";
+
+/// Columns that must not grow.
+const HELD: [&str; 7] = [
+    "registers_80",
+    "spills_80",
+    "registers_90",
+    "spills_90",
+    "registers_100",
+    "spills_100",
+    "instructions",
+];
+
+type Result<T> = std::result::Result<T, String>;
 
 fn main() -> ExitCode {
-    match compiler::version() {
-        Ok(version) => println!("NVRTC {version}"),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.split_first() {
+        Some((verb, files)) if verb == "rows" => files.iter().try_for_each(|file| rows(file)),
+        Some((verb, [table])) if verb == "compare" => compare(Path::new(table)),
+        _ => Err("kernels rows SOURCE.. | kernels compare TABLE".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kernels: {error}");
-            return ExitCode::from(2);
+            ExitCode::FAILURE
         }
     }
-    println!(
-        "{:<20} {:<28} {:>6} {:>9} {:>7}",
-        "file", "kernel", "card", "registers", "spills"
-    );
-    let (mut count, mut bad) = (0, 0);
-    for path in std::env::args().skip(1) {
-        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                eprintln!("kernels: {path}: {error}");
-                return ExitCode::from(2);
-            }
-        };
-        // The program ends soon: what a source's lifetime wants may stay.
-        let source = KernelSource {
-            file: name.leak(),
-            text: text.leak(),
-            params: &[],
-        };
-        if source.file == "common.cuh" {
-            continue;
+}
+
+/// One kernel as the assembler sees it.
+#[derive(Default, Clone, Copy)]
+struct Found {
+    registers: u32,
+    spills: u32,
+    stack: u32,
+}
+
+/// Prints a row a kernel of a source.
+fn rows(path: &str) -> Result<()> {
+    let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let label = label_of(&text, &name);
+    // The program ends soon: what a source's lifetime wants may stay.
+    let source = KernelSource {
+        file: name.leak(),
+        text: text.leak(),
+        params: &[],
+    };
+    let mut found: BTreeMap<String, BTreeMap<u32, Found>> = BTreeMap::new();
+    let mut instructions = BTreeMap::new();
+    for architecture in ARCHITECTURES {
+        let (code, log) =
+            compiler::report(&source, architecture).map_err(|error| error.message.clone())?;
+        for (kernel, one) in kernels_of(&log) {
+            found.entry(kernel).or_default().insert(architecture, one);
         }
+        if architecture == SHOWN {
+            instructions = disassembled(&code)?;
+        }
+    }
+    for (kernel, by_architecture) in found {
+        let of = |architecture| {
+            by_architecture
+                .get(&architecture)
+                .copied()
+                .unwrap_or_default()
+        };
+        let (threads, shared) = launch_of(path, &kernel)?;
+        let (blocks, warps) = occupancy(of(SHOWN).registers, threads, shared);
+        let mut row = vec![label.clone(), kernel.clone()];
+        row.extend([threads, shared, blocks, warps].map(|value| value.to_string()));
         for architecture in ARCHITECTURES {
-            match compiler::report(&source, architecture) {
-                Ok(log) => {
-                    for found in kernels_of(&log) {
-                        let allowed = allowance(source.text, &found.kernel);
-                        let mark = if found.spills > allowed {
-                            "  not listed"
-                        } else {
-                            ""
-                        };
-                        bad += usize::from(found.spills > allowed);
-                        count += 1;
-                        println!(
-                            "{:<20} {:<28} {:>6} {:>9} {:>7}{mark}",
-                            source.file,
-                            found.kernel,
-                            format!("sm_{architecture}"),
-                            found.registers,
-                            found.spills
-                        );
-                    }
-                }
-                Err(error) => {
-                    bad += 1;
-                    println!("{}", error.message);
-                }
-            }
+            let Found {
+                registers, spills, ..
+            } = of(architecture);
+            row.extend([registers, spills].map(|value| value.to_string()));
+        }
+        row.push(of(SHOWN).stack.to_string());
+        let mix = instructions
+            .get(&kernel)
+            .ok_or(format!("{path}: {kernel} was not disassembled"))?;
+        row.extend(mix.iter().map(u32::to_string));
+        println!("{}", row.join(","));
+    }
+    Ok(())
+}
+
+/// A source's file, and the definitions that are put in front of it.
+fn label_of(text: &str, name: &str) -> String {
+    let mut lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("#line 1 "));
+    let file = lines
+        .next()
+        .and_then(|line| line.split('"').nth(1))
+        .unwrap_or(name);
+    let front = lines.take_while(|line| line.is_empty() || line.starts_with('#'));
+    let definitions = front.filter_map(|line| line.strip_prefix("#define "));
+    let definitions = definitions.filter_map(|line| line.split_once(' '));
+    definitions.fold(file.to_owned(), |label, (name, value)| {
+        format!("{label} {name}={value}")
+    })
+}
+
+/// Threads and bytes of shared memory of the largest launch that the tests left a note of, see the emulator; 0 of none.
+fn launch_of(path: &str, kernel: &str) -> Result<(u32, u32)> {
+    let path = Path::new(path);
+    let (folder, name) = (
+        path.parent()
+            .filter(|folder| *folder != Path::new(""))
+            .unwrap_or(Path::new(".")),
+        path.file_stem().unwrap_or_default(),
+    );
+    let start = format!("{}.{kernel}.", name.to_string_lossy());
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let notes = entries.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        let rest = name
+            .to_str()?
+            .strip_prefix(&start)?
+            .strip_suffix(".launch")?;
+        let (threads, shared) = rest.split_once('.')?;
+        Some((threads.parse().ok()?, shared.parse().ok()?))
+    });
+    Ok(notes.max().unwrap_or_default())
+}
+
+/// Blocks and warps that an SM holds at a time. Registers are given to warps in steps of 256, and a block takes 1 KiB of
+/// shared memory for itself.
+fn occupancy(registers: u32, threads: u32, shared: u32) -> (u32, u32) {
+    let warps = threads.div_ceil(32);
+    if warps == 0 {
+        return (0, 0);
+    }
+    let by_registers = SM_REGISTERS / ((registers * 32).next_multiple_of(256).max(256) * warps);
+    let by_shared = SM_SHARED_BYTES / (shared + 1024).next_multiple_of(128);
+    let blocks = SM_BLOCKS
+        .min(SM_WARPS / warps)
+        .min(by_registers)
+        .min(by_shared);
+    (blocks, blocks * warps)
+}
+
+/// The columns from `instructions` on, of each kernel of a cubin.
+fn disassembled(code: &[u8]) -> Result<BTreeMap<String, [u32; 13]>> {
+    let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    std::fs::write(file.path(), code).map_err(|error| error.to_string())?;
+    let output = Command::new("nvdisasm").arg("-c").arg(file.path()).output();
+    let output = output
+        .map_err(|error| format!("nvdisasm: {error}; it is in the package nvidia-cuda-nvdisasm"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "nvdisasm: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    let (mut kernels, mut kernel) = (BTreeMap::<String, [u32; 13]>::new(), String::new());
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if let Some(name) = line.trim_start().strip_prefix(".section\t.text.") {
+            kernel = name.split(',').next().unwrap_or(name).to_owned();
+            kernels.insert(kernel.clone(), [0; 13]);
+        } else if let (Some(mix), Some(instruction)) = (kernels.get_mut(&kernel), instruction(line))
+        {
+            count(mix, instruction);
         }
     }
-    println!("{count} kernels compiled, {bad} with errors or unlisted spills");
-    if bad == 0 && count > 0 {
-        ExitCode::SUCCESS
+    Ok(kernels)
+}
+
+/// The instruction of a line `/*0010*/  @!P0 LDG.E.128 R4, desc[UR4][R2.64] ;`.
+fn instruction(line: &str) -> Option<&str> {
+    let (_, rest) = line.trim_start().strip_prefix("/*")?.split_once("*/")?;
+    let mut words = rest.split_whitespace();
+    let first = words.next()?;
+    let name = if first.starts_with('@') {
+        words.next()?
     } else {
-        ExitCode::FAILURE
+        first
+    };
+    let name = name.trim_end_matches(';');
+    name.starts_with(|c: char| c.is_ascii_uppercase())
+        .then_some(name)
+}
+
+fn count(mix: &mut [u32; 13], instruction: &str) {
+    let mut parts = instruction.split('.');
+    let base = parts.next().unwrap_or_default();
+    // What code is filled up with behind its end.
+    if base == "NOP" {
+        return;
     }
+    mix[0] += 1;
+    let own = match base {
+        "LDG" => {
+            mix[2] += u32::from(instruction.contains(".64") || instruction.contains(".128"));
+            mix[3] += u32::from(instruction.contains(".CONSTANT"));
+            1
+        }
+        "LDS" | "LDSM" => 4,
+        "STS" => 5,
+        "LDL" | "STL" => 6,
+        "CALL" => 7,
+        "MUFU" => 8,
+        "FFMA" => 9,
+        "HMMA" => 10,
+        "BAR" => 12,
+        _ if is_integer(base.trim_start_matches('U')) => 11,
+        _ => return,
+    };
+    mix[own] += 1;
 }
 
-/// Bytes of spills that a file lists for a kernel.
-fn allowance(text: &str, kernel: &str) -> u32 {
-    let lines = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("// spills: "));
-    let mut words = lines.map(|line| line.split_whitespace());
-    words
-        .find_map(|mut words| (words.next() == Some(kernel)).then(|| words.next()?.parse().ok())?)
-        .unwrap_or(0)
+fn is_integer(base: &str) -> bool {
+    [
+        "IMAD", "IADD", "IABS", "ISETP", "IMNMX", "VI", "LEA", "LOP", "SHF", "SEL", "PRMT", "MOV",
+        "BMSK", "SGXT", "FLO", "POPC",
+    ]
+    .iter()
+    .any(|start| base.starts_with(start))
 }
 
-/// Reads the assembler's log: a line names the function, a later one its spills, a later one its registers.
-fn kernels_of(log: &str) -> Vec<Found> {
+/// Reads the assembler's log: a line names the function, a later one its stack and spills, a later one its registers.
+fn kernels_of(log: &str) -> Vec<(String, Found)> {
     let number_before = |line: &str, what: &str| -> Option<u32> {
         let before = &line[..line.find(what)?];
         before.split_whitespace().last()?.parse().ok()
     };
-    let (mut found, mut kernel, mut spills) = (Vec::new(), String::new(), 0);
+    let (mut found, mut kernel, mut now) = (Vec::new(), String::new(), Found::default());
     for line in log.lines() {
         if let Some(at) = line.find("Compiling entry function '") {
             kernel = line[at..].split('\'').nth(1).unwrap_or_default().to_owned();
-            spills = 0;
+            now = Found::default();
         } else if let Some(stores) = number_before(line, " bytes spill stores") {
-            spills = stores + number_before(line, " bytes spill loads").unwrap_or(0);
+            now.spills = stores + number_before(line, " bytes spill loads").unwrap_or(0);
+            now.stack = number_before(line, " bytes stack frame").unwrap_or(0);
         } else if let Some(registers) = number_before(line, " registers")
             && !kernel.is_empty()
         {
-            found.push(Found {
-                kernel: std::mem::take(&mut kernel),
-                registers,
-                spills,
-            });
+            now.registers = registers;
+            found.push((std::mem::take(&mut kernel), now));
         }
     }
     found
+}
+
+/// Rows of numbers by source and kernel.
+type Table = BTreeMap<[String; 2], Vec<u64>>;
+
+fn table_of<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Table> {
+    let mut table = Table::new();
+    for line in lines.filter(|line| !line.starts_with("source,")) {
+        let refused = || format!("not a row of the table: {line}");
+        let mut cells = line.split(',').map(str::to_owned);
+        let key = [
+            cells.next().ok_or_else(refused)?,
+            cells.next().ok_or_else(refused)?,
+        ];
+        let numbers: std::result::Result<Vec<u64>, _> = cells.map(|cell| cell.parse()).collect();
+        let numbers = numbers.map_err(|_| refused())?;
+        if numbers.len() + 2 != COLUMNS.split(',').count() {
+            return Err(refused());
+        }
+        if let Some(other) = table.insert(key, numbers.clone())
+            && other != numbers
+        {
+            return Err(format!(
+                "two sources of one name, one of them old? Empty the folder and run the tests again: {line}"
+            ));
+        }
+    }
+    Ok(table)
+}
+
+/// Holds rows from standard input against the table, or writes them into it.
+fn compare(path: &Path) -> Result<()> {
+    let input = std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?;
+    let now = table_of(input.lines())?;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut table = table_of(text.lines())?;
+    if std::env::var_os("LONGHAUL_WRITE_TABLE").is_some() {
+        let sources: BTreeSet<&String> = now.keys().map(|[source, _]| source).collect();
+        table.retain(|[source, _], _| !sources.contains(source));
+        table.extend(now);
+        let lines = table.iter().map(|([source, kernel], numbers)| {
+            let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            format!("{source},{kernel},{}\n", numbers.join(","))
+        });
+        let text: String = std::iter::once(format!("{COLUMNS}\n"))
+            .chain(lines)
+            .collect();
+        return std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
+    }
+    let mut wrong = Vec::new();
+    for (key, then) in &table {
+        match now.get(key) {
+            Some(numbers) => {
+                wrong.extend(grown(then, numbers).map(|what| format!("{}: {what}", key.join(", "))))
+            }
+            None => wrong.push(format!("{} was not compiled", key.join(", "))),
+        }
+    }
+    wrong.extend(
+        now.keys()
+            .filter(|key| !table.contains_key(*key))
+            .map(|key| format!("{} is not in the table", key.join(", "))),
+    );
+    println!(
+        "{} kernels compiled, {} in the table, {} differ for the worse",
+        now.len(),
+        table.len(),
+        wrong.len()
+    );
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}\nThis is what the tests launched. If it has to be so, run all tests with LONGHAUL_KERNEL_SOURCES set and then \
+         LONGHAUL_WRITE_TABLE=1 tests/emulator/compile.sh, and commit {}; rows of what is gone are taken out by hand.",
+        wrong.join("\n"),
+        path.display()
+    ))
+}
+
+/// What of a kernel is more than the table says and the margin allows.
+fn grown<'a>(then: &'a [u64], now: &'a [u64]) -> impl Iterator<Item = String> + use<'a> {
+    let names = COLUMNS.split(',').skip(2);
+    let held = names
+        .zip(then.iter().zip(now))
+        .filter(|(name, _)| HELD.contains(name));
+    held.filter(|(_, (then, now))| **now > **then + **then / MARGIN)
+        .map(|(name, (then, now))| format!("{name} {then}, now {now}"))
 }

@@ -21,12 +21,6 @@
 //
 // A feed of few tokens after many has few tiles of queries. Its keys are cut into `parts`, each with a result
 // of its own, and attention_parts (attention_rows.cu) adds those up by their sums of exponentials.
-//
-// Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: attention_few 64
-// spills: attention_forward 152
-// spills: attention_grad_kv 168
-// spills: attention_grad_q 104
 
 #ifndef WIDTH
 #define WIDTH 64

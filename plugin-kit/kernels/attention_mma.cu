@@ -20,11 +20,6 @@
 // after the head's own width, and tiles come by asynchronous copies while the one before is worked on. A feed
 // reads keys and values from its float32 ring and rounds them on their way. A tile that a warp sees nothing of is
 // passed over; only tiles on the edges of what it sees are masked. T and windows count up to 2^31.
-//
-// Bytes that ptxas spills at most, at the width of 128 on sm_100 only:
-// spills: attention_mma_feed 288
-// spills: attention_mma_forward 244
-// spills: attention_mma_grad_q 8
 
 #include "mma.cuh"
 

@@ -17,11 +17,6 @@
 //
 // Products are of tiles, see state_matrix/tile.cuh, which stands in front of this file, by 128 threads. Shared: two slabs
 // (SLABS), matrices [64, STRIDE] (AREA), and what each kernel says. Any T; K up to 128.
-//
-// Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: path_forward_128 104
-// spills: path_forward_64 224
-// spills: path_walk 172
 
 #define BLOCK 64u
 #define BATCH 4u

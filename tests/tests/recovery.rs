@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use longhaul_tests::build;
-use longhaul_tests::host::{Folder, Row, command, finish, longhaul, rows, signal, wait_until};
+use longhaul_tests::host::{
+    Folder, Row, command, finish, longhaul, rows, signal, wait_until, words,
+};
 
 /// Units that take long enough to be interrupted among others that do not.
 const UNITS: &[&str] = &[

@@ -20,12 +20,6 @@
 //
 // Matrix products are of tiles, see tile.cuh, which stands in front of this file. Shared: two slabs
 // (SLABS), and what each kernel says. Any N, V, H, G and T: tiles are padded with 0.
-//
-// Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: head_grad_shared 184
-// spills: head_grad_values_32 144
-// spills: head_states_in_order 12
-// spills: head_step 16
 
 #define CHUNK 64u
 #define SLABS (2 * SLAB_VALUES)

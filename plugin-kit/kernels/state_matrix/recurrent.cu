@@ -19,13 +19,6 @@
 //
 // Shared values: forward TILE (vectors W + 2 rows); backward SUB (vectors W + 2 rows) + 2 rows + warps vectors W, at most
 // 12288; without removal a write has a decay for each row too.
-//
-// Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: removes_backward_128 3488
-// spills: removes_backward_16 32
-// spills: removes_forward_128 80
-// spills: removes_forward_32 12
-// spills: writes_backward_128 1252
 
 #define MOST_CHUNK 64
 #define TILE 8

@@ -73,11 +73,11 @@ pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
     Ok(code)
 }
 
-/// What the assembler says of a source's kernels for an architecture: registers, spills, shared memory.
+/// The same without the cache, and what the assembler says of the kernels: registers, spills, shared memory.
 ///
 /// # Errors
 /// As [`cubin`].
-pub fn report(source: &KernelSource, architecture: u32) -> Result<String> {
+pub fn report(source: &KernelSource, architecture: u32) -> Result<(Vec<u8>, String)> {
     version()?;
     compile(
         source.file,
@@ -85,7 +85,6 @@ pub fn report(source: &KernelSource, architecture: u32) -> Result<String> {
         architecture,
         &["--ptxas-options=-v"],
     )
-    .map(|(_, log)| log)
 }
 
 /// Bytes of the hash at a kept file's end.

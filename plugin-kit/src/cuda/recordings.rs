@@ -185,7 +185,12 @@ mod tests {
             ..Recordings::new(256)
         };
         for (key, nodes) in [(1, 2), (2, 3), (3, 5)] {
-            recordings.keep(key, places(key), Guards::default(), Box::new(Nothing(nodes)));
+            recordings.keep(
+                key,
+                places(key),
+                Guards::default(),
+                Box::new(Nothing(nodes)),
+            );
         }
         assert!([1, 2, 3].iter().all(|key| recordings.recall(key)));
         recordings.keep(4, places(4), Guards::default(), Box::new(Nothing(3)));

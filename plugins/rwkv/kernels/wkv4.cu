@@ -16,11 +16,6 @@
 //
 // One thread a channel of a chunk of a row, neighbours being neighbouring channels; the passes over chunks
 // have one a channel of a row. wkv4_gradients keeps a and L of its chunk in shared memory, [2, 32, threads].
-//
-// Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: wkv4_chunks 52
-// spills: wkv4_outputs 16
-// spills: wkv4_slopes 8
 
 #define CHUNK 32
 #define AHEAD 8  // chunks whose values the passes over chunks read at a time

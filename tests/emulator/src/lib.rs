@@ -5,8 +5,8 @@
 //! `LONGHAUL_EMULATOR_SANITIZE=1` compiles with the address and undefined-behaviour sanitizers; the process
 //! then needs libasan in `LD_PRELOAD`. `LONGHAUL_EMULATOR_RACES=1` watches every access, and fails a launch with a race or
 //! a read of what nobody wrote; `LONGHAUL_EMULATOR_ACCESSES=DIR` counts sectors and turns of banks and leaves them in DIR,
-//! for the example `accesses`. `LONGHAUL_KERNEL_SOURCES=DIR` leaves the text of every source that is loaded in DIR, for the
-//! kit's example `kernels`.
+//! for the example `accesses`. `LONGHAUL_KERNEL_SOURCES=DIR` leaves the text of every source that is loaded in DIR, and
+//! notes of the launches of its kernels, for the kit's example `kernels`.
 
 pub mod accesses;
 pub mod native;
@@ -40,6 +40,34 @@ enum Work {
     Product(Product),
 }
 
+/// A source's kernels, and, where its text was left for other compilers, under which name and with which largest launch of
+/// each, by threads and then bytes of shared memory.
+struct Loaded {
+    library: Library,
+    left: Option<PathBuf>,
+    launches: HashMap<&'static str, [u32; 2]>,
+}
+
+impl Loaded {
+    /// Leaves a note of a launch that is larger than those before: an empty file with its sizes as its name, so that tests
+    /// in several processes do not get into each other's way.
+    fn note(&mut self, kernel: &'static str, launch: Launch) {
+        let Some(left) = &self.left else { return };
+        let sizes: [u32; 2] = [launch.block.iter().product(), launch.shared_bytes];
+        let largest = self.launches.entry(kernel).or_default();
+        if sizes <= *largest {
+            return;
+        }
+        *largest = sizes;
+        let [threads, shared] = sizes;
+        // One that cannot be left shows as a launch without sizes.
+        let _ = std::fs::write(
+            format!("{}.{kernel}.{threads}.{shared}.launch", left.display()),
+            "",
+        );
+    }
+}
+
 /// A list of work.
 struct Recorded(Vec<Work>);
 
@@ -62,7 +90,7 @@ pub struct Emulator {
     reversed: bool,
     precision: Precision,
     has_epilogues: bool,
-    libraries: Mutex<HashMap<(usize, usize), Library>>,
+    libraries: Mutex<HashMap<(usize, usize), Loaded>>,
     memory: Mutex<HashMap<u64, Box<dyn Any + Send>>>,
     recording: Mutex<Option<Vec<Work>>>,
 }
@@ -118,7 +146,7 @@ impl Emulator {
         self.watched.map(watcher).transpose()
     }
 
-    fn compile(&self, source: &KernelSource) -> Result<Library> {
+    fn compile(&self, source: &KernelSource) -> Result<Loaded> {
         let text = whole_text(source);
         let watcher = self.watcher()?;
         let (instruments, kind) = match watcher {
@@ -129,9 +157,9 @@ impl Emulator {
         let mut parts = vec![HEADER, &text, kind];
         parts.extend(native::flags());
         let name = short_hash(&parts);
-        if let Some(folder) = std::env::var_os("LONGHAUL_KERNEL_SOURCES") {
-            leave_source(Path::new(&folder), source, &name)?;
-        }
+        let folder = std::env::var_os("LONGHAUL_KERNEL_SOURCES");
+        let left = folder.map(|folder| leave_source(Path::new(&folder), source, &name));
+        let left = left.transpose()?;
         let library = self.folder.join(format!("{name}.so"));
         if !library.exists() {
             native::compile(&text, &library, instruments).map_err(|error| {
@@ -142,8 +170,13 @@ impl Emulator {
                 })
             })?;
         }
-        Library::open(&library)
-            .map_err(|error| PluginError::device(format!("{}: {error}", source.file)))
+        let library = Library::open(&library)
+            .map_err(|error| PluginError::device(format!("{}: {error}", source.file)))?;
+        Ok(Loaded {
+            library,
+            left,
+            launches: HashMap::new(),
+        })
     }
 
     fn perform(&self, work: &Work) -> Result<()> {
@@ -169,7 +202,8 @@ impl Emulator {
                         watcher.written(place.0, 4 * cols, ![POISON, GUARD].contains(word));
                     }
                     // SAFETY: as above.
-                    unsafe { std::slice::from_raw_parts_mut(place.0 as *mut u32, *cols) }.fill(*word);
+                    unsafe { std::slice::from_raw_parts_mut(place.0 as *mut u32, *cols) }
+                        .fill(*word);
                 }
                 Ok(())
             }
@@ -188,11 +222,13 @@ impl Emulator {
         let fail = |what: String| {
             PluginError::device(format!("{}, {}: {what}", kernel.source.file, kernel.name))
         };
-        let libraries = self.libraries.lock().expect("no panic holds it");
-        let library = libraries
-            .get(&identity(kernel.source))
+        let mut libraries = self.libraries.lock().expect("no panic holds it");
+        let loaded = libraries
+            .get_mut(&identity(kernel.source))
             .ok_or_else(|| fail("its source was not loaded".into()))?;
-        let native = library
+        loaded.note(kernel.name, launch);
+        let native = loaded
+            .library
             .kernel(kernel.name)
             .ok_or_else(|| fail("no kernel of this name".into()))?;
         let launch = NativeLaunch {
@@ -212,13 +248,16 @@ impl Emulator {
     }
 }
 
-/// Leaves a source where other compilers find it; the name tells texts of one file apart.
-fn leave_source(folder: &Path, source: &KernelSource, name: &str) -> Result<()> {
+/// Leaves a source where other compilers find it; the name, which is given back without `.cu`, tells texts of one file
+/// apart.
+fn leave_source(folder: &Path, source: &KernelSource, name: &str) -> Result<PathBuf> {
     let stem = source.file.trim_end_matches(".cu");
-    let file = folder.join(format!("{stem}.{}.cu", &name[..6]));
+    let left = folder.join(format!("{stem}.{}", &name[..6]));
+    let file = format!("{}.cu", left.display());
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&file, own_text(source)))
-        .map_err(|error| PluginError::device(format!("{}: {error}", file.display())))
+        .map_err(|error| PluginError::device(format!("{file}: {error}")))?;
+    Ok(left)
 }
 
 /// The first digits of a hash, for names of files.
