@@ -395,6 +395,8 @@ void watch_begin(const char* kernel, unsigned mode) {
     here.mode = mode;
     here.kernel = kernel;
     here.first_block = here.block + 1;
+    // The last block's shared memory is free, and may be anything now.
+    here.shared_bytes = 0;
     here.blocks.clear();
     here.findings.clear();
     here.sites.clear();
