@@ -19,4 +19,5 @@ export PATH="$(folder nvdisasm):$PATH"
 # With the features that the tests of the workspace were built with, so that nothing is built again.
 cargo build --release --quiet --workspace --example kernels
 kernels=${CARGO_TARGET_DIR:-target}/release/examples/kernels
-printf '%s\0' "$sources"/*.cu | xargs -0 -P 2 -n 5 "$kernels" rows | "$kernels" compare tests/emulator/kernels.csv
+# Not those that the emulator's own tests plant faults in.
+find "$sources" -name '*.cu' ! -name 'accesses.*' ! -name 'faults.*' -print0 | xargs -0 -P 2 -n 5 "$kernels" rows | "$kernels" compare tests/emulator/kernels.csv

@@ -73,6 +73,7 @@ impl Graph {
         columns.collect()
     }
 
+    #[track_caller]
     fn linear_params(
         &mut self,
         name: &str,
@@ -94,6 +95,7 @@ impl Graph {
     }
 
     /// The same of `out` rows: on a device those of several parameters that lie side by side, of which these are the first.
+    #[track_caller]
     fn linear_of(&mut self, x: Tensor, out: usize, weight: Param, bias: Option<Param>) -> Tensor {
         let y = self.tensor_like(x, out);
         self.push(Linear { x, weight, bias, y });
