@@ -30,7 +30,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
 pub(crate) static FORGETTING: TaskSpec = TaskSpec {
     name: "forgetting-mqar",
     title: "Multi-query associative recall of what was said last",
-    source: "Zoology, zoology/data/forgetting_mqar.py (commit dbcb60d)",
+    source: "Zoology, arXiv 2312.04927, zoology/data/forgetting_mqar.py",
     length_meaning: "all tokens: 2 x pairs of keys and values, 2 x updates, then queries and filler",
     scored: "the last value at each of the `pairs` queries",
     options: &[pairs(8), UPDATES, VOCAB, POWER_A, RANDOM_FILLER],
