@@ -5,16 +5,18 @@ KERNEL(THREADS, scan_ends, ScanForward) {
     SHARED(shared);
     const EndsRoom room = ends_room_of(shared);
     const u32 first = blockIdx.y * GROUP;
-    const Place at = place_of(p.length, p.channels, 0, (p.length + CHUNK - 1) / CHUNK - 1);
+    const Place at = place_of(p, 0, 1);
     const Decay decay = decay_of(p.negative);
     float h[OWN], product[OWN];
 #pragma unroll
     for (int k = 0; k < OWN; k++) h[k] = 0.0f, product[k] = 1.0f;
     stage_a(room.as, p.a_log, at, first, p.states, p.channels);
+    Channels<TILE / WARPS> steps(p.delta, p.delta_stride, at, p.channels), inputs(p.u, p.u_stride, at, p.channels);
+    States<TILE * GROUP / THREADS> bs(p.b, p.b_stride, at, first, p.states);
+    steps.read(at, 0), inputs.read(at, 0), bs.read(at, 0);
     for (u32 start = 0; start < at.count; start += TILE) {
-        stage_channels<true>(room.steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
-        stage_channels(room.inputs, p.u, p.u_stride, at, start, TILE, p.channels);
-        stage_states(room.states, TILE_ROOM, p.b, p.b_stride, at, start, TILE, first, p.states);
+        steps.keep_steps(room.steps, at, start), inputs.keep(room.inputs, at), bs.keep(room.states, TILE_ROOM);
+        steps.read(at, start + TILE), inputs.read(at, start + TILE), bs.read(at, start + TILE);
         __syncthreads();
         float step[TILE], input[TILE];
         take_tile(step, room.steps, at.lane);
@@ -49,7 +51,7 @@ KERNEL(256, scan_carry, ScanForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 values = (u64)p.states * p.channels, row = index / values;
     if (row >= p.rows) return;
-    const u32 chunks = (p.length + CHUNK - 1) / CHUNK;
+    const u32 chunks = chunks_of(p);
     float* const ends = p.ends + row * chunks * values + index % values;
     const float* const products = p.products + row * chunks * values + index % values;
     float h = p.state ? p.state[index] : 0.0f;
@@ -97,8 +99,8 @@ KERNEL(THREADS, scan_outputs, ScanForward) {
     float* const cs = bs + GROUP * TILE_ROOM;
     float* const as = cs + GROUP * TILE_ROOM;
     float* const sums = as + GROUP * A_ROOM;
-    const u32 chunks = (p.length + CHUNK - 1) / CHUNK;
-    const Place at = place_of(p.length, p.channels, 0, chunks);
+    const Place at = place_of(p, 0, 0);
+    const u32 chunks = at.chunks;
     const Decay decay = decay_of(p.negative);
     const bool alive = at.channel < p.channels;
     const float skip = alive ? p.d[at.channel] : 0.0f;
@@ -111,13 +113,15 @@ KERNEL(THREADS, scan_outputs, ScanForward) {
         float h[OWN];
         load_own(h, starts, at, first, p.states, p.channels);
         stage_a(as, p.a_log, at, first, p.states, p.channels);
+        Channels<TILE / WARPS> own_steps(p.delta, p.delta_stride, at, p.channels), own_us(p.u, p.u_stride, at, p.channels);
+        States<TILE * GROUP / THREADS> own_bs(p.b, p.b_stride, at, first, p.states), own_cs(p.c, p.c_stride, at, first, p.states);
+        own_steps.read(at, 0), own_us.read(at, 0), own_bs.read(at, 0), own_cs.read(at, 0);
         for (u32 start = 0; start < at.count; start += TILE) {
-            const u64 piece = at.row * pieces + (at.chunk * CHUNK + start) / PIECE;
+            const u64 piece = at.row * pieces + (at.chunk * p.chunk + start) / PIECE;
             if (p.kept && start % PIECE == 0) store_own(p.kept + piece * values, h, at, first, p.states, p.channels);
-            stage_channels<true>(steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
-            stage_channels(us, p.u, p.u_stride, at, start, TILE, p.channels);
-            stage_states(bs, TILE_ROOM, p.b, p.b_stride, at, start, TILE, first, p.states);
-            stage_states(cs, TILE_ROOM, p.c, p.c_stride, at, start, TILE, first, p.states);
+            own_steps.keep_steps(steps, at, start), own_us.keep(us, at), own_bs.keep(bs, TILE_ROOM), own_cs.keep(cs, TILE_ROOM);
+            const u32 next = start + TILE;
+            own_steps.read(at, next), own_us.read(at, next), own_bs.read(at, next), own_cs.read(at, next);
             __syncthreads();
             float step[TILE], input[TILE], y[TILE];
             take_tile(step, steps, at.lane);

@@ -12,17 +12,20 @@ KERNEL(THREADS, scan_grad_ends, ScanBackward) {
     SHARED(shared);
     const EndsRoom room = ends_room_of(shared);
     const u32 first = blockIdx.y * GROUP;
-    const Place at = place_of(p.length, p.channels, 1, (p.length + CHUNK - 1) / CHUNK - 1);
+    const Place at = place_of(p, 1, 1);
     const Decay decay = decay_of(p.negative);
     float g[OWN];
 #pragma unroll
     for (int k = 0; k < OWN; k++) g[k] = 0.0f;
     stage_a(room.as, p.a_log, at, first, p.states, p.channels);
-    for (u32 left = (at.count + TILE - 1) / TILE; left > 0; left--) {
-        const u32 start = (left - 1) * TILE;
-        stage_channels<true>(room.steps, p.delta, p.delta_stride, at, start, TILE, p.channels);
-        stage_channels(room.inputs, p.dy, p.dy_stride, at, start, TILE, p.channels);
-        stage_states(room.states, TILE_ROOM, p.c, p.c_stride, at, start, TILE, first, p.states);
+    Channels<TILE / WARPS> steps(p.delta, p.delta_stride, at, p.channels), inputs(p.dy, p.dy_stride, at, p.channels);
+    States<TILE * GROUP / THREADS> cs(p.c, p.c_stride, at, first, p.states);
+    const u32 last = (at.count - 1) / TILE * TILE;
+    steps.read(at, last), inputs.read(at, last), cs.read(at, last);
+    for (u32 left = last / TILE + 1; left > 0; left--) {
+        const u32 start = (left - 1) * TILE, next = start > 0 ? start - TILE : 0;
+        steps.keep_steps(room.steps, at, start), inputs.keep(room.inputs, at), cs.keep(room.states, TILE_ROOM);
+        steps.read(at, next), inputs.read(at, next), cs.read(at, next);
         __syncthreads();
         float step[TILE], dy[TILE];
         take_tile(step, room.steps, at.lane);
@@ -51,7 +54,7 @@ KERNEL(256, scan_grad_carry, ScanBackward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 values = (u64)p.states * p.channels, row = index / values;
     if (row >= p.rows) return;
-    const u32 chunks = (p.length + CHUNK - 1) / CHUNK;
+    const u32 chunks = chunks_of(p);
     float* const ends = p.ends + row * chunks * values + index % values;
     const float* const products = p.products + row * chunks * values + index % values;
     float g = 0.0f;
@@ -93,9 +96,12 @@ __device__ inline float sum_of_sixteen(float (&values)[16], u32 lane) {
     return values[0] + __shfl_xor_sync(ALL_LANES, values[0], 16);
 }
 
+// From a token's parts to the next one's, which lanes write at the same time: another bank for each.
+#define PARTS_ROOM (GROUP + 1)
+
 // One tile of one state, backwards: h is the state before its tokens, g the gradient of the state after them
 // and then of the one before. Adds to the gradients of A and over the states; leaves the tile's gradients of
-// B (first) and C at `parts`, GROUP values from token to token.
+// B (first) and C at `parts`, PARTS_ROOM values from token to token.
 __device__ inline void tile_gradients(
     float h, float a, const float* bs, const float* cs, Decay decay,
     const float (&step)[TILE], const float (&u)[TILE], const float (&dy)[TILE],
@@ -129,7 +135,7 @@ __device__ inline void tile_gradients(
         }
     }
     const float sum = sum_of_sixteen(shares, lane);
-    if (lane < 2 * TILE) parts[lane * GROUP] = sum;
+    if (lane < 2 * TILE) parts[lane * PARTS_ROOM] = sum;
 }
 
 // Places of `scan_gradients` in shared memory.
@@ -142,7 +148,7 @@ struct Room {
     float* as;      // [GROUP, A_ROOM]
     float* starts;  // [4, GROUP, 32]: the state before each tile
     float* sums;    // [2, WARPS, TILE, 32]: of a warp's states, over dt and over dt u
-    float* parts;   // [2, TILE, GROUP]: of B and C
+    float* parts;   // [2, TILE, PARTS_ROOM]: of B and C
 };
 
 __device__ inline Room room_of(float* shared) {
@@ -163,19 +169,27 @@ __device__ inline Room room_of(float* shared) {
 __device__ inline void find_starts(const ScanBackward& p, Room room, Place at, u32 piece, u32 first, u32 tiles) {
     const Decay decay = decay_of(p.negative);
     const u64 pieces = (p.length + PIECE - 1) / PIECE;
-    const u64 kept = at.row * pieces + at.chunk * (CHUNK / PIECE) + piece;
-    for (u32 n = at.warp; n < GROUP && first + n < p.states; n += WARPS) {
-        const float a = room.as[n * A_ROOM + at.lane];
-        float h = at.channel < p.channels ? p.kept[(kept * p.states + first + n) * p.channels + at.channel] : 0.0f;
-        for (u32 tile = 0; tile < tiles; tile++) {
-            room.starts[(tile * GROUP + n) * WARP + at.lane] = h;
-            if (tile + 1 == tiles) break;
+    const u64 kept = at.row * pieces + at.chunk * (p.chunk / PIECE) + piece;
+    float h[OWN];
+    load_own(h, p.kept + kept * p.states * p.channels, at, first, p.states, p.channels);
+    for (u32 tile = 0; tile < tiles; tile++) {
 #pragma unroll
-            for (int i = 0; i < TILE; i++) {
-                const u32 t = tile * TILE + i;
-                const float step = room.steps[t * WARP + at.lane];
-                const float input = step * room.us[t * WARP + at.lane] * room.bs[n * PIECE_ROOM + t];
-                h = fmaf(decay.by(fast_exp2(step * a)), h, input);
+        for (int k = 0; k < OWN; k++) room.starts[(tile * GROUP + k * WARPS + at.warp) * WARP + at.lane] = h[k];
+        if (tile + 1 == tiles) break;
+        float step[TILE], input[TILE];
+        take_tile(step, room.steps + tile * TILE * WARP, at.lane);
+        take_tile(input, room.us + tile * TILE * WARP, at.lane);
+#pragma unroll
+        for (int i = 0; i < TILE; i++) input[i] *= step[i];
+#pragma unroll
+        for (int k = 0; k < OWN; k++) {
+            const u32 n = k * WARPS + at.warp;
+            const float a = room.as[n * A_ROOM + at.lane];
+#pragma unroll
+            for (int quad = 0; quad < TILE; quad += 4) {
+                const Four b = four(room.bs + n * PIECE_ROOM + tile * TILE + quad);
+#pragma unroll
+                for (int i = 0; i < 4; i++) h[k] = fmaf(decay.by(fast_exp2(step[quad + i] * a)), h[k], input[quad + i] * b.of[i]);
             }
         }
     }
@@ -212,18 +226,18 @@ __device__ inline float write_tile(const ScanBackward& p, Room room, Place at, u
         const u32 n = first + i % GROUP, t = base + start + i / GROUP % TILE;
         if (t >= at.count || n >= p.states) continue;
         float* const to = i < TILE * GROUP ? p.parts_b : p.parts_c;
-        to[(at.unit * tokens + at.base + t) * p.states + n] = room.parts[i];
+        to[(at.unit * tokens + at.base + t) * p.states + n] = room.parts[i / GROUP * PARTS_ROOM + i % GROUP];
     }
     return grad_skip;
 }
 
 // All gradients of a chunk, given that of the state after it; those of A, B, C and D in parts.
-// Shared: 3 [32, 32] + 2 [16, 36] + [16, 33] + [4, 16, 32] + [2, 4, 8, 32] + [2, 8, 16].
+// Shared: 3 [32, 32] + 2 [16, 36] + [16, 33] + [4, 16, 32] + [2, 4, 8, 32] + [2, 8, 17].
 KERNEL(THREADS, scan_gradients, ScanBackward) {
     SHARED(shared);
     const Room room = room_of(shared);
-    const u32 chunks = (p.length + CHUNK - 1) / CHUNK;
-    const Place at = place_of(p.length, p.channels, 0, chunks);
+    const Place at = place_of(p, 0, 0);
+    const u32 chunks = at.chunks;
     const Decay decay = decay_of(p.negative);
     const bool alive = at.channel < p.channels;
     const float skip = alive ? p.d[at.channel] : 0.0f;
@@ -234,13 +248,14 @@ KERNEL(THREADS, scan_gradients, ScanBackward) {
         // Nothing follows the last chunk.
         load_own(g, at.chunk + 1 < chunks ? ends : nullptr, at, first, p.states, p.channels);
         stage_a(room.as, p.a_log, at, first, p.states, p.channels);
+        Channels<PIECE / WARPS> steps(p.delta, p.delta_stride, at, p.channels), us(p.u, p.u_stride, at, p.channels);
+        Channels<PIECE / WARPS> dys(p.dy, p.dy_stride, at, p.channels);
+        States<PIECE * GROUP / THREADS> bs(p.b, p.b_stride, at, first, p.states), cs(p.c, p.c_stride, at, first, p.states);
         for (u32 piece = (at.count + PIECE - 1) / PIECE; piece-- > 0;) {
             const u32 base = piece * PIECE, tiles = (min(at.count - base, (u32)PIECE) + TILE - 1) / TILE;
-            stage_channels<true>(room.steps, p.delta, p.delta_stride, at, base, PIECE, p.channels);
-            stage_channels(room.us, p.u, p.u_stride, at, base, PIECE, p.channels);
-            stage_channels(room.dys, p.dy, p.dy_stride, at, base, PIECE, p.channels);
-            stage_states(room.bs, PIECE_ROOM, p.b, p.b_stride, at, base, PIECE, first, p.states);
-            stage_states(room.cs, PIECE_ROOM, p.c, p.c_stride, at, base, PIECE, first, p.states);
+            steps.read(at, base), us.read(at, base), dys.read(at, base), bs.read(at, base), cs.read(at, base);
+            steps.keep_steps(room.steps, at, base), us.keep(room.us, at), dys.keep(room.dys, at);
+            bs.keep(room.bs, PIECE_ROOM), cs.keep(room.cs, PIECE_ROOM);
             __syncthreads();
             find_starts(p, room, at, piece, first, tiles);
             for (u32 tile = tiles; tile-- > 0;) {

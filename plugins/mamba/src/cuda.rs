@@ -25,10 +25,17 @@ static BACKWARD: KernelSource = KernelSource {
     params: &[ScanBackward::CPP, SumUnits::CPP, SumDecays::CPP],
 };
 
-// Constants of selective_scan.cuh.
+/// Tokens of a chunk where there are several.
+const CHUNK: usize = 128;
+
+/// Blocks that keep a large card busy, two for each of an H100's multiprocessors: with so many rows and channels a sequence
+/// is one chunk, so that no token is gone over twice to find where chunks start.
+const BUSY_BLOCKS: usize = 2 * 132;
+
+// Constants of the kernels.
 const THREADS: u32 = 128;
 const CHANNELS: usize = 32;
-const CHUNK: usize = 128;
+const PARTS_ROOM: usize = GROUP + 1;
 const PIECE: usize = crate::scan::CHUNK;
 const TILE: usize = 8;
 const GROUP: usize = 16;
@@ -53,7 +60,7 @@ const GRADIENTS: usize = 3 * channels(PIECE)
     + A
     + PIECE / TILE * GROUP * CHANNELS
     + 2 * 4 * channels(TILE)
-    + 2 * TILE * GROUP;
+    + 2 * TILE * PARTS_ROOM;
 
 kernel_params! {
     struct ScanForward {
@@ -69,7 +76,7 @@ kernel_params! {
         products: *mut f32, // [B, chunks, N, d]: of the decays
         kept: *mut f32,     // [B, pieces, N, d] or null: before every 32 tokens
         u_stride: u64, delta_stride: u64, b_stride: u64, c_stride: u64, y_stride: u64,
-        rows: u32, length: u32, channels: u32, states: u32, negative: u32, unused: u32,
+        rows: u32, length: u32, chunk: u32, channels: u32, states: u32, negative: u32,
     }
 }
 
@@ -92,8 +99,8 @@ kernel_params! {
         parts_d: *mut f32,    // [B, chunks, d]
         u_stride: u64, delta_stride: u64, b_stride: u64, c_stride: u64, dy_stride: u64, grad_u_stride: u64,
         grad_delta_stride: u64,
-        rows: u32, length: u32, channels: u32, states: u32, negative: u32, accumulate_u: u32, accumulate_delta: u32,
-        unused: u32,
+        rows: u32, length: u32, chunk: u32, channels: u32, states: u32, negative: u32, accumulate_u: u32,
+        accumulate_delta: u32,
     }
 }
 
@@ -145,6 +152,8 @@ pub(crate) fn kernels() -> Vec<&'static KernelSource> {
 struct Grid {
     rows: usize,
     units: usize,
+    /// Tokens of a chunk.
+    chunk: usize,
     chunks: usize,
     groups: usize,
     /// Values of all rows' states.
@@ -153,10 +162,13 @@ struct Grid {
 
 impl Grid {
     fn new(scan: &SelectiveScan, run: &CudaRun<'_>) -> Self {
+        let is_busy = run.rows() * scan.units >= BUSY_BLOCKS;
+        let chunk = if is_busy { run.length().max(1) } else { CHUNK };
         Self {
             rows: run.rows(),
             units: scan.units,
-            chunks: run.length().div_ceil(CHUNK),
+            chunk,
+            chunks: run.length().div_ceil(chunk),
             groups: scan.states.div_ceil(GROUP),
             values: run.rows() * scan.states * scan.channels,
         }
@@ -213,10 +225,10 @@ pub(crate) fn forward(
         y_stride: y.stride as u64,
         rows: run.rows() as u32,
         length: run.length() as u32,
+        chunk: grid.chunk as u32,
         channels: scan.channels as u32,
         states: scan.states as u32,
         negative: scan.inputs.negative.into(),
-        unused: 0,
     };
     let launches = [
         ("scan_ends", grid.but_one(ENDS)),
@@ -263,12 +275,12 @@ pub(crate) fn backward(
         grad_delta_stride: grad_delta.stride as u64,
         rows: run.rows() as u32,
         length: run.length() as u32,
+        chunk: grid.chunk as u32,
         channels: scan.channels as u32,
         states: scan.states as u32,
         negative: scan.inputs.negative.into(),
         accumulate_u: accumulate_u.into(),
         accumulate_delta: accumulate_delta.into(),
-        unused: 0,
     };
     let launches = [
         ("scan_grad_ends", grid.but_one(ENDS)),
@@ -325,6 +337,7 @@ mod tests {
     use longhaul_plugin_kit::testing::{Case, recorded};
     use longhaul_plugin_kit::{Graph, Init, Tensor};
 
+    use super::BUSY_BLOCKS;
     use crate::cpu::ScanInputs;
 
     /// The scan by itself, with decays so slow that a state reaches over whole chunks: in the layer, whose
@@ -363,5 +376,7 @@ mod tests {
         check([2, 257], [3, 2], false);
         check([1, 300], [33, 3], true);
         check([1, 33], [40, 21], false);
+        // So many rows and channels that a sequence is one chunk.
+        check([BUSY_BLOCKS / 2, 150], [33, 2], false);
     }
 }
