@@ -8,7 +8,7 @@ use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
 use crate::engine::params::Init;
 use crate::engine::tensor::{Buffer, Extent, Param, Saved, State, StateSpec, Tensor};
-use crate::ops::convolution_cuda::{self, CONVOLUTION, PARTS};
+use crate::ops::convolution_cuda::{self, PARTS};
 use crate::ops::elementwise::{Activation, gate_gradient, gate_row};
 use crate::rows::{column_sums, rows_of_piece};
 use crate::simd::LANES;
@@ -216,7 +216,7 @@ impl Operation for ShortConvolution {
     }
 
     fn kernels(&self) -> Vec<&'static KernelSource> {
-        vec![&CONVOLUTION]
+        vec![convolution_cuda::source(self.width)]
     }
 
     fn check_device(&self) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The short convolution on a device, see `kernels/convolution.cu`.
 
+use std::sync::LazyLock;
+
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
@@ -9,15 +11,26 @@ use crate::engine::operation::CudaRun;
 use crate::engine::tensor::Saved;
 use crate::kernel_params;
 
-pub(super) static CONVOLUTION: KernelSource = KernelSource {
-    file: "convolution.cu",
-    text: include_str!("../../kernels/convolution.cu"),
-    params: &[
-        ConvolutionForward::CPP,
-        ConvolutionBackward::CPP,
-        ConvolutionSums::CPP,
-    ],
-};
+/// The kernels for so many taps each, and for any number (0). Made at the first use, so that a library holds the text once.
+static SOURCES: LazyLock<[KernelSource; 4]> = LazyLock::new(|| {
+    [0, 2, 3, 4].map(|taps| {
+        let text = include_str!("../../kernels/convolution.cu");
+        let text = format!("#define TAPS {taps}\n#line 1 \"convolution.cu\"\n{text}");
+        KernelSource {
+            file: "convolution.cu",
+            text: text.leak(),
+            params: &[
+                ConvolutionForward::CPP,
+                ConvolutionBackward::CPP,
+                ConvolutionSums::CPP,
+            ],
+        }
+    })
+});
+
+pub(super) fn source(width: usize) -> &'static KernelSource {
+    &SOURCES[if width <= 4 { width - 1 } else { 0 }]
+}
 
 /// Columns of a block.
 const COLS: usize = 32;
@@ -113,7 +126,7 @@ pub(super) fn forward(operation: &ShortConvolution, run: &CudaRun<'_>) -> Result
     let blocks = run.rows() * tiles * y.cols.div_ceil(COLS);
     let shared = COLS * (width + width - 1 + TOKENS.min(run.length()));
     run.launch(
-        &CONVOLUTION,
+        source(width),
         "convolution_forward",
         Launch::flat(blocks, 256).with_shared(shared),
         &params,
@@ -123,7 +136,7 @@ pub(super) fn forward(operation: &ShortConvolution, run: &CudaRun<'_>) -> Result
     }
     let values = run.rows() * (width - 1) * y.cols;
     run.launch(
-        &CONVOLUTION,
+        source(width),
         "convolution_state",
         Launch::for_each(values),
         &params,
@@ -167,7 +180,7 @@ pub(super) fn backward(
     let shared = backward_values(width);
     let grid = [cols.div_ceil(COLS), part_count, 1];
     run.launch(
-        &CONVOLUTION,
+        source(width),
         "convolution_backward",
         Launch::of(grid, 256).with_shared(shared),
         &params,
@@ -184,7 +197,7 @@ pub(super) fn backward(
         unused: 0,
     };
     run.launch(
-        &CONVOLUTION,
+        source(width),
         "convolution_sums",
         Launch::for_each((width + 1) * cols),
         &params,
