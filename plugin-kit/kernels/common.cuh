@@ -68,7 +68,18 @@ __device__ __forceinline__ float fast_exp2(float x) {
 #endif
 }
 
-__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// 1 / x to about 1 unit in the last place; what would be subnormal is 0.
+__device__ __forceinline__ float fast_reciprocal(float x) {
+#ifdef EMULATED
+    return 1.0f / x;
+#else
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+__device__ inline float sigmoid(float x) { return fast_reciprocal(1.0f + expf(-x)); }
 
 __device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
