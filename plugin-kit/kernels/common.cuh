@@ -8,6 +8,13 @@
 #define SHARED(name) extern __shared__ __align__(16) float name[]
 #endif
 
+// The same where an SM is to hold at least so many blocks at a time, for which the compiler has to find registers.
+#ifdef EMULATED
+#define DENSE_KERNEL(threads, blocks, name, Params) KERNEL(threads, name, Params)
+#else
+#define DENSE_KERNEL(threads, blocks, name, Params) extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Params p)
+#endif
+
 typedef unsigned int u32;
 typedef unsigned long long u64;
 

@@ -77,7 +77,8 @@ __device__ __forceinline__ void product(u32 inner, u32 cols, float* shared, Left
 #pragma unroll 1
     for (u32 first = 0; first < cols; first += BLOCK) {
         Tile<64> tile = {};
-        add_product<64, A, B, ALL>(inner, shared, tile, left, [&](u32 col, u32 k) { return first + col < cols ? right(first + col, k) : 0.0f; });
+        add_product<64, A, B, ALL>(
+            inner, shared, tile, each<A>(left), each<B>([&](u32 col, u32 k) { return first + col < cols ? right(first + col, k) : 0.0f; }));
         lay_out(tile, shared);
         FOR_EACH(index, SQUARE, 128) {
             const u32 i = index / BLOCK, j = index % BLOCK;
@@ -171,7 +172,8 @@ __device__ __forceinline__ void mix(const PathParams& p, const Softmax& s, const
             for (u32 j = 0; j < Tile<64>::cols; j++) sums[n].at(i, j) *= s.factors[Tile<64>::row(i)];
         }
         add_product<64, ALONG_INNER, ALONG_ROWS, ALL>(
-            v.rows, shared, sums[n], [&](u32 i, u32 j) { return s.logits[i * STRIDE + j]; }, [&](u32 col, u32 j) { return v.at(j, n * BLOCK + col); });
+            v.rows, shared, sums[n], each<ALONG_INNER>([&](u32 i, u32 j) { return s.logits[i * STRIDE + j]; }),
+            each<ALONG_ROWS>([&](u32 col, u32 j) { return v.at(j, n * BLOCK + col); }));
     }
     __syncthreads();
 }

@@ -22,8 +22,9 @@
 // (SLABS), and what each kernel says. Any N, V, H, G and T: tiles are padded with 0.
 //
 // Bytes that ptxas spills at most, over the widths and cards that are compiled for:
-// spills: head_grad_shared 168
-// spills: head_grad_values_32 20
+// spills: head_grad_shared 184
+// spills: head_grad_values_32 144
+// spills: head_states_in_order 12
 // spills: head_step 16
 
 #define CHUNK 64u
@@ -56,6 +57,11 @@ __device__ __forceinline__ Place place_of(const InChunks& p, u32 index) {
     return {index, (u64)(index / p.chunks) * p.length + start, chunk, left < CHUNK ? left : CHUNK};
 }
 
+// A chunk's tokens, each the columns from `data` on.
+__device__ __forceinline__ Lines tokens_of(const Place& place, const float* data, u64 stride, u32 cols) {
+    return lines_of(data + place.token * stride, stride, place.count, cols);
+}
+
 // Where the 64 sums of a head begin.
 __device__ __forceinline__ u64 sums_of(const InChunks& p, const Place& place, u32 head) {
     return (place.index * p.heads + head) * CHUNK;
@@ -79,6 +85,26 @@ __device__ __forceinline__ float factor_within(const InChunks&, const Place&, u3
 __device__ __forceinline__ float weight_between(const InChunks& p, const Place& place, u32 head, const float* sums, const float* rests, u32 i, u32 j) {
     return decay_between(sums, rests, i, j) * factor_within(p, place, head, i, j);
 }
+
+// What tokens of a chunk are to each other, where the one of the column is not later: products times weights.
+struct ToEachOther {
+    const InChunks& p;
+    const Place& place;
+    u32 head;
+    const float *sums, *rests, *products;
+    static const bool whole = true;
+
+    template <bool WHOLE>
+    __device__ __forceinline__ Quad read(u32 i, u32 first) const {
+        Quad quad = *(const Quad*)(products + i * CHUNK + first);
+#pragma unroll
+        for (u32 n = 0; n < 4; n++) {
+            const bool seen = first + n <= i && i < place.count;
+            quad.v[n] = seen ? quad.v[n] * weight_between(p, place, head, sums, rests, i, first + n) : 0.0f;
+        }
+        return quad;
+    }
+};
 
 // The logarithm of a head's decay at a token, not so low that sums of it were no numbers.
 __device__ __forceinline__ float log_of(const InChunks& p, u64 token, u32 head) {
@@ -132,13 +158,9 @@ KERNEL(128, head_products, InChunks) {
     const float *q = p.q + (u64)group * p.key, *k = p.k + (u64)group * p.key;
     Tile<64> tile = {};
     add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
-        p.key, shared, tile,
-        [&](u32 t, u32 n) { return t < place.count && n < p.key ? q[(place.token + t) * p.q_stride + n] : 0.0f; },
-        [&](u32 t, u32 n) { return t < place.count && n < p.key ? k[(place.token + t) * p.k_stride + n] : 0.0f; });
+        p.key, shared, tile, tokens_of(place, q, p.q_stride, p.key), tokens_of(place, k, p.k_stride, p.key));
     lay_out(tile, shared);
-    float* products = p.products + (u64)blockIdx.x * CHUNK * CHUNK;
-    FOR_EACH(index, CHUNK * CHUNK, 128)
-        products[index] = shared[index / CHUNK * STRIDE + index % CHUNK];
+    write_lines<128>(shared, p.products + (u64)blockIdx.x * CHUNK * CHUNK, CHUNK, CHUNK, CHUNK);
 }
 
 // 64 rows of N and 64 columns of a group's states.
@@ -158,35 +180,28 @@ __device__ __forceinline__ u32 tiles_across(const InChunks& p) { return (p.heads
 // state before it: Q^T (exp(s) grad_o).
 template <bool REVERSE, u32 BATCH>
 __device__ __forceinline__ Tile<64> added_states(const InChunks& p, const Place& place, const StateTile& part, float* shared) {
-    const float* keys = (REVERSE ? p.q : p.k) + (u64)part.group * p.key;
-    const float* values = (REVERSE ? p.grad_o : p.v) + (u64)part.group * part.cols;
+    const float* keys = (REVERSE ? p.q : p.k) + (u64)part.group * p.key + part.first_n;
+    const float* values = (REVERSE ? p.grad_o : p.v) + (u64)part.group * part.cols + part.first;
     const float* weights = REVERSE ? p.decays : p.shares;
     const u64 key_stride = REVERSE ? p.q_stride : p.k_stride, value_stride = REVERSE ? p.grad_o_stride : p.v_stride;
     Tile<64> tile = {};
+    auto of_heads = weighted(tokens_of(place, values, value_stride, part.cols - part.first), [&](u32 t, u32 col) {
+        const u32 head = part.group * (p.heads / p.groups) + (part.first + col) / p.value;
+        return weights[sums_of(p, place, head) + t];
+    });
+    // Fours of a head alone.
+    of_heads.whole = of_heads.whole && p.value % 4 == 0;
     add_product<64, ALONG_ROWS, ALONG_ROWS, ALL, BATCH>(
-        place.count, shared, tile,
-        [&](u32 row, u32 t) {
-            const u32 n = part.first_n + row;
-            return t < place.count && n < p.key ? keys[(place.token + t) * key_stride + n] : 0.0f;
-        },
-        [&](u32 row, u32 t) {
-            const u32 col = part.first + row;
-            if (t >= place.count || col >= part.cols) return 0.0f;
-            const u32 head = part.group * (p.heads / p.groups) + col / p.value;
-            return weights[sums_of(p, place, head) + t] * values[(place.token + t) * value_stride + col];
-        });
+        place.count, shared, tile, tokens_of(place, keys, key_stride, p.key - part.first_n), of_heads);
     return tile;
 }
 
 // Writes a tile that is laid out in shared memory to where the chunk's state, or its gradient, stands.
 template <bool REVERSE>
 __device__ __forceinline__ void write_states(const InChunks& p, const Place& place, const StateTile& part, const float* shared) {
-    float* states = (REVERSE ? p.grad_states : p.states) + place.index * p.key * p.heads * p.value;
-    FOR_EACH(index, 64 * 64, 128) {
-        const u32 n = part.first_n + index / 64, col = part.first + index % 64;
-        if (n < p.key && col < part.cols)
-            states[(u64)n * p.heads * p.value + part.group * part.cols + col] = shared[index / 64 * STRIDE + index % 64];
-    }
+    const u64 channels = (u64)p.heads * p.value;
+    float* states = (REVERSE ? p.grad_states : p.states) + (place.index * p.key + part.first_n) * channels;
+    write_lines<128>(shared, states + part.group * part.cols + part.first, channels, p.key - part.first_n, part.cols - part.first);
 }
 
 // What each chunk adds, in the place of the state. Grid: chunks and tiles across; tiles of N.
@@ -327,9 +342,7 @@ __device__ __forceinline__ void output(const InChunks& p, float* shared) {
     const u64 channels = (u64)p.heads * p.value;
     const float *q = p.q + (u64)group * p.key, *states = p.states + place.index * p.key * channels + column;
     add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
-        p.key, shared, tile,
-        [&](u32 t, u32 n) { return t < place.count && n < p.key ? q[(place.token + t) * p.q_stride + n] : 0.0f; },
-        [&](u32 col, u32 n) { return n < p.key && col < cols ? states[n * channels + col] : 0.0f; });
+        p.key, shared, tile, tokens_of(place, q, p.q_stride, p.key), lines_of(states, channels, p.key, cols));
 #pragma unroll
     for (u32 i = 0; i < Tile<COLS>::rows; i++) {
         const float decay = expf(sums[Tile<COLS>::row(i)]);
@@ -337,17 +350,10 @@ __device__ __forceinline__ void output(const InChunks& p, float* shared) {
         for (u32 j = 0; j < Tile<COLS>::cols; j++) tile.at(i, j) *= decay;
     }
 #endif
-    const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
+    const ToEachOther products = {p, place, head, sums, rests, p.products + (place.index * p.groups + group) * CHUNK * CHUNK};
     add_product<COLS, ALONG_INNER, ALONG_ROWS, LOWER>(
-        place.count, shared, tile,
-        [&](u32 i, u32 j) {
-            const bool seen = j <= i && i < place.count;
-            return seen ? products[i * CHUNK + j] * weight_between(p, place, head, sums, rests, i, j) : 0.0f;
-        },
-        [&](u32 col, u32 t) {
-            const bool there = t < place.count && col < cols;
-            return there ? scales[t] * p.v[(place.token + t) * p.v_stride + column + col] : 0.0f;
-        });
+        place.count, shared, tile, products,
+        weighted(tokens_of(place, p.v + column, p.v_stride, cols), [&](u32 t, u32) { return scales[t]; }));
     lay_out(tile, shared);
     const float skip = p.skip ? p.skip[head] : 0.0f;
     // Eight rows are read before the first is written, as the compiler cannot know that o is not v.

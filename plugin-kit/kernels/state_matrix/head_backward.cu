@@ -62,9 +62,7 @@ __device__ __forceinline__ Tile<64> grad_products(const InChunks& p, const Place
         const float *grad_o = p.grad_o + (u64)head * p.value, *v = p.v + (u64)head * p.value;
         Tile<64> grad = {};
         add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
-            p.value, shared, grad,
-            [&](u32 t, u32 col) { return t < place.count && col < p.value ? grad_o[(place.token + t) * p.grad_o_stride + col] : 0.0f; },
-            [&](u32 t, u32 col) { return t < place.count && col < p.value ? v[(place.token + t) * p.v_stride + col] : 0.0f; });
+            p.value, shared, grad, tokens_of(place, grad_o, p.grad_o_stride, p.value), tokens_of(place, v, p.v_stride, p.value));
         // Read again by each: those of a chunk stay in the first-level cache.
         const float* sums = p.sums + sums_of(p, place, head);
         const float* rests = p.rests + sums_of(p, place, head);
@@ -150,10 +148,8 @@ __device__ __forceinline__ void grad_shared(const InChunks& p, const Place& plac
         Tile<64> own = {};
         add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
             p.value, shared, OF_Q ? own : tile,
-            [&](u32 t, u32 col) {
-                return t < place.count && col < p.value ? weights[t] * values[(place.token + t) * value_stride + col] : 0.0f;
-            },
-            [&](u32 n, u32 col) { return n < rows && col < p.value ? states[(first_n + n) * channels + col] : 0.0f; });
+            weighted(tokens_of(place, values, value_stride, p.value), [&](u32 t, u32) { return weights[t]; }),
+            lines_of(states + first_n * channels, channels, rows, p.value));
         if (!OF_Q) continue;
 #pragma unroll
         for (u32 i = 0; i < Tile<64>::rows; i++) {
@@ -170,21 +166,16 @@ __device__ __forceinline__ void grad_shared(const InChunks& p, const Place& plac
         add_reads(p, place, first_n, p.q + shared_column, shared, reads);
     }
     add_product<64, OF_Q ? ALONG_INNER : ALONG_ROWS, ALONG_ROWS, ALL>(
-        place.count, shared, tile,
-        [&](u32 row, u32 t) { return OF_Q ? mixed[row * STRIDE + t] : mixed[t * STRIDE + row]; },
-        [&](u32 n, u32 t) { return t < place.count && n < rows ? other[(place.token + t) * other_stride + n] : 0.0f; });
+        place.count, shared, tile, Lines{mixed, STRIDE * 4, CHUNK, CHUNK, true}, tokens_of(place, other, other_stride, rows));
     lay_out(tile, shared);
-    float* parts = OF_Q ? p.q_parts : p.k_parts;
-    FOR_EACH(index, CHUNK * 64, 128) {
-        const u32 t = index / 64, n = index % 64;
-        if (t < place.count && n < rows)
-            parts[((place.token + t) * p.groups * p.parts + part.index) * p.key + first_n + n] = shared[t * STRIDE + n];
-    }
+    const u64 part_stride = (u64)p.groups * p.parts * p.key;
+    float* parts = (OF_Q ? p.q_parts : p.k_parts) + place.token * part_stride + (u64)part.index * p.key + first_n;
+    write_lines<128>(shared, parts, part_stride, place.count, rows);
 }
 
 // Parts of the gradients of q and k. Grid: chunks, groups and parts. Shared: slabs, the gradient of Q K^T
 // [64, STRIDE].
-KERNEL(128, head_grad_shared, InChunks) {
+DENSE_KERNEL(128, LEVELS ? 3 : 4, head_grad_shared, InChunks) {
     SHARED(shared);
     float* mixed = shared + SLABS;
     const u32 index = blockIdx.x % (p.groups * p.parts), group = index / p.parts, in_group = p.heads / p.groups;
@@ -225,6 +216,24 @@ __device__ __forceinline__ void add_left(const InChunks& p, const Place& place, 
 // Writes a gradient, or adds to it.
 __device__ __forceinline__ void add_gradient(float* to, u32 accumulate, float grad) { *to = accumulate ? *to + grad : grad; }
 
+// The gradient of the state after a chunk, whose product with the state before is summed on the way.
+struct GradAfter {
+    Lines of, before;
+    float& sum;
+    bool whole = of.whole;
+
+    template <bool WHOLE>
+    __device__ __forceinline__ Quad read(u32 line, u32 col) const {
+        const Quad grad = of.template read<WHOLE>(line, col);
+        // With levels it is levels_across that adds what reaches across a chunk.
+        if (LEVELS) return grad;
+        const Quad own = before.template read<WHOLE>(line, col);
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) sum += grad.v[i] * own.v[i];
+        return grad;
+    }
+};
+
 // A chunk's gradients of v, the logarithms and scales, and parts of those of skips. Block: a chunk of a head, the head's
 // columns in tiles. Shared: slabs, scales, sums in two, gradients of scales, what a token leaves in the state after
 // [64 each], scratch [32].
@@ -237,7 +246,7 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
     const Place place = place_of(p, blockIdx.x / p.heads);
     const bool last_chunk = place.chunk + 1 == p.chunks;
     const u64 channels = (u64)p.heads * p.value, values = p.key * channels;
-    const float* products = p.products + (place.index * p.groups + group) * CHUNK * CHUNK;
+    const ToEachOther products = {p, place, head, sums, rests, p.products + (place.index * p.groups + group) * CHUNK * CHUNK};
     const float* grad_after = p.grad_states + place.index * values;
     const float* before = p.states + place.index * values;
     const float* k = p.k + (u64)group * p.key;
@@ -255,15 +264,8 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
         Tile<COLS> tile = {};
         // The gradient of the state after the last chunk is 0.
         add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
-            last_chunk ? 0 : p.key, shared, tile,
-            [&](u32 t, u32 n) { return t < place.count && n < p.key ? k[(place.token + t) * p.k_stride + n] : 0.0f; },
-            [&](u32 col, u32 n) {
-                if (n >= p.key || col >= cols) return 0.0f;
-                const float grad = grad_after[n * channels + column + col];
-                // With levels it is levels_across that adds what reaches across a chunk.
-                if (!LEVELS) grad_before += grad * before[n * channels + column + col];
-                return grad;
-            });
+            last_chunk ? 0 : p.key, shared, tile, tokens_of(place, k, p.k_stride, p.key),
+            GradAfter{lines_of(grad_after + column, channels, p.key, cols), lines_of(before + column, channels, p.key, cols), grad_before});
         if (!last_chunk) {
             __syncthreads();
 #pragma unroll
@@ -276,12 +278,7 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
             add_left<COLS>(p, place, column, cols, scales, shared, left);
         }
         add_product<COLS, ALONG_ROWS, ALONG_ROWS, UPPER>(
-            place.count, shared, tile,
-            [&](u32 j, u32 i) {
-                const bool seen = j <= i && i < place.count;
-                return seen ? products[i * CHUNK + j] * weight_between(p, place, head, sums, rests, i, j) : 0.0f;
-            },
-            [&](u32 col, u32 t) { return t < place.count && col < cols ? p.grad_o[(place.token + t) * p.grad_o_stride + column + col] : 0.0f; });
+            place.count, shared, tile, products, tokens_of(place, p.grad_o + column, p.grad_o_stride, cols));
         lay_out(tile, shared);
         // Four rows are read before the first is written, as the compiler cannot know that grad_v is not v.
         for (u32 start = 4 * warp; start < place.count; start += 4 * (2 * COLS / WARP)) {

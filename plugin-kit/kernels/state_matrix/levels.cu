@@ -151,13 +151,9 @@ __device__ __forceinline__ void read_ranges(const InChunks& p, const Place& plac
     for (u32 level = 0; level < p.depth; level++) {
         if (!is_read(p, place.chunk, level)) continue;
         const float *left = p.left + left_of(p, place, head, level), *state = range_read(p, place, level) + (u64)head * p.value + first;
+        const auto weight = [&](u32 t, u32) { return left[t] * factor_of(p, place.token + t, head, WITHIN + level); };
         add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
-            p.key, shared, tile,
-            [&](u32 t, u32 n) {
-                if (t >= place.count || n >= p.key) return 0.0f;
-                return left[t] * factor_of(p, place.token + t, head, WITHIN + level) * q[(place.token + t) * p.q_stride + n];
-            },
-            [&](u32 col, u32 n) { return n < p.key && col < cols ? state[n * channels + col] : 0.0f; });
+            p.key, shared, tile, weighted(tokens_of(place, q, p.q_stride, p.key), weight), lines_of(state, channels, p.key, cols));
     }
 }
 
@@ -176,22 +172,19 @@ KERNEL(128, levels_grad_ranges, InChunks) {
     const float *q = p.q + (u64)part.group * p.key + part.first_n, *grad_o = p.grad_o + (u64)part.group * part.cols + part.first;
     const u32 rows = p.key - part.first_n, cols = part.cols - part.first;
     Tile<64> tile = {};
+    auto of_heads = weighted(lines_of(grad_o + token * p.grad_o_stride, p.grad_o_stride, count, cols), [&](u32 t, u32 col) {
+        const u32 head = part.group * (p.heads / p.groups) + (part.first + col) / p.value;
+        const float left = p.left[(((chunk + t / CHUNK) * p.heads + head) * p.depth + level) * CHUNK + t % CHUNK];
+        return left * factor_of(p, token + t, head, WITHIN + level);
+    });
+    // Fours of a head alone.
+    of_heads.whole = of_heads.whole && p.value % 4 == 0;
     add_product<64, ALONG_ROWS, ALONG_ROWS, ALL>(
-        count, shared, tile,
-        [&](u32 n, u32 t) { return t < count && n < rows ? q[(token + t) * p.q_stride + n] : 0.0f; },
-        [&](u32 col, u32 t) {
-            if (t >= count || col >= cols) return 0.0f;
-            const u32 head = part.group * (p.heads / p.groups) + (part.first + col) / p.value;
-            const float left = p.left[(((chunk + t / CHUNK) * p.heads + head) * p.depth + level) * CHUNK + t % CHUNK];
-            return left * factor_of(p, token + t, head, WITHIN + level) * grad_o[(token + t) * p.grad_o_stride + col];
-        });
+        count, shared, tile, lines_of(q + token * p.q_stride, p.q_stride, count, rows), of_heads);
     lay_out(tile, shared);
     const u64 channels = (u64)p.heads * p.value;
     float* to = node_of(p, p.grad_states, p.grad_ranges, row, level, i) + part.first_n * channels + (u64)part.group * part.cols + part.first;
-    FOR_EACH(index, 64 * 64, 128) {
-        const u32 n = index / 64, col = index % 64;
-        if (n < rows && col < cols) to[n * channels + col] = shared[n * STRIDE + col];
-    }
+    write_lines<128>(shared, to, channels, rows, cols);
 }
 
 // Of what each token of a chunk is to each without factors, times its gradient, [i, j] in shared memory with 0 for

@@ -83,8 +83,77 @@ __device__ __forceinline__ float factor(float value) { return value; }
 #define FOR_EACH(index, count, threads) \
     _Pragma("unroll 8") for (u32 turn = 0, index = threadIdx.x; turn < (count) / (threads); turn++, index += (threads))
 
-// Which index of a factor's neighbours in memory differ by: rows (of a; columns of b) or the inner one.
+// Which index of a factor's neighbours in memory differ by: rows (of a; columns of b) or the inner one. The other counts
+// its lines.
 enum Along { ALONG_ROWS, ALONG_INNER };
+
+// A matrix in memory, `stride` values from line to line, 0 past its lines and columns. It is read four neighbours at a
+// time: where all fours are `whole` by one load, else value by value. A factor is this or another type with `whole` and
+// `read`.
+struct Lines {
+    const float* data;
+    u32 line_bytes, lines, cols;
+    bool whole;
+
+    template <bool WHOLE>
+    __device__ __forceinline__ Quad read(u32 line, u32 col) const {
+        const float* from = (const float*)((const char*)data + (u64)line * line_bytes) + col;
+        Quad quad = {};
+        if (WHOLE) {
+            if (line < lines && col < cols) quad = *(const Quad*)from;
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) quad.v[i] = line < lines && col + i < cols ? from[i] : 0.0f;
+        }
+        return quad;
+    }
+};
+
+// Whether fours of neighbours begin at multiples of 16 bytes and none reaches past the last column.
+__device__ __forceinline__ bool are_whole(const float* data, u64 stride, u32 cols) { return ((u64)data / 4 | stride | cols) % 4 == 0; }
+
+__device__ __forceinline__ Lines lines_of(const float* data, u64 stride, u32 lines, u32 cols) {
+    return {data, (u32)stride * 4, lines, cols, are_whole(data, stride, cols)};
+}
+
+// The same times weight(line, col), which is the same for a whole four and asked for its first.
+template <class Weight>
+struct Weighted {
+    Lines of;
+    Weight weight;
+    bool whole;
+
+    template <bool WHOLE>
+    __device__ __forceinline__ Quad read(u32 line, u32 col) const {
+        Quad quad = of.template read<WHOLE>(line, col);
+        const float first = line < of.lines && col < of.cols ? weight(line, col) : 0.0f;
+#pragma unroll
+        for (u32 i = 0; i < 4; i++)
+            quad.v[i] *= WHOLE || i == 0 ? first : line < of.lines && col + i < of.cols ? weight(line, col + i) : 0.0f;
+        return quad;
+    }
+};
+
+template <class Weight>
+__device__ __forceinline__ Weighted<Weight> weighted(const Lines& of, Weight weight) { return {of, weight, of.whole}; }
+
+// Values that are asked for one by one, value(row, inner).
+template <Along ALONG, class Value>
+struct Each {
+    Value value;
+    static const bool whole = true;
+
+    template <bool WHOLE>
+    __device__ __forceinline__ Quad read(u32 line, u32 col) const {
+        Quad quad;
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) quad.v[i] = ALONG == ALONG_ROWS ? value(col + i, line) : value(line, col + i);
+        return quad;
+    }
+};
+
+template <Along ALONG, class Value>
+__device__ __forceinline__ Each<ALONG, Value> each(Value value) { return {value}; }
 
 // Where a value of a slab lies.
 template <Along ALONG>
@@ -95,23 +164,54 @@ __device__ __forceinline__ u32 slab_place(u32 row, u32 inner) {
     return inner * STRIDE + row;
 }
 
-// A slab of a factor with so many rows, value(row, inner) for inner indices from `start` on. A warp reads 32
-// neighbours, or whole sectors of four rows where it has to turn them.
-template <u32 ROWS, u32 THREADS, Along ALONG, u32 BATCH, class Value>
-__device__ __forceinline__ void fill_slab(float* slab, u32 start, Value value) {
-#pragma unroll BATCH
-    for (u32 turn = 0, index = threadIdx.x; turn < SLAB * ROWS / THREADS; turn++, index += THREADS) {
-        u32 row = index % ROWS, inner = index / ROWS;
-        if (ALONG == ALONG_INNER) {
+// Fours of a slab, TURNS of them read before the first is kept. A thread has the same columns in all turns, or in every
+// other, so that only lines have to be counted. Reads are of whole sectors, writes hit no bank twice: fours that have to
+// be turned, which are written value by value, come two of each of sixteen lines a warp.
+template <bool WHOLE, u32 ROWS, u32 THREADS, Along ALONG, u32 TURNS, class Factor>
+__device__ __forceinline__ void fill_fours(float* slab, u32 start, const Factor& source) {
+    const u32 across = (ALONG == ALONG_ROWS ? ROWS : SLAB) / 4;
 #ifdef TF32_PRODUCTS
-            row = index / SLAB, inner = index % SLAB;
+    const bool turned = false;
 #else
-            const u32 lane = index % WARP, rest = index / WARP;
-            row = lane / 8 + rest / 4 * 4, inner = lane % 8 + rest % 4 * 8;
+    const bool turned = ALONG == ALONG_INNER;
 #endif
+    // Where four neighbours of a turn are.
+    const auto place = [&](u32 turn, u32& line, u32& col) {
+        line = threadIdx.x / across + turn * (THREADS / across), col = threadIdx.x % across * 4;
+        if (!turned) return;
+        const u32 warps = THREADS / WARP, beside = 4 / warps;
+        line = threadIdx.x % WARP / 2 + turn / beside * 16;
+        col = (threadIdx.x % 2 + threadIdx.x / WARP * 2 + turn % beside * warps * 2) * 4;
+    };
+#pragma unroll 1
+    for (u32 first = 0; first < SLAB * ROWS / 4 / THREADS; first += TURNS) {
+        Quad quads[TURNS];
+        u32 line, col;
+#pragma unroll
+        for (u32 turn = 0; turn < TURNS; turn++) {
+            place(first + turn, line, col);
+            quads[turn] = ALONG == ALONG_ROWS ? source.template read<WHOLE>(start + line, col) : source.template read<WHOLE>(line, start + col);
         }
-        slab[slab_place<ALONG>(row, inner)] = factor(value(row, start + inner));
+#pragma unroll
+        for (u32 turn = 0; turn < TURNS; turn++) {
+            place(first + turn, line, col);
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) quads[turn].v[i] = factor(quads[turn].v[i]);
+            if (turned) {
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) slab[slab_place<ALONG>(line, col + i)] = quads[turn].v[i];
+            } else {
+                *(Quad*)(slab + (ALONG == ALONG_ROWS ? slab_place<ALONG>(col, line) : slab_place<ALONG>(line, col))) = quads[turn];
+            }
+        }
     }
+}
+
+// A slab of a factor with so many rows, from inner index `start` on.
+template <u32 ROWS, u32 THREADS, Along ALONG, u32 BATCH, class Factor>
+__device__ __forceinline__ void fill_slab(float* slab, u32 start, const Factor& source) {
+    if (source.whole) fill_fours<true, ROWS, THREADS, ALONG, BATCH / 4>(slab, start, source);
+    else fill_fours<false, ROWS, THREADS, ALONG, 1>(slab, start, source);
 }
 
 // tile += a b over a slab.
@@ -162,11 +262,10 @@ __device__ __forceinline__ void multiply(const float* a, const float* b, Tile<CO
 // Where the left factor is not 0: slabs that none of the rows see that multiply together are left out.
 enum Seen { ALL, LOWER, UPPER };  // everywhere, where inner <= row, where inner >= row
 
-// tile += a b over an inner size, a(row, inner) and b(col, inner) reading a value, or 0 past what there is. Each is
-// read once, by some thread, which reads BATCH of them before it keeps the first. `slabs` has room for two; when
-// this returns other threads may still read them.
+// tile += a b over an inner size. Each value is read once, by some thread, which reads BATCH of them before it keeps the
+// first. `slabs` has room for two; when this returns other threads may still read them.
 template <u32 COLS, Along A, Along B, Seen SEEN, u32 BATCH = 8, class Left, class Right>
-__device__ __forceinline__ void add_product(u32 size, float* slabs, Tile<COLS>& tile, Left left, Right right) {
+__device__ __forceinline__ void add_product(u32 size, float* slabs, Tile<COLS>& tile, const Left& left, const Right& right) {
     float *a = slabs, *b = slabs + SLAB_VALUES;
     for (u32 start = 0; start < size; start += SLAB) {
         __syncthreads();
@@ -189,4 +288,23 @@ __device__ __forceinline__ void lay_out(Tile<COLS>& tile, float* shared) {
             *(Pair*)(shared + Tile<COLS>::row(i) * STRIDE + Tile<COLS>::col(j)) = {tile.at(i, j), tile.at(i, j + 1)};
     }
     __syncthreads();
+}
+
+// Writes a tile that is laid out in shared memory to lines in memory, those and the columns that there are.
+template <u32 THREADS>
+__device__ __forceinline__ void write_lines(const float* shared, float* to, u64 stride, u32 lines, u32 cols) {
+    const bool whole = are_whole(to, stride, cols);
+    const u32 line_bytes = (u32)stride * 4, first = threadIdx.x / 16, col = threadIdx.x % 16 * 4;
+#pragma unroll 4
+    for (u32 line = first; line < 64; line += THREADS / 16) {
+        const Quad quad = *(const Quad*)(shared + line * STRIDE + col);
+        float* place = (float*)((char*)to + (u64)line * line_bytes) + col;
+        if (whole) {
+            if (line < lines && col < cols) *(Quad*)place = quad;
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++)
+                if (line < lines && col + i < cols) place[i] = quad.v[i];
+        }
+    }
 }
