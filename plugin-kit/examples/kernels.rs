@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use longhaul_plugin_kit::cuda::compiler;
 use longhaul_plugin_kit::cuda::device::KernelSource;
+use longhaul_plugin_kit::cuda::storage::Storage;
 
 /// Compute capabilities of the cards compiled for: A100, H100, B200.
 const ARCHITECTURES: [u32; 3] = [80, 90, 100];
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
             continue;
         }
         for architecture in ARCHITECTURES {
-            match compiler::report(&source, architecture) {
+            match compiler::report(&source, Storage::Float32, architecture) {
                 Ok(log) => {
                     for found in kernels_of(&log) {
                         let allowed = allowance(source.text, &found.kernel);

@@ -15,8 +15,7 @@ KERNEL(256, gate_backward, GateBackward) {
     if (row >= p.rows) return;
     float value = p.dy[row * p.dy_stride + col] * activation_slope(p.activation, p.gate[row * p.gate_stride + col]);
     if (p.x) value *= p.x[row * p.x_stride + col];
-    float* place = &p.grad[row * p.grad_stride + col];
-    *place = p.accumulate ? *place + value : value;
+    leave(&p.grad[row * p.grad_stride + col], value, p.accumulate);
 }
 
 // grad = dy f(gate), the gradient of x.
@@ -25,6 +24,5 @@ KERNEL(256, gated_backward, GateBackward) {
     const u64 row = index / p.cols, col = index % p.cols;
     if (row >= p.rows) return;
     const float value = p.dy[row * p.dy_stride + col] * activate(p.activation, p.gate[row * p.gate_stride + col]);
-    float* place = &p.grad[row * p.grad_stride + col];
-    *place = p.accumulate ? *place + value : value;
+    leave(&p.grad[row * p.grad_stride + col], value, p.accumulate);
 }

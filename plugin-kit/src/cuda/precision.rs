@@ -1,5 +1,5 @@
 //! How exactly a device multiplies: one setting for matrix products and for the kernels that have a form on
-//! tensor cores. It says nothing of how values are stored: they are float32 everywhere.
+//! tensor cores. How values are stored is [`super::storage`].
 
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;

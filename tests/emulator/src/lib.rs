@@ -18,6 +18,7 @@ use longhaul_plugin_kit::cuda::device::{
 };
 use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::cuda::source::{own_text, whole_text};
+use longhaul_plugin_kit::cuda::storage::Storage;
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 
@@ -76,7 +77,7 @@ impl Emulator {
     }
 
     fn compile(&self, source: &KernelSource) -> Result<Library> {
-        let text = whole_text(source);
+        let text = whole_text(source, Storage::Float32);
         let mut hash = Sha256::new();
         let sanitized = if self.sanitize { "sanitized" } else { "plain" };
         for part in [HEADER, &text, sanitized].iter().chain(native::flags()) {
