@@ -55,7 +55,7 @@ struct alignas(8) Pair {
 
 // Biases of a head's keys, `stride` values apart, the second parts `second` values after the first.
 struct KeyBias {
-    const float* data;
+    const stored* data;
     u64 stride;
     u32 second;
 
@@ -74,12 +74,12 @@ struct KeyBias {
 
 // Rows of one head: row r is at place `place + r`, around the end of a ring.
 struct HeadRows {
-    const float* data;
+    const stored* data;
     u64 stride, place, capacity;
     u32 count;  // rows after these count as zeros
 };
 
-__device__ __forceinline__ HeadRows plain_rows(const float* data, u64 stride, u32 count) {
+__device__ __forceinline__ HeadRows plain_rows(const stored* data, u64 stride, u32 count) {
     return {data, stride, 0, ~0ull, count};
 }
 
@@ -181,7 +181,7 @@ __device__ __forceinline__ void add_turned(const float* weights, const HeadRows&
 
 // Row R ty + i of the first `count` rows becomes `factors[i] values[i]`, or grows by it.
 template <u32 R>
-__device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS], const float (&factors)[R], float* to, u64 stride,
+__device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS], const float (&factors)[R], stored* to, u64 stride,
                                            u32 count, u32 head_dim, u32 accumulate) {
     const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
 #pragma unroll
@@ -192,9 +192,7 @@ __device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS],
         for (u32 n = 0; n < 2 * CHUNKS; n++) {
             const u32 col = n / 2 * CHUNK + 2 * tx + n % 2;
             if (col >= head_dim) continue;
-            float* place = &to[row * stride + col];
-            const float value = factors[i] * values[i][n];
-            *place = accumulate ? *place + value : value;
+            leave(&to[row * stride + col], factors[i] * values[i][n], accumulate);
         }
     }
 }
@@ -281,7 +279,7 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
         const u32 query = R * ty + i;
         if (tx == 0 && query < count) p.log_sums[(slice * p.heads + head) * p.length + first + query] = tops[i] + logf(total);
     }
-    float* y = p.y + (slice * p.length + first) * p.y_stride + head * (u64)p.head_dim;
+    stored* y = p.y + (slice * p.length + first) * p.y_stride + head * (u64)p.head_dim;
     store_rows<R>(sums, factors, y, p.y_stride, count, p.head_dim, 0);
 }
 
@@ -371,7 +369,7 @@ KERNEL(256, attention_grad_q, AttentionTiles) {
         add_weighted<4>(weights, t.k, p.head_dim, b_chunk, sums);
     }
     const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-    float* grad = p.grad_a + ((u64)row * p.length + query) * p.a_stride + head * (u64)p.head_dim;
+    stored* grad = p.grad_a + ((u64)row * p.length + query) * p.a_stride + head * (u64)p.head_dim;
     store_rows<4>(sums, ones, grad, p.a_stride, end - query, p.head_dim, p.a_accumulate);
 }
 
@@ -408,7 +406,7 @@ KERNEL(256, attention_grad_kv, AttentionTiles) {
     store_rows<4>(sums_k, ones, p.grad_a + first * p.a_stride + start, p.a_stride, keys, p.head_dim, p.a_accumulate);
     store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
     if (KEY_BIAS && threadIdx.x < keys) {
-        float* place = p.grad_bias + (first + threadIdx.x) * p.grad_bias_stride + head;
+        stored* place = p.grad_bias + (first + threadIdx.x) * p.grad_bias_stride + head;
         for (u32 part = 0; part < 2; part++, place += p.heads)
             *place = sum_bias / p.scale + (p.bias_accumulate ? *place : 0.0f);
     }
