@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles every kernel that the tests launch by NVRTC for cards that are not here, and prints registers and
-# spills; fails where one does not compile or spills more than its file lists. Without NVRTC on the library
+# Compiles every kernel that the tests launch by NVRTC for cards that are not here, for one of them also with activations
+# stored as bfloat16, and prints registers and spills; fails where one does not compile or spills more than its file lists. Without NVRTC on the library
 # path it is installed from PyPI under target/, in the version that the lists of spills were made with. Run
 # after the tests: with LONGHAUL_KERNEL_SOURCES they leave the sources, see ../../.ci/run.
 set -euo pipefail
