@@ -19,7 +19,7 @@ use crate::engine::operation::{LossSums, Outputs, Run, StateRows, Wanted};
 use crate::engine::params::Params;
 use crate::engine::tensor::Shape;
 use crate::ops::token_order::{TOKEN_ORDER, TokenOrder};
-use crate::testing::{Bench, compare, tolerance, widen};
+use crate::testing::{Bench, compare, tolerance_of, widen};
 
 /// What parameters' gradients start from on a device, where an operation adds to them.
 const INITIAL: f32 = 0.5;
@@ -79,7 +79,7 @@ impl Ends<'_> {
     /// With what differs, where and by how much.
     pub fn check_training(&self, device: &Arc<dyn Device>, batches: &[EndsBatch]) {
         let results = self.train_on(device, batches).expect("a training pass");
-        let accepted = tolerance(device.precision());
+        let accepted = tolerance_of(device.as_ref());
         for (index, (batch, got)) in batches.iter().zip(&results).enumerate() {
             let (sums, grads) = self.train_on_cpu(batch);
             for (place, target) in batch.targets().enumerate() {
@@ -106,7 +106,7 @@ impl Ends<'_> {
     /// # Panics
     /// With what differs, where and by how much.
     pub fn check_feed(&self, device: &Arc<dyn Device>, batches: &[EndsBatch]) {
-        let accepted = tolerance(device.precision());
+        let accepted = tolerance_of(device.as_ref());
         for batch in batches {
             let exact = self.feed_on_cpu(batch).expect("a feed");
             for with_logits in [true, false] {

@@ -1,6 +1,7 @@
 //! From tokens to losses on an emulated device against the CPU: embedding, learned positions, choice of
 //! scored positions and head, with a norm and a factor between them.
 
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::engine::operation::Wanted;
 use longhaul_plugin_kit::ops::norm::NormKind;
 use longhaul_plugin_kit::testing_ends::{Ends, EndsBatch, token_order_on};
@@ -87,7 +88,7 @@ fn check(model: Model, rows: usize, length: usize, batches: &[EndsBatch]) {
         places: most.unwrap_or(0) + 3,
         build: &|graph| build(graph, model),
     };
-    for device in &longhaul_emulator::devices() {
+    for device in &longhaul_emulator::orders(Precision::Float32) {
         ends.check_training(device, batches);
         let moved = |batch: &EndsBatch| EndsBatch {
             position: (POSITIONS - length) as u64,
@@ -178,7 +179,7 @@ fn positions_in_the_order_of_their_tokens() {
             let tokens: Vec<u32> = (0..count).map(|i| token(i) as u32).collect();
             let mut expected: Vec<u32> = (0..count as u32).collect();
             expected.sort_by_key(|&position| tokens[position as usize]);
-            for device in &longhaul_emulator::devices() {
+            for device in &longhaul_emulator::orders(Precision::Float32) {
                 assert!(
                     token_order_on(device, vocab, &tokens) == expected,
                     "vocabulary {vocab}, {count} tokens of kind {kind}"
@@ -247,7 +248,7 @@ fn the_first_of_equals_is_the_most_likely() {
         wanted: (0..3).map(wanted).collect(),
         position: 0,
     };
-    for device in &longhaul_emulator::devices() {
+    for device in &longhaul_emulator::orders(Precision::Float32) {
         let got = ends.feed_on(device, &batch, true).expect("a feed");
         assert_eq!(got.best, [700; 3]);
         ends.check_feed(device, std::slice::from_ref(&batch));
@@ -270,7 +271,7 @@ fn positions_past_the_table_are_refused_or_show() {
     let refused = ends(5).feed_on_cpu(&late).expect_err("past the table");
     assert!(refused.to_string().contains("learned positions end at 24"));
     let long = batch(2, POSITIONS + 1, PLAIN.vocab, 1, 1);
-    for device in &longhaul_emulator::devices() {
+    for device in &longhaul_emulator::orders(Precision::Float32) {
         let got = ends(5).feed_on(device, &late, true).expect("a feed");
         for (place, logits) in got.logits.chunks(PLAIN.vocab).enumerate() {
             let past = place % 5 >= 3;

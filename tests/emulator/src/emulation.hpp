@@ -398,6 +398,7 @@ inline void sincospi(double x, double* s, double* c) {
 #define KERNEL(threads, name, Params)                                                                          \
     static void name(const Params p);                                                                          \
     extern "C" emulation::Facts facts_of_##name() { return {sizeof(Params), threads}; }                        \
+    extern "C" const char* params_of_##name() { return #Params; }                                              \
     extern "C" const char* emulate_##name(const emulation::Launch* launch, const void* bytes, size_t size) {   \
         if (size != sizeof(Params)) return "the parameters' size is not that of " #Params;                     \
         Params params;                                                                                         \

@@ -8,6 +8,7 @@
 
 pub mod native;
 pub mod plugin;
+pub mod stored;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ pub struct Emulator {
     sanitize: bool,
     reversed: bool,
     precision: Precision,
+    storage: Storage,
     libraries: Mutex<HashMap<(usize, usize), Library>>,
     memory: Mutex<HashMap<u64, Vec<u64>>>,
     recording: Mutex<Option<Vec<Work>>>,
@@ -58,6 +60,7 @@ impl Emulator {
             sanitize: sanitized(),
             reversed,
             precision: Precision::Float32,
+            storage: Storage::Float32,
             libraries: Mutex::default(),
             memory: Mutex::default(),
             recording: Mutex::default(),
@@ -77,7 +80,7 @@ impl Emulator {
     }
 
     fn compile(&self, source: &KernelSource) -> Result<Library> {
-        let text = whole_text(source, Storage::Float32);
+        let text = whole_text(source, self.storage);
         let mut hash = Sha256::new();
         let sanitized = if self.sanitize { "sanitized" } else { "plain" };
         for part in [HEADER, &text, sanitized].iter().chain(native::flags()) {
@@ -89,7 +92,9 @@ impl Emulator {
             .take(12)
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        if let Some(folder) = std::env::var_os("LONGHAUL_KERNEL_SOURCES") {
+        if let Some(folder) = std::env::var_os("LONGHAUL_KERNEL_SOURCES")
+            && self.storage == Storage::Float32
+        {
             leave_source(Path::new(&folder), source, &name)?;
         }
         let library = self.folder.join(format!("{name}.so"));
@@ -300,14 +305,23 @@ impl Device for Emulator {
     }
 }
 
-/// Two devices, one for each order of blocks and threads: what is racy differs between them. One under the
-/// sanitizers, which look at other things.
+/// Devices that operations are held to: [`orders`], and beside two of these one that stores activations as bfloat16.
 pub fn devices() -> Vec<Arc<dyn Device>> {
     devices_of(Precision::Float32)
 }
 
 /// The same with products of a precision.
 pub fn devices_of(precision: Precision) -> Vec<Arc<dyn Device>> {
+    let mut devices = orders(precision);
+    if devices.len() > 1 {
+        devices.push(Arc::new(stored::StoredBf16::beside_target(precision)));
+    }
+    devices
+}
+
+/// Two devices, one for each order of blocks and threads: what is racy differs between them. One under the
+/// sanitizers, which look at other things.
+pub fn orders(precision: Precision) -> Vec<Arc<dyn Device>> {
     let orders: &[bool] = if sanitized() {
         &[false]
     } else {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use longhaul_emulator::devices;
+use longhaul_emulator::orders;
 use longhaul_plugin_kit::cuda::device::{Device, Kernel, KernelParams, KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::precision::Precision;
 use longhaul_plugin_kit::kernel_params;
 
 static SOURCE: KernelSource = KernelSource {
@@ -94,7 +95,7 @@ fn product(a: &[f32], b: &[f32], c: &[f32], inner: usize, round: impl Fn(f32) ->
 }
 
 fn check_product(name: &'static str, inner: usize, round: impl Fn(f32) -> f32) {
-    for device in devices() {
+    for device in orders(Precision::Float32) {
         let (a, b, c) = (
             odd_values(16 * inner, 3),
             odd_values(inner * 8, 77),
@@ -178,7 +179,7 @@ fn rounding_goes_to_the_nearest() {
         f32::from_bits(0xbf80_3000),
     ];
     x[..special.len()].copy_from_slice(&special);
-    for device in devices() {
+    for device in orders(Precision::Float32) {
         let (y, z) = (put(&device, &[0.0; 128]), put(&device, &[0.0; 128]));
         let params = Values {
             x: put(&device, &x),
@@ -206,7 +207,7 @@ fn rounding_goes_to_the_nearest() {
 fn copies_arrive_when_they_are_waited_for() {
     let mut x = odd_values(128, 40);
     x[0] = -200.0;
-    for device in devices() {
+    for device in orders(Precision::Float32) {
         let (y, z) = (put(&device, &[0.5; 128]), put(&device, &[0.5; 128]));
         let mut params = Values {
             x: put(&device, &x),
