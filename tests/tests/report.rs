@@ -62,6 +62,7 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
         "accuracy-induction",
         "accuracy-mqar",
         "accuracy-needle",
+        "depth-needle",
         "grid-memory",
         "grid-retention",
         "grid-state",
