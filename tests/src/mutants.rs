@@ -102,7 +102,9 @@ fn copy_plugin(root: &Path, plugin: &str) {
         let own = "longhaul-plugin-kit = { package = \"mutant-kit\", path = \"../mutant-kit\" }";
         let text =
             Edit::Replace("longhaul-plugin-kit.workspace = true", own).apply(text, "Cargo.toml");
-        format!("{text}\n[lib]\ncrate-type = [\"cdylib\"]\n")
+        // Under the plugin's own section, or one at the end.
+        let (before, behind) = text.split_once("[lib]\n").unwrap_or((&text, ""));
+        format!("{before}\n[lib]\ncrate-type = [\"cdylib\"]\n{behind}")
     });
     change(&folder.join("src/lib.rs"), |text| {
         Edit::Replace(
