@@ -68,8 +68,8 @@ fn a_library_loads_and_describes_itself_in_a_few_milliseconds() {
         println!("{name}: {least:.2} ms");
         assert!(architectures > 0);
         if profile_folder().ends_with("release") {
-            // Each architecture is recorded once to be described.
-            let most = 4.0 + architectures as f64;
+            // Each architecture is recorded once to be described; a slow machine takes three times as long as a fast one.
+            let most = 4.0 * (4.0 + architectures as f64);
             assert!(least < most, "{name} takes {least:.2} ms");
         }
     }
