@@ -7,11 +7,10 @@ use crate::drawing::{
     Anchor, BLACK, COLUMN, Drawing, GREY, LINE, PAGE, Place, SIZE, Stroke, width,
 };
 use crate::figure::heading;
-use crate::record::Split;
 use crate::setting::group;
 use crate::summary::SummaryRow;
 use crate::text::short_length;
-use crate::view::{CurveView, TaskView};
+use crate::view::{CurveView, TaskView, options_of_part};
 
 /// Left of the cells.
 const LEFT: f64 = 32.0;
@@ -44,37 +43,29 @@ fn fixed_depth(options: &str) -> Option<(f64, String)> {
 /// The rows of breakdowns by depth, `depth=0.50` or `PART_depth=0.50` in a task that has the parts of several, as points
 /// of tasks at that depth, each with the row that it stands for.
 pub(crate) fn by_depth(summary: &[SummaryRow]) -> Vec<(SummaryRow, &SummaryRow)> {
-    let shown = summary
-        .iter()
-        .filter(|row| row.split == Split::Test && row.selected != Some(false));
-    let point = |row| -> Option<(SummaryRow, &SummaryRow)> {
-        let row: &SummaryRow = row;
+    fn point(row: &SummaryRow) -> Option<(SummaryRow, &SummaryRow)> {
         let (key, depth) = row.label.split_once('=')?;
         let part = match key.strip_suffix("depth")? {
-            "" => String::new(),
-            part => format!("part={},", part.strip_suffix('_')?),
+            "" => None,
+            part => Some(part.strip_suffix('_')?),
         };
         // At one depth the breakdown says nothing more.
         if fixed_depth(&row.task_options).is_some() {
             return None;
         }
         // In the place of where a grid of depths stands.
-        let others = row
-            .task_options
-            .split(',')
-            .filter(|option| !option.starts_with("depth="));
-        let mut options = format!("{part}depth={depth}");
-        for option in others.filter(|option| !option.is_empty()) {
-            options.push(',');
-            options.push_str(option);
-        }
+        let depth = format!("depth={depth}");
+        let others = row.task_options.split(',');
+        let others = others.filter(|option| !option.is_empty() && !option.starts_with("depth="));
+        let options: Vec<&str> = [depth.as_str()].into_iter().chain(others).collect();
         let point = SummaryRow {
             label: String::new(),
-            task_options: options,
+            task_options: options_of_part(part, &options.join(",")),
             ..row.clone()
         };
         Some((point, row))
-    };
+    }
+    let shown = summary.iter().filter(|row| row.is_of_shown());
     shown.filter_map(point).collect()
 }
 

@@ -14,7 +14,7 @@ use crate::grid::{Training, grids};
 use crate::heat::{DepthMap, by_depth, depth_maps};
 use crate::names::{self, Names};
 use crate::pdf::pdf;
-use crate::record::{Measurement, Split, TrainingPoint};
+use crate::record::{Measurement, TrainingPoint};
 use crate::style::Styles;
 use crate::summary::SummaryRow;
 use crate::svg::svg;
@@ -116,7 +116,7 @@ pub(crate) fn by_position(summary: &[SummaryRow]) -> Vec<SummaryRow> {
     };
     let mut buckets: Vec<(u64, &SummaryRow)> = summary
         .iter()
-        .filter(|row| row.split == Split::Test && row.selected != Some(false))
+        .filter(|row| row.is_of_shown())
         .filter_map(|row| Some((end(row)?, row)))
         .collect();
     let mut longest = HashMap::new();

@@ -158,7 +158,12 @@ impl SummaryRow {
     /// Whether tables and plots show it: a whole cell of test examples, or a part of a task that has the parts of
     /// several, at a learning rate that was chosen or could not be.
     pub fn is_shown(&self) -> bool {
-        self.split == Split::Test && self.is_point() && self.selected != Some(false)
+        self.is_of_shown() && self.is_point()
+    }
+
+    /// Whether it is of a curve that tables and plots show, as a point of it or as a breakdown.
+    pub(crate) fn is_of_shown(&self) -> bool {
+        self.split == Split::Test && self.selected != Some(false)
     }
 
     /// The name of the task whose examples it is of, where its task has those of several: each such part has curves,

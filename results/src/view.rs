@@ -143,6 +143,15 @@ fn steps(task: &TaskView<'_>, summary: &[SummaryRow]) -> Vec<Step> {
     steps
 }
 
+/// The options of a task, or of a part of it.
+pub(crate) fn options_of_part(part: Option<&str>, options: &str) -> String {
+    match part {
+        None => options.to_owned(),
+        Some(part) if options.is_empty() => format!("part={part}"),
+        Some(part) => format!("part={part},{options}"),
+    }
+}
+
 fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize) -> TaskView<'a> {
     let first = rows[0];
     let lengths: BTreeSet<u64> = rows.iter().map(|row| row.eval_length).collect();
@@ -154,16 +163,10 @@ fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize
     let kind = Kind::of(&first.metric);
     let names = names(&curves.iter().map(|points| points[0]).collect::<Vec<_>>());
     let part = first.part();
-    let named = part.map(|part| format!("part={part}"));
-    let options = Some(first.task_options.clone()).filter(|options| !options.is_empty());
     TaskView {
         task: &first.task,
         part,
-        options: [named, options]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(","),
+        options: options_of_part(part, &first.task_options),
         metric: kind.words(&first.metric),
         kind,
         chance,

@@ -149,17 +149,14 @@ impl<'a> Data<'a> {
         for task in &at_depths {
             views.push(task_data(task, Across::Depth, &styles, &mut points));
         }
-        let of_row: HashMap<*const SummaryRow, usize> = (first..)
-            .zip(&points[first..])
-            .map(|(place, shown)| (std::ptr::from_ref(shown.row), place))
+        let sources = sources.iter().map(|source| source.point());
+        let sources: HashMap<Point<'_>, Point<'_>> = depth_rows
+            .iter()
+            .map(SummaryRow::point)
+            .zip(sources)
             .collect();
-        for (row, source) in depth_rows.iter().zip(sources) {
-            places.extend(
-                of_row
-                    .get(&std::ptr::from_ref(row))
-                    .map(|&place| (source.point(), place)),
-            );
-        }
+        let shown = (first..).zip(&points[first..]);
+        places.extend(shown.map(|(place, shown)| (sources[&shown.row.point()], place)));
         let records = records(rows, origins, &order, &places);
         Self {
             provenance,
