@@ -85,16 +85,25 @@ struct Layout {
 impl Layout {
     /// Buffers one after the other; with bands around them where they are `guarded`.
     fn new(lengths: Vec<usize>, guarded: bool) -> Self {
+        let each = (0..lengths.len()).map(std::iter::once);
+        Self::of_groups(lengths, each, guarded)
+    }
+
+    /// The same of groups, by the numbers of their buffers, which lie directly behind each other.
+    fn of_groups(
+        lengths: Vec<usize>,
+        groups: impl Iterator<Item: Iterator<Item = usize>>,
+        guarded: bool,
+    ) -> Self {
         let band = if guarded { ALIGNMENT } else { 0 };
-        let mut total = band;
-        let starts = lengths
-            .iter()
-            .map(|length| {
-                let start = total;
-                total += (length + band).next_multiple_of(ALIGNMENT);
-                start
-            })
-            .collect();
+        let (mut starts, mut total) = (vec![0; lengths.len()], band);
+        for group in groups {
+            for buffer in group {
+                starts[buffer] = total;
+                total += lengths[buffer];
+            }
+            total = (total + band).next_multiple_of(ALIGNMENT);
+        }
         Self {
             starts,
             lengths,
@@ -112,9 +121,8 @@ impl Layout {
         }
     }
 
-    /// Places of parameters. One that lies directly behind another is in its group, and a group is a buffer.
+    /// Places of parameters. One that lies directly behind another is in its group.
     fn of_params(params: &Params, guarded: bool) -> Self {
-        let band = if guarded { ALIGNMENT } else { 0 };
         let entries = &params.entries;
         let mut behind = vec![None; entries.len()];
         for (id, entry) in entries.iter().enumerate() {
@@ -122,21 +130,10 @@ impl Layout {
                 behind[before] = Some(id);
             }
         }
-        let (mut starts, mut total) = (vec![0; entries.len()], band);
         let first = (0..entries.len()).filter(|&id| entries[id].after.is_none());
-        for first in first {
-            for id in std::iter::successors(Some(first), |&id| behind[id]) {
-                starts[id] = total;
-                total += entries[id].values.len();
-            }
-            total = (total + band).next_multiple_of(ALIGNMENT);
-        }
-        Self {
-            starts,
-            lengths: entries.iter().map(|entry| entry.values.len()).collect(),
-            total,
-            guarded,
-        }
+        let groups = first.map(|first| std::iter::successors(Some(first), |&id| behind[id]));
+        let lengths = entries.iter().map(|entry| entry.values.len()).collect();
+        Self::of_groups(lengths, groups, guarded)
     }
 }
 
@@ -156,11 +153,6 @@ impl ParamBlock {
     /// # Errors
     /// Memory is exhausted.
     pub fn zeros(device: &Arc<dyn Device>, params: &Params) -> Result<Self> {
-        let lengths: Vec<usize> = params
-            .entries
-            .iter()
-            .map(|entry| entry.values.len())
-            .collect();
         let layout = Layout::of_params(params, device.guarded());
         let memory = Memory::new(device, layout.total)?;
         device.fill(memory.ptr(), 0, layout.total)?;
@@ -172,7 +164,7 @@ impl ParamBlock {
                 .iter()
                 .map(|start| memory.ptr().value(*start))
                 .collect(),
-            lengths,
+            lengths: layout.lengths,
             memory,
         })
     }
