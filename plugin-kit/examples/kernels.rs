@@ -2,7 +2,10 @@
 //! spills on three generations of cards, and for one of them how much of it an SM holds and which instructions it is made
 //! of. `tests/emulator/compile.sh` holds that against `tests/emulator/kernels.csv`.
 //!
-//! `kernels rows target/kernel-sources/*.cu` prints a row a kernel, as the table has them.
+//! `kernels rows tests/emulator/kernels.csv target/kernel-sources/*.cu` prints a row a kernel, as the table has them. A text
+//! is compiled once: the table keeps the hash of what its rows were made of, and where a source has it still, they stand.
+//! With `LONGHAUL_COMPILE_ALL=1` all are compiled.
+//!
 //! `kernels compare tests/emulator/kernels.csv` reads such rows and fails where a kernel grew or is missing; with
 //! `LONGHAUL_WRITE_TABLE=1` it writes them into the table.
 //!
@@ -16,10 +19,16 @@ use std::process::{Command, ExitCode};
 
 use longhaul_plugin_kit::cuda::compiler;
 use longhaul_plugin_kit::cuda::device::KernelSource;
+use longhaul_plugin_kit::cuda::source::whole_text;
+use sha2::{Digest, Sha256};
 
 /// Compute capabilities of the cards compiled for: A100, H100, B200. Instructions are those of the second.
 const ARCHITECTURES: [u32; 3] = [80, 90, 100];
 const SHOWN: u32 = 90;
+
+/// Where the registers on the shown one stand among a row's numbers of machine code, and how many of its launch precede these.
+const SHOWN_REGISTERS: usize = 2;
+const LAUNCH: usize = 4;
 
 /// What an SM of the shown architecture has, by NVIDIA's table of compute capabilities.
 const SM_REGISTERS: u32 = 65_536;
@@ -30,9 +39,9 @@ const SM_BLOCKS: u32 = 32;
 /// A value may grow by one part in so many before that is an error.
 const MARGIN: u64 = 20;
 
-/// The table's columns: a row's name, then numbers. Of loads from memory `wide` are of 8 or 16 bytes, `constant` past the
+/// The table's columns: a row's name, the first digits of its text's SHA-256, then numbers. Of loads from memory `wide` are of 8 or 16 bytes, `constant` past the
 /// coherent cache; `local` are loads and stores of spills and arrays; `integer` all that counts and compares.
-const COLUMNS: &str = "source,kernel,threads,shared_bytes,blocks,warps,registers_80,spills_80,registers_90,spills_90,\
+const COLUMNS: &str = "source,kernel,text,threads,shared_bytes,blocks,warps,registers_80,spills_80,registers_90,spills_90,\
      registers_100,spills_100,stack,instructions,ldg,wide,constant,lds,sts,local,call,mufu,ffma,hmma,integer,bar";
 
 /// Columns that must not grow.
@@ -51,9 +60,10 @@ type Result<T> = std::result::Result<T, String>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.split_first() {
-        Some((verb, files)) if verb == "rows" => files.iter().try_for_each(|file| rows(file)),
+        Some((verb, [table, files @ ..])) if verb == "rows" => kept(Path::new(table))
+            .and_then(|kept| files.iter().try_for_each(|file| rows(file, &kept))),
         Some((verb, [table])) if verb == "compare" => compare(Path::new(table)),
-        _ => Err("kernels rows SOURCE.. | kernels compare TABLE".into()),
+        _ => Err("kernels rows TABLE SOURCE.. | kernels compare TABLE".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,8 +82,20 @@ struct Found {
     stack: u32,
 }
 
+/// Rows that need not be made again where a text is what it was.
+fn kept(table: &Path) -> Result<Table> {
+    if std::env::var_os("LONGHAUL_COMPILE_ALL").is_some() {
+        return Ok(Table::new());
+    }
+    let text = std::fs::read_to_string(table);
+    table_of(
+        text.map_err(|error| format!("{}: {error}", table.display()))?
+            .lines(),
+    )
+}
+
 /// Prints a row a kernel of a source.
-fn rows(path: &str) -> Result<()> {
+fn rows(path: &str, kept: &Table) -> Result<()> {
     let name = path.rsplit('/').next().unwrap_or(path).to_owned();
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     let label = label_of(&text, &name);
@@ -83,6 +105,17 @@ fn rows(path: &str) -> Result<()> {
         text: text.leak(),
         params: &[],
     };
+    let hash = Sha256::digest(whole_text(&source));
+    let hash: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    let of_source = kept.iter().filter(|([file, _], _)| *file == label);
+    let of_source: Vec<_> = of_source.collect();
+    if !of_source.is_empty() && of_source.iter().all(|(_, row)| row.text == hash) {
+        for ([_, kernel], row) in of_source {
+            let of_code = &row.numbers[LAUNCH..];
+            print_row(path, [&label, kernel, &hash], of_code)?;
+        }
+        return Ok(());
+    }
     let mut found: BTreeMap<String, BTreeMap<u32, Found>> = BTreeMap::new();
     let mut instructions = BTreeMap::new();
     for architecture in ARCHITECTURES {
@@ -102,23 +135,31 @@ fn rows(path: &str) -> Result<()> {
                 .copied()
                 .unwrap_or_default()
         };
-        let (threads, shared) = launch_of(path, &kernel)?;
-        let (blocks, warps) = occupancy(of(SHOWN).registers, threads, shared);
-        let mut row = vec![label.clone(), kernel.clone()];
-        row.extend([threads, shared, blocks, warps].map(|value| value.to_string()));
+        let mut numbers = Vec::new();
         for architecture in ARCHITECTURES {
             let Found {
                 registers, spills, ..
             } = of(architecture);
-            row.extend([registers, spills].map(|value| value.to_string()));
+            numbers.extend([registers, spills].map(u64::from));
         }
-        row.push(of(SHOWN).stack.to_string());
+        numbers.push(of(SHOWN).stack.into());
         let mix = instructions
             .get(&kernel)
             .ok_or(format!("{path}: {kernel} was not disassembled"))?;
-        row.extend(mix.iter().map(u32::to_string));
-        println!("{}", row.join(","));
+        numbers.extend(mix.iter().copied().map(u64::from));
+        print_row(path, [&label, &kernel, &hash], &numbers)?;
     }
+    Ok(())
+}
+
+/// A row: how the kernel was launched and what an SM holds of it, before what it is as machine code.
+fn print_row(path: &str, [label, kernel, hash]: [&str; 3], of_code: &[u64]) -> Result<()> {
+    let (threads, shared) = launch_of(path, kernel)?;
+    let (blocks, warps) = occupancy(of_code[SHOWN_REGISTERS], threads, shared);
+    let numbers = [threads, shared, blocks, warps].into_iter().map(u64::from);
+    let numbers = numbers.chain(of_code.iter().copied());
+    let numbers: Vec<String> = numbers.map(|value| value.to_string()).collect();
+    println!("{label},{kernel},{hash},{}", numbers.join(","));
     Ok(())
 }
 
@@ -165,12 +206,13 @@ fn launch_of(path: &str, kernel: &str) -> Result<(u32, u32)> {
 
 /// Blocks and warps that an SM holds at a time. Registers are given to warps in steps of 256, and a block takes 1 KiB of
 /// shared memory for itself.
-fn occupancy(registers: u32, threads: u32, shared: u32) -> (u32, u32) {
+fn occupancy(registers: u64, threads: u32, shared: u32) -> (u32, u32) {
     let warps = threads.div_ceil(32);
     if warps == 0 {
         return (0, 0);
     }
-    let by_registers = SM_REGISTERS / ((registers * 32).next_multiple_of(256).max(256) * warps);
+    let of_warp = (registers as u32 * 32).next_multiple_of(256).max(256);
+    let by_registers = SM_REGISTERS / (of_warp * warps);
     let by_shared = SM_SHARED_BYTES / (shared + 1024).next_multiple_of(128);
     let blocks = SM_BLOCKS
         .min(SM_WARPS / warps)
@@ -281,8 +323,15 @@ fn kernels_of(log: &str) -> Vec<(String, Found)> {
     found
 }
 
-/// Rows of numbers by source and kernel.
-type Table = BTreeMap<[String; 2], Vec<u64>>;
+/// What is known of a kernel whose source's text has this hash.
+#[derive(PartialEq, Clone)]
+struct Row {
+    text: String,
+    numbers: Vec<u64>,
+}
+
+/// By source and kernel.
+type Table = BTreeMap<[String; 2], Row>;
 
 fn table_of<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Table> {
     let mut table = Table::new();
@@ -293,13 +342,15 @@ fn table_of<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Table> {
             cells.next().ok_or_else(refused)?,
             cells.next().ok_or_else(refused)?,
         ];
+        let text = cells.next().ok_or_else(refused)?;
         let numbers: std::result::Result<Vec<u64>, _> = cells.map(|cell| cell.parse()).collect();
         let numbers = numbers.map_err(|_| refused())?;
-        if numbers.len() + 2 != COLUMNS.split(',').count() {
+        if numbers.len() + 3 != COLUMNS.split(',').count() {
             return Err(refused());
         }
-        if let Some(other) = table.insert(key, numbers.clone())
-            && other != numbers
+        let row = Row { text, numbers };
+        if let Some(other) = table.insert(key, row.clone())
+            && other != row
         {
             return Err(format!(
                 "two sources of one name, one of them old? Empty the folder and run the tests again: {line}"
@@ -319,10 +370,12 @@ fn compare(path: &Path) -> Result<()> {
         let sources: BTreeSet<&String> = now.keys().map(|[source, _]| source).collect();
         table.retain(|[source, _], _| !sources.contains(source));
         table.extend(now);
-        let lines = table.iter().map(|([source, kernel], numbers)| {
-            let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-            format!("{source},{kernel},{}\n", numbers.join(","))
-        });
+        let lines = table
+            .iter()
+            .map(|([source, kernel], Row { text, numbers })| {
+                let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+                format!("{source},{kernel},{text},{}\n", numbers.join(","))
+            });
         let text: String = std::iter::once(format!("{COLUMNS}\n"))
             .chain(lines)
             .collect();
@@ -331,8 +384,9 @@ fn compare(path: &Path) -> Result<()> {
     let mut wrong = Vec::new();
     for (key, then) in &table {
         match now.get(key) {
-            Some(numbers) => {
-                wrong.extend(grown(then, numbers).map(|what| format!("{}: {what}", key.join(", "))))
+            Some(row) => {
+                let grown = grown(&then.numbers, &row.numbers);
+                wrong.extend(grown.map(|what| format!("{}: {what}", key.join(", "))))
             }
             None => wrong.push(format!("{} was not compiled", key.join(", "))),
         }
@@ -361,7 +415,7 @@ fn compare(path: &Path) -> Result<()> {
 
 /// What of a kernel is more than the table says and the margin allows.
 fn grown<'a>(then: &'a [u64], now: &'a [u64]) -> impl Iterator<Item = String> + use<'a> {
-    let names = COLUMNS.split(',').skip(2);
+    let names = COLUMNS.split(',').skip(3);
     let held = names
         .zip(then.iter().zip(now))
         .filter(|(name, _)| HELD.contains(name));
