@@ -19,6 +19,10 @@ use crate::find::{did_you_mean, find, is_library, split_library};
 /// What an architecture's text says of the state that training sequences start from.
 pub const INITIAL_STATE: &str = "initial_state";
 
+/// Before the name of an option in an architecture's text: its value in evaluations, of a model that was trained with
+/// another.
+pub const IN_EVALUATIONS: &str = "eval.";
+
 /// An architecture that was found, with checked options; travels to workers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArchSpec {
@@ -35,7 +39,10 @@ pub struct ArchSpec {
     pub architecture: String,
     /// A value for every option, as text that the option's own parser accepts.
     pub values: Vec<(String, Value)>,
-    /// Options that were given and are not the default, sorted.
+    /// Options that have another value in evaluations than in training, with that.
+    #[serde(default)]
+    pub in_evaluations: Vec<(String, Value)>,
+    /// Options that were given and are not the default, sorted; those of evaluations with what stands before them.
     pub options: Vec<(String, String)>,
     /// Model width, where the text gave one.
     pub d_model: Option<u32>,
@@ -142,7 +149,9 @@ impl ArchSpec {
         let given = |name: &str| options.iter().any(|(option, _)| option == name);
         let other = Self::from_parts(plugin, architecture, options.clone())?;
         let mut pairs = self.values.iter().zip(&other.values);
+        let mut read = other.in_evaluations.iter();
         Ok(pairs.all(|(own, other)| own == other || !given(&own.0))
+            && read.all(|other| self.in_evaluations.contains(other))
             && (self.d_model == other.d_model || !given("d_model"))
             && (self.layers == other.layers || !given("layers"))
             && (self.initial_state == other.initial_state || !given(INITIAL_STATE)))
@@ -156,38 +165,44 @@ impl ArchSpec {
         let d_model = take_size(&mut given, "d_model", &bounds::D_MODEL)?;
         let layers = take_size(&mut given, "layers", &bounds::LAYERS)?;
         let initial_state = take_initial_state(&mut given)?;
-        let known: Vec<&str> = architecture
-            .options
-            .iter()
-            .map(|o| o.name.as_str())
-            .collect();
-        if let Some((unknown, _)) = given
-            .iter()
-            .find(|(name, _)| !known.contains(&name.as_str()))
-        {
-            let all: Vec<&str> = known
-                .iter()
-                .copied()
-                .chain(["d_model", "layers", INITIAL_STATE])
-                .collect();
+        let known = |given: &str| {
+            let mut options = architecture.options.iter();
+            options.any(|option| option.name == given)
+        };
+        let bare = |given: &str| {
+            given
+                .strip_prefix(IN_EVALUATIONS)
+                .unwrap_or(given)
+                .to_owned()
+        };
+        if let Some((unknown, _)) = given.iter().find(|(name, _)| !known(&bare(name))) {
+            let own = architecture.options.iter().map(|o| o.name.as_str());
+            let all: Vec<&str> = own.chain(["d_model", "layers", INITIAL_STATE]).collect();
             return Err(CommandError::usage(format!(
-                "architecture `{}` has no option `{unknown}`{}; it has {}",
+                "architecture `{}` has no option `{unknown}`{}; it has {}; with `{IN_EVALUATIONS}` in front: in \
+                 evaluations alone",
                 architecture.name,
                 did_you_mean(unknown, all.iter().copied()),
                 all.join(", ")
             )));
         }
-        let (mut values, mut options) = (Vec::new(), Vec::new());
+        let (mut values, mut in_evaluations, mut options) = (Vec::new(), Vec::new(), Vec::new());
         for option in &architecture.options {
             let spec = option.spec();
-            let default = spec.kind.default_value();
-            let text = given.iter().rev().find(|(name, _)| *name == option.name);
-            let value = match text {
-                None => default.clone(),
-                Some((_, text)) => spec.parse(text).map_err(|error| {
+            let parsed = |name: &str| {
+                let text = given.iter().rev().find(|(given, _)| given == name);
+                let value = text.map(|(_, text)| spec.parse(text)).transpose();
+                value.map_err(|error| {
                     CommandError::usage(format!("architecture `{}`: {error}", architecture.name))
-                })?,
+                })
             };
+            let default = spec.kind.default_value();
+            let value = parsed(&option.name)?.unwrap_or_else(|| default.clone());
+            let other = format!("{IN_EVALUATIONS}{}", option.name);
+            if let Some(read) = parsed(&other)?.filter(|read| *read != value) {
+                options.push((other, read.to_string()));
+                in_evaluations.push((option.name.clone(), Value::from(&read)));
+            }
             if value != default {
                 options.push((option.name.clone(), value.to_string()));
             }
@@ -201,6 +216,7 @@ impl ArchSpec {
             plugin_sha256: plugin.sha256.clone(),
             architecture: architecture.name.clone(),
             values,
+            in_evaluations,
             options,
             d_model,
             layers,
@@ -220,6 +236,34 @@ impl ArchSpec {
             self.architecture.clone()
         } else {
             format!("{}:{}", self.architecture, pairs.join(","))
+        }
+    }
+
+    /// What its evaluations are made with, where that is another model than the one that is trained.
+    pub fn of_evaluations(&self) -> Option<Self> {
+        let read = |(name, trained): &(String, Value)| {
+            let mut others = self.in_evaluations.iter();
+            let other = others.find(|(other, _)| other == name);
+            let value = other.map_or_else(|| trained.clone(), |(_, value)| value.clone());
+            (name.clone(), value)
+        };
+        (!self.in_evaluations.is_empty()).then(|| Self {
+            values: self.values.iter().map(read).collect(),
+            in_evaluations: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    /// Refuses options of evaluations, where there are none after a training.
+    ///
+    /// # Errors
+    /// Such an option.
+    pub fn of_one_model(self) -> Result<Self, CommandError> {
+        match self.in_evaluations.first() {
+            None => Ok(self),
+            Some((name, _)) => Err(CommandError::usage(format!(
+                "`{IN_EVALUATIONS}{name}` is for models that are trained and then evaluated (longhaul run); write `{name}`"
+            ))),
         }
     }
 
@@ -320,6 +364,7 @@ pub(crate) mod tests {
             plugin_sha256: "ab".into(),
             architecture: "arch".into(),
             values: Vec::new(),
+            in_evaluations: Vec::new(),
             options: Vec::new(),
             d_model: None,
             layers: None,
@@ -392,6 +437,33 @@ pub(crate) mod tests {
         assert_eq!((spec.layers, spec.d_model), (Some(3), None));
         assert_eq!(spec.values.len(), 3);
         assert!(ArchSpec::parse("longhaul-mamba2/mamba2", &catalogue).is_ok());
+    }
+
+    #[test]
+    fn options_may_have_another_value_in_evaluations() {
+        let catalogue = catalogue();
+        let spec = |text: &str| ArchSpec::parse(text, &catalogue).expect("good options");
+        let own = spec("mamba2:state=32,eval.state=16,eval.tied=false");
+        // What is as trained is no difference.
+        assert_eq!(own.text(), "mamba2:eval.state=16,state=32");
+        let read = own.of_evaluations().expect("another model");
+        assert_eq!(read.values, spec("mamba2:state=16").values);
+        assert_eq!(own.values, spec("mamba2:state=32").values);
+        assert!(spec("mamba2:eval.state=64").of_evaluations().is_none());
+        let meant = |text| own.is_meant(text, &catalogue).expect("known options");
+        assert!(meant("mamba2:state=32") && meant("mamba2:eval.state=16"));
+        assert!(!meant("mamba2:eval.state=8"));
+        let refused = own.of_one_model().expect_err("two models").message;
+        assert!(refused.contains("eval.state"), "{refused}");
+        for (text, word) in [
+            ("eval.stat=1", "`eval.stat`"),
+            ("eval.state=x", "state"),
+            ("eval.d_model=8", "d_model"),
+        ] {
+            let error = ArchSpec::parse(&format!("mamba2:{text}"), &catalogue);
+            let error = error.expect_err("no such option").message;
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

@@ -155,14 +155,17 @@ Examples:
   longhaul run quick --resume
   longhaul run published --task parity --out runs/parity
   longhaul run books --arch mamba2:initial_state=passed --out runs/passed
+  longhaul run needles --arch transformer --arch transformer:eval.window=64 \\
+      --seeds 1 --out runs/window
   longhaul run --task parity --train-length 3..40 --lengths 40,80,160 \\
       --train-distribution fixed,uniform,curriculum --out runs/drawn
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
     /// A built-in suite (`longhaul suites` lists all) or a TOML file. quick: a first
     /// look, minutes; smoke: seconds, whether a new plugin trains and evaluates;
-    /// books: loss by position; niah, ruler-tokens, mqar, published: hours;
-    /// state-tracking: hours, in parts
+    /// books: loss by position; needles: every architecture at 16 times its training
+    /// length, an hour; niah, ruler-tokens, mqar, published: hours; state-tracking:
+    /// hours, in parts
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4

@@ -35,6 +35,7 @@ const LONG: &[&str] = &[
     "ruler-tokens",
     "mqar",
     "published",
+    "needles",
     "state-tracking",
 ];
 

@@ -229,7 +229,8 @@ fn spec(
     let catalogue = Catalogue {
         plugins: vec![described.clone()],
     };
-    let mut spec = ArchSpec::parse(&text, &catalogue).map_err(|error| error.to_string())?;
+    let spec = ArchSpec::parse(&text, &catalogue).and_then(ArchSpec::of_one_model);
+    let mut spec = spec.map_err(|error| error.to_string())?;
     (spec.d_model, spec.layers) = (Some(plan.d_model), Some(plan.layers));
     Ok(spec)
 }

@@ -79,7 +79,7 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
         vocab = task.vocab() as u32;
     }
     let catalogue = Catalogue::scan(&args.plugins)?;
-    let spec = ArchSpec::parse(&args.architecture, &catalogue)?;
+    let spec = ArchSpec::parse(&args.architecture, &catalogue)?.of_one_model()?;
     devices::require_one(&device)
         .and_then(|()| spec.runs_on(device::kind(&device)))
         .map_err(CommandError::usage)?;

@@ -324,7 +324,9 @@ fn subjects(args: &CheckArgs) -> Result<Vec<ArchSpec>, CommandError> {
     }
     if !is_file {
         let catalogue = Catalogue::scan(&args.plugins)?;
-        return Ok(vec![ArchSpec::parse(&args.subject, &catalogue)?]);
+        return Ok(vec![
+            ArchSpec::parse(&args.subject, &catalogue)?.of_one_model()?,
+        ]);
     }
     let plugin = describe_within(path, args.time_limit).map_err(|error| match error {
         AskError::TimedOut(seconds) => CommandError {

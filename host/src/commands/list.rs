@@ -2,7 +2,7 @@
 
 use longhaul_tasks::bounds;
 
-use crate::architecture::INITIAL_STATE;
+use crate::architecture::{IN_EVALUATIONS, INITIAL_STATE};
 use crate::catalogue::{Architecture, Catalogue, Plugin};
 use crate::cli::ListArgs;
 use crate::commands::print;
@@ -118,6 +118,12 @@ fn in_full(plugin: &Plugin, architecture: &Architecture) -> String {
         "zero",
         "zero | noise:DEVIATION | fitted | passed",
         "recurrent state that training sequences start from",
+    ));
+    rows.push(row(
+        &format!("{IN_EVALUATIONS}OPTION"),
+        "as trained",
+        "as OPTION",
+        "its value in evaluations alone",
     ));
     text.push_str(&columns(&rows));
     text.push_str(&format!("\nCite:\n{}\n", architecture.citation.trim_end()));

@@ -4,7 +4,7 @@ use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedPlugin};
 use longhaul_plugin_api::error::ErrorKind;
 use longhaul_tasks::{Materials, Task, TaskError, parse_task_of};
 
-use crate::architecture::{ModelSize, Value};
+use crate::architecture::{ArchSpec, IN_EVALUATIONS, ModelSize, Value};
 use crate::checkpoint::files::Folder;
 use crate::checkpoint::load::{Library, LoadError, Understood};
 use crate::device;
@@ -106,13 +106,27 @@ fn run(job: &Job) -> Result<(), Failure> {
         None => Materials::default(),
     };
     let task = parse_task_of(&job.task, &materials)?;
+    let read = job.architecture.of_evaluations();
+    // Who evaluates what is trained already needs that model alone.
+    let trained = match &read {
+        Some(read) if job.to_train().is_none() => read,
+        _ => &job.architecture,
+    };
     let (mut model, vocab) = match &job.checkpoint {
         Some(checkpoint) => (
             read_checkpoint(job, checkpoint, &mut clock)?,
             checkpoint.vocab as usize,
         ),
-        None => (build(job, task.as_ref(), &mut clock)?, task.vocab()),
+        None => (
+            build(job, trained, task.as_ref(), &mut clock)?,
+            task.vocab(),
+        ),
     };
+    if let (Some(_), Some(read)) = (job.to_train(), &read) {
+        // Before the work that it would be too late after.
+        let other = build(job, read, task.as_ref(), &mut clock)?;
+        same_parameters(&model, &other)?;
+    }
     let notes = model.notes();
     send(&Message::Started {
         parameters: model.parameter_values(),
@@ -126,6 +140,10 @@ fn run(job: &Job) -> Result<(), Failure> {
         let seconds = train(&mut model, task.as_ref(), job, training, &mut clock)?;
         models::save(&model, &job.folder, &job.model, &job.identity)?;
         resume::forget(job);
+        if let Some(read) = &read {
+            model = build(job, read, task.as_ref(), &mut clock)?;
+            models::load(&mut model, &job.folder, &job.model, &job.identity)?;
+        }
         send(&Message::Trained { seconds });
     } else if job.checkpoint.is_none() {
         models::load(&mut model, &job.folder, &job.model, &job.identity)?;
@@ -169,17 +187,34 @@ fn run(job: &Job) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The local window of a job's model: what its option `window` says, where that is not 0.
+/// The local window of a job's model in evaluations: what its option `window` says, where that is not 0.
 fn window(job: &Job) -> Option<usize> {
-    let mut values = job.architecture.values.iter();
-    match values.find(|(name, _)| name == "window")?.1 {
+    let read = job.architecture.of_evaluations();
+    let spec = read.as_ref().unwrap_or(&job.architecture);
+    match spec.values.iter().find(|(name, _)| name == "window")?.1 {
         Value::Integer(window) => usize::try_from(window).ok().filter(|&window| window > 0),
         _ => None,
     }
 }
 
-fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, Failure> {
-    let plugin = LoadedPlugin::open(&job.architecture.library, pipe::plugin_log)?;
+/// Refuses options of evaluations that need other parameters than those that are trained.
+fn same_parameters(trained: &LoadedModel, read: &LoadedModel) -> Result<(), Failure> {
+    if trained.parameters() == read.parameters() {
+        return Ok(());
+    }
+    Err(Failure::error(format!(
+        "with its options of evaluations (`{IN_EVALUATIONS}`) the model has other parameters than those that are \
+         trained; change options that only say how these are read"
+    )))
+}
+
+fn build(
+    job: &Job,
+    architecture: &ArchSpec,
+    task: &dyn Task,
+    clock: &mut Clock,
+) -> Result<LoadedModel, Failure> {
+    let plugin = LoadedPlugin::open(&architecture.library, pipe::plugin_log)?;
     let size = ModelSize {
         vocab: task.vocab() as u32,
         d_model: job.d_model,
@@ -187,7 +222,7 @@ fn build(job: &Job, task: &dyn Task, clock: &mut Clock) -> Result<LoadedModel, F
         max_train_length: job.training.as_ref().map_or(1, |own| own.length as u64),
     };
     let device = device::named(&job.device, job.threads);
-    let config = job.architecture.config(size, job.seed, device);
+    let config = architecture.config(size, job.seed, device);
     Ok(clock.inside(|| plugin.build(&config))?)
 }
 

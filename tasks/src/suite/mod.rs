@@ -265,6 +265,7 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("published", include_str!("../../suites/published.toml")),
         ("ruler", include_str!("../../suites/ruler.toml")),
         ("ablation", include_str!("../../suites/ablation.toml")),
+        ("needles", include_str!("../../suites/needles.toml")),
         (
             "state-tracking",
             include_str!("../../suites/state-tracking.toml"),
