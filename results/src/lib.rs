@@ -5,6 +5,7 @@
 
 mod axis;
 pub mod bootstrap;
+mod breaks;
 mod capacity;
 mod choice;
 mod comparison;
@@ -29,6 +30,7 @@ pub mod paired;
 mod panel;
 mod pdf;
 mod plot;
+mod prediction;
 mod provenance;
 pub mod random;
 pub mod ranking;
@@ -47,6 +49,7 @@ mod uncertainty;
 mod view;
 mod words;
 
+pub use breaks::{BreakRow, Verdict, breaks, render_breaks};
 pub use capacity::{CapacityRow, capacity};
 pub use comparison::{CompareError, Compared, Comparison, Load, Side, compare_models};
 pub use comparison_table::render_comparison;
@@ -57,6 +60,7 @@ pub use lock::{LockError, RunLock, is_held};
 pub use markdown::markdown_tables;
 pub use merge::{MergeError, Merged, Source, latest, merge};
 pub use plot::{PlotError, figures, plot_all, plots};
+pub use prediction::{PredictionRow, predictions, render_predictions};
 pub use provenance::{Provenance, RunRecord};
 pub use record::{Cell, Measurement, Probe, Record, Split, Status, TrainingPoint};
 pub use reproduction::{Agreement, Reproduced, agreements, render_reproduction, reproduced};

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::breaks::Verdict;
 use crate::record::{Split, Status};
 use crate::reproduction::Agreement;
 
@@ -74,6 +75,12 @@ impl Field for bool {
 impl Field for Split {
     const KIND: &'static str = "string";
     const VALUES: &'static [&'static str] = &["validation", "test"];
+}
+
+impl Field for Verdict {
+    const KIND: &'static str = "string";
+    const VALUES: &'static [&'static str] =
+        &["supported", "not-supported", "undecided", "not-tested"];
 }
 
 impl Field for Agreement {
@@ -188,6 +195,14 @@ pub fn tables() -> Vec<TableSchema> {
         table::<crate::CapacityRow>(
             &["capacity.csv"],
             "a model at a length, by its bytes of state",
+        ),
+        table::<crate::BreakRow>(
+            &["breaks.csv"],
+            "an explanation of where a model's curve breaks, held against a control",
+        ),
+        table::<crate::PredictionRow>(
+            &["prediction.csv"],
+            "what ranks models early, against how a longer length ranks them",
         ),
         table::<crate::Comparison>(
             &["longhaul compare --csv"],

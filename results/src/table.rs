@@ -2,7 +2,7 @@
 //! stand apart whatever they hold.
 
 use crate::summary::SummaryRow;
-use crate::text::{printable, short_length, wrap_characters};
+use crate::text::{paragraph, printable, short_length, wrap_characters};
 use crate::view::{CurveView, TaskView, tasks};
 use crate::words::{brackets, conditions, interval, notes, said, seeds, value};
 
@@ -36,8 +36,8 @@ fn head(task: &TaskView<'_>, width: usize, text: &mut String) {
     };
     text.push_str(&lines.join("\n    "));
     text.push('\n');
-    paragraph(&conditions(task), width, text);
-    paragraph(&brackets(task), width, text);
+    paragraph(&format!("  {}", conditions(task)), width, text);
+    paragraph(&format!("  {}", brackets(task)), width, text);
 }
 
 /// The lines of a curve: value, interval, seeds; a cell a length.
@@ -84,7 +84,7 @@ fn body(task: &TaskView<'_>, width: usize, text: &mut String) {
     for block in places.chunks(columns) {
         let mut line = |mut own: &str, cells: &[String]| {
             if own.chars().count() > name {
-                paragraph(own, width, text);
+                paragraph(&format!("  {own}"), width, text);
                 own = "";
             }
             let mut line = format!("  {own:name$}");
@@ -106,21 +106,10 @@ fn foot(task: &TaskView<'_>, width: usize, text: &mut String) {
     for curve in &task.curves {
         let said = said(task, curve);
         if !said.is_empty() {
-            paragraph(&format!("{}: {said}", curve.name), width, text);
+            paragraph(&format!("  {}: {said}", curve.name), width, text);
         }
     }
     for note in notes(task) {
-        paragraph(&note, width, text);
-    }
-}
-
-/// Words in lines of at most `width` characters, the later ones set in.
-fn paragraph(words: &str, width: usize, text: &mut String) {
-    for (place, line) in wrap_characters(words, width.saturating_sub(4))
-        .iter()
-        .enumerate()
-    {
-        let indent = if place == 0 { 2 } else { 4 };
-        text.push_str(&format!("{:indent$}{line}\n", ""));
+        paragraph(&format!("  {note}"), width, text);
     }
 }

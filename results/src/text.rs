@@ -31,6 +31,16 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// Words in lines of at most `width` characters, set in as they are, the later ones further.
+pub(crate) fn paragraph(words: &str, width: usize, text: &mut String) {
+    let indent = words.len() - words.trim_start().len();
+    let lines = wrap_characters(words.trim_start(), width.saturating_sub(indent + 2));
+    for (place, line) in lines.iter().enumerate() {
+        let indent = if place == 0 { indent } else { indent + 2 };
+        text.push_str(&format!("{:indent$}{line}\n", ""));
+    }
+}
+
 /// Words in lines of at most so much `room`, by what each character takes of it; a longer word is broken.
 pub(crate) fn wrap(words: &str, room: f64, taken: impl Fn(char) -> f64) -> Vec<String> {
     // Sums of shares are not exact.

@@ -479,3 +479,75 @@ fn trainings_by_three_distributions_of_lengths_go_on_to_the_same_bytes() {
     let again = ["reproduce".into(), run, "--out".into(), out];
     longhaul(again).expect(0).prints(&["Reproduced to the bit"]);
 }
+
+/// An option of evaluations changes what is read of a model and nothing of its training, also of a model that is read
+/// back from the disk.
+#[test]
+fn options_of_evaluations_leave_trainings_as_they_are() {
+    let arguments = |folder: &Folder, lengths: &str, more: &[&str]| {
+        let mut all = folder.run(&[], lengths, &["--samples", "40"]);
+        for architecture in [
+            "transformer",
+            "transformer:eval.window=2",
+            "transformer:window=2",
+        ] {
+            all.extend(["--arch".to_owned(), architecture.to_owned()]);
+        }
+        all.extend(more.iter().map(|&word| word.to_owned()));
+        all
+    };
+    let folder = Folder::default();
+    longhaul(arguments(&folder, "16,64", &[])).expect(0);
+    let of = |rows: Vec<Row>, options: &str, column: &str| -> Vec<String> {
+        let own = rows.into_iter().filter(|row| {
+            let words = row["options"].split(',');
+            let mut told = words.filter(|word| word.contains("window"));
+            told.next() == Some(options).filter(|options| !options.is_empty())
+        });
+        own.map(|mut row| row.remove(column).expect("a column"))
+            .collect()
+    };
+    let loss = |options: &str| of(rows(&folder.file("training.csv")), options, "loss");
+    let nll = |options: &str| of(folder.results(), options, "nll");
+    assert_eq!(loss("eval.window=2"), loss(""));
+    assert_ne!(loss("window=2"), loss(""));
+    let read = nll("eval.window=2");
+    assert!(read.len() == 2 && read != nll("") && read != nll("window=2"));
+    let model = |options: &str| {
+        let unit = of(folder.results(), options, "unit").remove(0);
+        (unit, options.to_owned())
+    };
+    assert_ne!(model("eval.window=2").0, model("").0);
+    // Read back: the window of evaluations is that of the model which was saved by another's training.
+    let out = folder.out();
+    let out = out.to_str().expect("UTF-8");
+    longhaul([
+        "eval",
+        out,
+        "--lengths",
+        "32",
+        "--arch",
+        "transformer:eval.window=2",
+    ])
+    .expect(0);
+    let again = Folder::default();
+    longhaul(arguments(&again, "16,32,64", &[])).expect(0);
+    let at_32 = |folder: &Folder| -> Vec<String> {
+        let own = folder
+            .results()
+            .into_iter()
+            .filter(|row| row["eval_length"] == "32" && row["options"].contains("eval.window=2"));
+        own.map(|mut row| row.remove("nll").expect("a column"))
+            .collect()
+    };
+    assert_eq!(at_32(&folder), at_32(&again));
+    assert_eq!(at_32(&folder).len(), 1);
+    // What needs other parameters is refused before anything is trained.
+    let none = Folder::default();
+    let mut other = none.run(&[], "16", &[]);
+    other.extend(["--arch", "transformer:eval.mlp=none"].map(str::to_owned));
+    longhaul(other).expect(1);
+    let reason = &none.results()[0]["reason"];
+    assert!(reason.contains("other parameters"), "{reason}");
+    longhaul(["bench", "--arch", "lstm:eval.hidden=4"]).expect(2);
+}

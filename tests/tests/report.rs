@@ -75,6 +75,7 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
         .flat_map(|name| ["pdf", "svg"].map(|form| format!("figures/{name}.{form}")));
     let others = [
         "breakdowns.csv",
+        "breaks.csv",
         "capacity.csv",
         "cells.csv",
         "report.html",
@@ -85,6 +86,7 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
         "tables/needle.tex",
         "tables.md",
         "tables.tex",
+        "why.txt",
     ];
     let expected: BTreeSet<String> = figures.chain(others.map(str::to_owned)).collect();
     let names: BTreeSet<String> = names.into_iter().map(str::to_owned).collect();

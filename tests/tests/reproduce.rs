@@ -141,23 +141,45 @@ fn a_kept_run_is_held_against_the_present_build() {
     );
 }
 
-/// The suite of eigenvalue ranges in its smallest form: three distributions of training lengths for each range.
-#[test]
-fn the_smallest_form_of_state_tracking_is_reproduced_to_the_bit() {
+/// A suite in its smallest form is the same to the bit, with fewer workers too; it prints some words and has so many
+/// whole cells.
+fn is_reproduced(smallest: &str, prints: &[&str], cells: usize) {
     let folder = Folder::default();
-    let mut arguments: Vec<std::ffi::OsString> = words(
-        "run state-tracking --task parity --arch deltanet --arch deltanet:negative_eigenvalues=true \
-         --seeds 1 --steps 10 --samples 40 --jobs 2 --threads 1 --out",
-    );
+    let mut arguments: Vec<std::ffi::OsString> = words(smallest);
+    arguments.extend(words::<std::ffi::OsString>(
+        "--seeds 1 --steps 10 --jobs 2 --threads 1 --out",
+    ));
     arguments.push(folder.out().into());
-    longhaul(arguments).expect(0).prints(&[
-        "deltanet:lengths=fixed",
-        "negative_eigenvalues=true",
-        "curriculum:0.5",
-    ]);
-    assert_eq!(folder.results().len(), 2 * 3 * 4);
+    longhaul(arguments).expect(0).prints(prints);
+    assert_eq!(folder.results().len(), cells);
     let out = folder.out().with_file_name("again");
     let ran = reproduce(&folder.out(), &out, &["--jobs", "1"]).expect(0);
     ran.prints(&["Reproduced to the bit"]);
-    assert_eq!(verdicts(&out), ["identical"; 2 * 3 * 4]);
+    let all = rows(&folder.file("results.csv")).len();
+    assert_eq!(verdicts(&out), vec!["identical"; all]);
+}
+
+/// Three distributions of training lengths for each range of eigenvalues.
+#[test]
+fn the_smallest_form_of_state_tracking_is_reproduced_to_the_bit() {
+    is_reproduced(
+        "run state-tracking --task parity --arch deltanet --arch deltanet:negative_eigenvalues=true --samples 40",
+        &[
+            "deltanet:lengths=fixed",
+            "negative_eigenvalues=true",
+            "curriculum:0.5",
+        ],
+        2 * 3 * 4,
+    );
+}
+
+/// Depths, states that no training began with, and positions squeezed in evaluations.
+#[test]
+fn the_smallest_form_of_needles_is_reproduced_to_the_bit() {
+    is_reproduced(
+        "run needles --arch mamba2 --arch transformer:eval.rope_scaling=yarn,eval.rope_factor=16,eval.rope_original_length=64 \
+         --lengths 64,256 --samples 22",
+        &["mamba2", "transformer"],
+        2 * 2,
+    );
 }

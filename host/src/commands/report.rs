@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use longhaul_results::{
-    Cell, Measurement, Provenance, RunRecord, Source, SummaryRow, TrainingPoint, capacity, figures,
-    files, html_page, latex_document, latex_tables, markdown_tables, merge, read_csv,
+    Cell, Measurement, Probe, Provenance, Record, RunRecord, Source, SummaryRow, TrainingPoint,
+    breaks, capacity, csv_text, figures, files, html_page, latex_document, latex_tables,
+    markdown_tables, merge, predictions, read_csv, render_breaks, render_predictions,
     render_tables, summarise, write_csv, write_records,
 };
 use longhaul_text::sha256_of;
@@ -39,10 +40,11 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         longhaul: env!("CARGO_PKG_VERSION").to_owned(),
         ..Provenance::default()
     };
-    let (mut sources, mut training) = (Vec::new(), Vec::new());
+    let (mut sources, mut training, mut probes) = (Vec::new(), Vec::new(), Vec::<Probe>::new());
     for folder in &args.runs {
         let (source, record) = read(folder, &mut provenance.notes)?;
-        training.extend(read_training(folder, &mut provenance.notes));
+        training.extend(read_beside(folder, "training.csv", &mut provenance.notes));
+        probes.extend(read_beside(folder, "probes.csv", &mut provenance.notes));
         sources.push(source);
         provenance.runs.push(record);
     }
@@ -61,13 +63,25 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         )));
     }
     let summary = summarise(&merged.rows);
-    let texts = render(
+    let mut texts = render(
         &merged.rows,
         &merged.origins,
         &summary,
         &training,
         &provenance,
     );
+    let (broken, predicted) = (
+        breaks(&merged.rows, &probes, &summary),
+        predictions(&summary),
+    );
+    let why = render_breaks(&broken, &summary, width()) + &render_predictions(&predicted, width());
+    let tables = [
+        ("breaks.csv", csv_text(&broken), broken.is_empty()),
+        ("prediction.csv", csv_text(&predicted), predicted.is_empty()),
+        ("why.txt", why.clone(), why.is_empty()),
+    ];
+    let made = tables.into_iter().filter(|(_, _, empty)| !empty);
+    texts.extend(made.map(|(name, text, _)| (name.to_owned(), text.into_bytes())));
     write(
         &args.out,
         &merged.rows,
@@ -75,7 +89,7 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         &texts,
         provenance.clone(),
     )?;
-    let mut text = render_tables(&summary, width());
+    let mut text = render_tables(&summary, width()) + &why;
     for note in &provenance.notes {
         text.push_str(&format!("{note}\n"));
     }
@@ -182,10 +196,10 @@ fn read_foreign(
     Ok(sources)
 }
 
-/// What was recorded on the way of a run's trainings. A run without has none; what cannot be read becomes a note, as
-/// only a figure is made of it.
-fn read_training(folder: &Path, notes: &mut Vec<String>) -> Vec<TrainingPoint> {
-    let path = folder.join("training.csv");
+/// What was recorded beside the measurements of a run: on the way of its trainings, or by probes. A run without has none;
+/// what cannot be read becomes a note, as no table of accuracies is made of it.
+fn read_beside<R: Record>(folder: &Path, name: &str, notes: &mut Vec<String>) -> Vec<R> {
+    let path = folder.join(name);
     if path.symlink_metadata().is_err() {
         return Vec::new();
     }
@@ -195,7 +209,7 @@ fn read_training(folder: &Path, notes: &mut Vec<String>) -> Vec<TrainingPoint> {
             points,
             Some(format!("its last line is torn ({torn} bytes)")),
         ),
-        Err(error) => (Vec::new(), Some(format!("no training is drawn ({error})"))),
+        Err(error) => (Vec::new(), Some(format!("nothing is made of it ({error})"))),
     };
     notes.extend(note.map(|note| format!("{}: {note}", path.display())));
     points

@@ -1,0 +1,644 @@
+//! Why curves break: of each model that has learned its task and does not carry it to the longest length, what the
+//! records can say. An explanation is a control: the same seeds under a condition that takes its cause away. It survives
+//! where that gives back what was lost.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metric::Kind;
+use crate::record::{Measurement, Probe, Split, Status};
+use crate::setting::{Trained, group};
+use crate::statistics::{Z95, mean, standard_deviation, student, unpaired, wilson};
+use crate::summary::SummaryRow;
+use crate::text::{paragraph, printable, short_length};
+use crate::view::{CurveView, TaskView, effective, tasks};
+
+/// Share of what was lost that a control has to give back.
+const GIVEN_BACK: f64 = 0.5;
+
+/// Places that count as near the question, and as near the beginning: the last and the first fifth.
+const NEAR: [f64; 2] = [0.8, 0.2];
+
+crate::table_row! {
+/// A row of `breaks.csv`: an explanation of where a curve breaks, and its control.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BreakRow {
+    /// Task.
+    pub task: String,
+    /// The part of it and its options.
+    pub task_options: String,
+    /// The architecture or checkpoint, with what tells it apart from others on the task.
+    pub name: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Its options.
+    pub options: String,
+    /// Longest training length, in tokens.
+    pub train_length: Option<u64>,
+    /// Largest length up to which 90 % of the in-length accuracy are kept, as in `summary.csv`.
+    pub effective_length: u64,
+    /// Lower end of its 95 % interval.
+    pub effective_length_low: Option<u64>,
+    /// Upper end.
+    pub effective_length_high: Option<u64>,
+    /// The next measured length, at which they are not.
+    pub break_length: u64,
+    /// Accuracy at the largest length inside the training length, a mean over seeds.
+    pub value_inside: f64,
+    /// Accuracy at the break length.
+    pub value: f64,
+    /// What may be the cause: `distance`, that what lies far back is lost; `beginning`, that what came first crowds
+    /// out the rest; `positions`, positions that were not trained; `window`, how far a query sees; `state`, a
+    /// recurrent state that no training sequence started from; `norm`, where a norm stands. Empty where the records
+    /// have no control.
+    pub explanation: String,
+    /// The condition that takes it away.
+    pub control: String,
+    /// Seeds that were measured with and without it.
+    pub seeds: u64,
+    /// Accuracy under the control at the break length less that without: Student's interval over seeds, never narrower
+    /// than Newcombe's of all answers.
+    pub difference: Option<f64>,
+    /// Lower end of its 95 % interval.
+    pub difference_low: Option<f64>,
+    /// Upper end.
+    pub difference_high: Option<f64>,
+    /// The difference over what was lost.
+    pub given_back: Option<f64>,
+    /// `supported`: the interval lies above 0, and half of what was lost or more is given back. `not-supported`: the
+    /// interval lies below that half. Else `undecided`; `not-tested` without a control.
+    pub verdict: Verdict,
+    /// State norm at the break length over the one inside the training length, of the part of the state that grows most;
+    /// geometric mean over seeds. Empty where it was not recorded.
+    pub state_growth: Option<f64>,
+    /// Lower end of its 95 % interval, Student's over the seeds' logarithms.
+    pub state_growth_low: Option<f64>,
+    /// Upper end.
+    pub state_growth_high: Option<f64>,
+}
+}
+
+/// What a control says of an explanation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It gives back what was lost.
+    Supported,
+    /// It does not.
+    NotSupported,
+    /// Seeds and answers do not tell.
+    Undecided,
+    /// There is none.
+    #[default]
+    NotTested,
+}
+
+/// Measured rows of a curve at a length.
+type Cells<'a> = HashMap<(Trained<'a>, u64), Vec<&'a Measurement>>;
+
+/// Sums of scores and their samples, by seed.
+type BySeed = BTreeMap<u64, (f64, u64)>;
+
+/// The table of what is shown of a summary, by task and curve; of a curve what is supported first.
+pub fn breaks(rows: &[Measurement], probes: &[Probe], summary: &[SummaryRow]) -> Vec<BreakRow> {
+    let mut cells = Cells::new();
+    let measured = rows
+        .iter()
+        .filter(|row| row.split == Split::Test && row.status == Status::Ok);
+    for row in measured {
+        let key = (row.trained(), row.eval_length);
+        cells.entry(key).or_default().push(row);
+    }
+    let norms = group(
+        probes.iter().filter(|probe| probe.probe == "state_norm"),
+        |probe| probe.unit.as_str(),
+    );
+    let norms: HashMap<&str, Vec<&Probe>> = norms
+        .into_iter()
+        .map(|norms| (norms[0].unit.as_str(), norms))
+        .collect();
+    let mut table = Vec::new();
+    for task in tasks(summary) {
+        if task.kind != Kind::ZeroOne {
+            continue;
+        }
+        for curve in &task.curves {
+            table.extend(
+                Break::of(&task, curve, &cells).map_or_else(Vec::new, |found| found.rows(&norms)),
+            );
+        }
+    }
+    table
+}
+
+/// A curve that breaks.
+struct Break<'a> {
+    task: &'a TaskView<'a>,
+    curve: &'a CurveView<'a>,
+    cells: &'a Cells<'a>,
+    /// The largest length inside the training length, the effective and the next one.
+    inside: u64,
+    held: u64,
+    broken: u64,
+}
+
+impl<'a> Break<'a> {
+    fn of(task: &'a TaskView<'a>, curve: &'a CurveView<'a>, cells: &'a Cells<'a>) -> Option<Self> {
+        let first = curve.first();
+        let held = first.effective_length?;
+        if first.effective_length_censored != Some(false) {
+            return None;
+        }
+        let lengths = || curve.points.iter().map(|row| row.eval_length);
+        Some(Self {
+            task,
+            curve,
+            cells,
+            inside: lengths()
+                .take_while(|length| Some(*length) <= first.train_length)
+                .last()?,
+            held,
+            broken: lengths().find(|&length| length > held)?,
+        })
+    }
+
+    /// What was measured of a curve at a length.
+    fn measured(
+        &self,
+        curve: &CurveView<'a>,
+        length: u64,
+    ) -> impl Iterator<Item = &'a Measurement> + use<'a> {
+        let cell = (curve.first().trained(), length);
+        self.cells.get(&cell).into_iter().flatten().copied()
+    }
+
+    /// The scores of a curve at a length under the labels that are wanted.
+    fn scores(&self, curve: &CurveView<'a>, length: u64, wanted: impl Fn(&str) -> bool) -> BySeed {
+        let mut scores = BySeed::new();
+        for row in self
+            .measured(curve, length)
+            .filter(|row| wanted(&row.label))
+        {
+            if let Some(own) = row.scores() {
+                let of_seed = scores.entry(row.seed).or_default();
+                of_seed.0 += own.mean * own.samples as f64;
+                of_seed.1 += own.samples;
+            }
+        }
+        scores
+    }
+
+    /// The label of the whole cell, or of its part.
+    fn whole(&self) -> String {
+        self.task
+            .part
+            .map_or_else(String::new, |part| format!("task={part}"))
+    }
+
+    /// Explanations that the records have a control for: name, control, scores under it.
+    fn controls(&self) -> Vec<(&'static str, String, BySeed)> {
+        let before = self
+            .task
+            .part
+            .map_or_else(|| "depth=".to_owned(), |part| format!("{part}_depth="));
+        let depth = |label: &str| label.strip_prefix(&before)?.parse::<f64>().ok();
+        let [late, early] = NEAR;
+        let at = |wanted: &dyn Fn(&str) -> bool| self.scores(self.curve, self.broken, wanted);
+        let mut controls = vec![
+            (
+                "distance",
+                format!("depth >= {late}"),
+                at(&|label| depth(label).is_some_and(|depth| depth >= late)),
+            ),
+            (
+                "beginning",
+                format!("depth <= {early}"),
+                at(&|label| depth(label).is_some_and(|depth| depth <= early)),
+            ),
+        ];
+        let mut starts: Vec<&str> = self
+            .measured(self.curve, self.broken)
+            .map(|row| row.label.as_str())
+            .filter(|label| label.starts_with("initial=") && !label.contains(','))
+            .collect();
+        starts.sort_unstable();
+        starts.dedup();
+        for start in starts {
+            controls.push(("state", start.to_owned(), at(&|label| label == start)));
+        }
+        let whole = self.whole();
+        for other in &self.task.curves {
+            if let Some(cause) = cause(self.curve.first(), other.first()) {
+                let scores = self.scores(other, self.broken, |label| label == whole);
+                controls.push((cause, other.name.clone(), scores));
+            }
+        }
+        controls
+    }
+
+    fn rows(&self, norms: &HashMap<&str, Vec<&Probe>>) -> Vec<BreakRow> {
+        let first = self.curve.first();
+        let whole = self.whole();
+        let own = self.scores(self.curve, self.broken, |label| label == whole);
+        let inside = self.scores(self.curve, self.inside, |label| label == whole);
+        let (Some(value), Some(value_inside)) = (over_seeds(&own), over_seeds(&inside)) else {
+            return Vec::new();
+        };
+        let growth = self.state_growth(norms);
+        let row = BreakRow {
+            task: self.task.task.to_owned(),
+            task_options: self.task.options.clone(),
+            name: self.curve.name.clone(),
+            architecture: first.architecture.clone(),
+            options: first.options.clone(),
+            train_length: first.train_length,
+            effective_length: self.held,
+            effective_length_low: first.effective_length_low,
+            effective_length_high: first.effective_length_high,
+            break_length: self.broken,
+            value_inside,
+            value,
+            seeds: own.len() as u64,
+            state_growth: growth.map(|growth| growth.0),
+            state_growth_low: growth.and_then(|growth| Some(growth.1?.0)),
+            state_growth_high: growth.and_then(|growth| Some(growth.1?.1)),
+            ..BreakRow::default()
+        };
+        let lost = value_inside - value;
+        let held_against = |(cause, control, scores): (&str, String, BySeed)| {
+            let (seeds, difference, (low, high)) = difference(&scores, &own)?;
+            let given_back = difference / lost;
+            let verdict = match () {
+                () if low > 0.0 && given_back >= GIVEN_BACK => Verdict::Supported,
+                () if high < GIVEN_BACK * lost => Verdict::NotSupported,
+                () => Verdict::Undecided,
+            };
+            Some(BreakRow {
+                explanation: cause.to_owned(),
+                control,
+                seeds,
+                difference: Some(difference),
+                difference_low: Some(low),
+                difference_high: Some(high),
+                given_back: Some(given_back),
+                verdict,
+                ..row.clone()
+            })
+        };
+        let controls = self.controls().into_iter();
+        let mut rows: Vec<BreakRow> = controls.filter_map(held_against).collect();
+        rows.sort_by(|one, other| {
+            let key = |row: &BreakRow| {
+                (
+                    row.verdict != Verdict::Supported,
+                    -row.difference.unwrap_or(0.0),
+                )
+            };
+            key(one)
+                .partial_cmp(&key(other))
+                .expect("finite differences")
+        });
+        if rows.is_empty() {
+            rows.push(row);
+        }
+        rows
+    }
+
+    /// How much the state is larger at the break length than inside the training length, where it grows most.
+    fn state_growth(
+        &self,
+        norms: &HashMap<&str, Vec<&Probe>>,
+    ) -> Option<(f64, Option<(f64, f64)>)> {
+        let units = self.measured(self.curve, self.broken);
+        let mut units: Vec<&str> = units.map(|row| row.unit.as_str()).collect();
+        units.sort_unstable();
+        units.dedup();
+        let mut grown: BTreeMap<(Option<u32>, &str), Vec<f64>> = BTreeMap::new();
+        for norms in units.iter().filter_map(|unit| norms.get(unit)) {
+            let at = |length: u64| {
+                norms.iter().filter(move |norm| {
+                    norm.split == Split::Test
+                        && norm.eval_length == length
+                        && norm.position == length
+                })
+            };
+            for late in at(self.broken) {
+                let part = (late.layer, late.state.as_str());
+                let mut early =
+                    at(self.inside).filter(|norm| (norm.layer, norm.state.as_str()) == part);
+                let ratio = early.next().map(|early| (late.value / early.value).ln());
+                grown
+                    .entry(part)
+                    .or_default()
+                    .extend(ratio.filter(|ratio| ratio.is_finite()));
+            }
+        }
+        let of_part = |ratios: Vec<f64>| {
+            let centre = mean(&ratios)?;
+            let sd = standard_deviation(&ratios);
+            let ends = sd.and_then(|sd| student(centre, sd, ratios.len() as u64));
+            Some((
+                centre.exp(),
+                ends.map(|(low, high)| (low.exp(), high.exp())),
+            ))
+        };
+        let parts = grown.into_values().filter_map(of_part);
+        parts.max_by(|one, other| one.0.total_cmp(&other.0))
+    }
+}
+
+/// What alone differs between a model and another that was measured in the same way; `None` where that is
+/// nothing, more than one thing, or something else.
+fn cause(one: &SummaryRow, other: &SummaryRow) -> Option<&'static str> {
+    let but_options = |row: &SummaryRow| SummaryRow {
+        options: String::new(),
+        ..row.clone()
+    };
+    if but_options(one).trained() != but_options(other).trained() || other.learned != Some(true) {
+        return None;
+    }
+    let [own, others] = [one, other].map(|row| {
+        let pairs = row.options.split(',').filter(|pair| !pair.is_empty());
+        pairs.collect::<Vec<_>>()
+    });
+    let only = |these: &[&str], those: &[&str]| -> Vec<&'static str> {
+        let differ = these.iter().filter(|pair| !those.contains(pair));
+        differ
+            .map(|pair| cause_of(pair.split('=').next().unwrap_or(pair)))
+            .collect()
+    };
+    let mut causes = only(&own, &others);
+    causes.extend(only(&others, &own));
+    let first = *causes.first()?;
+    (!first.is_empty() && causes.iter().all(|cause| *cause == first)).then_some(first)
+}
+
+/// What an option decides, whether in training or in evaluations, of a whole model or of a kind of layer.
+fn cause_of(option: &str) -> &'static str {
+    match option.rsplit('.').next().unwrap_or(option) {
+        "positions" => "positions",
+        name if name.starts_with("rope_") => "positions",
+        "window" => "window",
+        "initial_state" => "state",
+        name if name.contains("norm") => "norm",
+        _ => "",
+    }
+}
+
+/// The mean over seeds of each seed's mean.
+fn over_seeds(scores: &BySeed) -> Option<f64> {
+    let means = scores
+        .values()
+        .filter(|of| of.1 > 0)
+        .map(|of| of.0 / of.1 as f64);
+    mean(&means.collect::<Vec<_>>())
+}
+
+/// The seeds of both, one less the other, and the interval of that.
+fn difference(one: &BySeed, other: &BySeed) -> Option<(u64, f64, (f64, f64))> {
+    let pairs = one
+        .iter()
+        .filter_map(|(seed, one)| Some((*one, *other.get(seed)?)));
+    let pairs: Vec<_> = pairs
+        .filter(|(one, other)| one.1 > 0 && other.1 > 0)
+        .collect();
+    let of_seeds: Vec<f64> = pairs
+        .iter()
+        .map(|(one, other)| one.0 / one.1 as f64 - other.0 / other.1 as f64)
+        .collect();
+    let value = mean(&of_seeds)?;
+    let pooled = |side: fn(&((f64, u64), (f64, u64))) -> (f64, u64)| {
+        let sums = pairs.iter().map(side);
+        let (sum, samples) = sums.fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1));
+        let (low, high) = wilson(sum, samples, Z95)?;
+        Some((sum / samples as f64, low, high))
+    };
+    let (mut low, mut high) = unpaired(pooled(|pair| pair.0)?, pooled(|pair| pair.1)?);
+    let count = of_seeds.len() as u64;
+    let ends = standard_deviation(&of_seeds).and_then(|sd| student(value, sd, count));
+    if let Some(ends) = ends {
+        (low, high) = (low.min(ends.0), high.max(ends.1));
+    }
+    Some((count, value, (low.max(-1.0), high.min(1.0))))
+}
+
+/// The table in words, `width` columns at most: a curve with what survives its control, then what does not.
+pub fn render_breaks(table: &[BreakRow], summary: &[SummaryRow], width: usize) -> String {
+    let mut text = String::new();
+    let of_task = |row: &&BreakRow| (row.task.clone(), row.task_options.clone());
+    for task in group(table, of_task) {
+        let mut say = |indent: usize, words: &str| {
+            paragraph(&format!("{:indent$}{words}", ""), width, &mut text);
+        };
+        say(
+            0,
+            &format!(
+                "Where curves on {} break, and what gives back at least half of what is lost there",
+                task[0].task
+            ),
+        );
+        for curve in group(task, |row| row.name.clone()) {
+            let row = curve[0];
+            let held = summary
+                .iter()
+                .find(|point| {
+                    point.is_shown()
+                        && point.options == row.options
+                        && point.architecture == row.architecture
+                        && point.task == row.task
+                        && point.train_length == row.train_length
+                })
+                .and_then(effective)
+                .unwrap_or_else(|| short_length(row.effective_length));
+            let mut words = format!(
+                "{}: carries to {held}; {:.1} % at {}, {:.1} % inside",
+                row.name,
+                100.0 * row.value,
+                short_length(row.break_length),
+                100.0 * row.value_inside
+            );
+            if let Some(growth) = row.state_growth.filter(|&growth| growth >= 1.5) {
+                let _ = write!(words, "; state {growth:.1} times as large");
+            }
+            say(2, &words);
+            let of = |verdict: Verdict| curve.iter().filter(move |row| row.verdict == verdict);
+            for row in of(Verdict::Supported) {
+                let percent = |value: Option<f64>| 100.0 * value.unwrap_or(f64::NAN);
+                say(
+                    4,
+                    &format!(
+                        "{} ({}): {:+.1} points [{:.1}, {:.1}]",
+                        row.explanation,
+                        row.control,
+                        percent(row.difference),
+                        percent(row.difference_low),
+                        percent(row.difference_high)
+                    ),
+                );
+            }
+            for (verdict, words) in [
+                (Verdict::Undecided, "undecided"),
+                (Verdict::NotSupported, "not"),
+            ] {
+                let mut names: Vec<&str> =
+                    of(verdict).map(|row| row.explanation.as_str()).collect();
+                names.dedup();
+                if !names.is_empty() {
+                    say(4, &format!("{words}: {}", names.join(", ")));
+                }
+            }
+        }
+        text.push('\n');
+    }
+    printable(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::summarise;
+
+    /// A row of a seed: of so many samples so many right.
+    fn row(options: &str, seed: u64, length: u64, label: &str, right: f64) -> Measurement {
+        Measurement {
+            unit: format!("{options}-{seed}"),
+            plugin: "p".into(),
+            architecture: "arch".into(),
+            options: options.into(),
+            task: "needle".into(),
+            seed,
+            train_length: Some(64),
+            train_length_min: Some(64),
+            learning_rate: Some(1e-3),
+            split: Split::Test,
+            eval_length: length,
+            label: label.into(),
+            metric: "exact_match".into(),
+            samples: Some(200),
+            correct: Some((right * 200.0) as u64),
+            value: Some(right),
+            chance: Some(0.0),
+            status: Status::Ok,
+            ..Measurement::default()
+        }
+    }
+
+    /// Far needles are lost, without positions nothing is; from other states it is as from zeros.
+    fn rows() -> Vec<Measurement> {
+        let mut rows = Vec::new();
+        for seed in 0..3 {
+            let noise = 0.01 * seed as f64;
+            rows.push(row("", seed, 64, "", 1.0));
+            rows.push(row("", seed, 128, "", 0.4 + noise));
+            rows.push(row("", seed, 128, "depth=0.00", 0.05));
+            rows.push(row("", seed, 128, "depth=1.00", 0.95));
+            rows.push(row("", seed, 128, "initial=fitted", 0.4 + noise));
+            for length in [64, 128] {
+                rows.push(row("positions=nope", seed, length, "", 1.0));
+                rows.push(row("positions=nope,window=8", seed, length, "", 1.0));
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn an_explanation_survives_where_its_control_gives_back_what_was_lost() {
+        let rows = rows();
+        let probe = |unit: &str, length: u64, value: f64| Probe {
+            unit: unit.into(),
+            probe: "state_norm".into(),
+            split: Split::Test,
+            eval_length: length,
+            position: length,
+            layer: Some(0),
+            value,
+            ..Probe::default()
+        };
+        let probes = [
+            probe("-0", 64, 1.0),
+            probe("-0", 128, 4.0),
+            probe("-1", 64, 2.0),
+            probe("-1", 128, 8.0),
+        ];
+        let summary = summarise(&rows);
+        let table = breaks(&rows, &probes, &summary);
+        let found: Vec<_> = table
+            .iter()
+            .map(|row| (row.explanation.as_str(), row.verdict))
+            .collect();
+        use Verdict::{NotSupported, Supported};
+        assert_eq!(
+            found,
+            [
+                ("positions", Supported),
+                ("distance", Supported),
+                ("state", NotSupported),
+                ("beginning", NotSupported)
+            ]
+        );
+        let first = &table[0];
+        assert_eq!(
+            (first.effective_length, first.break_length, first.seeds),
+            (64, 128, 3)
+        );
+        assert!((first.difference.unwrap() - 0.59).abs() < 1e-12);
+        assert!(first.difference_low.unwrap() > 0.5 && first.difference_high.unwrap() < 0.7);
+        assert!((first.state_growth.unwrap() - 4.0).abs() < 1e-9);
+        let text = render_breaks(&table, &summary, 80);
+        for words in [
+            "carries to 64",
+            "41.0 % at 128",
+            "4.0 times",
+            "positions (arch:positions=nope): +59.0",
+            "not: state, beginning",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+
+    #[test]
+    fn what_differs_in_more_than_one_thing_is_no_control() {
+        let model = |options: &str| SummaryRow {
+            options: options.into(),
+            learned: Some(true),
+            ..SummaryRow::default()
+        };
+        let of = |one: &str, other: &str| cause(&model(one), &model(other));
+        assert_eq!(
+            of(
+                "layers=2",
+                "eval.rope_factor=16,eval.rope_scaling=yarn,layers=2"
+            ),
+            Some("positions")
+        );
+        assert_eq!(of("positions=alibi", "window=64"), None);
+        assert_eq!(of("attention.window=64", ""), Some("window"));
+        assert_eq!(of("", "state=128"), None);
+        assert_eq!(of("", ""), None);
+        assert_eq!(of("", "mamba2.norm_before_gate=true"), Some("norm"));
+        let unlearned = SummaryRow {
+            learned: Some(false),
+            ..model("window=8")
+        };
+        assert_eq!(cause(&model(""), &unlearned), None);
+    }
+
+    #[test]
+    fn one_seed_has_the_interval_of_its_answers() {
+        let seeds = |values: &[f64]| -> BySeed {
+            (0..)
+                .zip(values.iter().map(|value| (value * 100.0, 100)))
+                .collect()
+        };
+        let (_, value, one) = difference(&seeds(&[0.9]), &seeds(&[0.2])).expect("a difference");
+        assert!((value - 0.7).abs() < 1e-12 && one.0 > 0.5 && one.1 < 0.8);
+        // Seeds that differ widen it.
+        let (count, _, two) =
+            difference(&seeds(&[0.9, 0.5]), &seeds(&[0.2, 0.2])).expect("a difference");
+        assert!(count == 2 && two.0 < 0.0 && two.1 == 1.0);
+        assert_eq!(difference(&seeds(&[0.9]), &BySeed::new()), None);
+    }
+}
