@@ -28,7 +28,9 @@ impl Kind {
     /// The kind of a metric, by the metric's name in records.
     pub fn named(metric: &str) -> Option<Self> {
         match metric {
-            "token_accuracy" | "exact_match" | "string_match_part" => Some(Self::ZeroOne),
+            "token_accuracy" | "exact_match" | "string_match_part" | "only_label" => {
+                Some(Self::ZeroOne)
+            }
             "string_match_all" => Some(Self::Share),
             "bits_per_byte" => Some(Self::Loss),
             _ => None,

@@ -7,6 +7,7 @@ use crate::materials::{Material, Materials};
 use crate::named::Named;
 use crate::options::{OptionSpec, Options};
 use crate::parts::{ATTEMPTS, split_of};
+use crate::ruler::score;
 use crate::tasks;
 
 /// Which examples. No two splits share any, of any seed, where a length has enough to give each some:
@@ -48,6 +49,9 @@ pub enum Metric {
     /// Whether a generated answer contains any of the references, whatever the case of letters (RULER's
     /// `string_match_part`).
     StringMatchPart,
+    /// Whether a generated answer names the reference and no other word that an answer may be, in its first sentence
+    /// (BABILong's rule).
+    OnlyLabel,
     /// Negative log likelihood in bits over the bytes of text of the scored tokens, all examples together.
     BitsPerByte,
 }
@@ -60,13 +64,17 @@ impl Metric {
             Self::ExactMatch => "exact_match",
             Self::StringMatchAll => "string_match_all",
             Self::StringMatchPart => "string_match_part",
+            Self::OnlyLabel => "only_label",
             Self::BitsPerByte => "bits_per_byte",
         }
     }
 
     /// Whether answers are generated, after prompts that no model is trained on.
     pub fn is_generated(self) -> bool {
-        matches!(self, Self::StringMatchAll | Self::StringMatchPart)
+        matches!(
+            self,
+            Self::StringMatchAll | Self::StringMatchPart | Self::OnlyLabel
+        )
     }
 }
 
@@ -191,8 +199,27 @@ pub trait Task: Send + Sync {
 pub struct Request {
     /// The texts that an answer is held against, by the task's metric.
     pub references: Vec<String>,
+    /// Of [`Metric::OnlyLabel`] the words that an answer may be, in small letters, but for those that the question names;
+    /// else none.
+    pub labels: Vec<String>,
     /// Most tokens to generate.
     pub most_new: usize,
+}
+
+impl Request {
+    /// The score of an answer, 0 to 1.
+    ///
+    /// # Panics
+    /// For a metric of answers that are not generated.
+    pub fn score(&self, metric: Metric, answer: &str) -> f64 {
+        match metric {
+            Metric::OnlyLabel => {
+                let right = score::names_only(answer, &self.references, &self.labels);
+                f64::from(u8::from(right))
+            }
+            metric => score::score(metric, answer, &self.references),
+        }
+    }
 }
 
 /// An example. Small whatever its length.

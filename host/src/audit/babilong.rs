@@ -4,19 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use longhaul_results::statistics::mean;
+use longhaul_tasks::ruler::score::names_only;
+use longhaul_tasks::ruler::story::Kind;
 
 use super::{Audited, Entry, Score, percent, same, stem, unknown};
 use crate::exit::CommandError;
 
-const PLACES: &[&str] = &[
-    "bathroom", "bedroom", "garden", "hallway", "kitchen", "office",
-];
-
 /// The answers that a task has, in small letters; of bAbI's tasks 1 to 20.
 fn labels(task: &str) -> Option<&'static [&'static str]> {
     Some(match task {
-        "qa1" | "qa2" | "qa3" | "qa4" | "qa11" | "qa12" | "qa13" => PLACES,
-        "qa5" => &["bill", "fred", "jeff", "mary", "apple", "football", "milk"],
+        "qa1" | "qa2" | "qa3" | "qa4" | "qa11" | "qa12" | "qa13" => Kind::One.labels(),
+        "qa5" => Kind::Given.labels(),
         "qa6" | "qa9" | "qa17" | "qa18" => &["no", "yes"],
         "qa7" => &["none", "one", "three", "two"],
         "qa8" => &["apple", "football", "milk", "nothing"],
@@ -38,26 +36,17 @@ fn labels(task: &str) -> Option<&'static [&'static str]> {
 /// model goes on with a question of its own, as the tool means to and does not: it looks for a capital letter in a
 /// text of small ones.
 fn is_right(target: &str, output: &str, question: &str, labels: &[&str], cut: bool) -> bool {
-    let output = output.to_lowercase();
-    let before = |text: &str, end: &str| text.split(end).next().unwrap_or_default().to_owned();
-    let mut output = before(&output, ".");
-    for end in ["<context>", "<example>"] {
-        output = before(&output, end);
+    let (mut output, question) = (output.to_lowercase(), question.to_lowercase());
+    if cut && let Some(place) = output.find("question") {
+        output.truncate(place);
     }
-    if cut {
-        output = before(&output, "question");
-    }
-    let (target, question) = (target.to_lowercase(), question.to_lowercase());
-    let named: BTreeSet<&str> = labels
-        .iter()
-        .copied()
-        .filter(|label| output.contains(label) && !question.contains(label))
-        .collect();
-    if target.contains(',') && target.len() > 3 {
-        let parts: Vec<&str> = target.split(',').collect();
-        return named.len() == parts.len() && parts.iter().all(|part| named.contains(part));
-    }
-    named.len() == 1 && named.contains(target.as_str())
+    let labels = labels.iter().filter(|label| !question.contains(**label));
+    let labels: Vec<&str> = labels.copied().collect();
+    let targets: Vec<&str> = match target.contains(',') && target.len() > 3 {
+        true => target.split(',').collect(),
+        false => vec![target],
+    };
+    names_only(&output, &targets, &labels)
 }
 
 /// A file of answers.

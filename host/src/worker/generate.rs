@@ -6,7 +6,7 @@ use std::time::Instant;
 use longhaul_plugin_api::client::{ClientError, LoadedModel, LoadedSession};
 use longhaul_plugin_api::data::{Batch, Logits};
 use longhaul_plugin_api::error::ErrorKind;
-use longhaul_tasks::ruler::score::{is_null, score};
+use longhaul_tasks::ruler::score::is_null;
 use longhaul_tasks::{Request, Sample, Task, TaskError};
 use longhaul_text::Tokenizer;
 
@@ -85,7 +85,7 @@ impl Asked<'_> {
     }
 
     fn score(&self, text: &str, request: &Request) -> f64 {
-        score(self.task.spec().metric, text, &request.references)
+        request.score(self.task.spec().metric, text)
     }
 }
 
@@ -600,6 +600,7 @@ mod tests {
         let answer = |most_new: usize, stops: &[u32], last: Option<u32>| {
             let request = Request {
                 references: Vec::new(),
+                labels: Vec::new(),
                 most_new,
             };
             let prompt = Prompt {

@@ -209,6 +209,7 @@ pub mod tests {
         tokens.extend([255; 20]);
         let request = Request {
             references: vec![needle.to_string()],
+            labels: Vec::new(),
             most_new: 4,
         };
         Box::new(Prompt { tokens, request })
@@ -290,6 +291,7 @@ pub mod tests {
             let tokens = [level(3), level(2), level(1), level(0), vec![9]].concat();
             let request = Request {
                 references: Vec::new(),
+                labels: Vec::new(),
                 most_new: 1,
             };
             Box::new(Prompt { tokens, request })

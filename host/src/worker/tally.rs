@@ -125,7 +125,7 @@ impl Tally {
                 answered.bytes as f64,
             ),
             // Answers in text are scored where they are generated.
-            Metric::StringMatchAll | Metric::StringMatchPart => Score::of(0.0),
+            Metric::StringMatchAll | Metric::StringMatchPart | Metric::OnlyLabel => Score::of(0.0),
         };
         Score {
             tokens: answered.scored,

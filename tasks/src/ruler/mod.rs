@@ -7,10 +7,13 @@
 //! everywhere here, and are not those of Python's generator. No prompt is held as a whole: what it is made of
 //! is written when it is read (`units.rs`).
 //!
+//! BABILong's tasks are made in the same way of stories of their own (`story.rs`, `babilong.rs`).
+//!
 //! With a chat template the prompt is the message of a user, and the answer prefix stands behind what the template begins
 //! the answer with, as in RULER's `prepare.py`. All that the template writes counts to the length, and no BOS is added:
 //! it writes its own where it has one (transformers, `apply_chat_template`).
 
+mod babilong;
 mod coded;
 mod cuts;
 mod data;
@@ -24,6 +27,7 @@ mod qa;
 mod questions;
 pub mod score;
 mod specs;
+pub mod story;
 mod units;
 mod vt;
 
@@ -43,7 +47,7 @@ use crate::ruler::units::{Source, Units};
 use crate::task::{Coordinates, Label, Request, Sample, Task, TaskSpec, find};
 
 pub use questions::{Form, Question, Questions, QuestionsError};
-pub(crate) use specs::ALL;
+pub(crate) use specs::{ALL, BABILONG};
 
 /// Longest prompt.
 const MOST_TOKENS: usize = 1 << 20;
@@ -92,7 +96,7 @@ impl Setting {
     }
 }
 
-/// One of the five kinds of task.
+/// One of the kinds of task.
 trait Family: Send + Sync {
     /// What is drawn of an example before its size is known.
     fn draft<'a>(&'a self, setting: &Setting) -> Box<dyn Draft + 'a>;
@@ -346,6 +350,7 @@ impl Ruler {
             labels: depth.into_iter().chain(repeats).collect(),
             request: Request {
                 references: prompt.references.clone(),
+                labels: prompt.labels.clone(),
                 most_new: self.most_new,
             },
             bos: self.bos(),

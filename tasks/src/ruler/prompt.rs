@@ -31,6 +31,8 @@ pub struct Prompt {
     pub answer_prefix: String,
     /// What an answer is held against.
     pub references: Vec<String>,
+    /// Words that an answer may be, but for those of the question, where it may name only one.
+    pub labels: Vec<String>,
     /// Where the first reference stands, in tasks that have one such place.
     pub answer: Option<Place>,
     /// Where the needle that is asked for stands, as a fraction.

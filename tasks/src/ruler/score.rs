@@ -1,5 +1,7 @@
 //! RULER's scores of a generated answer (`scripts/eval/evaluate.py` and `scripts/eval/synthetic/constants.py`).
 
+use std::collections::BTreeSet;
+
 use crate::task::Metric;
 
 /// An answer as it is scored: without white space at its ends, and with control characters as ends of lines.
@@ -20,7 +22,7 @@ pub fn is_null(answer: &str) -> bool {
 /// ([`Metric::StringMatchPart`]). Without references it is 0.
 ///
 /// # Panics
-/// For another metric.
+/// For another metric; of [`Metric::OnlyLabel`] the score is [`names_only`].
 pub fn score(metric: Metric, answer: &str, references: &[String]) -> f64 {
     let answer = postprocess(answer).to_lowercase();
     let found = |reference: &&String| answer.contains(&reference.to_lowercase());
@@ -30,6 +32,25 @@ pub fn score(metric: Metric, answer: &str, references: &[String]) -> f64 {
         Metric::StringMatchPart => f64::from(u8::from(found > 0)),
         other => panic!("{} is no score of a text", other.name()),
     }
+}
+
+/// Whether an answer names these targets and no other label, by BABILong's rule (`babilong/metrics.py` of
+/// booydar/babilong): in small letters, in its first sentence, before an example or context that the model goes on with. `labels`
+/// are in small letters, without those that the question names.
+pub fn names_only<T: AsRef<str>, L: AsRef<str>>(answer: &str, targets: &[T], labels: &[L]) -> bool {
+    let mut answer = answer.to_lowercase();
+    for end in [".", "<context>", "<example>"] {
+        if let Some(place) = answer.find(end) {
+            answer.truncate(place);
+        }
+    }
+    let labels = labels.iter().map(AsRef::as_ref);
+    let named: BTreeSet<&str> = labels.filter(|label| answer.contains(*label)).collect();
+    let targets: Vec<String> = targets
+        .iter()
+        .map(|one| one.as_ref().to_lowercase())
+        .collect();
+    named.len() == targets.len() && targets.iter().all(|target| named.contains(target.as_str()))
 }
 
 #[cfg(test)]
@@ -52,6 +73,15 @@ mod tests {
         assert_eq!(both("gamma"), [0.0, 0.0]);
         assert_eq!(both(""), [0.0, 0.0]);
         assert_eq!(score(Metric::StringMatchAll, "x", &[]), 0.0);
+    }
+
+    #[test]
+    fn an_answer_names_its_label_alone() {
+        let labels = ["garden", "kitchen"];
+        let right = |answer: &str| names_only(answer, &["Kitchen"], &labels);
+        assert!(right("The KITCHEN. Then the garden."));
+        assert!(right("kitchen <example> garden") && right("kitchen\n<context>\ngarden"));
+        assert!(!right("garden or kitchen") && !right("garden") && !right(". kitchen"));
     }
 
     #[test]

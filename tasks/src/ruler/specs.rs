@@ -1,10 +1,11 @@
-//! The thirteen tasks by name (`scripts/synthetic.yaml`).
+//! The thirteen tasks of RULER by name (`scripts/synthetic.yaml`).
 
 use std::sync::Arc;
 
 use crate::error::TaskError;
 use crate::materials::{Material, Materials};
 use crate::options::{Allowed, OptionSpec, OptionValue, Options};
+use crate::ruler::babilong::{self, Facts};
 use crate::ruler::coded::Frequent;
 use crate::ruler::data::PROMPTS;
 use crate::ruler::essay::Essay;
@@ -12,6 +13,7 @@ use crate::ruler::lists::Common;
 use crate::ruler::niah::{Haystack, Kind, Niah, Variant};
 use crate::ruler::qa::Qa;
 use crate::ruler::questions::Form;
+use crate::ruler::story;
 use crate::ruler::vt::Tracking;
 use crate::ruler::{Family, Ruler, Setting};
 use crate::task::{Build, Metric, Task, TaskSpec};
@@ -31,6 +33,18 @@ pub(crate) static ALL: [&TaskSpec; 13] = [
     &FWE,
     &QA_1,
     &QA_2,
+];
+
+/// BABILong's first five, whose mean it reports.
+pub(crate) static BABILONG: [&TaskSpec; 5] = [&QA1, &QA2, &QA3, &QA4, &QA5];
+
+/// Their kinds by name, with BABILong's own names.
+const STORIES: [(&TaskSpec, &str, story::Kind); 5] = [
+    (&QA1, "qa1", story::Kind::One),
+    (&QA2, "qa2", story::Kind::Two),
+    (&QA3, "qa3", story::Kind::Three),
+    (&QA4, "qa4", story::Kind::Beside),
+    (&QA5, "qa5", story::Kind::Given),
 ];
 
 const SINGLE: Variant = Variant {
@@ -257,6 +271,46 @@ static QA_2: TaskSpec = qa(
     |options, materials| boxed(&QA_2, options, materials),
 );
 
+const fn in_books(name: &'static str, title: &'static str, build: Build) -> TaskSpec {
+    TaskSpec {
+        name,
+        title,
+        source: "BABILong, arXiv 2406.10149; github.com/booydar/babilong. Stories after bAbI, arXiv 1502.05698",
+        length_meaning: "all tokens of the prompt (instruction, examples and BOS included), and 20 to generate",
+        scored: "the generated text: whether its first sentence names the answer and no other word that an answer may be",
+        metric: Metric::OnlyLabel,
+        materials: &[Material::Texts, Material::Tokenizer, Material::ChatTemplate],
+        build,
+        ..BASE
+    }
+}
+
+static QA1: TaskSpec = in_books(
+    "babilong_qa1",
+    "BABILong: where somebody is, in books",
+    |options, materials| boxed(&QA1, options, materials),
+);
+static QA2: TaskSpec = in_books(
+    "babilong_qa2",
+    "BABILong: where something is, in books",
+    |options, materials| boxed(&QA2, options, materials),
+);
+static QA3: TaskSpec = in_books(
+    "babilong_qa3",
+    "BABILong: where something was before, in books",
+    |options, materials| boxed(&QA3, options, materials),
+);
+static QA4: TaskSpec = in_books(
+    "babilong_qa4",
+    "BABILong: what lies beside a place, in books",
+    |options, materials| boxed(&QA4, options, materials),
+);
+static QA5: TaskSpec = in_books(
+    "babilong_qa5",
+    "BABILong: who gave what to whom, in books",
+    |options, materials| boxed(&QA5, options, materials),
+);
+
 fn boxed(
     spec: &'static TaskSpec,
     options: &Options,
@@ -277,6 +331,11 @@ pub(super) fn family(
             (variant.haystack == Haystack::Essay).then(|| Essay::of(materials.texts.as_deref()));
         let niah = Niah::new(*variant, options.float("depth"), essay, setting);
         return (Some(Box::new(niah)), PROMPTS.niah.tokens_to_generate);
+    }
+    if let Some((_, name, kind)) = STORIES.iter().find(|(of, ..)| of.name == spec.name) {
+        let essay = Essay::of(materials.texts.as_deref());
+        let facts = Facts::new(name, *kind, essay, setting);
+        return (Some(Box::new(facts)), babilong::PROMPTS.tokens_to_generate);
     }
     match spec.name {
         "vt" => (

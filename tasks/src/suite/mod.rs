@@ -264,6 +264,7 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("books", include_str!("../../suites/books.toml")),
         ("published", include_str!("../../suites/published.toml")),
         ("ruler", include_str!("../../suites/ruler.toml")),
+        ("babilong", include_str!("../../suites/babilong.toml")),
         ("ablation", include_str!("../../suites/ablation.toml")),
         ("needles", include_str!("../../suites/needles.toml")),
         (

@@ -1,5 +1,5 @@
 //! The tasks of tokens, one file a family. Each names itself by its own static; this is the list of them
-//! and, with RULER's, of all.
+//! and, with RULER's and BABILong's, of all.
 
 mod books;
 mod brackets;
@@ -33,7 +33,7 @@ use crate::task::TaskSpec;
 
 /// All tasks.
 pub(crate) static ALL: LazyLock<Vec<&'static TaskSpec>> =
-    LazyLock::new(|| [TOKENS, &ruler::ALL].concat());
+    LazyLock::new(|| [TOKENS, &ruler::ALL, &ruler::BABILONG].concat());
 
 static TOKENS: &[&TaskSpec] = &[
     &mqar::SPEC,
