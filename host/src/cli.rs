@@ -769,8 +769,8 @@ Examples:
       --chat-template --out runs/chat
   longhaul checkpoint eval models/mamba-130m-hf --task needle --lengths 1024 \\
       --state-norms --remembrance 4 --initial-states noise:1,fitted
-  longhaul checkpoint eval models/smollm2 --suite ruler --lengths 1024 \\
-      --chat-template --out runs/chat")]
+  longhaul checkpoint eval models/smollm2 --suite babilong --lengths 2048 \\
+      --texts books --samples 20 --out runs/babilong")]
 pub struct CheckpointEvalArgs {
     /// Folder with config.json and safetensors files; several are compared
     #[arg(value_name = "DIR", required = true)]
@@ -787,7 +787,7 @@ pub struct CheckpointEvalArgs {
     /// Task with options; may be given several times
     #[arg(long = "task", value_name = "TASK", required_unless_present = "suite")]
     pub tasks: Vec<String>,
-    /// The tasks of a suite, built-in (ruler, ablation) or a TOML file. What a
+    /// The tasks of a suite, built-in (ruler, ablation, babilong) or a TOML file. What a
     /// task cannot be at a length is recorded as not-run
     #[arg(long, value_name = "SUITE")]
     pub suite: Option<String>,

@@ -71,10 +71,12 @@ impl Metric {
 
     /// Whether answers are generated, after prompts that no model is trained on.
     pub fn is_generated(self) -> bool {
-        matches!(
-            self,
-            Self::StringMatchAll | Self::StringMatchPart | Self::OnlyLabel
-        )
+        self.is_string_match() || self == Self::OnlyLabel
+    }
+
+    /// Whether the references alone score a generated answer, as RULER's do.
+    pub fn is_string_match(self) -> bool {
+        matches!(self, Self::StringMatchAll | Self::StringMatchPart)
     }
 }
 

@@ -242,6 +242,36 @@ fn what_a_model_cannot_read_is_refused_and_never_cut() {
 }
 
 #[test]
+fn babilongs_answers_are_scored_by_its_rule() {
+    let place = Place::new();
+    let digits = place.digits("digits", "");
+    let ran = place.eval(
+        &digits,
+        "books",
+        "--suite babilong --lengths 3000 --samples 2",
+    );
+    ran.expect(0).prints(&["only label in %"]);
+    let mut cells = place.cells("books");
+    cells.retain(|row| row["label"].is_empty());
+    assert_eq!(cells.len(), 5);
+    for row in cells {
+        let found = ["status", "metric", "value", "samples"].map(|column| row[column].as_str());
+        assert_eq!(found, ["ok", "only_label", "0", "2"], "{}", row["reason"]);
+    }
+    // What references alone do not score is in no form of such scores.
+    let (run, out) = (place.path("books"), place.path("out"));
+    let words = [
+        "export".as_ref(),
+        run.as_os_str(),
+        "--to".as_ref(),
+        "ruler".as_ref(),
+    ];
+    longhaul([&words[..], &["--out".as_ref(), out.as_os_str()]].concat())
+        .expect(2)
+        .complains(&["babilong_qa1", "references alone"]);
+}
+
+#[test]
 fn a_suite_records_what_cannot_be_as_not_run() {
     let place = Place::new();
     let digits = place.digits("digits", "");

@@ -185,7 +185,7 @@ fn task_of(name: &str) -> String {
 pub fn metric_of(task: &str) -> Metric {
     let known = registry().iter().find(|spec| spec.name == task);
     match known {
-        Some(spec) if spec.metric.is_generated() => spec.metric,
+        Some(spec) if spec.metric.is_string_match() => spec.metric,
         _ if task.contains("qa") => Metric::StringMatchPart,
         _ => Metric::StringMatchAll,
     }

@@ -62,9 +62,9 @@ pub fn read(run: &Run, left_out: &mut BTreeSet<String>) -> Result<Vec<Answers>, 
     let mut all = Vec::new();
     for row in run.rows.iter().filter(|row| row.is_reported_cell()) {
         let spec = spec_of(&row.task).map_err(CommandError::usage)?;
-        if !spec.metric.is_generated() {
+        if !spec.metric.is_string_match() {
             left_out.insert(format!(
-                "{} has no generated answers, which this form is of",
+                "{} has no generated answers that references alone score, which this form is of",
                 row.task
             ));
             continue;

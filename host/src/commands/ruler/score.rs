@@ -187,7 +187,7 @@ fn said(spec: &TaskSpec, counted: &Counted, value: f64) -> String {
 
 /// The task that is named, or whose name the predictions or their folder have.
 fn task(args: &RulerScoreArgs) -> Result<&'static TaskSpec, CommandError> {
-    let generated = |spec: &&&TaskSpec| spec.metric.is_generated();
+    let generated = |spec: &&&TaskSpec| spec.metric.is_string_match();
     let find = |name: &str| {
         registry()
             .iter()
