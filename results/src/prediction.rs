@@ -46,7 +46,8 @@ pub struct PredictionRow {
     pub models: u64,
     /// Spearman's rank correlation, ties at their mean rank; empty where a side ranks nothing.
     pub spearman: Option<f64>,
-    /// Lower end of its 95 % interval: percentiles of 2,000 draws of as many models, with replacement.
+    /// Lower end of its 95 % interval: percentiles of 2,000 draws of as many models, with replacement, of which those
+    /// where a side ranks nothing are left out.
     pub spearman_low: Option<f64>,
     /// Upper end.
     pub spearman_high: Option<f64>,
