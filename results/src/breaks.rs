@@ -98,8 +98,11 @@ pub enum Verdict {
 /// Measured rows of a curve at a length.
 type Cells<'a> = HashMap<(Trained<'a>, u64), Vec<&'a Measurement>>;
 
-/// Sums of scores and their samples, by seed.
-type BySeed = BTreeMap<u64, (f64, u64)>;
+/// A sum of scores, and their samples.
+type Sum = (f64, u64);
+
+/// Sums by seed.
+type BySeed = BTreeMap<u64, Sum>;
 
 /// The table of what is shown of a summary, by task and curve; of a curve what is supported first.
 pub fn breaks(rows: &[Measurement], probes: &[Probe], summary: &[SummaryRow]) -> Vec<BreakRow> {
@@ -409,7 +412,7 @@ fn difference(one: &BySeed, other: &BySeed) -> Option<(u64, f64, (f64, f64))> {
         .map(|(one, other)| one.0 / one.1 as f64 - other.0 / other.1 as f64)
         .collect();
     let value = mean(&of_seeds)?;
-    let pooled = |side: fn(&((f64, u64), (f64, u64))) -> (f64, u64)| {
+    let pooled = |side: fn(&(Sum, Sum)) -> Sum| {
         let sums = pairs.iter().map(side);
         let (sum, samples) = sums.fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1));
         let (low, high) = wilson(sum, samples, Z95)?;

@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn answers_are_judged_as_the_tool_judges_them() {
         let judge = |target: &str, output: &str, question: &str| {
-            is_right(target, output, question, PLACES, false)
+            is_right(target, output, question, Kind::One.labels(), false)
         };
         let question = "Where is Mary?";
         assert!(judge("kitchen", "Mary is in the Kitchen.", question));
@@ -290,6 +290,12 @@ mod tests {
         assert!(both("milk and apple") && !both("milk") && !both("milk, apple, football"));
         let goes_on = "kitchen\nQuestion: Where is the garden?";
         assert!(!judge("kitchen", goes_on, question));
-        assert!(is_right("kitchen", goes_on, question, PLACES, true));
+        assert!(is_right(
+            "kitchen",
+            goes_on,
+            question,
+            Kind::One.labels(),
+            true
+        ));
     }
 }

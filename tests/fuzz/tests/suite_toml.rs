@@ -26,6 +26,7 @@ fn resolve(text: &str) -> Result<ArchSpec, RunError> {
         plugin_sha256: "00".to_owned(),
         architecture: name,
         values: Vec::new(),
+        in_evaluations: Vec::new(),
         options,
         d_model: None,
         layers: None,
