@@ -2,7 +2,7 @@
 //! records can say. An explanation is a control: the same seeds under a condition that takes its cause away. It survives
 //! where that gives back what was lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
@@ -45,9 +45,12 @@ pub struct BreakRow {
     pub effective_length_high: Option<u64>,
     /// The next measured length, at which they are not.
     pub break_length: u64,
+    /// Evaluation length from there on that this row is of, in tokens: a cause may show where little is lost yet, or only
+    /// where much is.
+    pub eval_length: u64,
     /// Accuracy at the largest length inside the training length, a mean over seeds.
     pub value_inside: f64,
-    /// Accuracy at the break length.
+    /// Accuracy at this length.
     pub value: f64,
     /// What may be the cause: `distance`, that what lies far back is lost; `beginning`, that what came first crowds
     /// out the rest; `positions`, positions that were not trained; `window`, how far a query sees; `state`, a
@@ -58,7 +61,7 @@ pub struct BreakRow {
     pub control: String,
     /// Seeds that were measured with and without it.
     pub seeds: u64,
-    /// Accuracy under the control at the break length less that without: Student's interval over seeds, never narrower
+    /// Accuracy under the control at this length less that without: Student's interval over seeds, never narrower
     /// than Newcombe's of all answers.
     pub difference: Option<f64>,
     /// Lower end of its 95 % interval.
@@ -70,7 +73,7 @@ pub struct BreakRow {
     /// `supported`: the interval lies above 0, and half of what was lost or more is given back. `not-supported`: the
     /// interval lies below that half. Else `undecided`; `not-tested` without a control.
     pub verdict: Verdict,
-    /// State norm at the break length over the one inside the training length, of the part of the state that grows most;
+    /// State norm at this length over the one inside the training length, of the part of the state that grows most;
     /// geometric mean over seeds. Empty where it was not recorded.
     pub state_growth: Option<f64>,
     /// Lower end of its 95 % interval, Student's over the seeds' logarithms.
@@ -128,43 +131,54 @@ pub fn breaks(rows: &[Measurement], probes: &[Probe], summary: &[SummaryRow]) ->
             continue;
         }
         for curve in &task.curves {
+            let lengths = Break::of(&task, curve, &cells).unwrap_or_default();
+            let broken = lengths.first().map_or(0, |first| first.broken);
             table.extend(
-                Break::of(&task, curve, &cells).map_or_else(Vec::new, |found| found.rows(&norms)),
+                lengths
+                    .iter()
+                    .flat_map(|length| length.rows(broken, &norms)),
             );
         }
     }
     table
 }
 
-/// A curve that breaks.
+/// A curve that breaks, at a length behind its effective one.
 struct Break<'a> {
     task: &'a TaskView<'a>,
     curve: &'a CurveView<'a>,
     cells: &'a Cells<'a>,
-    /// The largest length inside the training length, the effective and the next one.
+    /// The largest length inside the training length, the effective one, and this one of those behind it.
     inside: u64,
     held: u64,
     broken: u64,
 }
 
 impl<'a> Break<'a> {
-    fn of(task: &'a TaskView<'a>, curve: &'a CurveView<'a>, cells: &'a Cells<'a>) -> Option<Self> {
+    fn of(
+        task: &'a TaskView<'a>,
+        curve: &'a CurveView<'a>,
+        cells: &'a Cells<'a>,
+    ) -> Option<Vec<Self>> {
         let first = curve.first();
         let held = first.effective_length?;
         if first.effective_length_censored != Some(false) {
             return None;
         }
         let lengths = || curve.points.iter().map(|row| row.eval_length);
-        Some(Self {
+        let inside = lengths()
+            .take_while(|length| Some(*length) <= first.train_length)
+            .last()?;
+        let broken = lengths().filter(move |&length| length > held);
+        let of_length = move |broken| Self {
             task,
             curve,
             cells,
-            inside: lengths()
-                .take_while(|length| Some(*length) <= first.train_length)
-                .last()?,
+            inside,
             held,
-            broken: lengths().find(|&length| length > held)?,
-        })
+            broken,
+        };
+        Some(broken.map(of_length).collect())
     }
 
     /// What was measured of a curve at a length.
@@ -241,7 +255,7 @@ impl<'a> Break<'a> {
         controls
     }
 
-    fn rows(&self, norms: &HashMap<&str, Vec<&Probe>>) -> Vec<BreakRow> {
+    fn rows(&self, break_length: u64, norms: &HashMap<&str, Vec<&Probe>>) -> Vec<BreakRow> {
         let first = self.curve.first();
         let whole = self.whole();
         let own = self.scores(self.curve, self.broken, |label| label == whole);
@@ -260,7 +274,8 @@ impl<'a> Break<'a> {
             effective_length: self.held,
             effective_length_low: first.effective_length_low,
             effective_length_high: first.effective_length_high,
-            break_length: self.broken,
+            break_length,
+            eval_length: self.broken,
             value_inside,
             value,
             seeds: own.len() as u64,
@@ -443,59 +458,80 @@ pub fn render_breaks(table: &[BreakRow], summary: &[SummaryRow], width: usize) -
             ),
         );
         for curve in group(task, |row| row.name.clone()) {
-            let row = curve[0];
-            let held = summary
-                .iter()
-                .find(|point| {
-                    point.is_shown()
-                        && point.options == row.options
-                        && point.architecture == row.architecture
-                        && point.task == row.task
-                        && point.train_length == row.train_length
-                })
-                .and_then(effective)
-                .unwrap_or_else(|| short_length(row.effective_length));
-            let mut words = format!(
-                "{}: carries to {held}; {:.1} % at {}, {:.1} % inside",
-                row.name,
-                100.0 * row.value,
-                short_length(row.break_length),
-                100.0 * row.value_inside
-            );
-            if let Some(growth) = row.state_growth.filter(|&growth| growth >= 1.5) {
-                let _ = write!(words, "; state {growth:.1} times as large");
-            }
-            say(2, &words);
-            let of = |verdict: Verdict| curve.iter().filter(move |row| row.verdict == verdict);
-            for row in of(Verdict::Supported) {
-                let percent = |value: Option<f64>| 100.0 * value.unwrap_or(f64::NAN);
-                say(
-                    4,
-                    &format!(
-                        "{} ({}): {:+.1} points [{:.1}, {:.1}]",
-                        row.explanation,
-                        row.control,
-                        percent(row.difference),
-                        percent(row.difference_low),
-                        percent(row.difference_high)
-                    ),
-                );
-            }
-            for (verdict, words) in [
-                (Verdict::Undecided, "undecided"),
-                (Verdict::NotSupported, "not"),
-            ] {
-                let mut names: Vec<&str> =
-                    of(verdict).map(|row| row.explanation.as_str()).collect();
-                names.dedup();
-                if !names.is_empty() {
-                    say(4, &format!("{words}: {}", names.join(", ")));
-                }
-            }
+            render_curve(&curve, summary, &mut say);
         }
         text.push('\n');
     }
     printable(&text)
+}
+
+/// A curve's lines: how it breaks, and of each explanation the length at which its control gives back most.
+fn render_curve(curve: &[&BreakRow], summary: &[SummaryRow], say: &mut dyn FnMut(usize, &str)) {
+    let row = curve[0];
+    let own = |point: &&SummaryRow| {
+        let names = |row: &SummaryRow| (row.architecture.clone(), row.options.clone());
+        point.is_shown()
+            && names(point) == (row.architecture.clone(), row.options.clone())
+            && (&point.task, point.train_length) == (&row.task, row.train_length)
+    };
+    let held = summary.iter().find(own).and_then(effective);
+    let percent = |value: Option<f64>| 100.0 * value.unwrap_or(f64::NAN);
+    let mut words = format!(
+        "{}: carries to {}; {:.1} % inside",
+        row.name,
+        held.unwrap_or_else(|| short_length(row.effective_length)),
+        100.0 * row.value_inside
+    );
+    for row in group(curve.iter(), |row| row.eval_length) {
+        let value = percent(Some(row[0].value));
+        let _ = write!(
+            words,
+            ", {value:.1} % at {}",
+            short_length(row[0].eval_length)
+        );
+    }
+    let grown = curve.iter().filter_map(|row| row.state_growth);
+    let grown = grown.fold(0.0, f64::max);
+    if grown >= 2.0 {
+        let _ = write!(words, "; state up to {grown:.1} times as large");
+    }
+    say(2, &words);
+    let (mut undecided, mut not) = (Vec::new(), Vec::new());
+    for rows in group(curve.iter(), |row| {
+        (row.explanation.clone(), row.control.clone())
+    }) {
+        let supported = rows.iter().filter(|row| row.verdict == Verdict::Supported);
+        let best = supported.max_by(|one, other| {
+            let size = |row: &BreakRow| row.difference.unwrap_or(0.0);
+            size(one).total_cmp(&size(other))
+        });
+        let name = rows[0].explanation.as_str();
+        match best {
+            Some(row) => say(
+                4,
+                &format!(
+                    "{name} ({}): {:+.1} points at {} [{:.1}, {:.1}]",
+                    row.control,
+                    percent(row.difference),
+                    short_length(row.eval_length),
+                    percent(row.difference_low),
+                    percent(row.difference_high)
+                ),
+            ),
+            None if rows.iter().any(|row| row.verdict == Verdict::Undecided) => {
+                undecided.push(name)
+            }
+            None if !name.is_empty() => not.push(name),
+            None => {}
+        }
+    }
+    for (names, words) in [(undecided, "undecided"), (not, "not")] {
+        let names: BTreeSet<&str> = names.into_iter().collect();
+        if !names.is_empty() {
+            let names: Vec<&str> = names.into_iter().collect();
+            say(4, &format!("{words}: {}", names.join(", ")));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -592,10 +628,10 @@ mod tests {
         let text = render_breaks(&table, &summary, 80);
         for words in [
             "carries to 64",
-            "41.0 % at 128",
+            ", 41.0 % at 128",
             "4.0 times",
-            "positions (arch:positions=nope): +59.0",
-            "not: state, beginning",
+            "positions (arch:positions=nope): +59.0 points at 128",
+            "not: beginning, state",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
