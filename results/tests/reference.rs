@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use longhaul_results::{
-    Measurement, Probe, Record, TrainingPoint, plots, render_tables, summarise, write_csv,
+    Measurement, Probe, Record, TrainingPoint, csv_text, plots, predictions, render_tables,
+    summarise, write_csv,
 };
 
 /// Folders that are read here.
-const READ: [&str; 7] = [
+const READ: [&str; 8] = [
     "books",
+    "needles",
     "published",
     "quick",
     "smollm2/ablation",
@@ -111,6 +113,9 @@ fn summaries_tables_and_plots_of_kept_runs_can_be_made_again() {
         let summary = summarise(&rows);
         if let Some(path) = optional("summary.csv") {
             assert_same(&path, &written(&summary));
+        }
+        if let Some(path) = optional("prediction.csv") {
+            assert_same(&path, &csv_text(&predictions(&summary)));
         }
         assert_same(&folder.join("table.txt"), &render_tables(&summary, 80));
         let plots = plots(&summary);
