@@ -9,9 +9,10 @@ use longhaul_results::{
 };
 
 /// Folders that are read here.
-const READ: [&str; 8] = [
+const READ: [&str; 9] = [
     "books",
     "needles",
+    "positions",
     "published",
     "quick",
     "smollm2/ablation",
