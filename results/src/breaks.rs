@@ -57,7 +57,7 @@ pub struct BreakRow {
     /// recurrent state that no training sequence started from; `norm`, where a norm stands. Empty where the records
     /// have no control.
     pub explanation: String,
-    /// The condition that takes it away.
+    /// The condition that takes it away; empty likewise.
     pub control: String,
     /// Seeds that were measured with and without it.
     pub seeds: u64,
