@@ -207,13 +207,6 @@ impl<'a> Break<'a> {
         scores
     }
 
-    /// The label of the whole cell, or of its part.
-    fn whole(&self) -> String {
-        self.task
-            .part
-            .map_or_else(String::new, |part| format!("task={part}"))
-    }
-
     /// Explanations that the records have a control for: name, control, scores under it.
     fn controls(&self) -> Vec<(&'static str, String, BySeed)> {
         let before = self
@@ -245,10 +238,10 @@ impl<'a> Break<'a> {
         for start in starts {
             controls.push(("state", start.to_owned(), at(&|label| label == start)));
         }
-        let whole = self.whole();
+        let whole = &self.curve.first().label;
         for other in &self.task.curves {
             if let Some(cause) = cause(self.curve.first(), other.first()) {
-                let scores = self.scores(other, self.broken, |label| label == whole);
+                let scores = self.scores(other, self.broken, |label| label == *whole);
                 controls.push((cause, other.name.clone(), scores));
             }
         }
@@ -257,9 +250,9 @@ impl<'a> Break<'a> {
 
     fn rows(&self, break_length: u64, norms: &HashMap<&str, Vec<&Probe>>) -> Vec<BreakRow> {
         let first = self.curve.first();
-        let whole = self.whole();
-        let own = self.scores(self.curve, self.broken, |label| label == whole);
-        let inside = self.scores(self.curve, self.inside, |label| label == whole);
+        let whole = &self.curve.first().label;
+        let own = self.scores(self.curve, self.broken, |label| label == *whole);
+        let inside = self.scores(self.curve, self.inside, |label| label == *whole);
         let (Some(value), Some(value_inside)) = (over_seeds(&own), over_seeds(&inside)) else {
             return Vec::new();
         };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use longhaul_tasks::ruler::story::Kind;
-use longhaul_tasks::{Coordinates, Materials, Split, Task, parse_task_of};
+use longhaul_tasks::{Coordinates, Materials, Split, parse_task_of};
 
 const NAMES: [&str; 5] = [
     "babilong_qa1",
@@ -24,11 +24,10 @@ fn at(length: usize, index: u64) -> Coordinates {
 }
 
 /// The text of a prompt, by the tokenizer of bytes.
-fn text(task: &dyn Task, sample: &dyn longhaul_tasks::Sample) -> String {
+fn text(sample: &dyn longhaul_tasks::Sample) -> String {
     let (mut tokens, mut targets) = (vec![0; sample.len()], vec![0; sample.len()]);
     sample.write(0, &mut tokens, &mut targets);
     assert!(targets.iter().all(|&target| target == -1));
-    let _ = task;
     String::from_utf8(tokens.iter().map(|&token| token as u8).collect()).expect("a text")
 }
 
@@ -211,7 +210,7 @@ fn every_question_has_the_answer_that_its_facts_give() {
         for (length, examples) in [(least, 20), (least + 700, 120), (20_000, 12)] {
             for index in 0..examples {
                 let sample = task.sample(&at(length, index)).expect(name);
-                let text = text(task.as_ref(), sample.as_ref());
+                let text = text(sample.as_ref());
                 let (context, question) = parts(&text);
                 let found = facts(context);
                 let request = sample.request().expect("a request");
@@ -267,7 +266,7 @@ fn facts_are_spread_over_the_context_in_order() {
     let mut tenths = [0; 10];
     for index in 0..60 {
         let sample = task.sample(&at(12_000, index)).expect("it");
-        let text = text(task.as_ref(), sample.as_ref());
+        let text = text(sample.as_ref());
         let (context, _) = parts(&text);
         for fact in facts(context) {
             let place = context.find(&fact.join(" ")).expect("a sentence");
