@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::metric::Kind;
 use crate::record::{Measurement, Probe, Split, Status};
+use crate::seeds::SeedScores;
 use crate::setting::{Trained, group};
-use crate::statistics::{Z95, mean, standard_deviation, student, unpaired, wilson};
+use crate::statistics::{mean, standard_deviation, student};
 use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable, short_length};
 use crate::view::{CurveView, TaskView, effective, tasks};
@@ -101,12 +102,6 @@ pub enum Verdict {
 /// Measured rows of a curve at a length.
 type Cells<'a> = HashMap<(Trained<'a>, u64), Vec<&'a Measurement>>;
 
-/// A sum of scores, and their samples.
-type Sum = (f64, u64);
-
-/// Sums by seed.
-type BySeed = BTreeMap<u64, Sum>;
-
 /// The table of what is shown of a summary, by task and curve; of a curve what is supported first.
 pub fn breaks(rows: &[Measurement], probes: &[Probe], summary: &[SummaryRow]) -> Vec<BreakRow> {
     let mut cells = Cells::new();
@@ -192,23 +187,18 @@ impl<'a> Break<'a> {
     }
 
     /// The scores of a curve at a length under the labels that are wanted.
-    fn scores(&self, curve: &CurveView<'a>, length: u64, wanted: impl Fn(&str) -> bool) -> BySeed {
-        let mut scores = BySeed::new();
-        for row in self
-            .measured(curve, length)
-            .filter(|row| wanted(&row.label))
-        {
-            if let Some(own) = row.scores() {
-                let of_seed = scores.entry(row.seed).or_default();
-                of_seed.0 += own.mean * own.samples as f64;
-                of_seed.1 += own.samples;
-            }
-        }
-        scores
+    fn scores(
+        &self,
+        curve: &CurveView<'a>,
+        length: u64,
+        wanted: impl Fn(&str) -> bool,
+    ) -> SeedScores {
+        let rows = self.measured(curve, length);
+        SeedScores::of(rows.filter(|row| wanted(&row.label)))
     }
 
     /// Explanations that the records have a control for: name, control, scores under it.
-    fn controls(&self) -> Vec<(&'static str, String, BySeed)> {
+    fn controls(&self) -> Vec<(&'static str, String, SeedScores)> {
         let before = self
             .task
             .part
@@ -253,7 +243,7 @@ impl<'a> Break<'a> {
         let whole = &self.curve.first().label;
         let own = self.scores(self.curve, self.broken, |label| label == *whole);
         let inside = self.scores(self.curve, self.inside, |label| label == *whole);
-        let (Some(value), Some(value_inside)) = (over_seeds(&own), over_seeds(&inside)) else {
+        let (Some(value), Some(value_inside)) = (own.mean(), inside.mean()) else {
             return Vec::new();
         };
         let growth = self.state_growth(norms);
@@ -271,28 +261,28 @@ impl<'a> Break<'a> {
             eval_length: self.broken,
             value_inside,
             value,
-            seeds: own.len() as u64,
+            seeds: own.seeds(),
             state_growth: growth.map(|growth| growth.0),
             state_growth_low: growth.and_then(|growth| Some(growth.1?.0)),
             state_growth_high: growth.and_then(|growth| Some(growth.1?.1)),
             ..BreakRow::default()
         };
         let lost = value_inside - value;
-        let held_against = |(cause, control, scores): (&str, String, BySeed)| {
-            let (seeds, difference, (low, high)) = difference(&scores, &own)?;
-            let given_back = difference / lost;
+        let held_against = |(cause, control, scores): (&str, String, SeedScores)| {
+            let less = scores.less(&own)?;
+            let given_back = less.value / lost;
             let verdict = match () {
-                () if low > 0.0 && given_back >= GIVEN_BACK => Verdict::Supported,
-                () if high < GIVEN_BACK * lost => Verdict::NotSupported,
+                () if less.low > 0.0 && given_back >= GIVEN_BACK => Verdict::Supported,
+                () if less.high < GIVEN_BACK * lost => Verdict::NotSupported,
                 () => Verdict::Undecided,
             };
             Some(BreakRow {
                 explanation: cause.to_owned(),
                 control,
-                seeds,
-                difference: Some(difference),
-                difference_low: Some(low),
-                difference_high: Some(high),
+                seeds: less.seeds,
+                difference: Some(less.value),
+                difference_low: Some(less.low),
+                difference_high: Some(less.high),
                 given_back: Some(given_back),
                 verdict,
                 ..row.clone()
@@ -396,43 +386,6 @@ fn cause_of(option: &str) -> &'static str {
         name if name.contains("norm") => "norm",
         _ => "",
     }
-}
-
-/// The mean over seeds of each seed's mean.
-fn over_seeds(scores: &BySeed) -> Option<f64> {
-    let means = scores
-        .values()
-        .filter(|of| of.1 > 0)
-        .map(|of| of.0 / of.1 as f64);
-    mean(&means.collect::<Vec<_>>())
-}
-
-/// The seeds of both, one less the other, and the interval of that.
-fn difference(one: &BySeed, other: &BySeed) -> Option<(u64, f64, (f64, f64))> {
-    let pairs = one
-        .iter()
-        .filter_map(|(seed, one)| Some((*one, *other.get(seed)?)));
-    let pairs: Vec<_> = pairs
-        .filter(|(one, other)| one.1 > 0 && other.1 > 0)
-        .collect();
-    let of_seeds: Vec<f64> = pairs
-        .iter()
-        .map(|(one, other)| one.0 / one.1 as f64 - other.0 / other.1 as f64)
-        .collect();
-    let value = mean(&of_seeds)?;
-    let pooled = |side: fn(&(Sum, Sum)) -> Sum| {
-        let sums = pairs.iter().map(side);
-        let (sum, samples) = sums.fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1));
-        let (low, high) = wilson(sum, samples, Z95)?;
-        Some((sum / samples as f64, low, high))
-    };
-    let (mut low, mut high) = unpaired(pooled(|pair| pair.0)?, pooled(|pair| pair.1)?);
-    let count = of_seeds.len() as u64;
-    let ends = standard_deviation(&of_seeds).and_then(|sd| student(value, sd, count));
-    if let Some(ends) = ends {
-        (low, high) = (low.min(ends.0), high.max(ends.1));
-    }
-    Some((count, value, (low.max(-1.0), high.min(1.0))))
 }
 
 /// The table in words, `width` columns at most: a curve with what survives its control, then what does not.
@@ -656,21 +609,5 @@ mod tests {
             ..model("window=8")
         };
         assert_eq!(cause(&model(""), &unlearned), None);
-    }
-
-    #[test]
-    fn one_seed_has_the_interval_of_its_answers() {
-        let seeds = |values: &[f64]| -> BySeed {
-            (0..)
-                .zip(values.iter().map(|value| (value * 100.0, 100)))
-                .collect()
-        };
-        let (_, value, one) = difference(&seeds(&[0.9]), &seeds(&[0.2])).expect("a difference");
-        assert!((value - 0.7).abs() < 1e-12 && one.0 > 0.5 && one.1 < 0.8);
-        // Seeds that differ widen it.
-        let (count, _, two) =
-            difference(&seeds(&[0.9, 0.5]), &seeds(&[0.2, 0.2])).expect("a difference");
-        assert!(count == 2 && two.0 < 0.0 && two.1 == 1.0);
-        assert_eq!(difference(&seeds(&[0.9]), &BySeed::new()), None);
     }
 }

@@ -14,6 +14,8 @@ use crate::view::{CurveView, TaskView, options_of_part};
 
 /// Left of the cells.
 const LEFT: f64 = 32.0;
+/// Height of a figure that a page of 240 mm still holds with its caption.
+const HIGHEST: f64 = 620.0;
 /// Height of a cell, and how wide one is between.
 const HIGH: f64 = 12.0;
 const WIDE: (f64, f64) = (17.0, 32.0);
@@ -109,7 +111,8 @@ impl<'a> DepthMap<'a> {
         self.depths.iter().flat_map(|(_, task)| &task.curves)
     }
 
-    /// The figure: a column wide, or, where its lengths want more, as wide as a page's text or wider.
+    /// The figure: a column wide, or, where its lengths want more or its maps more height than a page has, as wide as a
+    /// page's text, or wider.
     pub fn draw(&self) -> Drawing {
         let of_depths = self.depths.iter().flat_map(|(_, task)| &task.lengths);
         let lengths: BTreeSet<u64> = of_depths.copied().collect();
@@ -120,8 +123,23 @@ impl<'a> DepthMap<'a> {
         let least = least.fold(WIDE.0, f64::max);
         let needed = LEFT + least * lengths.len() as f64 + 2.0;
         let whole = [COLUMN, PAGE].into_iter().find(|&wide| needed <= wide);
-        let mut drawing = Drawing::new(whole.unwrap_or(needed));
-        let cell = (drawing.width - LEFT - 2.0) / lengths.len() as f64;
+        let whole = whole.unwrap_or(needed);
+        let drawing = self.arranged(&lengths, least, whole, 1);
+        let beside = (PAGE / needed.max(COLUMN / 2.0)) as usize;
+        if drawing.height <= HIGHEST || beside < 2 {
+            return drawing;
+        }
+        // As few beside each other as keep to the height, or as many as there is room for.
+        let mut arranged = (2..=beside).map(|beside| self.arranged(&lengths, least, PAGE, beside));
+        let fits = arranged.find(|drawing| drawing.height <= HIGHEST);
+        fits.unwrap_or_else(|| self.arranged(&lengths, least, PAGE, beside))
+    }
+
+    /// The figure with so many maps beside each other.
+    fn arranged(&self, lengths: &[u64], least: f64, whole: f64, beside: usize) -> Drawing {
+        let mut drawing = Drawing::new(whole);
+        let room = whole / beside as f64;
+        let cell = (room - LEFT - 2.0) / lengths.len() as f64;
         let cell = cell.clamp(least, least.max(WIDE.1));
         let mut words = self.options.replace(',', ", ");
         if !words.is_empty() {
@@ -138,21 +156,26 @@ impl<'a> DepthMap<'a> {
                 names.push(&curve.name);
             }
         }
-        for name in names {
-            y = self.panel(&mut drawing, name, &lengths, cell, y + 5.0);
+        for row in names.chunks(beside) {
+            let places = (0..).map(|column| (room * f64::from(column), y + 5.0));
+            let ends = places.zip(row);
+            let ends =
+                ends.map(|(at, name)| self.panel(&mut drawing, name, lengths, cell, at, room));
+            y = ends.fold(y, f64::max);
         }
         drawing.height = y;
         drawing
     }
 
-    /// The map of one model. Returns where it ends.
+    /// The map of one model, its corner at a place. Returns where it ends.
     fn panel(
         &self,
         drawing: &mut Drawing,
         name: &str,
         lengths: &[u64],
         wide: f64,
-        mut y: f64,
+        (x, mut y): Place,
+        room: f64,
     ) -> f64 {
         let found = |task: &'a TaskView<'a>| task.curves.iter().find(|curve| curve.name == name);
         let trained = self
@@ -163,12 +186,12 @@ impl<'a> DepthMap<'a> {
             Some(length) => format!("{name}, trained at {}", short_length(length)),
             None => name.to_owned(),
         };
-        y = drawing.lines((2.0, y + SIZE), drawing.width - 4.0, BLACK, &title) - LINE + 4.0;
+        y = drawing.lines((x + 2.0, y + SIZE), room - 4.0, BLACK, &title) - LINE + 4.0;
         for &(depth, task) in &self.depths {
             let label = format!("{} %", (1e4 * depth).round() / 1e2);
-            drawing.text((LEFT - 3.0, y + 8.8), Anchor::End, BLACK, &label);
+            drawing.text((x + LEFT - 3.0, y + 8.8), Anchor::End, BLACK, &label);
             for (column, &length) in lengths.iter().enumerate() {
-                let place = (LEFT + wide * column as f64, y);
+                let place = (x + LEFT + wide * column as f64, y);
                 if let Some(row) = found(task).and_then(|curve| curve.at(length)) {
                     cell(drawing, place, wide, row, task);
                 }
@@ -176,7 +199,7 @@ impl<'a> DepthMap<'a> {
             y += HIGH;
         }
         for (column, &length) in lengths.iter().enumerate() {
-            let middle = (LEFT + wide * (column as f64 + 0.5), y + SIZE + 1.0);
+            let middle = (x + LEFT + wide * (column as f64 + 0.5), y + SIZE + 1.0);
             drawing.text(middle, Anchor::Middle, BLACK, &short_length(length));
         }
         y + LINE + 2.0

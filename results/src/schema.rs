@@ -200,6 +200,10 @@ pub fn tables() -> Vec<TableSchema> {
             &["breaks.csv"],
             "an explanation of where a model's curve breaks, held against a control",
         ),
+        table::<crate::FactorRow>(
+            &["factors.csv"],
+            "how much of the variance of accuracy architecture, size and budget explain at a length",
+        ),
         table::<crate::PredictionRow>(
             &["prediction.csv"],
             "what ranks models early, against how a longer length ranks them",

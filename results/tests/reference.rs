@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use longhaul_results::{
-    Measurement, Probe, Record, TrainingPoint, csv_text, plots, predictions, render_tables,
-    summarise, write_csv,
+    Measurement, Probe, Record, TrainingPoint, csv_text, factors, plots, predictions,
+    render_tables, summarise, write_csv,
 };
 
 /// Folders that are read here.
@@ -117,6 +117,9 @@ fn summaries_tables_and_plots_of_kept_runs_can_be_made_again() {
         }
         if let Some(path) = optional("prediction.csv") {
             assert_same(&path, &csv_text(&predictions(&summary)));
+        }
+        if let Some(path) = optional("factors.csv") {
+            assert_same(&path, &csv_text(&factors(&rows, &summary)));
         }
         assert_same(&folder.join("table.txt"), &render_tables(&summary, 80));
         let plots = plots(&summary);

@@ -36,8 +36,8 @@ pub use named::{Named, NamedError};
 pub use options::{Allowed, OptionSpec, OptionValue};
 pub use sources::citations;
 pub use suite::{
-    ArchitectureEntry, Evaluation, InitialState, Limits, ModelSize, Suite, SuiteMaterials,
-    TargetEntry, TaskEntry, TrainDistribution, Training, suites,
+    AboveEntry, ArchitectureEntry, Evaluation, InitialState, Limits, ModelSize, Suite,
+    SuiteMaterials, TargetEntry, TaskEntry, TrainDistribution, Training, suites,
 };
 pub use task::{
     Coordinates, Label, Metric, Request, Sample, Split, Task, TaskSpec, build, parse_task,

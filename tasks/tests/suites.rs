@@ -180,7 +180,25 @@ fn tasks_and_targets_are_checked_as_the_suite_is() {
     for (line, part) in [
         ("lengths = [64]", "exactly one of"),
         ("lengths = []\nbelow = 0.5", "needs lengths"),
-        ("lengths = [64]\nbelow = 0.5\nabove = 'b'", "exactly one of"),
+        (
+            "lengths = [64]\nbelow = 0.5\nabove = { length = 128 }",
+            "exactly one of",
+        ),
+        ("lengths = [64]\nabove = {}", "has nothing in above"),
+        (
+            "lengths = [64]\nabove = { part = 'vt' }",
+            "`mqar` has no part `vt`",
+        ),
+        ("lengths = [64]\nabove = { length = 0 }", "not 0"),
+        (
+            "lengths = [64]\ndepths = [2]\nabove = { depths = [0] }",
+            "a depth of target `c` is 2",
+        ),
+        (
+            "lengths = [64]\ndepths = [0.5]\nbelow = 0.5",
+            "which only `above` is of",
+        ),
+        ("lengths = [64]\nabove = { widht = 1 }", "widht"),
         (
             "lengths = [64]\nat_least = nan",
             "accuracy of target `c` is NaN",
@@ -197,6 +215,9 @@ fn tasks_and_targets_are_checked_as_the_suite_is() {
         Suite::from_toml(&text, "suite").map_err(|error| error.to_string())
     };
     assert!(!loss("2.5").is_err_and(|refused| refused.contains("target")));
+    let above = "title = 't'\n".to_owned() + head + "lengths = [64]\nabove = { length = 128 }\n";
+    let refused = Suite::from_toml(&above, "suite").expect_err("losses");
+    assert!(refused.to_string().contains("has losses"), "{refused}");
     assert!(loss("-1.0").is_err_and(|refused| refused.contains("the loss of target `c` is -1")));
 }
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use longhaul_results::{
     Cell, Measurement, Probe, Provenance, Record, RunRecord, Source, SummaryRow, TrainingPoint,
-    breaks, capacity, csv_text, figures, files, html_page, latex_document, latex_tables,
-    markdown_tables, merge, predictions, read_csv, render_breaks, render_predictions,
-    render_tables, summarise, write_csv, write_records,
+    breaks, capacity, csv_text, factors, figures, files, html_page, latex_document, latex_tables,
+    markdown_tables, merge, predictions, read_csv, render_breaks, render_factors,
+    render_predictions, render_tables, summarise, write_csv, write_records,
 };
 use longhaul_text::sha256_of;
 
@@ -70,13 +70,15 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         &training,
         &provenance,
     );
-    let (broken, predicted) = (
-        breaks(&merged.rows, &probes, &summary),
-        predictions(&summary),
-    );
-    let why = render_breaks(&broken, &summary, width()) + &render_predictions(&predicted, width());
+    let broken = breaks(&merged.rows, &probes, &summary);
+    let explained = factors(&merged.rows, &summary);
+    let predicted = predictions(&summary);
+    let why = render_breaks(&broken, &summary, width())
+        + &render_factors(&explained, width())
+        + &render_predictions(&predicted, width());
     let tables = [
         ("breaks.csv", csv_text(&broken), broken.is_empty()),
+        ("factors.csv", csv_text(&explained), explained.is_empty()),
         ("prediction.csv", csv_text(&predicted), predicted.is_empty()),
         ("why.txt", why.clone(), why.is_empty()),
     ];

@@ -86,7 +86,7 @@ fn draw(
     plot_all(&summary, &folder.path.join("plots"))?;
     go_on()?;
     let mut table = render_tables(&summary, WIDTH);
-    let verdicts = targets::judge(targets, &summary);
+    let verdicts = targets::judge(targets, &summary, rows);
     table.push_str(&targets::report(&verdicts, &folder.path)?);
     let kept = folder.path.join("table.txt");
     files::write_whole(&kept, table.as_bytes()).map_err(RunError::io("write", &kept))?;

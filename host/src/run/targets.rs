@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use longhaul_results::metric::Kind;
-use longhaul_results::{SummaryRow, write_csv};
+use longhaul_results::{Difference, Measurement, SeedScores, SummaryRow, write_csv};
 use longhaul_tasks::{Materials, TargetEntry, parse_task_of};
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +46,49 @@ pub enum Expected {
     AtLeast(f64),
     /// Less than this value.
     Below(f64),
-    /// A higher value than that of this architecture with these options.
-    Above(String, String),
+    /// More than this, seed by seed.
+    Above(Compared),
+}
+
+/// What a target is held against.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Architecture.
+    pub architecture: String,
+    /// Its options.
+    pub options: String,
+    /// The part of the task; empty where there are none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub part: String,
+    /// Evaluation length, where it is not the target's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+    /// Where the needle lies in the target's examples, and in those that it is held against; nothing: of all.
+    #[serde(default)]
+    pub depths: (Vec<f64>, Vec<f64>),
+}
+
+impl Compared {
+    /// In words, what is not the target's own.
+    fn words(&self, target: &Target) -> String {
+        let mut words = Vec::new();
+        if (&self.architecture, &self.options) != (&target.architecture, &target.options) {
+            words.push(self.architecture.clone());
+        }
+        if self.part != target.part {
+            words.push(self.part.clone());
+        }
+        words.extend(self.length.map(|length| format!("{length} tokens")));
+        if !self.depths.1.is_empty() {
+            let depths = self
+                .depths
+                .1
+                .iter()
+                .map(|depth| format!("{}", (depth * 100.0).round()));
+            words.push(format!("depth {} %", depths.collect::<Vec<_>>().join(", ")));
+        }
+        words.join(", ")
+    }
 }
 
 longhaul_results::table_row! {
@@ -72,7 +113,7 @@ pub struct Verdict {
     pub metric: String,
     /// The length that decides: of those asked for, the one furthest on the wrong side.
     pub eval_length: Option<u64>,
-    /// What is expected there: `>= 0.99`.
+    /// What is expected there: `>= 0.99`; of what is held against another value, that: `> 0.412`.
     pub target: String,
     /// What was measured there.
     pub value: Option<f64>,
@@ -80,8 +121,16 @@ pub struct Verdict {
     pub value_low: Option<f64>,
     /// Upper end of it.
     pub value_high: Option<f64>,
-    /// `reproduced` or `not reproduced` where the intervals are on one side of the target, `undecided`
-    /// where one holds it, `not measured` where a length has no value or the model did not learn what
+    /// What is compared with what: empty, or the other value's architecture, part, length or depths.
+    pub other: String,
+    /// The value less the other one, over seeds that were measured of both; empty without another.
+    pub difference: Option<f64>,
+    /// Lower end of its 95 % interval: Student's over seeds, never narrower than Newcombe's of all answers.
+    pub difference_low: Option<f64>,
+    /// Upper end of it.
+    pub difference_high: Option<f64>,
+    /// `reproduced` or `not reproduced` where the interval (of the difference, where there is one) is on one side of the
+    /// target, `undecided` where it holds it, `not measured` where a length has no value or the model did not learn what
     /// the target says it then loses.
     pub verdict: String,
     /// Why it is none of the first two, or that the model did not learn; else empty.
@@ -106,35 +155,64 @@ pub fn resolve(
     let mut targets = Vec::new();
     for entry in entries {
         let task = parse_task_of(&entry.task, materials)?;
-        let (architecture, own) = options(&entry.architecture)?;
-        let expected = match (entry.at_least, entry.below, &entry.above) {
-            (Some(value), ..) => Expected::AtLeast(value),
-            (_, Some(value), _) => Expected::Below(value),
-            (_, _, Some(other)) => {
-                let (other, others) = options(other)?;
-                Expected::Above(other, others)
+        let whole = [String::new()];
+        let parts = if entry.part.is_empty() {
+            &whole
+        } else {
+            &entry.part[..]
+        };
+        for (name, part) in entry
+            .architecture
+            .iter()
+            .flat_map(|name| parts.iter().map(move |part| (name, part)))
+        {
+            let (architecture, own) = options(name)?;
+            let expected = match (entry.at_least, entry.below, &entry.above) {
+                (Some(value), ..) => Expected::AtLeast(value),
+                (_, Some(value), _) => Expected::Below(value),
+                (_, _, Some(other)) => {
+                    let (architecture, options) = match &other.architecture {
+                        Some(other) => options(other)?,
+                        None => (architecture.clone(), own.clone()),
+                    };
+                    Expected::Above(Compared {
+                        architecture,
+                        options,
+                        part: other.part.clone().unwrap_or_else(|| part.clone()),
+                        length: other.length.map(|length| length as u64),
+                        depths: (entry.depths.clone(), other.depths.clone()),
+                    })
+                }
+                _ => continue,
+            };
+            // What it is said of, where that is more than one.
+            let of_several = [(name, entry.architecture.len()), (part, entry.part.len())];
+            let of_several = of_several.into_iter().filter(|(_, count)| *count > 1);
+            let of_several: Vec<&str> = of_several.map(|(of, _)| of.as_str()).collect();
+            let claim = match of_several.is_empty() {
+                true => entry.claim.clone(),
+                false => format!("{} ({})", entry.claim, of_several.join(", ")),
+            };
+            let target = Target {
+                claim,
+                source: entry.source.clone(),
+                architecture,
+                options: own,
+                task: task.spec().name.to_owned(),
+                task_options: task.options_text(),
+                part: part.clone(),
+                lengths: entry.lengths.iter().map(|&length| length as u64).collect(),
+                train_distribution: String::new(),
+                expected,
+            };
+            let drawn = distributions(&target, units);
+            let wanted = entry.train_distribution.map(|one| one.to_string());
+            let is_wanted = |one: &&String| wanted.as_ref().is_none_or(|wanted| wanted == *one);
+            let own = drawn.iter().filter(is_wanted);
+            match drawn.len() {
+                0 | 1 => targets.extend(own.map(|_| target.clone())),
+                _ => targets.extend(own.map(|one| target.of(one))),
             }
-            _ => continue,
-        };
-        let target = Target {
-            claim: entry.claim.clone(),
-            source: entry.source.clone(),
-            architecture,
-            options: own,
-            task: task.spec().name.to_owned(),
-            task_options: task.options_text(),
-            part: entry.part.clone().unwrap_or_default(),
-            lengths: entry.lengths.iter().map(|&length| length as u64).collect(),
-            train_distribution: String::new(),
-            expected,
-        };
-        let drawn = distributions(&target, units);
-        let wanted = entry.train_distribution.map(|one| one.to_string());
-        let is_wanted = |one: &&String| wanted.as_ref().is_none_or(|wanted| wanted == *one);
-        let own = drawn.iter().filter(is_wanted);
-        match drawn.len() {
-            0 | 1 => targets.extend(own.map(|_| target.clone())),
-            _ => targets.extend(own.map(|one| target.of(one))),
         }
     }
     Ok(targets)
@@ -171,16 +249,22 @@ impl Target {
 }
 
 /// The verdict on every target.
-pub fn judge(targets: &[Target], summary: &[SummaryRow]) -> Vec<Verdict> {
+pub fn judge(targets: &[Target], summary: &[SummaryRow], rows: &[Measurement]) -> Vec<Verdict> {
     // Where no learning rate could be chosen, none of them speaks for the model.
-    let rows: Vec<&SummaryRow> = summary
-        .iter()
-        .filter(|row| row.is_shown() && row.selected == Some(true))
-        .collect();
-    targets
-        .iter()
-        .map(|target| judge_one(target, &rows))
-        .collect()
+    let summary = summary.iter();
+    let shown = summary.filter(|row| row.is_shown() && row.selected == Some(true));
+    let seen = Seen {
+        summary: shown.collect(),
+        rows,
+    };
+    targets.iter().map(|target| seen.judge(target)).collect()
+}
+
+/// What was measured.
+struct Seen<'a> {
+    /// Points that speak for their models.
+    summary: Vec<&'a SummaryRow>,
+    rows: &'a [Measurement],
 }
 
 /// Where a measured interval lies against what is expected.
@@ -192,117 +276,203 @@ enum Side {
 }
 
 /// One of a target's lengths.
-struct Point<'a> {
-    row: &'a SummaryRow,
+struct Point {
+    length: u64,
     /// What is expected: `>= 0.99`.
     expected: String,
+    /// The value and its interval, where it has one.
+    value: (f64, Option<(f64, f64)>),
+    difference: Option<Difference>,
     /// By how much the value is on the right side.
     margin: f64,
     side: Side,
 }
 
-impl<'a> Point<'a> {
-    /// Of a row that has a value, and of the one it is compared with; `None` where either has none.
-    fn new(row: &'a SummaryRow, expected: &Expected, other: Option<&SummaryRow>) -> Option<Self> {
-        let (value, low, high) = interval(row)?;
-        // The target as an interval, and whether more is better.
-        let (expected, target, low_limit, high_limit, more) = match expected {
-            Expected::AtLeast(limit) => (format!(">= {limit}"), *limit, *limit, *limit, true),
-            Expected::Below(limit) => (format!("< {limit}"), *limit, *limit, *limit, false),
-            Expected::Above(..) => {
-                let (other, low, high) = interval(other?)?;
-                (format!("> {other:.3}"), other, low, high, true)
-            }
-        };
-        let side = if high < low_limit {
-            Side::Wrong
-        } else if low >= high_limit {
-            Side::Right
-        } else {
-            Side::Across
-        };
-        let (margin, side) = match (more, side) {
-            (true, side) => (value - target, side),
-            (false, Side::Right) => (target - value, Side::Wrong),
-            (false, Side::Wrong) => (target - value, Side::Right),
-            (false, Side::Across) => (target - value, Side::Across),
+impl Point {
+    /// Of a row, held against a number; `None` where it has no value.
+    fn limited(row: &SummaryRow, sign: &str, limit: f64) -> Option<Self> {
+        let value = row.value?;
+        let ends = row.value_low.zip(row.value_high);
+        let (low, high) = ends.unwrap_or((value, value));
+        let more = sign == ">=";
+        let side = match (high < limit, low >= limit) {
+            (true, _) if more => Side::Wrong,
+            (_, true) if more => Side::Right,
+            (true, _) => Side::Right,
+            (_, true) => Side::Wrong,
+            _ => Side::Across,
         };
         Some(Self {
-            row,
-            expected,
-            margin,
+            length: row.eval_length,
+            expected: format!("{sign} {limit}"),
+            value: (value, ends),
+            difference: None,
+            margin: if more { value - limit } else { limit - value },
             side,
         })
     }
 }
 
-/// A value with its 95 % interval; the value alone where there is no interval.
-fn interval(row: &SummaryRow) -> Option<(f64, f64, f64)> {
-    let value = row.value?;
-    let low = row.value_low.unwrap_or(value);
-    Some((value, low, row.value_high.unwrap_or(value)))
+/// Whether a row of these labels is of a part's examples, with the needle at these depths if any are named.
+fn is_of(label: &str, part: &str, depths: &[f64]) -> bool {
+    if depths.is_empty() {
+        return match label.strip_prefix("task=") {
+            Some(of) => of == part,
+            None => label.is_empty() && part.is_empty(),
+        };
+    }
+    let Some((key, depth)) = label.split_once('=') else {
+        return false;
+    };
+    let own = match part {
+        "" => key == "depth",
+        part => key.strip_suffix("_depth") == Some(part),
+    };
+    let depth = depth.parse::<f64>();
+    own && depth.is_ok_and(|depth| depths.iter().any(|one| (one - depth).abs() < 0.005))
 }
 
-fn judge_one(target: &Target, rows: &[&SummaryRow]) -> Verdict {
-    let own = curve(rows, target, &target.architecture, &target.options);
-    let other = match &target.expected {
-        Expected::Above(other, options) => curve(rows, target, other, options),
-        _ => Vec::new(),
-    };
-    let points: Vec<Option<Point<'_>>> = target
-        .lengths
-        .iter()
-        .map(|&length| {
-            let at =
-                |curve: &[&'_ SummaryRow]| curve.iter().position(|row| row.eval_length == length);
-            let other = at(&other).map(|index| other[index]);
-            Point::new(own[at(&own)?], &target.expected, other)
+impl<'a> Seen<'a> {
+    fn judge(&self, target: &Target) -> Verdict {
+        let own = self.curve(target, &target.architecture, &target.options, &target.part);
+        let other = match &target.expected {
+            Expected::Above(other) => {
+                self.curve(target, &other.architecture, &other.options, &other.part)
+            }
+            _ => Vec::new(),
+        };
+        let at = |curve: &[&'a SummaryRow], length| {
+            curve.iter().find(|row| row.eval_length == length).copied()
+        };
+        let point = |&length: &u64| {
+            let row = at(&own, length)?;
+            match &target.expected {
+                Expected::AtLeast(limit) => Point::limited(row, ">=", *limit),
+                Expected::Below(limit) => Point::limited(row, "<", *limit),
+                Expected::Above(compared) => {
+                    let other = at(&other, compared.length.unwrap_or(length))?;
+                    self.compared(
+                        (row, &target.part),
+                        (other, &compared.part),
+                        &compared.depths,
+                    )
+                }
+            }
+        };
+        let points: Vec<Option<Point>> = target.lengths.iter().map(point).collect();
+        let unlearned = match other.first() {
+            Some(first) => at_chance(&own).or_else(|| {
+                let reason = at_chance(&other)?;
+                Some(format!("{}: {reason}", first.architecture))
+            }),
+            None => not_learned(&own),
+        };
+        let (verdict, reason) = word(target, &points, unlearned);
+        let worst = points
+            .iter()
+            .flatten()
+            .min_by(|a, b| a.margin.total_cmp(&b.margin));
+        let ends = worst.and_then(|point| point.value.1);
+        let difference = worst.and_then(|point| point.difference);
+        Verdict {
+            claim: target.claim.clone(),
+            source: target.source.clone(),
+            architecture: target.architecture.clone(),
+            options: target.options.clone(),
+            task: target.task.clone(),
+            task_options: target.task_options.clone(),
+            part: target.part.clone(),
+            metric: own
+                .first()
+                .map_or_else(String::new, |row| row.metric.clone()),
+            eval_length: worst.map(|point| point.length),
+            target: worst.map_or_else(String::new, |point| point.expected.clone()),
+            value: worst.map(|point| point.value.0),
+            value_low: ends.map(|ends| ends.0),
+            value_high: ends.map(|ends| ends.1),
+            other: match &target.expected {
+                Expected::Above(other) => other.words(target),
+                _ => String::new(),
+            },
+            difference: difference.map(|difference| difference.value),
+            difference_low: difference.map(|difference| difference.low),
+            difference_high: difference.map(|difference| difference.high),
+            verdict: verdict.to_owned(),
+            reason,
+        }
+    }
+
+    /// A point held against another, seed by seed.
+    fn compared(
+        &self,
+        (row, part): (&SummaryRow, &str),
+        (other, other_part): (&SummaryRow, &str),
+        depths: &(Vec<f64>, Vec<f64>),
+    ) -> Option<Point> {
+        let scores = |row: &SummaryRow, part: &str, depths: &[f64]| {
+            SeedScores::at(row, self.rows, |label| is_of(label, part, depths))
+        };
+        let own = scores(row, part, &depths.0);
+        let others = scores(other, other_part, &depths.1);
+        let difference = own.less(&others)?;
+        let ends = row.value_low.zip(row.value_high);
+        Some(Point {
+            length: row.eval_length,
+            expected: format!("> {:.3}", others.mean()?),
+            // The summary's interval is of all depths.
+            value: (own.mean()?, ends.filter(|_| depths.0.is_empty())),
+            difference: Some(difference),
+            margin: difference.value,
+            side: match (difference.low > 0.0, difference.high < 0.0) {
+                (true, _) => Side::Right,
+                (_, true) => Side::Wrong,
+                _ => Side::Across,
+            },
         })
-        .collect();
-    let (verdict, reason) = word(target, &points, not_learned(&own));
-    let worst = points
-        .iter()
-        .flatten()
-        .min_by(|a, b| a.margin.total_cmp(&b.margin));
-    let row = worst.map(|point| point.row);
-    Verdict {
-        claim: target.claim.clone(),
-        source: target.source.clone(),
-        architecture: target.architecture.clone(),
-        options: target.options.clone(),
-        task: target.task.clone(),
-        task_options: target.task_options.clone(),
-        part: target.part.clone(),
-        metric: own
-            .first()
-            .map_or_else(String::new, |row| row.metric.clone()),
-        eval_length: row.map(|row| row.eval_length),
-        target: worst.map_or_else(String::new, |point| point.expected.clone()),
-        value: row.and_then(|row| row.value),
-        value_low: row.and_then(|row| row.value_low),
-        value_high: row.and_then(|row| row.value_high),
-        verdict: verdict.to_owned(),
-        reason,
+    }
+
+    /// The rows of an architecture on a part of a target's task.
+    fn curve(
+        &self,
+        target: &Target,
+        architecture: &str,
+        options: &str,
+        part: &str,
+    ) -> Vec<&'a SummaryRow> {
+        let own = self.summary.iter().copied().filter(|row| {
+            row.architecture == architecture
+                && row.options == options
+                && row.task == target.task
+                && row.task_options == target.task_options
+                && row.part().unwrap_or_default() == part
+                && (target.train_distribution.is_empty()
+                    || row.train_distribution == target.train_distribution)
+        });
+        own.collect()
     }
 }
 
-/// The rows of an architecture on a target's task.
-fn curve<'a>(
-    rows: &[&'a SummaryRow],
-    target: &Target,
-    architecture: &str,
-    options: &str,
-) -> Vec<&'a SummaryRow> {
-    let own = rows.iter().copied().filter(|row| {
-        row.architecture == architecture
-            && row.options == options
-            && row.task == target.task
-            && row.task_options == target.task_options
-            && row.part().unwrap_or_default() == target.part
-            && (target.train_distribution.is_empty()
-                || row.train_distribution == target.train_distribution)
-    });
-    own.collect()
+/// The point at the largest length inside the training length.
+fn inside<'a>(curve: &[&'a SummaryRow]) -> Option<&'a SummaryRow> {
+    let inside = |row: &&&SummaryRow| row.train_length.is_some_and(|most| row.eval_length <= most);
+    let rows = curve.iter().filter(inside);
+    rows.max_by_key(|row| row.eval_length).copied()
+}
+
+/// Why a model cannot be said to have more than another: inside the training length its answers are not known to be better
+/// than guesses.
+fn at_chance(curve: &[&SummaryRow]) -> Option<String> {
+    let Some(row) = inside(curve) else {
+        return Some("no length inside the training length was asked for".to_owned());
+    };
+    let (value, low) = row.value.zip(row.value_low)?;
+    (low <= row.chance.unwrap_or(0.0)).then(|| {
+        format!(
+            "not above chance: {:.1} % at {} tokens, inside the training length",
+            100.0 * value,
+            row.eval_length
+        )
+    })
 }
 
 /// Why a model cannot be said to lose beyond its training length: it has nothing to lose. Of a loss that is
@@ -311,12 +481,7 @@ fn not_learned(curve: &[&SummaryRow]) -> Option<String> {
     if curve.iter().any(|row| !Kind::of(&row.metric).is_accuracy()) {
         return None;
     }
-    let inside = |row: &&&SummaryRow| row.train_length.is_some_and(|most| row.eval_length <= most);
-    let Some(row) = curve
-        .iter()
-        .filter(inside)
-        .max_by_key(|row| row.eval_length)
-    else {
+    let Some(row) = inside(curve) else {
         return Some("no length inside the training length was asked for".to_owned());
     };
     match (row.learned, row.value) {
@@ -333,7 +498,7 @@ fn not_learned(curve: &[&SummaryRow]) -> Option<String> {
 /// The verdict and its reason.
 fn word(
     target: &Target,
-    points: &[Option<Point<'_>>],
+    points: &[Option<Point>],
     not_learned: Option<String>,
 ) -> (&'static str, String) {
     // Only what was learned can be lost, or be more than another's.
@@ -370,7 +535,13 @@ pub fn report(verdicts: &[Verdict], folder: &Path) -> Result<String, RunError> {
         let kind = Kind::of(&verdict.metric);
         let unit = if kind.is_accuracy() { " %" } else { "" };
         let show = |value| format!("{}{unit}", kind.show(value));
-        verdict.value.map_or_else(|| "-".to_owned(), show)
+        let ends = verdict.difference_low.zip(verdict.difference_high);
+        let difference = verdict.difference.zip(ends).map(|(value, (low, high))| {
+            let points = |value: f64| format!("{:+.1}", 100.0 * value);
+            format!(", {} [{}, {}]", points(value), points(low), points(high))
+        });
+        let value = verdict.value.map_or_else(|| "-".to_owned(), show);
+        value + &difference.unwrap_or_default()
     };
     let mut rows = vec![
         ["verdict", "target", "measured", "length", "published"]
@@ -407,6 +578,10 @@ mod tests {
     use crate::worker::protocol::{Evaluated, Score};
 
     fn summary(correct: &[(usize, u64)]) -> Vec<SummaryRow> {
+        longhaul_results::summarise(&rows(correct))
+    }
+
+    fn rows(correct: &[(usize, u64)]) -> Vec<Measurement> {
         let common = common(&unit(1));
         let rows = correct.iter().flat_map(|&(length, correct)| {
             let score = Score {
@@ -426,7 +601,7 @@ mod tests {
             };
             common.measured(at(length), &evaluated)
         });
-        longhaul_results::summarise(&rows.collect::<Vec<_>>())
+        rows.collect()
     }
 
     fn target(lengths: &[u64], expected: Expected) -> Target {
@@ -445,8 +620,20 @@ mod tests {
         }
     }
 
+    fn compared(architecture: &str, length: Option<u64>) -> Compared {
+        Compared {
+            architecture: architecture.to_owned(),
+            options: unit(1).options,
+            part: String::new(),
+            length,
+            depths: (Vec::new(), Vec::new()),
+        }
+    }
+
     fn judged(correct: &[(usize, u64)], lengths: &[u64], expected: Expected) -> Verdict {
-        super::judge(&[target(lengths, expected)], &summary(correct)).remove(0)
+        let rows = rows(correct);
+        let summary = longhaul_results::summarise(&rows);
+        judge(&[target(lengths, expected)], &summary, &rows).remove(0)
     }
 
     /// Of 100 answers 100, 98 and 90 have the intervals 96.3..100, 93.0..99.4 and 82.6..94.5.
@@ -473,12 +660,67 @@ mod tests {
         );
         assert_eq!(judge(&[80], Expected::Below(0.98)), said("undecided", 80));
         assert_eq!(judge(&[80], Expected::Below(0.995)), said("reproduced", 80));
-        let other = Expected::Above("none".to_owned(), String::new());
+        let other = Expected::Above(compared("none", None));
         assert_eq!(judge(&[80], other).0, "not measured");
         // Its own curve is not above itself, nor below.
-        let unit = unit(1);
-        let own = Expected::Above(unit.architecture, unit.options);
+        let own = Expected::Above(compared(&unit(1).architecture, None));
         assert_eq!(judge(&[80], own).0, "undecided");
+    }
+
+    /// Of 100 answers each at two lengths; of more seeds than one Student's interval over them.
+    #[test]
+    fn a_value_is_held_against_another_seed_by_seed() {
+        let name = unit(1).architecture;
+        let shorter = || Expected::Above(compared(&name, Some(80)));
+        let falls = judged(&[(40, 100), (80, 60)], &[40], shorter());
+        assert_eq!(
+            (
+                falls.verdict.as_str(),
+                falls.other.as_str(),
+                falls.target.as_str()
+            ),
+            ("reproduced", "80 tokens", "> 0.600")
+        );
+        let points = [
+            falls.difference,
+            falls.difference_low,
+            falls.difference_high,
+        ];
+        let [value, low, high] = points.map(|end| 100.0 * end.expect("a difference"));
+        assert!(
+            (value - 40.0).abs() < 1e-9 && low > 29.0 && high < 51.0,
+            "{low} {high}"
+        );
+        let rises = judged(&[(40, 90), (80, 100)], &[40], shorter());
+        assert_eq!(rises.verdict, "not reproduced");
+        let alike = judged(&[(40, 95), (80, 94)], &[40], shorter());
+        assert_eq!(alike.verdict, "undecided");
+        let unlearned = judged(&[(40, 10), (80, 1)], &[40], shorter());
+        assert_eq!(unlearned.verdict, "not measured");
+        // The seeds lose 40 points in the mean, and one of them nothing.
+        let mut seeds = rows(&[(40, 100), (80, 20)]);
+        for row in rows(&[(40, 100), (80, 100)]) {
+            seeds.push(Measurement {
+                seed: row.seed + 1,
+                ..row
+            });
+        }
+        let summary = longhaul_results::summarise(&seeds);
+        let verdict = judge(&[target(&[40], shorter())], &summary, &seeds).remove(0);
+        assert_eq!(verdict.verdict, "undecided");
+        assert_eq!(verdict.difference, Some(0.4));
+    }
+
+    #[test]
+    fn a_target_speaks_of_a_part_at_some_depths() {
+        let of = |label: &str| is_of(label, "niah_single_1", &[0.0, 1.0]);
+        assert!(of("niah_single_1_depth=0.00") && of("niah_single_1_depth=1.00"));
+        assert!(
+            !of("niah_single_1_depth=0.50") && !of("niah_single_2_depth=0.00") && !of("depth=0.00")
+        );
+        assert!(!of("task=niah_single_1") && !of(""));
+        assert!(is_of("task=vt", "vt", &[]) && !is_of("task=vt", "", &[]) && is_of("", "", &[]));
+        assert!(is_of("depth=0.30", "", &[0.3]) && !is_of("", "vt", &[]));
     }
 
     /// 20 documents with 2 bits a byte and a deviation of 0.2: the interval is 1.906 to 2.094.
@@ -490,7 +732,7 @@ mod tests {
             (row.chance, row.learned) = (None, None);
             (row.value, row.value_low, row.value_high) = (Some(2.0), Some(1.906), Some(2.094));
         }
-        let judge = |expected| super::judge(&[target(&[160], expected)], &rows).remove(0);
+        let judge = |expected| super::judge(&[target(&[160], expected)], &rows, &[]).remove(0);
         assert_eq!(judge(Expected::Below(2.1)).verdict, "reproduced");
         assert_eq!(judge(Expected::Below(2.0)).verdict, "undecided");
         assert_eq!(judge(Expected::Below(1.9)).verdict, "not reproduced");
@@ -511,7 +753,7 @@ mod tests {
         }));
         let judge = |distribution: &str| {
             let target = target(&[80], Expected::AtLeast(0.95));
-            let verdict = super::judge(&[target.of(distribution)], &rows).remove(0);
+            let verdict = super::judge(&[target.of(distribution)], &rows, &[]).remove(0);
             (verdict.verdict, verdict.claim)
         };
         let said = |verdict: &str, distribution: &str| {

@@ -104,7 +104,8 @@ __device__ __forceinline__ void conjugate_gradients(const Mesa& p, const float* 
         direction[i] = rest[i];
     }
     float left = own_product(p, rest, rest, scratch);
-    const float enough = left * p.solved;
+    // Below the smallest normal number a step is 0 over 0: gradients of what decayed long ago are that small.
+    const float enough = fmaxf(left * p.solved, 1.17549435e-38f);
     for (u32 step = 0; step < p.steps && left > enough; step++) {
         times(p, h, direction, [&](u32 i, float sum) { image[i] = ridge[i] * direction[i] + sum; });
         __syncthreads();

@@ -1,6 +1,6 @@
 //! Whether a suite's values make sense, each on its own and together.
 
-use super::{InitialState, Suite, TargetEntry, TaskEntry, TrainDistribution, Training};
+use super::{AboveEntry, InitialState, Suite, TargetEntry, TaskEntry, TrainDistribution, Training};
 use crate::bounds::{self, check};
 use crate::error::TaskError;
 use crate::task::{Metric, Task, parse_task};
@@ -131,16 +131,29 @@ fn target(target: &TargetEntry) -> Result<(), Problem> {
     let of = format!("target `{}`", target.claim);
     let limits = [target.at_least, target.below];
     let given = limits.iter().flatten().count() + usize::from(target.above.is_some());
+    if target.architecture.is_empty() {
+        return Err(format!("{of} names no architecture").into());
+    }
     if given != 1 || target.lengths.is_empty() {
         return Err(
             format!("{of} needs lengths and exactly one of at_least, below and above").into(),
         );
     }
     let task = parse_task(&target.task).map_err(Problem::Task)?;
-    if let Some(part) = &target.part
-        && task.part(&format!("task={part}")).is_none()
-    {
-        return Err(format!("{of}: `{}` has no part `{part}`", target.task).into());
+    let other = target.above.as_ref();
+    let parts = target
+        .part
+        .iter()
+        .chain(other.and_then(|other| other.part.as_ref()));
+    for part in parts {
+        if task.part(&format!("task={part}")).is_none() {
+            return Err(format!("{of}: `{}` has no part `{part}`", target.task).into());
+        }
+    }
+    if let Some(other) = other {
+        above(target, other, task.as_ref(), &of)?;
+    } else if !target.depths.is_empty() {
+        return Err(format!("{of} has depths, which only `above` is of; use above").into());
     }
     let (what, range) = match task.spec().metric {
         Metric::BitsPerByte => ("loss", bounds::LOSS),
@@ -151,6 +164,34 @@ fn target(target: &TargetEntry) -> Result<(), Problem> {
     }
     let mut lengths = target.lengths.iter();
     lengths.try_for_each(|&length| check_length(task.as_ref(), length, &of))
+}
+
+/// What a target is held against.
+fn above(
+    target: &TargetEntry,
+    other: &AboveEntry,
+    task: &dyn Task,
+    of: &str,
+) -> Result<(), Problem> {
+    if task.spec().metric == Metric::BitsPerByte {
+        return Err(format!(
+            "{of}: `above` is of accuracies, and `{}` has losses",
+            target.task
+        )
+        .into());
+    }
+    let same = other.architecture.is_none() && other.part.is_none();
+    if same && other.length.is_none() && other.depths.is_empty() {
+        let reason =
+            "has nothing in above; give architecture, part, length or depths of what is less";
+        return Err(format!("{of} {reason}").into());
+    }
+    for &depth in target.depths.iter().chain(&other.depths) {
+        check(&format!("a depth of {of}"), depth, &bounds::ACCURACY)?;
+    }
+    other
+        .length
+        .map_or(Ok(()), |length| check_length(task, length, of))
 }
 
 fn check_length(task: &dyn Task, length: usize, of: &str) -> Result<(), Problem> {

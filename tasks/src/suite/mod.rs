@@ -63,22 +63,71 @@ pub struct TargetEntry {
     pub claim: String,
     /// Where it stands: paper, table or figure.
     pub source: String,
-    /// Architecture with options, as one of the suite's.
-    pub architecture: String,
+    /// Architecture with options, as one of the suite's; of several it is said of each.
+    #[serde(deserialize_with = "one_or_many")]
+    pub architecture: Vec<String>,
     /// Task with options, as one of the suite's.
     pub task: String,
-    /// The part that it speaks of, of a task that has the examples of several: `niah_single_2`.
-    pub part: Option<String>,
+    /// The part that it speaks of, of a task that has the examples of several: `niah_single_2`; of several likewise.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub part: Vec<String>,
     /// Evaluation lengths it speaks of.
     pub lengths: Vec<usize>,
     /// Accuracy or loss at every one of these lengths, or more.
     pub at_least: Option<f64>,
     /// Less than this accuracy or loss at every one of these lengths.
     pub below: Option<f64>,
-    /// More than this architecture's accuracy or loss at every one of these lengths.
-    pub above: Option<String>,
+    /// Where the needle lies, from 0 to 1, in the examples that it speaks of; of all where there is nothing. Only with
+    /// `above`.
+    #[serde(default)]
+    pub depths: Vec<f64>,
+    /// More accuracy at every one of these lengths than this, seed by seed.
+    pub above: Option<AboveEntry>,
     /// Of models whose training lengths were drawn so; without it of each distribution that is trained.
     pub train_distribution: Option<TrainDistribution>,
+}
+
+/// A text, or a list of them.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    struct Texts;
+    impl<'de> serde::de::Visitor<'de> for Texts {
+        type Value = Vec<String>;
+
+        fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            to.write_str("a text or a list of texts")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(vec![text.to_owned()])
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut list: A,
+        ) -> Result<Self::Value, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = list.next_element()? {
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+    from.deserialize_any(Texts)
+}
+
+/// What a target is held against: what is not given is as in the target.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AboveEntry {
+    /// Architecture with options, as one of the suite's.
+    pub architecture: Option<String>,
+    /// A part of the task.
+    pub part: Option<String>,
+    /// An evaluation length.
+    pub length: Option<usize>,
+    /// Where the needle lies, from 0 to 1.
+    #[serde(default)]
+    pub depths: Vec<f64>,
 }
 
 /// Settings of training.
@@ -267,6 +316,7 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("babilong", include_str!("../../suites/babilong.toml")),
         ("ablation", include_str!("../../suites/ablation.toml")),
         ("needles", include_str!("../../suites/needles.toml")),
+        ("huang2025", include_str!("../../suites/huang2025.toml")),
         (
             "state-tracking",
             include_str!("../../suites/state-tracking.toml"),

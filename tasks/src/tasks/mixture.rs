@@ -15,7 +15,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
     length_meaning: "all tokens, of each of the thirteen as of itself",
     scored: "all tokens of the answer, as one answer; label `task` says whose",
     chance_meaning: "the mean of the thirteen",
-    version: 1,
+    version: 2,
     metric: Metric::ExactMatch,
     options: &[OptionSpec {
         name: "tasks",
@@ -56,7 +56,7 @@ const THIRTEEN: [(&str, Option<&str>, &str); 13] = [
     (
         "niah_single_3",
         Some("niah_single_3_depth"),
-        "needle:haystack=varied,value=uuid",
+        "needle:haystack=varied,value=group",
     ),
     (
         "niah_multikey_1",
@@ -71,7 +71,7 @@ const THIRTEEN: [(&str, Option<&str>, &str); 13] = [
     (
         "niah_multikey_3",
         None,
-        "needle:haystack=needles,key=uuid,value=uuid",
+        "needle:haystack=needles,key=group,value=group",
     ),
     (
         "niah_multivalue",
@@ -84,7 +84,11 @@ const THIRTEEN: [(&str, Option<&str>, &str); 13] = [
         "needle:haystack=varied,value=number,keys=4,queries=4",
     ),
     ("vt", None, "variable-tracking"),
-    ("cwe", None, "common-words:common=4,repeats=20,vocab=2560"),
+    (
+        "cwe",
+        None,
+        "common-words:common=4,repeats=20,others=3,vocab=2048",
+    ),
     ("fwe", None, "frequent-words"),
     ("qa_1", None, "facts"),
     ("qa_2", None, "facts:hops=2"),
@@ -176,7 +180,7 @@ impl Task for Mixture {
     }
 
     fn default_train_lengths(&self) -> (usize, usize) {
-        (320, 320)
+        (256, 256)
     }
 
     fn label_cycle(&self) -> u64 {

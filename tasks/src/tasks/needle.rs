@@ -22,8 +22,9 @@ use crate::tasks::haystack::{
 /// Depths of the grid: 0, 0.1, .. 1.
 const DEPTHS: usize = 11;
 
-/// Hexadecimal digits of a uuid.
+/// Hexadecimal digits of a uuid, and of its first group.
 const UUID: usize = 32;
+const GROUP: usize = 8;
 
 pub(crate) static SPEC: TaskSpec = TaskSpec {
     name: "needle",
@@ -31,7 +32,7 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
     source: "Huang, arXiv 2407.08112, section 3; RULER, arXiv 2404.06654, niah",
     length_meaning: "all tokens: haystack, needles, questions and answers",
     scored: "all tokens of the values after the questions, as one answer",
-    chance_meaning: "values at random: 1/64 for a word, 1/9000000 for a number, 16^-32 for a uuid",
+    chance_meaning: "values at random: 1/64 for a word, 1/9000000 for a number, 16^-32 for a uuid, 16^-8 for a group",
     version: 3,
     metric: Metric::ExactMatch,
     options: &[
@@ -55,15 +56,15 @@ pub(crate) static SPEC: TaskSpec = TaskSpec {
         },
         OptionSpec {
             name: "key",
-            help: "word: 1 token of 64; uuid: 32 hexadecimal digits",
+            help: "word: 1 token of 64; uuid: 32 hexadecimal digits; group: the first 8 of them",
             default: OptionValue::Word("word"),
-            allowed: Allowed::Words(&["word", "uuid"]),
+            allowed: Allowed::Words(&["word", "uuid", "group"]),
         },
         OptionSpec {
             name: "value",
-            help: "word: 1 token of 64; number: 7 digits; uuid: 32 hexadecimal digits",
+            help: "word: 1 token of 64; number: 7 digits; uuid: 32 hexadecimal digits; group: the first 8 of them",
             default: OptionValue::Word("word"),
-            allowed: Allowed::Words(&["word", "number", "uuid"]),
+            allowed: Allowed::Words(&["word", "number", "uuid", "group"]),
         },
         OptionSpec {
             name: "keys",
@@ -95,8 +96,8 @@ enum Kind {
     Word(u32, usize),
     /// Seven digits.
     Number,
-    /// Hexadecimal digits.
-    Uuid,
+    /// So many hexadecimal digits.
+    Hexadecimal(usize),
 }
 
 impl Kind {
@@ -104,7 +105,8 @@ impl Kind {
         match word {
             "word" => Self::Word(low, count),
             "number" => Self::Number,
-            _ => Self::Uuid,
+            "group" => Self::Hexadecimal(GROUP),
+            _ => Self::Hexadecimal(UUID),
         }
     }
 
@@ -113,7 +115,7 @@ impl Kind {
         match self {
             Self::Word(..) => 1,
             Self::Number => 7,
-            Self::Uuid => UUID,
+            Self::Hexadecimal(digits) => digits,
         }
     }
 
@@ -121,7 +123,9 @@ impl Kind {
         match self {
             Self::Word(low, count) => vec![low + draws.below(count) as u32],
             Self::Number => haystack::number(7, draws),
-            Self::Uuid => (0..UUID).map(|_| DIGITS + draws.below(16) as u32).collect(),
+            Self::Hexadecimal(digits) => (0..digits)
+                .map(|_| DIGITS + draws.below(16) as u32)
+                .collect(),
         }
     }
 
@@ -146,7 +150,7 @@ impl Kind {
         match self {
             Self::Word(_, count) => 1.0 / count as f64,
             Self::Number => 1.0 / 9_000_000.0,
-            Self::Uuid => 16f64.powi(-(UUID as i32)),
+            Self::Hexadecimal(digits) => 16f64.powi(-(digits as i32)),
         }
     }
 }
@@ -183,8 +187,15 @@ impl Records for Distractors {
                 }
                 vec![word]
             }
-            // Two uuids of 128 bits are never equal by chance.
-            kind => kind.draw(&mut draws),
+            kind => {
+                let mut key = kind.draw(&mut draws);
+                // Two uuids of 128 bits are never equal by chance, two groups may be.
+                while self.taken.contains(&key) {
+                    let last = key.last_mut().expect("a key has digits");
+                    *last = DIGITS + (*last - DIGITS + 1) % 16;
+                }
+                key
+            }
         };
         record.copy_from_slice(&statement(&key, &self.value.draw(&mut draws)));
     }
