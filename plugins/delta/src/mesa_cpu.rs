@@ -287,26 +287,28 @@ mod tests {
     #[test]
     fn what_is_as_good_as_nothing_has_a_finite_solution() {
         let key = 16;
-        let matrix: Vec<f32> = (0..key * key)
-            .map(|cell| ((1 + cell / key) * (1 + cell % key)) as f32 / 64.0)
-            .collect();
         let ridge = vec![0.25_f32; key];
         let mut scratch = vec![0.0; 3 * key];
-        let mut solution = |size: f32| {
-            let q: Vec<f32> = (0..key).map(|i| size * (1.0 + i as f32)).collect();
-            let mut x = vec![f32::NAN; key];
-            solve(&matrix, &ridge, &q, 30, &mut x, &mut scratch);
-            x
-        };
-        let one = solution(1.0);
-        for exponent in -45..=0 {
-            let size = 10_f32.powi(exponent);
-            for (x, one) in solution(size).iter().zip(&one) {
-                let off = (x - size * one).abs();
-                assert!(
-                    off <= 1e-3 * size * one.abs() + 1e-17,
-                    "{size}: {x} for {one}"
-                );
+        for scale in [0.0, 1.0 / 64.0] {
+            let matrix: Vec<f32> = (0..key * key)
+                .map(|cell| scale * ((1 + cell / key) * (1 + cell % key)) as f32)
+                .collect();
+            let mut solution = |size: f32| {
+                let q: Vec<f32> = (0..key).map(|i| size * (1.0 + i as f32)).collect();
+                let mut x = vec![f32::NAN; key];
+                solve(&matrix, &ridge, &q, 30, &mut x, &mut scratch);
+                x
+            };
+            let one = solution(1.0);
+            for exponent in -149..=0 {
+                let size = 2_f32.powi(exponent);
+                for (x, one) in solution(size).iter().zip(&one) {
+                    let off = (x - size * one).abs();
+                    assert!(
+                        off <= 1e-3 * size * one.abs() + 1e-16,
+                        "{size}: {x} for {one}"
+                    );
+                }
             }
         }
     }
