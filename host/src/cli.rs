@@ -164,8 +164,8 @@ pub struct RunArgs {
     /// A built-in suite (`longhaul suites` lists all) or a TOML file. quick: a first
     /// look, minutes; smoke: seconds, whether a new plugin trains and evaluates;
     /// books: loss by position; needles: every architecture at 16 times its training
-    /// length, an hour; niah, ruler-tokens, mqar, published: hours; state-tracking:
-    /// hours, in parts
+    /// length, an hour; huang2025, huang2025-grid: RULER's thirteen for one model, an
+    /// hour; niah, ruler-tokens, mqar, published: hours; state-tracking: hours, in parts
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4

@@ -66,6 +66,11 @@ impl SeedScores {
         mean(&means.map(|of| of.0 / of.1 as f64).collect::<Vec<_>>())
     }
 
+    /// The mean of all answers together, and its 95 % interval (Wilson): what these models answer, not what other seeds would.
+    pub fn pooled(&self) -> Option<(f64, f64, f64)> {
+        pooled(self.0.values().copied())
+    }
+
     /// This less another, seed by seed; `None` where they share no seed.
     pub fn less(&self, other: &Self) -> Option<Difference> {
         let pairs = self.0.iter();
@@ -78,13 +83,8 @@ impl SeedScores {
             .map(|(one, other)| one.0 / one.1 as f64 - other.0 / other.1 as f64)
             .collect();
         let value = mean(&of_seeds)?;
-        let pooled = |side: fn(&(Sum, Sum)) -> Sum| {
-            let sums = pairs.iter().map(side);
-            let (sum, samples) = sums.fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1));
-            let (low, high) = wilson(sum, samples, Z95)?;
-            Some((sum / samples as f64, low, high))
-        };
-        let (mut low, mut high) = unpaired(pooled(|pair| pair.0)?, pooled(|pair| pair.1)?);
+        let one = pooled(pairs.iter().map(|pair| pair.0))?;
+        let (mut low, mut high) = unpaired(one, pooled(pairs.iter().map(|pair| pair.1))?);
         let seeds = of_seeds.len() as u64;
         let ends = standard_deviation(&of_seeds).and_then(|sd| student(value, sd, seeds));
         if let Some(ends) = ends {
@@ -97,6 +97,13 @@ impl SeedScores {
             high: high.min(1.0),
         })
     }
+}
+
+/// The mean of all these samples and its 95 % interval.
+fn pooled(sums: impl Iterator<Item = Sum>) -> Option<(f64, f64, f64)> {
+    let (sum, samples) = sums.fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1));
+    let (low, high) = wilson(sum, samples, Z95)?;
+    Some((sum / samples as f64, low, high))
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ const LONG: &[&str] = &[
     "mqar",
     "published",
     "needles",
+    "huang2025",
+    "huang2025-grid",
     "state-tracking",
 ];
 

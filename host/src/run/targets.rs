@@ -361,8 +361,9 @@ impl<'a> Seen<'a> {
         };
         let points: Vec<Option<Point>> = target.lengths.iter().map(point).collect();
         let unlearned = match other.first() {
-            Some(first) => at_chance(&own).or_else(|| {
-                let reason = at_chance(&other)?;
+            Some(first) => self.at_chance(&own, &target.part).or_else(|| {
+                let part = first.part().unwrap_or_default();
+                let reason = self.at_chance(&other, part)?;
                 Some(format!("{}: {reason}", first.architecture))
             }),
             None => not_learned(&own),
@@ -431,6 +432,23 @@ impl<'a> Seen<'a> {
         })
     }
 
+    /// Why a model cannot be said to have more than another: inside the training length its answers, all seeds' together,
+    /// are not known to be better than guesses.
+    fn at_chance(&self, curve: &[&SummaryRow], part: &str) -> Option<String> {
+        let Some(row) = inside(curve) else {
+            return Some("no length inside the training length was asked for".to_owned());
+        };
+        let scores = SeedScores::at(row, self.rows, |label| is_of(label, part, &[]));
+        let (value, low, _) = scores.pooled()?;
+        (low <= row.chance.unwrap_or(0.0)).then(|| {
+            format!(
+                "not above chance: {:.1} % at {} tokens, inside the training length",
+                100.0 * value,
+                row.eval_length
+            )
+        })
+    }
+
     /// The rows of an architecture on a part of a target's task.
     fn curve(
         &self,
@@ -457,22 +475,6 @@ fn inside<'a>(curve: &[&'a SummaryRow]) -> Option<&'a SummaryRow> {
     let inside = |row: &&&SummaryRow| row.train_length.is_some_and(|most| row.eval_length <= most);
     let rows = curve.iter().filter(inside);
     rows.max_by_key(|row| row.eval_length).copied()
-}
-
-/// Why a model cannot be said to have more than another: inside the training length its answers are not known to be better
-/// than guesses.
-fn at_chance(curve: &[&SummaryRow]) -> Option<String> {
-    let Some(row) = inside(curve) else {
-        return Some("no length inside the training length was asked for".to_owned());
-    };
-    let (value, low) = row.value.zip(row.value_low)?;
-    (low <= row.chance.unwrap_or(0.0)).then(|| {
-        format!(
-            "not above chance: {:.1} % at {} tokens, inside the training length",
-            100.0 * value,
-            row.eval_length
-        )
-    })
 }
 
 /// Why a model cannot be said to lose beyond its training length: it has nothing to lose. Of a loss that is

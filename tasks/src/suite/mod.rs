@@ -318,6 +318,10 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("needles", include_str!("../../suites/needles.toml")),
         ("huang2025", include_str!("../../suites/huang2025.toml")),
         (
+            "huang2025-grid",
+            include_str!("../../suites/huang2025-grid.toml"),
+        ),
+        (
             "state-tracking",
             include_str!("../../suites/state-tracking.toml"),
         ),
