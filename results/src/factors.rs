@@ -52,6 +52,9 @@ const FACTORS: [&str; 4] = ["architecture", "parameters", "training", "rest"];
 /// Places of a model: of its architecture, its size among those of its architecture, and its budget.
 type Place = [usize; 3];
 
+/// Models and where they stand.
+type Models<'a, 'b> = Vec<(Place, &'b CurveView<'a>)>;
+
 /// The tables of all tasks whose models are such a grid.
 pub fn factors(rows: &[Measurement], summary: &[SummaryRow]) -> Vec<FactorRow> {
     let mut parameters: HashMap<Trained<'_>, u64> = HashMap::new();
@@ -128,7 +131,7 @@ pub fn factors(rows: &[Measurement], summary: &[SummaryRow]) -> Vec<FactorRow> {
 fn grid<'a, 'b>(
     task: &'b TaskView<'a>,
     parameters: &HashMap<Trained<'_>, u64>,
-) -> Option<([usize; 3], Vec<(Place, &'b CurveView<'a>)>)> {
+) -> Option<([usize; 3], Models<'a, 'b>)> {
     let architectures = group(&task.curves, |curve| {
         let row = curve.first();
         let options = row.options.split(',').filter(|pair| {

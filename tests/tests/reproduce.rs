@@ -189,7 +189,10 @@ fn the_smallest_form_of_needles_is_reproduced_to_the_bit() {
 fn the_smallest_form_of_huang2025_is_reproduced_to_the_bit() {
     is_reproduced(
         "run huang2025 --arch mamba2attn:layers=4,pattern=mamba2*2+attention+mamba2 --lengths 128,256,512 --samples 13",
-        &["niah_single_1", "Claim 1: every class drops past its training length"],
+        &[
+            "niah_single_1",
+            "Claim 1: every class drops past its training length",
+        ],
         3,
     );
 }
