@@ -9,13 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
 use crate::run::plan::Unit;
-use crate::table::columns;
+use crate::table::{width, wrap};
 
 /// A published figure and the curve it is held against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     /// What was found, in a sentence.
     pub claim: String,
+    /// Of which architecture, part or training lengths, where it is said of several; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub of: String,
     /// Where it stands.
     pub source: String,
     /// Architecture.
@@ -97,6 +100,8 @@ longhaul_results::table_row! {
 pub struct Verdict {
     /// What was found, in a sentence.
     pub claim: String,
+    /// Of which architecture, part or training lengths, where it is said of several; else empty.
+    pub of: String,
     /// Where it stands.
     pub source: String,
     /// Architecture.
@@ -189,12 +194,9 @@ pub fn resolve(
             let of_several = [(name, entry.architecture.len()), (part, entry.part.len())];
             let of_several = of_several.into_iter().filter(|(_, count)| *count > 1);
             let of_several: Vec<&str> = of_several.map(|(of, _)| of.as_str()).collect();
-            let claim = match of_several.is_empty() {
-                true => entry.claim.clone(),
-                false => format!("{} ({})", entry.claim, of_several.join(", ")),
-            };
             let target = Target {
-                claim,
+                claim: entry.claim.clone(),
+                of: of_several.join(", "),
                 source: entry.source.clone(),
                 architecture,
                 options: own,
@@ -240,8 +242,13 @@ fn distributions(target: &Target, units: &[Unit]) -> Vec<String> {
 impl Target {
     /// The same of models whose training lengths are drawn so.
     fn of(&self, distribution: &str) -> Self {
+        let of = [
+            self.of.as_str(),
+            &format!("training lengths: {distribution}"),
+        ];
+        let of: Vec<&str> = of.into_iter().filter(|words| !words.is_empty()).collect();
         Self {
-            claim: format!("{} (training lengths: {distribution})", self.claim),
+            of: of.join(", "),
             train_distribution: distribution.to_owned(),
             ..self.clone()
         }
@@ -377,6 +384,7 @@ impl<'a> Seen<'a> {
         let difference = worst.and_then(|point| point.difference);
         Verdict {
             claim: target.claim.clone(),
+            of: target.of.clone(),
             source: target.source.clone(),
             architecture: target.architecture.clone(),
             options: target.options.clone(),
@@ -533,44 +541,56 @@ pub fn report(verdicts: &[Verdict], folder: &Path) -> Result<String, RunError> {
         return Ok(String::new());
     }
     write_csv(&folder.join("verdicts.csv"), verdicts)?;
-    let measured = |verdict: &Verdict| {
-        let kind = Kind::of(&verdict.metric);
-        let unit = if kind.is_accuracy() { " %" } else { "" };
-        let show = |value| format!("{}{unit}", kind.show(value));
-        let ends = verdict.difference_low.zip(verdict.difference_high);
-        let difference = verdict.difference.zip(ends).map(|(value, (low, high))| {
-            let points = |value: f64| format!("{:+.1}", 100.0 * value);
-            format!(", {} [{}, {}]", points(value), points(low), points(high))
-        });
-        let value = verdict.value.map_or_else(|| "-".to_owned(), show);
-        value + &difference.unwrap_or_default()
-    };
-    let mut rows = vec![
-        ["verdict", "target", "measured", "length", "published"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    rows.extend(verdicts.iter().map(|verdict| {
-        vec![
-            verdict.verdict.clone(),
-            verdict.target.clone(),
-            measured(verdict),
-            verdict
-                .eval_length
-                .map_or_else(String::new, |l| l.to_string()),
-            said(verdict),
-        ]
-    }));
-    Ok(format!("Published figures\n{}", columns(&rows)))
+    let mut text = "Published figures, and what was measured\n".to_owned();
+    let claims =
+        verdicts.chunk_by(|one, next| (&one.claim, &one.source) == (&next.claim, &next.source));
+    for claim in claims {
+        let head = format!("{} ({})", claim[0].claim, claim[0].source);
+        for line in wrap(&head, width()) {
+            text.push_str(&format!("{line}\n"));
+        }
+        for verdict in claim {
+            let words = wrap(&said(verdict), width().saturating_sub(INDENT).max(24));
+            for (place, line) in words.iter().enumerate() {
+                let word = if place == 0 {
+                    verdict.verdict.as_str()
+                } else {
+                    ""
+                };
+                text.push_str(&format!("  {word:0$}{line}\n", INDENT - 2));
+            }
+        }
+    }
+    Ok(text)
 }
 
-/// What was published, and why the verdict on it is what it is.
+/// Columns before what is said of a verdict.
+const INDENT: usize = 18;
+
+/// Of what a claim is said, what was measured of that, and why the verdict is what it is.
 fn said(verdict: &Verdict) -> String {
-    let claim = format!("{} ({})", verdict.claim, verdict.source);
-    if verdict.reason.is_empty() {
-        return claim;
+    let kind = Kind::of(&verdict.metric);
+    let unit = if kind.is_accuracy() { " %" } else { "" };
+    let of = match verdict.of.as_str() {
+        "" => &verdict.architecture,
+        of => of,
+    };
+    let mut words = Vec::new();
+    if let Some((value, length)) = verdict.value.zip(verdict.eval_length) {
+        words.push(format!("{}{unit} at {length} tokens", kind.show(value)));
     }
-    format!("{claim}. {}", verdict.reason)
+    let ends = verdict.difference_low.zip(verdict.difference_high);
+    if let Some((value, (low, high))) = verdict.difference.zip(ends) {
+        let [value, low, high] = [value, low, high].map(|end| format!("{:+.1}", 100.0 * end));
+        words.push(format!(
+            "{value} points [{low}, {high}] beside {}",
+            verdict.other
+        ));
+    } else if !verdict.target.is_empty() {
+        words.push(format!("published {}", verdict.target));
+    }
+    words.extend(Some(verdict.reason.clone()).filter(|reason| !reason.is_empty()));
+    format!("{of}: {}", words.join("; "))
 }
 
 #[cfg(test)]
@@ -610,6 +630,7 @@ mod tests {
         let unit = unit(1);
         Target {
             claim: "it does".to_owned(),
+            of: String::new(),
             source: "here".to_owned(),
             architecture: unit.architecture,
             options: unit.options,
@@ -756,11 +777,11 @@ mod tests {
         let judge = |distribution: &str| {
             let target = target(&[80], Expected::AtLeast(0.95));
             let verdict = super::judge(&[target.of(distribution)], &rows, &[]).remove(0);
-            (verdict.verdict, verdict.claim)
+            (verdict.verdict, verdict.of)
         };
         let said = |verdict: &str, distribution: &str| {
-            let claim = format!("it does (training lengths: {distribution})");
-            (verdict.to_owned(), claim)
+            let of = format!("training lengths: {distribution}");
+            (verdict.to_owned(), of)
         };
         assert_eq!(judge("uniform"), said("not reproduced", "uniform"));
         assert_eq!(
