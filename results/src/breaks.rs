@@ -14,7 +14,7 @@ use crate::setting::{Trained, group};
 use crate::statistics::{mean, standard_deviation, student};
 use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable, short_length};
-use crate::view::{CurveView, TaskView, effective, tasks};
+use crate::view::{CurveView, TaskView, effective, named, tasks};
 
 /// Share of what was lost that a control has to give back.
 const GIVEN_BACK: f64 = 0.5;
@@ -400,7 +400,7 @@ pub fn render_breaks(table: &[BreakRow], summary: &[SummaryRow], width: usize) -
             0,
             &format!(
                 "Where curves on {} break, and what gives back at least half of what is lost there",
-                task[0].task
+                named(&task[0].task, &task[0].task_options)
             ),
         );
         for curve in group(task, |row| row.name.clone()) {

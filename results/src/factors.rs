@@ -10,7 +10,7 @@ use crate::setting::{Trained, group};
 use crate::statistics::{mean, standard_deviation, student};
 use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable, short_length};
-use crate::view::{CurveView, TaskView, tasks};
+use crate::view::{CurveView, TaskView, named, tasks};
 
 crate::table_row! {
 /// A row of `factors.csv`: how much of the variance of accuracy a factor explains at a length.
@@ -216,14 +216,9 @@ pub fn render_factors(table: &[FactorRow], width: usize) -> String {
             let row = task.iter().find(|row| row.factor == factor);
             row.and_then(|row| row.levels).unwrap_or(1)
         };
-        let part = first
-            .task_options
-            .split(',')
-            .find_map(|pair| pair.strip_prefix("part="));
         let head = format!(
-            "What decides accuracy on {}{} ({} architectures in {} sizes with {} budgets; share of the variance, 95 %)",
-            first.task,
-            part.map_or_else(String::new, |part| format!(", {part}")),
+            "What decides accuracy on {} ({} architectures in {} sizes with {} budgets; share of the variance, 95 %)",
+            named(&first.task, &first.task_options),
             levels("architecture"),
             levels("parameters"),
             levels("training"),

@@ -10,7 +10,7 @@ use crate::random::Random;
 use crate::setting::group;
 use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable};
-use crate::view::{CurveView, TaskView, tasks};
+use crate::view::{CurveView, TaskView, named, tasks};
 
 /// Fewest models that are ranked.
 const FEWEST: usize = 8;
@@ -192,7 +192,8 @@ pub fn render_predictions(table: &[PredictionRow], width: usize) -> String {
         let last = rows[0];
         let head = format!(
             "What ranks models as their accuracy on {} at {} times the training length does (Spearman, 95 %)",
-            last.task, last.multiple
+            named(&last.task, &last.task_options),
+            last.multiple
         );
         rows.retain(|row| row.spearman.is_some());
         rows.sort_by(|one, other| {
@@ -208,7 +209,7 @@ pub fn render_predictions(table: &[PredictionRow], width: usize) -> String {
                 "{:.2}{ends}: {} on {} at {} times, {} models",
                 row.spearman.unwrap_or(f64::NAN),
                 row.probe,
-                row.probe_task,
+                named(&row.probe_task, &row.probe_options),
                 row.probe_multiple,
                 row.models
             );

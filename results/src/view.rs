@@ -152,6 +152,14 @@ pub(crate) fn options_of_part(part: Option<&str>, options: &str) -> String {
     }
 }
 
+/// The task, or the part of one that these options are of, in words.
+pub(crate) fn named(task: &str, options: &str) -> String {
+    let part = options
+        .split(',')
+        .find_map(|pair| pair.strip_prefix("part="));
+    part.map_or_else(|| task.to_owned(), |part| format!("{part} of {task}"))
+}
+
 fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize) -> TaskView<'a> {
     let first = rows[0];
     let lengths: BTreeSet<u64> = rows.iter().map(|row| row.eval_length).collect();
