@@ -22,6 +22,12 @@ const GIVEN_BACK: f64 = 0.5;
 /// Places that count as near the question, and as near the beginning: the last and the first fifth.
 const NEAR: [f64; 2] = [0.8, 0.2];
 
+/// Options of tasks that say how many things are to be told apart, whatever the length.
+const ITEMS: [&str; 6] = ["chains", "items", "keys", "pairs", "stacks", "updates"];
+
+/// Parts of a task that differ in nothing else: in the second there is one key, in the first there are four.
+const FEWER: [(&str, &str); 1] = [("niah_multikey_1", "niah_single_2")];
+
 crate::table_row! {
 /// A row of `breaks.csv`: an explanation of where a curve breaks, and its control.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -54,7 +60,7 @@ pub struct BreakRow {
     /// Accuracy at this length.
     pub value: f64,
     /// What may be the cause: `distance`, that what lies far back is lost; `beginning`, that what came first crowds
-    /// out the rest; `positions`, positions that were not trained; `window`, how far a query sees; `state`, a
+    /// out the rest; `interference`, that there are too many things to tell apart; `positions`, positions that were not trained; `window`, how far a query sees; `state`, a
     /// recurrent state that no training sequence started from; `norm`, where a norm stands. Empty where the records
     /// have no control.
     pub explanation: String,
@@ -121,12 +127,10 @@ pub fn breaks(rows: &[Measurement], probes: &[Probe], summary: &[SummaryRow]) ->
         .map(|norms| (norms[0].unit.as_str(), norms))
         .collect();
     let mut table = Vec::new();
-    for task in tasks(summary) {
-        if task.kind != Kind::ZeroOne {
-            continue;
-        }
+    let tasks = tasks(summary);
+    for task in tasks.iter().filter(|task| task.kind == Kind::ZeroOne) {
         for curve in &task.curves {
-            let lengths = Break::of(&task, curve, &cells).unwrap_or_default();
+            let lengths = Break::of((&tasks, task), curve, &cells).unwrap_or_default();
             let broken = lengths.first().map_or(0, |first| first.broken);
             table.extend(
                 lengths
@@ -140,6 +144,7 @@ pub fn breaks(rows: &[Measurement], probes: &[Probe], summary: &[SummaryRow]) ->
 
 /// A curve that breaks, at a length behind its effective one.
 struct Break<'a> {
+    tasks: &'a [TaskView<'a>],
     task: &'a TaskView<'a>,
     curve: &'a CurveView<'a>,
     cells: &'a Cells<'a>,
@@ -151,7 +156,7 @@ struct Break<'a> {
 
 impl<'a> Break<'a> {
     fn of(
-        task: &'a TaskView<'a>,
+        (tasks, task): (&'a [TaskView<'a>], &'a TaskView<'a>),
         curve: &'a CurveView<'a>,
         cells: &'a Cells<'a>,
     ) -> Option<Vec<Self>> {
@@ -166,6 +171,7 @@ impl<'a> Break<'a> {
             .last()?;
         let broken = lengths().filter(move |&length| length > held);
         let of_length = move |broken| Self {
+            tasks,
             task,
             curve,
             cells,
@@ -227,6 +233,22 @@ impl<'a> Break<'a> {
         starts.dedup();
         for start in starts {
             controls.push(("state", start.to_owned(), at(&|label| label == start)));
+        }
+        for other in self.tasks {
+            let Some(fewer) = fewer(self.task, other) else {
+                continue;
+            };
+            let same = |curve: &&CurveView<'a>| {
+                let task = curve.first().model().task;
+                let (mut own, rate) = self.curve.first().trained();
+                own.task = task;
+                curve.first().trained() == (own, rate)
+            };
+            if let Some(curve) = other.curves.iter().find(same) {
+                let label = &curve.first().label;
+                let scores = self.scores(curve, self.broken, |of| of == label);
+                controls.push(("interference", fewer, scores));
+            }
         }
         let whole = &self.curve.first().label;
         for other in &self.task.curves {
@@ -348,6 +370,32 @@ impl<'a> Break<'a> {
         let parts = grown.into_values().filter_map(of_part);
         parts.max_by(|one, other| one.0.total_cmp(&other.0))
     }
+}
+
+/// What says that another task is the same with fewer things to tell apart; `None` where it is not.
+fn fewer(task: &TaskView<'_>, other: &TaskView<'_>) -> Option<String> {
+    let [own, others] = [task, other].map(|of| of.curves[0].first());
+    if own.task != others.task {
+        return None;
+    }
+    if let (Some(part), Some(less)) = (task.part, other.part) {
+        let known = own.task_options == others.task_options && FEWER.contains(&(part, less));
+        return known.then(|| less.to_owned());
+    }
+    let pairs = |row: &SummaryRow| -> BTreeSet<String> {
+        row.task_options.split(',').map(str::to_owned).collect()
+    };
+    let [own, others] = [pairs(own), pairs(others)];
+    let only: Vec<&String> = own.symmetric_difference(&others).collect();
+    let number = |pairs: &BTreeSet<String>| {
+        let pair = only.iter().find(|pair| pairs.contains(**pair))?;
+        let (name, number) = pair.split_once('=')?;
+        ITEMS
+            .contains(&name)
+            .then_some((name.to_owned(), number.parse::<u64>().ok()?))
+    };
+    let ((name, more), (same, less)) = number(&own).zip(number(&others))?;
+    (only.len() == 2 && name == same && less < more).then(|| format!("{name}={less}"))
 }
 
 /// What alone differs between a model and another that was measured in the same way; `None` where that is
@@ -582,6 +630,59 @@ mod tests {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+
+    /// Two tasks of each model, one with more pairs, and parts of a third: only the one with fewer is a control.
+    #[test]
+    fn fewer_things_to_tell_apart_are_a_control_for_interference() {
+        let mut rows = Vec::new();
+        let tasks = [
+            ("mqar", "pairs=4,vocab=64", "", 1.0),
+            ("mqar", "pairs=16,vocab=64", "", 0.4),
+            ("mqar", "pairs=2,vocab=128", "", 1.0),
+            ("mixture", "", "task=niah_multikey_1", 0.5),
+            ("mixture", "", "task=niah_single_2", 0.55),
+        ];
+        for (task, options, label, late) in tasks {
+            for (seed, length) in (0..3).flat_map(|seed| [(seed, 64), (seed, 128)]) {
+                let value = if length == 64 { 1.0 } else { late };
+                rows.push(Measurement {
+                    unit: format!("{task}-{options}-{seed}"),
+                    architecture: "arch".into(),
+                    task: task.into(),
+                    task_options: options.into(),
+                    label: label.into(),
+                    seed,
+                    train_length: Some(64),
+                    train_steps: Some(10),
+                    learning_rate: Some(1e-3),
+                    split: Split::Test,
+                    eval_length: length,
+                    metric: "exact_match".into(),
+                    samples: Some(100),
+                    correct: Some((100.0 * value) as u64),
+                    value: Some(value),
+                    value_low: Some(value),
+                    value_high: Some(value),
+                    chance: Some(0.0),
+                    status: Status::Ok,
+                    ..Measurement::default()
+                });
+            }
+        }
+        let table = breaks(&rows, &[], &summarise(&rows));
+        let found: Vec<_> = table
+            .iter()
+            .filter(|row| row.explanation == "interference")
+            .map(|row| (row.task.as_str(), row.control.as_str(), row.verdict))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("mqar", "pairs=4", Verdict::Supported),
+                ("mixture", "niah_single_2", Verdict::NotSupported)
+            ]
+        );
     }
 
     #[test]
