@@ -117,12 +117,11 @@ fn distributions_of_training_lengths_are_an_axis() {
 fn a_target_is_held_against_each_distribution_or_its_own() {
     let suite = |line: &str| {
         let target = format!(
-            "{SUITE}[[target]]\nclaim = 'c'\nsource = 's'\narchitecture = 'one'\ntask = 'parity'\nlengths = [40]\n\
-             at_least = 0.9\n{line}\n"
+            "{SUITE}[[target]]\nclaim = 'c'\nsource = 's'\ntask = 'parity'\nlengths = [40]\nat_least = 0.9\n{line}\n"
         );
         Suite::from_toml(&target, "test").unwrap()
     };
-    let claims = |line: &str, train_distributions: Vec<TrainDistribution>| -> Vec<String> {
+    let said_of = |line: &str, train_distributions: Vec<TrainDistribution>| -> Vec<String> {
         let overrides = Overrides {
             tasks: vec!["parity".into()],
             train_distributions,
@@ -130,24 +129,31 @@ fn a_target_is_held_against_each_distribution_or_its_own() {
         };
         let stock = Stock::default();
         let plan = make(&suite(line), "test", &overrides, "cpu", &stock, &resolve).unwrap();
-        plan.targets
-            .into_iter()
-            .map(|target| target.claim)
-            .collect()
+        plan.targets.into_iter().map(|target| target.of).collect()
     };
     let both = || vec![TrainDistribution::Fixed, TrainDistribution::Uniform];
-    assert_eq!(claims("", Vec::new()), ["c"]);
+    let one = "architecture = 'one'\n";
+    assert_eq!(said_of(one, Vec::new()), [""]);
     assert_eq!(
-        claims("", both()),
+        said_of(one, both()),
+        ["training lengths: fixed", "training lengths: uniform"]
+    );
+    let uniform = &format!("{one}train_distribution = 'uniform'");
+    assert_eq!(said_of(uniform, Vec::new()), [""]);
+    assert_eq!(said_of(uniform, both()), ["training lengths: uniform"]);
+    assert!(said_of(&format!("{one}train_distribution = 'curriculum'"), both()).is_empty());
+    let several = "architecture = ['one', 'two:state=8,d_model=32']\n";
+    assert_eq!(
+        said_of(several, Vec::new()),
+        ["one", "two:state=8,d_model=32"]
+    );
+    assert_eq!(
+        said_of(several, both())[1..3],
         [
-            "c (training lengths: fixed)",
-            "c (training lengths: uniform)"
+            "one, training lengths: uniform",
+            "two, training lengths: fixed"
         ]
     );
-    let uniform = "train_distribution = 'uniform'";
-    assert_eq!(claims(uniform, Vec::new()), ["c"]);
-    assert_eq!(claims(uniform, both()), ["c (training lengths: uniform)"]);
-    assert!(claims("train_distribution = 'curriculum'", both()).is_empty());
 }
 
 #[test]
