@@ -151,7 +151,7 @@ fn a_target_is_held_against_each_distribution_or_its_own() {
         said_of(several, both())[1..3],
         [
             "one, training lengths: uniform",
-            "two, training lengths: fixed"
+            "two:state=8,d_model=32, training lengths: fixed"
         ]
     );
 }
