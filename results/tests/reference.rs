@@ -9,8 +9,9 @@ use longhaul_results::{
 };
 
 /// Folders that are read here.
-const READ: [&str; 9] = [
+const READ: [&str; 10] = [
     "books",
+    "huang2025",
     "needles",
     "positions",
     "published",

@@ -56,6 +56,9 @@ pub enum Expected {
 /// What a target is held against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Compared {
+    /// Architecture and options as the suite gives them; empty where they are the target's own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Architecture.
     pub architecture: String,
     /// Its options.
@@ -75,9 +78,7 @@ impl Compared {
     /// In words, what is not the target's own.
     fn words(&self, target: &Target) -> String {
         let mut words = Vec::new();
-        if (&self.architecture, &self.options) != (&target.architecture, &target.options) {
-            words.push(self.architecture.clone());
-        }
+        words.extend(Some(self.name.clone()).filter(|name| !name.is_empty()));
         if self.part != target.part {
             words.push(self.part.clone());
         }
@@ -181,6 +182,7 @@ pub fn resolve(
                         None => (architecture.clone(), own.clone()),
                     };
                     Expected::Above(Compared {
+                        name: other.architecture.clone().unwrap_or_default(),
                         architecture,
                         options,
                         part: other.part.clone().unwrap_or_else(|| part.clone()),
@@ -645,6 +647,7 @@ mod tests {
 
     fn compared(architecture: &str, length: Option<u64>) -> Compared {
         Compared {
+            name: String::new(),
             architecture: architecture.to_owned(),
             options: unit(1).options,
             part: String::new(),
