@@ -276,12 +276,12 @@ struct Seen<'a> {
     rows: &'a [Measurement],
 }
 
-/// Where a measured interval lies against what is expected.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Where a measured interval lies against what is expected, what decides first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
-    Right,
-    Across,
     Wrong,
+    Across,
+    Right,
 }
 
 /// One of a target's lengths.
@@ -378,10 +378,10 @@ impl<'a> Seen<'a> {
             None => not_learned(&own),
         };
         let (verdict, reason) = word(target, &points, unlearned);
-        let worst = points
-            .iter()
-            .flatten()
-            .min_by(|a, b| a.margin.total_cmp(&b.margin));
+        let worst = points.iter().flatten().min_by(|a, b| {
+            let sides = a.side.cmp(&b.side);
+            sides.then(a.margin.total_cmp(&b.margin))
+        });
         let ends = worst.and_then(|point| point.value.1);
         let difference = worst.and_then(|point| point.difference);
         Verdict {
