@@ -14,7 +14,7 @@ use crate::setting::{Trained, group};
 use crate::statistics::{mean, standard_deviation, student};
 use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable, short_length};
-use crate::view::{CurveView, TaskView, effective, named, tasks};
+use crate::view::{CurveView, TaskView, depth_of, effective, named, tasks};
 
 /// Share of what was lost that a control has to give back.
 const GIVEN_BACK: f64 = 0.5;
@@ -205,11 +205,7 @@ impl<'a> Break<'a> {
 
     /// Explanations that the records have a control for: name, control, scores under it.
     fn controls(&self) -> Vec<(&'static str, String, SeedScores)> {
-        let before = self
-            .task
-            .part
-            .map_or_else(|| "depth=".to_owned(), |part| format!("{part}_depth="));
-        let depth = |label: &str| label.strip_prefix(&before)?.parse::<f64>().ok();
+        let depth = |label: &str| depth_of(label, self.task.part);
         let [late, early] = NEAR;
         let at = |wanted: &dyn Fn(&str) -> bool| self.scores(self.curve, self.broken, wanted);
         let mut controls = vec![
@@ -648,25 +644,9 @@ mod tests {
                 let value = if length == 64 { 1.0 } else { late };
                 rows.push(Measurement {
                     unit: format!("{task}-{options}-{seed}"),
-                    architecture: "arch".into(),
                     task: task.into(),
                     task_options: options.into(),
-                    label: label.into(),
-                    seed,
-                    train_length: Some(64),
-                    train_steps: Some(10),
-                    learning_rate: Some(1e-3),
-                    split: Split::Test,
-                    eval_length: length,
-                    metric: "exact_match".into(),
-                    samples: Some(100),
-                    correct: Some((100.0 * value) as u64),
-                    value: Some(value),
-                    value_low: Some(value),
-                    value_high: Some(value),
-                    chance: Some(0.0),
-                    status: Status::Ok,
-                    ..Measurement::default()
+                    ..row("", seed, length, label, value)
                 });
             }
         }

@@ -148,13 +148,13 @@ fn grid<'a, 'b>(
     // Of each architecture the size and the budget of its models.
     let places = architectures.into_iter().filter_map(|curves| {
         let size = |curve: &CurveView<'_>| parameters.get(&curve.first().trained()).copied();
-        let tokens = |curve: &CurveView<'_>| {
+        let budget = |curve: &CurveView<'_>| {
             let row = curve.first();
             Some(row.train_steps? * row.batch?)
         };
         let models: Option<Vec<(u64, u64)>> = curves
             .iter()
-            .map(|curve| Some((size(curve)?, tokens(curve)?)))
+            .map(|curve| Some((size(curve)?, budget(curve)?)))
             .collect();
         let models = models?;
         let sizes: BTreeSet<u64> = models.iter().map(|model| model.0).collect();

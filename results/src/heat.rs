@@ -10,7 +10,7 @@ use crate::figure::heading;
 use crate::setting::group;
 use crate::summary::SummaryRow;
 use crate::text::short_length;
-use crate::view::{CurveView, TaskView, options_of_part};
+use crate::view::{self, CurveView, TaskView, options_of_part};
 
 /// Left of the cells.
 const LEFT: f64 = 32.0;
@@ -46,11 +46,7 @@ fn fixed_depth(options: &str) -> Option<(f64, String)> {
 /// of tasks at that depth, each with the row that it stands for.
 pub(crate) fn by_depth(summary: &[SummaryRow]) -> Vec<(SummaryRow, &SummaryRow)> {
     fn point(row: &SummaryRow) -> Option<(SummaryRow, &SummaryRow)> {
-        let (key, depth) = row.label.split_once('=')?;
-        let part = match key.strip_suffix("depth")? {
-            "" => None,
-            part => Some(part.strip_suffix('_')?),
-        };
+        let (part, depth) = view::by_depth(&row.label)?;
         // At one depth the breakdown says nothing more.
         if fixed_depth(&row.task_options).is_some() {
             return None;
@@ -124,15 +120,15 @@ impl<'a> DepthMap<'a> {
         let needed = LEFT + least * lengths.len() as f64 + 2.0;
         let whole = [COLUMN, PAGE].into_iter().find(|&wide| needed <= wide);
         let whole = whole.unwrap_or(needed);
-        let drawing = self.arranged(&lengths, least, whole, 1);
-        let beside = (PAGE / needed.max(COLUMN / 2.0)) as usize;
-        if drawing.height <= HIGHEST || beside < 2 {
-            return drawing;
-        }
+        let mut drawing = self.arranged(&lengths, least, whole, 1);
         // As few beside each other as keep to the height, or as many as there is room for.
-        let mut arranged = (2..=beside).map(|beside| self.arranged(&lengths, least, PAGE, beside));
-        let fits = arranged.find(|drawing| drawing.height <= HIGHEST);
-        fits.unwrap_or_else(|| self.arranged(&lengths, least, PAGE, beside))
+        for beside in 2..=(PAGE / needed.max(COLUMN / 2.0)) as usize {
+            if drawing.height <= HIGHEST {
+                break;
+            }
+            drawing = self.arranged(&lengths, least, PAGE, beside);
+        }
+        drawing
     }
 
     /// The figure with so many maps beside each other.

@@ -70,4 +70,4 @@ pub use reproduction::{Agreement, Reproduced, agreements, render_reproduction, r
 pub use seeds::{Difference, SeedScores};
 pub use summary::{SummaryRow, summarise};
 pub use table::render_tables;
-pub use view::{CurveView, TaskView, tasks};
+pub use view::{CurveView, TaskView, depth_of, tasks};

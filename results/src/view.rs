@@ -152,6 +152,23 @@ pub(crate) fn options_of_part(part: Option<&str>, options: &str) -> String {
     }
 }
 
+/// The part that a breakdown by depth is of, if it is of one, and the depth as it stands there: `depth=0.50`, or
+/// `PART_depth=0.50` in a task that has the parts of several.
+pub(crate) fn by_depth(label: &str) -> Option<(Option<&str>, &str)> {
+    let (key, depth) = label.split_once('=')?;
+    let part = match key.strip_suffix("depth")? {
+        "" => None,
+        part => Some(part.strip_suffix('_')?),
+    };
+    Some((part, depth))
+}
+
+/// The depth, from 0 to 1, that a breakdown of a task or of a part of it is at.
+pub fn depth_of(label: &str, part: Option<&str>) -> Option<f64> {
+    let (own, depth) = by_depth(label)?;
+    depth.parse().ok().filter(|_| own == part)
+}
+
 /// The task, or the part of one that these options are of, in words.
 pub(crate) fn named(task: &str, options: &str) -> String {
     let part = options

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use longhaul_results::metric::Kind;
-use longhaul_results::{Difference, Measurement, SeedScores, SummaryRow, write_csv};
+use longhaul_results::{Difference, Measurement, SeedScores, SummaryRow, depth_of, write_csv};
 use longhaul_tasks::{Materials, TargetEntry, parse_task_of};
 use serde::{Deserialize, Serialize};
 
@@ -298,19 +298,21 @@ struct Point {
 }
 
 impl Point {
-    /// Of a row, held against a number; `None` where it has no value.
-    fn limited(row: &SummaryRow, sign: &str, limit: f64) -> Option<Self> {
+    /// Of a row that should have so much or `more`, or else less; `None` where it has no value.
+    fn limited(row: &SummaryRow, limit: f64, more: bool) -> Option<Self> {
         let value = row.value?;
         let ends = row.value_low.zip(row.value_high);
         let (low, high) = ends.unwrap_or((value, value));
-        let more = sign == ">=";
-        let side = match (high < limit, low >= limit) {
-            (true, _) if more => Side::Wrong,
-            (_, true) if more => Side::Right,
-            (true, _) => Side::Right,
-            (_, true) => Side::Wrong,
-            _ => Side::Across,
+        let (below, not_below) = match more {
+            true => (Side::Wrong, Side::Right),
+            false => (Side::Right, Side::Wrong),
         };
+        let side = match () {
+            () if high < limit => below,
+            () if low >= limit => not_below,
+            () => Side::Across,
+        };
+        let sign = if more { ">=" } else { "<" };
         Some(Self {
             length: row.eval_length,
             expected: format!("{sign} {limit}"),
@@ -330,15 +332,8 @@ fn is_of(label: &str, part: &str, depths: &[f64]) -> bool {
             None => label.is_empty() && part.is_empty(),
         };
     }
-    let Some((key, depth)) = label.split_once('=') else {
-        return false;
-    };
-    let own = match part {
-        "" => key == "depth",
-        part => key.strip_suffix("_depth") == Some(part),
-    };
-    let depth = depth.parse::<f64>();
-    own && depth.is_ok_and(|depth| depths.iter().any(|one| (one - depth).abs() < 0.005))
+    let depth = depth_of(label, Some(part).filter(|part| !part.is_empty()));
+    depth.is_some_and(|depth| depths.iter().any(|one| (one - depth).abs() < 0.005))
 }
 
 impl<'a> Seen<'a> {
@@ -356,23 +351,18 @@ impl<'a> Seen<'a> {
         let point = |&length: &u64| {
             let row = at(&own, length)?;
             match &target.expected {
-                Expected::AtLeast(limit) => Point::limited(row, ">=", *limit),
-                Expected::Below(limit) => Point::limited(row, "<", *limit),
+                Expected::AtLeast(limit) => Point::limited(row, *limit, true),
+                Expected::Below(limit) => Point::limited(row, *limit, false),
                 Expected::Above(compared) => {
                     let other = at(&other, compared.length.unwrap_or(length))?;
-                    self.compared(
-                        (row, &target.part),
-                        (other, &compared.part),
-                        &compared.depths,
-                    )
+                    self.compared(row, other, &compared.depths)
                 }
             }
         };
         let points: Vec<Option<Point>> = target.lengths.iter().map(point).collect();
         let unlearned = match other.first() {
-            Some(first) => self.at_chance(&own, &target.part).or_else(|| {
-                let part = first.part().unwrap_or_default();
-                let reason = self.at_chance(&other, part)?;
+            Some(first) => self.at_chance(&own).or_else(|| {
+                let reason = self.at_chance(&other)?;
                 Some(format!("{}: {reason}", first.architecture))
             }),
             None => not_learned(&own),
@@ -413,18 +403,21 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// The scores of each seed at a point, with the needle at these depths if any are named.
+    fn scores(&self, row: &SummaryRow, depths: &[f64]) -> SeedScores {
+        let part = row.part().unwrap_or_default();
+        SeedScores::at(row, self.rows, |label| is_of(label, part, depths))
+    }
+
     /// A point held against another, seed by seed.
     fn compared(
         &self,
-        (row, part): (&SummaryRow, &str),
-        (other, other_part): (&SummaryRow, &str),
+        row: &SummaryRow,
+        other: &SummaryRow,
         depths: &(Vec<f64>, Vec<f64>),
     ) -> Option<Point> {
-        let scores = |row: &SummaryRow, part: &str, depths: &[f64]| {
-            SeedScores::at(row, self.rows, |label| is_of(label, part, depths))
-        };
-        let own = scores(row, part, &depths.0);
-        let others = scores(other, other_part, &depths.1);
+        let own = self.scores(row, &depths.0);
+        let others = self.scores(other, &depths.1);
         let difference = own.less(&others)?;
         let ends = row.value_low.zip(row.value_high);
         Some(Point {
@@ -444,12 +437,11 @@ impl<'a> Seen<'a> {
 
     /// Why a model cannot be said to have more than another: inside the training length its answers, all seeds' together,
     /// are not known to be better than guesses.
-    fn at_chance(&self, curve: &[&SummaryRow], part: &str) -> Option<String> {
+    fn at_chance(&self, curve: &[&SummaryRow]) -> Option<String> {
         let Some(row) = inside(curve) else {
             return Some("no length inside the training length was asked for".to_owned());
         };
-        let scores = SeedScores::at(row, self.rows, |label| is_of(label, part, &[]));
-        let (value, low, _) = scores.pooled()?;
+        let (value, low, _) = self.scores(row, &[]).pooled()?;
         (low <= row.chance.unwrap_or(0.0)).then(|| {
             format!(
                 "not above chance: {:.1} % at {} tokens, inside the training length",
