@@ -165,7 +165,8 @@ pub struct RunArgs {
     /// look, minutes; smoke: seconds, whether a new plugin trains and evaluates;
     /// books: loss by position; needles: every architecture at 16 times its training
     /// length, an hour; huang2025, huang2025-grid: RULER's thirteen for one model, an
-    /// hour; niah, ruler-tokens, mqar, published: hours; state-tracking: hours, in parts
+    /// hour; state-tracking: parity and the like, an hour or two; niah, ruler-tokens,
+    /// mqar, published: hours; state-tracking-large: for a card
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4
@@ -342,11 +343,12 @@ summary.csv, capacity.csv (accuracy against bytes of state), tables.md, tables/
 (LaTeX with booktabs, a file a task, shown together by tables.tex), figures/,
 report.html (all of it in one page to sort, filter and read off) and report.toml
 (what it was made of). What an earlier report wrote there and this one does not
-is removed.
+is removed. With --targets also verdicts.csv.
 
 Examples:
   longhaul report runs/quick
   longhaul report runs/mine runs/theirs --out report-of-both
+  longhaul report results/reference/needles --targets needles --out runs/verdicts
   longhaul report results/reference/quick \\
       --with tests/audit/sound/ruler/4096/pred/vt.jsonl --out runs/with-ruler")]
 pub struct ReportArgs {
@@ -360,9 +362,16 @@ pub struct ReportArgs {
     /// again of their items, in tables of their own, marked foreign
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub with: Vec<PathBuf>,
+    /// A suite, built in or a file: the verdicts on its published figures by
+    /// these runs' rows, whichever suite they are of; may be given several times
+    #[arg(long, value_name = "SUITE")]
+    pub targets: Vec<String>,
     /// Take runs together whose trainings or seeds differ
     #[arg(long)]
     pub uneven: bool,
+    /// Where plugins are, whose options the suites' architectures have
+    #[command(flatten)]
+    pub plugins: PluginArgs,
 }
 
 /// `longhaul list`.

@@ -62,13 +62,26 @@ impl SeedScores {
 
     /// The mean over seeds of each seed's mean.
     pub fn mean(&self) -> Option<f64> {
-        let means = self.0.values().filter(|of| of.1 > 0);
-        mean(&means.map(|of| of.0 / of.1 as f64).collect::<Vec<_>>())
+        mean(&self.means())
     }
 
     /// The mean of all answers together, and its 95 % interval (Wilson): what these models answer, not what other seeds would.
     pub fn pooled(&self) -> Option<(f64, f64, f64)> {
         pooled(self.0.values().copied())
+    }
+
+    /// The mean over seeds and its 95 % interval: Student's over seeds, never narrower than that of all answers together
+    /// (Wilson), which one seed has alone.
+    pub fn level(&self) -> Option<(f64, f64, f64)> {
+        let value = self.mean()?;
+        let (_, low, high) = self.pooled()?;
+        let (low, high) = widened((low, high), value, &self.means());
+        Some((value, low.max(0.0), high.min(1.0)))
+    }
+
+    fn means(&self) -> Vec<f64> {
+        let measured = self.0.values().filter(|of| of.1 > 0);
+        measured.map(|of| of.0 / of.1 as f64).collect()
     }
 
     /// This less another, seed by seed; `None` where they share no seed.
@@ -84,19 +97,23 @@ impl SeedScores {
             .collect();
         let value = mean(&of_seeds)?;
         let one = pooled(pairs.iter().map(|pair| pair.0))?;
-        let (mut low, mut high) = unpaired(one, pooled(pairs.iter().map(|pair| pair.1))?);
-        let seeds = of_seeds.len() as u64;
-        let ends = standard_deviation(&of_seeds).and_then(|sd| student(value, sd, seeds));
-        if let Some(ends) = ends {
-            (low, high) = (low.min(ends.0), high.max(ends.1));
-        }
+        let of_answers = unpaired(one, pooled(pairs.iter().map(|pair| pair.1))?);
+        let (low, high) = widened(of_answers, value, &of_seeds);
         Some(Difference {
-            seeds,
+            seeds: of_seeds.len() as u64,
             value,
             low: low.max(-1.0),
             high: high.min(1.0),
         })
     }
+}
+
+/// The interval of answers, made as wide as Student's over seeds where there are several.
+fn widened(of_answers: (f64, f64), value: f64, of_seeds: &[f64]) -> (f64, f64) {
+    let of_seeds = standard_deviation(of_seeds)
+        .and_then(|deviation| student(value, deviation, of_seeds.len() as u64));
+    let (low, high) = of_seeds.unwrap_or(of_answers);
+    (low.min(of_answers.0), high.max(of_answers.1))
 }
 
 /// The mean of all these samples and its 95 % interval.
@@ -110,15 +127,30 @@ fn pooled(sums: impl Iterator<Item = Sum>) -> Option<(f64, f64, f64)> {
 mod tests {
     use super::*;
 
+    /// Scores of seeds with a hundred answers each.
+    fn seeds(values: &[f64]) -> SeedScores {
+        let mut scores = SeedScores::default();
+        for (seed, value) in (0..).zip(values) {
+            scores.add(seed, value * 100.0, 100);
+        }
+        scores
+    }
+
+    #[test]
+    fn seeds_that_agree_are_known_as_well_as_their_answers() {
+        let (value, low, high) = seeds(&[1.0; 3]).level().expect("a level");
+        // Wilson's of 300 right answers of 300.
+        assert!(value == 1.0 && (low - 0.9873).abs() < 1e-4 && high == 1.0);
+        let one = seeds(&[0.5]);
+        assert_eq!(one.level(), one.pooled());
+        // Student's of three: 0.8 +- 4.303 * 0.2 / sqrt(3).
+        let (value, low, high) = seeds(&[0.6, 0.8, 1.0]).level().expect("a level");
+        assert!((value - 0.8).abs() < 1e-12 && (low - 0.3032).abs() < 1e-4 && high == 1.0);
+        assert_eq!(SeedScores::default().level(), None);
+    }
+
     #[test]
     fn one_seed_has_the_interval_of_its_answers() {
-        let seeds = |values: &[f64]| {
-            let mut scores = SeedScores::default();
-            for (seed, value) in (0..).zip(values) {
-                scores.add(seed, value * 100.0, 100);
-            }
-            scores
-        };
         let one = seeds(&[0.9]).less(&seeds(&[0.2])).expect("a difference");
         assert!((one.value - 0.7).abs() < 1e-12 && one.low > 0.5 && one.high < 0.8);
         // Seeds that differ widen it.

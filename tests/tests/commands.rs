@@ -39,6 +39,7 @@ const LONG: &[&str] = &[
     "huang2025",
     "huang2025-grid",
     "state-tracking",
+    "state-tracking-large",
 ];
 
 /// Words of what only a reader has.

@@ -10,14 +10,21 @@ use longhaul_results::{
     markdown_tables, merge, predictions, read_csv, render_breaks, render_factors,
     render_predictions, render_tables, summarise, write_csv, write_records,
 };
+use longhaul_tasks::Suite;
 use longhaul_text::sha256_of;
 
+use crate::architecture::ArchSpec;
 use crate::audit::{audit, foreign};
+use crate::catalogue::Catalogue;
 use crate::cli::ReportArgs;
 use crate::commands::{cannot, print, read_records};
 use crate::exit::{self, CommandError};
+use crate::materials::MaterialArgs;
+use crate::run::error::RunError;
 use crate::run::manifest::{self, Manifest};
-use crate::run::plan::Unit;
+use crate::run::materials::{Stock, Wanted};
+use crate::run::plan::{self, Overrides, Unit};
+use crate::run::targets::{self, Target, VERDICTS};
 use crate::table::width;
 use crate::text::line;
 
@@ -82,7 +89,11 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         ("prediction.csv", csv_text(&predicted), predicted.is_empty()),
         ("why.txt", why.clone(), why.is_empty()),
     ];
-    let made = tables.into_iter().filter(|(_, _, empty)| !empty);
+    let verdicts = targets::judge(&published(args)?, &summary, &merged.rows);
+    let tables = tables
+        .into_iter()
+        .chain([(VERDICTS, csv_text(&verdicts), verdicts.is_empty())]);
+    let made = tables.filter(|(_, _, empty)| !empty);
     texts.extend(made.map(|(name, text, _)| (name.to_owned(), text.into_bytes())));
     write(
         &args.out,
@@ -91,7 +102,7 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         &texts,
         provenance.clone(),
     )?;
-    let mut text = render_tables(&summary, width()) + &why;
+    let mut text = render_tables(&summary, width()) + &why + &targets::render(&verdicts);
     for note in &provenance.notes {
         text.push_str(&format!("{note}\n"));
     }
@@ -101,6 +112,29 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
          Records: {out}/cells.csv, summary.csv, capacity.csv, breakdowns.csv\n"
     ));
     print(&text).map(|()| exit::OK)
+}
+
+/// The published figures of the suites that are asked for.
+fn published(args: &ReportArgs) -> Result<Vec<Target>, CommandError> {
+    let mut targets = Vec::new();
+    if args.targets.is_empty() {
+        return Ok(targets);
+    }
+    let catalogue = Catalogue::scan(&args.plugins)?;
+    let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
+    for name in &args.targets {
+        let suite = Suite::load(name).map_err(RunError::from)?;
+        let wanted = Wanted::new(&MaterialArgs::default(), Some(&suite.materials), None);
+        let stock = Stock::open(&wanted).map_err(RunError::Input)?;
+        let plan = plan::make(&suite, name, &Overrides::default(), "cpu", &stock, &resolve)?;
+        if plan.targets.is_empty() {
+            return Err(CommandError::usage(format!(
+                "suite {name} names no published figure: it has no [[target]]"
+            )));
+        }
+        targets.extend(plan.targets);
+    }
+    Ok(targets)
 }
 
 /// Refuses a folder that holds anything but an earlier report.

@@ -12,7 +12,7 @@ use longhaul_results::{
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::plan::{Evaluation, Training, Unit};
-use crate::run::targets::{self, Target};
+use crate::run::targets::{self, Target, VERDICTS};
 
 /// Width of the table where the terminal does not say.
 const WIDTH: usize = 80;
@@ -87,7 +87,10 @@ fn draw(
     go_on()?;
     let mut table = render_tables(&summary, WIDTH);
     let verdicts = targets::judge(targets, &summary, rows);
-    table.push_str(&targets::report(&verdicts, &folder.path)?);
+    if !verdicts.is_empty() {
+        write_csv(&folder.path.join(VERDICTS), &verdicts)?;
+        table.push_str(&targets::render(&verdicts));
+    }
     let kept = folder.path.join("table.txt");
     files::write_whole(&kept, table.as_bytes()).map_err(RunError::io("write", &kept))?;
     Ok(table)

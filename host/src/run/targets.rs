@@ -1,15 +1,16 @@
 //! Published figures beside measured ones: which units a target speaks of, and the verdict on it.
 
-use std::path::Path;
-
 use longhaul_results::metric::Kind;
-use longhaul_results::{Difference, Measurement, SeedScores, SummaryRow, depth_of, write_csv};
+use longhaul_results::{Difference, Measurement, SeedScores, SummaryRow, depth_of};
 use longhaul_tasks::{Materials, TargetEntry, parse_task_of};
 use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
 use crate::run::plan::Unit;
 use crate::table::{width, wrap};
+
+/// The file of verdicts.
+pub const VERDICTS: &str = "verdicts.csv";
 
 /// A published figure and the curve it is held against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -298,10 +299,13 @@ struct Point {
 }
 
 impl Point {
-    /// Of a row that should have so much or `more`, or else less; `None` where it has no value.
-    fn limited(row: &SummaryRow, limit: f64, more: bool) -> Option<Self> {
-        let value = row.value?;
-        let ends = row.value_low.zip(row.value_high);
+    /// Of a value and its interval at a length, which should be so much or `more`, or else less.
+    fn limited(
+        length: u64,
+        (value, ends): (f64, Option<(f64, f64)>),
+        limit: f64,
+        more: bool,
+    ) -> Self {
         let (low, high) = ends.unwrap_or((value, value));
         let (below, not_below) = match more {
             true => (Side::Wrong, Side::Right),
@@ -313,14 +317,14 @@ impl Point {
             () => Side::Across,
         };
         let sign = if more { ">=" } else { "<" };
-        Some(Self {
-            length: row.eval_length,
+        Self {
+            length,
             expected: format!("{sign} {limit}"),
             value: (value, ends),
             difference: None,
             margin: if more { value - limit } else { limit - value },
             side,
-        })
+        }
     }
 }
 
@@ -351,8 +355,12 @@ impl<'a> Seen<'a> {
         let point = |&length: &u64| {
             let row = at(&own, length)?;
             match &target.expected {
-                Expected::AtLeast(limit) => Point::limited(row, *limit, true),
-                Expected::Below(limit) => Point::limited(row, *limit, false),
+                Expected::AtLeast(limit) => {
+                    Some(Point::limited(length, self.level(row)?, *limit, true))
+                }
+                Expected::Below(limit) => {
+                    Some(Point::limited(length, self.level(row)?, *limit, false))
+                }
                 Expected::Above(compared) => {
                     let other = at(&other, compared.length.unwrap_or(length))?;
                     self.compared(row, other, &compared.depths)
@@ -409,6 +417,16 @@ impl<'a> Seen<'a> {
         SeedScores::at(row, self.rows, |label| is_of(label, part, depths))
     }
 
+    /// The value at a point and its interval, of accuracies as [`SeedScores::level`] has it: the summary's own supposes
+    /// nothing of seeds, so that any few of them would leave every claim undecided.
+    fn level(&self, row: &SummaryRow) -> Option<(f64, Option<(f64, f64)>)> {
+        if !Kind::of(&row.metric).is_accuracy() {
+            return Some((row.value?, row.value_low.zip(row.value_high)));
+        }
+        let (value, low, high) = self.scores(row, &[]).level()?;
+        Some((value, Some((low, high))))
+    }
+
     /// A point held against another, seed by seed.
     fn compared(
         &self,
@@ -419,12 +437,11 @@ impl<'a> Seen<'a> {
         let own = self.scores(row, &depths.0);
         let others = self.scores(other, &depths.1);
         let difference = own.less(&others)?;
-        let ends = row.value_low.zip(row.value_high);
+        let (value, low, high) = own.level()?;
         Some(Point {
             length: row.eval_length,
             expected: format!("> {:.3}", others.mean()?),
-            // The summary's interval is of all depths.
-            value: (own.mean()?, ends.filter(|_| depths.0.is_empty())),
+            value: (value, Some((low, high))),
             difference: Some(difference),
             margin: difference.value,
             side: match (difference.low > 0.0, difference.high < 0.0) {
@@ -526,15 +543,11 @@ fn word(
     ("reproduced", String::new())
 }
 
-/// Writes `verdicts.csv` and gives the table.
-///
-/// # Errors
-/// A file that cannot be written.
-pub fn report(verdicts: &[Verdict], folder: &Path) -> Result<String, RunError> {
+/// The verdicts under their claims; nothing where there are none.
+pub fn render(verdicts: &[Verdict]) -> String {
     if verdicts.is_empty() {
-        return Ok(String::new());
+        return String::new();
     }
-    write_csv(&folder.join("verdicts.csv"), verdicts)?;
     let mut text = "Published figures, and what was measured\n".to_owned();
     let claims =
         verdicts.chunk_by(|one, next| (&one.claim, &one.source) == (&next.claim, &next.source));
@@ -555,7 +568,7 @@ pub fn report(verdicts: &[Verdict], folder: &Path) -> Result<String, RunError> {
             }
         }
     }
-    Ok(text)
+    text
 }
 
 /// Columns before what is said of a verdict.
@@ -685,6 +698,32 @@ mod tests {
         assert_eq!(judge(&[80], own).0, "undecided");
     }
 
+    /// Of seeds with 100 answers each: three that agree decide, three that differ do not.
+    #[test]
+    fn seeds_decide_a_limit_by_how_far_they_agree() {
+        let judge = |correct: [u64; 3], expected| {
+            let seeds = correct.iter().zip(0..).flat_map(|(&correct, seed)| {
+                let rows = rows(&[(40, correct)]).into_iter();
+                rows.map(move |row| Measurement { seed, ..row })
+            });
+            let seeds: Vec<Measurement> = seeds.collect();
+            let summary = longhaul_results::summarise(&seeds);
+            judge(&[target(&[40], expected)], &summary, &seeds).remove(0)
+        };
+        let verdict = |correct, expected| judge(correct, expected).verdict;
+        assert_eq!(
+            verdict([99, 100, 100], Expected::AtLeast(0.95)),
+            "reproduced"
+        );
+        assert_eq!(
+            verdict([99, 100, 100], Expected::Below(0.95)),
+            "not reproduced"
+        );
+        assert_eq!(verdict([60, 100, 100], Expected::AtLeast(0.5)), "undecided");
+        let wide = judge([60, 100, 100], Expected::AtLeast(0.5));
+        assert!(wide.value_low.is_some_and(|low| low < 0.3) && wide.value_high == Some(1.0));
+    }
+
     /// Of 100 answers each at two lengths; of more seeds than one Student's interval over them.
     #[test]
     fn a_value_is_held_against_another_seed_by_seed() {
@@ -755,23 +794,23 @@ mod tests {
         assert_eq!(judge(Expected::Below(2.0)).verdict, "undecided");
         assert_eq!(judge(Expected::Below(1.9)).verdict, "not reproduced");
         assert_eq!(judge(Expected::AtLeast(1.9)).verdict, "reproduced");
-        let folder = tempfile::tempdir().unwrap();
-        let text = report(&[judge(Expected::Below(2.1))], folder.path()).unwrap();
+        let text = render(&[judge(Expected::Below(2.1))]);
         assert!(text.contains("2.000") && !text.contains('%'), "{text}");
     }
 
     /// A model trained by a curriculum beside the uniform one, and better.
     #[test]
     fn a_target_speaks_of_one_distribution_of_training_lengths() {
-        let mut rows = summary(&[(40, 100), (80, 90)]);
-        let better = summary(&[(40, 100), (80, 100)]);
-        rows.extend(better.into_iter().map(|row| SummaryRow {
+        let mut seen = rows(&[(40, 100), (80, 90)]);
+        let better = rows(&[(40, 100), (80, 100)]);
+        seen.extend(better.into_iter().map(|row| Measurement {
             train_distribution: "curriculum:0.5".to_owned(),
             ..row
         }));
+        let summary = longhaul_results::summarise(&seen);
         let judge = |distribution: &str| {
             let target = target(&[80], Expected::AtLeast(0.95));
-            let verdict = super::judge(&[target.of(distribution)], &rows, &[]).remove(0);
+            let verdict = super::judge(&[target.of(distribution)], &summary, &seen).remove(0);
             (verdict.verdict, verdict.of)
         };
         let said = |verdict: &str, distribution: &str| {

@@ -325,6 +325,10 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
             "state-tracking",
             include_str!("../../suites/state-tracking.toml"),
         ),
+        (
+            "state-tracking-large",
+            include_str!("../../suites/state-tracking-large.toml"),
+        ),
     ]
 }
 
