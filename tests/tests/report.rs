@@ -130,6 +130,36 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
     }
 }
 
+/// Also of figures that a suite has got since the run, as that of needles.
+#[test]
+fn kept_verdicts_are_made_of_the_kept_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for suite in ["huang2025", "needles", "published"] {
+        let run = workspace().join("results/reference").join(suite);
+        let out = folder.path().join(suite);
+        let ran = report(&[&run], &out, &["--targets", suite]).expect(0);
+        assert!(
+            ran.stdout
+                .contains("Published figures, and what was measured"),
+            "{}",
+            ran.stdout
+        );
+        let kept = fs::read_to_string(run.join("verdicts.csv")).expect("the verdicts");
+        let made = fs::read_to_string(out.join("verdicts.csv")).expect("the verdicts");
+        assert!(kept == made, "{}", run.display());
+    }
+    let out = folder.path().join("quick");
+    let refused = report(&[&quick()], &out, &["--targets", "quick"]).expect(2);
+    assert!(
+        refused
+            .stderr
+            .contains("suite quick names no published figure"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!out.exists());
+}
+
 #[test]
 fn what_is_wrong_with_a_run_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
