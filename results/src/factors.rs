@@ -101,6 +101,9 @@ pub fn factors(rows: &[Measurement], summary: &[SummaryRow]) -> Vec<FactorRow> {
             });
             let shares: Vec<[f64; 4]> = shares.collect();
             for (factor, name) in FACTORS.into_iter().enumerate() {
+                if levels.get(factor).is_some_and(|&levels| levels < 2) {
+                    continue;
+                }
                 let own: Vec<f64> = shares.iter().map(|shares| shares[factor]).collect();
                 let centre = mean(&own);
                 let sd = standard_deviation(&own);
@@ -212,16 +215,19 @@ pub fn render_factors(table: &[FactorRow], width: usize) -> String {
     let of_task = |row: &&FactorRow| (row.task.clone(), row.task_options.clone());
     for task in group(table, of_task) {
         let first = task[0];
-        let levels = |factor: &str| {
-            let row = task.iter().find(|row| row.factor == factor);
-            row.and_then(|row| row.levels).unwrap_or(1)
-        };
+        let varied = [
+            ("architecture", "architectures"),
+            ("parameters", "sizes"),
+            ("training", "budgets"),
+        ];
+        let varied = varied.into_iter().filter_map(|(factor, many)| {
+            let row = task.iter().find(|row| row.factor == factor)?;
+            Some(format!("{} {many}", row.levels?))
+        });
         let head = format!(
-            "What decides accuracy on {} ({} architectures in {} sizes with {} budgets; share of the variance, 95 %)",
+            "What decides accuracy on {} ({} in all combinations; share of the variance, 95 %)",
             named(&first.task, &first.task_options),
-            levels("architecture"),
-            levels("parameters"),
-            levels("training"),
+            varied.collect::<Vec<_>>().join(", "),
         );
         paragraph(&head, width, &mut text);
         for at in group(task, |row| row.eval_length) {
@@ -318,6 +324,10 @@ mod tests {
         assert!(shares[..3].iter().all(|share| *share < 1e-9) && (shares[3] - 1.0).abs() < 1e-9);
         let text = render_factors(&table, 80);
         assert!(text.contains("architecture 76 % [76, 76]"), "{text}");
+        assert!(
+            text.contains("2 architectures, 2 sizes, 2 budgets"),
+            "{text}"
+        );
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }
 
@@ -342,6 +352,13 @@ mod tests {
         // A model that is not there leaves no grid of eight.
         let mut fewer = rows(|architecture, _, _, _| 0.1 * architecture as f64);
         fewer.retain(|row| !row.unit.starts_with("1-1-1"));
-        assert!(found(&fewer).iter().all(|row| row.models == 4));
+        let fewer = found(&fewer);
+        assert!(fewer.iter().all(|row| row.models == 4));
+        // What does not vary explains nothing.
+        assert!(
+            fewer
+                .iter()
+                .all(|row| row.levels.is_none_or(|levels| levels == 2))
+        );
     }
 }

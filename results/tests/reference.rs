@@ -9,9 +9,11 @@ use longhaul_results::{
 };
 
 /// Folders that are read here.
-const READ: [&str; 10] = [
+const READ: [&str; 12] = [
     "books",
     "huang2025",
+    "huang2025-grid/narrow",
+    "huang2025-grid/narrow-transformer",
     "needles",
     "positions",
     "published",

@@ -4,7 +4,7 @@ use longhaul_tasks::{Suite, TaskEntry, suites};
 
 use crate::commands::print;
 use crate::exit::CommandError;
-use crate::table::columns;
+use crate::table::{columns, counted};
 
 /// Lists the built-in suites.
 ///
@@ -29,6 +29,10 @@ pub fn run() -> Result<u8, CommandError> {
             rows.push(cells("of", models(&suite)));
         }
         rows.push(cells("tasks", tasks(&suite)));
+        if !suite.targets.is_empty() {
+            let claims = counted(suite.targets.len(), "published figure");
+            rows.push(cells("holds", format!("{claims} against what it measures")));
+        }
         text.push_str(&columns(&rows));
         text.push('\n');
     }
