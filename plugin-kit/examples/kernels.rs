@@ -20,6 +20,7 @@ use std::process::{Command, ExitCode};
 use longhaul_plugin_kit::cuda::compiler;
 use longhaul_plugin_kit::cuda::device::KernelSource;
 use longhaul_plugin_kit::cuda::source::whole_text;
+use longhaul_plugin_kit::cuda::storage::Storage;
 use sha2::{Digest, Sha256};
 
 /// Compute capabilities of the cards compiled for: A100, H100, B200. Instructions are those of the second.
@@ -105,7 +106,7 @@ fn rows(path: &str, kept: &Table) -> Result<()> {
         text: text.leak(),
         params: &[],
     };
-    let hash = Sha256::digest(whole_text(&source));
+    let hash = Sha256::digest(whole_text(&source, Storage::Float32));
     let hash: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     let of_source = kept.iter().filter(|([file, _], _)| *file == label);
     let of_source: Vec<_> = of_source.collect();
@@ -119,8 +120,8 @@ fn rows(path: &str, kept: &Table) -> Result<()> {
     let mut found: BTreeMap<String, BTreeMap<u32, Found>> = BTreeMap::new();
     let mut instructions = BTreeMap::new();
     for architecture in ARCHITECTURES {
-        let (code, log) =
-            compiler::report(&source, architecture).map_err(|error| error.message.clone())?;
+        let (code, log) = compiler::report(&source, Storage::Float32, architecture)
+            .map_err(|error| error.message.clone())?;
         for (kernel, one) in kernels_of(&log) {
             found.entry(kernel).or_default().insert(architecture, one);
         }

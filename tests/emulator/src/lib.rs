@@ -23,6 +23,7 @@ use longhaul_plugin_kit::cuda::device::{
 use longhaul_plugin_kit::cuda::guards::GUARD;
 use longhaul_plugin_kit::cuda::memory::POISON;
 use longhaul_plugin_kit::cuda::source::{own_text, whole_text};
+use longhaul_plugin_kit::cuda::storage::Storage;
 use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
@@ -147,7 +148,7 @@ impl Emulator {
     }
 
     fn compile(&self, source: &KernelSource) -> Result<Loaded> {
-        let text = whole_text(source);
+        let text = whole_text(source, Storage::Float32);
         let watcher = self.watcher()?;
         let (instruments, kind) = match watcher {
             Some((watcher, _)) => (Instruments::Watcher(&watcher.file), WATCHER),
