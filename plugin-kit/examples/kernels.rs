@@ -1,6 +1,6 @@
 //! Compiles CUDA sources for cards that need not be here, and says what their kernels are as machine code: registers and
-//! spills on three generations of cards, and for one of them how much of it an SM holds and which instructions it is made
-//! of. `tests/emulator/compile.sh` holds that against `tests/emulator/kernels.csv`.
+//! spills on three generations of cards, on one of them with activations in bfloat16 too, and for that one how much of it an
+//! SM holds and which instructions it is made of. `tests/emulator/compile.sh` holds that against `tests/emulator/kernels.csv`.
 //!
 //! `kernels rows tests/emulator/kernels.csv target/kernel-sources/*.cu` prints a row a kernel, as the table has them. A text
 //! is compiled once: the table keeps the hash of what its rows were made of, and where a source has it still, they stand.
@@ -20,14 +20,22 @@ use std::process::{Command, ExitCode};
 use longhaul_plugin_kit::cuda::compiler;
 use longhaul_plugin_kit::cuda::device::KernelSource;
 use longhaul_plugin_kit::cuda::source::whole_text;
+use longhaul_plugin_kit::cuda::storage::Storage;
 use sha2::{Digest, Sha256};
 
-/// Compute capabilities of the cards compiled for: A100, H100, B200. Instructions are those of the second.
-const ARCHITECTURES: [u32; 3] = [80, 90, 100];
-const SHOWN: u32 = 90;
+/// What is compiled for: compute capabilities of the A100, H100 and B200; for the second also with activations in bfloat16.
+const FORMS: [(u32, Storage); 4] = [
+    (80, Storage::Float32),
+    (90, Storage::Float32),
+    (100, Storage::Float32),
+    (90, Storage::Bf16),
+];
 
-/// Where the registers on the shown one stand among a row's numbers of machine code, and how many of its launch precede these.
-const SHOWN_REGISTERS: usize = 2;
+/// Which of these instructions are of.
+const SHOWN: usize = 1;
+
+/// Where the registers of the shown one stand among a row's numbers of machine code, and how many of its launch precede these.
+const SHOWN_REGISTERS: usize = 2 * SHOWN;
 const LAUNCH: usize = 4;
 
 /// What an SM of the shown architecture has, by NVIDIA's table of compute capabilities.
@@ -42,9 +50,9 @@ const MARGIN: u64 = 20;
 /// The table's columns: a row's name, the first digits of its text's SHA-256, then numbers. Of loads from memory `wide` are of 8 or 16 bytes, `constant` past the
 /// coherent cache; `local` are loads and stores of spills and arrays; `integer` all that counts and compares.
 const COLUMNS: &str = "source,kernel,text,threads,shared_bytes,blocks,warps,registers_80,spills_80,registers_90,spills_90,\
-     registers_100,spills_100,stack,instructions,ldg,wide,constant,lds,sts,local,call,mufu,ffma,hmma,integer,bar";
+     registers_100,spills_100,registers_90_bf16,spills_90_bf16,stack,instructions,ldg,wide,constant,lds,sts,local,call,mufu,ffma,hmma,integer,bar";
 
-/// Columns that must not grow.
+/// Columns that must not grow. Nothing runs with activations in bfloat16 yet: such kernels only have to compile.
 const HELD: [&str; 7] = [
     "registers_80",
     "spills_80",
@@ -105,7 +113,7 @@ fn rows(path: &str, kept: &Table) -> Result<()> {
         text: text.leak(),
         params: &[],
     };
-    let hash = Sha256::digest(whole_text(&source));
+    let hash = Sha256::digest(whole_text(&source, Storage::Float32));
     let hash: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     let of_source = kept.iter().filter(|([file, _], _)| *file == label);
     let of_source: Vec<_> = of_source.collect();
@@ -116,33 +124,22 @@ fn rows(path: &str, kept: &Table) -> Result<()> {
         }
         return Ok(());
     }
-    let mut found: BTreeMap<String, BTreeMap<u32, Found>> = BTreeMap::new();
+    let mut found: BTreeMap<String, [Found; FORMS.len()]> = BTreeMap::new();
     let mut instructions = BTreeMap::new();
-    for architecture in ARCHITECTURES {
-        let (code, log) =
-            compiler::report(&source, architecture).map_err(|error| error.message.clone())?;
+    for (form, (architecture, storage)) in FORMS.into_iter().enumerate() {
+        let (code, log) = compiler::report(&source, storage, architecture)
+            .map_err(|error| error.message.clone())?;
         for (kernel, one) in kernels_of(&log) {
-            found.entry(kernel).or_default().insert(architecture, one);
+            found.entry(kernel).or_default()[form] = one;
         }
-        if architecture == SHOWN {
+        if form == SHOWN {
             instructions = disassembled(&code)?;
         }
     }
-    for (kernel, by_architecture) in found {
-        let of = |architecture| {
-            by_architecture
-                .get(&architecture)
-                .copied()
-                .unwrap_or_default()
-        };
-        let mut numbers = Vec::new();
-        for architecture in ARCHITECTURES {
-            let Found {
-                registers, spills, ..
-            } = of(architecture);
-            numbers.extend([registers, spills].map(u64::from));
-        }
-        numbers.push(of(SHOWN).stack.into());
+    for (kernel, by_form) in found {
+        let of_form = |found: &Found| [found.registers, found.spills].map(u64::from);
+        let mut numbers: Vec<u64> = by_form.iter().flat_map(of_form).collect();
+        numbers.push(by_form[SHOWN].stack.into());
         let mix = instructions
             .get(&kernel)
             .ok_or(format!("{path}: {kernel} was not disassembled"))?;

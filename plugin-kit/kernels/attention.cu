@@ -38,18 +38,14 @@
 #define CHUNK_STRIDE 36
 #define WEIGHT_STRIDE 68
 
-// Four and two neighbouring values, read from shared memory at once.
-struct alignas(16) Quad {
-    float x, y, z, w;
-};
-
+// Two neighbouring values, read from shared memory at once.
 struct alignas(8) Pair {
     float x, y;
 };
 
 // Biases of a head's keys, `stride` values apart, the second parts `second` values after the first.
 struct KeyBias {
-    const float* data;
+    const stored* data;
     u64 stride;
     u32 second;
 
@@ -68,17 +64,17 @@ struct KeyBias {
 
 // Rows of one head: row r is at place `place + r`, around the end of a ring.
 struct HeadRows {
-    const float* data;
+    const stored* data;
     u64 stride, place, capacity;
     u32 count;  // rows after these count as zeros
 };
 
-__device__ __forceinline__ HeadRows plain_rows(const float* data, u64 stride, u32 count) {
+__device__ __forceinline__ HeadRows plain_rows(const stored* data, u64 stride, u32 count) {
     return {data, stride, 0, ~0ull, count};
 }
 
 // Columns 32 chunk .. of ROWS rows, zeros outside: what shared memory held before must not reach a product. By fours where
-// these begin at multiples of 16 bytes.
+// load4 may read these.
 template <u32 ROWS>
 __device__ __forceinline__ void load_chunk(float* to, const HeadRows& from, u32 chunk, u32 head_dim) {
     const auto at = [&](u32 row, u32 col) {
@@ -86,19 +82,19 @@ __device__ __forceinline__ void load_chunk(float* to, const HeadRows& from, u32 
         if (place >= from.capacity) place -= from.capacity;
         return from.data + place * from.stride + col;
     };
-    if (((u64)from.data / 4 | from.stride | head_dim) % 4 == 0) {
+    if (((u64)from.data / sizeof(stored) | from.stride | head_dim) % 4 == 0) {
         const u32 own = threadIdx.x % 8 * 4, col = chunk * CHUNK + own;
-        Quad quads[(ROWS + 31) / 32];
+        Float4 fours[(ROWS + 31) / 32];
 #pragma unroll
         for (u32 n = 0; n < (ROWS + 31) / 32; n++) {
             const u32 row = threadIdx.x / 8 + 32 * n;
-            quads[n] = {0.0f, 0.0f, 0.0f, 0.0f};
-            if (row < from.count && col < head_dim) quads[n] = *(const Quad*)at(row, col);
+            fours[n] = {0.0f, 0.0f, 0.0f, 0.0f};
+            if (row < from.count && col < head_dim) fours[n] = load4(at(row, col));
         }
 #pragma unroll
         for (u32 n = 0; n < (ROWS + 31) / 32; n++) {
             const u32 row = threadIdx.x / 8 + 32 * n;
-            if (row < ROWS) *(Quad*)(to + row * CHUNK_STRIDE + own) = quads[n];
+            if (row < ROWS) *(Float4*)(to + row * CHUNK_STRIDE + own) = fours[n];
         }
         return;
     }
@@ -107,8 +103,6 @@ __device__ __forceinline__ void load_chunk(float* to, const HeadRows& from, u32 
     for (u32 row = threadIdx.x / WARP; row < ROWS; row += THREADS / WARP)
         to[row * CHUNK_STRIDE + lane] = row < from.count && col < head_dim ? *at(row, col) : 0.0f;
 }
-
-__device__ __forceinline__ Quad quad_at(const float* place) { return *(const Quad*)place; }
 
 __device__ __forceinline__ Pair pair_at(const float* place) { return *(const Pair*)place; }
 
@@ -127,11 +121,11 @@ __device__ __forceinline__ void multiply(const HeadRows& a, const HeadRows& b, u
         __syncthreads();
 #pragma unroll 2
         for (u32 n = 0; n < CHUNK; n += 4) {
-            Quad left[R], right[4];
+            Float4 left[R], right[4];
 #pragma unroll
-            for (u32 i = 0; i < R; i++) left[i] = quad_at(&a_chunk[(R * ty + i) * CHUNK_STRIDE + n]);
+            for (u32 i = 0; i < R; i++) left[i] = load4(&a_chunk[(R * ty + i) * CHUNK_STRIDE + n]);
 #pragma unroll
-            for (u32 j = 0; j < 4; j++) right[j] = quad_at(&b_chunk[(tx + SIDE * j) * CHUNK_STRIDE + n]);
+            for (u32 j = 0; j < 4; j++) right[j] = load4(&b_chunk[(tx + SIDE * j) * CHUNK_STRIDE + n]);
 #pragma unroll
             for (u32 i = 0; i < R; i++)
 #pragma unroll
@@ -159,7 +153,7 @@ __device__ __forceinline__ void add_weighted(const float* weights, const HeadRow
             for (u32 n = 0; n < 4; n++) values[n] = pair_at(&b_chunk[(k + n) * CHUNK_STRIDE + 2 * tx]);
 #pragma unroll
             for (u32 i = 0; i < R; i++) {
-                const Quad w = quad_at(&weights[(R * ty + i) * WEIGHT_STRIDE + k]);
+                const Float4 w = load4(&weights[(R * ty + i) * WEIGHT_STRIDE + k]);
                 const float weight[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
                 for (u32 n = 0; n < 4; n++) {
@@ -184,7 +178,7 @@ __device__ __forceinline__ void add_turned(const float* weights, const HeadRows&
 #pragma unroll 4
         for (u32 q = 0; q < KEYS; q++) {
             const Pair value = pair_at(&b_chunk[q * CHUNK_STRIDE + 2 * tx]);
-            const Quad w = quad_at(&weights[q * WEIGHT_STRIDE + 4 * ty]);
+            const Float4 w = load4(&weights[q * WEIGHT_STRIDE + 4 * ty]);
             sums[0][2 * chunk] += w.x * value.x;
             sums[0][2 * chunk + 1] += w.x * value.y;
             sums[1][2 * chunk] += w.y * value.x;
@@ -199,7 +193,7 @@ __device__ __forceinline__ void add_turned(const float* weights, const HeadRows&
 
 // Row R ty + i of the first `count` rows becomes `factors[i] values[i]`, or grows by it.
 template <u32 R>
-__device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS], const float (&factors)[R], float* to, u64 stride,
+__device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS], const float (&factors)[R], stored* to, u64 stride,
                                            u32 count, u32 head_dim, u32 accumulate) {
     const u32 tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
 #pragma unroll
@@ -210,9 +204,7 @@ __device__ __forceinline__ void store_rows(const float (&values)[R][2 * CHUNKS],
         for (u32 n = 0; n < 2 * CHUNKS; n++) {
             const u32 col = n / 2 * CHUNK + 2 * tx + n % 2;
             if (col >= head_dim) continue;
-            float* place = &to[row * stride + col];
-            const float value = factors[i] * values[i][n];
-            *place = accumulate ? *place + value : value;
+            leave(&to[row * stride + col], factors[i] * values[i][n], accumulate);
         }
     }
 }
@@ -299,7 +291,7 @@ __device__ __forceinline__ void forward_tile(const AttentionTiles& p, float* sha
         const u32 query = R * ty + i;
         if (tx == 0 && query < count) p.log_sums[(slice * p.heads + head) * p.length + first + query] = tops[i] + logf(total);
     }
-    float* y = p.y + (slice * p.length + first) * p.y_stride + head * (u64)p.head_dim;
+    stored* y = p.y + (slice * p.length + first) * p.y_stride + head * (u64)p.head_dim;
     store_rows<R>(sums, factors, y, p.y_stride, count, p.head_dim, 0);
 }
 
@@ -389,7 +381,7 @@ KERNEL(256, attention_grad_q, AttentionTiles) {
         add_weighted<4>(weights, t.k, p.head_dim, b_chunk, sums);
     }
     const float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-    float* grad = p.grad_a + ((u64)row * p.length + query) * p.a_stride + head * (u64)p.head_dim;
+    stored* grad = p.grad_a + ((u64)row * p.length + query) * p.a_stride + head * (u64)p.head_dim;
     store_rows<4>(sums, ones, grad, p.a_stride, end - query, p.head_dim, p.a_accumulate);
 }
 
@@ -426,7 +418,7 @@ DENSE_KERNEL(256, WIDTH <= 64 ? 2 : 1, attention_grad_kv, AttentionTiles) {
     store_rows<4>(sums_k, ones, p.grad_a + first * p.a_stride + start, p.a_stride, keys, p.head_dim, p.a_accumulate);
     store_rows<4>(sums_v, ones, p.grad_b + first * p.b_stride + start, p.b_stride, keys, p.head_dim, p.b_accumulate);
     if (KEY_BIAS && threadIdx.x < keys) {
-        float* place = p.grad_bias + (first + threadIdx.x) * p.grad_bias_stride + head;
+        stored* place = p.grad_bias + (first + threadIdx.x) * p.grad_bias_stride + head;
         for (u32 part = 0; part < 2; part++, place += p.heads)
             *place = sum_bias / p.scale + (p.bias_accumulate ? *place : 0.0f);
     }

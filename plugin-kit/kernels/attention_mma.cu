@@ -18,7 +18,7 @@
 //
 // In training attention_pack and attention_pack_grad round the operands once, [B, heads, T, WIDTH] with zeros
 // after the head's own width, and tiles come by asynchronous copies while the one before is worked on. A feed
-// reads keys and values from its float32 ring and rounds them on their way. A tile that a warp sees nothing of is
+// reads keys and values from its ring and rounds them on their way. A tile that a warp sees nothing of is
 // passed over; only tiles on the edges of what it sees are masked. T and windows count up to 2^31.
 
 #include "mma.cuh"
@@ -39,14 +39,10 @@ struct alignas(16) Words {
     u32 word[4];
 };
 
-struct alignas(16) Quad {
-    float x, y, z, w;
-};
-
 // The eight values of a row of `head_dim` from column `col` on, zeros after its end.
-__device__ __forceinline__ void load_piece(float (&values)[8], const float* row, u32 col, u32 head_dim) {
-    if (col + 8 <= head_dim && (u64)(row + col) % 16 == 0) {
-        const Quad low = ((const Quad*)(row + col))[0], high = ((const Quad*)(row + col))[1];
+__device__ __forceinline__ void load_piece(float (&values)[8], const stored* row, u32 col, u32 head_dim) {
+    if (col + 8 <= head_dim && holds_four(row + col)) {
+        const Float4 low = load4(row + col), high = load4(row + col + 4);
         values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
         values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
     } else {
@@ -66,7 +62,7 @@ KERNEL(256, attention_pack, AttentionPack) {
     const u32 all = p.heads + 2 * p.kv_heads;
     const u64 at = index / PIECES, t = at % p.length, row = at / p.length / all;
     u32 head = at / p.length % all;
-    const float* from = p.q;
+    const stored* from = p.q;
     u64 stride = p.q_stride;
     if (head >= p.heads) {
         head -= p.heads;
@@ -121,9 +117,9 @@ __device__ __forceinline__ void fetch(u16* to, const u16* from, u32 count) {
     }
 }
 
-// Float32 rows of one head in a feed: row r is at place `place + r`, around the end of a ring.
+// Rows of one head in a feed: row r is at place `place + r`, around the end of a ring.
 struct HeadRows {
-    const float* data;
+    const stored* data;
     u64 stride, place, capacity;
 };
 
@@ -135,7 +131,7 @@ __device__ __forceinline__ void convert(u16* to, const HeadRows& from, u32 count
         const u32 row = i / (WIDTH / 2), col = i % (WIDTH / 2) * 2;
         u64 place = from.place + row;
         if (place >= from.capacity) place -= from.capacity;
-        const float* values = from.data + place * from.stride + col;
+        const stored* values = from.data + place * from.stride + col;
         const float low = row < count && col < head_dim ? values[0] : 0.0f;
         const float high = row < count && col + 1 < head_dim ? values[1] : 0.0f;
         *(u32*)(to + place_of(row, col / 8) + col % 8) = pack_bf16(low, high);
@@ -205,10 +201,10 @@ __device__ __forceinline__ void clear(float (&d)[R][N][4]) {
             for (u32 i = 0; i < 4; i++) d[m][n][i] = 0.0f;
 }
 
-// Rows `first + 16 m` .. of a warp's sums times `factors[m]`, of its rows g and g + 8, to rows of float32; `count`
-// rows are there.
+// Rows `first + 16 m` .. of a warp's sums times `factors[m]`, of its rows g and g + 8, to rows of a head; `count`
+// are there.
 template <u32 R>
-__device__ __forceinline__ void store_rows(const float (&d)[R][PIECES][4], const float (&factors)[R][2], u32 first, float* to,
+__device__ __forceinline__ void store_rows(const float (&d)[R][PIECES][4], const float (&factors)[R][2], u32 first, stored* to,
                                            u64 stride, u32 count, u32 head_dim, u32 accumulate) {
     const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -217,7 +213,7 @@ __device__ __forceinline__ void store_rows(const float (&d)[R][PIECES][4], const
         for (u32 half = 0; half < 2; half++) {
             const u32 row = first + 16 * m + 8 * half + g;
             if (row >= count) continue;
-            float* place = to + row * stride;
+            stored* place = to + row * stride;
 #pragma unroll
             for (u32 n = 0; n < PIECES; n++)
 #pragma unroll
@@ -310,7 +306,7 @@ __device__ __forceinline__ void forward_tile(const AttentionPacked& given, u16* 
         if (RING) {
             const u64 place = ring_start + key < p.capacity ? ring_start + key : ring_start + key - p.capacity;
             const u64 stride = values ? p.v_stride : p.k_stride;
-            const float* const from = (values ? p.v : p.k) + ring_row * stride + kv_start;
+            const stored* const from = (values ? p.v : p.k) + ring_row * stride + kv_start;
             convert<KEYS, THREADS>(values ? v : k, {from, stride, place, p.capacity}, keys, p.head_dim);
         } else {
             fetch<KEYS, THREADS>(values ? v : k, packed_k + (values ? kv_size : 0) + key * WIDTH, keys);
@@ -318,7 +314,7 @@ __device__ __forceinline__ void forward_tile(const AttentionPacked& given, u16* 
         copy_async_commit();
     };
     if (RING) {
-        const float* from = p.q + ((u64)row * p.length + first) * p.q_stride + head * (u64)p.head_dim;
+        const stored* from = p.q + ((u64)row * p.length + first) * p.q_stride + head * (u64)p.head_dim;
         convert<QUERIES, THREADS>(q, {from, p.q_stride, 0, ~0ull}, count, p.head_dim);
     } else {
         fetch<QUERIES, THREADS>(q, rows + (head * (u64)p.length + first) * WIDTH, count);
@@ -392,7 +388,7 @@ __device__ __forceinline__ void forward_tile(const AttentionPacked& given, u16* 
             if (t == 0 && query < count)
                 p.log_sums[((u64)row * p.heads + head) * p.length + first + query] = LN_2 * tops[m][half] + logf(total);
         }
-    float* y = p.y + ((u64)row * p.length + first) * p.y_stride + head * (u64)p.head_dim;
+    stored* y = p.y + ((u64)row * p.length + first) * p.y_stride + head * (u64)p.head_dim;
     store_rows<R>(sums, factors, own, y, p.y_stride, count, p.head_dim, 0);
 }
 
@@ -471,7 +467,7 @@ KERNEL(128, attention_mma_grad_q, AttentionPacked) {
         add_weighted<R, FEW>(slopes, k, sums);
     }
     const float ones[R][2] = {{1.0f, 1.0f}, {1.0f, 1.0f}};
-    float* grad = a.grad_a + ((u64)row * a.length + first) * a.a_stride + head * (u64)a.head_dim;
+    stored* grad = a.grad_a + ((u64)row * a.length + first) * a.a_stride + head * (u64)a.head_dim;
     store_rows<R>(sums, ones, own, grad, a.a_stride, count, a.head_dim, a.a_accumulate);
 }
 

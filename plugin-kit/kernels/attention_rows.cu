@@ -9,7 +9,7 @@ KERNEL(256, attention_parts, AttentionParts) {
     const u64 cols = p.heads * (u64)p.head_dim, at = index / cols, col = index % cols;
     const u64 row = at / p.length, t = at % p.length, head = col / p.head_dim;
     const float* log_sums = p.log_sums + (row * p.parts * p.heads + head) * p.length + t;
-    const float* values = p.values + (row * p.parts * p.length + t) * cols + col;
+    const stored* values = p.values + (row * p.parts * p.length + t) * cols + col;
     float top = MINUS_INFINITY, total = 0.0f, sum = 0.0f;
     for (u32 part = 0; part < p.parts; part++) top = fmaxf(top, log_sums[part * (u64)p.heads * p.length]);
     for (u32 part = 0; part < p.parts; part++) {
@@ -39,8 +39,8 @@ KERNEL(256, attention_delta, AttentionDelta) {
     const u64 index = blockIdx.x * (u64)(blockDim.x / WARP) + threadIdx.x / WARP;
     if (index >= p.count) return;
     const u64 at = index / p.heads, head = index % p.heads;
-    const float* y = p.y + at * p.y_stride + head * p.head_dim;
-    const float* dy = p.dy + at * p.dy_stride + head * p.head_dim;
+    const stored* y = p.y + at * p.y_stride + head * p.head_dim;
+    const stored* dy = p.dy + at * p.dy_stride + head * p.head_dim;
     float sum = 0.0f;
     for (u32 n = lane; n < p.head_dim; n += WARP) sum += y[n] * dy[n];
     sum = warp_sum(sum);
@@ -52,9 +52,8 @@ KERNEL(256, attention_groups, AttentionGroups) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     if (index >= p.count) return;
     const u64 row = index / p.cols, col = index % p.cols;
-    const float* from = p.heads + (index / p.head_dim * p.group) * p.head_dim + col % p.head_dim;
+    const stored* from = p.heads + (index / p.head_dim * p.group) * p.head_dim + col % p.head_dim;
     float sum = 0.0f;
     for (u32 member = 0; member < p.group; member++) sum += from[member * (u64)p.head_dim];
-    float* place = &p.grad[row * p.grad_stride + col];
-    *place = p.accumulate ? *place + sum : sum;
+    leave(&p.grad[row * p.grad_stride + col], sum, p.accumulate);
 }

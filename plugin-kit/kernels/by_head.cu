@@ -7,8 +7,7 @@ KERNEL(256, by_head, ByHeadValues) {
     if (row >= p.rows) return;
     const float factor = p.factor[row * p.factor_stride + col / (p.cols / p.heads)];
     const float value = factor * p.x[row * p.x_stride + col];
-    float* place = &p.y[row * p.y_stride + col];
-    *place = p.accumulate ? *place + value : value;
+    leave(&p.y[row * p.y_stride + col], value, p.accumulate);
 }
 
 // The sum over a head's columns of dy x. One thread a head of a row.
@@ -17,10 +16,9 @@ KERNEL(256, by_head_sums, ByHeadValues) {
     const u64 row = index / p.heads, head = index % p.heads;
     if (row >= p.rows) return;
     const u32 width = p.cols / p.heads;
-    const float* dy = p.factor + row * p.factor_stride + head * width;
-    const float* x = p.x + row * p.x_stride + head * width;
+    const stored* dy = p.factor + row * p.factor_stride + head * width;
+    const stored* x = p.x + row * p.x_stride + head * width;
     float sum = 0.0f;
     for (u32 col = 0; col < width; col++) sum += dy[col] * x[col];
-    float* place = &p.y[row * p.y_stride + head];
-    *place = p.accumulate ? *place + sum : sum;
+    leave(&p.y[row * p.y_stride + head], sum, p.accumulate);
 }

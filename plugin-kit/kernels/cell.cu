@@ -193,7 +193,7 @@ __device__ inline void forward(const CellForward& p) {
 
 // What is carried of a cell after a token.
 template <class Cell>
-__device__ inline void read_carried(const float* h, const float* memory, u64 token, u32 hidden, u32 n, float* carried) {
+__device__ inline void read_carried(const stored* h, const float* memory, u64 token, u32 hidden, u32 n, float* carried) {
     carried[0] = h[token * hidden + n];
 #pragma unroll
     for (u32 k = 1; k < Cell::CARRY; k++) carried[k] = memory[(token * (Cell::CARRY - 1) + k - 1) * hidden + n];
@@ -251,6 +251,19 @@ __device__ inline void backward(const CellBackward& p) {
     }
 }
 
+// h before, of the token before or of the state that a feed goes on from: the one that is not null.
+__device__ inline const float* either(const float* token, const float* state) { return token ? token : state; }
+
+struct Either {
+    const bf16* token;
+    const float* state;
+
+    __device__ operator bool() const { return token || state; }
+    __device__ float operator[](u64 at) const { return token ? (float)token[at] : state[at]; }
+};
+
+__device__ inline Either either(const bf16* token, const float* state) { return {token, state}; }
+
 // A cell of a sequence, given its share of U h.
 template <class Cell>
 __device__ inline void step_cell(const CellStepForward& p, u64 row, u64 n, float* sums) {
@@ -261,7 +274,8 @@ __device__ inline void step_cell(const CellStepForward& p, u64 row, u64 n, float
         given[k] = p.gates[row * p.gates_step + k * hidden + n];
         sums[k] += p.bias[k * hidden + n];
     }
-    carried[0] = p.h_before ? p.h_before[row * p.before_step + n] : 0.0f;
+    const auto before = either(p.h_before, p.h_state);
+    carried[0] = before ? before[row * p.before_step + n] : 0.0f;
 #pragma unroll
     for (u32 k = 1; k < Cell::CARRY; k++)
         carried[k] = p.before ? p.before[row * p.rest_step + (k - 1) * hidden + n] : 0.0f;
@@ -298,8 +312,10 @@ __device__ inline void token_forward(const CellStepForward& p) {
     // Whole warps leave.
     if (n >= hidden) return;
     float sums[FEW_ROWS][Cell::GATES] = {};
-    if (p.h_before) {
-        const float *weight = p.weight + n * p.width, *before = p.h_before + n / p.width * p.width;
+    const auto before = either(p.h_before, p.h_state);
+    if (before) {
+        const float* weight = p.weight + n * p.width;
+        const u64 block = n / p.width * p.width;
 #pragma unroll 4
         for (u32 i = lane; i < p.width; i += WARP) {
             float weights[Cell::GATES];
@@ -307,7 +323,7 @@ __device__ inline void token_forward(const CellStepForward& p) {
             for (u32 k = 0; k < Cell::GATES; k++) weights[k] = weight[k * hidden * p.width + i];
 #pragma unroll
             for (u32 row = 0; row < FEW_ROWS; row++) {
-                const float h = row < p.rows ? before[row * p.before_step + i] : 0.0f;
+                const float h = row < p.rows ? before[block + row * p.before_step + i] : 0.0f;
 #pragma unroll
                 for (u32 k = 0; k < Cell::GATES; k++) sums[row][k] = fmaf(weights[k], h, sums[row][k]);
             }

@@ -1,6 +1,8 @@
 // What every kernel of Longhaul starts from. A kernel has one parameter, a plain struct, declared by kernel_params! in
 // Rust where it is launched, in front of its source where it is compiled. Shared memory is dynamic: SHARED(name) names it.
 //
+// Activations and their gradients are `stored` values. Their type, float32 or bf16, is the argument STORED of a source.
+//
 // KERNEL(threads, name, Params) { .. uses p .. } defines a kernel launched with at most that many threads.
 
 #ifndef KERNEL
@@ -15,6 +17,7 @@
 #define DENSE_KERNEL(threads, blocks, name, Params) extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Params p)
 #endif
 
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -23,13 +26,65 @@ typedef unsigned long long u64;
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
 #define MINUS_INFINITY __int_as_float(0xff800000)
 
-// Rows of a matrix, `stride` values apart.
-struct Rows {
-    float* data;
-    u64 stride;
+// The bits of a bfloat16, which are the upper half of a float32: to nearest, ties to even; a NaN stays one.
+__device__ __forceinline__ u16 to_bf16(float value) {
+#ifdef EMULATED
+    const u32 bits = __float_as_uint(value);
+    return (u16)(value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#else
+    u16 bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+#endif
+}
+
+// A bfloat16 in memory, which is read as a float and assigned one.
+struct bf16 {
+    u16 bits;
+
+    __device__ operator float() const { return __uint_as_float((u32)bits << 16); }
+    __device__ bf16& operator=(float value) {
+        bits = to_bf16(value);
+        return *this;
+    }
+    __device__ bf16& operator+=(float value) { return *this = *this + value; }
 };
 
-__device__ inline float* row_of(Rows rows, u64 row) { return rows.data + row * rows.stride; }
+// A value of an activation or of an activation's gradient in device memory; which buffers have such values is said where
+// parameters are declared. Code is the same for both types: what is computed is float, what is pointed to is stored.
+#ifndef STORED
+#define STORED float
+#endif
+typedef STORED stored;
+
+// Four neighbouring values at once. The first one's index is a multiple of four, counted from an aligned buffer's start.
+struct alignas(16) Float4 {
+    float x, y, z, w;
+};
+
+__device__ __forceinline__ Float4 load4(const float* from) { return *(const Float4*)from; }
+
+struct alignas(8) Pairs {
+    u32 low, high;
+};
+
+__device__ __forceinline__ Float4 load4(const bf16* from) {
+    const Pairs pairs = *(const Pairs*)from;
+    return {__uint_as_float(pairs.low << 16), __uint_as_float(pairs.low & 0xffff0000u), __uint_as_float(pairs.high << 16),
+            __uint_as_float(pairs.high & 0xffff0000u)};
+}
+
+// Whether an address may be given to load4.
+template <class T>
+__device__ __forceinline__ bool holds_four(const T* from) {
+    return (u64)from % (4 * sizeof(T)) == 0;
+}
+
+// Writes a value, or adds it to what is there.
+template <class T>
+__device__ __forceinline__ void leave(T* place, float value, u32 add) {
+    *place = add ? *place + value : value;
+}
 
 // The value that every lane of the warp has together.
 __device__ inline float warp_sum(float value) {

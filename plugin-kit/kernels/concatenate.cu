@@ -7,6 +7,5 @@ KERNEL(256, concatenate, ConcatenateValues) {
     const u64 row = index / p.width / p.heads;
     const u32 head = index / p.width % p.heads, col = index % p.width;
     const float value = p.from[row * p.from_stride + head * (u64)p.from_head + col];
-    float* place = &p.to[row * p.to_stride + head * (u64)p.to_head + col];
-    *place = p.accumulate ? *place + value : value;
+    leave(&p.to[row * p.to_stride + head * (u64)p.to_head + col], value, p.accumulate);
 }

@@ -126,7 +126,7 @@ KERNEL(256, convolution_backward, ConvolutionBackward) {
 #pragma unroll
             for (u32 i = 0; i < OWN; i++) values[i] = fmaf(later[(i + s) * COLS], tap, values[i]);
         }
-        float* const place = p.grad_x + (base + start + own) * p.grad_stride + c;
+        stored* const place = p.grad_x + (base + start + own) * p.grad_stride + c;
         const u32 there = c < p.cols ? count : 0;
         if (p.accumulate) {
 #pragma unroll

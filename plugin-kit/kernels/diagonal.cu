@@ -21,19 +21,21 @@ template <class N> struct Values;
 template <> struct Values<float> { enum { COUNT = 1 }; };
 template <> struct Values<Complex> { enum { COUNT = 2 }; };
 
-__device__ inline float get(const float* row, u32, float) { return *row; }
-__device__ inline Complex get(const float* row, u32 channels, Complex) { return {row[0], row[channels]}; }
+template <class T>
+__device__ inline float get(const T* row, u32, float) { return *row; }
+template <class T>
+__device__ inline Complex get(const T* row, u32 channels, Complex) { return {row[0], row[channels]}; }
 
 // The number of a channel, `row` being the place of its (real) value.
-template <class N>
-__device__ inline N get(const float* row, u32 channels) { return get(row, channels, N()); }
+template <class N, class T>
+__device__ inline N get(const T* row, u32 channels) { return get(row, channels, N()); }
 
-__device__ inline void add_or_put(float* place, float value, u32 add) { *place = add ? *place + value : value; }
-
-__device__ inline void put(float* row, u32, float value, u32 add) { add_or_put(row, value, add); }
-__device__ inline void put(float* row, u32 channels, Complex value, u32 add) {
-    add_or_put(row, value.re, add);
-    add_or_put(row + channels, value.im, add);
+template <class T>
+__device__ inline void put(T* row, u32, float value, u32 add) { leave(row, value, add); }
+template <class T>
+__device__ inline void put(T* row, u32 channels, Complex value, u32 add) {
+    leave(row, value.re, add);
+    leave(row + channels, value.im, add);
 }
 
 // x y + z
@@ -71,7 +73,7 @@ __device__ inline Place place_of(u32 channels, u32 chunks) {
 // The recurrence over a chunk from a state; writes h where it is wanted and returns the last state. The product of
 // its a goes to `decay`.
 template <class N>
-__device__ inline N run_chunk(const DiagonalForward& p, Place at, N state, float* h, N* decay) {
+__device__ inline N run_chunk(const DiagonalForward& p, Place at, N state, stored* h, N* decay) {
     const u32 begin = at.chunk * p.tokens, end = min(p.length, begin + p.tokens);
     const u64 width = (u64)Values<N>::COUNT * p.channels;
     N zero;

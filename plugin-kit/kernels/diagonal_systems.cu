@@ -11,7 +11,8 @@ struct Number {
     float re, im;
 };
 
-__device__ inline Number number_at(const float* values, u64 half, u64 place) { return {values[place], values[half + place]}; }
+template <class T>
+__device__ inline Number number_at(const T* values, u64 half, u64 place) { return {values[place], values[half + place]}; }
 
 __device__ inline void put_number(float* values, u64 half, u64 place, Number number) {
     values[place] = number.re;
@@ -43,8 +44,7 @@ KERNEL(128, diagonal_systems_forward, SystemsForward) {
             if (p.kept && own && t % CHUNK == 0) put_number(p.kept + (row * chunks + t / CHUNK) * 2 * half, half, place, x);
             x = next(a, x, own ? p.u[token * p.u_stride + channel] : 0.0f);
             const float y = warp_sum(fmaf(c.re, x.re, -(c.im * x.im)));
-            float* to = &p.y[token * p.channels + channel];
-            if (lane == 0) *to = first ? *to + y : y;
+            if (lane == 0) leave(&p.y[token * p.channels + channel], y, first);
         }
         if (p.state && own) put_number(p.state + row * 2 * half, half, place, x);
     }
@@ -88,8 +88,7 @@ KERNEL(128, diagonal_systems_backward, SystemsBackward) {
                     share_a.im = fmaf(g.im, states[k].re, fmaf(-g.re, states[k].im, share_a.im));
                     carried = {fmaf(a.re, g.re, a.im * g.im), fmaf(a.re, g.im, -(a.im * g.re))};
                     const float du = warp_sum(own ? g.re : 0.0f);
-                    float* to = &p.du[token * p.du_stride + channel];
-                    if (lane == 0) *to = first || p.add ? *to + du : du;
+                    if (lane == 0) leave(&p.du[token * p.du_stride + channel], du, first || p.add);
                 }
             }
         }

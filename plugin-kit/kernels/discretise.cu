@@ -76,7 +76,7 @@ __device__ inline double step_of(const DiscretiseParams& p, u32 column) {
     return p.step ? p.step[column % p.steps] : 1.0;
 }
 
-__device__ inline float* place_of(const DiscretiseParams& p, u64 row, u32 column) {
+__device__ inline stored* place_of(const DiscretiseParams& p, u64 row, u32 column) {
     return p.y + row * (p.step ? 4 : 2) * p.width + column;
 }
 
@@ -85,7 +85,7 @@ KERNEL(256, discretise_forward, DiscretiseParams) {
     const u32 column = index % p.width;
     if (row >= p.rows) return;
     const Discretised at = discretised(p.form, number_of(p, row, column), step_of(p, column));
-    float* y = place_of(p, row, column);
+    stored* y = place_of(p, row, column);
     y[0] = (float)at.transition.re;
     y[p.width] = (float)at.transition.im;
     if (p.step) {
@@ -97,7 +97,7 @@ KERNEL(256, discretise_forward, DiscretiseParams) {
 // The gradient of z, and of the step itself within the gain.
 __device__ inline Complex gradient_of(const DiscretiseParams& p, u64 row, u32 column, double* by_step) {
     const Discretised at = discretised(p.form, number_of(p, row, column), step_of(p, column));
-    const float* dy = place_of(p, row, column);
+    const stored* dy = place_of(p, row, column);
     const Complex transition = {dy[0], dy[p.width]};
     Complex gain = {0.0, 0.0};
     if (p.step) gain = {dy[2 * p.width], dy[3 * p.width]};
@@ -111,7 +111,7 @@ KERNEL(256, discretise_backward, DiscretiseParams) {
     if (row >= p.rows) return;
     double by_step;
     const Complex grad = scaled(gradient_of(p, row, column, &by_step), step_of(p, column));
-    float *re = p.dre + row * p.dre_stride + column, *im = p.dim + row * p.dim_stride + column;
+    stored *re = p.dre + row * p.dre_stride + column, *im = p.dim + row * p.dim_stride + column;
     *re = (p.add_re ? *re : 0.0f) + (float)grad.re;
     *im = (p.add_im ? *im : 0.0f) + (float)grad.im;
 }

@@ -257,8 +257,7 @@ KERNEL(256, fast_weights_forward, FastWeightsParams) {
 
 // Writes or adds the gradient of a token's input.
 __device__ __forceinline__ void put(const FastWeightsParams& p, const Head& h, u32 input, u32 width, u32 t, u32 column, float grad) {
-    float* place = p.grads[input] + (h.first + t) * p.grad_strides[input] + (u64)h.head * width + column;
-    *place = p.accumulate[input] ? *place + grad : grad;
+    leave(p.grads[input] + (h.first + t) * p.grad_strides[input] + (u64)h.head * width + column, grad, p.accumulate[input]);
 }
 
 // The gradients from those of the matrices after the last token, which become those before as far as they are carried.

@@ -17,12 +17,7 @@ KERNEL(256, gate_backward, GateBackward) {
     if (p.grad_gate) {
         float value = dy * activation_slope(p.activation, gate);
         if (p.x) value *= p.x[row * p.x_stride + col];
-        float* place = &p.grad_gate[row * p.grad_gate_stride + col];
-        *place = p.adds_gate ? *place + value : value;
+        leave(&p.grad_gate[row * p.grad_gate_stride + col], value, p.adds_gate);
     }
-    if (p.grad_x) {
-        const float value = dy * activate(p.activation, gate);
-        float* place = &p.grad_x[row * p.grad_x_stride + col];
-        *place = p.adds_x ? *place + value : value;
-    }
+    if (p.grad_x) leave(&p.grad_x[row * p.grad_x_stride + col], dy * activate(p.activation, gate), p.adds_x);
 }

@@ -110,8 +110,7 @@ KERNEL(256, long_convolution_backward, LongConvolution) {
     for (u32 i = 0; i < EACH; i++) {
         const u32 t = start + line * EACH + i;
         if (c < p.cols && t < p.length) {
-            float* const place = &p.y[(row * p.length + t) * p.y_stride + c];
-            *place = p.accumulate ? *place + sums[i] : sums[i];
+            leave(&p.y[(row * p.length + t) * p.y_stride + c], sums[i], p.accumulate);
         }
     }
 }
@@ -153,8 +152,7 @@ KERNEL(256, long_convolution_filter, LongConvolutionFilter) {
     for (u32 i = 0; i < EACH; i++) {
         const u32 j = tap + line * EACH + i;
         if (c < p.cols && j < p.taps) {
-            float* const place = &p.grad_filter[(u64)j * p.cols + c];
-            *place = p.accumulate ? *place + sums[i] : sums[i];
+            leave(&p.grad_filter[(u64)j * p.cols + c], sums[i], p.accumulate);
         }
     }
 }

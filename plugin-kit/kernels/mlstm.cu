@@ -60,10 +60,8 @@ KERNEL(256, mlstm_gates_backward, MlstmGatesBackward) {
                 const float by_input = p.grad_write[place] + (from_input ? whole : 0.0f);
                 const float by_forget = p.grad_decay[place] + (from_input ? 0.0f : whole);
                 // The input gate before the forget gate, as their places were asked for.
-                float* input = p.grad_input + token * p.grad_input_stride + head;
-                *input = p.add_input ? *input + by_input : by_input;
-                float* forget = p.grad_forget + token * p.grad_forget_stride + head;
-                *forget = p.add_forget ? *forget + by_forget : by_forget;
+                leave(p.grad_input + token * p.grad_input_stride + head, by_input, p.add_input);
+                leave(p.grad_forget + token * p.grad_forget_stride + head, by_forget, p.add_forget);
             }
         }
     }
@@ -89,11 +87,10 @@ KERNEL(256, mlstm_normalise, MlstmValues) {
     const u64 row = index / cols;
     if (row >= p.rows) return;
     const u32 head = index % cols / p.value, c = index % p.value;
-    const float* read = p.given + row * p.given_stride + head * (p.value + 1);
+    const stored* read = p.given + row * p.given_stride + head * (p.value + 1);
     p.out[index] = read[c] / (divisor(read[p.value], p.logs[row * p.heads + head]) + p.epsilon);
 }
 
-__device__ inline void put(float* to, float value, u32 accumulate) { *to = accumulate ? *to + value : value; }
 
 // A warp takes a head of a row.
 KERNEL(256, mlstm_widen_backward, MlstmValues) {
@@ -101,17 +98,17 @@ KERNEL(256, mlstm_widen_backward, MlstmValues) {
     if (unit >= p.rows * p.heads) return;
     const u32 lane = threadIdx.x % WARP, head = unit % p.heads;
     const u64 row = unit / p.heads;
-    const float* v = p.given + row * p.given_stride + head * p.value;
-    const float* dy = p.dy + unit * (p.value + 1);
-    float* grad = p.out + row * p.out_stride + head * p.value;
+    const stored* v = p.given + row * p.given_stride + head * p.value;
+    const stored* dy = p.dy + unit * (p.value + 1);
+    stored* grad = p.out + row * p.out_stride + head * p.value;
     const float factor = expf(p.logs[unit]);
     float sum = 0.0f;
     for (u32 c = lane; c < p.value; c += WARP) {
         sum = fmaf(v[c], dy[c], sum);
-        put(grad + c, factor * dy[c], p.accumulate);
+        leave(grad + c, factor * dy[c], p.accumulate);
     }
     sum = warp_sum(sum);
-    if (lane == 0) put(p.grad_logs + unit, factor * (sum + dy[p.value]), p.add_logs);
+    if (lane == 0) leave(p.grad_logs + unit, factor * (sum + dy[p.value]), p.add_logs);
 }
 
 KERNEL(256, mlstm_normalise_backward, MlstmValues) {
@@ -119,20 +116,20 @@ KERNEL(256, mlstm_normalise_backward, MlstmValues) {
     if (unit >= p.rows * p.heads) return;
     const u32 lane = threadIdx.x % WARP, head = unit % p.heads;
     const u64 row = unit / p.heads;
-    const float* read = p.given + row * p.given_stride + head * (p.value + 1);
-    const float* dy = p.dy + unit * p.value;
-    float* grad = p.out + row * p.out_stride + head * (p.value + 1);
+    const stored* read = p.given + row * p.given_stride + head * (p.value + 1);
+    const stored* dy = p.dy + unit * p.value;
+    stored* grad = p.out + row * p.out_stride + head * (p.value + 1);
     const float m = p.logs[unit], last = read[p.value], inverse = 1.0f / (divisor(last, m) + p.epsilon);
     float sum = 0.0f;
     for (u32 c = lane; c < p.value; c += WARP) {
         sum = fmaf(read[c], dy[c], sum);
-        put(grad + c, inverse * dy[c], p.accumulate);
+        leave(grad + c, inverse * dy[c], p.accumulate);
     }
     // dy h.
     sum = warp_sum(sum) * inverse;
     if (lane > 0) return;
     const bool reads = fabsf(last) >= expf(-m);
-    put(grad + p.value, reads ? -sum * inverse * copysignf(1.0f, last) : 0.0f, p.accumulate);
+    leave(grad + p.value, reads ? -sum * inverse * copysignf(1.0f, last) : 0.0f, p.accumulate);
     // All but epsilon scales with what is read.
-    put(p.grad_logs + unit, -p.epsilon * inverse * sum, p.add_logs);
+    leave(p.grad_logs + unit, -p.epsilon * inverse * sum, p.add_logs);
 }

@@ -18,20 +18,10 @@
 // lanes to become a factor. Products of factors are exact in float32. In which order a card adds them, and how
 // it rounds in between, is not documented; the plain forms add in the order of k.
 
-// The bits of a bfloat16: the upper half of a float32.
-typedef unsigned short u16;
-
 // Two values as bfloat16, to nearest, ties to even; a NaN stays one.
 __device__ __forceinline__ u32 pack_bf16(float low, float high) {
 #ifdef EMULATED
-    u32 packed = 0;
-    for (u32 half = 0; half < 2; half++) {
-        const float value = half ? high : low;
-        const u32 bits = __float_as_uint(value);
-        const u32 rounded = value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-        packed |= rounded << 16 * half;
-    }
-    return packed;
+    return to_bf16(low) | (u32)to_bf16(high) << 16;
 #else
     u32 packed;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));

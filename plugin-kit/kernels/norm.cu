@@ -21,7 +21,7 @@ KERNEL(256, norm_forward, NormForward) {
     const u32 lane = threadIdx.x % p.team;
     const u64 row = unit / p.groups;
     const u32 start = (u32)(unit % p.groups) * p.width;
-    const float* x = p.x + row * p.x_stride + start;
+    const stored* x = p.x + row * p.x_stride + start;
     float mean = 0.0f;
     if (p.centred) {
         for (u32 c = lane; c < p.width; c += p.team) mean += x[c];
@@ -33,7 +33,7 @@ KERNEL(256, norm_forward, NormForward) {
     squares = team_sum(squares, p.team, scratch);
     const float scale = 1.0f / sqrtf(squares / (float)p.width + p.epsilon);
     const float* weight = p.weight ? p.weight + start % p.weights : nullptr;
-    float* y = p.y + unit * p.width;
+    stored* y = p.y + unit * p.width;
     for (u32 c = lane; c < p.width; c += p.team) {
         const float value = (x[c] - mean) * scale * (weight ? weight[c] : p.constant);
         y[c] = p.bias ? value + p.bias[start + c] : value;
@@ -52,10 +52,10 @@ KERNEL(256, norm_backward, NormBackward) {
     const u32 lane = threadIdx.x % p.team;
     const u64 row = unit / p.groups;
     const u32 start = (u32)(unit % p.groups) * p.width;
-    const float* x = p.x + row * p.x_stride + start;
-    const float* dy = p.dy + row * p.dy_stride + start;
+    const stored* x = p.x + row * p.x_stride + start;
+    const stored* dy = p.dy + row * p.dy_stride + start;
     const float* weight = p.weight ? p.weight + start % p.weights : nullptr;
-    float* dx = p.dx + row * p.dx_stride + start;
+    stored* dx = p.dx + row * p.dx_stride + start;
     const float mean = p.statistics[2 * unit], scale = p.statistics[2 * unit + 1];
     float mean_g = 0.0f, mean_gn = 0.0f;
     for (u32 c = lane; c < p.width; c += p.team) {

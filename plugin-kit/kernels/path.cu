@@ -24,9 +24,10 @@
 #define AREA (BLOCK * STRIDE)
 #define SQUARE (BLOCK * BLOCK)
 
-// Rows of a head, 0 past what there is.
+// Rows of a head, 0 past what there is: of an input, or of what was made of inputs.
+template <class T>
 struct Given {
-    const float* data;
+    const T* data;
     u64 stride;
     u32 rows, cols;
 
@@ -47,17 +48,17 @@ __device__ __forceinline__ At at_block(const PathParams& p, u32 row, u32 kv, u32
     return {row, kv, block, min(BLOCK, p.length - start), (u64)row * p.length + start, unit * p.blocks + block, unit * p.length + start};
 }
 
-__device__ __forceinline__ Given rows_of(const PathParams& p, const At& at, const float* data, u64 stride) {
+__device__ __forceinline__ Given<stored> rows_of(const PathParams& p, const At& at, const stored* data, u64 stride) {
     return {data + at.token * stride + (u64)at.kv * p.width, stride, at.count, p.width};
 }
 
 // The same of a query head.
-__device__ __forceinline__ Given query_rows(const PathParams& p, const At& at, u32 head, const float* data, u64 stride) {
+__device__ __forceinline__ Given<stored> query_rows(const PathParams& p, const At& at, u32 head, const stored* data, u64 stride) {
     return {data + at.token * stride + (u64)head * p.width, stride, at.count, p.width};
 }
 
 // Rows of a buffer [B, G, T, K].
-__device__ __forceinline__ Given kept_rows(const PathParams& p, const At& at, const float* data) {
+__device__ __forceinline__ Given<float> kept_rows(const PathParams& p, const At& at, const float* data) {
     return {data + at.place * p.width, p.width, at.count, p.width};
 }
 
@@ -88,7 +89,7 @@ KERNEL(128, path_prepare, PathParams) {
     SHARED(shared);
     float *a = shared + SLABS, *n = a + AREA, *beta = n + AREA;
     const At at = at_block(p, blockIdx.x / p.blocks / p.kv_heads, blockIdx.x / p.blocks % p.kv_heads, blockIdx.x % p.blocks);
-    const Given w = rows_of(p, at, p.w, p.w_stride), k = rows_of(p, at, p.k, p.k_stride);
+    const Given<stored> w = rows_of(p, at, p.w, p.w_stride), k = rows_of(p, at, p.k, p.k_stride);
     if (threadIdx.x < BLOCK) beta[threadIdx.x] = threadIdx.x < at.count ? p.beta[(at.token + threadIdx.x) * p.beta_stride + at.kv] : 0.0f;
     const auto to_area = [&](u32 i, u32 j, float value) { a[i * STRIDE + j] = value; };
     product<ALONG_INNER, ALONG_INNER>(p.width, BLOCK, shared, [&](u32 i, u32 c) { return w.at(i, c); }, [&](u32 j, u32 c) { return w.at(j, c); }, to_area);
@@ -118,14 +119,15 @@ KERNEL(128, path_prepare, PathParams) {
 }
 
 // What is added to the logit of a key of this run, for a query of it: the key's bias less the query's own, part by part.
-__device__ __forceinline__ float bias_between(const PathParams& p, u32 head, const float* key, u64 query) {
+template <class T>
+__device__ __forceinline__ float bias_between(const PathParams& p, u32 head, const T* key, u64 query) {
     if (!p.bias) return 0.0f;
-    const float* own = p.bias + query * p.bias_stride + head;
+    const stored* own = p.bias + query * p.bias_stride + head;
     return (key[0] - own[0]) + (key[p.heads] - own[p.heads]);
 }
 
 // The biases of a key of this run.
-__device__ __forceinline__ const float* bias_of(const PathParams& p, u32 head, u64 token) {
+__device__ __forceinline__ const stored* bias_of(const PathParams& p, u32 head, u64 token) {
     return p.bias ? p.bias + token * p.bias_stride + head : nullptr;
 }
 
@@ -136,8 +138,8 @@ struct Softmax {
 
 // Logits of a tile of keys, in shared memory, become exponentials relative to the running maxima, which are then said of
 // v: sums = factors sums + exponentials v. seen(i, j), bias(i, j).
-template <u32 N, class Seen, class Bias>
-__device__ __forceinline__ void mix(const PathParams& p, const Softmax& s, const Given& v, float* shared, Tile<64> (&sums)[N], Seen seen, Bias bias) {
+template <u32 N, class T, class Seen, class Bias>
+__device__ __forceinline__ void mix(const PathParams& p, const Softmax& s, const Given<T>& v, float* shared, Tile<64> (&sums)[N], Seen seen, Bias bias) {
     const u32 row = threadIdx.x / 2;
     float* logits = s.logits + row * STRIDE;
     const float before = s.tops[row];
@@ -174,7 +176,8 @@ __device__ __forceinline__ void mix(const PathParams& p, const Softmax& s, const
 }
 
 // Queries past a block, in place: x - (x W^T) F; with `lower` of the block's own, tril(x W^T). `along` is an area. `to` may be x.
-__device__ __forceinline__ void pass_block(const PathParams& p, const Given& x, const Given& w, const Given& f, bool lower, float* along, float* shared, float* to) {
+template <class T>
+__device__ __forceinline__ void pass_block(const PathParams& p, const Given<T>& x, const Given<stored>& w, const Given<float>& f, bool lower, float* along, float* shared, float* to) {
     product<ALONG_INNER, ALONG_INNER>(
         p.width, BLOCK, shared, [&](u32 i, u32 c) { return x.at(i, c); }, [&](u32 j, u32 c) { return w.at(j, c); },
         [&](u32 i, u32 j, float value) { along[i * STRIDE + j] = lower && j > i ? 0.0f : value; });
@@ -186,7 +189,8 @@ __device__ __forceinline__ void pass_block(const PathParams& p, const Given& x, 
 }
 
 // q k^T in an area.
-__device__ __forceinline__ void ask(const PathParams& p, const Given& q, const Given& k, float* shared, float* logits) {
+template <class T, class U>
+__device__ __forceinline__ void ask(const PathParams& p, const Given<T>& q, const Given<U>& k, float* shared, float* logits) {
     product<ALONG_INNER, ALONG_INNER>(
         p.width, BLOCK, shared, [&](u32 i, u32 c) { return q.at(i, c); }, [&](u32 j, u32 c) { return k.at(j, c); },
         [&](u32 i, u32 j, float value) { logits[i * STRIDE + j] = value; });
@@ -209,10 +213,10 @@ __device__ __forceinline__ void forward(const PathParams& p, float* shared) {
     const u32 head = blockIdx.x % p.heads, row = blockIdx.x / p.heads % p.rows, rest = blockIdx.x / p.heads / p.rows;
     const u32 part = rest % p.parts, block = p.blocks - 1 - rest / p.parts, kv = head / (p.heads / p.kv_heads);
     const At at = at_block(p, row, kv, block);
-    const Given q = query_rows(p, at, head, p.q, p.q_stride);
+    const Given<stored> q = query_rows(p, at, head, p.q, p.q_stride);
     const u64 slice = (u64)row * p.parts + part;
     float* place = p.carried + ((slice * p.heads + head) * p.length + block * BLOCK) * p.width;
-    const Given carried = {place, p.width, at.count, p.width};
+    const Given<float> carried = {place, p.width, at.count, p.width};
     const u64 before = p.control ? p.control->position : 0;
     if (threadIdx.x < BLOCK) {
         s.tops[threadIdx.x] = MINUS_INFINITY;
@@ -244,12 +248,12 @@ __device__ __forceinline__ void forward(const PathParams& p, float* shared) {
     for (u64 tile = part * share; tile < end; tile++) {
         const u64 first = (u64)row * p.capacity + tile * BLOCK;
         const u32 count = (u32)min((u64)BLOCK, before - tile * BLOCK);
-        ask(p, carried, {p.keys + first * cols + (u64)kv * p.width, cols, count, p.width}, shared, logits);
+        ask(p, carried, Given<float>{p.keys + first * cols + (u64)kv * p.width, cols, count, p.width}, shared, logits);
         mix<N>(
-            p, s, {p.values + first * values + (u64)kv * p.width, values, count, p.width}, shared, sums, [&](u32 i, u32 j) { return i < at.count && j < count; },
+            p, s, Given<float>{p.values + first * values + (u64)kv * p.width, values, count, p.width}, shared, sums, [&](u32 i, u32 j) { return i < at.count && j < count; },
             [&](u32 i, u32 j) { return bias_between(p, head, p.values + (first + j) * values + cols + head, at.token + i); });
     }
-    float* y = p.y + (slice * p.length + block * BLOCK) * p.y_stride + (u64)head * p.width;
+    stored* y = p.y + (slice * p.length + block * BLOCK) * p.y_stride + (u64)head * p.width;
 #pragma unroll
     for (u32 n = 0; n < N; n++) {
         lay_out(sums[n], shared);
@@ -294,14 +298,15 @@ KERNEL(128, path_turn, PathParams) {
     float* keys = p.keys + ((u64)row * p.capacity + first) * stride + (u64)kv * p.width;
     const u32 count = tile < old ? (u32)min((u64)BLOCK, before - first) : at_block(p, row, kv, tile - old).count;
     if (tile >= old) {
-        const Given turned = kept_rows(p, at_block(p, row, kv, tile - old), p.turned);
+        const Given<float> turned = kept_rows(p, at_block(p, row, kv, tile - old), p.turned);
         for (u32 index = threadIdx.x; index < count * p.width; index += 128) keys[index / p.width * stride + index % p.width] = turned.at(index / p.width, index % p.width);
         __syncthreads();
     }
-    const Given k = {keys, stride, count, p.width};
+    const Given<float> k = {keys, stride, count, p.width};
     for (u32 block = tile < old ? 0 : tile - old + 1; block < p.blocks; block++) {
         const At at = at_block(p, row, kv, block);
-        const Given w = rows_of(p, at, p.w, p.w_stride), f = kept_rows(p, at, p.pulled);
+        const Given<stored> w = rows_of(p, at, p.w, p.w_stride);
+        const Given<float> f = kept_rows(p, at, p.pulled);
         ask(p, k, f, shared, along);
         product(
             BLOCK, p.width, shared, [&](u32 i, u32 j) { return along[i * STRIDE + j]; }, [&](u32 c, u32 j) { return w.at(j, c); },
@@ -328,7 +333,7 @@ KERNEL(256, path_turn_few, PathParams) {
         values[n] = c >= p.width ? 0.0f : place < before ? key[c] : p.k[(token + own) * p.k_stride + kv * p.width + c];
     }
     for (u32 t = begin; t < p.length; t++) {
-        const float* w = p.w + (token + t) * p.w_stride + kv * p.width;
+        const stored* w = p.w + (token + t) * p.w_stride + kv * p.width;
         float sum = 0.0f, direction[4];
 #pragma unroll
         for (u32 n = 0; n < 4; n++) {

@@ -5,7 +5,7 @@
 // area, ds. seen(i, j).
 template <class Seen>
 __device__ __forceinline__ void differentiate(const PathParams& p, const At& query, const At& key, u32 head, float* shared, float* logits, float* slopes, Seen seen) {
-    const Given dy = query_rows(p, query, head, p.dy, p.dy_stride), v = rows_of(p, key, p.v, p.v_stride);
+    const Given<stored> dy = query_rows(p, query, head, p.dy, p.dy_stride), v = rows_of(p, key, p.v, p.v_stride);
     const u64 place = head_place(p, query, head);
     product<ALONG_INNER, ALONG_INNER>(
         p.width, BLOCK, shared, [&](u32 i, u32 c) { return dy.at(i, c); }, [&](u32 j, u32 c) { return v.at(j, c); },
@@ -20,7 +20,7 @@ __device__ __forceinline__ void differentiate(const PathParams& p, const At& que
 
 // What queries of a block say of a block of keys: adds to the gradients of v and of the keys' biases.
 __device__ __forceinline__ void add_values(const PathParams& p, const At& query, const At& key, u32 head, float* shared, const float* weights, const float* slopes) {
-    const Given dy = query_rows(p, query, head, p.dy, p.dy_stride);
+    const Given<stored> dy = query_rows(p, query, head, p.dy, p.dy_stride);
     product<ALONG_ROWS, ALONG_ROWS>(
         BLOCK, p.width, shared, [&](u32 j, u32 i) { return weights[i * STRIDE + j]; }, [&](u32 c, u32 i) { return dy.at(i, c); },
         [&](u32 j, u32 c, float value) {
@@ -34,7 +34,8 @@ __device__ __forceinline__ void add_values(const PathParams& p, const At& query,
 }
 
 // to += sign left^T x over 64 rows of an area and of x.
-__device__ __forceinline__ void add_turned(const PathParams& p, const At& at, const float* area, const Given& x, float sign, float* shared, float* to) {
+template <class T>
+__device__ __forceinline__ void add_turned(const PathParams& p, const At& at, const float* area, const Given<T>& x, float sign, float* shared, float* to) {
     product<ALONG_ROWS, ALONG_ROWS>(
         BLOCK, p.width, shared, [&](u32 j, u32 i) { return area[i * STRIDE + j]; }, [&](u32 c, u32 i) { return x.at(i, c); },
         [&](u32 j, u32 c, float value) {
@@ -56,7 +57,7 @@ KERNEL(128, path_walk, PathParams) {
     const u32 kv = head / (p.heads / p.kv_heads);
     if (block >= p.blocks || block == 0) return;
     const At at = at_block(p, row, kv, block);
-    const auto link = [&](const float* chain, u32 other) { return Given{chain + chain_of(p, row, head, block, other), p.width, at.count, p.width}; };
+    const auto link = [&](const float* chain, u32 other) { return Given<float>{chain + chain_of(p, row, head, block, other), p.width, at.count, p.width}; };
     pass_block(
         p, query_rows(p, at, head, p.q, p.q_stride), rows_of(p, at, p.w, p.w_stride), kept_rows(p, at, p.pulled), true, logits, shared,
         p.chain + chain_of(p, row, head, block, block - 1));
@@ -66,7 +67,9 @@ KERNEL(128, path_walk, PathParams) {
     }
     for (u32 other = 0; other < block; other++) {
         const At key = at_block(p, row, kv, other);
-        const Given k = kept_rows(p, key, p.turned), w = rows_of(p, key, p.w, p.w_stride), f = kept_rows(p, key, p.pulled);
+        const Given<float> k = kept_rows(p, key, p.turned);
+        const Given<stored> w = rows_of(p, key, p.w, p.w_stride);
+        const Given<float> f = kept_rows(p, key, p.pulled);
         ask(p, link(p.chain, other), k, shared, logits);
         differentiate(p, at, key, head, shared, logits, slopes, [](u32, u32) { return true; });
         float* to = p.backs + chain_of(p, row, head, block, other);
@@ -77,7 +80,7 @@ KERNEL(128, path_walk, PathParams) {
             });
         if (other == 0) continue;
         // What was carried on from here: x - (x W^T) F.
-        const Given back = link(p.backs, other - 1);
+        const Given<float> back = link(p.backs, other - 1);
         ask(p, back, f, shared, logits);
         product(
             BLOCK, p.width, shared, [&](u32 i, u32 j) { return logits[i * STRIDE + j]; }, [&](u32 c, u32 j) { return w.at(j, c); },
@@ -96,18 +99,19 @@ KERNEL(128, path_keys, PathParams) {
     float *logits = shared + SLABS, *slopes = logits + AREA;
     const u32 block = blockIdx.x % p.blocks, kv = blockIdx.x / p.blocks % p.kv_heads, row = blockIdx.x / p.blocks / p.kv_heads;
     const At key = at_block(p, row, kv, block);
-    const Given w = rows_of(p, key, p.w, p.w_stride), f = kept_rows(p, key, p.pulled);
+    const Given<stored> w = rows_of(p, key, p.w, p.w_stride);
+    const Given<float> f = kept_rows(p, key, p.pulled);
     const u32 group = p.heads / p.kv_heads, begin = max(p.first, block + 1), end = min(p.first + BATCH, p.blocks);
     for (u32 query = begin; query < end; query++) {
         const At at = at_block(p, row, kv, query);
         for (u32 head = kv * group; head < (kv + 1) * group; head++) {
-            const Given q = {p.chain + chain_of(p, row, head, query, block), p.width, at.count, p.width};
+            const Given<float> q = {p.chain + chain_of(p, row, head, query, block), p.width, at.count, p.width};
             ask(p, q, kept_rows(p, key, p.turned), shared, logits);
             differentiate(p, at, key, head, shared, logits, slopes, [](u32, u32) { return true; });
             add_values(p, at, key, head, shared, logits, slopes);
             add_turned(p, key, slopes, q, 1.0f, shared, p.sum_turned);
             if (block == 0) continue;
-            const Given back = {p.backs + chain_of(p, row, head, query, block - 1), p.width, at.count, p.width};
+            const Given<float> back = {p.backs + chain_of(p, row, head, query, block - 1), p.width, at.count, p.width};
             ask(p, q, w, shared, logits);
             ask(p, back, f, shared, slopes);
             add_turned(p, key, logits, back, -1.0f, shared, p.sum_pulled);
@@ -119,8 +123,8 @@ KERNEL(128, path_keys, PathParams) {
 // Of a block's own queries: their gradients, and what they say of its keys, values, E, F and W. `areas` are three.
 __device__ __forceinline__ void finish_head(const PathParams& p, const At& at, u32 head, float* shared, float* areas) {
     float *along = areas, *slopes = along + AREA, *weights = slopes + AREA;
-    const Given q = query_rows(p, at, head, p.q, p.q_stride), k = rows_of(p, at, p.k, p.k_stride), w = rows_of(p, at, p.w, p.w_stride);
-    const Given f = kept_rows(p, at, p.pulled), back = {p.back + head_place(p, at, head) * p.width, p.width, at.block > 0 ? at.count : 0, p.width};
+    const Given<stored> q = query_rows(p, at, head, p.q, p.q_stride), k = rows_of(p, at, p.k, p.k_stride), w = rows_of(p, at, p.w, p.w_stride);
+    const Given<float> f = kept_rows(p, at, p.pulled), back = {p.back + head_place(p, at, head) * p.width, p.width, at.block > 0 ? at.count : 0, p.width};
     product<ALONG_INNER, ALONG_INNER>(
         p.width, BLOCK, shared, [&](u32 i, u32 c) { return q.at(i, c); }, [&](u32 j, u32 c) { return w.at(j, c); },
         [&](u32 i, u32 j, float value) { along[i * STRIDE + j] = j > i ? 0.0f : value; });
@@ -145,11 +149,11 @@ __device__ __forceinline__ void finish_head(const PathParams& p, const At& at, u
             if (r <= i) weights[i * STRIDE + r] -= value;
         });
     add_turned(p, at, weights, q, 1.0f, shared, p.sum_w);
-    float* grad = p.grad_q + at.token * p.grad_q_stride + (u64)head * p.width;
+    stored* grad = p.grad_q + at.token * p.grad_q_stride + (u64)head * p.width;
     product(
         BLOCK, p.width, shared, [&](u32 i, u32 j) { return slopes[i * STRIDE + j]; }, [&](u32 c, u32 j) { return k.at(j, c); },
         [&](u32 i, u32 c, float value) {
-            float* to = &grad[i * p.grad_q_stride + c];
+            stored* to = &grad[i * p.grad_q_stride + c];
             if (i < at.count) *to = (p.q_accumulate ? *to : 0.0f) + value + back.at(i, c);
         });
     product(
@@ -162,8 +166,8 @@ __device__ __forceinline__ void finish_head(const PathParams& p, const At& at, u
 // From the gradients of turned keys, E and F to those of W, K and beta, these in shared memory. `areas` are three.
 __device__ __forceinline__ void finish_block(const PathParams& p, const At& at, float* shared, float* areas, const float* beta, float* grad_beta) {
     float *x = areas, *y = x + AREA, *z = y + AREA;
-    const Given k = rows_of(p, at, p.k, p.k_stride), w = rows_of(p, at, p.w, p.w_stride);
-    const Given turned = kept_rows(p, at, p.sum_turned), pulled = kept_rows(p, at, p.sum_pulled);
+    const Given<stored> k = rows_of(p, at, p.k, p.k_stride), w = rows_of(p, at, p.w, p.w_stride);
+    const Given<float> turned = kept_rows(p, at, p.sum_turned), pulled = kept_rows(p, at, p.sum_pulled);
     const float *mixed = p.mixed + at.index * SQUARE, *n = p.solved + at.index * SQUARE, *sum_mixed = p.sum_mixed + at.index * SQUARE;
     float *sum_w = p.sum_w + at.place * p.width, *sum_k = p.sum_k + at.place * p.width;
     const auto m = [&](u32 c, u32 i) { return n[i * BLOCK + c] * beta[c]; };  // M^T
@@ -217,9 +221,6 @@ __device__ __forceinline__ void finish_block(const PathParams& p, const At& at, 
     product(BLOCK, p.width, shared, [&](u32 i, u32 j) { return beta[i] * y[i * STRIDE + j] + beta[j] * y[j * STRIDE + i]; }, of_w, add_w);
 }
 
-// Writes a gradient, or adds to it.
-__device__ __forceinline__ void put(float* to, u32 accumulate, float grad) { *to = accumulate ? *to + grad : grad; }
-
 // The gradients of a block's inputs. Grid: blocks, key heads and rows. Shared: slabs, three matrices, beta and its gradient
 // [64 each].
 KERNEL(128, path_finish, PathParams) {
@@ -233,16 +234,16 @@ KERNEL(128, path_finish, PathParams) {
     finish_block(p, at, shared, areas, beta, grad_beta);
     for (u32 index = threadIdx.x; index < at.count * p.width; index += 128) {
         const u64 token = at.token + index / p.width, col = (u64)at.kv * p.width + index % p.width, from = at.place * p.width + index;
-        put(&p.grad_k[token * p.grad_k_stride + col], p.k_accumulate, p.sum_k[from]);
-        put(&p.grad_v[token * p.grad_v_stride + col], p.v_accumulate, p.sum_v[from]);
-        put(&p.grad_w[token * p.grad_w_stride + col], p.w_accumulate, p.sum_w[from]);
+        leave(&p.grad_k[token * p.grad_k_stride + col], p.sum_k[from], p.k_accumulate);
+        leave(&p.grad_v[token * p.grad_v_stride + col], p.sum_v[from], p.v_accumulate);
+        leave(&p.grad_w[token * p.grad_w_stride + col], p.sum_w[from], p.w_accumulate);
     }
     if (threadIdx.x >= at.count) return;
-    put(&p.grad_beta[(at.token + threadIdx.x) * p.grad_beta_stride + at.kv], p.beta_accumulate, grad_beta[threadIdx.x]);
+    leave(&p.grad_beta[(at.token + threadIdx.x) * p.grad_beta_stride + at.kv], grad_beta[threadIdx.x], p.beta_accumulate);
     for (u32 head = at.kv * group; head < (at.kv + 1) * group && p.bias; head++) {
-        float* grad = p.grad_bias + (at.token + threadIdx.x) * p.grad_bias_stride + head;
+        stored* grad = p.grad_bias + (at.token + threadIdx.x) * p.grad_bias_stride + head;
         const float sum = p.sum_bias[head_place(p, at, head) + threadIdx.x];
-        put(grad, p.bias_accumulate, sum);
-        put(grad + p.heads, p.bias_accumulate, sum);
+        leave(grad, sum, p.bias_accumulate);
+        leave(grad + p.heads, sum, p.bias_accumulate);
     }
 }

@@ -20,6 +20,5 @@ KERNEL(256, previous_gradient, PreviousParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, at = index / p.cols, c = index % p.cols;
     if (at >= p.rows * p.length) return;
     const float value = at % p.length + 1 < p.length ? p.y[(at + 1) * p.y_stride + c] : 0.0f;
-    float* place = &p.x[at * p.x_stride + c];
-    *place = p.accumulate ? *place + value : value;
+    leave(&p.x[at * p.x_stride + c], value, p.accumulate);
 }

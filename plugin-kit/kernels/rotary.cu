@@ -26,13 +26,12 @@ KERNEL(256, rotary, RotaryParams) {
     const u64 row = index / p.cols;
     if (row >= p.rows) return;
     const u32 col = (u32)(index % p.cols), n = col % p.head_dim, half = p.dims / 2;
-    const float* x = p.x + row * p.x_stride + col;
+    const stored* x = p.x + row * p.x_stride + col;
     float value = *x;
     if (n < p.dims) {
         const float* angles = p.table + row % p.length * p.dims + n % half;
         const float c = angles[0], s = p.sign * angles[half];
         value = n < half ? value * c - x[half] * s : value * c + *(x - half) * s;
     }
-    float* place = &p.y[row * p.y_stride + col];
-    *place = p.accumulate ? *place + value : value;
+    leave(&p.y[row * p.y_stride + col], value, p.accumulate);
 }

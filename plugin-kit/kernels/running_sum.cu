@@ -21,7 +21,8 @@ __device__ inline double sum_up_to_lane(double value) {
     return value;
 }
 
-__device__ inline void put(float* place, u32 cols, double sum) {
+template <class T>
+__device__ inline void put(T* place, u32 cols, double sum) {
     place[0] = (float)sum;
     place[cols] = (float)(sum - (double)place[0]);
 }
@@ -52,7 +53,7 @@ KERNEL(256, running_sum_backward, RunningSumValues) {
         const bool any = done + lane < p.length;
         const double sum = carried + sum_up_to_lane(any ? (double)p.x[token * p.x_stride + at.col] : 0.0);
         if (any) {
-            float* place = p.to + token * p.to_stride + at.col;
+            stored* place = p.to + token * p.to_stride + at.col;
             *place = p.accumulate ? *place + (float)sum : (float)sum;
         }
         carried = __shfl_sync(ALL_LANES, sum, WARP - 1);

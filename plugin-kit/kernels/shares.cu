@@ -8,8 +8,8 @@ KERNEL(256, shares_forward, SharesValues) {
     const u64 unit = (blockIdx.x * (u64)blockDim.x + threadIdx.x) / WARP;
     if (unit >= p.rows * p.heads) return;
     const u32 lane = threadIdx.x % WARP;
-    const float* x = p.x + unit / p.heads * p.x_stride + unit % p.heads * p.width;
-    float* y = p.out + unit * p.width;
+    const stored* x = p.x + unit / p.heads * p.x_stride + unit % p.heads * p.width;
+    stored* y = p.out + unit * p.width;
     float most = 0.0f, sum = p.epsilon;
     if (p.kind == SOFTMAX) {
         most = MINUS_INFINITY;
@@ -28,10 +28,10 @@ KERNEL(256, shares_backward, SharesValues) {
     if (unit >= p.rows * p.heads) return;
     const u32 lane = threadIdx.x % WARP;
     const u64 row = unit / p.heads, start = unit % p.heads * p.width;
-    const float* x = p.x + row * p.x_stride + start;
-    const float* y = p.y + unit * p.width;
-    const float* dy = p.dy + row * p.dy_stride + start;
-    float* dx = p.out + row * p.out_stride + start;
+    const stored* x = p.x + row * p.x_stride + start;
+    const stored* y = p.y + unit * p.width;
+    const stored* dy = p.dy + row * p.dy_stride + start;
+    stored* dx = p.out + row * p.out_stride + start;
     float sum = 0.0f, share = 0.0f;
     for (u32 c = lane; c < p.width; c += WARP) {
         sum += x[c];
@@ -41,7 +41,7 @@ KERNEL(256, shares_backward, SharesValues) {
     share = warp_sum(share);
     for (u32 c = lane; c < p.width; c += WARP) {
         const float value = (p.kind == SOFTMAX ? y[c] : scale) * (dy[c] - share);
-        dx[c] = p.accumulate ? dx[c] + value : value;
+        leave(&dx[c], value, p.accumulate);
     }
 }
 
@@ -53,11 +53,10 @@ KERNEL(256, largest, LargestValues) {
     const u64 row = index / cols;
     if (row >= p.rows) return;
     const u32 col = index % cols, place = col % p.width;
-    const float* x = p.x + row * p.x_stride + (col - place);
+    const stored* x = p.x + row * p.x_stride + (col - place);
     const float mine = x[place];
     u32 before = 0;
     for (u32 c = 0; c < p.width; c++) before += x[c] > mine || (x[c] == mine && c < place);
     const float value = before < p.count ? p.from[row * p.from_stride + col] : 0.0f;
-    float* to = &p.to[row * p.to_stride + col];
-    *to = p.accumulate ? *to + value : value;
+    leave(&p.to[row * p.to_stride + col], value, p.accumulate);
 }

@@ -14,8 +14,7 @@ KERNEL(256, step_sizes_backward, StepSizesValues) {
     if (row >= p.rows) return;
     const float slope = sigmoid(p.x[row * p.x_stride + col] + p.bias[col]);
     const float grad = (p.grad_dt[index] - expf(p.a_log[col]) * p.grad_logs[index]) * slope;
-    float* to = &p.grad_x[row * p.grad_stride + col];
-    *to = p.accumulate ? *to + grad : grad;
+    leave(&p.grad_x[row * p.grad_stride + col], grad, p.accumulate);
     p.shares[(2 * row) * p.cols + col] = grad;
     p.shares[(2 * row + 1) * p.cols + col] = p.grad_logs[index] * p.logs[index];
 }

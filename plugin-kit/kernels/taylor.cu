@@ -9,11 +9,11 @@ KERNEL(256, taylor_forward, TaylorValues) {
     const u64 unit = index / p.width;
     if (unit >= p.rows * p.heads) return;
     const u32 i = index % p.width;
-    const float* x = p.x + unit / p.heads * p.x_stride + unit % p.heads * p.width;
-    float* y = p.out + unit / p.heads * p.out_stride + unit % p.heads * products(p.width, p.width);
+    const stored* x = p.x + unit / p.heads * p.x_stride + unit % p.heads * p.width;
+    stored* y = p.out + unit / p.heads * p.out_stride + unit % p.heads * products(p.width, p.width);
     if (i == 0) y[0] = 1.0f;
     y[1 + i] = sqrtf(p.scale) * x[i];
-    float* products_of = y + products(p.width, i);
+    stored* products_of = y + products(p.width, i);
     products_of[0] = p.scale * 0.70710678f * x[i] * x[i];
     for (u32 j = i + 1; j < p.width; j++) products_of[j - i] = p.scale * x[i] * x[j];
 }
@@ -23,12 +23,12 @@ KERNEL(256, taylor_backward, TaylorValues) {
     const u64 unit = index / p.width;
     if (unit >= p.rows * p.heads) return;
     const u32 i = index % p.width;
-    const float* x = p.x + unit / p.heads * p.x_stride + unit % p.heads * p.width;
-    const float* dy = p.dy + unit / p.heads * p.dy_stride + unit % p.heads * products(p.width, p.width);
+    const stored* x = p.x + unit / p.heads * p.x_stride + unit % p.heads * p.width;
+    const stored* dy = p.dy + unit / p.heads * p.dy_stride + unit % p.heads * products(p.width, p.width);
     float sum = 1.41421356f * x[i] * dy[products(p.width, i)];
     for (u32 j = 0; j < i; j++) sum += x[j] * dy[products(p.width, j) + i - j];
     for (u32 j = i + 1; j < p.width; j++) sum += x[j] * dy[products(p.width, i) + j - i];
     const float value = p.scale * sum + sqrtf(p.scale) * dy[1 + i];
-    float* dx = p.out + unit / p.heads * p.out_stride + unit % p.heads * p.width + i;
-    *dx = p.accumulate ? *dx + value : value;
+    stored* dx = p.out + unit / p.heads * p.out_stride + unit % p.heads * p.width + i;
+    leave(dx, value, p.accumulate);
 }

@@ -14,7 +14,7 @@ KERNEL(256, turned_heads, TurnedParams) {
     const u32 col = (u32)(index % (p.heads * p.width)), head = col / p.width, i = col % p.width, n = p.pairs;
     float value = with_bias(p, row, head, i);
     if (i < 2 * n) {
-        const float* turns = p.turns + row * p.turns_stride + head * n + i % n;
+        const stored* turns = p.turns + row * p.turns_stride + head * n + i % n;
         const float other = with_bias(p, row, head, i < n ? i + n : i - n);
         const float sine = turns[p.heads * n];
         value = value * turns[0] + other * (i < n ? -sine : sine);
@@ -27,10 +27,10 @@ KERNEL(256, turned_back, TurnedParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, row = index / (p.heads * p.width);
     if (row >= p.rows) return;
     const u32 col = (u32)(index % (p.heads * p.width)), head = col / p.width, i = col % p.width, n = p.pairs;
-    const float* dy = p.dy + row * p.dy_stride + head * p.width;
+    const stored* dy = p.dy + row * p.dy_stride + head * p.width;
     float value = dy[i];
     if (i < 2 * n) {
-        const float* turns = p.turns + row * p.turns_stride + head * n + i % n;
+        const stored* turns = p.turns + row * p.turns_stride + head * n + i % n;
         const float sine = turns[p.heads * n];
         value = value * turns[0] + dy[i < n ? i + n : i - n] * (i < n ? sine : -sine);
     }
@@ -46,8 +46,7 @@ KERNEL(256, turned_shared, TurnedParams) {
     const float* unturned = p.unturned + (row * p.heads + group * sharing) * p.width + i;
     float sum = 0.0f;
     for (u32 head = 0; head < sharing; head++) sum += unturned[head * p.width];
-    float* place = &p.grad_x[row * p.grad_x_stride + col];
-    *place = p.adds_x ? *place + sum : sum;
+    leave(&p.grad_x[row * p.grad_x_stride + col], sum, p.adds_x);
 }
 
 // The gradients of cosines and sines. One thread a pair.
@@ -56,9 +55,9 @@ KERNEL(256, turned_angles, TurnedParams) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x, row = index / (p.heads * n);
     if (row >= p.rows) return;
     const u32 col = (u32)(index % (p.heads * n)), head = col / n, i = col % n;
-    const float* dy = p.dy + row * p.dy_stride + head * p.width;
+    const stored* dy = p.dy + row * p.dy_stride + head * p.width;
     const float a = with_bias(p, row, head, i), b = with_bias(p, row, head, i + n);
-    float* place = p.grad_turns + row * p.grad_turns_stride + col;
+    stored* place = p.grad_turns + row * p.grad_turns_stride + col;
     const float cosine = dy[i] * a + dy[i + n] * b, sine = dy[i + n] * a - dy[i] * b;
     place[0] = p.adds_turns ? place[0] + cosine : cosine;
     place[p.heads * n] = p.adds_turns ? place[p.heads * n] + sine : sine;

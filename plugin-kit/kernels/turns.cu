@@ -31,8 +31,8 @@ KERNEL(256, turns_gradient, TurnsParams) {
     if (row >= p.rows) return;
     float total = 0.0f;
     for (u64 at = (row + 1) * p.length; at-- > row * p.length;) {
-        const float* y = p.y + at * 2 * sums + sum;
-        const float* dy = p.dy + at * p.dy_stride + sum;
+        const stored* y = p.y + at * 2 * sums + sum;
+        const stored* dy = p.dy + at * p.dy_stride + sum;
         total += 6.2831853f * (y[0] * dy[sums] - y[sums] * dy[0]);
         p.grads[at * sums + sum] = total;
     }
@@ -48,12 +48,10 @@ KERNEL(256, turns_shares, TurnsParams) {
     float sum = 0.0f;
     if (which < p.angles) {
         for (u32 h = 0; h < p.heads; h++) sum += grads[h * p.angles + which] * p.step[at * p.step_stride + h];
-        float* place = &p.grad_rate[at * p.grad_rate_stride + which];
-        *place = p.adds_rate ? *place + sum : sum;
+        leave(&p.grad_rate[at * p.grad_rate_stride + which], sum, p.adds_rate);
         return;
     }
     const u32 head = which - p.angles;
     for (u32 i = 0; i < p.angles; i++) sum += grads[head * p.angles + i] * p.rate[at * p.rate_stride + i];
-    float* place = &p.grad_step[at * p.grad_step_stride + head];
-    *place = p.adds_step ? *place + sum : sum;
+    leave(&p.grad_step[at * p.grad_step_stride + head], sum, p.adds_step);
 }

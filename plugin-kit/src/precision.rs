@@ -1,5 +1,5 @@
 //! How exactly a device multiplies: one setting for matrix products and for the kernels that have a form on
-//! tensor cores. It says nothing of how values are stored: they are float32 everywhere.
+//! tensor cores. How values are stored is [`storage`](crate::cuda::storage).
 //!
 //! A card has one precision. On the processor a model has one, which its threads hold while they work for it, so
 //! that a reference form beside a model at bf16 stays at float32.

@@ -16,6 +16,7 @@ use longhaul_plugin_kit::cuda::plugin::DeviceKitModel;
 use longhaul_plugin_kit::model::KitModel;
 use longhaul_plugin_kit::ops::attention::{AttentionSpec, PositionBias};
 use longhaul_plugin_kit::ops::elementwise::Activation;
+use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{Architecture, Block, Mixer, Result, Tensor};
 
@@ -163,7 +164,7 @@ impl Device for Counting {
 
 /// A poisoned model of two layers on each of the emulator's two devices.
 fn models() -> impl Iterator<Item = (DeviceKitModel, Arc<Counting>)> {
-    longhaul_emulator::devices()
+    longhaul_emulator::orders(Precision::Float32)
         .into_iter()
         .map(|inner| on_counting(inner, &architecture()))
 }
@@ -313,7 +314,7 @@ fn sums_of_several_blocks_are_those_on_the_cpu() {
     let mut cpu = KitModel::new(&architecture(), &config, true).expect("a model");
     assert!(parameters(&cpu).iter().flatten().count() > 2 * 4096);
     let exact = cpu.loss_and_gradients(&data.batch()).expect("gradients");
-    for device in longhaul_emulator::devices() {
+    for device in longhaul_emulator::orders(Precision::Float32) {
         let mut model = DeviceKitModel::new(&architecture(), &config, &device).expect("a model");
         let got = model.loss_and_gradients(&data.batch()).expect("gradients");
         assert_close(got.loss, exact.loss, 1e-6);
@@ -518,7 +519,7 @@ fn a_cache_with_a_window_does_not_grow_with_the_length() {
         ..architecture()
     };
     let on_cpu = KitModel::new(&attending, &poisoned(&attending), true).expect("a model");
-    for inner in longhaul_emulator::devices() {
+    for inner in longhaul_emulator::orders(Precision::Float32) {
         let (model, device) = on_counting(inner, &attending);
         let mut session = model.new_session(2).expect("a session");
         let mut exact = on_cpu.new_session(2).expect("a session");

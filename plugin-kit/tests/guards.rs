@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use longhaul_emulator::devices;
+use longhaul_emulator::orders;
 use longhaul_plugin_kit::api::author::Model;
 use longhaul_plugin_kit::api::data::{Batch, Logits};
 use longhaul_plugin_kit::api::error::PluginError;
@@ -12,6 +12,7 @@ use longhaul_plugin_kit::cuda::device::{Device, Launch, Ptr};
 use longhaul_plugin_kit::cuda::plugin::DeviceKitModel;
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::options::Settings;
+use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::testing::config;
 use longhaul_plugin_kit::{
     Architecture, Block, Graph, Init, Mixer, Operation, Param, Result, Run, Tensor, kernel_params,
@@ -137,7 +138,7 @@ fn answers(mixer: fn(&Settings) -> Result<Box<dyn Mixer>>) -> Vec<[Option<Plugin
         let mut session = model.new_session(2).expect("a session");
         [gradients, session.feed(&batch, Logits::Last).err()]
     };
-    devices().iter().map(answer).collect()
+    orders(Precision::Float32).iter().map(answer).collect()
 }
 
 fn says(error: &Option<PluginError>, parts: &[&str]) {

@@ -7,6 +7,7 @@ use std::ptr;
 use libloading::Library;
 use longhaul_plugin_kit::cuda::compiler;
 use longhaul_plugin_kit::cuda::device::KernelSource;
+use longhaul_plugin_kit::cuda::storage::Storage;
 use longhaul_tests::card;
 
 const INVALID_VALUE: i32 = 1;
@@ -373,7 +374,7 @@ fn launches_have_a_cards_limits() {
         return;
     }
     let (cuda, stream) = Cuda::ready();
-    let code = compiler::cubin(&SOURCE, 90).unwrap();
+    let code = compiler::cubin(&SOURCE, Storage::Float32, 90).unwrap();
     let mut module = 0;
     let text = "no library".as_ptr();
     assert_eq!(
@@ -429,7 +430,7 @@ fn a_kernel_is_not_given_freed_memory() {
         return;
     }
     let (cuda, stream) = Cuda::ready();
-    let code = compiler::cubin(&SOURCE, 90).unwrap();
+    let code = compiler::cubin(&SOURCE, Storage::Float32, 90).unwrap();
     let (mut module, mut function) = (0usize, 0usize);
     assert_eq!(
         call!(cuda, "cuModuleLoadData", &mut module => &mut usize, code.as_ptr() => *const u8),

@@ -52,7 +52,8 @@ __device__ __forceinline__ Place place_of(const InChunks& p, u32 index) {
 }
 
 // A chunk's tokens, each the columns from `data` on.
-__device__ __forceinline__ Lines tokens_of(const Place& place, const float* data, u64 stride, u32 cols) {
+template <class T>
+__device__ __forceinline__ Lines<T> tokens_of(const Place& place, const T* data, u64 stride, u32 cols) {
     return lines_of(data + place.token * stride, stride, place.count, cols);
 }
 
@@ -149,7 +150,7 @@ KERNEL(128, head_products, InChunks) {
     SHARED(shared);
     const u32 group = blockIdx.x % p.groups;
     const Place place = place_of(p, blockIdx.x / p.groups);
-    const float *q = p.q + (u64)group * p.key, *k = p.k + (u64)group * p.key;
+    const stored *q = p.q + (u64)group * p.key, *k = p.k + (u64)group * p.key;
     Tile<64> tile = {};
     add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
         p.key, shared, tile, tokens_of(place, q, p.q_stride, p.key), tokens_of(place, k, p.k_stride, p.key));
@@ -174,8 +175,8 @@ __device__ __forceinline__ u32 tiles_across(const InChunks& p) { return (p.heads
 // state before it: Q^T (exp(s) grad_o).
 template <bool REVERSE, u32 BATCH>
 __device__ __forceinline__ Tile<64> added_states(const InChunks& p, const Place& place, const StateTile& part, float* shared) {
-    const float* keys = (REVERSE ? p.q : p.k) + (u64)part.group * p.key + part.first_n;
-    const float* values = (REVERSE ? p.grad_o : p.v) + (u64)part.group * part.cols + part.first;
+    const stored* keys = (REVERSE ? p.q : p.k) + (u64)part.group * p.key + part.first_n;
+    const stored* values = (REVERSE ? p.grad_o : p.v) + (u64)part.group * part.cols + part.first;
     const float* weights = REVERSE ? p.decays : p.shares;
     const u64 key_stride = REVERSE ? p.q_stride : p.k_stride, value_stride = REVERSE ? p.grad_o_stride : p.v_stride;
     Tile<64> tile = {};
@@ -334,7 +335,8 @@ __device__ __forceinline__ void output(const InChunks& p, float* shared) {
     read_ranges(p, place, head, first, shared, tile);
 #else
     const u64 channels = (u64)p.heads * p.value;
-    const float *q = p.q + (u64)group * p.key, *states = p.states + place.index * p.key * channels + column;
+    const stored* q = p.q + (u64)group * p.key;
+    const float* states = p.states + place.index * p.key * channels + column;
     add_product<COLS, ALONG_INNER, ALONG_ROWS, ALL>(
         p.key, shared, tile, tokens_of(place, q, p.q_stride, p.key), lines_of(states, channels, p.key, cols));
 #pragma unroll
@@ -407,7 +409,7 @@ KERNEL(256, head_step, InChunks) {
 #pragma unroll
             for (u32 t = 0; t < STEP_TOKENS; t++) {
                 if (t >= p.length) continue;
-                const float *k = &p.k[(token + t) * p.k_stride + shared], *q = &p.q[(token + t) * p.q_stride + shared];
+                const stored *k = &p.k[(token + t) * p.k_stride + shared], *q = &p.q[(token + t) * p.q_stride + shared];
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     const u32 n = first + i * SLICES;

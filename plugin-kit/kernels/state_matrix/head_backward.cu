@@ -59,7 +59,7 @@ __device__ __forceinline__ Tile<64> grad_products(const InChunks& p, const Place
     const float* products = p.products + (place.index * p.groups + part.group) * CHUNK * CHUNK;
     Tile<64> sum = {};
     for (u32 head = part.head; head < part.head + part.heads; head++) {
-        const float *grad_o = p.grad_o + (u64)head * p.value, *v = p.v + (u64)head * p.value;
+        const stored *grad_o = p.grad_o + (u64)head * p.value, *v = p.v + (u64)head * p.value;
         Tile<64> grad = {};
         add_product<64, ALONG_INNER, ALONG_INNER, ALL>(
             p.value, shared, grad, tokens_of(place, grad_o, p.grad_o_stride, p.value), tokens_of(place, v, p.v_stride, p.value));
@@ -94,7 +94,7 @@ __device__ __forceinline__ Tile<64> grad_products(const InChunks& p, const Place
 }
 
 // Adds to a head's `reads` [64] what 64 columns of N say of them: `read`, [t, n] in shared memory, is exp(s) grad_o S^T.
-__device__ __forceinline__ void add_reads(const InChunks& p, const Place& place, u32 first_n, const float* q, const float* read, float* reads) {
+__device__ __forceinline__ void add_reads(const InChunks& p, const Place& place, u32 first_n, const stored* q, const float* read, float* reads) {
     const u32 lane = threadIdx.x % WARP, rows = p.key - first_n;
     // Four rows a warp are read before the first sum is needed.
     for (u32 start = threadIdx.x / WARP * 4; start < place.count; start += 16) {
@@ -121,7 +121,7 @@ template <bool OF_Q>
 __device__ __forceinline__ void grad_shared(const InChunks& p, const Place& place, const Part& part, u32 first_n, float* shared, const float* mixed) {
     const u64 value_stride = OF_Q ? p.grad_o_stride : p.v_stride, other_stride = OF_Q ? p.k_stride : p.q_stride;
     const u64 channels = (u64)p.heads * p.value, shared_column = (u64)part.group * p.key + first_n;
-    const float* other = (OF_Q ? p.k : p.q) + shared_column;
+    const stored* other = (OF_Q ? p.k : p.q) + shared_column;
     const u32 rows = p.key - first_n;
     Tile<64> tile = {};
 #if LEVELS
@@ -133,7 +133,7 @@ __device__ __forceinline__ void grad_shared(const InChunks& p, const Place& plac
         const u32 head = part.head + turn / levels;
         const u64 column = (u64)head * p.value;
         const float* weights = (OF_Q ? p.decays : p.shares) + sums_of(p, place, head);
-        const float* values = (OF_Q ? p.grad_o : p.v) + column;
+        const stored* values = (OF_Q ? p.grad_o : p.v) + column;
         const float* states = (OF_Q ? p.states : p.grad_states) + place.index * p.key * channels + column;
         float* reads = p.reads + sums_of(p, place, head);
 #if LEVELS
@@ -166,7 +166,7 @@ __device__ __forceinline__ void grad_shared(const InChunks& p, const Place& plac
         add_reads(p, place, first_n, p.q + shared_column, shared, reads);
     }
     add_product<64, OF_Q ? ALONG_INNER : ALONG_ROWS, ALONG_ROWS, ALL>(
-        place.count, shared, tile, Lines{mixed, STRIDE * 4, CHUNK, CHUNK, true}, tokens_of(place, other, other_stride, rows));
+        place.count, shared, tile, Lines<float>{mixed, STRIDE * 4, CHUNK, CHUNK, true}, tokens_of(place, other, other_stride, rows));
     lay_out(tile, shared);
     const u64 part_stride = (u64)p.groups * p.parts * p.key;
     float* parts = (OF_Q ? p.q_parts : p.k_parts) + place.token * part_stride + (u64)part.index * p.key + first_n;
@@ -213,12 +213,9 @@ __device__ __forceinline__ void add_left(const InChunks& p, const Place& place, 
     }
 }
 
-// Writes a gradient, or adds to it.
-__device__ __forceinline__ void add_gradient(float* to, u32 accumulate, float grad) { *to = accumulate ? *to + grad : grad; }
-
 // The gradient of the state after a chunk, whose product with the state before is summed on the way.
 struct GradAfter {
-    Lines of, before;
+    Lines<float> of, before;
     float& sum;
     bool whole = of.whole;
 
@@ -249,7 +246,7 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
     const ToEachOther products = {p, place, head, sums, rests, p.products + (place.index * p.groups + group) * CHUNK * CHUNK};
     const float* grad_after = p.grad_states + place.index * values;
     const float* before = p.states + place.index * values;
-    const float* k = p.k + (u64)group * p.key;
+    const stored* k = p.k + (u64)group * p.key;
     for (u32 t = threadIdx.x; t < CHUNK; t += 2 * COLS) {
         sums[t] = p.sums[sums_of(p, place, head) + t];
         rests[t] = p.rests[sums_of(p, place, head) + t];
@@ -344,8 +341,8 @@ __device__ __forceinline__ void grad_values(const InChunks& p, float* shared) {
     for (u32 i = 0; i < 2; i++) {
         if (t + i >= place.count) continue;
         const u64 token = place.token + t + i;
-        if (p.grad_logs) add_gradient(&p.grad_logs[token * p.grad_logs_stride + head], p.grad_logs_accumulate, across[i]);
-        if (p.grad_scale) add_gradient(&p.grad_scale[token * p.grad_scale_stride + head], p.grad_scale_accumulate, grad_scales[t + i]);
+        if (p.grad_logs) leave(&p.grad_logs[token * p.grad_logs_stride + head], across[i], p.grad_logs_accumulate);
+        if (p.grad_scale) leave(&p.grad_scale[token * p.grad_scale_stride + head], grad_scales[t + i], p.grad_scale_accumulate);
     }
     if (p.skip && lane == 0) p.skip_parts[place.index * p.heads + head] = grad_skip;
 }
@@ -366,7 +363,7 @@ KERNEL(256, head_add_parts, InChunks) {
     const u64 token = index / cols, col = index % cols, group = col / p.key, n = col % p.key;
     if (token >= (u64)p.batch * p.length) return;
     const u64 first = (token * p.groups + group) * p.parts * p.key + n;
-    float *grad_k = &p.grad_k[token * p.grad_k_stride + col], *grad_q = &p.grad_q[token * p.grad_q_stride + col];
+    stored *grad_k = &p.grad_k[token * p.grad_k_stride + col], *grad_q = &p.grad_q[token * p.grad_q_stride + col];
     float sum_k = p.grad_k_accumulate ? *grad_k : 0.0f, sum_q = p.grad_q_accumulate ? *grad_q : 0.0f;
     for (u32 part = 0; part < p.parts; part++) {
         sum_k += p.k_parts[first + (u64)part * p.key];

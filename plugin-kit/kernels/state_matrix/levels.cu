@@ -146,7 +146,7 @@ KERNEL(256, levels_down, InChunks) {
 template <u32 COLS>
 __device__ __forceinline__ void read_ranges(const InChunks& p, const Place& place, u32 head, u32 first, float* shared, Tile<COLS>& tile) {
     const u64 channels = (u64)p.heads * p.value;
-    const float* q = p.q + (u64)(head / (p.heads / p.groups)) * p.key;
+    const stored* q = p.q + (u64)(head / (p.heads / p.groups)) * p.key;
     const u32 cols = p.value - first;
     for (u32 level = 0; level < p.depth; level++) {
         if (!is_read(p, place.chunk, level)) continue;
@@ -169,7 +169,7 @@ KERNEL(128, levels_grad_ranges, InChunks) {
     const u32 first = (i + 1) << level, begin = first * CHUNK, end = min((i + 2) << level, p.chunks) * CHUNK;
     const u32 count = first < p.chunks ? min(end, p.length) - begin : 0;
     const u64 token = (u64)row * p.length + begin, chunk = (u64)row * p.chunks + first;
-    const float *q = p.q + (u64)part.group * p.key + part.first_n, *grad_o = p.grad_o + (u64)part.group * part.cols + part.first;
+    const stored *q = p.q + (u64)part.group * p.key + part.first_n, *grad_o = p.grad_o + (u64)part.group * part.cols + part.first;
     const u32 rows = p.key - part.first_n, cols = part.cols - part.first;
     Tile<64> tile = {};
     auto of_heads = weighted(lines_of(grad_o + token * p.grad_o_stride, p.grad_o_stride, count, cols), [&](u32 t, u32 col) {
@@ -245,7 +245,7 @@ KERNEL(256, levels_grad_lambda, InChunks) {
     for (u32 level = own; level < end; level++) {
         if (level < WITHIN || is_read(p, place.chunk, level - WITHIN)) sum += p.heard[heard_of(p, place, head, level) + t % CHUNK];
     }
-    add_gradient(&p.grad_lambda[token * p.grad_lambda_stride + index % cols], p.lambda_accumulate, sum);
+    leave(&p.grad_lambda[token * p.grad_lambda_stride + index % cols], sum, p.lambda_accumulate);
 }
 
 // A feed, as the recurrence itself: slot s of L - 1 has 2^s tokens, or none, as bit s of the position says, the last all
@@ -264,7 +264,7 @@ KERNEL(256, levels_feed, InChunks) {
         const u64 token = (u64)row * p.length + t, position = p.control->position + t;
         u32 target = 0;
         while (target + 1 < slots && position >> target & 1) target++;
-        const float *k = p.k + token * p.k_stride + group * p.key, *q = p.q + token * p.q_stride + group * p.key;
+        const stored *k = p.k + token * p.k_stride + group * p.key, *q = p.q + token * p.q_stride + group * p.key;
         const float decay = expf(log_of(p, token, head)), v = inside ? p.v[token * p.v_stride + channel] : 0.0f;
         float result = 0.0f;
         for (u32 n = slice; n < p.key && inside; n += SLICES) {

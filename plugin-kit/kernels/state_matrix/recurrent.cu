@@ -338,7 +338,7 @@ __device__ __forceinline__ void write_back(const float (&s)[N], float (&grad)[N]
 }
 
 __device__ __forceinline__ void put(const RecurrentBackward& p, const Place& place, u32 input, u64 at, float value) {
-    float* to = &p.grads[input][at];
+    stored* to = &p.grads[input][at];
     const bool by_row = input == VALUE || (input == DECAY && p.decay == DECAY_VALUE);
     *to = p.accumulate[input] || (place.first > 0 && !by_row) ? *to + value : value;
 }
@@ -514,8 +514,8 @@ KERNEL(256, state_matrix_add_heads, AddHeads) {
     if (index >= p.tokens * cols) return;
     const u64 token = index / cols, col = index % cols, block = col / p.key, write = block / p.groups, group = block % p.groups;
     const u32 sharing = p.heads / p.groups;
-    const float* from = p.from + ((token * p.writes + write) * p.heads + group * sharing) * p.key + col % p.key;
-    float* to = &p.to[token * p.to_stride + col];
+    const stored* from = p.from + ((token * p.writes + write) * p.heads + group * sharing) * p.key + col % p.key;
+    stored* to = &p.to[token * p.to_stride + col];
     float sum = p.accumulate ? *to : 0.0f;
     for (u32 head = 0; head < sharing; head++) sum += from[head * (u64)p.key];
     *to = sum;

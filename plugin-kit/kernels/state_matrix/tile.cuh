@@ -90,17 +90,21 @@ enum Along { ALONG_ROWS, ALONG_INNER };
 // A matrix in memory, `stride` values from line to line, 0 past its lines and columns. It is read four neighbours at a
 // time: where all fours are `whole` by one load, else value by value. A factor is this or another type with `whole` and
 // `read`.
+template <class T>
 struct Lines {
-    const float* data;
+    const T* data;
     u32 line_bytes, lines, cols;
     bool whole;
 
     template <bool WHOLE>
     __device__ __forceinline__ Quad read(u32 line, u32 col) const {
-        const float* from = (const float*)((const char*)data + (u64)line * line_bytes) + col;
+        const T* from = (const T*)((const char*)data + (u64)line * line_bytes) + col;
         Quad quad = {};
         if (WHOLE) {
-            if (line < lines && col < cols) quad = *(const Quad*)from;
+            if (line < lines && col < cols) {
+                const Float4 four = load4(from);
+                quad = {{four.x, four.y, four.z, four.w}};
+            }
         } else {
 #pragma unroll
             for (u32 i = 0; i < 4; i++) quad.v[i] = line < lines && col + i < cols ? from[i] : 0.0f;
@@ -109,17 +113,19 @@ struct Lines {
     }
 };
 
-// Whether fours of neighbours begin at multiples of 16 bytes and none reaches past the last column.
-__device__ __forceinline__ bool are_whole(const float* data, u64 stride, u32 cols) { return ((u64)data / 4 | stride | cols) % 4 == 0; }
+// Whether load4 may read all fours of neighbours and none reaches past the last column.
+template <class T>
+__device__ __forceinline__ bool are_whole(const T* data, u64 stride, u32 cols) { return ((u64)data / sizeof(T) | stride | cols) % 4 == 0; }
 
-__device__ __forceinline__ Lines lines_of(const float* data, u64 stride, u32 lines, u32 cols) {
-    return {data, (u32)stride * 4, lines, cols, are_whole(data, stride, cols)};
+template <class T>
+__device__ __forceinline__ Lines<T> lines_of(const T* data, u64 stride, u32 lines, u32 cols) {
+    return {data, (u32)(stride * sizeof(T)), lines, cols, are_whole(data, stride, cols)};
 }
 
 // The same times weight(line, col), which is the same for a whole four and asked for its first.
-template <class Weight>
+template <class T, class Weight>
 struct Weighted {
-    Lines of;
+    Lines<T> of;
     Weight weight;
     bool whole;
 
@@ -134,8 +140,8 @@ struct Weighted {
     }
 };
 
-template <class Weight>
-__device__ __forceinline__ Weighted<Weight> weighted(const Lines& of, Weight weight) { return {of, weight, of.whole}; }
+template <class T, class Weight>
+__device__ __forceinline__ Weighted<T, Weight> weighted(const Lines<T>& of, Weight weight) { return {of, weight, of.whole}; }
 
 // Values that are asked for one by one, value(row, inner).
 template <Along ALONG, class Value>

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::device::KernelSource;
 use super::source::whole_text;
+use super::storage::Storage;
 
 /// Options of every compilation. Fused multiply-adds stay on, approximate functions off.
 const OPTIONS: [&str; 2] = ["--std=c++17", "--restrict"];
@@ -39,13 +40,13 @@ pub fn version() -> Result<String> {
     }
 }
 
-/// Machine code of a source for cards of compute capability `architecture`, such as 90.
+/// Machine code of a source, with activations stored so, for cards of compute capability `architecture`, such as 90.
 ///
 /// # Errors
 /// The compiler's log, with the kernel's file and line; no compiler.
-pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
+pub fn cubin(source: &KernelSource, storage: Storage, architecture: u32) -> Result<Vec<u8>> {
     let version = version()?;
-    let text = whole_text(source);
+    let text = whole_text(source, storage);
     let mut hash = Sha256::new();
     for part in [
         &text,
@@ -77,11 +78,15 @@ pub fn cubin(source: &KernelSource, architecture: u32) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`cubin`].
-pub fn report(source: &KernelSource, architecture: u32) -> Result<(Vec<u8>, String)> {
+pub fn report(
+    source: &KernelSource,
+    storage: Storage,
+    architecture: u32,
+) -> Result<(Vec<u8>, String)> {
     version()?;
     compile(
         source.file,
-        &whole_text(source),
+        &whole_text(source, storage),
         architecture,
         &["--ptxas-options=-v"],
     )

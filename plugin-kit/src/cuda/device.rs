@@ -7,6 +7,7 @@ use std::any::Any;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::variables::GUARD;
 
+use super::storage::Storage;
 use crate::model::is_set;
 use crate::precision::Precision;
 
@@ -145,6 +146,7 @@ fn in_cpp(kind: &str) -> String {
         "i32" => "int",
         "f32" => "float",
         "f64" => "double",
+        "Stored" => "stored",
         // `u32` and `u64` are of common.cuh, others structs; where they stand in Rust is not part of their name.
         other => other.rsplit("::").next().unwrap_or(other),
     };
@@ -154,7 +156,7 @@ fn in_cpp(kind: &str) -> String {
 /// What a field is in Rust and in C++.
 pub trait Field {
     /// Its type in Rust: of an address [`Ptr`], whatever it is of.
-    type Stored: Copy + std::fmt::Debug + 'static;
+    type Value: Copy + std::fmt::Debug + 'static;
     /// How many of its type it is.
     const COUNT: u16 = 1;
 }
@@ -162,16 +164,23 @@ pub trait Field {
 /// What an address may be of.
 pub trait Pointee {}
 
+/// A value of an activation or of an activation's gradient, as the device stores them ([`Storage`]): `stored` in C++,
+/// which kernels read as float32 and assign float32 to. There is none in Rust.
+#[derive(Debug, Clone, Copy)]
+pub enum Stored {}
+
+impl Pointee for Stored {}
+
 impl<T: Pointee> Field for *const T {
-    type Stored = Ptr;
+    type Value = Ptr;
 }
 
 impl<T: Pointee> Field for *mut T {
-    type Stored = Ptr;
+    type Value = Ptr;
 }
 
 impl<F: Field, const N: usize> Field for [F; N] {
-    type Stored = [F::Stored; N];
+    type Value = [F::Value; N];
     const COUNT: u16 = N as u16;
 }
 
@@ -180,7 +189,7 @@ macro_rules! plain {
         $(impl Pointee for $kind {}
 
         impl Field for $kind {
-            type Stored = Self;
+            type Value = Self;
         })+
     };
 }
@@ -188,21 +197,24 @@ macro_rules! plain {
 plain!(u16, u32, u64, i32, f32, f64);
 
 /// A struct of addresses (`*const f32` of what a kernel reads, `*mut f32` of what it writes), `u64`, `f64`, `u32`, `i32`
-/// and `f32` fields, arrays of these and other such structs, laid out as C does it, as a kernel's one parameter. It is
+/// and `f32` fields, arrays of these and other such structs, laid out as C does it, as a kernel's one parameter.
+/// An address of an activation, of its gradient or of a copy of either is one of [`Stored`](crate::cuda::device::Stored)
+/// values, which need not be float32; of parameters, their gradients, states, statistics, losses and sums one of `f32`. It is
 /// the one declaration: in Rust an address is a [`Ptr`], and the struct in C++, its constant `CPP`, is put in front of
 /// the sources that list it. Fields of eight bytes come first and those of four in an even number, so that there is no
 /// padding; a struct with padding does not compile. `struct More: Base as base { .. }` has the fields of another such struct
 /// in front of its own: in C++ it derives from it, in Rust they are its field `base`.
 ///
 /// ```
-/// use longhaul_plugin_kit::cuda::device::{KernelParams, Ptr};
+/// use longhaul_plugin_kit::cuda::device::{KernelParams, Ptr, Stored};
 /// longhaul_plugin_kit::kernel_params! {
-///     /// y = a x.
-///     struct Scaling { x: *const f32, y: *mut f32, count: u32, a: f32 }
+///     /// y = w x.
+///     struct Scaling { x: *const Stored, y: *mut Stored, w: *const f32, count: u32, unused: u32 }
 /// }
-/// let params = Scaling { x: Ptr(1), y: Ptr(2), count: 3, a: 0.5 };
-/// assert_eq!(params.bytes().len(), 24);
-/// assert!(Scaling::CPP.to_string().contains("const float* x;"));
+/// let params = Scaling { x: Ptr(1), y: Ptr(2), w: Ptr(3), count: 3, unused: 0 };
+/// assert_eq!(params.bytes().len(), 32);
+/// assert!(Scaling::CPP.to_string().contains("const stored* x;"));
+/// assert!(Scaling::CPP.to_string().contains("const float* w;"));
 /// ```
 #[macro_export]
 macro_rules! kernel_params {
@@ -215,7 +227,7 @@ macro_rules! kernel_params {
         #[repr(C)]
         $visibility struct $name {
             $(pub $own: $base,)?
-            $($(#[$field_meta])* pub $field: <$kind as $crate::cuda::device::Field>::Stored),+
+            $($(#[$field_meta])* pub $field: <$kind as $crate::cuda::device::Field>::Value),+
         }
 
         const _: () = assert!(
@@ -240,7 +252,7 @@ macro_rules! kernel_params {
         }
 
         impl $crate::cuda::device::Field for $name {
-            type Stored = Self;
+            type Value = Self;
         }
 
         impl $crate::cuda::device::Pointee for $name {}
@@ -393,6 +405,11 @@ pub trait Device: Send + Sync {
     /// device was asked for less.
     fn precision(&self) -> Precision {
         Precision::Float32
+    }
+
+    /// How activations and their gradients are stored: as float32. Only the tests' devices store them otherwise.
+    fn storage(&self) -> Storage {
+        Storage::Float32
     }
 
     /// Whether buffers have bands between them, see [`super::guards`]: where `LONGHAUL_GUARD` asks for them.

@@ -18,6 +18,7 @@ use super::blas::{self, Blas};
 use super::compiler;
 use super::device::{Device, Kernel, KernelSource, Launch, Product, Ptr, Recording};
 use super::limits::{Bounds, Limits, MOST_PARAMETER_BYTES, PLAIN_SHARED_BYTES};
+use super::storage::Storage;
 use super::turn::{Turn, Turns};
 use super::uploads::Uploads;
 use crate::precision::Precision;
@@ -224,7 +225,7 @@ impl Driver {
     }
 
     fn module(&self, source: &'static KernelSource) -> Result<Module> {
-        let code = compiler::cubin(source, self.architecture)?;
+        let code = compiler::cubin(source, Storage::Float32, self.architecture)?;
         // SAFETY: the bytes are a whole cubin, made for this architecture by NVRTC.
         let handle = unsafe { result::module::load_data(code.as_ptr().cast()) }
             .map_err(|error| self.failed(&format!("loading {}", source.file), error))?;

@@ -1,6 +1,7 @@
 //! Running a traced program on a CUDA device. [`device`] is what is asked of one,
 //! [`driver`] a real one and [`cards`] those that are open, [`source`] the text of kernels and [`compiler`] what makes machine code of it; [`run`] is
-//! what an operation sees; [`precision`](crate::precision) how exactly products are taken; [`memory`] lays out buffers and `ports`
+//! what an operation sees; [`precision`](crate::precision) how exactly products are taken and [`storage`] how activations are
+//! stored; [`memory`] lays out buffers and `ports`
 //! inputs and results; [`model`], [`optimizer`] and `totals` train, [`session`] feeds and [`states`] is what it
 //! carries, [`plugin`] is all of it behind the author's traits. A program is recorded once for a shape, kept in
 //! `recordings` and replayed: a shape met again costs the host one upload and one replay. Kernels stand in
@@ -25,6 +26,7 @@ pub mod run;
 pub mod session;
 pub mod source;
 pub mod states;
+pub mod storage;
 pub(crate) mod sums;
 mod totals;
 pub(crate) mod touched;

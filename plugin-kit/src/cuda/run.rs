@@ -37,6 +37,9 @@ pub struct DeviceRows {
     pub cols: usize,
     /// Distance from row to row, in values; 0 where all rows are the same.
     pub stride: usize,
+    /// Whether they are of the type that activations and gradients are stored in; else they are float32, as
+    /// parameters, states and what else the declaration of the kernel that made them says.
+    pub stored: bool,
 }
 
 impl DeviceRows {
@@ -267,6 +270,7 @@ impl<'a> CudaRun<'a> {
                 true => 0,
                 false => tensor.stride,
             },
+            stored: true,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::device::{KernelSource, Struct};
 use super::run::Control;
+use super::storage::Storage;
 
 /// What is in front of every kernel source.
 const COMMON: &str = include_str!("../../kernels/common.cuh");
@@ -15,9 +16,14 @@ pub fn own_text(source: &KernelSource) -> String {
     format!("{params}#line 1 \"{}\"\n{}", source.file, source.text)
 }
 
-/// A source as it is compiled. What it includes of the kit's stands before it, so its lines keep their numbers.
-pub fn whole_text(source: &KernelSource) -> String {
-    let mut whole = format!("#line 1 \"common.cuh\"\n{COMMON}\n{}", Control::CPP);
+/// A source as it is compiled for a storage. What it includes of the kit's stands before it, so its lines keep their
+/// numbers.
+pub fn whole_text(source: &KernelSource, storage: Storage) -> String {
+    let definition = storage.definition();
+    let mut whole = format!(
+        "{definition}#line 1 \"common.cuh\"\n{COMMON}\n{}",
+        Control::CPP
+    );
     let mut text = own_text(source);
     for (name, included) in ON_REQUEST {
         let line = format!("\n#include \"{name}\"\n");
@@ -34,11 +40,12 @@ mod tests {
     use super::*;
 
     fn of(text: &'static str) -> String {
-        whole_text(&KernelSource {
+        let source = KernelSource {
             file: "some.cu",
             text,
             params: &[],
-        })
+        };
+        whole_text(&source, Storage::Float32)
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
-use crate::cuda::device::{Launch, Ptr, Struct};
+use crate::cuda::device::{Launch, Ptr, Stored, Struct};
 use crate::cuda::run::{Control, CudaRun, DeviceRows, DeviceState};
 use crate::engine::graph::Graph;
 use crate::engine::operation::KernelSource;
@@ -116,15 +116,15 @@ impl DeviceBuffers {
 kernel_params! {
     /// What kernels over tiles are given; those on tensor cores read q, k, v and dy elsewhere, if it is no feed.
     pub(super) struct AttentionTiles {
-        q: *const f32, dy: *const f32,      // [B, T, H K]
-        k: *const f32, v: *const f32,       // [B, capacity, kv_heads K]
-        y: *mut f32,                        // [B, parts, T, H K]
-        log_sums: *mut f32,                 // [B, parts, H, T]
-        delta: *mut f32,                    // [B, H, T]
-        grad_a: *mut f32, grad_b: *mut f32, // [B, T, H K]: of q, or of k and v
-        key_bias: *const f32, // [B, capacity, 2 H] in two parts, null where keys have none (tensor cores take none)
-        grad_bias: *mut f32,                // [B, T, 2 H]
-        control: *const Control,            // null where every sequence starts at position 0
+        q: *const Stored, dy: *const Stored,      // [B, T, H K]
+        k: *const Stored, v: *const Stored,       // [B, capacity, kv_heads K]
+        y: *mut Stored,                           // [B, parts, T, H K]
+        log_sums: *mut f32,                       // [B, parts, H, T]
+        delta: *mut f32,                          // [B, H, T]
+        grad_a: *mut Stored, grad_b: *mut Stored, // [B, T, H K]: of q, or of k and v
+        key_bias: *const Stored, // [B, capacity, 2 H] in two parts, null where keys have none (tensor cores take none)
+        grad_bias: *mut Stored,  // [B, T, 2 H]
+        control: *const Control, // null where every sequence starts at position 0
         q_stride: u64, dy_stride: u64, k_stride: u64, v_stride: u64, y_stride: u64, a_stride: u64, b_stride: u64,
         key_bias_stride: u64, grad_bias_stride: u64,
         capacity: u64,
@@ -139,9 +139,9 @@ kernel_params! {
 
 kernel_params! {
     struct AttentionParts {
-        values: *const f32,        // [B, parts, T, H K]
+        values: *const Stored,     // [B, parts, T, H K]
         log_sums: *const f32,      // [B, parts, H, T]
-        y: *mut f32,               // [B, T, H K]
+        y: *mut Stored,            // [B, T, H K]
         y_stride: u64, count: u64, // count: B T H K
         length: u32, heads: u32, head_dim: u32, parts: u32,
     }
@@ -149,9 +149,9 @@ kernel_params! {
 
 kernel_params! {
     struct AttentionAppend {
-        k: *const f32, v: *const f32, // [B, T, kv_heads K]
-        bias: *const f32,             // [B, T, biases]
-        cache: *mut f32,              // [B, capacity, 2 kv_heads K + biases]
+        k: *const Stored, v: *const Stored, // [B, T, kv_heads K]
+        bias: *const Stored,                // [B, T, biases]
+        cache: *mut Stored,                 // [B, capacity, 2 kv_heads K + biases]
         control: *const Control,
         k_stride: u64, v_stride: u64, bias_stride: u64, capacity: u64, count: u64, // count: B T (2 kv_heads K + biases)
         length: u32, cols: u32, biases: u32, unused: u32,                          // cols: kv_heads K
@@ -160,7 +160,7 @@ kernel_params! {
 
 kernel_params! {
     struct AttentionDelta {
-        y: *const f32, dy: *const f32,             // [B, T, H K]
+        y: *const Stored, dy: *const Stored,       // [B, T, H K]
         delta: *mut f32,                           // [B, H, T]
         y_stride: u64, dy_stride: u64, count: u64, // count: B T H
         length: u32, heads: u32, head_dim: u32, unused: u32,
@@ -169,8 +169,8 @@ kernel_params! {
 
 kernel_params! {
     struct AttentionGroups {
-        heads: *const f32,            // [B T, kv_heads, group, K]
-        grad: *mut f32,               // [B T, kv_heads K]
+        heads: *const Stored,         // [B T, kv_heads, group, K]
+        grad: *mut Stored,            // [B T, kv_heads K]
         grad_stride: u64, count: u64, // count: B T kv_heads K
         cols: u32, group: u32, head_dim: u32, accumulate: u32,
     }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::Launch;
+use crate::cuda::device::{Launch, Stored};
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
 use crate::engine::operation::KernelSource;
@@ -91,7 +91,7 @@ kernel_params! {
 
 kernel_params! {
     struct AttentionPack {
-        q: *const f32, k: *const f32, v: *const f32,             // [B, T, H K], [B, T, kv_heads K] twice
+        q: *const Stored, k: *const Stored, v: *const Stored,    // [B, T, H K], [B, T, kv_heads K] twice
         to: *mut u16,                                            // [B, H + 2 kv_heads, T, WIDTH]
         q_stride: u64, k_stride: u64, v_stride: u64, count: u64, // count: pieces of eight values of `to`
         length: u32, heads: u32, kv_heads: u32, head_dim: u32,
@@ -100,7 +100,7 @@ kernel_params! {
 
 kernel_params! {
     struct AttentionPackGrad {
-        y: *const f32, dy: *const f32,             // [B, T, H K]
+        y: *const Stored, dy: *const Stored,       // [B, T, H K]
         to: *mut u16,                              // [B, H, T, WIDTH]
         delta: *mut f32,                           // [B, H, T]
         y_stride: u64, dy_stride: u64, count: u64, // count: pieces of eight values of `to`

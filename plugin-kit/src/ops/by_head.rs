@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::Launch;
+use crate::cuda::device::{Launch, Stored};
 use crate::cuda::rows::ROWS;
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
@@ -69,9 +69,9 @@ static BY_HEAD: KernelSource = KernelSource {
 
 kernel_params! {
     struct ByHeadValues {
-        factor: *const f32, // [rows, heads]; for sums the gradient of the product, [rows, cols]
-        x: *const f32,      // [rows, cols]
-        y: *mut f32,        // [rows, cols]; for sums the gradient of the factor, [rows, heads]
+        factor: *const Stored, // [rows, heads]; for sums the gradient of the product, [rows, cols]
+        x: *const Stored,      // [rows, cols]
+        y: *mut Stored,        // [rows, cols]; for sums the gradient of the factor, [rows, heads]
         factor_stride: u64, x_stride: u64, y_stride: u64, rows: u64,
         cols: u32, heads: u32, accumulate: u32, unused: u32,
     }
@@ -176,6 +176,7 @@ impl Operation for ByHead {
         };
         let shares = DeviceRows {
             data: run.saved(shares),
+            stored: true,
             rows: x.rows,
             cols: dfactor.cols,
             stride: dfactor.cols,

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::Launch;
+use crate::cuda::device::{Launch, Stored};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
@@ -57,8 +57,8 @@ static SOURCE: KernelSource = KernelSource {
 
 kernel_params! {
     struct ConcatenateValues {
-        from: *const f32,                             // [rows, heads, from_head]
-        to: *mut f32,                                 // [rows, heads, to_head]
+        from: *const Stored,                          // [rows, heads, from_head]
+        to: *mut Stored,                              // [rows, heads, to_head]
         from_stride: u64, to_stride: u64, count: u64, // count: rows heads width
         heads: u32, width: u32, from_head: u32, to_head: u32, accumulate: u32, unused: u32,
     }

@@ -4,7 +4,7 @@
 use longhaul_plugin_api::author::Result;
 
 use crate::cuda::device::Ptr;
-use crate::cuda::rows::{ROWS, column_sums, copy_rows, parts};
+use crate::cuda::rows::{ROWS, column_sums_to_grad, copy_rows, parts};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run, ViewMut};
@@ -41,10 +41,12 @@ struct Constant {
 }
 
 impl Constant {
+    /// The parameter's one row, or its gradient's.
     fn row(&self, data: Ptr) -> DeviceRows {
         let cols = self.y.cols();
         DeviceRows {
             data,
+            stored: false,
             rows: 1,
             cols,
             stride: cols,
@@ -79,13 +81,18 @@ impl Operation for Constant {
 
     fn cuda_forward(&self, run: &CudaRun<'_>) -> Result<()> {
         let from = self.row(run.param(self.param));
-        copy_rows(run, from, self.row(run.value(self.y).data), 1.0, false)
+        copy_rows(run, from, one(run.value(self.y)), 1.0, false)
     }
 
     fn cuda_backward(&self, run: &CudaRun<'_>) -> Result<()> {
         let to = self.row(run.param_grad(self.param));
-        copy_rows(run, self.row(run.grad(self.y)?.data), to, 1.0, true)
+        copy_rows(run, one(run.grad(self.y)?), to, 1.0, true)
     }
+}
+
+/// The first row of one that is the same for all.
+fn one(rows: DeviceRows) -> DeviceRows {
+    DeviceRows { rows: 1, ..rows }
 }
 
 struct Filled {
@@ -155,5 +162,5 @@ pub(crate) fn sum_on_device(
     if !accumulate {
         run.fill(grad.data, 0.0, grad.cols)?;
     }
-    column_sums(run, shares, parts, grad.data)
+    column_sums_to_grad(run, shares, parts, grad)
 }

@@ -6,7 +6,7 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
 use super::convolution::ShortConvolution;
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::engine::operation::CudaRun;
 use crate::engine::tensor::Saved;
 use crate::kernel_params;
@@ -46,11 +46,11 @@ const MOST_TAPS: usize = 64;
 
 kernel_params! {
     struct ConvolutionForward {
-        x: *const f32,      // [B, T, cols]
+        x: *const Stored,   // [B, T, cols]
         weight: *const f32, // [cols, width]
         bias: *const f32,   // [cols] or null
         before: *mut f32,   // [B, T, cols], contiguous, or null: before the activation
-        y: *mut f32,        // [B, T, cols], contiguous
+        y: *mut Stored,     // [B, T, cols], contiguous
         state: *mut f32,    // [B, width - 1, cols] or null: the last inputs, oldest first
         x_stride: u64, length: u64,
         rows: u32, cols: u32, width: u32, activation: u32, tiles: u32, unused: u32,
@@ -59,12 +59,12 @@ kernel_params! {
 
 kernel_params! {
     struct ConvolutionBackward {
-        x: *const f32,      // [B, T, cols]
-        weight: *const f32, // [cols, width]
-        before: *const f32, // [B, T, cols], contiguous
-        dy: *const f32,     // [B, T, cols]
-        grad_x: *mut f32,   // [B, T, cols]
-        parts: *mut f32,    // [part_count, width + 1, cols]: gradients of the taps, then of the bias
+        x: *const Stored,    // [B, T, cols]
+        weight: *const f32,  // [cols, width]
+        before: *const f32,  // [B, T, cols], contiguous
+        dy: *const Stored,   // [B, T, cols]
+        grad_x: *mut Stored, // [B, T, cols]
+        parts: *mut f32,     // [part_count, width + 1, cols]: gradients of the taps, then of the bias
         x_stride: u64, dy_stride: u64, grad_stride: u64, length: u64,
         rows: u32, cols: u32, width: u32, activation: u32, tiles: u32, part_count: u32, accumulate: u32, unused: u32,
     }

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::cuda::rows::{ROWS, add_rows, copy_rows};
 use crate::cuda::run::DeviceRows;
 use crate::cuda::sums::Sum;
@@ -383,8 +383,8 @@ static GATE: KernelSource = KernelSource {
 
 kernel_params! {
     struct GateForward {
-        gate: *const f32, x: *const f32, // [rows, cols]; x may be null
-        y: *mut f32,                     // [rows, cols], contiguous
+        gate: *const Stored, x: *const Stored, // [rows, cols]; x may be null
+        y: *mut Stored,                        // [rows, cols], contiguous
         gate_stride: u64, x_stride: u64, rows: u64,
         cols: u32, activation: u32,
     }
@@ -392,8 +392,8 @@ kernel_params! {
 
 kernel_params! {
     struct GateBackward {
-        gate: *const f32, x: *const f32, dy: *const f32, // [rows, cols]; x may be null
-        grad_gate: *mut f32, grad_x: *mut f32,           // [rows, cols]; one may be null
+        gate: *const Stored, x: *const Stored, dy: *const Stored, // [rows, cols]; x may be null
+        grad_gate: *mut Stored, grad_x: *mut Stored,              // [rows, cols]; one may be null
         gate_stride: u64, x_stride: u64, dy_stride: u64, grad_gate_stride: u64, grad_x_stride: u64, rows: u64,
         cols: u32, activation: u32, adds_gate: u32, adds_x: u32,
     }

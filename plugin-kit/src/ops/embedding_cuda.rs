@@ -4,7 +4,7 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
 use super::embedding::{AddPositions, Embedding, SelectScored};
-use crate::cuda::device::{KernelSource, Launch};
+use crate::cuda::device::{KernelSource, Launch, Stored};
 use crate::cuda::rows::copy_rows;
 use crate::cuda::run::{Control, CudaRun};
 use crate::kernel_params;
@@ -29,7 +29,7 @@ kernel_params! {
     struct EmbeddingForward {
         tokens: *const u32, // [rows]
         table: *const f32,  // [vocab, cols]
-        y: *mut f32,        // [rows, cols], contiguous
+        y: *mut Stored,     // [rows, cols], contiguous
         rows: u64,
         cols: u32, vocab: u32,
     }
@@ -39,7 +39,7 @@ kernel_params! {
     struct EmbeddingBackward {
         tokens: *const u32, // [count]
         order: *const u32,  // [count], of token_order.cu
-        dy: *const f32,     // [count, cols]
+        dy: *const Stored,  // [count, cols]
         grad: *mut f32,     // [vocab, cols], added to
         parts: *mut f32,    // [pieces, 2, cols]
         dy_stride: u64, count: u64,
@@ -49,9 +49,9 @@ kernel_params! {
 
 kernel_params! {
     struct PositionsForward {
-        x: *const f32,     // [B, length, cols]
+        x: *const Stored,  // [B, length, cols]
         table: *const f32, // [positions, cols]
-        y: *mut f32,       // [B, length, cols], contiguous
+        y: *mut Stored,    // [B, length, cols], contiguous
         control: *const Control,
         x_stride: u64, rows: u64,
         cols: u32, length: u32, positions: u32, unused: u32,
@@ -60,8 +60,8 @@ kernel_params! {
 
 kernel_params! {
     struct PositionsBackward {
-        dy: *const f32, // [B, length, cols]
-        grad: *mut f32, // [positions, cols], added to; a sequence begins at position 0
+        dy: *const Stored, // [B, length, cols]
+        grad: *mut f32,    // [positions, cols], added to; a sequence begins at position 0
         dy_stride: u64,
         batch: u32, length: u32, cols: u32, unused: u32,
     }
@@ -69,9 +69,9 @@ kernel_params! {
 
 kernel_params! {
     struct SelectForward {
-        x: *const f32,      // [B T, cols]
+        x: *const Stored,   // [B T, cols]
         wanted: *const u32, // [places]: rows of x; arbitrary from control->wanted on
-        y: *mut f32,        // [places, cols], contiguous
+        y: *mut Stored,     // [places, cols], contiguous
         control: *const Control,
         x_stride: u64, places: u64,
         cols: u32, unused: u32,
@@ -80,9 +80,9 @@ kernel_params! {
 
 kernel_params! {
     struct SelectBackward {
-        dy: *const f32,     // [places, cols]
+        dy: *const Stored,  // [places, cols]
         wanted: *const u32, // [places]
-        grad: *mut f32,     // [B T, cols], added to
+        grad: *mut Stored,  // [B T, cols], added to
         control: *const Control,
         dy_stride: u64, grad_stride: u64, places: u64,
         cols: u32, unused: u32,

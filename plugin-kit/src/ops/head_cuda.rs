@@ -93,6 +93,7 @@ impl Head {
         let (grad_x, accumulate) = run.grad_mut(self.x)?;
         let grad = DeviceRows {
             data: run.saved(self.grad),
+            stored: false,
             stride: grad_x.cols,
             ..grad_x
         };

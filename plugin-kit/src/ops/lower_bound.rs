@@ -3,7 +3,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Buffer, Tensor};
@@ -53,9 +53,9 @@ static LOWER_BOUND: KernelSource = KernelSource {
 
 kernel_params! {
     struct LowerBoundParams {
-        bounds: *const f32, // [layers, cols], before the softmax
-        y: *mut f32,        // [2, cols]: the bound and 1 minus it, or their gradients
-        grad: *mut f32,     // [layers, cols], added to
+        bounds: *const Stored, // [layers, cols], before the softmax
+        y: *mut Stored,        // [2, cols]: the bound and 1 minus it, or their gradients
+        grad: *mut Stored,     // [layers, cols], added to
         layers: u32, layer: u32, cols: u32, unused: u32,
     }
 }

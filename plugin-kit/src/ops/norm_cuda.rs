@@ -4,7 +4,7 @@ use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::PluginError;
 
 use super::norm::{Norm, Weight};
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::rows::{add_parts, part_count};
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::tensor::{Param, Saved};
@@ -24,10 +24,10 @@ const WARP_WIDTH: usize = 1024;
 
 kernel_params! {
     struct NormForward {
-        x: *const f32,        // [rows, groups, width]
+        x: *const Stored,     // [rows, groups, width]
         weight: *const f32,   // [weights], or null: the constant
         bias: *const f32,     // [groups, width], or null
-        y: *mut f32,          // [rows, groups, width], contiguous
+        y: *mut Stored,       // [rows, groups, width], contiguous
         statistics: *mut f32, // [rows, groups, 2]: mean and s
         x_stride: u64, rows: u64,
         width: u32, groups: u32, team: u32,
@@ -40,11 +40,11 @@ kernel_params! {
 
 kernel_params! {
     struct NormBackward {
-        x: *const f32,          // [rows, groups, width]
+        x: *const Stored,       // [rows, groups, width]
         weight: *const f32,     // [weights], or null: the constant
-        dy: *const f32,         // [rows, groups, width]
+        dy: *const Stored,      // [rows, groups, width]
         statistics: *const f32, // [rows, groups, 2]
-        dx: *mut f32,           // [rows, groups, width]
+        dx: *mut Stored,        // [rows, groups, width]
         x_stride: u64, dy_stride: u64, dx_stride: u64, rows: u64,
         width: u32, groups: u32, team: u32, centred: u32, accumulate: u32, weights: u32,
         constant: f32,
@@ -54,8 +54,8 @@ kernel_params! {
 
 kernel_params! {
     struct NormWeightBackward {
-        x: *const f32,          // [rows, cols]
-        dy: *const f32,         // [rows, cols]
+        x: *const Stored,       // [rows, cols]
+        dy: *const Stored,      // [rows, cols]
         statistics: *const f32, // [rows, cols / width, 2]
         weight_parts: *mut f32, // [part_count, cols]
         bias_parts: *mut f32,   // [part_count, cols], or null

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::Launch;
+use crate::cuda::device::{Launch, Stored};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Buffer, Tensor};
@@ -16,7 +16,7 @@ static POSITIONS: KernelSource = KernelSource {
 
 kernel_params! {
     struct PositionTable {
-        y: *mut f32, // [rows, cols]
+        y: *mut Stored, // [rows, cols]
         length: f64, last: f64, first: f64, step: f64, shift: f64,
         rows: u32, cols: u32, kind: u32, unused: u32,
     }

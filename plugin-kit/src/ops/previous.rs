@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Buffer, State, StateSpec, Tensor};
@@ -17,8 +17,8 @@ static SOURCE: KernelSource = KernelSource {
 
 kernel_params! {
     struct PreviousParams {
-        x: *mut f32,     // [B, T, cols], or its gradient
-        y: *mut f32,     // [B, T, cols], or its gradient
+        x: *mut Stored,  // [B, T, cols], or its gradient
+        y: *mut Stored,  // [B, T, cols], or its gradient
         state: *mut f32, // [B, cols] or null: the last x
         x_stride: u64, y_stride: u64, rows: u64, length: u64,
         cols: u32, accumulate: u32,

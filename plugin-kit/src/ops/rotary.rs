@@ -3,7 +3,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::cuda::run::{Control, DeviceRows};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run, ViewMut};
@@ -31,8 +31,8 @@ kernel_params! {
 
 kernel_params! {
     struct RotaryParams {
-        x: *const f32, table: *const f32,        // [B, T, cols], [T, 2, dims / 2]
-        y: *mut f32,                             // [B, T, cols]
+        x: *const Stored, table: *const f32,     // [B, T, cols], [T, 2, dims / 2]
+        y: *mut Stored,                          // [B, T, cols]
         x_stride: u64, y_stride: u64, rows: u64, // rows: B T
         length: u32, cols: u32, head_dim: u32, dims: u32, accumulate: u32,
         sign: f32, // 1, or -1 to turn a gradient back

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
@@ -80,8 +80,8 @@ static SOURCE: KernelSource = KernelSource {
 
 kernel_params! {
     struct RunningSumValues {
-        x: *const f32, // [B, T, W], in the backward pass the gradient of the first W columns of the sums
-        to: *mut f32,                              // [B, T, 2 W]; in the backward pass [B, T, W], the gradient of x
+        x: *const Stored, // [B, T, W], in the backward pass the gradient of the first W columns of the sums
+        to: *mut Stored,                           // [B, T, 2 W]; in the backward pass [B, T, W], the gradient of x
         state: *mut f32,                           // [B, 2 W], or null in training
         x_stride: u64, to_stride: u64, count: u64, // count: B W
         length: u32, cols: u32, accumulate: u32, unused: u32,

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
@@ -79,10 +79,10 @@ static SOURCE: KernelSource = KernelSource {
 
 kernel_params! {
     struct SharesValues {
-        x: *const f32,  // [rows, heads, width]
-        y: *const f32,  // [rows, heads, width], contiguous; written by the way forward
-        dy: *const f32, // [rows, heads, width], of the way back only
-        out: *mut f32,  // y, or the gradient of x
+        x: *const Stored,  // [rows, heads, width]
+        y: *const Stored,  // [rows, heads, width], contiguous; written by the way forward
+        dy: *const Stored, // [rows, heads, width], of the way back only
+        out: *mut Stored,  // y, or the gradient of x
         x_stride: u64, dy_stride: u64, out_stride: u64, rows: u64,
         heads: u32, width: u32, kind: u32, accumulate: u32,
         epsilon: f32,
@@ -92,9 +92,9 @@ kernel_params! {
 
 kernel_params! {
     struct LargestValues {
-        x: *const f32,    // [rows, heads, width]: what decides
-        from: *const f32, // [rows, heads, width]: x, or the gradient of y
-        to: *mut f32,     // [rows, heads, width]: y, or the gradient of x
+        x: *const Stored,    // [rows, heads, width]: what decides
+        from: *const Stored, // [rows, heads, width]: x, or the gradient of y
+        to: *mut Stored,     // [rows, heads, width]: y, or the gradient of x
         x_stride: u64, from_stride: u64, to_stride: u64, rows: u64,
         heads: u32, width: u32, count: u32, accumulate: u32,
     }

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::cuda::rows::{ROWS, column_sums, parts};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
@@ -47,11 +47,11 @@ impl Graph {
 
 kernel_params! {
     struct StepSizesValues {
-        x: *const f32,                              // [rows, cols]
-        bias: *const f32, a_log: *const f32,        // [cols]
-        dt: *mut f32, logs: *mut f32,               // [rows, cols], contiguous
-        grad_dt: *const f32, grad_logs: *const f32, // like dt
-        grad_x: *mut f32,                           // like x
+        x: *const Stored,                                 // [rows, cols]
+        bias: *const f32, a_log: *const f32,              // [cols]
+        dt: *mut Stored, logs: *mut Stored,               // [rows, cols], contiguous
+        grad_dt: *const Stored, grad_logs: *const Stored, // like dt
+        grad_x: *mut Stored,                              // like x
         shares: *mut f32, // [rows, 2, cols]: each position's part of the gradients of bias and a_log
         x_stride: u64, grad_stride: u64, rows: u64,
         cols: u32, accumulate: u32,
@@ -145,6 +145,7 @@ impl Operation for StepSizes {
         for (index, param) in [self.bias, self.a_log].into_iter().enumerate() {
             let rows = DeviceRows {
                 data: params.shares.value(index * grad_x.cols),
+                stored: false,
                 rows: grad_x.rows,
                 cols: grad_x.cols,
                 stride: 2 * grad_x.cols,

@@ -5,7 +5,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
@@ -49,9 +49,9 @@ static SOURCE: KernelSource = KernelSource {
 
 kernel_params! {
     struct TaylorValues {
-        x: *const f32,  // [rows, heads, width]
-        dy: *const f32, // [rows, heads, features], of the way back only
-        out: *mut f32,  // [rows, heads, features], or the gradient of x
+        x: *const Stored,  // [rows, heads, width]
+        dy: *const Stored, // [rows, heads, features], of the way back only
+        out: *mut Stored,  // [rows, heads, features], or the gradient of x
         x_stride: u64, dy_stride: u64, out_stride: u64, rows: u64,
         heads: u32, width: u32, accumulate: u32,
         scale: f32,

@@ -3,7 +3,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::cuda::rows::{ROWS, column_sums, parts};
 use crate::cuda::run::DeviceRows;
 use crate::engine::graph::Graph;
@@ -20,12 +20,12 @@ static SOURCE: KernelSource = KernelSource {
 
 kernel_params! {
     struct TurnedParams {
-        x: *const f32, bias: *const f32, // [rows, G width], [H width]
-        turns: *const f32,               // [rows, 2, H n]: cosines, then sines
-        y: *mut f32,                     // [rows, H width], contiguous
-        dy: *const f32,                  // [rows, H width]
-        unturned: *mut f32,              // [rows, H width], contiguous: the gradient of x and bias, by head
-        grad_x: *mut f32, grad_turns: *mut f32,
+        x: *const Stored, bias: *const f32, // [rows, G width], [H width]
+        turns: *const Stored,               // [rows, 2, H n]: cosines, then sines
+        y: *mut Stored,                     // [rows, H width], contiguous
+        dy: *const Stored,                  // [rows, H width]
+        unturned: *mut f32,                 // [rows, H width], contiguous: the gradient of x and bias, by head
+        grad_x: *mut Stored, grad_turns: *mut Stored,
         x_stride: u64, turns_stride: u64, dy_stride: u64, grad_x_stride: u64, grad_turns_stride: u64, rows: u64,
         groups: u32, heads: u32, width: u32, pairs: u32, adds_x: u32, adds_turns: u32,
     }
@@ -191,6 +191,7 @@ impl Operation for TurnedHeads {
         }
         let unturned = DeviceRows {
             data: run.saved(self.unturned),
+            stored: false,
             rows: dy.rows,
             cols: dy.cols,
             stride: dy.cols,

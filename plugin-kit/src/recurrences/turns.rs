@@ -6,7 +6,7 @@ use longhaul_plugin_api::author::Result;
 
 use super::real::Real;
 use super::{Carries, Ports, Recurrence, Sequence};
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Buffer, Extent, Saved, State, StateSpec, Tensor};
@@ -21,12 +21,12 @@ static SOURCE: KernelSource = KernelSource {
 
 kernel_params! {
     struct TurnsParams {
-        rate: *const f32, step: *const f32,       // [B, T, n], [B, T, H]
-        y: *mut f32,                              // [B, T, 2, H n], contiguous: cosines, then sines
-        dy: *const f32,                           // [B, T, 2, H n]
+        rate: *const Stored, step: *const Stored, // [B, T, n], [B, T, H]
+        y: *mut Stored,                           // [B, T, 2, H n], contiguous: cosines, then sines
+        dy: *const Stored,                        // [B, T, 2, H n]
         state: *mut f32, // [B, 2, H n] or null: high and low sixteen bits of the sums, as fractions of a turn
-        grads: *mut f32,                          // [B, T, H n]: gradients of the angles
-        grad_rate: *mut f32, grad_step: *mut f32, // [B, T, n], [B, T, H]
+        grads: *mut f32,                                // [B, T, H n]: gradients of the angles
+        grad_rate: *mut Stored, grad_step: *mut Stored, // [B, T, n], [B, T, H]
         rate_stride: u64, step_stride: u64, dy_stride: u64, grad_rate_stride: u64, grad_step_stride: u64, rows: u64,
         length: u64,
         heads: u32, angles: u32, adds_rate: u32, adds_step: u32,

@@ -32,7 +32,7 @@ KERNEL(256, mesa_matrices, Mesa) {
     for (u32 t = 0; t < p.length; t++) {
         if (t % CHUNK == 0) p.before[(c.unit * p.chunks + t / CHUNK) * size + cell] = value;
         const u64 token = c.token + t;
-        const float* k = p.k + token * p.k_stride + (u64)c.head * p.key;
+        const stored* k = p.k + token * p.k_stride + (u64)c.head * p.key;
         value = expf(p.decay[token * p.decay_stride + c.head]) * value + p.beta[token * p.beta_stride + c.head] * k[c.i] * k[c.j];
     }
     if (p.state) p.state[c.unit * size + cell] = value;
@@ -47,7 +47,8 @@ KERNEL(256, mesa_carry, Mesa) {
     for (u32 t = p.length; t-- > 0;) {
         if (t % CHUNK == CHUNK - 1 || t + 1 == p.length) p.after[(c.unit * p.chunks + t / CHUNK) * size + cell] = value;
         const u64 token = c.token + t;
-        const float *x = p.x + token * p.x_stride + (u64)c.head * p.key, *u = p.u + (token * p.heads + c.head) * p.key;
+        const stored* x = p.x + token * p.x_stride + (u64)c.head * p.key;
+        const float* u = p.u + (token * p.heads + c.head) * p.key;
         value -= 0.5f * (u[c.i] * x[c.j] + x[c.i] * u[c.j]);
         value *= expf(p.decay[token * p.decay_stride + c.head]);
     }
@@ -170,8 +171,6 @@ KERNEL(256, mesa_solve_back, Mesa) {
     solve_chunk<true>(p, shared);
 }
 
-__device__ __forceinline__ void put(float* to, u32 add, float value) { *to = add ? *to + value : value; }
-
 // The gradients of a chunk's inputs, and its share of that of lambda. Grid and shared as above, with D for H.
 KERNEL(256, mesa_gradients, Mesa) {
     SHARED(d);
@@ -207,12 +206,12 @@ KERNEL(256, mesa_gradients, Mesa) {
         const float of_beta = own_product(p, k, along, scratch);
         of_decay -= p.met[token * p.heads + place.head] + beta * of_beta;
         for (u32 i = threadIdx.x; i < p.key; i += blockDim.x) {
-            put(&p.grad_q[token * p.grad_q_stride + column + i], p.add_q, u[i]);
-            put(&p.grad_k[token * p.grad_k_stride + column + i], p.add_k, 2.0f * beta * along[i]);
+            leave(&p.grad_q[token * p.grad_q_stride + column + i], u[i], p.add_q);
+            leave(&p.grad_k[token * p.grad_k_stride + column + i], 2.0f * beta * along[i], p.add_k);
         }
         if (threadIdx.x == 0) {
-            put(&p.grad_decay[token * p.grad_decay_stride + place.head], p.add_decay, of_decay);
-            put(&p.grad_beta[token * p.grad_beta_stride + place.head], p.add_beta, of_beta);
+            leave(&p.grad_decay[token * p.grad_decay_stride + place.head], of_decay, p.add_decay);
+            leave(&p.grad_beta[token * p.grad_beta_stride + place.head], of_beta, p.add_beta);
         }
         for_matrix(p, d, [&](u32, u32, float& value) { value *= kept; });
     }

@@ -1,6 +1,6 @@
 //! MesaNet's solver on a device; see `kernels/mesa.cu`.
 
-use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use longhaul_plugin_kit::cuda::rows::{ROWS, column_sums, parts};
 use longhaul_plugin_kit::cuda::run::{CudaRun, DeviceRows};
 use longhaul_plugin_kit::{Extent, Graph, PluginError, Result, Saved, Tensor, kernel_params};
@@ -22,16 +22,16 @@ const CHUNK: usize = 64;
 kernel_params! {
     struct Mesa {
         // q, k [B, T, H K], ln a, beta [B, T, H]
-        q: *const f32, k: *const f32, decay: *const f32, beta: *const f32,
+        q: *const Stored, k: *const Stored, decay: *const Stored, beta: *const Stored,
         lambda: *const f32, // [H K]: softplus of it and the bound
         // [B, T, H K]: solutions for q and for their gradient
-        x: *mut f32, u: *mut f32,
-        dx: *const f32, // [B, T, H K]
+        x: *mut Stored, u: *mut f32,
+        dx: *const Stored, // [B, T, H K]
         // [B, H, chunks, K, K]: H before each chunk, and its gradient by later tokens after it
         before: *mut f32, after: *mut f32,
         met: *mut f32, // [B, T, H]: u H x
         state: *mut f32, // [B, H, K, K], null in training
-        grad_q: *mut f32, grad_k: *mut f32, grad_decay: *mut f32, grad_beta: *mut f32,
+        grad_q: *mut Stored, grad_k: *mut Stored, grad_decay: *mut Stored, grad_beta: *mut Stored,
         shares: *mut f32, // [B, chunks, H K]: of the gradient of lambda
         q_stride: u64, k_stride: u64, decay_stride: u64, beta_stride: u64, x_stride: u64, dx_stride: u64,
         grad_q_stride: u64, grad_k_stride: u64, grad_decay_stride: u64, grad_beta_stride: u64,
@@ -181,6 +181,7 @@ impl MesaSolve {
         let [_, sums] = self.on_device()?.shares;
         let shares = DeviceRows {
             data: params.shares,
+            stored: false,
             rows: run.rows() * params.chunks as usize,
             cols: dx.cols,
             stride: dx.cols,

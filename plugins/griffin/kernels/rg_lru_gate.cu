@@ -19,8 +19,6 @@ KERNEL(256, rg_lru_gate_forward, RgLruGateForward) {
     p.b[index] = scale * sigmoid(p.i[row * p.i_stride + channel]) * p.x[row * p.x_stride + channel];
 }
 
-__device__ inline void put(float* place, float value, u32 add) { *place = add ? *place + value : value; }
-
 KERNEL(256, rg_lru_gate_backward, RgLruGateBackward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.width, channel = index % p.width;
@@ -35,8 +33,8 @@ KERNEL(256, rg_lru_gate_backward, RgLruGateBackward) {
     const float by_scale = first ? 0.0f : grad_b * i * x * root_slope * (-2.0f * expf(2.0f * log_a));
     const float grad_log_a = p.grad_a[index] + by_scale;
     // One after the other: the three may be one tensor.
-    put(&p.dx[row * p.dx_stride + channel], grad_b * scale * i, p.add_x);
-    put(&p.dr[row * p.dr_stride + channel], grad_log_a * rate * r * (1.0f - r), p.add_r);
-    put(&p.di[row * p.di_stride + channel], grad_b * scale * x * i * (1.0f - i), p.add_i);
+    leave(&p.dx[row * p.dx_stride + channel], grad_b * scale * i, p.add_x);
+    leave(&p.dr[row * p.dr_stride + channel], grad_log_a * rate * r * (1.0f - r), p.add_r);
+    leave(&p.di[row * p.di_stride + channel], grad_b * scale * x * i * (1.0f - i), p.add_i);
     p.shares[index] = -EXPONENT * sigmoid(lambda) * grad_log_a * r;
 }

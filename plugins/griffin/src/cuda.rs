@@ -1,6 +1,6 @@
 //! The gates on a CUDA device: the launches of `kernels/rg_lru_gate.cu`.
 
-use longhaul_plugin_kit::cuda::device::Launch;
+use longhaul_plugin_kit::cuda::device::{Launch, Stored};
 use longhaul_plugin_kit::cuda::rows::column_sums;
 use longhaul_plugin_kit::cuda::run::{Control, DeviceRows};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
@@ -17,9 +17,9 @@ pub(crate) static RG_LRU_GATE: KernelSource = KernelSource {
 
 kernel_params! {
     struct RgLruGateForward {
-        x: *const f32, r: *const f32, i: *const f32, // [B, T, W]
-        lambda: *const f32,                          // [W]
-        log_a: *mut f32, b: *mut f32,                // [B, T, W], contiguous
+        x: *const Stored, r: *const Stored, i: *const Stored, // [B, T, W]
+        lambda: *const f32,                                   // [W]
+        log_a: *mut Stored, b: *mut Stored,                   // [B, T, W], contiguous
         control: *const Control,
         x_stride: u64, r_stride: u64, i_stride: u64, rows: u64, // rows: B T
         length: u32, width: u32, feed: u32, unused: u32, // feed: whether this is one, which may begin at any position
@@ -28,11 +28,11 @@ kernel_params! {
 
 kernel_params! {
     struct RgLruGateBackward {
-        x: *const f32, r: *const f32, i: *const f32, // [B, T, W]
-        grad_a: *const f32, grad_b: *const f32,      // [B, T, W], contiguous; of log a and of b
-        lambda: *const f32,                          // [W]
-        dx: *mut f32, dr: *mut f32, di: *mut f32,    // [B, T, W]
-        shares: *mut f32,                            // [B, T, W]: of lambda's gradient
+        x: *const Stored, r: *const Stored, i: *const Stored, // [B, T, W]
+        grad_a: *const Stored, grad_b: *const Stored,         // [B, T, W], contiguous; of log a and of b
+        lambda: *const f32,                                   // [W]
+        dx: *mut Stored, dr: *mut Stored, di: *mut Stored,    // [B, T, W]
+        shares: *mut f32,                                     // [B, T, W]: of lambda's gradient
         x_stride: u64, r_stride: u64, i_stride: u64, dx_stride: u64, dr_stride: u64, di_stride: u64, rows: u64,
         length: u32, width: u32, add_x: u32, add_r: u32, add_i: u32, unused: u32,
     }
@@ -69,6 +69,7 @@ pub(crate) fn backward(gate: &Gate, sums: &Sums, run: &CudaRun<'_>) -> Result<()
     let (di, add_i) = run.grad_mut(gate.i)?;
     let shares = DeviceRows {
         data: run.saved(sums.shares),
+        stored: false,
         ..grad_a
     };
     let params = RgLruGateBackward {

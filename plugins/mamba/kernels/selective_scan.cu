@@ -143,7 +143,7 @@ KERNEL(THREADS, scan_outputs, ScanForward) {
             // What the next tile overwrites before its barrier is read here by the thread that writes it.
             for (u32 i = at.warp; i < TILE; i += WARPS) {
                 if (start + i >= at.count || !alive) continue;
-                float* const place = &p.y[(at.base + start + i) * p.y_stride + at.channel];
+                stored* const place = &p.y[(at.base + start + i) * p.y_stride + at.channel];
                 float sum = first == 0 ? skip * us[i * WARP + at.lane] : *place;
 #pragma unroll
                 for (int warp = 0; warp < WARPS; warp++) sum += sums[(warp * TILE + i) * WARP + at.lane];

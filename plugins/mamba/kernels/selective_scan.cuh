@@ -85,15 +85,15 @@ __device__ inline Decay decay_of(u32 negative) {
 // their ways through memory overlap; what a block reads next is on its way while it computes.
 template <int COUNT, u32 LINES>
 struct Ahead {
-    const float* from;  // of the first token of this thread, in its column
-    u64 step;           // from token to token
-    u32 line;           // that token
-    bool alive;         // whether there is such a column
+    const stored* from;  // of the first token of this thread, in its column
+    u64 step;            // from token to token
+    u32 line;            // that token
+    bool alive;          // whether there is such a column
     float of[COUNT] = {};
 
     // Tokens start.. of the chunk; 0 past the last.
     __device__ inline void read(Place at, u32 start) {
-        const float* place = from + start * step;
+        const stored* place = from + start * step;
 #pragma unroll
         for (int i = 0; i < COUNT; i++) of[i] = alive && start + line + i * LINES < at.count ? place[i * LINES * step] : 0.0f;
     }
@@ -103,7 +103,7 @@ struct Ahead {
 // `warp, warp + WARPS, ..`.
 template <int COUNT>
 struct Channels : Ahead<COUNT, WARPS> {
-    __device__ inline Channels(const float* x, u64 stride, Place at, u32 channels)
+    __device__ inline Channels(const stored* x, u64 stride, Place at, u32 channels)
         : Ahead<COUNT, WARPS>{x + (at.base + at.warp) * stride + at.channel, stride, at.warp, at.channel < channels} {}
 
     __device__ inline void keep(float* to, Place at) const {
@@ -124,7 +124,7 @@ struct Channels : Ahead<COUNT, WARPS> {
 // Of a group's columns of B or C, which lie turned, [GROUP, room].
 template <int COUNT>
 struct States : Ahead<COUNT, THREADS / GROUP> {
-    __device__ inline States(const float* x, u64 stride, Place at, u32 first, u32 states)
+    __device__ inline States(const stored* x, u64 stride, Place at, u32 first, u32 states)
         : Ahead<COUNT, THREADS / GROUP>{x + (at.base + threadIdx.x / GROUP) * stride + first + threadIdx.x % GROUP, stride,
                                         threadIdx.x / GROUP, first + threadIdx.x % GROUP < states} {}
 

@@ -211,11 +211,11 @@ __device__ inline float write_tile(const ScanBackward& p, Room room, Place at, u
         const float step = room.steps[t * WARP + at.lane], u = room.us[t * WARP + at.lane];
         const float dy = room.dys[t * WARP + at.lane];
         const u64 row = at.base + base + t;
-        float* const grad_u = &p.grad_u[row * p.grad_u_stride + at.channel];
+        stored* const grad_u = &p.grad_u[row * p.grad_u_stride + at.channel];
         // What one group of states leaves, the next adds to.
         const float old_u = p.accumulate_u || first > 0 ? *grad_u : 0.0f;
         *grad_u = old_u + fmaf(over_input, step, first == 0 ? dy * skip : 0.0f);
-        float* const grad_delta = &p.grad_delta[row * p.grad_delta_stride + at.channel];
+        stored* const grad_delta = &p.grad_delta[row * p.grad_delta_stride + at.channel];
         const float old_delta = p.accumulate_delta || first > 0 ? *grad_delta : 0.0f;
         // sigmoid(delta) = 1 - exp(-softplus(delta)); `over_step` was summed with log2(e) A.
         *grad_delta = fmaf(fmaf(over_input, u, LN_2 * over_step), -expm1f(-step), old_delta);
@@ -302,7 +302,7 @@ KERNEL(256, scan_sum_units, SumUnits) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 row = index / p.cols, values = p.rows * p.cols;
     if (row >= p.rows) return;
-    float* const place = &p.grad[row * p.stride + index % p.cols];
+    stored* const place = &p.grad[row * p.stride + index % p.cols];
     float sum = p.accumulate ? *place : 0.0f;
     for (u32 unit = 0; unit < p.units; unit++) sum += p.parts[unit * values + index];
     *place = sum;

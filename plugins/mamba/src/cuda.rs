@@ -1,6 +1,6 @@
 //! The selective scan on a device, see `kernels/selective_scan.cuh`.
 
-use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use longhaul_plugin_kit::cuda::rows::{self, ROWS};
 use longhaul_plugin_kit::cuda::run::{CudaRun, DeviceRows};
 use longhaul_plugin_kit::{Extent, Graph, Result, Saved, Tensor, kernel_params};
@@ -64,17 +64,17 @@ const GRADIENTS: usize = 3 * channels(PIECE)
 
 kernel_params! {
     struct ScanForward {
-        u: *const f32,      // [B, T, d]
-        delta: *const f32,  // [B, T, d], before softplus
-        b: *const f32,      // [B, T, N]
-        c: *const f32,      // [B, T, N]
-        a_log: *const f32,  // [d, N]
-        d: *const f32,      // [d]
-        y: *mut f32,        // [B, T, d]
-        state: *mut f32,    // [B, N, d] or null
-        ends: *mut f32,     // [B, chunks, N, d]: where chunks end from 0, then where they start
-        products: *mut f32, // [B, chunks, N, d]: of the decays
-        kept: *mut f32,     // [B, pieces, N, d] or null: before every 32 tokens
+        u: *const Stored,     // [B, T, d]
+        delta: *const Stored, // [B, T, d], before softplus
+        b: *const Stored,     // [B, T, N]
+        c: *const Stored,     // [B, T, N]
+        a_log: *const f32,    // [d, N]
+        d: *const f32,        // [d]
+        y: *mut Stored,       // [B, T, d]
+        state: *mut f32,      // [B, N, d] or null
+        ends: *mut f32,       // [B, chunks, N, d]: where chunks end from 0, then where they start
+        products: *mut f32,   // [B, chunks, N, d]: of the decays
+        kept: *mut f32,       // [B, pieces, N, d] or null: before every 32 tokens
         u_stride: u64, delta_stride: u64, b_stride: u64, c_stride: u64, y_stride: u64,
         rows: u32, length: u32, chunk: u32, channels: u32, states: u32, negative: u32,
     }
@@ -82,21 +82,21 @@ kernel_params! {
 
 kernel_params! {
     struct ScanBackward {
-        u: *const f32,        // [B, T, d]
-        delta: *const f32,    // [B, T, d], before softplus
-        b: *const f32,        // [B, T, N]
-        c: *const f32,        // [B, T, N]
-        a_log: *const f32,    // [d, N]
-        d: *const f32,        // [d]
-        dy: *const f32,       // [B, T, d]
-        kept: *const f32,     // [B, pieces, N, d]
-        products: *const f32, // [B, chunks, N, d], of the chunks but the last
-        ends: *mut f32,       // [B, chunks, N, d]: gradient of the state after each chunk, then parts of A's
-        grad_u: *mut f32,     // [B, T, d]
-        grad_delta: *mut f32, // [B, T, d]
-        parts_b: *mut f32,    // [units, B, T, N]
-        parts_c: *mut f32,    // [units, B, T, N]
-        parts_d: *mut f32,    // [B, chunks, d]
+        u: *const Stored,        // [B, T, d]
+        delta: *const Stored,    // [B, T, d], before softplus
+        b: *const Stored,        // [B, T, N]
+        c: *const Stored,        // [B, T, N]
+        a_log: *const f32,       // [d, N]
+        d: *const f32,           // [d]
+        dy: *const Stored,       // [B, T, d]
+        kept: *const f32,        // [B, pieces, N, d]
+        products: *const f32,    // [B, chunks, N, d], of the chunks but the last
+        ends: *mut f32,          // [B, chunks, N, d]: gradient of the state after each chunk, then parts of A's
+        grad_u: *mut Stored,     // [B, T, d]
+        grad_delta: *mut Stored, // [B, T, d]
+        parts_b: *mut f32,       // [units, B, T, N]
+        parts_c: *mut f32,       // [units, B, T, N]
+        parts_d: *mut f32,       // [B, chunks, d]
         u_stride: u64, delta_stride: u64, b_stride: u64, c_stride: u64, dy_stride: u64, grad_u_stride: u64,
         grad_delta_stride: u64,
         rows: u32, length: u32, chunk: u32, channels: u32, states: u32, negative: u32, accumulate_u: u32,
@@ -107,7 +107,7 @@ kernel_params! {
 kernel_params! {
     struct SumUnits {
         parts: *const f32, // [units, rows, cols]
-        grad: *mut f32,    // [rows, cols]
+        grad: *mut Stored, // [rows, cols]
         stride: u64, rows: u64,
         cols: u32, units: u32, accumulate: u32, unused: u32,
     }

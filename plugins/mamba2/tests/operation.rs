@@ -300,8 +300,8 @@ fn a_device_has_no_buffer_that_nothing_writes() {
 fn batches_whose_rows_alone_fill_a_card() {
     // Chunks in order, twelve tiles of the state for each row; the state carried to and from a feed. Each form in
     // another order of the threads, as there are many blocks.
-    let strict = longhaul_emulator::devices_of(Precision::Float32);
-    let rounded = longhaul_emulator::devices_of(Precision::Tf32);
+    let strict = longhaul_emulator::orders(Precision::Float32);
+    let rounded = longhaul_emulator::orders(Precision::Tf32);
     let devices = strict.into_iter().take(1).chain(rounded.into_iter().last());
     let devices: Vec<_> = devices.collect();
     check_operation_on(sizes([11, 65], [4, 3], [4, 129]), 64, USUAL, &devices);

@@ -11,16 +11,14 @@ KERNEL(256, bonus_forward, BonusForward) {
     const u64 at = pair / p.heads, head = pair % p.heads;
     if (at >= p.rows) return;  // a whole warp
     const u64 first = head * p.head_dim;
-    const float *r = p.r + at * p.r_stride + first, *k = p.k + at * p.k_stride + first;
-    const float *v = p.v + at * p.v_stride + first, *base = p.base + at * p.base_stride + first;
-    float* y = p.y + (at * p.heads + head) * p.head_dim;
+    const stored *r = p.r + at * p.r_stride + first, *k = p.k + at * p.k_stride + first;
+    const stored *v = p.v + at * p.v_stride + first, *base = p.base + at * p.base_stride + first;
+    stored* y = p.y + (at * p.heads + head) * p.head_dim;
     float weight = 0.0f;
     for (u32 i = lane; i < p.head_dim; i += WARP) weight += r[i] * k[i] * p.u[first + i];
     weight = warp_sum(weight);
     for (u32 i = lane; i < p.head_dim; i += WARP) y[i] = base[i] + weight * v[i];
 }
-
-__device__ inline void leave(float* place, u32 accumulate, float value) { *place = accumulate ? *place + value : value; }
 
 KERNEL(256, bonus_backward, BonusBackward) {
     SHARED(sums);  // [8, K]
@@ -31,8 +29,8 @@ KERNEL(256, bonus_backward, BonusBackward) {
     float* sum_u = sums + warp * p.head_dim;
     for (u32 i = lane; i < p.head_dim; i += WARP) sum_u[i] = 0.0f;
     for (u64 at = part * 8 + warp; at < p.rows; at += p.part_count * 8) {
-        const float *r = p.r + at * p.r_stride + first, *k = p.k + at * p.k_stride + first;
-        const float *v = p.v + at * p.v_stride + first, *dy = p.dy + (at * p.heads + head) * p.head_dim;
+        const stored *r = p.r + at * p.r_stride + first, *k = p.k + at * p.k_stride + first;
+        const stored *v = p.v + at * p.v_stride + first, *dy = p.dy + (at * p.heads + head) * p.head_dim;
         float weight = 0.0f, slope = 0.0f;
         for (u32 i = lane; i < p.head_dim; i += WARP) {
             weight += r[i] * k[i] * u[i];
@@ -44,10 +42,10 @@ KERNEL(256, bonus_backward, BonusBackward) {
             const u64 col = first + i;
             const float scaled = slope * u[i];
             sum_u[i] += slope * r[i] * k[i];
-            leave(&p.grad_base[at * p.grad_base_stride + col], p.add_base, dy[i]);
-            leave(&p.grad_r[at * p.grad_r_stride + col], p.add_r, scaled * k[i]);
-            leave(&p.grad_k[at * p.grad_k_stride + col], p.add_k, scaled * r[i]);
-            leave(&p.grad_v[at * p.grad_v_stride + col], p.add_v, weight * dy[i]);
+            leave(&p.grad_base[at * p.grad_base_stride + col], dy[i], p.add_base);
+            leave(&p.grad_r[at * p.grad_r_stride + col], scaled * k[i], p.add_r);
+            leave(&p.grad_k[at * p.grad_k_stride + col], scaled * r[i], p.add_k);
+            leave(&p.grad_v[at * p.grad_v_stride + col], weight * dy[i], p.add_v);
         }
     }
     __syncthreads();

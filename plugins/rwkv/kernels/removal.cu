@@ -14,7 +14,7 @@ KERNEL(256, removal_forward, RemovalForward) {
     const u64 pair = blockIdx.x * 8ull + threadIdx.x / WARP;
     const u64 at = pair / p.heads, first = pair % p.heads * p.head_dim;
     if (at >= p.rows) return;  // a whole warp
-    const float *k = p.k + at * p.k_stride + first, *rate = p.rate + at * p.rate_stride + first;
+    const stored *k = p.k + at * p.k_stride + first, *rate = p.rate + at * p.rate_stride + first;
     float square = 0.0f;
     for (u32 i = lane; i < p.head_dim; i += WARP) {
         const float x = k[i] * p.xi[first + i];
@@ -41,9 +41,9 @@ KERNEL(256, removal_backward, RemovalBackward) {
     for (u32 i = lane; i < p.head_dim; i += WARP) sum_xi[i] = sum_alpha[i] = 0.0f;
     for (u64 at = part * 8 + warp; at < p.rows; at += p.part_count * 8) {
         const u64 pair = at * p.heads + head, place = pair * p.head_dim;
-        const float *k = p.k + at * p.k_stride + first, *rate = p.rate + at * p.rate_stride + first;
-        const float *kappa = p.kappa + place, *grad_kappa = p.grad_kappa + place;
-        const float *grad_b = p.grad_b + place, *grad_key = p.grad_key + place;
+        const stored *k = p.k + at * p.k_stride + first, *rate = p.rate + at * p.rate_stride + first;
+        const stored *kappa = p.kappa + place, *grad_kappa = p.grad_kappa + place;
+        const stored *grad_b = p.grad_b + place, *grad_key = p.grad_key + place;
         // What lies along kappa does not change a direction.
         float along = 0.0f;
         for (u32 i = lane; i < p.head_dim; i += WARP) along += (grad_kappa[i] + sigmoid(rate[i]) * grad_b[i]) * kappa[i];
@@ -56,10 +56,8 @@ KERNEL(256, removal_backward, RemovalBackward) {
             sum_alpha[i] += scaled * (a - 1.0f);
             const float by_k = across * xi[i] + grad_key[i] * (1.0f + (a - 1.0f) * alpha[i]);
             const float by_rate = (grad_b[i] * kappa[i] + scaled * alpha[i]) * a * (1.0f - a);
-            float* to_k = &p.grad_k[at * p.grad_k_stride + first + i];
-            *to_k = p.add_k ? *to_k + by_k : by_k;
-            float* to_rate = &p.grad_rate[at * p.grad_rate_stride + first + i];
-            *to_rate = p.add_rate ? *to_rate + by_rate : by_rate;
+            leave(&p.grad_k[at * p.grad_k_stride + first + i], by_k, p.add_k);
+            leave(&p.grad_rate[at * p.grad_rate_stride + first + i], by_rate, p.add_rate);
         }
     }
     __syncthreads();

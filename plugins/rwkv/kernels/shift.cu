@@ -10,6 +10,11 @@
 // The previous position's share.
 __device__ inline float share(float weight, u32 current) { return current ? 1.0f - weight : weight; }
 
+// A blend's weight at a position.
+__device__ inline float weight_of(const ShiftWeights& w, u32 blend, u64 at, u64 col) {
+    return w.tokens[blend] ? (float)w.tokens[blend][at * w.token_strides[blend] + col] : w.channels[blend][col];
+}
+
 KERNEL(256, shift_forward, ShiftForward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
     const u64 at = index / p.cols, col = index % p.cols;
@@ -22,7 +27,7 @@ KERNEL(256, shift_forward, ShiftForward) {
         previous = p.history[at / p.length * p.cols + col];
 #pragma unroll
     for (u32 i = 0; i < MOST; i++)
-        if (i < p.outputs) p.y[i][index] = x + (previous - x) * share(p.weights[i][at * p.weight_strides[i] + col], p.current);
+        if (i < p.outputs) p.y[i][index] = x + (previous - x) * share(weight_of(p, i, at, col), p.current);
 }
 
 // A training sequence begins from nothing, so there is no history here.
@@ -33,21 +38,20 @@ KERNEL(256, shift_backward, ShiftBackward) {
     const float x = p.x[at * p.x_stride + col];
     const float previous = at % p.length > 0 ? p.x[(at - 1) * p.x_stride + col] : 0.0f;
     const bool followed = (at + 1) % p.length > 0;
-    float* to_x = &p.grad_x[at * p.grad_x_stride + col];
+    stored* to_x = &p.grad_x[at * p.grad_x_stride + col];
     float sum = p.accumulate_x ? *to_x : 0.0f;
 #pragma unroll
     for (u32 i = 0; i < MOST; i++)
         if (i < p.outputs) {
-            const float* weights = p.weights[i] + at * p.weight_strides[i] + col;
-            sum += p.dy[i][index] * share(weights[0], !p.current);
-            if (followed) sum += p.dy[i][index + p.cols] * share(weights[p.weight_strides[i]], p.current);
+            sum += p.dy[i][index] * share(weight_of(p, i, at, col), !p.current);
+            if (followed) sum += p.dy[i][index + p.cols] * share(weight_of(p, i, at + 1, col), p.current);
         }
     *to_x = sum;
     const float ahead = p.current ? x - previous : previous - x;
 #pragma unroll
     for (u32 i = 0; i < MOST; i++)
         if (i < p.outputs && p.grad_weights[i]) {
-            float* place = &p.grad_weights[i][at * p.grad_strides[i] + col];
+            stored* place = &p.grad_weights[i][at * p.grad_strides[i] + col];
             *place = (p.accumulate[i] ? *place : 0.0f) + p.dy[i][index] * ahead;
         }
 }

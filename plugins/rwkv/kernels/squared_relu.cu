@@ -13,6 +13,5 @@ KERNEL(256, squared_relu_backward, SquaredReluBackward) {
     const u64 row = index / p.cols, col = index % p.cols;
     if (row >= p.rows) return;
     const float value = 2.0f * p.dy[index] * fmaxf(p.x[row * p.x_stride + col], 0.0f);
-    float* place = &p.grad[row * p.grad_stride + col];
-    *place = p.accumulate ? *place + value : value;
+    leave(&p.grad[row * p.grad_stride + col], value, p.accumulate);
 }

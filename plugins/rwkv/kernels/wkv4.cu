@@ -54,8 +54,8 @@ KERNEL(128, wkv4_chunks, Wkv4Forward) {
     const Place at = place_of(p.rows, p.length, p.channels, p.chunks);
     if (at.count == 0) return;
     const float w = -expf(p.time_decay[at.channel]);
-    const float* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
-    const float* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
+    const stored* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
+    const stored* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
     float a = 0.0f, level = EMPTY;
 #pragma unroll 4
     for (u32 t = 0; t < at.count; t++) {
@@ -105,10 +105,10 @@ KERNEL(128, wkv4_outputs, Wkv4Forward) {
     const Place at = place_of(p.rows, p.length, p.channels, p.chunks);
     if (at.count == 0) return;
     const float w = -expf(p.time_decay[at.channel]), u = p.time_first[at.channel];
-    const float* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
-    const float* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
-    const float* __restrict__ r = p.r + at.first * p.r_stride + at.channel;
-    float* __restrict__ y = p.y + at.first * p.channels + at.channel;
+    const stored* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
+    const stored* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
+    const stored* __restrict__ r = p.r + at.first * p.r_stride + at.channel;
+    stored* __restrict__ y = p.y + at.first * p.channels + at.channel;
     const float* state = p.states + at.block * 2 * p.channels + at.channel;
     float a = state[0], level = state[p.channels];
 #pragma unroll 4
@@ -124,10 +124,10 @@ KERNEL(128, wkv4_slopes, Wkv4Gradients) {
     const Place at = place_of(p.rows, p.length, p.channels, p.chunks);
     if (at.count == 0) return;
     const float w = -expf(p.time_decay[at.channel]), u = p.time_first[at.channel];
-    const float* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
-    const float* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
-    const float* __restrict__ r = p.r + at.first * p.r_stride + at.channel;
-    const float* __restrict__ dy = p.dy + at.first * p.channels + at.channel;
+    const stored* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
+    const stored* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
+    const stored* __restrict__ r = p.r + at.first * p.r_stride + at.channel;
+    const stored* __restrict__ dy = p.dy + at.first * p.channels + at.channel;
     const float* state = p.states + at.block * 2 * p.channels + at.channel;
     float a = state[0], level = state[p.channels];
     // The functions of the tokens so far, the first applied last.
@@ -180,17 +180,15 @@ KERNEL(128, wkv4_state_gradients, Wkv4Gradients) {
     }
 }
 
-__device__ inline void leave(float* place, u32 accumulate, float value) { *place = accumulate ? *place + value : value; }
-
 KERNEL(128, wkv4_gradients, Wkv4Gradients) {
     SHARED(kept);  // [2, CHUNK, threads]: a and L before each token
     const Place at = place_of(p.rows, p.length, p.channels, p.chunks);
     if (at.count == 0) return;
     const float w = -expf(p.time_decay[at.channel]), u = p.time_first[at.channel];
-    const float* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
-    const float* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
-    const float* __restrict__ r = p.r + at.first * p.r_stride + at.channel;
-    const float* __restrict__ dy = p.dy + at.first * p.channels + at.channel;
+    const stored* __restrict__ k = p.k + at.first * p.k_stride + at.channel;
+    const stored* __restrict__ v = p.v + at.first * p.v_stride + at.channel;
+    const stored* __restrict__ r = p.r + at.first * p.r_stride + at.channel;
+    const stored* __restrict__ dy = p.dy + at.first * p.channels + at.channel;
     const float* state = p.states + at.block * 2 * p.channels + at.channel;
     float *means = kept + threadIdx.x, *levels = means + CHUNK * blockDim.x;
     float a = state[0], level = state[p.channels];
@@ -212,9 +210,9 @@ KERNEL(128, wkv4_gradients, Wkv4Gradients) {
         const float by_now = g * ahead * s * (1.0f - s), by_later = grad_a * ahead * z * (1.0f - z);
         const float faded = grad_level * (1.0f - z) - by_later;
         const u64 token = at.first + t;
-        leave(&p.grad_r[token * p.grad_r_stride + at.channel], p.add_r, out * (mean + s * ahead) * gate * (1.0f - gate));
-        leave(&p.grad_k[token * p.grad_k_stride + at.channel], p.add_k, grad_level * z + by_now + by_later);
-        leave(&p.grad_v[token * p.grad_v_stride + at.channel], p.add_v, g * s + grad_a * z);
+        leave(&p.grad_r[token * p.grad_r_stride + at.channel], out * (mean + s * ahead) * gate * (1.0f - gate), p.add_r);
+        leave(&p.grad_k[token * p.grad_k_stride + at.channel], grad_level * z + by_now + by_later, p.add_k);
+        leave(&p.grad_v[token * p.grad_v_stride + at.channel], g * s + grad_a * z, p.add_v);
         grad_u += by_now;
         grad_w += faded;
         grad_a = g * (1.0f - s) + grad_a * (1.0f - z);

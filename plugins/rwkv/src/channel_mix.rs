@@ -1,6 +1,6 @@
 //! The family's own MLP: token shift, a squared ReLU (arXiv 2109.08668), and up to RWKV-6 a gate.
 
-use longhaul_plugin_kit::cuda::device::Launch;
+use longhaul_plugin_kit::cuda::device::{Launch, Stored};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::initial::InitialValues;
 use longhaul_plugin_kit::ops::elementwise::Activation;
@@ -88,8 +88,8 @@ static SQUARED_RELU: KernelSource = KernelSource {
 
 kernel_params! {
     struct SquaredReluForward {
-        x: *const f32, // [rows, cols]
-        y: *mut f32,   // [rows, cols], contiguous
+        x: *const Stored, // [rows, cols]
+        y: *mut Stored,   // [rows, cols], contiguous
         x_stride: u64, rows: u64,
         cols: u32, unused: u32,
     }
@@ -97,9 +97,9 @@ kernel_params! {
 
 kernel_params! {
     struct SquaredReluBackward {
-        x: *const f32,  // [rows, cols]
-        dy: *const f32, // [rows, cols], contiguous
-        grad: *mut f32, // [rows, cols]
+        x: *const Stored,  // [rows, cols]
+        dy: *const Stored, // [rows, cols], contiguous
+        grad: *mut Stored, // [rows, cols]
         x_stride: u64, grad_stride: u64, rows: u64,
         cols: u32, accumulate: u32,
     }

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <typeinfo>
 #include <ucontext.h>
 #include <vector>
 
@@ -70,6 +71,9 @@ struct Facts {
     size_t params_bytes;
     unsigned threads;
 };
+
+// A type's name as the compiler has it: its length, then the name.
+template <class T> const char* name_of() { return typeid(T).name(); }
 
 enum State { READY, AT_BLOCK, AT_WARP, AT_SHUFFLE, DONE };
 
@@ -441,6 +445,7 @@ inline void sincospi(double x, double* s, double* c) {
 #define KERNEL(threads, name, Params)                                                                          \
     static void name(const Params p);                                                                          \
     extern "C" emulation::Facts facts_of_##name() { return {sizeof(Params), threads}; }                        \
+    extern "C" const char* params_of_##name() { return emulation::name_of<Params>(); }                         \
     extern "C" const char* emulate_##name(const emulation::Launch* launch, const void* bytes, size_t size) {   \
         if (size != sizeof(Params)) return "the parameters' size is not that of " #Params;                     \
         Params params;                                                                                         \

@@ -11,9 +11,10 @@
 pub mod accesses;
 pub mod native;
 pub mod plugin;
+mod stored;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -23,12 +24,14 @@ use longhaul_plugin_kit::cuda::device::{
 use longhaul_plugin_kit::cuda::guards::GUARD;
 use longhaul_plugin_kit::cuda::memory::POISON;
 use longhaul_plugin_kit::cuda::source::{own_text, whole_text};
+use longhaul_plugin_kit::cuda::storage::Storage;
 use longhaul_plugin_kit::precision::Precision;
 use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 
 use accesses::{Watched, Watcher};
 use native::{CompileError, HEADER, Instruments, Library, NativeLaunch, WATCHER};
+use stored::Kind;
 
 /// What a device has been asked to do.
 #[derive(Clone)]
@@ -44,6 +47,8 @@ enum Work {
 /// each, by threads and then bytes of shared memory.
 struct Loaded {
     library: Library,
+    /// The same for activations in bfloat16, on a device that stores them so.
+    stored: Option<Library>,
     left: Option<PathBuf>,
     launches: HashMap<&'static str, [u32; 2]>,
 }
@@ -77,6 +82,9 @@ impl Recording for Recorded {
     }
 }
 
+/// Device memory: its size and what holds it.
+type Allocation = (usize, Box<dyn Any + Send>);
+
 /// What is watched is in pages of its own.
 #[derive(Clone)]
 #[repr(align(4096))]
@@ -89,9 +97,13 @@ pub struct Emulator {
     watched: Option<Watched>,
     reversed: bool,
     precision: Precision,
+    storage: Storage,
     has_epilogues: bool,
     libraries: Mutex<HashMap<(usize, usize), Loaded>>,
-    memory: Mutex<HashMap<u64, Box<dyn Any + Send>>>,
+    /// By address.
+    memory: Mutex<BTreeMap<u64, Allocation>>,
+    /// What the addresses that launches were given so far are of, where activations are in bfloat16.
+    kinds: Mutex<HashMap<u64, Kind>>,
     recording: Mutex<Option<Vec<Work>>>,
 }
 
@@ -105,9 +117,11 @@ impl Emulator {
             watched: Watched::asked(),
             reversed,
             precision: Precision::Float32,
+            storage: Storage::Float32,
             has_epilogues: true,
             libraries: Mutex::default(),
             memory: Mutex::default(),
+            kinds: Mutex::default(),
             recording: Mutex::default(),
         }
     }
@@ -132,6 +146,11 @@ impl Emulator {
         Self { precision, ..self }
     }
 
+    /// The same device with activations stored so.
+    pub fn with_storage(self, storage: Storage) -> Self {
+        Self { storage, ..self }
+    }
+
     /// The same device with its kernels' accesses watched.
     pub fn watching(self, watched: Watched) -> Self {
         Self {
@@ -147,7 +166,24 @@ impl Emulator {
     }
 
     fn compile(&self, source: &KernelSource) -> Result<Loaded> {
-        let text = whole_text(source);
+        let (library, name) = self.library(source, Storage::Float32)?;
+        let stored = match self.storage {
+            Storage::Float32 => None,
+            storage => Some(self.library(source, storage)?.0),
+        };
+        let folder = std::env::var_os("LONGHAUL_KERNEL_SOURCES");
+        let left = folder.map(|folder| leave_source(Path::new(&folder), source, &name));
+        Ok(Loaded {
+            library,
+            stored,
+            left: left.transpose()?,
+            launches: HashMap::new(),
+        })
+    }
+
+    /// A source compiled for a storage, and its name among libraries.
+    fn library(&self, source: &KernelSource, storage: Storage) -> Result<(Library, String)> {
+        let text = whole_text(source, storage);
         let watcher = self.watcher()?;
         let (instruments, kind) = match watcher {
             Some((watcher, _)) => (Instruments::Watcher(&watcher.file), WATCHER),
@@ -157,9 +193,6 @@ impl Emulator {
         let mut parts = vec![HEADER, &text, kind];
         parts.extend(native::flags());
         let name = short_hash(&parts);
-        let folder = std::env::var_os("LONGHAUL_KERNEL_SOURCES");
-        let left = folder.map(|folder| leave_source(Path::new(&folder), source, &name));
-        let left = left.transpose()?;
         let library = self.folder.join(format!("{name}.so"));
         if !library.exists() {
             native::compile(&text, &library, instruments).map_err(|error| {
@@ -172,11 +205,7 @@ impl Emulator {
         }
         let library = Library::open(&library)
             .map_err(|error| PluginError::device(format!("{}: {error}", source.file)))?;
-        Ok(Loaded {
-            library,
-            left,
-            launches: HashMap::new(),
-        })
+        Ok((library, name))
     }
 
     fn perform(&self, work: &Work) -> Result<()> {
@@ -196,6 +225,12 @@ impl Emulator {
                 Ok(())
             }
             Work::Fill(to, word, [rows, cols, stride]) => {
+                let memory = self.memory.lock().expect("no panic holds it");
+                let size = memory.get(&to.0).map(|(size, _)| *size);
+                drop(memory);
+                if size == Some(4 * rows * cols) {
+                    self.forget_kinds(to.0, 4 * rows * cols);
+                }
                 for row in 0..*rows {
                     let place = to.value(row * stride);
                     if let Some(watcher) = watcher {
@@ -240,9 +275,12 @@ impl Emulator {
         // SAFETY: the library is held open; the addresses are the engine's, which the address sanitizer
         // watches.
         let run = || unsafe { native.run(&launch, params) };
-        let result = match self.watcher()? {
-            Some((watcher, watched)) => watcher.watch(kernel, params, watched, run),
-            None => run(),
+        let stored = loaded.stored.as_ref();
+        let stored = stored.and_then(|library| library.kernel(kernel.name));
+        let result = match (stored, self.watcher()?) {
+            (Some(stored), _) => self.run_stored(kernel, &launch, params, [native, stored]),
+            (None, Some((watcher, watched))) => watcher.watch(kernel, params, watched, run),
+            (None, None) => run(),
         };
         result.map_err(fail)
     }
@@ -373,6 +411,10 @@ impl Device for Emulator {
         self.precision
     }
 
+    fn storage(&self) -> Storage {
+        self.storage
+    }
+
     fn guarded(&self) -> bool {
         true
     }
@@ -394,7 +436,7 @@ impl Device for Emulator {
         self.memory
             .lock()
             .expect("no panic holds it")
-            .insert(address, memory);
+            .insert(address, (bytes, memory));
         Ok(Ptr(address))
     }
 
@@ -402,10 +444,12 @@ impl Device for Emulator {
         if let Ok(Some((watcher, _))) = self.watcher() {
             watcher.free(memory.0);
         }
-        self.memory
-            .lock()
-            .expect("no panic holds it")
-            .remove(&memory.0);
+        let mut all = self.memory.lock().expect("no panic holds it");
+        let freed = all.remove(&memory.0);
+        drop(all);
+        if let Some((size, _)) = freed {
+            self.forget_kinds(memory.0, size);
+        }
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
@@ -482,14 +526,24 @@ impl Device for Emulator {
     }
 }
 
-/// Two devices, one for each order of blocks and threads: what is racy differs between them. One under the
-/// sanitizers, which look at other things, and where accesses are watched, which tells races in any order.
+/// What operations are held to: [`orders`], and beside two of these a device that stores activations as bfloat16.
 pub fn devices() -> Vec<Arc<dyn Device>> {
     devices_of(Precision::Float32)
 }
 
 /// The same with products of a precision.
 pub fn devices_of(precision: Precision) -> Vec<Arc<dyn Device>> {
+    let mut devices = orders(precision);
+    if devices.len() > 1 {
+        let device = Emulator::beside_target(false).with_precision(precision);
+        devices.push(Arc::new(device.with_storage(Storage::Bf16)));
+    }
+    devices
+}
+
+/// Two devices, one for each order of blocks and threads: what is racy differs between them. One under the
+/// sanitizers, which look at other things, and where accesses are watched, which tells races in any order.
+pub fn orders(precision: Precision) -> Vec<Arc<dyn Device>> {
     let orders: &[bool] = if sanitized() || Watched::asked().is_some() {
         &[false]
     } else {

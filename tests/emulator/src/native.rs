@@ -35,6 +35,7 @@ pub struct Facts {
 
 type Entry = unsafe extern "C" fn(*const NativeLaunch, *const u8, usize) -> *const c_char;
 type FactsOf = unsafe extern "C" fn() -> Facts;
+type ParamsOf = unsafe extern "C" fn() -> *const c_char;
 
 /// What stands in for the compiler's own functions where accesses are watched.
 pub const WATCHER: &str = include_str!("accesses.cpp");
@@ -183,13 +184,19 @@ impl Library {
 
     /// A kernel by name, if there is one.
     pub fn kernel(&self, name: &str) -> Option<NativeKernel> {
-        // SAFETY: KERNEL defines both symbols with these types.
+        // SAFETY: KERNEL defines the symbols with these types; the name is a literal of the library, which stays open.
         unsafe {
             let entry = self.0.get::<Entry>(format!("emulate_{name}")).ok()?;
             let facts = self.0.get::<FactsOf>(format!("facts_of_{name}")).ok()?;
+            let params = self.0.get::<ParamsOf>(format!("params_of_{name}")).ok()?;
             Some(NativeKernel {
                 entry: *entry,
                 facts: facts(),
+                // Its length stands in front.
+                params: CStr::from_ptr(params())
+                    .to_str()
+                    .ok()?
+                    .trim_start_matches(|c: char| c.is_ascii_digit()),
             })
         }
     }
@@ -201,6 +208,8 @@ pub struct NativeKernel {
     entry: Entry,
     /// What is known of it.
     pub facts: Facts,
+    /// The name of its parameter's struct.
+    pub params: &'static str,
 }
 
 impl NativeKernel {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use longhaul_emulator::devices;
+use longhaul_emulator::orders;
 use longhaul_plugin_kit::cuda::device::{Device, Kernel, KernelParams, KernelSource, Launch};
 use longhaul_plugin_kit::kernel_params;
+use longhaul_plugin_kit::precision::Precision;
 
 static SOURCE: KernelSource = KernelSource {
     file: "faults.cu",
@@ -46,7 +47,7 @@ fn run(
 }
 
 fn refused(name: &'static str, threads: u32, words: &str) {
-    for device in devices() {
+    for device in orders(Precision::Float32) {
         let error = run(&device, name, 1, threads).expect_err(name);
         assert!(error.contains(words), "{name}: {error}");
         assert!(error.contains(name), "{error}");
@@ -63,7 +64,7 @@ fn threads_that_wait_for_what_others_do_not_reach_are_told() {
 
 #[test]
 fn whole_warps_may_end_early() {
-    for device in devices() {
+    for device in orders(Precision::Float32) {
         let x = run(&device, "whole_warps_end", 1, 64).expect("a kernel that is right");
         assert_eq!(x[..4], [1.0, 0.0, 3.0, 2.0]);
     }
@@ -72,7 +73,7 @@ fn whole_warps_may_end_early() {
 #[test]
 fn what_depends_on_the_order_of_blocks_or_threads_differs_between_the_devices() {
     for (name, blocks) in [("blocks_in_turn", 32), ("threads_in_turn", 1)] {
-        let devices = devices();
+        let devices = orders(Precision::Float32);
         // Under the sanitizers, and where accesses are watched, there is one.
         if let [one, other] = devices.as_slice() {
             let [one, other] =

@@ -4,10 +4,11 @@
 //
 // Grid: one thread a row and channel, 256 a block, which goes through the tokens; neighbouring threads
 // read neighbouring channels. No shared memory; any width, any length. `common.cuh` of the kit is in front
-// of this file: KERNEL, u32, u64, sigmoid and more are from there.
+// of this file: KERNEL, u32, u64, sigmoid, leave and more are from there.
 //
 // A kernel's one parameter is a plain struct, `p` in its body. src/cuda.rs declares it, by kernel_params!: fields of
 // eight bytes first, then an even number of four-byte ones. Its declaration in C++ is put in front of this file.
+// Activations and their gradients are `Stored` there: what they are stored in is read as a float and assigned one.
 //
 // With few rows of few channels most of a card idles; kernels/diagonal.cu of the kit shows how
 // chunks of tokens run beside each other.
@@ -28,8 +29,6 @@ KERNEL(256, {{crate}}_forward, RecurrenceForward) {
     if (p.state) p.state[index] = h;
 }
 
-__device__ inline void put(float* place, float value, u32 add) { *place = add ? *place + value : value; }
-
 // The last token first; `carried` is the gradient of the state that comes from the tokens after.
 KERNEL(256, {{crate}}_backward, RecurrenceBackward) {
     const u64 index = blockIdx.x * (u64)blockDim.x + threadIdx.x;
@@ -43,7 +42,7 @@ KERNEL(256, {{crate}}_backward, RecurrenceBackward) {
         const float before = t > 0 ? p.h[(token - 1) * p.width + channel] : 0.0f;
         const float g = p.grad_h[token * p.width + channel] + carried;
         carried = g * a;
-        put(&p.grad_x[token * p.grad_x_stride + channel], g * (1.0f - a), p.add_x);
-        put(&p.grad_gate[token * p.grad_gate_stride + channel], g * (before - x) * a * (1.0f - a), p.add_gate);
+        leave(&p.grad_x[token * p.grad_x_stride + channel], g * (1.0f - a), p.add_x);
+        leave(&p.grad_gate[token * p.grad_gate_stride + channel], g * (before - x) * a * (1.0f - a), p.add_gate);
     }
 }

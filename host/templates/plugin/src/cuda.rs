@@ -1,7 +1,7 @@
 //! The recurrence on a CUDA device: the launches of `kernels/{{crate}}.cu`. They are recorded once for a
 //! shape (B, T) and replayed, so nothing here may depend on what changes from step to step.
 
-use longhaul_plugin_kit::cuda::device::{Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::{Launch, Ptr, Stored};
 use longhaul_plugin_kit::engine::operation::{CudaRun, KernelSource};
 use longhaul_plugin_kit::{Result, kernel_params};
 
@@ -16,9 +16,9 @@ pub(crate) static KERNELS: KernelSource = KernelSource {
 
 kernel_params! {
     struct RecurrenceForward {
-        x: *const f32, gate: *const f32, // [B, T, W], rows of tokens x_stride and gate_stride values apart
-        h: *mut f32,                     // [B, T, W], contiguous
-        state: *mut f32,                 // [B, W], read and left; null in training, which starts from 0
+        x: *const Stored, gate: *const Stored, // [B, T, W], rows of tokens x_stride and gate_stride values apart
+        h: *mut Stored,                        // [B, T, W], contiguous
+        state: *mut f32,                       // [B, W], read and left; null in training, which starts from 0
         x_stride: u64, gate_stride: u64, rows: u64,
         length: u32, width: u32,
     }
@@ -26,9 +26,9 @@ kernel_params! {
 
 kernel_params! {
     struct RecurrenceBackward {
-        x: *const f32, gate: *const f32,       // [B, T, W]
-        h: *const f32, grad_h: *const f32,     // [B, T, W], contiguous
-        grad_x: *mut f32, grad_gate: *mut f32, // [B, T, W]
+        x: *const Stored, gate: *const Stored,       // [B, T, W]
+        h: *const Stored, grad_h: *const Stored,     // [B, T, W], contiguous
+        grad_x: *mut Stored, grad_gate: *mut Stored, // [B, T, W]
         x_stride: u64, gate_stride: u64, grad_x_stride: u64, grad_gate_stride: u64, rows: u64,
         length: u32, width: u32,
         add_x: u32, add_gate: u32, // whether a gradient is a sum to add to; else its old content is arbitrary

@@ -6,7 +6,7 @@ use longhaul_plugin_api::error::PluginError;
 use super::PathAttention;
 use super::block::BLOCK;
 use super::cpu::Path;
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::run::{Control, CudaRun, DeviceState};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Saved, Tensor};
@@ -44,9 +44,9 @@ const SQUARE: usize = BLOCK * BLOCK;
 kernel_params! {
     struct PathParams {
         // q [B, T, H K], k, v, w [B, T, G K], beta [B, T, G], bias [B, T, 2 H] or null
-        q: *const f32, k: *const f32, v: *const f32, w: *const f32, beta: *const f32, bias: *const f32,
+        q: *const Stored, k: *const Stored, v: *const Stored, w: *const Stored, beta: *const Stored, bias: *const Stored,
         // [B, parts, T, H K], [B, parts, H, T]
-        y: *mut f32, log_sums: *mut f32,
+        y: *mut Stored, log_sums: *mut f32,
         carried: *mut f32, // [B, parts, H, T, K]: room for queries on their way back
         // [B, G, blocks, 64, 64]: N, E
         solved: *mut f32, mixed: *mut f32,
@@ -56,7 +56,7 @@ kernel_params! {
         keys: *mut f32, values: *mut f32,
         control: *const Control,
         // [B, T, H K], [B, H, T]: dy . y
-        dy: *const f32, delta: *const f32,
+        dy: *const Stored, delta: *const f32,
         // [B, H, BATCH, blocks, 64, K]: how queries look at each block; gradients
         chain: *mut f32, backs: *mut f32,
         back: *mut f32, // [B, H, T, K]: gradient of queries as they look at what is before their block
@@ -65,8 +65,8 @@ kernel_params! {
         sum_mixed: *mut f32, // [B, G, blocks, 64, 64]: gradient of E
         sum_bias: *mut f32, // [B, H, T]
         // as the inputs
-        grad_q: *mut f32, grad_k: *mut f32, grad_v: *mut f32, grad_w: *mut f32, grad_beta: *mut f32,
-        grad_bias: *mut f32,
+        grad_q: *mut Stored, grad_k: *mut Stored, grad_v: *mut Stored, grad_w: *mut Stored, grad_beta: *mut Stored,
+        grad_bias: *mut Stored,
         q_stride: u64, k_stride: u64, v_stride: u64, w_stride: u64, beta_stride: u64, bias_stride: u64,
         y_stride: u64, dy_stride: u64,
         grad_q_stride: u64, grad_k_stride: u64, grad_v_stride: u64, grad_w_stride: u64, grad_beta_stride: u64,

@@ -10,7 +10,7 @@ use longhaul_plugin_api::author::Result;
 
 use super::Kind;
 use super::recurrent::Cells;
-use crate::cuda::device::{DeviceMat, KernelSource, Launch, Product, Ptr};
+use crate::cuda::device::{DeviceMat, KernelSource, Launch, Product, Ptr, Stored};
 use crate::cuda::rows::{column_sums, copy_rows, parts};
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -64,12 +64,12 @@ impl Buffers {
 
 kernel_params! {
     struct CellForward {
-        gates: *const f32,      // [B, T, G H]
+        gates: *const Stored,   // [B, T, G H]
         transposed: *const f32, // [W, G H]
         bias: *const f32,       // [G H]
         kept: *mut f32,         // [B, T, KEPT, H], or null in a feed
         memory: *mut f32,       // [B, T, C - 1, H]: what is carried beside h; or null in a feed
-        h: *mut f32,            // [B, T, H]
+        h: *mut Stored,         // [B, T, H]
         state: *mut f32,        // [B, C, H]; null in training
         gates_stride: u64,
         rows: u32, length: u32, hidden: u32, width: u32,
@@ -81,8 +81,8 @@ kernel_params! {
         weight: *const f32, // [G H, W]
         kept: *mut f32,     // [B, T, KEPT, H]
         memory: *const f32, // [B, T, C - 1, H]
-        h: *const f32,      // [B, T, H]
-        dh: *const f32,     // [B, T, H]
+        h: *const Stored,   // [B, T, H]
+        dh: *const Stored,  // [B, T, H]
         grad: *mut f32,     // [B, T, G H], of U h + u
         rows: u32, length: u32, hidden: u32, width: u32,
     }
@@ -90,15 +90,16 @@ kernel_params! {
 
 kernel_params! {
     struct CellStepForward {
-        gates: *const f32,             // [B, G H] of this token, gates_step apart
-        bias: *const f32,              // [G H]
-        weight: *const f32,            // [G H, W]
-        h_before: *const f32,          // [B, H], before_step apart: h of the token before; null where it is 0
-        before: *const f32,            // [B, C - 1, H], rest_step apart: what else is carried; null where it is 0
-        sums: *const f32,              // [B, G H]: U h where it was computed, in the place of `kept`; or null
-        kept: *mut f32,                // [B, KEPT, H], T KEPT H apart
-        memory: *mut f32, h: *mut f32, // [B, C - 1, H], T (C - 1) H apart; [B, H], T H apart
-        state: *mut f32,               // [B, C, H], or null where nobody goes on from this token
+        gates: *const Stored,             // [B, G H] of this token, gates_step apart
+        bias: *const f32,                 // [G H]
+        weight: *const f32,               // [G H, W]
+        h_before: *const Stored,          // [B, H], before_step apart: h of the token before; null where there is none
+        h_state: *const f32,              // the same of the state, for a feed's first token; else null
+        before: *const f32,               // [B, C - 1, H], rest_step apart: what else is carried; null where it is 0
+        sums: *const f32,                 // [B, G H]: U h where it was computed, in the place of `kept`; or null
+        kept: *mut f32,                   // [B, KEPT, H], T KEPT H apart
+        memory: *mut f32, h: *mut Stored, // [B, C - 1, H], T (C - 1) H apart; [B, H], T H apart
+        state: *mut f32,                  // [B, C, H], or null where nobody goes on from this token
         gates_step: u64, before_step: u64, rest_step: u64,
         rows: u32, length: u32, hidden: u32, width: u32,
     }
@@ -106,11 +107,11 @@ kernel_params! {
 
 kernel_params! {
     struct CellStepBackward {
-        kept: *mut f32,                                  // [B, KEPT, H] of this token, T KEPT H apart
-        memory: *const f32,                              // [B, C - 1, H], T (C - 1) H apart
-        h: *const f32,                                   // [B, H], T H apart
-        dh: *const f32,                                  // [B, H], T H apart
-        grad: *mut f32,                                  // [B, G H], T G H apart
+        kept: *mut f32,     // [B, KEPT, H] of this token, T KEPT H apart
+        memory: *const f32, // [B, C - 1, H], T (C - 1) H apart
+        h: *const Stored,   // [B, H], T H apart
+        dh: *const Stored,  // [B, H], T H apart
+        grad: *mut f32,     // [B, G H], T G H apart
         carry: *mut f32, // [B, C, H]: gradients of what is carried, from the tokens after
         rows: u32, length: u32, hidden: u32, first: u32, // first: whether there is no token before
     }
@@ -126,7 +127,7 @@ kernel_params! {
 
 kernel_params! {
     struct CellShift {
-        h: *const f32,    // [B, T, H]
+        h: *const Stored, // [B, T, H]
         before: *mut f32, // [B, T, H]
         count: u64,       // B T H
         length: u32, hidden: u32,
@@ -242,9 +243,11 @@ fn state_of(cells: &Cells, run: &CudaRun<'_>) -> Ptr {
         .map_or(Ptr::default(), |state| state.data)
 }
 
-/// What a token finds: h and what else is carried, with the distances between sequences; null where they are 0.
+/// What a token finds: h, of the token before or of the state, and what else is carried, with the distances between
+/// sequences; null where they are 0.
 struct Found {
     h: Ptr,
+    h_state: Ptr,
     rest: Ptr,
     h_step: usize,
     rest_step: usize,
@@ -256,6 +259,7 @@ fn found(cells: &Cells, run: &CudaRun<'_>, t: usize, state: Ptr) -> Found {
     if t > 0 {
         Found {
             h: run.value(cells.h).data.value((t - 1) * hidden),
+            h_state: Ptr::default(),
             rest: run.saved(cells.memory).value((t - 1) * beside),
             h_step: length * hidden,
             rest_step: length * beside,
@@ -263,7 +267,8 @@ fn found(cells: &Cells, run: &CudaRun<'_>, t: usize, state: Ptr) -> Found {
     } else {
         let begins = state != Ptr::default();
         Found {
-            h: state,
+            h: Ptr::default(),
+            h_state: state,
             rest: if begins { state.value(hidden) } else { state },
             h_step: cells.carried(),
             rest_step: cells.carried(),
@@ -284,10 +289,12 @@ fn forward_by_tokens(cells: &Cells, run: &CudaRun<'_>) -> Result<()> {
     for t in 0..length {
         let found = found(cells, run, t, state);
         let sums = kept.value(t * keeps);
-        let summed = !at_once && found.h != Ptr::default();
+        // One of the two is null.
+        let before = Ptr(found.h.0 | found.h_state.0);
+        let summed = !at_once && before != Ptr::default();
         if summed {
             for part in products(cells) {
-                let a = DeviceMat::new(found.h, rows, cells.width, found.h_step);
+                let a = DeviceMat::new(before, rows, cells.width, found.h_step);
                 let c = DeviceMat::new(sums.value(part.row), rows, part.rows, length * keeps);
                 run.product(Product {
                     count: part.blocks,
@@ -304,6 +311,7 @@ fn forward_by_tokens(cells: &Cells, run: &CudaRun<'_>) -> Result<()> {
             bias: run.param(cells.bias),
             weight,
             h_before: found.h,
+            h_state: found.h_state,
             before: found.rest,
             sums: if summed { sums } else { Ptr::default() },
             kept: sums,
@@ -358,6 +366,7 @@ pub(super) fn backward(cells: &Cells, buffers: &Buffers, run: &CudaRun<'_>) -> R
     }
     let grad = DeviceRows {
         data: run.saved(cells.grad),
+        stored: false,
         rows: rows * length,
         cols: columns,
         stride: columns,

@@ -4,7 +4,7 @@
 use longhaul_plugin_api::author::Result;
 
 use super::{Kind, Scan};
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::rows::parts;
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -51,10 +51,10 @@ impl Chunks {
 
 kernel_params! {
     struct DiagonalForward {
-        a: *const f32, b: *const f32,     // [B, T, W]
-        decay: *mut f32, carry: *mut f32, // [B, chunks, W]: the product of a chunk's a; its end, then its start state
-        state: *mut f32,                  // [B, W], or null in training
-        h: *mut f32,                      // [B, T, W], contiguous
+        a: *const Stored, b: *const Stored, // [B, T, W]
+        decay: *mut f32, carry: *mut f32,   // [B, chunks, W]: the product of a chunk's a; its end, then its start state
+        state: *mut f32,                    // [B, W], or null in training
+        h: *mut Stored,                     // [B, T, W], contiguous
         a_stride: u64, b_stride: u64, rows: u64,
         length: u32, channels: u32, tokens: u32, chunks: u32, // tokens: of a chunk, the last may have fewer
         log: u32, unused: u32,
@@ -63,11 +63,11 @@ kernel_params! {
 
 kernel_params! {
     struct DiagonalBackward {
-        a: *const f32,                 // [B, T, W]
-        h: *const f32, dh: *const f32, // [B, T, W], contiguous
-        decay: *const f32,             // [B, chunks, W], of the forward pass
+        a: *const Stored,                    // [B, T, W]
+        h: *const Stored, dh: *const Stored, // [B, T, W], contiguous
+        decay: *const f32,                   // [B, chunks, W], of the forward pass
         carry: *mut f32, // [B, chunks, W]: gradient of the state before, then after a chunk; at last a constant's
-        da: *mut f32, db: *mut f32,    // [B, T, W]
+        da: *mut Stored, db: *mut Stored, // [B, T, W]
         a_stride: u64, da_stride: u64, db_stride: u64, rows: u64,
         length: u32, channels: u32, tokens: u32, chunks: u32,
         log: u32, constant: u32, add_a: u32, add_b: u32,
@@ -196,6 +196,7 @@ pub(super) fn backward(scan: &Scan, chunks: &Chunks, run: &CudaRun<'_>) -> Resul
     let width = scan.b.cols();
     let shares = DeviceRows {
         data: params.carry,
+        stored: false,
         rows: rows * count,
         cols: width,
         stride: width,

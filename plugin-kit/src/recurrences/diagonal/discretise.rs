@@ -4,7 +4,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::run::CudaRun;
 use crate::engine::graph::Graph;
 use crate::engine::operation::{Operation, Run};
@@ -103,10 +103,10 @@ static DISCRETISE: KernelSource = KernelSource {
 
 kernel_params! {
     struct DiscretiseParams {
-        re: *const f32, im: *const f32,                // [rows, W]: λ
-        step: *const f32,                              // [steps], or null: 1
-        y: *mut f32, // [rows, 2 W] or, where there are steps, [4 W]; the gradient of that in the backward pass
-        dre: *mut f32, dim: *mut f32, dstep: *mut f32, // the gradients of re, im and step
+        re: *const Stored, im: *const Stored, // [rows, W]: λ
+        step: *const Stored,                  // [steps], or null: 1
+        y: *mut Stored, // [rows, 2 W] or, where there are steps, [4 W]; the gradient of that in the backward pass
+        dre: *mut Stored, dim: *mut Stored, dstep: *mut Stored, // the gradients of re, im and step
         re_stride: u64, im_stride: u64, dre_stride: u64, dim_stride: u64, rows: u64,
         width: u32, steps: u32, form: u32, add_re: u32, add_im: u32, add_step: u32,
     }

@@ -2,7 +2,7 @@
 
 use longhaul_plugin_api::author::Result;
 
-use crate::cuda::device::{KernelSource, Launch};
+use crate::cuda::device::{KernelSource, Launch, Stored};
 use crate::cuda::rows::ROWS;
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -55,8 +55,8 @@ static COMPLEX_PRODUCT: KernelSource = KernelSource {
 
 kernel_params! {
     struct ComplexProduct {
-        a: *const f32, b: *const f32, // [rows, 2 W]
-        y: *mut f32,                  // [rows, 2 W]
+        a: *const Stored, b: *const Stored, // [rows, 2 W]
+        y: *mut Stored,                     // [rows, 2 W]
         a_stride: u64, b_stride: u64, y_stride: u64, rows: u64,
         width: u32, conjugate: u32, add: u32, unused: u32,
     }

@@ -4,7 +4,7 @@ use longhaul_plugin_api::author::Result;
 
 use super::systems::Scan;
 use super::systems_scan::CHUNK;
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::rows::parts;
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -42,11 +42,11 @@ impl Shares {
 
 kernel_params! {
     struct SystemsForward {
-        a: *const f32, c: *const f32, // [2, N, H]
-        u: *const f32,                // [B, T, H]
-        y: *mut f32,                  // [B, T, H], contiguous
-        kept: *mut f32,               // [B, chunks, 2, N, H], or null in a feed
-        state: *mut f32,              // [B, 2, N, H], or null in training
+        a: *const Stored, c: *const Stored, // [2, N, H]
+        u: *const Stored,                   // [B, T, H]
+        y: *mut Stored,                     // [B, T, H], contiguous
+        kept: *mut f32,                     // [B, chunks, 2, N, H], or null in a feed
+        state: *mut f32,                    // [B, 2, N, H], or null in training
         u_stride: u64, rows: u64,
         length: u32, channels: u32, states: u32, chunk: u32,
     }
@@ -54,11 +54,11 @@ kernel_params! {
 
 kernel_params! {
     struct SystemsBackward {
-        a: *const f32, c: *const f32,         // [2, N, H]
-        u: *const f32, dy: *const f32,        // [B, T, H]; dy contiguous
+        a: *const Stored, c: *const Stored,   // [2, N, H]
+        u: *const Stored, dy: *const Stored,  // [B, T, H]; dy contiguous
         kept: *const f32,                     // [B, chunks, 2, N, H]
         share_a: *mut f32, share_c: *mut f32, // [B, 2, N, H]
-        du: *mut f32,                         // [B, T, H]
+        du: *mut Stored,                      // [B, T, H]
         u_stride: u64, du_stride: u64, rows: u64,
         length: u32, channels: u32, states: u32, chunk: u32, add: u32, unused: u32,
     }
@@ -145,6 +145,7 @@ pub(super) fn backward(scan: &Scan, shares: &Shares, run: &CudaRun<'_>) -> Resul
     for (data, grad) in [(params.share_a, grad_a), (params.share_c, grad_c)] {
         let of_rows = DeviceRows {
             data,
+            stored: false,
             rows,
             cols,
             stride: cols,

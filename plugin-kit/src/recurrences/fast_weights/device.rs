@@ -5,7 +5,7 @@ use longhaul_plugin_api::error::PluginError;
 
 use super::operation::Learning;
 use super::{FastWeights, Loss, Sizes};
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::run::{Control, CudaRun};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Param, Saved, Tensor};
@@ -23,17 +23,17 @@ const INPUTS: usize = 6;
 kernel_params! {
     struct FastWeightsParams {
         // q, k [B, T, H K], target [B, T, H V], rate, keep, momentum [B, T, H], null without
-        given: [*const f32; INPUTS],
+        given: [*const Stored; INPUTS],
         start: *const f32, bias: *const f32,       // [H, K, V], [H, V] or null
         weight: *const f32, norm_bias: *const f32, // [H, V], null with squares
         shares: *const f32,                        // [C], null without plain descent
-        y: *mut f32,                               // [B, T, H V]
-        dy: *const f32,
-        state: *mut f32,           // [B, H, matrices, R, V], less where W and M began; null in training
-        before: *mut f32,          // [B, H, chunks, matrices, R, V]: what each mini-batch finds; in training
-        work: *mut f32,            // [B, H, room]
-        control: *const Control,   // null in training, which starts at position 0
-        grads: [*mut f32; INPUTS], // like given
+        y: *mut Stored,                            // [B, T, H V]
+        dy: *const Stored,
+        state: *mut f32,              // [B, H, matrices, R, V], less where W and M began; null in training
+        before: *mut f32,             // [B, H, chunks, matrices, R, V]: what each mini-batch finds; in training
+        work: *mut f32,               // [B, H, room]
+        control: *const Control,      // null in training, which starts at position 0
+        grads: [*mut Stored; INPUTS], // like given
         grad_start: *mut f32, grad_bias: *mut f32, grad_weight: *mut f32, grad_norm_bias: *mut f32,
         grad_shares: *mut f32,
         strides: [u64; INPUTS], grad_strides: [u64; INPUTS], y_stride: u64, dy_stride: u64, room: u64,

@@ -3,7 +3,7 @@
 use longhaul_plugin_api::author::Result;
 
 use super::Convolution;
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::run::CudaRun;
 use crate::kernel_params;
 
@@ -19,10 +19,10 @@ const TILE: usize = 64;
 
 kernel_params! {
     struct LongConvolution {
-        filter: *const f32, // [taps, C]
-        x: *const f32,      // [B, T, C]; backward: the gradient of y
-        state: *mut f32,    // [B, taps - 1, C] or null: the last inputs, oldest first
-        y: *mut f32,        // [B, T, C]; backward: the gradient of x
+        filter: *const Stored, // [taps, C]
+        x: *const Stored,      // [B, T, C]; backward: the gradient of y
+        state: *mut f32,       // [B, taps - 1, C] or null: the last inputs, oldest first
+        y: *mut Stored,        // [B, T, C]; backward: the gradient of x
         x_stride: u64, y_stride: u64, rows: u64,
         length: u32, cols: u32, taps: u32, accumulate: u32,
     }
@@ -30,8 +30,8 @@ kernel_params! {
 
 kernel_params! {
     struct LongConvolutionFilter {
-        x: *const f32, dy: *const f32, // [B, T, C]
-        grad_filter: *mut f32,         // [taps, C]
+        x: *const Stored, dy: *const Stored, // [B, T, C]
+        grad_filter: *mut Stored,            // [taps, C]
         x_stride: u64, dy_stride: u64, rows: u64,
         length: u32, cols: u32, taps: u32, accumulate: u32,
     }

@@ -4,7 +4,7 @@
 use longhaul_plugin_api::author::Result;
 
 use super::MLSTM;
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Run};
 use crate::engine::tensor::{Buffer, State, StateSpec, Tensor};
@@ -55,9 +55,9 @@ struct Gates {
 
 kernel_params! {
     pub(super) struct MlstmGates {
-        input: *const f32, forget: *const f32,         // [B, T, H], logarithms
-        decay: *mut f32, write: *mut f32, m: *mut f32, // [B, T, H]: f + m before - m, i - m, m
-        state: *mut f32,                               // [B, H]: m of the last token; null in training
+        input: *const Stored, forget: *const Stored,            // [B, T, H], logarithms
+        decay: *mut Stored, write: *mut Stored, m: *mut Stored, // [B, T, H]: f + m before - m, i - m, m
+        state: *mut f32,                                        // [B, H]: m of the last token; null in training
         input_stride: u64, forget_stride: u64,
         rows: u32, length: u32, heads: u32, unused: u32,
     }
@@ -65,9 +65,9 @@ kernel_params! {
 
 kernel_params! {
     pub(super) struct MlstmGatesBackward {
-        write: *const f32,                                                  // [B, T, H]
-        grad_decay: *const f32, grad_write: *const f32, grad_m: *const f32, // [B, T, H]
-        grad_input: *mut f32, grad_forget: *mut f32,                        // [B, T, H]
+        write: *const Stored,                                                        // [B, T, H]
+        grad_decay: *const Stored, grad_write: *const Stored, grad_m: *const Stored, // [B, T, H]
+        grad_input: *mut Stored, grad_forget: *mut Stored,                           // [B, T, H]
         grad_input_stride: u64, grad_forget_stride: u64,
         rows: u32, length: u32, heads: u32, add_input: u32, add_forget: u32, unused: u32,
     }

@@ -4,7 +4,7 @@
 use longhaul_plugin_api::author::Result;
 
 use super::MLSTM;
-use crate::cuda::device::{Launch, Ptr};
+use crate::cuda::device::{Launch, Ptr, Stored};
 use crate::engine::graph::Graph;
 use crate::engine::operation::{CudaRun, KernelSource, Operation, Rows, Run};
 use crate::engine::tensor::{Buffer, Tensor};
@@ -53,11 +53,11 @@ struct Values {
 
 kernel_params! {
     pub(super) struct MlstmValues {
-        given: *const f32,   // v [rows, H V], or what was read [rows, H (V + 1)]
-        logs: *const f32,    // [rows, H]: what is written as a logarithm, or m
-        dy: *const f32,      // the gradient of y, contiguous; of the way back only
-        out: *mut f32,       // y, [rows, H (V + 1)] or [rows, H V], or the gradient of `given`
-        grad_logs: *mut f32, // [rows, H], of the way back only
+        given: *const Stored,   // v [rows, H V], or what was read [rows, H (V + 1)]
+        logs: *const Stored,    // [rows, H]: what is written as a logarithm, or m
+        dy: *const Stored,      // the gradient of y, contiguous; of the way back only
+        out: *mut Stored,       // y, [rows, H (V + 1)] or [rows, H V], or the gradient of `given`
+        grad_logs: *mut Stored, // [rows, H], of the way back only
         given_stride: u64, out_stride: u64, rows: u64,
         heads: u32, value: u32, accumulate: u32, add_logs: u32,
         epsilon: f32,

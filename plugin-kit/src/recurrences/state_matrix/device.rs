@@ -3,7 +3,7 @@
 use super::recurrent::Recurrent;
 use super::scan::padded;
 use super::{Decay, Read, Removal, StateMatrix};
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Saved, Tensor};
@@ -37,11 +37,11 @@ const MOST: usize = 6;
 
 kernel_params! {
     struct RecurrentForward {
-        given: [*const f32; MOST], // q [B, T, reads G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
+        given: [*const Stored; MOST], // q [B, T, reads G K], k [B, T, writes G K], v [B, T, writes H V], decay [B, T, H],
                                    // [B, T, H K] or [B, T, H V], beta [B, T, writes H] or a [B, T, H K], b [B, T, H K]
-        o: *mut f32,               // [B, T, reads H V], contiguous
-        state: *mut f32,           // [B, H, V, K], null in training
-        kept: *mut f32,            // [B, H, tiles, chunks, W / 4, threads]: S before each chunk, null in a feed
+        o: *mut Stored,  // [B, T, reads H V], contiguous
+        state: *mut f32, // [B, H, V, K], null in training
+        kept: *mut f32,  // [B, H, tiles, chunks, W / 4, threads]: S before each chunk, null in a feed
         strides: [u64; MOST],
         logs: [f32; MOST_HEADS], // [H]: constant decays
         length: u32, heads: u32, groups: u32, key: u32, value: u32, writes: u32, chunk: u32, chunks: u32, decay: u32,
@@ -51,11 +51,11 @@ kernel_params! {
 
 kernel_params! {
     struct RecurrentBackward {
-        given: [*const f32; MOST], // as above
-        grad_o: *const f32,        // [B, T, reads H V]
-        kept: *const f32,          // as above
-        scratch: *mut f32,         // [B, H, MOST_CHUNK / SUB, W / 4, threads]
-        grads: [*mut f32; MOST],   // as given; q and k with H in place of G
+        given: [*const Stored; MOST], // as above
+        grad_o: *const Stored,        // [B, T, reads H V]
+        kept: *const f32,             // as above
+        scratch: *mut f32,            // [B, H, MOST_CHUNK / SUB, W / 4, threads]
+        grads: [*mut Stored; MOST],   // as given; q and k with H in place of G
         grad_o_stride: u64,
         strides: [u64; MOST], grad_strides: [u64; MOST],
         accumulate: [u32; MOST], // whether those gradients are sums
@@ -67,8 +67,8 @@ kernel_params! {
 
 kernel_params! {
     struct AddHeads {
-        from: *const f32, // [B, T, writes, H, K]
-        to: *mut f32,     // [B, T, writes G K]
+        from: *const Stored, // [B, T, writes, H, K]
+        to: *mut Stored,     // [B, T, writes G K]
         to_stride: u64, tokens: u64,
         heads: u32, groups: u32, key: u32, writes: u32, accumulate: u32, unused: u32,
     }

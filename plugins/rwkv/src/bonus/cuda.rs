@@ -1,6 +1,6 @@
 //! The bonus on a device; see `kernels/bonus.cu`.
 
-use longhaul_plugin_kit::cuda::device::{KernelSource, Launch};
+use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Stored};
 use longhaul_plugin_kit::cuda::rows::{add_parts, part_count};
 use longhaul_plugin_kit::cuda::run::CudaRun;
 use longhaul_plugin_kit::{PluginError, Result, kernel_params};
@@ -22,9 +22,9 @@ const WIDEST_SUMMED: usize = 1024;
 
 kernel_params! {
     struct BonusForward {
-        base: *const f32, r: *const f32, k: *const f32, v: *const f32, // [B, T, D]
-        u: *const f32,                                                 // [D]
-        y: *mut f32,                                                   // [B, T, D], contiguous
+        base: *const Stored, r: *const Stored, k: *const Stored, v: *const Stored, // [B, T, D]
+        u: *const f32,                                                             // [D]
+        y: *mut Stored,                                                            // [B, T, D], contiguous
         base_stride: u64, r_stride: u64, k_stride: u64, v_stride: u64, rows: u64,
         heads: u32, head_dim: u32,
     }
@@ -32,11 +32,11 @@ kernel_params! {
 
 kernel_params! {
     struct BonusBackward {
-        r: *const f32, k: *const f32, v: *const f32,                               // [B, T, D]
-        u: *const f32,                                                             // [D]
-        dy: *const f32,                                                            // [B, T, D], contiguous
-        grad_base: *mut f32, grad_r: *mut f32, grad_k: *mut f32, grad_v: *mut f32, // [B, T, D]
-        parts: *mut f32,                                                           // [part_count, D]: the gradient of u
+        r: *const Stored, k: *const Stored, v: *const Stored,                                  // [B, T, D]
+        u: *const f32,                                                                         // [D]
+        dy: *const Stored,                                                                     // [B, T, D], contiguous
+        grad_base: *mut Stored, grad_r: *mut Stored, grad_k: *mut Stored, grad_v: *mut Stored, // [B, T, D]
+        parts: *mut f32,                                                                       // [part_count, D], of u
         r_stride: u64, k_stride: u64, v_stride: u64,
         grad_base_stride: u64, grad_r_stride: u64, grad_k_stride: u64, grad_v_stride: u64, rows: u64,
         add_base: u32, add_r: u32, add_k: u32, add_v: u32, // whether those gradients are sums

@@ -1,6 +1,6 @@
 //! RWKV-7's removal on a device; see `kernels/removal.cu`.
 
-use longhaul_plugin_kit::cuda::device::KernelSource;
+use longhaul_plugin_kit::cuda::device::{KernelSource, Stored};
 use longhaul_plugin_kit::cuda::rows::{add_parts, part_count};
 use longhaul_plugin_kit::cuda::run::CudaRun;
 use longhaul_plugin_kit::{Result, kernel_params};
@@ -17,10 +17,10 @@ pub(super) static REMOVAL: KernelSource = KernelSource {
 
 kernel_params! {
     struct RemovalForward {
-        k: *const f32, rate: *const f32,             // [B, T, D]
-        xi: *const f32, alpha: *const f32,           // [D]
-        kappa: *mut f32, b: *mut f32, key: *mut f32, // [B, T, D], contiguous
-        lengths: *mut f32,                           // [B, T, H]: 1 / |k xi|
+        k: *const Stored, rate: *const Stored,                // [B, T, D]
+        xi: *const f32, alpha: *const f32,                    // [D]
+        kappa: *mut Stored, b: *mut Stored, key: *mut Stored, // [B, T, D], contiguous
+        lengths: *mut f32,                                    // [B, T, H]: 1 / |k xi|
         k_stride: u64, rate_stride: u64, rows: u64,
         heads: u32, head_dim: u32,
     }
@@ -28,13 +28,13 @@ kernel_params! {
 
 kernel_params! {
     struct RemovalBackward {
-        k: *const f32, rate: *const f32,                                  // [B, T, D]
-        xi: *const f32, alpha: *const f32,                                // [D]
-        kappa: *const f32,                                                // [B, T, D], contiguous
-        lengths: *const f32,                                              // [B, T, H]
-        grad_kappa: *const f32, grad_b: *const f32, grad_key: *const f32, // [B, T, D], contiguous
-        grad_k: *mut f32, grad_rate: *mut f32,                            // [B, T, D]
-        parts_xi: *mut f32, parts_alpha: *mut f32,                        // [part_count, D]
+        k: *const Stored, rate: *const Stored,                                     // [B, T, D]
+        xi: *const f32, alpha: *const f32,                                         // [D]
+        kappa: *const Stored,                                                      // [B, T, D], contiguous
+        lengths: *const f32,                                                       // [B, T, H]
+        grad_kappa: *const Stored, grad_b: *const Stored, grad_key: *const Stored, // [B, T, D], contiguous
+        grad_k: *mut Stored, grad_rate: *mut Stored,                               // [B, T, D]
+        parts_xi: *mut f32, parts_alpha: *mut f32,                                 // [part_count, D]
         k_stride: u64, rate_stride: u64, grad_k_stride: u64, grad_rate_stride: u64, rows: u64,
         add_k: u32, add_rate: u32, // whether those gradients are sums
         heads: u32, head_dim: u32, part_count: u32, unused: u32,

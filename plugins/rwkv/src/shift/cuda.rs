@@ -1,6 +1,6 @@
 //! Token shift on a device; see `kernels/shift.cu`.
 
-use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use longhaul_plugin_kit::cuda::rows::{copy_rows, part_count};
 use longhaul_plugin_kit::cuda::run::{CudaRun, DeviceRows};
 use longhaul_plugin_kit::{Result, kernel_params};
@@ -10,33 +10,43 @@ use super::{MOST, Mix, TokenShift};
 pub(super) static SHIFT: KernelSource = KernelSource {
     file: "shift.cu",
     text: include_str!("../../kernels/shift.cu"),
-    params: &[ShiftForward::CPP, ShiftBackward::CPP, ShiftSums::CPP],
+    params: &[
+        ShiftWeights::CPP,
+        ShiftForward::CPP,
+        ShiftBackward::CPP,
+        ShiftSums::CPP,
+    ],
 };
 
 /// Columns of a block of `shift_sums`.
 const SUM_COLS: usize = 32;
 
 kernel_params! {
-    struct ShiftForward {
-        x: *const f32,               // [B, T, D]
-        history: *const f32,         // [B, D], null where it is 0
-        weights: [*const f32; MOST], // [D] or [B, T, D]
-        y: [*mut f32; MOST],         // [B, T, D], contiguous
-        weight_strides: [u64; MOST], // 0 of [D]
-        x_stride: u64, rows: u64,    // rows = B T
+    /// Of each blend, in one of the two.
+    struct ShiftWeights {
+        channels: [*const f32; MOST],  // [D], or null
+        tokens: [*const Stored; MOST], // [B, T, D], or null
+        token_strides: [u64; MOST],
+    }
+}
+
+kernel_params! {
+    struct ShiftForward: ShiftWeights as weights {
+        x: *const Stored,         // [B, T, D]
+        history: *const f32,      // [B, D], null where it is 0
+        y: [*mut Stored; MOST],   // [B, T, D], contiguous
+        x_stride: u64, rows: u64, // rows = B T
         length: u32, cols: u32, outputs: u32, current: u32,
     }
 }
 
 kernel_params! {
-    struct ShiftBackward {
-        x: *const f32,                  // [B, T, D]
-        grad_x: *mut f32,               // [B, T, D]
-        weights: [*const f32; MOST],    // [D] or [B, T, D]
-        dy: [*const f32; MOST],         // [B, T, D], contiguous
-        grad_weights: [*mut f32; MOST], // [B, T, D], null of [D]
-        weight_strides: [u64; MOST],    // 0 of [D]
-        grad_strides: [u64; MOST],      // of grad_weights
+    struct ShiftBackward: ShiftWeights as weights {
+        x: *const Stored,                  // [B, T, D]
+        grad_x: *mut Stored,               // [B, T, D]
+        dy: [*const Stored; MOST],         // [B, T, D], contiguous
+        grad_weights: [*mut Stored; MOST], // [B, T, D], null of [D]
+        grad_strides: [u64; MOST],         // of grad_weights
         x_stride: u64, grad_x_stride: u64, rows: u64,
         accumulate: [u32; MOST], // of grad_weights
         length: u32, cols: u32, outputs: u32, current: u32,
@@ -46,10 +56,10 @@ kernel_params! {
 
 kernel_params! {
     struct ShiftSums {
-        x: *const f32,          // [B, T, D]
-        parts: *mut f32,        // [part_count, outputs, D]
-        dy: [*const f32; MOST], // [B, T, D], contiguous
-        sums: [*mut f32; MOST], // [D], added to
+        x: *const Stored,          // [B, T, D]
+        parts: *mut f32,           // [part_count, outputs, D]
+        dy: [*const Stored; MOST], // [B, T, D], contiguous
+        sums: [*mut f32; MOST],    // [D], added to
         x_stride: u64, rows: u64,
         length: u32, cols: u32, outputs: u32, current: u32,
         part_count: u32, unused: u32,
@@ -59,25 +69,29 @@ kernel_params! {
 const NONE: [Ptr; MOST] = [Ptr(0); MOST];
 
 impl TokenShift {
-    /// Each blend's weights and their distance from position to position, 0 where they are a parameter.
-    fn weights(&self, run: &CudaRun<'_>) -> ([Ptr; MOST], [u64; MOST]) {
-        let (mut data, mut strides) = (NONE, [0; MOST]);
+    /// Each blend's weights, a parameter or a tensor.
+    fn weights(&self, run: &CudaRun<'_>) -> ShiftWeights {
+        let mut weights = ShiftWeights {
+            channels: NONE,
+            tokens: NONE,
+            token_strides: [0; MOST],
+        };
         for (index, (mix, _)) in self.outputs.iter().enumerate() {
-            (data[index], strides[index]) = match *mix {
-                Mix::Channel(param) => (run.param(param), 0),
+            match *mix {
+                Mix::Channel(param) => weights.channels[index] = run.param(param),
                 Mix::Token(tensor) => {
                     let rows = run.value(tensor);
-                    (rows.data, rows.stride as u64)
+                    weights.tokens[index] = rows.data;
+                    weights.token_strides[index] = rows.stride as u64;
                 }
-            };
+            }
         }
-        (data, strides)
+        weights
     }
 
     pub(super) fn forward_on(&self, run: &CudaRun<'_>) -> Result<()> {
         let x = run.value(self.x);
         let state = run.state(self.last.state);
-        let (weights, weight_strides) = self.weights(run);
         let mut y = NONE;
         for (place, (_, tensor)) in y.iter_mut().zip(&self.outputs) {
             *place = run.value(*tensor).data;
@@ -85,9 +99,8 @@ impl TokenShift {
         let params = ShiftForward {
             x: x.data,
             history: state.map_or(Ptr::default(), |state| state.data),
-            weights,
+            weights: self.weights(run),
             y,
-            weight_strides,
             x_stride: x.stride as u64,
             rows: x.rows as u64,
             length: run.length() as u32,
@@ -108,6 +121,7 @@ impl TokenShift {
         };
         let place = DeviceRows {
             data: state.data,
+            stored: false,
             rows: run.rows(),
             cols: x.cols,
             stride: x.cols,
@@ -117,7 +131,6 @@ impl TokenShift {
 
     pub(super) fn backward_on(&self, run: &CudaRun<'_>) -> Result<()> {
         let x = run.value(self.x);
-        let (weights, weight_strides) = self.weights(run);
         let mut dy = NONE;
         for (place, (_, tensor)) in dy.iter_mut().zip(&self.outputs) {
             *place = run.grad(*tensor)?.data;
@@ -126,10 +139,9 @@ impl TokenShift {
         let mut params = ShiftBackward {
             x: x.data,
             grad_x: grad_x.data,
-            weights,
+            weights: self.weights(run),
             dy,
             grad_weights: NONE,
-            weight_strides,
             grad_strides: [0; MOST],
             x_stride: x.stride as u64,
             grad_x_stride: grad_x.stride as u64,

@@ -1,6 +1,6 @@
 //! RWKV-4's recurrence on a device; see `kernels/wkv4.cu`.
 
-use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr};
+use longhaul_plugin_kit::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use longhaul_plugin_kit::cuda::rows::{column_sums, parts};
 use longhaul_plugin_kit::cuda::run::{CudaRun, DeviceRows};
 use longhaul_plugin_kit::{Extent, Graph, Result, Saved, kernel_params};
@@ -19,11 +19,11 @@ const THREADS: usize = 128;
 
 kernel_params! {
     struct Wkv4Forward {
-        r: *const f32, k: *const f32, v: *const f32,    // [B, T, H], r before its sigmoid
-        time_decay: *const f32, time_first: *const f32, // [H]
-        y: *mut f32,                                    // [B, T, H], contiguous
-        states: *mut f32,                               // [B, chunks, 2, H]: a and L before each chunk
-        mean: *mut f32, level: *mut f32,                // [B, H]: the state slots, null in training
+        r: *const Stored, k: *const Stored, v: *const Stored, // [B, T, H], r before its sigmoid
+        time_decay: *const f32, time_first: *const f32,       // [H]
+        y: *mut Stored,                                       // [B, T, H], contiguous
+        states: *mut f32,                                     // [B, chunks, 2, H]: a and L before each chunk
+        mean: *mut f32, level: *mut f32,                      // [B, H]: the state slots, null in training
         r_stride: u64, k_stride: u64, v_stride: u64,
         rows: u32, length: u32, channels: u32, chunks: u32,
     }
@@ -31,13 +31,13 @@ kernel_params! {
 
 kernel_params! {
     struct Wkv4Gradients {
-        r: *const f32, k: *const f32, v: *const f32,          // [B, T, H]
+        r: *const Stored, k: *const Stored, v: *const Stored, // [B, T, H]
         time_decay: *const f32, time_first: *const f32,       // [H]
-        dy: *const f32,                                       // [B, T, H], contiguous
+        dy: *const Stored,                                    // [B, T, H], contiguous
         states: *const f32,                                   // [B, chunks, 2, H]
         slopes: *mut f32, // [B, chunks, 4, H]: P, Q, e, f; then the gradient of the state after
         // each chunk in the first two, those of time_decay and u in the others
-        grad_r: *mut f32, grad_k: *mut f32, grad_v: *mut f32, // [B, T, H]
+        grad_r: *mut Stored, grad_k: *mut Stored, grad_v: *mut Stored, // [B, T, H]
         r_stride: u64, k_stride: u64, v_stride: u64, grad_r_stride: u64, grad_k_stride: u64, grad_v_stride: u64,
         rows: u32, length: u32, channels: u32, chunks: u32,
         add_r: u32, add_k: u32, add_v: u32, unused: u32, // whether those gradients are sums
@@ -158,6 +158,7 @@ impl Wkv4 {
         for (place, param) in [(2, inputs.time_decay), (3, inputs.time_first)] {
             let sums = DeviceRows {
                 data: slopes.value(place * self.channels),
+                stored: false,
                 rows: run.rows() * chunks,
                 cols: self.channels,
                 stride: 4 * self.channels,

@@ -10,7 +10,7 @@ use super::super::device::MOST_HEADS;
 use super::super::{Decay, Heads};
 use super::levels_device::LevelParams;
 use super::{InChunks, KEYS, QUERIES, With};
-use crate::cuda::device::{KernelParams, KernelSource, Launch, Ptr, Struct};
+use crate::cuda::device::{KernelParams, KernelSource, Launch, Ptr, Stored, Struct};
 use crate::cuda::rows::{self, ROWS, column_sums};
 use crate::cuda::run::{CudaRun, DeviceRows};
 use crate::engine::graph::Graph;
@@ -133,24 +133,24 @@ impl Form {
 
 kernel_params! {
     pub(super) struct HeadParams {
-        v: *const f32,                                               // [B, T, H V]
-        k: *const f32, q: *const f32,                                // [B, T, G N]
-        logs: *const f32,                                            // [B, T, H]; null where they are constant
-        scale: *const f32,                                           // c [B, T, H], or null
-        skip: *const f32,                                            // d [H], or null
-        o: *mut f32,                                                 // [B, T, H V]
-        sums: *mut f32, rests: *mut f32,                             // [B, chunks, H, 64]: s in two; s_L past the end
-        decays: *mut f32, shares: *mut f32,                          // [B, chunks, H, 64]: exp(s), exp(s_L - s) c
-        products: *mut f32,                                          // [B, chunks, G, 64, 64]: Q K^T
-        states: *mut f32,                                            // [B, chunks, N, H V]: the state before each chunk
+        v: *const Stored,                   // [B, T, H V]
+        k: *const Stored, q: *const Stored, // [B, T, G N]
+        logs: *const Stored,                // [B, T, H]; null where they are constant
+        scale: *const Stored,               // c [B, T, H], or null
+        skip: *const f32,                   // d [H], or null
+        o: *mut Stored,                     // [B, T, H V]
+        sums: *mut f32, rests: *mut f32,    // [B, chunks, H, 64]: s in two; s_L past the end
+        decays: *mut f32, shares: *mut f32, // [B, chunks, H, 64]: exp(s), exp(s_L - s) c
+        products: *mut f32,                 // [B, chunks, G, 64, 64]: Q K^T
+        states: *mut f32,                   // [B, chunks, N, H V]: the state before each chunk
         carried: *mut f32, // [B, units, N, unit_cols]: a session's state, null in training
-        grad_o: *const f32,                                          // [B, T, H V]
+        grad_o: *const Stored, // [B, T, H V]
         grad_states: *mut f32, // [B, chunks, N, H V]: gradient of the state after each chunk
-        grad_v: *mut f32, grad_logs: *mut f32, grad_scale: *mut f32, // like v, logs, scale
-        skip_parts: *mut f32,                                        // [B, chunks, H]: gradients of d
+        grad_v: *mut Stored, grad_logs: *mut Stored, grad_scale: *mut Stored, // like v, logs, scale
+        skip_parts: *mut f32,                                                 // [B, chunks, H]: gradients of d
         within: *mut f32, reads: *mut f32, // [B, chunks, H, 64]: parts of the gradients of logs, see head_backward.cu
-        k_parts: *mut f32, q_parts: *mut f32,                        // [B, T, G, parts, N]
-        grad_k: *mut f32, grad_q: *mut f32,                          // like k, q
+        k_parts: *mut f32, q_parts: *mut f32,     // [B, T, G, parts, N]
+        grad_k: *mut Stored, grad_q: *mut Stored, // like k, q
         v_stride: u64, k_stride: u64, q_stride: u64, logs_stride: u64, scale_stride: u64, o_stride: u64,
         grad_o_stride: u64, grad_v_stride: u64, grad_logs_stride: u64, grad_scale_stride: u64, grad_k_stride: u64,
         grad_q_stride: u64,
@@ -463,6 +463,7 @@ impl InChunks {
         };
         let parts = DeviceRows {
             data: params.skip_parts,
+            stored: false,
             rows: grids.chunks,
             cols: grids.heads,
             stride: grids.heads,
@@ -493,7 +494,7 @@ mod tests {
     fn products_are_strict_unless_asked_for() {
         let on_tensor_cores = |precision| {
             let Form { source, stride } = Form::of(precision);
-            let text = crate::cuda::source::whole_text(source);
+            let text = crate::cuda::source::whole_text(source, Default::default());
             assert!(text.contains(&format!("#define STRIDE {stride}u")));
             assert_eq!(
                 text.contains("void mma_16x8x8_tf32("),

@@ -6,7 +6,7 @@ use longhaul_plugin_api::author::Result;
 use super::chunk::Block;
 use super::device::{CHUNK, Form, GRAD_VALUES, HeadParams, LEVELS, OUTPUT};
 use super::{InChunks, With};
-use crate::cuda::device::{KernelSource, Launch, Ptr};
+use crate::cuda::device::{KernelSource, Launch, Ptr, Stored};
 use crate::cuda::run::{Control, CudaRun};
 use crate::engine::graph::Graph;
 use crate::engine::tensor::{Extent, Saved, State, Tensor};
@@ -19,8 +19,8 @@ const WITHIN: usize = 7;
 kernel_params! {
     /// Those of the state matrix, and:
     pub(super) struct LevelParams: HeadParams as chunks {
-        lambda: *const f32, // [B, T, H L]: the factors
-        grad_lambda: *mut f32,
+        lambda: *const Stored, // [B, T, H L]: the factors
+        grad_lambda: *mut Stored,
         ends: *mut f32, end_rests: *mut f32, // [B, chunks, H]: sums of logarithms up to the end of each chunk, in two
         left: *mut f32, // [B, chunks, H, depth, 64]: what is left, at each token, of the range that is read
         heard: *mut f32, // [B, chunks, H, WITHIN + depth, 64]: what a level says to each token, times its gradient
