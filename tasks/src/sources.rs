@@ -1,10 +1,10 @@
-//! BibTeX of the papers that tasks and published figures come from. A text names a paper by its arXiv id, as
-//! `TaskSpec::source` and a target's `source` do.
+//! BibTeX of the papers that tasks and published figures come from. A text names a paper by its arXiv id, or where it has
+//! none by its address, as `TaskSpec::source` and a target's `source` do.
 
-/// The entries, each with its `eprint`.
+/// The entries, each with its `eprint` or `howpublished`.
 const ENTRIES: &str = include_str!("sources.bib");
 
-/// The entries whose arXiv id stands in a text, in the order of the file.
+/// The entries whose arXiv id or address stands in a text, in the order of the file.
 pub fn citations(text: &str) -> Vec<&'static str> {
     let named = |entry: &&str| id(entry).is_some_and(|id| text.contains(id));
     entries().filter(named).collect()
@@ -18,8 +18,10 @@ fn entries() -> impl Iterator<Item = &'static str> {
     [0].into_iter().chain(starts).zip(ends).map(entry)
 }
 
+/// What a source names it by: its arXiv id, or where it has none its address.
 fn id(entry: &str) -> Option<&str> {
-    let (_, rest) = entry.split_once("eprint={")?;
+    let marked = ["eprint={", "howpublished={"];
+    let (_, rest) = marked.iter().find_map(|mark| entry.split_once(mark))?;
     Some(rest.split_once('}')?.0)
 }
 
@@ -30,11 +32,19 @@ mod tests {
     use super::*;
     use crate::{Suite, registry, suites};
 
-    /// Whether a word is an arXiv id: four digits, a point, five digits.
-    fn ids(text: &str) -> impl Iterator<Item = &str> {
+    /// The arXiv ids, four digits, a point, five digits; where there is none the addresses of repositories.
+    fn ids(text: &str) -> Vec<&str> {
         let words = text.split(|c: char| !(c.is_ascii_digit() || c == '.'));
         let words = words.map(|word| word.trim_matches('.'));
-        words.filter(|word| word.len() == 10 && word.find('.') == Some(4))
+        let papers = words.filter(|word| word.len() == 10 && word.find('.') == Some(4));
+        let papers: Vec<&str> = papers.collect();
+        if !papers.is_empty() {
+            return papers;
+        }
+        let words = text.split([' ', '(', ')', ',', ';']);
+        words
+            .filter(|word| word.starts_with("github.com/"))
+            .collect()
     }
 
     #[test]

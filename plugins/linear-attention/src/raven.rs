@@ -47,10 +47,10 @@ pub fn architecture() -> Architecture {
     }
 }
 
-const CITATION: &str = "@misc{afzal2026raven,
+const CITATION: &str = "@misc{afzal2025raven,
   title={Raven: High-Recall Sequence Modeling with Sparse Memory Routing},
-  author={Afzal, Arshia and Bick, Aviv and others},
-  year={2026}, howpublished={github.com/goombalab/raven}
+  author={Afzal, Arshia and Bick, Aviv and Xing, Eric P. and Cevher, Volkan and Gu, Albert},
+  year={2025}, howpublished={github.com/goombalab/raven}
 }";
 
 /// Beside a sum of sigmoids; fla's.
