@@ -25,7 +25,7 @@ use crate::run::manifest::{self, Manifest};
 use crate::run::plan::{Plan, Unit, environment, run_id};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, interrupt_flag, measure, works};
-use crate::table::width;
+use crate::table::{width, wrap};
 
 /// The file of verdicts in the new run's folder.
 const FILE: &str = "reproduction.csv";
@@ -270,7 +270,8 @@ fn conclude(
     let found = reproduced(&ids, planned.collect(), new);
     let path = out.join(FILE);
     files::write_whole(&path, csv_text(&found).as_bytes()).map_err(RunError::io("write", &path))?;
-    let mut text = conditions.join("\n");
+    let lines = conditions.iter().flat_map(|said| wrap(said, width()));
+    let mut text = lines.collect::<Vec<_>>().join("\n");
     text.push_str("\n\n");
     text.push_str(&render_reproduction(&found, width()));
     let [identical, agree, differ, missing] = agreements(&found);
