@@ -13,17 +13,17 @@ use longhaul_results::{
 use longhaul_tasks::Suite;
 use longhaul_text::sha256_of;
 
-use crate::architecture::ArchSpec;
 use crate::audit::{audit, foreign};
 use crate::catalogue::Catalogue;
 use crate::cli::ReportArgs;
+use crate::commands::run::plan_of;
 use crate::commands::{cannot, print, read_records};
 use crate::exit::{self, CommandError};
 use crate::materials::MaterialArgs;
 use crate::run::error::RunError;
 use crate::run::manifest::{self, Manifest};
-use crate::run::materials::{Stock, Wanted};
-use crate::run::plan::{self, Overrides, Unit};
+use crate::run::materials::Wanted;
+use crate::run::plan::{Overrides, Unit};
 use crate::run::targets::{self, Target, VERDICTS};
 use crate::table::width;
 use crate::text::line;
@@ -43,6 +43,7 @@ const FOLDERS: [&str; 2] = ["tables", "figures"];
 /// Runs that cannot be read or compared, a folder that holds something else, files that cannot be written.
 pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
     refuse_strangers(&args.out)?;
+    let published = published(args)?;
     let mut provenance = Provenance {
         longhaul: env!("CARGO_PKG_VERSION").to_owned(),
         ..Provenance::default()
@@ -89,7 +90,7 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         ("prediction.csv", csv_text(&predicted), predicted.is_empty()),
         ("why.txt", why.clone(), why.is_empty()),
     ];
-    let verdicts = targets::judge(&published(args)?, &summary, &merged.rows);
+    let verdicts = targets::judge(&published, &summary, &merged.rows);
     let tables = tables
         .into_iter()
         .chain([(VERDICTS, csv_text(&verdicts), verdicts.is_empty())]);
@@ -121,12 +122,17 @@ fn published(args: &ReportArgs) -> Result<Vec<Target>, CommandError> {
         return Ok(targets);
     }
     let catalogue = Catalogue::scan(&args.plugins)?;
-    let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
     for name in &args.targets {
         let suite = Suite::load(name).map_err(RunError::from)?;
         let wanted = Wanted::new(&MaterialArgs::default(), Some(&suite.materials), None);
-        let stock = Stock::open(&wanted).map_err(RunError::Input)?;
-        let plan = plan::make(&suite, name, &Overrides::default(), "cpu", &stock, &resolve)?;
+        let plan = plan_of(
+            &suite,
+            name,
+            &Overrides::default(),
+            "cpu",
+            &wanted,
+            &catalogue,
+        )?;
         if plan.targets.is_empty() {
             return Err(CommandError::usage(format!(
                 "suite {name} names no published figure: it has no [[target]]"

@@ -66,11 +66,32 @@ fn run_plan(args: &RunArgs) -> Result<u8, RunError> {
 pub fn make_plan(args: &RunArgs, suite: &Suite, devices: &Devices) -> Result<Plan, RunError> {
     let overrides = overrides(args)?;
     let catalogue = Catalogue::scan(&args.plugins).map_err(RunError::Command)?;
-    let resolve = |text: &str| ArchSpec::parse(text, &catalogue).map_err(RunError::Command);
     let wanted = Wanted::new(&args.materials, Some(&suite.materials), None);
-    let stock = Stock::open(&wanted).map_err(RunError::Input)?;
-    let devices = devices.text();
-    plan::make(suite, &args.suite, &overrides, &devices, &stock, &resolve)
+    plan_of(
+        suite,
+        &args.suite,
+        &overrides,
+        &devices.text(),
+        &wanted,
+        &catalogue,
+    )
+}
+
+/// The plan of a suite of this name, with what is said beside it, of these materials and plugins.
+///
+/// # Errors
+/// Materials, architectures, tasks and numbers that cannot be.
+pub fn plan_of(
+    suite: &Suite,
+    name: &str,
+    overrides: &Overrides,
+    devices: &str,
+    wanted: &Wanted,
+    catalogue: &Catalogue,
+) -> Result<Plan, RunError> {
+    let resolve = |text: &str| ArchSpec::parse(text, catalogue).map_err(RunError::Command);
+    let stock = Stock::open(wanted).map_err(RunError::Input)?;
+    plan::make(suite, name, overrides, devices, &stock, &resolve)
 }
 
 /// Where a run's results go: `--out`, or `runs/SUITE`.

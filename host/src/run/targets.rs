@@ -354,13 +354,10 @@ impl<'a> Seen<'a> {
         };
         let point = |&length: &u64| {
             let row = at(&own, length)?;
+            let limited = |limit, more| Some(Point::limited(length, self.level(row)?, limit, more));
             match &target.expected {
-                Expected::AtLeast(limit) => {
-                    Some(Point::limited(length, self.level(row)?, *limit, true))
-                }
-                Expected::Below(limit) => {
-                    Some(Point::limited(length, self.level(row)?, *limit, false))
-                }
+                Expected::AtLeast(limit) => limited(*limit, true),
+                Expected::Below(limit) => limited(*limit, false),
                 Expected::Above(compared) => {
                     let other = at(&other, compared.length.unwrap_or(length))?;
                     self.compared(row, other, &compared.depths)
