@@ -7,10 +7,11 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::curve::CARRIED;
 use crate::metric::Kind;
 use crate::record::{Measurement, Probe, Split, Status};
 use crate::seeds::SeedScores;
-use crate::setting::{Trained, group};
+use crate::setting::{Model, Trained, group};
 use crate::statistics::{mean, standard_deviation, student};
 use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable, short_length};
@@ -169,7 +170,11 @@ impl<'a> Break<'a> {
         let inside = lengths()
             .take_while(|length| Some(*length) <= first.train_length)
             .last()?;
-        let broken = lengths().filter(move |&length| length > held);
+        // Where a curve comes back there is nothing to give back.
+        let scaled = |length: u64| curve.at(length).and_then(|row| row.scaled_accuracy);
+        let least = CARRIED * scaled(inside)?;
+        let lost = move |length: &u64| scaled(*length).is_some_and(|value| value < least);
+        let broken = lengths().filter(move |&length| length > held).filter(lost);
         let of_length = move |broken| Self {
             tasks,
             task,
@@ -235,10 +240,15 @@ impl<'a> Break<'a> {
                 continue;
             };
             let same = |curve: &&CurveView<'a>| {
-                let task = curve.first().model().task;
-                let (mut own, rate) = self.curve.first().trained();
-                own.task = task;
-                curve.first().trained() == (own, rate)
+                let (own, others) = (self.curve.first(), curve.first());
+                let task = others.model().task;
+                let own_there = Model {
+                    task,
+                    ..own.model()
+                };
+                others.model() == own_there
+                    && others.learned == Some(true)
+                    && same_rate(self.curve, curve)
             };
             if let Some(curve) = other.curves.iter().find(same) {
                 let label = &curve.first().label;
@@ -247,7 +257,8 @@ impl<'a> Break<'a> {
             }
         }
         let whole = &self.curve.first().label;
-        for other in &self.task.curves {
+        let others = self.task.curves.iter();
+        for other in others.filter(|other| same_rate(self.curve, other)) {
             if let Some(cause) = cause(self.curve.first(), other.first()) {
                 let scores = self.scores(other, self.broken, |label| label == *whole);
                 controls.push((cause, other.name.clone(), scores));
@@ -401,7 +412,7 @@ fn cause(one: &SummaryRow, other: &SummaryRow) -> Option<&'static str> {
         options: String::new(),
         ..row.clone()
     };
-    if but_options(one).trained() != but_options(other).trained() || other.learned != Some(true) {
+    if but_options(one).model() != but_options(other).model() || other.learned != Some(true) {
         return None;
     }
     let [own, others] = [one, other].map(|row| {
@@ -420,6 +431,12 @@ fn cause(one: &SummaryRow, other: &SummaryRow) -> Option<&'static str> {
     (!first.is_empty() && causes.iter().all(|cause| *cause == first)).then_some(first)
 }
 
+/// Whether two models were trained at one rate, or each at the best of several.
+fn same_rate(one: &CurveView<'_>, other: &CurveView<'_>) -> bool {
+    let chosen = |curve: &CurveView<'_>| curve.rates > 1 && curve.first().selected == Some(true);
+    one.first().learning_rate == other.first().learning_rate || (chosen(one) && chosen(other))
+}
+
 /// What an option decides, whether in training or in evaluations, of a whole model or of a kind of layer.
 fn cause_of(option: &str) -> &'static str {
     match option.rsplit('.').next().unwrap_or(option) {
@@ -435,8 +452,13 @@ fn cause_of(option: &str) -> &'static str {
 /// The table in words, `width` columns at most: a curve with what survives its control, then what does not.
 pub fn render_breaks(table: &[BreakRow], summary: &[SummaryRow], width: usize) -> String {
     let mut text = String::new();
+    let views = tasks(summary);
     let of_task = |row: &&BreakRow| (row.task.clone(), row.task_options.clone());
     for task in group(table, of_task) {
+        let curves = views.iter().filter(|view| {
+            (view.task, &view.options) == (task[0].task.as_str(), &task[0].task_options)
+        });
+        let curves: Vec<&CurveView<'_>> = curves.flat_map(|view| &view.curves).collect();
         let mut say = |indent: usize, words: &str| {
             paragraph(&format!("{:indent$}{words}", ""), width, &mut text);
         };
@@ -448,23 +470,19 @@ pub fn render_breaks(table: &[BreakRow], summary: &[SummaryRow], width: usize) -
             ),
         );
         for curve in group(task, |row| row.name.clone()) {
-            render_curve(&curve, summary, &mut say);
+            render_curve(&curve, &curves, &mut say);
         }
         text.push('\n');
     }
     printable(&text)
 }
 
-/// A curve's lines: how it breaks, and of each explanation the length at which its control gives back most.
-fn render_curve(curve: &[&BreakRow], summary: &[SummaryRow], say: &mut dyn FnMut(usize, &str)) {
+/// A curve's lines: how it breaks, and of each explanation the length at which its control gives back most. `views` are
+/// the curves of its task.
+fn render_curve(curve: &[&BreakRow], views: &[&CurveView<'_>], say: &mut dyn FnMut(usize, &str)) {
     let row = curve[0];
-    let own = |point: &&SummaryRow| {
-        let names = |row: &SummaryRow| (row.architecture.clone(), row.options.clone());
-        point.is_shown()
-            && names(point) == (row.architecture.clone(), row.options.clone())
-            && (&point.task, point.train_length) == (&row.task, row.train_length)
-    };
-    let held = summary.iter().find(own).and_then(effective);
+    let own = views.iter().find(|view| view.name == row.name);
+    let held = own.and_then(|view| effective(view.first()));
     let percent = |value: Option<f64>| 100.0 * value.unwrap_or(f64::NAN);
     let mut words = format!(
         "{}: carries to {}; {:.1} % inside",
@@ -626,6 +644,61 @@ mod tests {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+
+    /// What comes back behind its break is nothing lost, and a control at a rate that was chosen like the model's is one.
+    #[test]
+    fn only_what_is_lost_is_explained_and_chosen_rates_may_differ() {
+        let mut all = Vec::new();
+        for seed in 0..3 {
+            let noise = 0.01 * seed as f64;
+            for (options, rate, best) in [
+                ("", 1e-3, true),
+                ("", 3e-3, false),
+                ("positions=nope", 3e-3, true),
+                ("positions=nope", 1e-3, false),
+            ] {
+                let level = if best { 1.0 } else { 0.7 };
+                let lost = if options.is_empty() { 0.4 + noise } else { 1.0 };
+                for (split, length, value) in [
+                    (Split::Validation, 64, level),
+                    (Split::Test, 64, level),
+                    (Split::Test, 128, lost * level),
+                    (Split::Test, 256, level),
+                ] {
+                    all.push(Measurement {
+                        unit: format!("{options}-{rate}-{seed}"),
+                        learning_rate: Some(rate),
+                        split,
+                        ..row(options, seed, length, "", value)
+                    });
+                }
+            }
+        }
+        let summary = summarise(&all);
+        let table = breaks(&all, &[], &summary);
+        let found = table
+            .iter()
+            .map(|row| (row.eval_length, row.explanation.as_str(), row.verdict));
+        let found: Vec<_> = found.collect();
+        assert_eq!(found, [(128, "positions", Verdict::Supported)]);
+    }
+
+    /// A part's curve has an effective length of its own, whatever the whole's is.
+    #[test]
+    fn the_words_say_the_parts_own_effective_length() {
+        let mut all = Vec::new();
+        for (seed, label) in (0..3).flat_map(|seed| [(seed, ""), (seed, "task=niah_single_2")]) {
+            for length in [64, 128, 256] {
+                let held = if label.is_empty() { 64 } else { 128 };
+                let value = if length <= held { 1.0 } else { 0.2 };
+                all.push(row("", seed, length, label, value));
+            }
+        }
+        let summary = summarise(&all);
+        let text = render_breaks(&breaks(&all, &[], &summary), &summary, 80);
+        assert!(text.contains("carries to 64;"), "{text}");
+        assert!(text.contains("carries to 128;"), "{text}");
     }
 
     /// Two tasks of each model, one with more pairs, and parts of a third: only the one with fewer is a control.

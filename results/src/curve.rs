@@ -6,7 +6,7 @@
 pub(crate) const LEARNED: f64 = 0.5;
 
 /// Share of the in-length accuracy, chance removed, that counts as carried.
-const CARRIED: f64 = 0.9;
+pub(crate) const CARRIED: f64 = 0.9;
 
 /// A measured length of a curve, or one that was planned and has no value.
 #[derive(Debug, Clone, Copy, PartialEq)]

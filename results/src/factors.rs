@@ -194,7 +194,8 @@ fn shares(values: &[(Place, f64)], levels: [usize; 3]) -> Option<[f64; 4]> {
     let all: Vec<f64> = values.iter().map(|value| value.1).collect();
     let centre = mean(&all)?;
     let total: f64 = all.iter().map(|value| (value - centre).powi(2)).sum();
-    if total <= 0.0 {
+    // Equal values may differ from their mean by a rounding.
+    if total <= 1e-18 * all.len() as f64 {
         return None;
     }
     let mut shares = [0.0; 4];

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::axis::Axis;
 use crate::drawing::{Anchor, BLACK, COLUMN, Drawing, GREY, LINE, SIZE, lines};
 use crate::metric::Kind;
-use crate::panel::{Mark, Panel, Series, Spread, legend};
+use crate::panel::{Level, Mark, Panel, Series, Spread, legend};
 use crate::style::Style;
 use crate::summary::SummaryRow;
 use crate::text::short_length;
@@ -88,9 +88,14 @@ pub(crate) fn panel(task: &TaskView<'_>, across: Across, styles: &[Style]) -> Pa
         across: Axis::lengths(&task.lengths, trained.iter().copied(), words),
         up: Axis::values(task.kind, ends.flatten(), &task.metric),
         marked: marked(&trained),
-        level: task.chance.map(|chance| {
-            let words = ["chance".to_owned(), format!("{:.1} %", 100.0 * chance)];
-            (chance, words)
+        // Named at its end, where its words stand.
+        level: task.chance.last().map(|&(_, last)| {
+            let places = task.chance.iter();
+            let places = places.map(|&(length, chance)| (length as f64, chance));
+            Level {
+                places: places.collect(),
+                label: ["chance".to_owned(), format!("{:.1} %", 100.0 * last)],
+            }
         }),
         spread: Spread::Columns,
         series: series(task, styles, |curve| {

@@ -7,7 +7,7 @@ use crate::axis::Axis;
 use crate::capacity::CapacityRow;
 use crate::drawing::{COLUMN, Drawing, GREY, LINE, PAGE};
 use crate::figure::{Across, heading, marked, of_seeds, panel, series, training_lengths};
-use crate::panel::{Mark, Panel, Series, Spread, legend};
+use crate::panel::{Level, Mark, Panel, Series, Spread, legend};
 use crate::record::{Measurement, TrainingPoint};
 use crate::setting::{Trained, group};
 use crate::style::{Style, Styles};
@@ -259,7 +259,10 @@ fn retention(task: &TaskView<'_>, styles: &[Style]) -> Panel {
         .into_iter()
         .map(|series| within(series, high))
         .collect();
-    let level = Some((0.9, ["carried".to_owned(), "90 %".to_owned()]));
+    let level = Some(Level {
+        places: vec![(0.0, 0.9)],
+        label: ["carried".to_owned(), "90 %".to_owned()],
+    });
     Panel {
         level,
         ..by_length(task, Axis::percent(high, "retention in %"), series)
@@ -346,11 +349,10 @@ fn state(task: &TaskView<'_>, styles: &[Style], capacity: &[CapacityRow]) -> Pan
         across,
         up,
         marked: Vec::new(),
-        level: task.chance.map(|chance| {
-            (
-                chance,
-                ["chance".to_owned(), format!("{:.1} %", 100.0 * chance)],
-            )
+        // At the longest length, as the accuracies are.
+        level: task.chance.last().map(|&(_, chance)| Level {
+            places: vec![(0.0, chance)],
+            label: ["chance".to_owned(), format!("{:.1} %", 100.0 * chance)],
         }),
         spread: Spread::Touching,
         series,

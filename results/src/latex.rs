@@ -96,7 +96,14 @@ fn lines(row: &SheetRow, lengths: &[usize], ends: usize, text: &mut String) {
     };
     let mut values: Vec<String> = cells.iter().map(value).collect();
     values.extend(row.ends.iter().take(ends).map(|end| escape(end)));
-    let _ = writeln!(text, "{} & {} \\\\", escape(&row.name), values.join(" & "));
+    let name = escape(&row.name);
+    // A bracket or a star would belong to the command before.
+    let guard = if name.starts_with(['[', '*']) {
+        "{}"
+    } else {
+        ""
+    };
+    let _ = writeln!(text, "{guard}{name} & {} \\\\", values.join(" & "));
     if cells.iter().any(|cell| !cell.interval.is_empty()) {
         // Braces, as a bracket after \\ would be its argument.
         let small = |cell: &&SheetCell| format!("{{\\scriptsize {}}}", escape(&cell.interval));

@@ -39,6 +39,14 @@ pub enum MergeError {
         /// The measurement, and both values.
         difference: String,
     },
+    /// Two runs have the same seed of what one table takes for one model, as where a plugin was built anew between them.
+    #[error("{} and {} have the same seed of one model twice: {what}. It would count as two; leave one of the runs out", runs[0], runs[1])]
+    Twice {
+        /// The runs.
+        runs: [String; 2],
+        /// The model, the seed, the length, and what differs.
+        what: String,
+    },
     /// One task was measured under other conditions.
     #[error("{} and {} cannot be compared on {task}: {difference}", runs[0], runs[1])]
     Differ {
@@ -121,6 +129,7 @@ pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
     let (mut rows, mut origins): (Vec<Measurement>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut twice = 0;
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    let foreign: Vec<bool> = runs.iter().map(|run| run.foreign).collect();
     for (run, Run { cells, .. }) in runs.into_iter().enumerate() {
         for (cell, own) in cells {
             match places.get(&cell) {
@@ -136,6 +145,8 @@ pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
             }
         }
     }
+    let own = rows.iter().zip(origins.iter().copied());
+    once(own.filter(|&(_, run)| !foreign[run]), &names)?;
     if twice > 0 {
         notes.push(format!(
             "{twice} cells stand in two runs with the same values; each counts once"
@@ -146,6 +157,37 @@ pub fn merge(sources: Vec<Source>, uneven: bool) -> Result<Merged, MergeError> {
         origins,
         notes,
     })
+}
+
+/// Refuses a seed of two runs that a summary would take for two of one point: a measurement's identity has the plugin's
+/// bytes and the checkpoint's folder, and a point has not.
+fn once<'a>(
+    rows: impl Iterator<Item = (&'a Measurement, usize)>,
+    names: &[String],
+) -> Result<(), MergeError> {
+    let mut known = HashMap::new();
+    for (row, run) in rows {
+        let (one, first) = *known.entry((row.point(), row.seed)).or_insert((row, run));
+        if first == run {
+            continue;
+        }
+        let files = [one, row].map(|row| row.plugin_sha256.chars().take(8).collect::<String>());
+        let differs = match files[0] == files[1] {
+            true => "by other units".to_owned(),
+            false => format!(
+                "by the files {} and {} of {}",
+                files[0], files[1], row.plugin
+            ),
+        };
+        return Err(MergeError::Twice {
+            runs: [first, run].map(|run| names[run].clone()),
+            what: format!(
+                "{}, {}, seed {}, at {} tokens, {differs}",
+                row.architecture, row.task, row.seed, row.eval_length
+            ),
+        });
+    }
+    Ok(())
 }
 
 /// Refuses two values for one cell.
@@ -336,6 +378,24 @@ mod tests {
         assert_eq!(merged.rows, expected);
         assert_eq!(merged.origins, [0, 0, 1]);
         assert_eq!(merged.notes.len(), 2, "{:?}", merged.notes);
+    }
+
+    #[test]
+    fn a_seed_that_two_builds_of_a_plugin_measured_does_not_count_as_two() {
+        let one = row("lstm", 0, 64);
+        let other = Measurement {
+            unit: "another".to_owned(),
+            plugin_sha256: "0123456789".to_owned(),
+            value: Some(0.6),
+            ..one.clone()
+        };
+        for uneven in [false, true] {
+            let refused = refusal(&one, &other, uneven).expect("twice");
+            assert!(refused.contains("lstm, mqar, seed 0, at 64"), "{refused}");
+            assert!(refused.contains("and 01234567 of"), "{refused}");
+        }
+        let next = Measurement { seed: 1, ..other };
+        assert_eq!(refusal(&one, &next, true), None);
     }
 
     #[test]

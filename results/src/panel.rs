@@ -22,10 +22,17 @@ pub(crate) struct Panel {
     pub up: Axis,
     /// Upright lines with their labels above, as of training lengths.
     pub marked: Vec<(f64, String)>,
-    /// A level line with its label in two lines, as of chance.
-    pub level: Option<(f64, [String; 2])>,
+    /// A line behind the marks, as of chance.
+    pub level: Option<Level>,
     pub spread: Spread,
     pub series: Vec<Series>,
+}
+
+/// A line through places (across, up), level before the first and after the last, with its label in two lines.
+#[derive(Debug)]
+pub(crate) struct Level {
+    pub places: Vec<(f64, f64)>,
+    pub label: [String; 2],
 }
 
 /// How marks that lie on one another are told apart.
@@ -178,10 +185,18 @@ impl Panel {
             let y = frame.top - 3.0 - LINE * (rows - 1 - row) as f64;
             drawing.text((middle, y), Anchor::Middle, GREY, label);
         }
-        if let Some((value, label)) = &self.level {
-            let y = self.y(frame, *value);
+        if let Some(Level { places, label }) = &self.level
+            && let (Some(first), Some(last)) = (places.first(), places.last())
+        {
+            let y = self.y(frame, last.1);
             let dots = Stroke::dashed(GREY, 0.6, &[0.6, 1.4]);
-            drawing.line(vec![(frame.left, y), (frame.right, y)], dots);
+            let mut line = vec![(frame.left, self.y(frame, first.1))];
+            if places.len() > 1 {
+                let inner = places.iter();
+                line.extend(inner.map(|&(x, y)| (self.x(frame, x), self.y(frame, y))));
+            }
+            line.push((frame.right, y));
+            drawing.line(line, dots);
             for (row, word) in label.iter().enumerate() {
                 let place = (frame.right + 3.0, y - 1.5 + (LINE - 1.0) * row as f64);
                 drawing.text(place, Anchor::Start, GREY, word);

@@ -109,33 +109,49 @@ fn multiples(task: &TaskView<'_>) -> impl Iterator<Item = (u64, f64)> {
 }
 
 /// What tells models apart whatever the task.
-fn model<'a>(curve: &CurveView<'a>) -> (&'a str, &'a str, &'a str, &'a str) {
+fn model<'a>(curve: &CurveView<'a>) -> [&'a str; 5] {
     let row = curve.first();
-    (
+    [
         &row.plugin,
         &row.architecture,
         &row.options,
         &row.checkpoint,
-    )
+        &row.checkpoint_sha256,
+    ]
 }
 
-/// What is seen of each model, and its accuracy.
+/// What is seen of each model, and its accuracy. Between tasks a model that was trained in several ways on one of them is
+/// left out: which of these belongs to which of the other's nothing says.
 fn pairs(
     (early, probe_length, seen): (&TaskView<'_>, u64, Seen),
     (late, length): (&TaskView<'_>, u64),
 ) -> Vec<(f64, f64)> {
-    let probes: HashMap<_, _> = early
-        .curves
-        .iter()
-        .filter_map(|curve| Some((model(curve), seen(curve.at(probe_length)?)?)))
-        .collect();
+    let (probes, trained) = (by_model(early), by_model(late));
+    let probe_of = |curve: &CurveView<'_>| {
+        if std::ptr::eq(early, late) {
+            return seen(curve.at(probe_length)?);
+        }
+        let alone = |curves: &[_]| curves.len() == 1;
+        let probes = probes.get(&model(curve)).filter(|curves| alone(curves))?;
+        trained.get(&model(curve)).filter(|curves| alone(curves))?;
+        seen(probes[0].at(probe_length)?)
+    };
     let learned = late
         .curves
         .iter()
         .filter(|curve| curve.first().learned == Some(true));
     learned
-        .filter_map(|curve| Some((*probes.get(&model(curve))?, curve.at(length)?.value?)))
+        .filter_map(|curve| Some((probe_of(curve)?, curve.at(length)?.value?)))
         .collect()
+}
+
+/// A task's curves of each model.
+fn by_model<'a, 'b>(task: &'b TaskView<'a>) -> HashMap<[&'a str; 5], Vec<&'b CurveView<'a>>> {
+    let mut curves: HashMap<_, Vec<_>> = HashMap::new();
+    for curve in &task.curves {
+        curves.entry(model(curve)).or_default().push(curve);
+    }
+    curves
 }
 
 /// Spearman's correlation: Pearson's of the ranks; `None` where all ranks of a side are equal.
@@ -292,5 +308,34 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+
+    /// A model of two budgets is two within a task, and between tasks nothing says which belong together.
+    #[test]
+    fn a_model_that_was_trained_twice_is_not_paired_across_budgets() {
+        let mut summary = Vec::new();
+        for (model, steps) in (0..10).flat_map(|model| [(model, 10), (model, 20)]) {
+            let value = 0.05 * f64::from(if steps == 10 { model } else { 19 - model });
+            for (task, length) in [("one", 64), ("one", 512), ("other", 64), ("other", 512)] {
+                summary.push(SummaryRow {
+                    architecture: format!("model-{model}"),
+                    task: task.into(),
+                    train_length: Some(64),
+                    train_steps: Some(steps),
+                    eval_length: length,
+                    split: Split::Test,
+                    metric: "exact_match".into(),
+                    value: Some(value),
+                    learned: Some(true),
+                    ..SummaryRow::default()
+                });
+            }
+        }
+        let found = predictions(&summary);
+        let found: Vec<_> = found
+            .iter()
+            .map(|row| (row.probe_task == row.task, row.models, row.spearman))
+            .collect();
+        assert_eq!(found, [(true, 20, Some(1.0)); 2]);
     }
 }

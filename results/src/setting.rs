@@ -69,6 +69,11 @@ settings!(SummaryRow);
 pub(crate) type Compared<'a> = ((&'a str, &'a str), Option<&'a str>, Option<u64>);
 
 impl SummaryRow {
+    /// Whether another row is of the same model, trained in the same way at the same learning rate.
+    pub fn is_trained_as(&self, other: &Self) -> bool {
+        self.trained() == other.trained()
+    }
+
     pub(crate) fn compared(&self) -> Compared<'_> {
         (self.model().task, self.part(), self.train_length)
     }

@@ -23,8 +23,8 @@ pub struct TaskView<'a> {
     pub metric: String,
     /// The kind of its values.
     pub kind: Kind,
-    /// Accuracy of guessing.
-    pub chance: Option<f64>,
+    /// Accuracy of guessing at each length, ascending; at one length alone where it is the same at all.
+    pub chance: Vec<(u64, f64)>,
     /// All evaluation lengths, ascending.
     pub lengths: Vec<u64>,
     /// Where the samples become others, not only longer.
@@ -78,6 +78,20 @@ impl<'a> CurveView<'a> {
 }
 
 impl<'a> TaskView<'a> {
+    /// Accuracy of guessing in words, in percent: of several lengths the least and the largest.
+    pub(crate) fn chance_words(&self) -> Option<String> {
+        let values = || self.chance.iter().map(|point| 100.0 * point.1);
+        let words = |value: f64| format!("{value:.1}");
+        let (low, high) = (
+            words(values().reduce(f64::min)?),
+            words(values().reduce(f64::max)?),
+        );
+        Some(match low == high {
+            true => format!("{low} %"),
+            false => format!("{low} to {high} %"),
+        })
+    }
+
     /// What a field is for all curves, where they agree.
     pub fn common<T: PartialEq>(&self, field: impl Fn(&CurveView<'a>) -> T) -> Option<T> {
         let mut values = self.curves.iter().map(field);
@@ -180,7 +194,13 @@ pub(crate) fn named(task: &str, options: &str) -> String {
 fn task_view<'a>(rows: Vec<&'a SummaryRow>, rates: impl Fn(&SummaryRow) -> usize) -> TaskView<'a> {
     let first = rows[0];
     let lengths: BTreeSet<u64> = rows.iter().map(|row| row.eval_length).collect();
-    let chance = rows.iter().find_map(|row| row.chance);
+    let chance = rows.iter().rev();
+    let chance = chance.filter_map(|row| Some((row.eval_length, row.chance?)));
+    let chance: BTreeMap<u64, f64> = chance.collect();
+    let mut chance: Vec<(u64, f64)> = chance.into_iter().collect();
+    if chance.iter().all(|point| point.1 == chance[0].1) {
+        chance.truncate(1);
+    }
     let mut curves = group(rows, |&row| row.trained());
     for points in &mut curves {
         points.sort_by_key(|row| row.eval_length);

@@ -12,8 +12,8 @@ pub(crate) fn conditions(task: &TaskView<'_>) -> String {
     for fact in &FACTS[1..] {
         parts.extend(task.common(*fact).flatten());
     }
-    let chance = task.chance;
-    parts.extend(chance.map(|chance| format!("chance {:.1} %", 100.0 * chance)));
+    let chance = task.chance_words();
+    parts.extend(chance.map(|chance| format!("chance {chance}")));
     if !task.kind.is_accuracy() {
         parts.push("less is better".to_owned());
     }

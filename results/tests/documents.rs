@@ -86,7 +86,7 @@ fn a_page_holds_the_table_its_points_and_their_rows() {
     assert!(page.len() < 150_000, "{} bytes", page.len());
     let task = &data["tasks"][0];
     assert_eq!(task["lengths"], serde_json::json!([64, 128]));
-    assert_eq!(task["chance"], 0.25);
+    assert_eq!(task["chance"], serde_json::json!([[64, 0.25]]));
     assert_eq!(
         task["curves"][1]["points"],
         serde_json::json!({"start": 2, "end": 4})

@@ -56,7 +56,7 @@ struct Task<'a> {
     accuracy: bool,
     across: &'static str,
     /// Accuracy of guessing.
-    chance: Option<f64>,
+    chance: Vec<(u64, f64)>,
     caption: Vec<String>,
     notes: Vec<String>,
     lengths: Vec<u64>,
@@ -237,7 +237,7 @@ fn task_data<'a>(
             Across::Position => "position",
             Across::Depth => "depth",
         },
-        chance: task.chance,
+        chance: task.chance.clone(),
         caption,
         notes: sheet.notes,
         heads: sheet.lengths,

@@ -85,11 +85,10 @@ function line(places) {
 /** Dashed lines for chance and training lengths, with their names. `view` is a figure's, see there. */
 function guides({task, measure}, u) {
   const {ctx, bbox: {left, top, width, height}} = u, scale = devicePixelRatio;
-  const line = (from, to, dashes) => {
+  const line = (places, dashes) => {
     ctx.setLineDash(dashes.map(dash => dash * scale));
     ctx.beginPath();
-    ctx.moveTo(...from);
-    ctx.lineTo(...to);
+    places.forEach((place, index) => index ? ctx.lineTo(...place) : ctx.moveTo(...place));
     ctx.stroke();
   };
   ctx.save();
@@ -98,16 +97,19 @@ function guides({task, measure}, u) {
   ctx.lineWidth = scale;
   task.trained.forEach(([length, short], index) => {
     const x = u.valToPos(Math.log2(length), 'x', true);
-    line([x, top], [x, top + height], [4, 3]);
+    line([[x, top], [x, top + height]], [4, 3]);
     const before = x > left + width / 2;
     ctx.textAlign = before ? 'right' : 'left';
     ctx.fillText(`trained at ${short}`, x + (before ? -4 : 4) * scale, top - (5 + 14 * (index % 2)) * scale);
   });
-  if (measure.main && task.chance !== null) {
-    const y = u.valToPos(100 * task.chance, 'y', true);
-    line([left, y], [left + width, y], [1, 3]);
+  // Chance by length, level before the first and after the last.
+  const chance = measure.main ? task.chance : [];
+  if (chance.length) {
+    const y = value => u.valToPos(100 * value, 'y', true), last = chance.at(-1)[1];
+    const inner = chance.length > 1 ? chance.map(([length, value]) => [u.valToPos(Math.log2(length), 'x', true), y(value)]) : [];
+    line([[left, y(chance[0][1])], ...inner, [left + width, y(last)]], [1, 3]);
     ctx.textAlign = 'right';
-    ctx.fillText(`chance ${(100 * task.chance).toFixed(1)} %`, left + width - 2 * scale, y + (task.chance > .06 ? 14 : -5) * scale);
+    ctx.fillText(`chance ${(100 * last).toFixed(1)} %`, left + width - 2 * scale, y(last) + (last > .06 ? 14 : -5) * scale);
   }
   ctx.restore();
 }
