@@ -16,7 +16,7 @@ use longhaul_plugin_kit::testing::{Case, tolerance};
 use longhaul_plugin_kit::testing_ends::{Ends, EndsBatch};
 
 fn device() -> Arc<dyn Device> {
-    Arc::new(Emulator::beside_target(false).with_precision(Precision::Bf16))
+    Arc::new(Emulator::beside_target().with_precision(Precision::Bf16))
 }
 
 fn check(sizes: Sizes, window: Option<usize>, bias: PositionBias) {
@@ -175,7 +175,7 @@ fn beyond_strict(device: &Arc<dyn Device>, head_dim: usize) -> Option<String> {
 /// bfloat16 factors are for those who ask, and for heads that the kernels take.
 #[test]
 fn float32_stays_the_default() {
-    let plain: Arc<dyn Device> = Arc::new(Emulator::beside_target(false));
+    let plain: Arc<dyn Device> = Arc::new(Emulator::beside_target());
     assert_eq!(plain.precision(), Precision::Float32);
     assert_eq!(beyond_strict(&plain, 12), None);
     let rounded = beyond_strict(&device(), 12).expect("bfloat16 factors were asked for");

@@ -82,16 +82,17 @@ fn a_coarser_precision_is_held_against_float32() {
     let errors = errors_of_attention(200, [0.125; 2]);
     // Not 0: the tensor cores' form rounds what it multiplies.
     assert!(
-        (1e-5..=accepted.forward).contains(&errors.forward),
+        (1e-5..=accepted.forward).contains(&errors.forward.largest),
         "{errors:?}"
     );
     assert!(
-        (1e-5..=accepted.backward).contains(&errors.backward),
+        (1e-5..=accepted.backward).contains(&errors.backward.largest),
         "{errors:?}"
     );
+    assert!(errors.forward.usual < errors.forward.largest, "{errors:?}");
     let errors = errors_of_attention(200, [0.125, 0.1]);
-    assert!(errors.forward > accepted.forward, "{errors:?}");
-    assert!(errors.backward > accepted.backward, "{errors:?}");
+    assert!(errors.forward.largest > accepted.forward, "{errors:?}");
+    assert!(errors.backward.largest > accepted.backward, "{errors:?}");
 }
 
 #[test]

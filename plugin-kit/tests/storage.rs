@@ -25,7 +25,7 @@ const ACCEPTED: Tolerance = Tolerance {
 };
 
 fn check(case: &Case<'_>) {
-    let device = Emulator::beside_target(false).with_storage(Storage::Bf16);
+    let device = Emulator::beside_target().with_storage(Storage::Bf16);
     let device: Arc<dyn Device> = Arc::new(device);
     case.check_within(&device, ACCEPTED);
 }

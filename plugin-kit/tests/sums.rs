@@ -13,7 +13,7 @@ const WIDTH: usize = 6;
 
 /// Both orders of blocks, and a library that knows no epilogues.
 fn all_devices() -> Vec<Arc<dyn Device>> {
-    let plain = Emulator::beside_target(false).without_epilogues();
+    let plain = Emulator::beside_target().without_epilogues();
     devices()
         .into_iter()
         .chain([Arc::new(plain) as Arc<dyn Device>])

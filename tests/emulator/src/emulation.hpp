@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <typeinfo>
 #include <ucontext.h>
@@ -63,7 +64,7 @@ struct Launch {
     unsigned grid[3];
     unsigned block[3];
     unsigned shared_bytes;
-    unsigned reversed;  // the last block first, and of each the last thread
+    unsigned order;  // of blocks and of the threads of each: 0 forwards, 1 backwards, 2 shuffled
 };
 
 // What is known of a kernel without running it.
@@ -268,13 +269,38 @@ inline void place(const unsigned (&size)[3], unsigned threads) {
     }
 }
 
-inline void run_block(bool reversed) {
+// The places 0 to `count` - 1 in one of a launch's orders. Shuffled, they are so many apart, around the end, that each
+// comes once, and begin elsewhere every time.
+struct Places {
+    uint64_t count, next, step;
+
+    Places(uint64_t count, unsigned order, uint64_t time) : count(count), next(0), step(1) {
+        if (count < 2) return;
+        if (order == 1) {
+            next = count - 1;
+            step = count - 1;
+        } else if (order == 2) {
+            next = time * 7 % count;
+            step = count * 5 / 8;
+            while (std::gcd(step, count) != 1) step++;
+        }
+    }
+
+    uint64_t take() {
+        const uint64_t place = next;
+        next = (next + step) % count;
+        return place;
+    }
+};
+
+inline void run_block(unsigned order) {
     const size_t count = work->block.threads;
     for (size_t i = 0; i < count; i++) begin(work->fibers[i]);
-    for (;;) {
+    for (uint64_t time = 1;; time++) {
+        Places places(count, order, time);
         size_t done = 0;
         for (size_t i = 0; i < count; i++) {
-            Fiber& fiber = work->fibers[reversed ? count - 1 - i : i];
+            Fiber& fiber = work->fibers[places.take()];
             WATCH(watch_thread(&fiber - work->fibers.data()));
             if (fiber.state == READY) resume(fiber);
             WATCH(if (i % 32 == 31) watch_warp_stopped());
@@ -316,15 +342,16 @@ inline const char* run(const Launch& launch, unsigned most, void (*kernel)(const
     here.params = params;
     place(launch.block, threads);
     const uint64_t blocks = uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2];
+    Places places(blocks, launch.order, 1);
     for (uint64_t i = 0; i < blocks; i++) {
-        const uint64_t block = launch.reversed != 0 ? blocks - 1 - i : i;
+        const uint64_t block = places.take();
         const uint64_t row = block / launch.grid[0];
         const unsigned x = block % launch.grid[0], y = row % launch.grid[1], z = row / launch.grid[1];
         here.index = {x, y, z};
         here.shared = static_cast<float*>(malloc(launch.shared_bytes + 1));
         memset(here.shared, 0xff, launch.shared_bytes);
         WATCH(watch_block(x, y, z, here.shared, launch.shared_bytes));
-        run_block(launch.reversed != 0);
+        run_block(launch.order);
         free(here.shared);
         if (!here.error.empty()) {
             abandon();

@@ -30,7 +30,7 @@ use longhaul_plugin_kit::{PluginError, Result};
 use sha2::{Digest, Sha256};
 
 use accesses::{Watched, Watcher};
-use native::{CompileError, HEADER, Instruments, Library, NativeLaunch, WATCHER};
+use native::{CompileError, HEADER, Instruments, Library, NativeLaunch, Order, WATCHER};
 use stored::Kind;
 
 /// What a device has been asked to do.
@@ -95,7 +95,7 @@ pub struct Emulator {
     folder: PathBuf,
     sanitize: bool,
     watched: Option<Watched>,
-    reversed: bool,
+    order: Order,
     precision: Precision,
     storage: Storage,
     has_epilogues: bool,
@@ -108,14 +108,14 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// A device that keeps compiled kernels under `folder`, whose products are strict. With `reversed` the
-    /// blocks run from the last to the first, and so do the threads of each.
-    pub fn new(folder: impl Into<PathBuf>, reversed: bool) -> Self {
+    /// A device that keeps compiled kernels under `folder`, whose products are strict and whose blocks and threads run
+    /// forwards.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
             sanitize: sanitized(),
             watched: Watched::asked(),
-            reversed,
+            order: Order::Forwards,
             precision: Precision::Float32,
             storage: Storage::Float32,
             has_epilogues: true,
@@ -127,10 +127,10 @@ impl Emulator {
     }
 
     /// A device that keeps compiled kernels beside this test's other build products.
-    pub fn beside_target(reversed: bool) -> Self {
+    pub fn beside_target() -> Self {
         let program = std::env::current_exe().expect("a test has a file");
         let folder = program.ancestors().nth(2).expect("in target/PROFILE/deps");
-        Self::new(folder.join("emulated-kernels"), reversed)
+        Self::new(folder.join("emulated-kernels"))
     }
 
     /// The same device, which takes no product with an epilogue.
@@ -139,6 +139,11 @@ impl Emulator {
             has_epilogues: false,
             ..self
         }
+    }
+
+    /// The same device whose blocks and threads run in another order.
+    pub fn with_order(self, order: Order) -> Self {
+        Self { order, ..self }
     }
 
     /// The same device with products of another precision.
@@ -270,7 +275,7 @@ impl Emulator {
             grid: launch.grid,
             block: launch.block,
             shared_bytes: launch.shared_bytes,
-            reversed: u32::from(self.reversed),
+            order: self.order,
         };
         // SAFETY: the library is held open; the addresses are the engine's, which the address sanitizer
         // watches.
@@ -466,7 +471,22 @@ impl Device for Emulator {
         unsafe {
             std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len())
         };
-        Ok(())
+        let Some((watcher, _)) = self.watcher()? else {
+            return Ok(());
+        };
+        // Bands between buffers are read as nobody wrote them.
+        let of_nobody = |(index, word): (usize, &[u8])| {
+            let address = from.value(index).0;
+            word != GUARD.to_le_bytes() && !watcher.is_written(address, word.len())
+        };
+        match bytes.chunks(4).enumerate().position(of_nobody) {
+            None => Ok(()),
+            Some(word) => Err(PluginError::device(format!(
+                "a download of {} bytes reads what nobody wrote, from byte {} on",
+                bytes.len(),
+                4 * word
+            ))),
+        }
     }
 
     fn copy(&self, to: Ptr, from: Ptr, bytes: usize) -> Result<()> {
@@ -535,22 +555,23 @@ pub fn devices() -> Vec<Arc<dyn Device>> {
 pub fn devices_of(precision: Precision) -> Vec<Arc<dyn Device>> {
     let mut devices = orders(precision);
     if devices.len() > 1 {
-        let device = Emulator::beside_target(false).with_precision(precision);
+        let device = Emulator::beside_target().with_precision(precision);
         devices.push(Arc::new(device.with_storage(Storage::Bf16)));
     }
     devices
 }
 
-/// Two devices, one for each order of blocks and threads: what is racy differs between them. One under the
+/// Two devices with different orders of blocks and threads: what is racy differs between them. One under the
 /// sanitizers, which look at other things, and where accesses are watched, which tells races in any order.
 pub fn orders(precision: Precision) -> Vec<Arc<dyn Device>> {
-    let orders: &[bool] = if sanitized() || Watched::asked().is_some() {
-        &[false]
+    let orders: &[Order] = if sanitized() || Watched::asked().is_some() {
+        &[Order::Forwards]
     } else {
-        &[false, true]
+        &[Order::Shuffled, Order::Backwards]
     };
-    let device = |reversed: &bool| -> Arc<dyn Device> {
-        Arc::new(Emulator::beside_target(*reversed).with_precision(precision))
+    let device = |order: &Order| -> Arc<dyn Device> {
+        let device = Emulator::beside_target().with_precision(precision);
+        Arc::new(device.with_order(*order))
     };
     orders.iter().map(device).collect()
 }

@@ -19,8 +19,20 @@ pub struct NativeLaunch {
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
-    /// Whether the last thread of a block runs first: 0 or 1.
-    pub reversed: u32,
+    /// Of blocks, and of the threads of each.
+    pub order: Order,
+}
+
+/// The order in which blocks run, and the threads of each whenever they go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Order {
+    /// From the first to the last.
+    Forwards = 0,
+    /// From the last to the first.
+    Backwards = 1,
+    /// Neither: neighbours run far apart, and the threads of a block begin elsewhere each time.
+    Shuffled = 2,
 }
 
 /// What is known of a kernel, as `emulation::Facts` has it.

@@ -30,7 +30,7 @@ impl<L: Library> Plugin for Emulated<L> {
             .iter()
             .find(|architecture| architecture.name == config.architecture.as_str())
             .ok_or_else(|| PluginError::bad_option("no such architecture"))?;
-        let device: Arc<dyn Device> = Arc::new(crate::Emulator::beside_target(false));
+        let device: Arc<dyn Device> = Arc::new(crate::Emulator::beside_target());
         let model = DeviceKitModel::new(architecture, config, &device)?;
         Ok(Box::new(model))
     }

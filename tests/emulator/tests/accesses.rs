@@ -5,6 +5,8 @@ use std::sync::Arc;
 use longhaul_emulator::Emulator;
 use longhaul_emulator::accesses::{Row, Watched, Watcher, table};
 use longhaul_plugin_kit::cuda::device::{Device, Kernel, KernelParams, KernelSource, Launch};
+use longhaul_plugin_kit::cuda::guards::GUARD;
+use longhaul_plugin_kit::cuda::memory::POISON;
 use longhaul_plugin_kit::kernel_params;
 
 static SOURCE: KernelSource = KernelSource {
@@ -50,7 +52,7 @@ const ORDER: Watched = Watched {
 };
 
 fn watching(watched: Watched) -> Arc<dyn Device> {
-    Arc::new(Emulator::beside_target(false).watching(watched))
+    Arc::new(Emulator::beside_target().watching(watched))
 }
 
 /// The lines of a kernel that have such a mark.
@@ -122,6 +124,26 @@ fn reads_of_what_nobody_wrote_are_found() {
         );
         assert!(error.contains(&what), "{error}");
     }
+}
+
+#[test]
+fn downloads_of_what_nobody_wrote_are_found() {
+    let device = watching(ORDER);
+    let x = device.allocate(4 * COUNT).expect("memory");
+    let mut bytes = vec![0; 4 * COUNT];
+    device.fill(x, 0, COUNT - 8).expect("zeros");
+    for word in [None, Some(POISON)] {
+        if let Some(word) = word {
+            device.fill(x.value(COUNT - 8), word, 8).expect("a word");
+        }
+        let error = device.download(x, &mut bytes).expect_err("a download");
+        let what = format!("reads what nobody wrote, from byte {} on", 4 * (COUNT - 8));
+        assert!(error.message.contains(&what), "{error}");
+    }
+    // Bands between buffers are looked at.
+    device.fill(x.value(COUNT - 8), GUARD, 8).expect("a band");
+    device.download(x, &mut bytes).expect("a download");
+    device.free(x);
 }
 
 #[test]

@@ -55,3 +55,17 @@ KERNEL(32, threads_in_turn, Values) {
     const u32 i = threadIdx.x;
     p.x[i] = i == 0 ? 1.0f : p.x[i - 1] + 1.0f;
 }
+
+// How many of 33 blocks ran before the one in the middle: from either end, as many.
+KERNEL(32, blocks_to_the_middle, Values) {
+    if (threadIdx.x != 0) return;
+    if (blockIdx.x == 16) p.x[1] = p.x[0];
+    p.x[0] += 1.0f;
+}
+
+// The same of 32 threads, of which two are in the middle.
+KERNEL(32, threads_to_the_middle, Values) {
+    const u32 i = threadIdx.x;
+    if (i == 15 || i == 16) p.x[1] = max(p.x[1], p.x[0]);
+    p.x[0] += 1.0f;
+}

@@ -72,7 +72,12 @@ fn whole_warps_may_end_early() {
 
 #[test]
 fn what_depends_on_the_order_of_blocks_or_threads_differs_between_the_devices() {
-    for (name, blocks) in [("blocks_in_turn", 32), ("threads_in_turn", 1)] {
+    for (name, blocks) in [
+        ("blocks_in_turn", 32),
+        ("threads_in_turn", 1),
+        ("blocks_to_the_middle", 33),
+        ("threads_to_the_middle", 1),
+    ] {
         let devices = orders(Precision::Float32);
         // Under the sanitizers, and where accesses are watched, there is one.
         if let [one, other] = devices.as_slice() {

@@ -55,7 +55,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let device = Emulator::beside_target(false).with_storage(Storage::Bf16);
+        let device = Emulator::beside_target().with_storage(Storage::Bf16);
         device.load(&[&SOURCE]).expect("a source that compiles");
         let memory = || device.allocate(4 * COUNT).expect("memory");
         let (x, y) = (memory(), memory());

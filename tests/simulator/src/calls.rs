@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use longhaul_emulator::native::{Library, NativeLaunch};
+use longhaul_emulator::native::{Library, NativeLaunch, Order};
 
 use crate::code::{Code, Outcome, fail, refuse};
 use crate::settings::SETTINGS;
@@ -583,7 +583,7 @@ c_functions! {
             grid: [grid_x, grid_y, grid_z],
             block: [block_x, block_y, block_z],
             shared_bytes,
-            reversed: 0,
+            order: Order::Forwards,
         };
         check_launch(&function, &launch)?;
         let bytes = function.kernel.facts.params_bytes;
