@@ -168,6 +168,17 @@ fn first(names: &[&str]) -> Option<ManuallyDrop<Library>> {
     names.iter().find_map(open).map(ManuallyDrop::new)
 }
 
+/// A library's version, where plugins can use it: one of an older CUDA may be found first.
+fn new_enough(library: &str, file: &str, (major, minor): (i32, i32)) -> Result<String, String> {
+    if major < LEAST_MAJOR {
+        return Err(format!(
+            "{library} {major}.{minor} was found first, and {LEAST_MAJOR}.0 is needed; put the folder of {file} first on \
+             LD_LIBRARY_PATH"
+        ));
+    }
+    Ok(format!("{major}.{minor}"))
+}
+
 fn compiler() -> Result<String, String> {
     let missing = "no NVRTC (libnvrtc.so.13); put its folder on LD_LIBRARY_PATH";
     let library = first(&["libnvrtc.so", "libnvrtc.so.13"]).ok_or(missing)?;
@@ -178,7 +189,7 @@ fn compiler() -> Result<String, String> {
         version.map_err(|_| "NVRTC has no nvrtcVersion")?(&raw mut major, &raw mut minor)
     };
     match code {
-        0 => Ok(format!("{major}.{minor}")),
+        0 => new_enough("NVRTC", "libnvrtc.so.13", (major, minor)),
         code => Err(format!("nvrtcVersion failed with error {code}")),
     }
 }
@@ -192,5 +203,20 @@ fn products() -> Result<String, String> {
     // SAFETY: as above; it takes nothing.
     let version = version.map(|version| unsafe { version() });
     let version = version.map_err(|_| "cuBLASLt has no cublasLtGetVersion")?;
-    Ok(format!("{}.{}", version / 10_000, version / 100 % 100))
+    let version = (version / 10_000, version / 100 % 100);
+    let version = (version.0 as i32, version.1 as i32);
+    new_enough("cuBLASLt", "libcublasLt.so.13", version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_of_an_older_cuda_that_is_found_first_is_refused() {
+        let version = |major| new_enough("NVRTC", "libnvrtc.so.13", (major, 4));
+        assert_eq!(version(13), Ok("13.4".to_owned()));
+        let why = version(12).expect_err("an older one");
+        assert!(why.starts_with("NVRTC 12.4 was found first"), "{why}");
+    }
 }

@@ -38,6 +38,9 @@ const SHOWN: usize = 1;
 const SHOWN_REGISTERS: usize = 2 * SHOWN;
 const LAUNCH: usize = 4;
 
+/// Where the threads of its launch stand among them.
+const THREADS: usize = 0;
+
 /// What an SM of the shown architecture has, by NVIDIA's table of compute capabilities.
 const SM_REGISTERS: u32 = 65_536;
 const SM_SHARED_BYTES: u32 = 228 * 1024;
@@ -410,12 +413,15 @@ fn compare(path: &Path) -> Result<()> {
     ))
 }
 
-/// What of a kernel is more than the table says and the margin allows.
+/// What of a kernel is more than the table says and the margin allows, or, of the blocks that an SM holds of a launch of as
+/// many threads, less.
 fn grown<'a>(then: &'a [u64], now: &'a [u64]) -> impl Iterator<Item = String> + use<'a> {
     let names = COLUMNS.split(',').skip(3);
-    let held = names
-        .zip(then.iter().zip(now))
-        .filter(|(name, _)| HELD.contains(name));
-    held.filter(|(_, (then, now))| **now > **then + **then / MARGIN)
-        .map(|(name, (then, now))| format!("{name} {then}, now {now}"))
+    let both = names.zip(then.iter().copied().zip(now.iter().copied()));
+    let same_launch = then[THREADS] == now[THREADS] && now[THREADS] > 0;
+    both.filter(move |(name, (then, now))| match *name {
+        "blocks" => same_launch && now < then,
+        name => HELD.contains(&name) && *now > then + then / MARGIN,
+    })
+    .map(|(name, (then, now))| format!("{name} {then}, now {now}"))
 }

@@ -421,6 +421,8 @@ pub fn work(job: CheckJob) -> Result<CheckResult, CommandError> {
         Box::new(move |config| plugin.build(config)),
     )
     .on(device::named(&job.device, 1));
+    // A card stays open while a model is on it, and a check builds several, one after the other.
+    let _open = (job.device != "cpu").then(|| subject.model(0));
     let outcome = (check.run)(&subject);
     Ok(CheckResult::new(&job.architecture, check.name, outcome))
 }

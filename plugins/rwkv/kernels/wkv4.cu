@@ -44,7 +44,7 @@ __device__ inline Place place_of(u32 rows, u32 length, u32 channels, u32 chunks)
 // The share of weight e^k in e^k + e^level; level becomes the logarithm of the sum.
 __device__ inline float join(float& level, float k) {
     const float e = expf(-fabsf(k - level));
-    const float larger = 1.0f / (1.0f + e);
+    const float larger = fast_reciprocal(1.0f + e);
     const float share = k >= level ? larger : e * larger;
     level = fmaxf(level, k) + log1pf(e);
     return share;
