@@ -7,13 +7,16 @@ PRODUCTS = ["tf32", "float32"]
 # What Longhaul is to be, times plain PyTorch, in each of its forms.
 FORMS = {"eager": 5.0, "compile": 2.0, "graph": None}
 
-# Operations by themselves: lengths, and by operation N, head widths, products, least ratio, least share of a copy's rate,
-# longest length, peers.
+# Operations by themselves: lengths, and by operation N, head widths, products, longest length, and by peer the least ratio (None
+# where its rows are for information) and the longest length at which it is timed.
 LENGTHS = [2048, 8192, 32768, 65536]
+ANY = 1 << 30
 OPERATIONS = {
-    "scan": (16, (64,), "float32", 0.9, 0.7, 1 << 30, ("mamba_ssm",)),
-    "ssd": (128, (64,), "tf32", 0.9, None, 1 << 30, ("mamba_ssm", "fla")),
-    "attention": (16, (64, 128), "bf16", 0.6, None, 16384, ("torch",)),
+    # PyTorch's keeps [B, T, d_inner, N] several times: 8 GiB each at 8,192.
+    "scan": (16, (64,), "float32", ANY, {"mamba_ssm": (0.9, ANY), "torch": (5.0, 8192)}),
+    "ssd": (128, (64,), "tf32", ANY, {"mamba_ssm": (0.9, ANY), "fla": (0.9, ANY)}),
+    # PyTorch's own choice, and two of those among which it chooses.
+    "attention": (16, (64, 128), "bf16", 16384, {"torch": (0.6, ANY), "torch, flash": (None, ANY), "torch, cuDNN": (None, ANY)}),
 }
 PASSES = ["forward", "backward"]
 
@@ -29,6 +32,11 @@ def label(arch, peer):
 
 
 def shapes(operation):
-    """The (length, head width as a row has it) that are asked of an operation."""
-    widths, longest = OPERATIONS[operation][1], OPERATIONS[operation][5]
-    return [(length, "" if operation == "scan" else str(width)) for width in widths for length in LENGTHS if length <= longest]
+    """The (length, head width) at which an operation is timed."""
+    _, widths, _, longest, _ = OPERATIONS[operation]
+    return [(length, width) for width in widths for length in LENGTHS if length <= longest]
+
+
+def head_dim(operation, width):
+    """The head width as a row has it."""
+    return "" if operation == "scan" else str(width)

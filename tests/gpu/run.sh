@@ -205,11 +205,13 @@ sanitizer() {
     quick) words=(--archs "${archs:-lstm,mamba2,transformer}" --limit 60) ;;
     tiny) words=(--archs lstm --tools memcheck) ;;
   esac
-  for place in "$(command -v compute-sanitizer)" /usr/local/cuda*/bin/compute-sanitizer /opt/cuda*/bin/compute-sanitizer; do
+  local packages
+  packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  for place in "$(command -v compute-sanitizer)" {/usr/local/cuda*,/opt/cuda*,"$packages"/nvidia/*}/bin/compute-sanitizer; do
     if [ -n "$place" ] && [ -x "$place" ]; then program=$place; break; fi
   done
   if [ -z "$program" ] && [ $dry = no ]; then
-    echo "  skipped: no compute-sanitizer on PATH or in /usr/local/cuda*/bin"
+    echo "  skipped: no compute-sanitizer on PATH, in /usr/local/cuda*/bin or of pip's nvidia-cuda-sanitizer-api"
     return 3
   fi
   script sanitizer.py --program "${program:-compute-sanitizer}" --csv "$out/sanitizer.csv" ${words[@]+"${words[@]}"}

@@ -37,20 +37,20 @@ def number(row, name):
     return float(row[name]) if row.get(name) else None
 
 
-def line(what, wanted, rows, value, least, label, unit="x", factor=1):
+def line(what, wanted, rows, value, least, label):
     """One line: the worst and the best of a column among the rows that are wanted, and whether all reach what is asked.
     `rows` are by key; a row is good where it has the value."""
     good = [(number(rows[key], value), key) for key in wanted if key in rows and number(rows[key], value) is not None]
     failed = sum(key in rows for key in wanted) - len(good)
     missing = len(wanted) - len(good) - failed
-    words = f"{what}: asked {factor * least:g}{unit}"
+    words = f"{what}: asked {least:g}x"
     if not good:
         lost = f" ({failed} of {len(wanted)} rows failed)" if failed else ""
         return f"{words}, not measured{lost}"
     good.sort()
     worst, best = good[0], good[-1]
     reached = sum(pair[0] >= least for pair in good)
-    spread = f"reached {factor * worst[0]:.2f}{unit} ({label(worst[1])}) to {factor * best[0]:.2f}{unit} ({label(best[1])})"
+    spread = f"reached {worst[0]:.2f}x ({label(worst[1])}) to {best[0]:.2f}x ({label(best[1])})"
     counts = f"{reached} of {len(wanted)} rows"
     if failed or missing:
         counts += f", {failed} failed, {missing} missing"
@@ -79,13 +79,8 @@ def training(rows):
 
 
 def kernels(rows):
-    """Lines of operations by themselves."""
-    titles = {
-        "scan": "scan beside mamba_ssm",
-        "ssd": "SSD beside mamba_ssm and fla",
-        "attention": "attention beside PyTorch's fused, bf16",
-    }
-    for operation, (_, _, _, least, least_share, _, peers) in asked.OPERATIONS.items():
+    """Lines of operations by themselves, one for each ratio that is asked."""
+    for operation, (_, _, _, _, peers) in asked.OPERATIONS.items():
         mine = [row for row in rows if row["operation"] == operation]
         # A shape that failed as a whole names neither pass nor peer, one that is different no peer.
         spread = []
@@ -93,15 +88,14 @@ def kernels(rows):
             passes = [row["pass"]] if row["pass"] else asked.PASSES
             for one in passes:
                 spread += [dict(row, **{"pass": one, "peer": peer}) for peer in ([row["peer"]] if row["peer"] else peers)]
-        wanted = [(one, str(length), width, peer) for length, width in asked.shapes(operation) for one in asked.PASSES for peer in peers]
         known = last(spread, ["pass", "length", "head_dim", "peer"])
         good = {key: row if row["status"] == "ok" else {} for key, row in known.items()}
-        yield line(titles[operation], wanted, good, "ratio", least, by_shape)
-        if least_share is not None:
-            shapes = last(spread, ["pass", "length", "head_dim"])
-            good = {key: row if row["status"] in ("ok", "no-peer") else {} for key, row in shapes.items()}
-            wanted = list(dict.fromkeys(key[:3] for key in wanted))
-            yield line(f"{operation} over a copy's rate", wanted, good, "share_of_copy", least_share, by_shape, " %", 100)
+        for peer, (least, longest) in peers.items():
+            if least is None:
+                continue
+            shapes = [(str(length), asked.head_dim(operation, width)) for length, width in asked.shapes(operation) if length <= longest]
+            wanted = [(one, *shape, peer) for shape in shapes for one in asked.PASSES]
+            yield line(f"{operation} beside {peer}", wanted, good, "ratio", least, by_shape)
 
 
 def long_read(rows):
