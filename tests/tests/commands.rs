@@ -35,6 +35,7 @@ const LONG: &[&str] = &[
     "ruler-tokens",
     "mqar",
     "published",
+    "published-small",
     "needles",
     "huang2025",
     "huang2025-grid",

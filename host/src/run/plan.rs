@@ -489,10 +489,15 @@ pub fn make(
         ..
     } = planned;
     let size = |architecture: &ArchSpec| model_size(suite, overrides, architecture);
+    // Of a part of a suite the plugins of the other architectures need not be here.
+    let whole = overrides.architectures.is_empty();
     let named = |text: &str| {
-        let architecture = resolve(text)?;
+        let architecture = match resolve(text) {
+            Err(_) if !whole => return Ok(None),
+            known => known?,
+        };
         let options = options_text(&architecture, size(&architecture)?);
-        Ok((architecture.architecture, options))
+        Ok(Some((architecture.architecture, options)))
     };
     let targets = targets::resolve(&suite.targets, &units, &stock.materials, &named)?;
     Ok(Plan {
@@ -553,7 +558,7 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Adds a unit. One that is there already is measured at the lengths of both.
+    /// Adds a unit. One that is there already is measured and validated at the lengths of both.
     ///
     /// # Errors
     /// The same unit with another number of examples.
@@ -573,9 +578,14 @@ impl Planned {
                 unit.samples
             )));
         }
-        there.lengths.extend(unit.lengths);
-        there.lengths.sort_unstable();
-        there.lengths.dedup();
+        for (there, own) in [
+            (&mut there.lengths, unit.lengths),
+            (&mut there.validation, unit.validation),
+        ] {
+            there.extend(own);
+            there.sort_unstable();
+            there.dedup();
+        }
         Ok(())
     }
 }
@@ -616,6 +626,21 @@ fn options_text(architecture: &ArchSpec, (d_model, layers): (u32, u32)) -> Strin
     options.join(",")
 }
 
+/// Refuses a task that nothing can be trained on.
+///
+/// # Errors
+/// One whose answers are generated.
+pub fn trainable(task: &dyn Task) -> Result<(), RunError> {
+    if !task.spec().metric.is_generated() {
+        return Ok(());
+    }
+    Err(RunError::Input(format!(
+        "nothing can be trained on task `{0}`, whose answers are generated; measure a checkpoint on it: \
+         longhaul checkpoint eval DIR --task {0}",
+        task.spec().name
+    )))
+}
+
 /// A task with the settings of its trainings, checked.
 struct TaskPlan {
     task: Box<dyn Task>,
@@ -639,13 +664,7 @@ impl TaskPlan {
         stock: &Stock,
     ) -> Result<Self, RunError> {
         let task = parse_task_of(&entry.name, &stock.materials)?;
-        if task.spec().metric.is_generated() {
-            return Err(RunError::Input(format!(
-                "nothing can be trained on task `{0}`, whose answers are generated; measure a checkpoint on it: \
-                 longhaul checkpoint eval DIR --task {0}",
-                task.spec().name
-            )));
-        }
+        trainable(task.as_ref())?;
         let train_length = overrides
             .train_length
             .unwrap_or_else(|| entry.train_lengths(task.as_ref()));

@@ -3,10 +3,11 @@
 use longhaul_tasks::{Suite, TrainDistribution};
 
 use super::error::RunError;
-use super::plan::{Overrides, Plan, Training, make};
+use super::plan::{Overrides, Plan, Planned, Training, Unit, make};
 use crate::architecture::ArchSpec;
 use crate::architecture::tests::spec;
 use crate::run::materials::{Stock, Wanted};
+use crate::run::records::tests::unit;
 
 const SUITE: &str = r#"
 [training]
@@ -408,4 +409,54 @@ below = 3.0
         };
         assert_eq!(target.task_options, plan.units[0].task_options);
     }
+}
+
+/// A target of an architecture that is not here is an error of a whole suite, and nothing to a part of it.
+#[test]
+fn a_part_of_a_suite_needs_no_plugins_of_the_rest() {
+    let of = |name: &str| {
+        let text = format!(
+            "{SUITE}[[target]]\nclaim = 'c'\nsource = 's'\narchitecture = '{name}'\ntask = 'parity'\nlengths = [40]\nat_least = 0.9\n"
+        );
+        Suite::from_toml(&text, "test").unwrap()
+    };
+    let plan = |suite: &Suite, architectures: &[&str]| {
+        let overrides = Overrides {
+            architectures: architectures
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
+            ..Overrides::default()
+        };
+        let resolve = |text: &str| match text {
+            "absent" => Err(RunError::Input("no architecture `absent`".to_owned())),
+            text => resolve(text),
+        };
+        make(
+            suite,
+            "test",
+            &overrides,
+            "cpu",
+            &Stock::default(),
+            &resolve,
+        )
+    };
+    assert!(plan(&of("absent"), &[]).is_err());
+    assert!(plan(&of("absent"), &["absent"]).is_err());
+    assert_eq!(plan(&of("absent"), &["lstm"]).unwrap().targets.len(), 0);
+    assert_eq!(plan(&of("lstm"), &["lstm"]).unwrap().targets.len(), 1);
+}
+
+/// A training that is planned twice is measured, and compared with others, at the lengths of both.
+#[test]
+fn the_same_unit_has_the_lengths_of_both() {
+    let of = |lengths: &[usize], validation: &[usize]| Unit {
+        lengths: lengths.to_vec(),
+        validation: validation.to_vec(),
+        ..unit(10)
+    };
+    let mut planned = Planned::default();
+    planned.add(of(&[40, 80], &[40]), &spec()).unwrap();
+    planned.add(of(&[20, 80], &[20, 40]), &spec()).unwrap();
+    assert_eq!(planned.units, [of(&[20, 40, 80], &[20, 40])]);
 }

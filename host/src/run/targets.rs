@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
 use crate::run::plan::Unit;
-use crate::table::{width, wrap};
+use crate::table::wrap;
 
 /// The file of verdicts.
 pub const VERDICTS: &str = "verdicts.csv";
@@ -145,8 +145,8 @@ pub struct Verdict {
 }
 }
 
-/// An architecture's name and options.
-type Named = Result<(String, String), RunError>;
+/// An architecture's name and options; `None` of one that is not here and need not be.
+type Named = Result<Option<(String, String)>, RunError>;
 
 /// The targets whose units are there, of tasks made of these materials. `options` gives an architecture's name and
 /// options by its text.
@@ -173,14 +173,19 @@ pub fn resolve(
             .iter()
             .flat_map(|name| parts.iter().map(move |part| (name, part)))
         {
-            let (architecture, own) = options(name)?;
+            let Some((architecture, own)) = options(name)? else {
+                continue;
+            };
             let expected = match (entry.at_least, entry.below, &entry.above) {
                 (Some(value), ..) => Expected::AtLeast(value),
                 (_, Some(value), _) => Expected::Below(value),
                 (_, _, Some(other)) => {
-                    let (architecture, options) = match &other.architecture {
+                    let named = match &other.architecture {
                         Some(other) => options(other)?,
-                        None => (architecture.clone(), own.clone()),
+                        None => Some((architecture.clone(), own.clone())),
+                    };
+                    let Some((architecture, options)) = named else {
+                        continue;
                     };
                     Expected::Above(Compared {
                         name: other.architecture.clone().unwrap_or_default(),
@@ -364,7 +369,7 @@ impl<'a> Seen<'a> {
                 }
             }
         };
-        let points: Vec<Option<Point>> = target.lengths.iter().map(point).collect();
+        let mut points: Vec<Option<Point>> = target.lengths.iter().map(point).collect();
         let unlearned = match other.first() {
             Some(first) => self.at_chance(&own).or_else(|| {
                 let reason = self.at_chance(&other)?;
@@ -372,7 +377,13 @@ impl<'a> Seen<'a> {
             }),
             None => not_learned(&own),
         };
-        let (verdict, reason) = word(target, &points, unlearned);
+        let (verdict, reason) = match [&own, &other].iter().find_map(|curve| several(curve)) {
+            None => word(target, &points, unlearned),
+            Some(reason) => {
+                points.clear();
+                ("not measured", reason)
+            }
+        };
         let worst = points.iter().flatten().min_by(|a, b| {
             let sides = a.side.cmp(&b.side);
             sides.then(a.margin.total_cmp(&b.margin))
@@ -455,7 +466,9 @@ impl<'a> Seen<'a> {
         let Some(row) = inside(curve) else {
             return Some("no length inside the training length was asked for".to_owned());
         };
-        let (value, low, _) = self.scores(row, &[]).pooled()?;
+        let Some((value, low, _)) = self.scores(row, &[]).pooled() else {
+            return Some(format!("no value at {} tokens", row.eval_length));
+        };
         (low <= row.chance.unwrap_or(0.0)).then(|| {
             format!(
                 "not above chance: {:.1} % at {} tokens, inside the training length",
@@ -484,6 +497,28 @@ impl<'a> Seen<'a> {
         });
         own.collect()
     }
+}
+
+/// Why a curve is no model's: its points are of several trainings, of which none is the one that is meant.
+fn several(curve: &[&SummaryRow]) -> Option<String> {
+    let first = curve.first()?;
+    let other = curve.iter().find(|row| !row.is_trained_as(first))?;
+    let training = |row: &SummaryRow| {
+        let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
+        format!(
+            "{} steps of {} sequences to {} tokens, {}, at {}",
+            number(row.train_steps),
+            number(row.batch),
+            number(row.train_length),
+            row.train_distribution,
+            row.learning_rate.unwrap_or_default()
+        )
+    };
+    Some(format!(
+        "measured by several trainings ({}; {}), of which none is the one that is meant: leave the others out",
+        training(first),
+        training(other)
+    ))
 }
 
 /// The point at the largest length inside the training length.
@@ -540,8 +575,8 @@ fn word(
     ("reproduced", String::new())
 }
 
-/// The verdicts under their claims; nothing where there are none.
-pub fn render(verdicts: &[Verdict]) -> String {
+/// The verdicts under their claims, in lines of at most `width`; nothing where there are none.
+pub fn render(verdicts: &[Verdict], width: usize) -> String {
     if verdicts.is_empty() {
         return String::new();
     }
@@ -550,11 +585,11 @@ pub fn render(verdicts: &[Verdict]) -> String {
         verdicts.chunk_by(|one, next| (&one.claim, &one.source) == (&next.claim, &next.source));
     for claim in claims {
         let head = format!("{} ({})", claim[0].claim, claim[0].source);
-        for line in wrap(&head, width()) {
+        for line in wrap(&head, width) {
             text.push_str(&format!("{line}\n"));
         }
         for verdict in claim {
-            let words = wrap(&said(verdict), width().saturating_sub(INDENT).max(24));
+            let words = wrap(&said(verdict), width.saturating_sub(INDENT).max(24));
             for (place, line) in words.iter().enumerate() {
                 let word = if place == 0 {
                     verdict.verdict.as_str()
@@ -765,6 +800,48 @@ mod tests {
         assert_eq!(verdict.difference, Some(0.4));
     }
 
+    /// One that was trained for longer as well, and better: neither is the one that is meant.
+    #[test]
+    fn several_trainings_of_one_model_are_no_curve() {
+        let mut seen = rows(&[(40, 100), (80, 90)]);
+        seen.extend(
+            rows(&[(40, 100), (80, 100)])
+                .into_iter()
+                .map(|row| Measurement {
+                    train_steps: Some(7),
+                    ..row
+                }),
+        );
+        let summary = longhaul_results::summarise(&seen);
+        for expected in [Expected::AtLeast(0.95), Expected::Below(0.95)] {
+            let verdict = judge(&[target(&[80], expected)], &summary, &seen).remove(0);
+            assert_eq!(
+                (verdict.verdict.as_str(), verdict.value),
+                ("not measured", None)
+            );
+            assert!(
+                verdict.reason.contains("several trainings"),
+                "{}",
+                verdict.reason
+            );
+        }
+    }
+
+    /// Who was not measured inside the training length is not known to have learned.
+    #[test]
+    fn more_than_another_needs_a_value_inside_the_training_length() {
+        let own = Expected::Above(compared(&unit(1).architecture, Some(160)));
+        let mut seen = rows(&[(40, 100), (80, 100), (160, 20)]);
+        for row in seen.iter_mut().filter(|row| row.eval_length == 40) {
+            row.status = longhaul_results::Status::Crashed;
+            (row.value, row.correct) = (None, None);
+        }
+        let summary = longhaul_results::summarise(&seen);
+        let verdict = judge(&[target(&[80], own)], &summary, &seen).remove(0);
+        assert_eq!(verdict.verdict, "not measured");
+        assert_eq!(verdict.reason, "no value at 40 tokens");
+    }
+
     #[test]
     fn a_target_speaks_of_a_part_at_some_depths() {
         let of = |label: &str| is_of(label, "niah_single_1", &[0.0, 1.0]);
@@ -791,7 +868,7 @@ mod tests {
         assert_eq!(judge(Expected::Below(2.0)).verdict, "undecided");
         assert_eq!(judge(Expected::Below(1.9)).verdict, "not reproduced");
         assert_eq!(judge(Expected::AtLeast(1.9)).verdict, "reproduced");
-        let text = render(&[judge(Expected::Below(2.1))]);
+        let text = render(&[judge(Expected::Below(2.1))], 80);
         assert!(text.contains("2.000") && !text.contains('%'), "{text}");
     }
 

@@ -312,6 +312,10 @@ pub fn suites() -> &'static [(&'static str, &'static str)] {
         ("mqar", include_str!("../../suites/mqar.toml")),
         ("books", include_str!("../../suites/books.toml")),
         ("published", include_str!("../../suites/published.toml")),
+        (
+            "published-small",
+            include_str!("../../suites/published-small.toml"),
+        ),
         ("ruler", include_str!("../../suites/ruler.toml")),
         ("babilong", include_str!("../../suites/babilong.toml")),
         ("ablation", include_str!("../../suites/ablation.toml")),
