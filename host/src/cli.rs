@@ -854,7 +854,7 @@ pub struct FolderArgs {
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
     /// Options of the architecture instead of those that the config says:
-    /// rope_scaling=yarn,rope_factor=2,rope_original_length=8192
+    /// rope_scaling=linear,rope_factor=2
     #[arg(
         long,
         value_name = "OPTIONS",

@@ -1,5 +1,8 @@
 //! Plain tables and paragraphs for a terminal or a pipe.
 
+/// Width of the lines of files, whose bytes do not depend on a terminal.
+pub const OF_FILES: usize = 80;
+
 /// Width of the terminal's lines: `COLUMNS`, or 80; at least 40.
 pub fn width() -> usize {
     let columns = std::env::var("COLUMNS")

@@ -550,7 +550,25 @@ fn checkpoints_are_evaluated_like_models_of_a_run() {
     ran.expect(2).complains(&["8192 token ids", "only 40"]);
     longhaul(["eval", &out, "--lengths", "128"])
         .expect(2)
-        .complains(&["checkpoint eval"]);
+        .complains(&["checkpoint eval", "another --out"]);
+}
+
+#[test]
+fn the_limits_of_a_suite_are_those_of_its_evaluation() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let suite = place.path().join("mine.toml").display().to_string();
+    let text = "title = 'Mine'\n[limits]\ntime_s = 77\nmemory_bytes = 3221225472\n[[task]]\nname = 'induction'\n";
+    std::fs::write(&suite, text).expect("writable");
+    let folder = workspace().join("tests/checkpoints/llama");
+    let folder = folder.to_string_lossy();
+    let eval = ["checkpoint", "eval", &folder, "--suite", &suite];
+    let planned = |more: &[&str]| {
+        let rest = ["--lengths", "32", "--dry-run"];
+        longhaul(eval.iter().chain(&rest).chain(more)).expect(0)
+    };
+    planned(&[]).prints(&["at most 77 s a unit", "3.0 GiB a worker"]);
+    planned(&["--time-limit", "99", "--memory-limit", "2G"])
+        .prints(&["at most 99 s a unit", "2.0 GiB a worker"]);
 }
 
 /// What `run` looks at beside the answers, `checkpoint eval` does too.

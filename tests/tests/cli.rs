@@ -68,6 +68,18 @@ fn help_names_every_command_the_exit_codes_and_an_example() {
         assert!(!ran.stdout.contains("Possible values:"), "{}", ran.stdout);
         assert_reads_well(&ran);
     }
+    for nested in [
+        "submit slurm",
+        "checkpoint inspect",
+        "checkpoint verify",
+        "checkpoint eval",
+        "checkpoint convert",
+        "ruler generate",
+        "ruler score",
+    ] {
+        let words = nested.split(' ').chain(["--help"]);
+        assert_reads_well(&longhaul(words).expect(0));
+    }
 }
 
 #[test]
@@ -418,6 +430,13 @@ fn eval_reads_saved_models_at_new_lengths() {
         rows
     };
     assert_eq!(values(&folder), values(&whole));
+    // What is measured stays, whatever else is asked for, and that is said.
+    with_faulty(&format!("eval {out} --lengths 16,64 --samples 20"))
+        .expect(0)
+        .complains(&["nothing to evaluate"]);
+    with_faulty(&format!("eval {out} --lengths 16 --samples 7"))
+        .expect(0)
+        .complains(&["16 tokens", "20 examples", "--samples 7"]);
     longhaul(["eval", "/nowhere/run", "--lengths", "64"])
         .expect(2)
         .complains(&["/nowhere/run"]);

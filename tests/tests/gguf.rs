@@ -1,6 +1,7 @@
 //! GGUF files become folders in the Hugging Face layout. `tests/gguf/make.py` made the files.
 
 use std::path::Path;
+use std::process::Command;
 
 use longhaul_tests::build::workspace;
 use longhaul_tests::host::{Ran, longhaul};
@@ -136,6 +137,19 @@ fn nothing_is_left_of_a_gguf_file_that_is_refused() {
     convert(&out.path().join("none.gguf"), &folder, &[])
         .expect(2)
         .complains(&["none.gguf"]);
+    // Files of at most 16 KiB, as a full disk has them: that is the system's refusal.
+    let limited = Command::new("bash")
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 16; exec \"$0\" checkpoint convert \"$@\"",
+        ])
+        .arg(longhaul_tests::build::longhaul())
+        .args([&workspace().join("tests/gguf/llama.gguf"), &folder])
+        .output()
+        .expect("bash starts");
+    let said = String::from_utf8_lossy(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(3), "{said}");
+    assert!(said.contains("cannot write"), "{said}");
     let left = std::fs::read_dir(out.path()).expect("readable").count();
     assert_eq!(left, 2, "only the two files");
 }

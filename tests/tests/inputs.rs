@@ -63,6 +63,10 @@ fn what_is_given_twice_and_what_library_is_unknown_is_said() {
             "bench --arch my-mixer",
             &["no architecture `my-mixer`", "--plugin"],
         ),
+        (
+            "bench --arch lstm --length 4096 --task niah_single_1",
+            &["nothing can be trained on task `niah_single_1`"],
+        ),
     ] {
         let ran = longhaul_with(text, &[]).expect(2).complains(parts);
         assert!(

@@ -66,6 +66,25 @@ fn parts_together_are_what_one_run_leaves() {
         "Nothing was written",
     ]);
     assert!(!parts.file("results.csv").exists());
+    // Until then it is no whole run: nothing reads it as one, or carries it out beside its parts.
+    let apart = ["in 3 parts", "--part K/3", "longhaul collect "];
+    run(&parts, &["--resume"]).expect(2).complains(&apart);
+    let on = |line: &str, path: &str| longhaul_with(line, &[parts.file(path).as_os_str()]);
+    for line in [
+        "eval --lengths 64",
+        "report",
+        "reproduce",
+        "export --to babilong --out /nowhere/table",
+    ] {
+        on(line, "").expect(2).complains(&apart);
+    }
+    on("watch", "")
+        .expect(1)
+        .prints(&["in 3 parts", "longhaul collect "]);
+    on("watch", "parts/2")
+        .expect(0)
+        .prints(&["This part has ended", "longhaul collect "]);
+    assert!(!parts.file("results.csv").exists());
     collect(&parts, "--partial").expect(0).prints(&["not run"]);
     for part in ["1/3", "3/3", "2/3"] {
         run(&parts, &["--part", part, "--resume"]).expect(0);

@@ -149,3 +149,22 @@ fn what_cannot_be_made_leaves_no_file() {
         .expect(2)
         .complains(&["--task"]);
 }
+
+#[test]
+fn a_file_beside_the_samples_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (out, beside) = (path("samples.jsonl"), path("samples.jsonl.partial"));
+    std::fs::write(&beside, "mine").expect("writable");
+    let generate = |task| {
+        let words = ["ruler", "generate", "--task", task, "--length", "4096"];
+        longhaul(words.into_iter().chain(["--samples", "2", "--out", &out]))
+    };
+    generate("niah_single_1:depth=2").expect(2);
+    generate("niah_single_1").expect(0);
+    assert_eq!(std::fs::read_to_string(&beside).expect("kept"), "mine");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("a folder").count(),
+        2
+    );
+}

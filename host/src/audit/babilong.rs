@@ -7,7 +7,7 @@ use longhaul_results::statistics::mean;
 use longhaul_tasks::ruler::score::names_only;
 use longhaul_tasks::ruler::story::Kind;
 
-use super::{Audited, Entry, Score, percent, same, stem, unknown};
+use super::{Audited, Entry, Score, missing_below, percent, same, stem, unknown};
 use crate::exit::CommandError;
 
 /// The answers that a task has, in small letters; of bAbI's tasks 1 to 20.
@@ -123,7 +123,7 @@ fn answers(
     let mut findings = Vec::new();
     let missing = indices
         .last()
-        .map_or(0, |last| last + 1 - indices.len() as u64);
+        .map_or(0, |&last| missing_below(last, indices.len()));
     if missing > 0 {
         findings.push(format!(
             "rows below the last that are not there: {missing}; these questions left the denominator"

@@ -117,6 +117,12 @@ impl Score {
     }
 }
 
+/// How many of the numbers from 0 to `last` are missing among so many different ones that it is the largest of.
+fn missing_below(last: u64, count: usize) -> u64 {
+    // Not `last + 1`, which no number may be left for.
+    last - (count as u64).saturating_sub(1)
+}
+
 /// A file that was read, with what others beside it are held against.
 enum Entry {
     Ruler(ruler::Predictions),
@@ -256,4 +262,16 @@ fn same(one: f64, other: f64, rounding: f64) -> bool {
 /// A share in percent.
 fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_missing_below_the_last() {
+        assert_eq!(missing_below(9, 10), 0);
+        assert_eq!(missing_below(9, 4), 6);
+        assert_eq!(missing_below(u64::MAX, 1), u64::MAX);
+    }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::prompt::Begins;
-use super::{Audited, Entry, Score, each_line, percent, same, stem};
+use super::{Audited, Entry, Score, each_line, missing_below, percent, same, stem};
 use crate::exit::CommandError;
 
 /// RULER rounds a score in percent to two digits after the point.
@@ -85,7 +85,7 @@ impl Counted {
         let missing = match self.indices.last() {
             // In needle files an index is a place in the text, not a number of an item.
             Some(last) if !task.starts_with("niah") => {
-                (last + 1 - self.indices.len() as u64) as usize
+                missing_below(*last, self.indices.len()) as usize
             }
             _ => 0,
         };

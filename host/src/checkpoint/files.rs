@@ -21,9 +21,17 @@ const START: usize = 64;
 /// Why a checkpoint cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system refused.
+    /// The system refused to read.
     #[error("cannot read {path}: {source}")]
     Io {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The system refused to write.
+    #[error("cannot write {path}: {source}")]
+    Write {
         /// The file.
         path: String,
         /// The system's reason.
@@ -96,6 +104,12 @@ impl Folder {
 pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> FileError {
     let path = path.display().to_string();
     move |source| FileError::Io { path, source }
+}
+
+/// The system's reason why a file cannot be written.
+pub(crate) fn unwritten(path: &Path) -> impl FnOnce(std::io::Error) -> FileError {
+    let path = path.display().to_string();
+    move |source| FileError::Write { path, source }
 }
 
 /// What is wrong with a file.

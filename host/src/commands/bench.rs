@@ -15,6 +15,7 @@ use crate::device::{self, Devices};
 use crate::exit::{CommandError, FAILED};
 use crate::launch::{Limits, ask};
 use crate::memory::{self, Purpose};
+use crate::run::plan::trainable;
 use crate::worker::CHUNK;
 
 /// Fewest timed repetitions.
@@ -69,6 +70,7 @@ pub fn run(args: &BenchArgs) -> Result<u8, CommandError> {
     let mut vocab = args.vocab;
     if let Some(task) = &args.task {
         let task = parse_task(task).map_err(CommandError::usage)?;
+        trainable(task.as_ref())?;
         let at = Coordinates {
             split: Split::Train,
             length: args.length,
@@ -177,18 +179,13 @@ pub fn work(job: &BenchJob) -> Result<BenchResult, CommandError> {
     Ok(result)
 }
 
-/// Calls until both the least time and the fewest repetitions are reached; the first call is not
-/// counted.
-fn repeat(
-    seconds: f64,
-    mut call: impl FnMut() -> Result<(), CommandError>,
-) -> Result<Vec<f64>, CommandError> {
+/// Calls until both the least time and the fewest repetitions are reached; the seconds that each call says it took.
+/// The first call is not counted.
+fn repeat<E>(seconds: f64, mut call: impl FnMut() -> Result<f64, E>) -> Result<Vec<f64>, E> {
     call()?;
     let (mut times, start) = (Vec::new(), Instant::now());
     while times.len() < REPETITIONS || start.elapsed().as_secs_f64() < seconds {
-        let begin = Instant::now();
-        call()?;
-        times.push(begin.elapsed().as_secs_f64());
+        times.push(call()?);
     }
     Ok(times)
 }
@@ -219,7 +216,7 @@ fn time_training(model: &mut LoadedModel, job: &BenchJob) -> Result<Vec<f64>, Co
     let settings = settings.reported_every(together);
     model.begin_training(&settings).map_err(failed)?;
     let mut step = 0;
-    let mut steps = |count| {
+    let mut steps = |count| -> Result<(), CommandError> {
         for _ in 0..count {
             if let Some(task) = &task {
                 fill(task.as_ref(), job, step, &mut tokens, &mut targets)?;
@@ -232,8 +229,11 @@ fn time_training(model: &mut LoadedModel, job: &BenchJob) -> Result<Vec<f64>, Co
     };
     // The first step's results are read; so are those of the last of each `together` that follow.
     steps(1)?;
-    let times = repeat(job.seconds, || steps(together))?;
-    Ok(times.iter().map(|time| time / together as f64).collect())
+    repeat(job.seconds, || {
+        let begin = Instant::now();
+        steps(together)?;
+        Ok(begin.elapsed().as_secs_f64() / together as f64)
+    })
 }
 
 /// Makes a step's examples of a task.
@@ -276,7 +276,7 @@ fn time_feeding(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientErr
     let vocab = job.size.vocab as usize;
     let mut session = model.new_session(job.batch)?;
     let mut state = 0;
-    let times = collect(job.seconds, || {
+    let times = repeat::<ClientError>(job.seconds, || {
         session.reset()?;
         let begin = Instant::now();
         let mut left = job.length;
@@ -304,7 +304,7 @@ fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientEr
     let (_, tokens) = chunk_of(job);
     let mut session = model.new_session(job.batch)?;
     let mut state = 0;
-    let times = collect(job.seconds, || {
+    let times = repeat::<ClientError>(job.seconds, || {
         session.reset()?;
         session.feed(
             Batch::new(&prompt, &[], job.batch, job.prompt),
@@ -321,19 +321,6 @@ fn time_stepping(model: &LoadedModel, job: &BenchJob) -> Result<Timing, ClientEr
         Ok(time)
     })?;
     Ok((times, job.batch * job.length, Some(state)))
-}
-
-/// As [`repeat`], for calls that time themselves.
-fn collect(
-    seconds: f64,
-    mut call: impl FnMut() -> Result<f64, ClientError>,
-) -> Result<Vec<f64>, ClientError> {
-    call()?;
-    let (mut times, start) = (Vec::new(), Instant::now());
-    while times.len() < REPETITIONS || start.elapsed().as_secs_f64() < seconds {
-        times.push(call()?);
-    }
-    Ok(times)
 }
 
 fn random_tokens(count: usize, vocab: u32) -> Vec<u32> {

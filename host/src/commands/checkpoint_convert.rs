@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::files::FileError;
 use crate::cli::ConvertArgs;
 use crate::commands::print;
-use crate::exit::{CommandError, FAILED, OK, USAGE};
+use crate::exit::{CommandError, OK, USAGE};
 use crate::gguf::convert::{ConvertJob, Converted, convert};
 use crate::launch::{self, Limits};
 use crate::table::columns;
@@ -105,8 +106,8 @@ fn described(args: &ConvertArgs, converted: &Converted) -> String {
 /// # Errors
 /// Whatever of the file cannot be converted.
 pub fn work(job: &ConvertJob) -> Result<Converted, CommandError> {
-    convert(job).map_err(|error| CommandError {
-        code: FAILED,
-        message: error.to_string(),
+    convert(job).map_err(|error| match error {
+        FileError::Write { .. } => CommandError::environment(error),
+        error => CommandError::usage(error),
     })
 }

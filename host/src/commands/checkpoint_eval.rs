@@ -34,8 +34,10 @@ fn evaluate(args: &CheckpointEvalArgs) -> Result<u8, RunError> {
             "--retry-failed goes with --resume".to_owned(),
         ));
     }
-    let resources = Resources::new(&args.device, &args.resources, (None, None))?;
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
+    let limits = suite.as_ref().map(|suite| &suite.limits);
+    let limits = limits.map(|limits| (limits.time_s, limits.memory_bytes));
+    let resources = Resources::new(&args.device, &args.resources, limits.unwrap_or_default())?;
     let wishes = wishes(args, suite.as_ref())?;
     let probes = Probes::from(&args.probes).beside(suite.as_ref().map(|suite| &suite.evaluation));
     if !Probes::from(&args.probes).is_none() {

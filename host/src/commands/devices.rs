@@ -110,14 +110,8 @@ fn cache() -> String {
 }
 
 fn processor() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown processor", |line| {
-        line.trim_start_matches([' ', '\t', ':'])
-    });
+    let cores = machine::cores();
+    let model = machine::processor().unwrap_or_else(|| "unknown processor".to_owned());
     let memory = machine::memory_bytes();
     let memory = memory.map_or_else(String::new, |bytes| format!(", {} memory", size(bytes)));
     format!("{model}, {cores} cores{memory}, vectors {}", vectors())

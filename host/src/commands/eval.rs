@@ -1,7 +1,9 @@
 //! `longhaul eval`: the saved models of a run, read again at other lengths, without training. Records
 //! go into the same folder.
 
-use longhaul_results::Split;
+use std::collections::{BTreeSet, HashSet};
+
+use longhaul_results::{Cell, Measurement, Split, Status, outcomes};
 
 use crate::catalogue::Catalogue;
 use crate::cli::EvalArgs;
@@ -12,6 +14,7 @@ use crate::run::folder::RunFolder;
 use crate::run::kept::{choose, look_elsewhere, manifest_of, resolved, same_environment};
 use crate::run::lengths::parse_lengths;
 use crate::run::materials::possible;
+use crate::run::part;
 use crate::run::plan::{Evaluation, Unit};
 use crate::run::preview::preview;
 use crate::run::session::{Resources, carry_out, interrupt_flag, works};
@@ -26,15 +29,11 @@ pub fn run(args: &EvalArgs) -> Result<u8, CommandError> {
 
 fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let lengths = parse_lengths(&args.lengths)?;
-    if args.samples == Some(0) {
-        return Err(RunError::Input(
-            "--samples is 0; it is at least 1".to_owned(),
-        ));
-    }
     let mut manifest = manifest_of(&args.run)?;
+    part::refuse_apart(&args.run, &manifest)?;
     if manifest.units.iter().any(|unit| unit.checkpoint.is_some()) {
         return Err(RunError::Input(format!(
-            "{} holds evaluations of checkpoints; give `longhaul checkpoint eval` more --lengths",
+            "{} holds evaluations of checkpoints; give `longhaul checkpoint eval` more --lengths and another --out",
             args.run.display()
         )));
     }
@@ -72,6 +71,14 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let interrupt = interrupt_flag()?;
     let (mut folder, kept) = RunFolder::existing(&args.run)?;
     let architectures = resolved(&chosen, &catalogue)?;
+    if let Some(samples) = args.samples {
+        for (length, there) in otherwise(&folder, &chosen, &lengths, samples)? {
+            tracing::warn!(
+                "{length} tokens are measured already, of {there} examples, and stay as they are: --samples {samples} is \
+                 for lengths without a record"
+            );
+        }
+    }
     let wanted = |unit: &Unit| -> Vec<Evaluation> {
         let samples = args.samples.unwrap_or(unit.samples);
         let test = |&length| Evaluation {
@@ -94,4 +101,34 @@ fn evaluate(args: &EvalArgs) -> Result<u8, RunError> {
     let id = kept.run_id.as_str();
     let units = (kept.units.as_slice(), kept.targets.as_slice());
     carry_out(&mut folder, id, units, works, resources, &interrupt)
+}
+
+/// Lengths that some unit is measured at with another number of examples, and that number. Of more examples than
+/// outcomes are kept of it is not known.
+fn otherwise(
+    folder: &RunFolder,
+    units: &[Unit],
+    lengths: &[usize],
+    samples: u64,
+) -> Result<BTreeSet<(u64, u64)>, RunError> {
+    let rows = folder.rows.iter();
+    let measured = rows.filter(|row| row.is_reported_cell() && row.status == Status::Ok);
+    let measured: HashSet<Cell> = measured.map(Measurement::cell).collect();
+    let mut found = BTreeSet::new();
+    for id in units.iter().map(Unit::id) {
+        let path = outcomes::path(&folder.path, &id).expect("an id is letters and digits");
+        for ((split, eval_length), (_, of_cell)) in outcomes::read(&path)? {
+            let there = of_cell.scores().len() as u64;
+            let cell = Cell {
+                unit: id.clone(),
+                split,
+                eval_length,
+            };
+            let asked = lengths.iter().any(|&length| length as u64 == eval_length);
+            if asked && there != samples && measured.contains(&cell) {
+                found.insert((eval_length, there));
+            }
+        }
+    }
+    Ok(found)
 }

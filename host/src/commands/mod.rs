@@ -34,6 +34,8 @@ use std::path::Path;
 use longhaul_results::{Measurement, read_csv};
 
 use crate::exit::CommandError;
+use crate::run::manifest::Manifest;
+use crate::run::part;
 use crate::text::visible;
 
 /// Writes a command's result to standard output, where no text of others steers the terminal. A closed
@@ -65,10 +67,13 @@ pub fn cannot(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Command
 /// torn.
 ///
 /// # Errors
-/// A file that is not there, or of another form.
+/// A file that is not there, as of a run in parts that are not taken together yet; one of another form.
 pub fn read_records(run: &Path) -> Result<(Vec<Measurement>, Option<String>), CommandError> {
     let path = run.join("results.csv");
     if path.symlink_metadata().is_err() {
+        if let Ok(manifest) = Manifest::read(run) {
+            part::refuse_apart(run, &manifest)?;
+        }
         return Err(CommandError::usage(format!(
             "{} is not the folder of a run: it has no results.csv; give the --out folder of a `longhaul run`",
             run.display()

@@ -25,7 +25,7 @@ use crate::run::manifest::{self, Manifest};
 use crate::run::materials::Wanted;
 use crate::run::plan::{Overrides, Unit};
 use crate::run::targets::{self, Target, VERDICTS};
-use crate::table::width;
+use crate::table::{OF_FILES, width};
 use crate::text::line;
 
 /// Stands in every report's folder and says what it was made of, and what was written.
@@ -81,14 +81,17 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
     let broken = breaks(&merged.rows, &probes, &summary);
     let explained = factors(&merged.rows, &summary);
     let predicted = predictions(&summary);
-    let why = render_breaks(&broken, &summary, width())
-        + &render_factors(&explained, width())
-        + &render_predictions(&predicted, width());
+    let why = |width| {
+        render_breaks(&broken, &summary, width)
+            + &render_factors(&explained, width)
+            + &render_predictions(&predicted, width)
+    };
+    let kept = why(OF_FILES);
     let tables = [
         ("breaks.csv", csv_text(&broken), broken.is_empty()),
         ("factors.csv", csv_text(&explained), explained.is_empty()),
         ("prediction.csv", csv_text(&predicted), predicted.is_empty()),
-        ("why.txt", why.clone(), why.is_empty()),
+        ("why.txt", kept.clone(), kept.is_empty()),
     ];
     let verdicts = targets::judge(&published, &summary, &merged.rows);
     let tables = tables
@@ -103,7 +106,8 @@ pub fn run(args: &ReportArgs) -> Result<u8, CommandError> {
         &texts,
         provenance.clone(),
     )?;
-    let mut text = render_tables(&summary, width()) + &why + &targets::render(&verdicts);
+    let mut text =
+        render_tables(&summary, width()) + &why(width()) + &targets::render(&verdicts, width());
     for note in &provenance.notes {
         text.push_str(&format!("{note}\n"));
     }

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use longhaul_results::{Measurement, Record, TrainingPoint, is_held, read_csv};
+use longhaul_results::{Cell, Measurement, Record, TrainingPoint, is_held, read_csv};
 
 use crate::commands::print;
 use crate::exit::{self, CommandError};
 use crate::run::kept::manifest_of;
-use crate::run::standing::Standing;
+use crate::run::manifest::Manifest;
+use crate::run::part;
+use crate::run::standing::{Said, Standing};
 use crate::table::{counted, width};
 use crate::text::visible;
 
@@ -26,7 +28,8 @@ const PLAIN: u32 = 10;
 #[command(after_help = "\
 On a terminal the lines are renewed in place; elsewhere a line is printed for each
 measurement. It ends when the run does. Exit code 0: every measurement is there
-and ok; 1: some are not, or the run stopped before its end.
+and ok, or not run for a stated reason; 1: some are not, or the run stopped
+before its end.
 
 Examples:
   longhaul watch runs/quick")]
@@ -83,12 +86,12 @@ pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         let mut lines = vec![title.clone()];
         lines.extend(found.lines(running));
         if live {
-            let end = last_word(state, &args.run).unwrap_or_default();
+            let end = last_word(state, &args.run, &manifest).unwrap_or_default();
             lines.extend(end.lines().map(str::to_owned));
             screen.show(&lines)?;
         } else {
             print(&plain.text(&lines, &found, running))?;
-            let end = last_word(state, &args.run).map(|words| format!("{words}\n"));
+            let end = last_word(state, &args.run, &manifest).map(|words| format!("{words}\n"));
             print(&end.unwrap_or_default())?;
         }
         if !running {
@@ -100,19 +103,29 @@ pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
 }
 
 /// What is said when a run no longer goes on.
-fn last_word(state: State, run: &Path) -> Option<String> {
-    match state {
-        State::Running => None,
-        State::Complete => Some(format!(
+fn last_word(state: State, run: &Path, manifest: &Manifest) -> Option<String> {
+    let whole = manifest.part.and_then(|_| part::whole_of(run));
+    Some(match (state, whole, manifest.parts) {
+        (State::Running, ..) => return None,
+        (State::Complete, Some(whole), _) => format!(
+            "This part has ended; all parts together:\n{}",
+            part::collect_command(whole)
+        ),
+        (State::Complete, None, _) => format!(
             "The run has ended; its table is {}/table.txt",
             run.display()
-        )),
-        State::Stopped => Some(
+        ),
+        (State::Stopped, _, Some(count)) if part::is_apart(run, manifest) => format!(
+            "The run is in {count} parts, each with a folder of its own to watch, and they are\n\
+             not taken together yet. What is left of which:\n{}",
+            part::collect_command(run)
+        ),
+        (State::Stopped, ..) => {
             "The run is not finished, and no process of this machine works in its folder.\n\
              Its command goes on with --resume"
-                .to_owned(),
-        ),
-    }
+                .to_owned()
+        }
+    })
 }
 
 /// A file of records that another process writes; read again when it has changed.
@@ -149,7 +162,8 @@ impl<R: Record> Followed<R> {
 /// What stands in a pipe already.
 #[derive(Default)]
 struct Plain {
-    said: HashSet<String>,
+    /// Measurements and how they ended; one that is tried again may end otherwise.
+    said: HashSet<(Cell, &'static str)>,
     looks: u32,
 }
 
@@ -157,10 +171,10 @@ impl Plain {
     /// At first all lines, then one for each measurement, and the counts at the end.
     fn text(&mut self, lines: &[String], found: &Standing, running: bool) -> String {
         let first = self.said.is_empty() && self.looks == 0;
-        let new: Vec<&String> = found
+        let new: Vec<&Said> = found
             .rows
             .iter()
-            .filter(|&row| self.said.insert(row.clone()))
+            .filter(|row| self.said.insert((row.cell.clone(), row.status.name())))
             .collect();
         self.looks = if new.is_empty() { self.looks + 1 } else { 1 };
         let mut text = String::new();
@@ -171,7 +185,7 @@ impl Plain {
             return text;
         }
         new.iter()
-            .for_each(|row| text.push_str(&format!("{row}\n")));
+            .for_each(|row| text.push_str(&format!("{}\n", row.words)));
         if !running {
             text.push_str(&format!("{}\n", lines[1..3].join("\n")));
         } else if self.looks.is_multiple_of(PLAIN) && !found.at_work.is_empty() {
@@ -204,5 +218,37 @@ impl Screen {
         let mut out = std::io::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         written.map_err(|error| CommandError::environment(format!("standard output: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longhaul_results::{Split, Status};
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_printed_for_each_measurement() {
+        let said = |unit: &str, status| Said {
+            cell: Cell {
+                unit: unit.to_owned(),
+                split: Split::Test,
+                eval_length: 16,
+            },
+            status,
+            words: "the same words".to_owned(),
+        };
+        let mut plain = Plain::default();
+        let mut found = Standing::default();
+        plain.text(&[], &found, true);
+        let mut printed = |rows| {
+            found.rows = rows;
+            plain.text(&[], &found, true).lines().count()
+        };
+        let (one, other) = (|| said("u1", Status::Failed), || said("u2", Status::Ok));
+        assert_eq!(printed(vec![one(), other()]), 2);
+        assert_eq!(printed(vec![other(), one()]), 0, "in another order");
+        let again = said("u1", Status::Ok);
+        assert_eq!(printed(vec![one(), other(), again]), 1, "tried again");
     }
 }

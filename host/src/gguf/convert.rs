@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use safetensors::Dtype;
+use safetensors::{Dtype, SafeTensorError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::checkpoint::files::{FileError, bad, io, map, recognise};
+use crate::checkpoint::files::{FileError, bad, map, recognise, unwritten};
 use crate::cli::StoredType;
 use crate::gguf::config::{Llama, ids};
 use crate::gguf::file::Gguf;
@@ -108,19 +108,21 @@ pub fn convert(job: &ConvertJob) -> Result<Converted, FileError> {
     }
     let path = job.folder.join("model.safetensors");
     let format = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize_to_file(tensors, Some(format), &path)
-        .map_err(|error| bad(&path, format!("it cannot be written: {error}")))?;
+    safetensors::serialize_to_file(tensors, Some(format), &path).map_err(|error| match error {
+        SafeTensorError::IoError(error) => unwritten(&path)(error),
+        error => bad(&path, format!("it cannot be written: {error}")),
+    })?;
     if let Some(what) = fault.into_inner() {
         return Err(gguf.bad(what));
     }
     // The crate makes it readable by its owner alone.
     std::fs::metadata(job.folder.join("config.json"))
         .and_then(|config| std::fs::set_permissions(&path, config.permissions()))
-        .map_err(io(&path))?;
+        .map_err(unwritten(&path))?;
     // Whole on the disk before the folder gets its name.
     File::open(&path)
         .and_then(|file| file.sync_all())
-        .map_err(io(&path))?;
+        .map_err(unwritten(&path))?;
     Ok(converted)
 }
 
@@ -129,5 +131,5 @@ fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), FileError>
     let text = format!("{value:#}\n");
     std::fs::write(&path, text)
         .and_then(|()| File::open(&path)?.sync_all())
-        .map_err(io(&path))
+        .map_err(unwritten(&path))
 }

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Ended, Heard, Limits, run};
-use crate::exit::{CommandError, INTERRUPTED};
+use crate::exit::{CommandError, ENVIRONMENT, INTERRUPTED};
 use crate::number::size;
 use crate::run::interrupt::Listener;
 use crate::text;
@@ -20,6 +20,8 @@ pub enum Reply<T> {
         /// Why.
         #[serde(deserialize_with = "text::as_block")]
         message: String,
+        /// Whether it is the system that refused something.
+        by_system: bool,
     },
     /// That was all.
     End,
@@ -31,6 +33,9 @@ pub enum AskError {
     /// It said why it cannot.
     #[error("{0}")]
     Refused(String),
+    /// It said what the system refused it.
+    #[error("{0}")]
+    System(String),
     /// It ended otherwise, as these words say.
     #[error("{0}")]
     Lost(String),
@@ -46,11 +51,12 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// The command's error with this exit code, but for Ctrl-C, which has its own.
+    /// The command's error with this exit code, but for Ctrl-C and what the system refused, which have their own.
     pub fn or_code(self, code: u8) -> CommandError {
         let code = match self {
             Self::Interrupted => INTERRUPTED,
-            _ => code,
+            Self::System(_) | Self::NotStarted(_) => ENVIRONMENT,
+            Self::Refused(_) | Self::Lost(_) | Self::TimedOut(_) => code,
         };
         CommandError {
             code,
@@ -94,8 +100,11 @@ pub fn ask_each<A: DeserializeOwned>(
         match serde_json::from_slice(line) {
             Ok(Reply::Answer(answer)) => on(answer),
             Ok(Reply::End) => return Heard::Enough,
-            Ok(Reply::Refusal { message }) => {
-                refusal = Some(AskError::Refused(message));
+            Ok(Reply::Refusal { message, by_system }) => {
+                refusal = Some(match by_system {
+                    true => AskError::System(message),
+                    false => AskError::Refused(message),
+                });
                 return Heard::Enough;
             }
             Err(error) => return Heard::Impossible(format!("what cannot be read: {error}")),

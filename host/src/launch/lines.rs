@@ -4,8 +4,9 @@ use crate::text;
 
 /// Most bytes of one line of a worker.
 const LONGEST: usize = 4 << 20;
-/// How much of a worker's standard error is kept, in bytes.
-const TAIL: usize = 8192;
+/// How much of a worker's standard error is kept, in bytes: with `RUST_BACKTRACE` the reason stands in front of some
+/// hundred lines.
+const TAIL: usize = 1 << 16;
 
 /// Cuts a stream into a worker's own lines: those that begin with its word.
 pub struct Lines {
@@ -85,16 +86,34 @@ impl Tail {
         self.bytes.extend_from_slice(new);
     }
 
-    /// The last line that says something.
+    /// The last line that says something; of a panic's message, which may have several, the first.
     pub fn last_line(&self) -> String {
         let words = String::from_utf8_lossy(&self.bytes);
-        // What Rust says under a panic is about how to see more, not about why.
-        let about = |line: &&str| {
-            let line = line.trim();
-            !line.is_empty() && !line.starts_with("note: ") && !line.ends_with("<unknown>")
+        let lines: Vec<&str> = words.lines().map(str::trim).collect();
+        let Some(last) = lines.iter().rposition(is_about) else {
+            return String::new();
         };
-        text::line(words.lines().rev().find(about).unwrap_or_default())
+        let before = lines[..last].iter().rev();
+        let mut message = before.take_while(|line| is_about(line));
+        let above = message.position(|line| line.contains(" panicked at "));
+        text::line(lines[above.map_or(last, |above| last - above)])
     }
+}
+
+/// Whether a line says why a process ended. What Rust adds to a panic says how to see more, or where it was.
+fn is_about(line: &&str) -> bool {
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    // `12: some::function`, and below it `at src/some.rs:3:4`.
+    let is_frame = line
+        .split_once(": ")
+        .is_some_and(|(number, _)| is_number(number));
+    let place = line
+        .strip_prefix("at ")
+        .and_then(|place| place.rsplit_once(':'));
+    let is_place = place.is_some_and(|(_, column)| is_number(column));
+    let is_added =
+        line.starts_with("note: ") || *line == "stack backtrace:" || line.ends_with("<unknown>");
+    !(line.is_empty() || is_added || is_frame || is_place)
 }
 
 #[cfg(test)]
@@ -144,5 +163,33 @@ mod tests {
         assert!(tail.bytes.len() <= TAIL);
         tail.push(&vec![b'y'; 1 << 20]);
         assert!(tail.bytes.len() <= TAIL);
+    }
+
+    #[test]
+    fn a_panic_is_told_by_its_message() {
+        let told = |text: &str| {
+            let mut tail = Tail::default();
+            tail.push(text.as_bytes());
+            tail.last_line()
+        };
+        let panic = "\nthread 'main' (7) panicked at src/a.rs:1:2:\nassertion failed\n  left: 1\n right: 2\n";
+        let frames = "   0: __rustc::rust_begin_unwind\n             at /rustc/f/library/std/src/panicking.rs:689:5\n  \
+             12: main\n";
+        let note = "note: Some details are omitted, run with `RUST_BACKTRACE=full`\n";
+        for after in [
+            String::new(),
+            note.to_owned(),
+            format!("stack backtrace:\n{frames}{note}"),
+        ] {
+            assert_eq!(told(&format!("other\n{panic}{after}")), "assertion failed");
+            // What is said after a panic that was caught is another matter.
+            let later = told(&format!(
+                "{panic}{after}\nmemory allocation of 9 bytes failed\n"
+            ));
+            assert_eq!(later, "memory allocation of 9 bytes failed");
+        }
+        assert_eq!(told(&format!("why\n{frames}")), "why");
+        assert_eq!(told("at least 3 tokens\n"), "at least 3 tokens");
+        assert_eq!(told(""), "");
     }
 }

@@ -2,10 +2,11 @@
 //! length, by workers like a run's in a folder that is gone afterwards; and what the plan takes by that.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use longhaul_results::{Measurement, Split, Status, TrainingPoint};
+use longhaul_results::{JournalError, Measurement, Split, Status, TrainingPoint};
 
 use crate::exit::{self, CommandError};
 use crate::run::error::RunError;
@@ -91,12 +92,13 @@ pub fn calibrate(
     resources: &Resources,
     interrupt: &AtomicBool,
 ) -> Result<(), RunError> {
-    let works = cases
-        .iter()
-        .map(|case| small(plan, case))
-        .collect::<Result<Vec<Work>, RunError>>()?;
-    let (rows, points, outcome) = carry_out(plan, &works, resources, interrupt)?;
-    let mut taken: Vec<Taken> = works
+    let mut works = Works::default();
+    for case in cases.iter() {
+        works.add(small(plan, case)?);
+    }
+    let (rows, points, outcome) = carry_out(plan, &works.all, resources, interrupt)?;
+    let taken: Vec<Taken> = works
+        .all
         .iter()
         .map(|work| Taken::new(work, &rows, &points))
         .collect();
@@ -108,8 +110,9 @@ pub fn calibrate(
     let all = outcome.inside_plugin_s + outcome.outside_plugin_s;
     let named: f64 = well.iter().map(|taken| taken.seconds).sum();
     let beside = ((all - named) / well.len().max(1) as f64).max(0.0);
-    for (case, taken) in cases.iter_mut().zip(&mut taken) {
-        case.trouble = taken.trouble.take();
+    for (case, &place) in cases.iter_mut().zip(&works.places) {
+        let taken = &taken[place];
+        case.trouble.clone_from(&taken.trouble);
         let unit = &plan.units[case.places[0]];
         case.cost = taken.cost(unit, &case.evaluations, beside, resources.memory_bytes);
     }
@@ -185,6 +188,33 @@ fn small(plan: &Plan, case: &Case) -> Result<Work, RunError> {
     })
 }
 
+/// Small pieces, each once: trainings that differ in what is cut off have the same one.
+#[derive(Default)]
+struct Works {
+    all: Vec<Work>,
+    /// The place in `all` of each case's.
+    places: Vec<usize>,
+}
+
+impl Works {
+    /// Adds a case's. One that is there already reads the lengths of both.
+    fn add(&mut self, work: Work) {
+        let there = self.all.iter().position(|there| there.id == work.id);
+        self.places.push(there.unwrap_or(self.all.len()));
+        let Some(there) = there else {
+            return self.all.push(work);
+        };
+        let there = &mut self.all[there];
+        there.evaluations.extend(work.evaluations);
+        // Of each length the most examples.
+        there
+            .evaluations
+            .sort_by_key(|what| (what.length, std::cmp::Reverse(what.samples)));
+        there.evaluations.dedup_by_key(|what| what.length);
+        there.unit.lengths = there.evaluations.iter().map(|what| what.length).collect();
+    }
+}
+
 /// Carries out small pieces in a temporary folder, and returns their records.
 fn carry_out(
     plan: &Plan,
@@ -204,7 +234,8 @@ fn carry_out(
         ..plan.clone()
     };
     let manifest = resources.manifest(&small);
-    let mut run = RunFolder::for_plan(folder.path(), &small, &manifest, false)?;
+    let mut run = RunFolder::for_plan(folder.path(), &small, &manifest, false)
+        .map_err(|error| in_place(error, &place))?;
     let outcome = work_through(
         &mut run,
         &small.run_id,
@@ -212,13 +243,7 @@ fn carry_out(
         resources,
         interrupt,
     );
-    let outcome = outcome.map_err(|error| match error {
-        RunError::Worker(reason) => refused(format!(
-            "{reason}: the calibration works in {}; TMPDIR names another place",
-            place.display()
-        )),
-        error => error,
-    })?;
+    let outcome = outcome.map_err(|error| in_place(error, &place))?;
     if outcome.interrupted {
         return Err(RunError::Command(CommandError {
             code: exit::INTERRUPTED,
@@ -229,8 +254,22 @@ fn carry_out(
     Ok((rows, std::mem::take(&mut run.points), outcome))
 }
 
-fn refused(words: String) -> RunError {
-    RunError::Command(CommandError::environment(words))
+/// What the system refused a calibration, of which nothing is kept that could be gone on with.
+fn in_place(error: RunError, place: &Path) -> RunError {
+    let reason = match error {
+        RunError::Worker(reason) => reason,
+        RunError::Journal(JournalError::Full { path, source, .. }) => {
+            format!("no room in {}: {source}", path.display())
+        }
+        error @ (RunError::Journal(_) | RunError::Lock(_) | RunError::Io { .. }) => {
+            error.to_string()
+        }
+        other => return other,
+    };
+    RunError::Command(CommandError::environment(format!(
+        "{reason}: the calibration works in {}; TMPDIR names another place",
+        place.display()
+    )))
 }
 
 /// What a small piece took.
@@ -348,4 +387,50 @@ pub fn tokens(unit: &Unit, evaluations: &[Evaluation]) -> f64 {
         .map_or(0.0, Training::sequence_tokens);
     let read: f64 = evaluations.iter().map(Evaluation::tokens).sum();
     trained + passes(unit) * read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::unit::tests::work;
+
+    #[test]
+    fn a_piece_that_two_cases_have_is_done_once() {
+        let with = |seed, lengths: &[(usize, u64)]| {
+            let mut work = work();
+            work.unit.seed = seed;
+            work.id = work.unit.id();
+            let one = |&(length, samples)| Evaluation {
+                split: Split::Test,
+                length,
+                samples,
+            };
+            work.evaluations = lengths.iter().map(one).collect();
+            work
+        };
+        let mut works = Works::default();
+        works.add(with(0, &[(40, 8), (80, 8)]));
+        works.add(with(1, &[(40, 8)]));
+        works.add(with(0, &[(20, 9), (40, 9)]));
+        assert_eq!((works.places, works.all.len()), (vec![0, 1, 0], 2));
+        let read = works.all[0].evaluations.iter();
+        let read: Vec<_> = read.map(|what| (what.length, what.samples)).collect();
+        assert_eq!(read, [(20, 9), (40, 9), (80, 8)]);
+        assert_eq!(works.all[0].unit.lengths, [20, 40, 80]);
+    }
+
+    #[test]
+    fn nothing_goes_on_where_nothing_is_kept() {
+        let full = RunError::Journal(JournalError::Full {
+            path: "/tmp/x/results.csv".into(),
+            bytes: 9,
+            source: std::io::ErrorKind::StorageFull.into(),
+        });
+        let words = in_place(full, Path::new("/tmp")).to_string();
+        assert!(
+            words.contains("results.csv") && words.contains("TMPDIR"),
+            "{words}"
+        );
+        assert!(!words.contains("--resume"), "{words}");
+    }
 }

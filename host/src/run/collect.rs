@@ -128,7 +128,10 @@ impl Parts {
                 parts: None,
                 ..self.manifest.clone()
             };
-            whole.write(out)?;
+            let path = out.join(manifest::FILE);
+            // Where another run was first, it is the one that is held against this below.
+            files::write_new(&path, whole.text().as_bytes())
+                .map_err(RunError::io("write", &path))?;
         }
         let (folder, there) = RunFolder::existing(out)?;
         if there.run_id != self.manifest.run_id {

@@ -10,20 +10,35 @@ pub fn this_command() -> String {
     join(&std::env::args_os().collect::<Vec<_>>())
 }
 
-/// This command line with `--resume`.
+/// What goes on with this command line: itself, with `--resume` where its command has that.
 pub fn resume_command() -> String {
-    let mut words: Vec<OsString> = std::env::args_os().collect();
-    if words.get(1).is_none_or(|command| command != "eval")
-        && !words.iter().any(|word| word == "--resume")
-    {
-        words.push("--resume".into());
+    join(&resumed(std::env::args_os().collect()))
+}
+
+fn resumed(mut words: Vec<OsString>) -> Vec<OsString> {
+    let takes_it =
+        command_of(&words).is_some_and(|command| RESUMED.iter().any(|one| command == *one));
+    if takes_it && !words.iter().any(|word| word == "--resume") {
+        // Behind `--` it would be a name.
+        let end = words.iter().position(|word| word == "--");
+        words.insert(end.unwrap_or(words.len()), "--resume".into());
     }
-    join(&words)
+    words
+}
+
+/// Commands that take `--resume`.
+const RESUMED: [&str; 3] = ["run", "reproduce", "checkpoint"];
+
+/// The command of a command line: the first word behind the program that is no flag of every command.
+fn command_of(words: &[OsString]) -> Option<&OsStr> {
+    let mut words = words.iter().skip(1).map(OsString::as_os_str);
+    words.find(|word| !word.as_bytes().starts_with(b"-"))
 }
 
 /// What to add to this command line to have it try again what did not end well.
 pub fn retry_flags() -> &'static str {
-    match std::env::args_os().nth(1) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match command_of(&words) {
         Some(command) if command == "eval" => "--retry-failed",
         _ => "--resume --retry-failed",
     }
@@ -121,6 +136,31 @@ mod tests {
         ] {
             assert_eq!(by_this_program(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_command_goes_on_by_words_that_it_takes() {
+        let resumed = |line: &str| {
+            let words = line.split(' ').map(OsString::from).collect();
+            join(&resumed(words))
+        };
+        for line in [
+            "run quick",
+            "-v --quiet run quick",
+            "checkpoint eval m",
+            "reproduce r",
+        ] {
+            let line = format!("longhaul {line}");
+            assert_eq!(resumed(&line), format!("{line} --resume"));
+            assert_eq!(resumed(&resumed(&line)), resumed(&line));
+        }
+        for line in ["longhaul -v eval r", "longhaul -qv collect run", "longhaul"] {
+            assert_eq!(resumed(line), line);
+        }
+        assert_eq!(
+            resumed("longhaul run -- quick"),
+            "longhaul run --resume -- quick"
+        );
     }
 
     #[test]

@@ -13,9 +13,7 @@ use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::plan::{Evaluation, Training, Unit};
 use crate::run::targets::{self, Target, VERDICTS};
-
-/// Width of the table where the terminal does not say.
-const WIDTH: usize = 80;
+use crate::table;
 
 /// What a finished folder holds.
 #[derive(Debug)]
@@ -85,11 +83,11 @@ fn draw(
     go_on()?;
     plot_all(&summary, &folder.path.join("plots"))?;
     go_on()?;
-    let mut table = render_tables(&summary, WIDTH);
+    let mut table = render_tables(&summary, table::OF_FILES);
     let verdicts = targets::judge(targets, &summary, rows);
     if !verdicts.is_empty() {
         write_csv(&folder.path.join(VERDICTS), &verdicts)?;
-        table.push_str(&targets::render(&verdicts));
+        table.push_str(&targets::render(&verdicts, table::OF_FILES));
     }
     let kept = folder.path.join("table.txt");
     files::write_whole(&kept, table.as_bytes()).map_err(RunError::io("write", &kept))?;

@@ -9,7 +9,7 @@ use longhaul_results::{Journal, Measurement, Probe, RunLock, TrainingPoint, file
 use crate::run::error::RunError;
 use crate::run::execute::Kept;
 use crate::run::manifest::{self, Manifest};
-use crate::run::part::Part;
+use crate::run::part::{self, Part};
 use crate::run::plan::{Plan, Unit};
 use crate::run::predictions;
 use crate::run::records::CellOutcomes;
@@ -35,6 +35,8 @@ pub struct RunFolder {
     pub repairs: Vec<String>,
     /// Which part of a run it is, where it is one.
     pub part: Option<Part>,
+    /// Whether something that was measured could not be kept.
+    has_gap: bool,
     _lock: RunLock,
 }
 
@@ -55,8 +57,12 @@ impl RunFolder {
         manifest: &Manifest,
         resume: bool,
     ) -> Result<Self, RunError> {
+        // A refused run leaves nothing behind, not even a lock.
+        if path.is_dir() {
+            refuse_strangers(path)?;
+        }
         let lock = lock(path)?;
-        if path.join(manifest::FILE).symlink_metadata().is_ok() {
+        if is_of_run(path) {
             let there = Manifest::read(path)?;
             let difference = there.difference(plan);
             if let Some(difference) = difference {
@@ -81,6 +87,7 @@ impl RunFolder {
                     },
                 )));
             }
+            part::refuse_apart(path, &there)?;
             if !resume {
                 return Err(RunError::Input(format!(
                     "{} already holds this run ({}). Go on with it or see its table again by adding --resume, or run it anew in another folder with --out {}",
@@ -90,6 +97,7 @@ impl RunFolder {
                 )));
             }
         } else {
+            // Between the first look and the lock there was time for others.
             refuse_strangers(path)?;
             manifest.write(path)?;
         }
@@ -101,7 +109,7 @@ impl RunFolder {
     /// # Errors
     /// No run there, another holder of the lock, the system's refusal.
     pub fn existing(path: &Path) -> Result<(Self, Manifest), RunError> {
-        if path.join(manifest::FILE).symlink_metadata().is_err() {
+        if !is_of_run(path) {
             return Err(RunError::Input(format!(
                 "{} is not the folder of a run: it has no {}",
                 path.display(),
@@ -157,6 +165,7 @@ impl RunFolder {
             seen,
             repairs,
             part: manifest.part,
+            has_gap: false,
             _lock: lock,
         };
         check_owners(
@@ -168,11 +177,21 @@ impl RunFolder {
     }
 
     /// Keeps what was measured, on disk when it returns. Rows go last: a row says that the points of its
-    /// training, the probes of its cell and the answers that it counts are there.
+    /// training, the probes of its cell and the answers that it counts are there. So after an error nothing more is
+    /// kept, which is measured again instead.
     ///
     /// # Errors
     /// No room; the system's refusal.
     pub fn keep(&mut self, kept: Kept) -> Result<(), RunError> {
+        if self.has_gap {
+            return Ok(());
+        }
+        let written = self.write(kept);
+        self.has_gap = written.is_err();
+        written
+    }
+
+    fn write(&mut self, kept: Kept) -> Result<(), RunError> {
         let place = self.path.join(predictions::FOLDER);
         if !kept.predictions.is_empty() {
             files::make_folder(&place).map_err(RunError::io("make the folder", &place))?;
@@ -264,7 +283,12 @@ pub fn check_owners(
     }
 }
 
-/// Refuses a folder with files that are not a run's.
+/// Whether a folder is a run's.
+fn is_of_run(path: &Path) -> bool {
+    path.join(manifest::FILE).symlink_metadata().is_ok()
+}
+
+/// Refuses a folder with files, where it is not a run's.
 ///
 /// # Errors
 /// The first such file; the system's refusal.
@@ -276,6 +300,8 @@ pub fn refuse_strangers(path: &Path) -> Result<(), RunError> {
         .find(|name| name != ".lock" && !files::is_unfinished(name));
     match stranger {
         None => Ok(()),
+        // Looked at last: a run that begins meanwhile brings its file before all others.
+        Some(_) if is_of_run(path) => Ok(()),
         Some(name) => Err(RunError::Input(format!(
             "{} is not empty and not the folder of a run: it has `{}`. Give another folder with --out",
             path.display(),
@@ -360,7 +386,68 @@ mod tests {
         let refused = RunFolder::for_plan(folder.path(), &plan, &manifest, false);
         let words = refused.unwrap_err().to_string();
         assert!(words.contains("thesis.tex"), "{words}");
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 1, "not even a lock is added");
         let none = RunFolder::existing(folder.path()).unwrap_err().to_string();
         assert!(none.contains("run.toml"), "{none}");
+    }
+
+    #[test]
+    fn nothing_is_kept_after_a_gap() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let (plan, manifest) = plan(10);
+        let mut folder = RunFolder::for_plan(&path, &plan, &manifest, false).unwrap();
+        let point = TrainingPoint {
+            run_id: plan.run_id.clone(),
+            unit: plan.units[0].id(),
+            architecture: plan.units[0].architecture.clone(),
+            task: plan.units[0].task.clone(),
+            ..TrainingPoint::default()
+        };
+        let file = predictions::File {
+            name: "a".into(),
+            bytes: Vec::new(),
+        };
+        // Of two batches the first cannot be kept, and then the disk has room again.
+        std::fs::write(path.join(predictions::FOLDER), "").unwrap();
+        let first = Kept {
+            predictions: vec![file],
+            points: vec![point.clone()],
+            ..Kept::default()
+        };
+        folder.keep(first).unwrap_err();
+        std::fs::remove_file(path.join(predictions::FOLDER)).unwrap();
+        let second = Kept {
+            points: vec![TrainingPoint { step: 9, ..point }],
+            ..Kept::default()
+        };
+        folder.keep(second).unwrap();
+        drop(folder);
+        let folder = RunFolder::for_plan(&path, &plan, &manifest, true).unwrap();
+        assert_eq!(folder.points, []);
+    }
+
+    #[test]
+    fn a_run_in_parts_is_not_carried_out_beside_them() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let (plan, manifest) = plan(10);
+        part::share(&path, &plan, &manifest, 1).unwrap();
+        let words = RunFolder::for_plan(&path, &plan, &manifest, true)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            words.contains("--part K/1") && words.contains("longhaul collect"),
+            "{words}"
+        );
+        // Once they are, it is a run as any other.
+        let row = crate::run::records::tests::good(&plan.units[0], 40, "a=1");
+        let row = row.into_iter().map(|row| Measurement {
+            run_id: plan.run_id.clone(),
+            ..row
+        });
+        longhaul_results::write_csv(&path.join("results.csv"), &row.collect::<Vec<_>>()).unwrap();
+        drop(RunFolder::for_plan(&path, &plan, &manifest, true).unwrap());
     }
 }

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use longhaul_results::files;
+use longhaul_results::{JournalError, Measurement, files, read_csv};
 use serde::{Deserialize, Serialize};
 
+use crate::run::command::quote;
 use crate::run::error::RunError;
 use crate::run::folder::refuse_strangers;
 use crate::run::manifest::{self, Manifest};
@@ -136,6 +138,7 @@ pub fn share(run: &Path, plan: &Plan, manifest: &Manifest, parts: usize) -> Resu
     std::fs::create_dir_all(run).map_err(RunError::io("make the folder", run))?;
     let path = run.join(manifest::FILE);
     if path.symlink_metadata().is_err() {
+        // Another part may be the first meanwhile, whose file is then read.
         refuse_strangers(run)?;
         let whole = Manifest {
             parts: Some(parts),
@@ -159,9 +162,47 @@ pub fn share(run: &Path, plan: &Plan, manifest: &Manifest, parts: usize) -> Resu
     )))
 }
 
+/// Whether a folder is that of a run in parts which nobody has taken together yet, so that it has no records.
+pub fn is_apart(run: &Path, manifest: &Manifest) -> bool {
+    if manifest.parts.is_none() {
+        return false;
+    }
+    match read_csv::<Measurement>(&run.join("results.csv")) {
+        // `collect` opens the file before it has rows for it.
+        Ok((rows, _)) => rows.is_empty(),
+        Err(JournalError::Io { source, .. }) => source.kind() == ErrorKind::NotFound,
+        Err(_) => false,
+    }
+}
+
+/// Refuses such a folder.
+///
+/// # Errors
+/// How its parts are taken together, and one is carried out.
+pub fn refuse_apart(run: &Path, manifest: &Manifest) -> Result<(), RunError> {
+    let Some(count) = manifest.parts.filter(|_| is_apart(run, manifest)) else {
+        return Ok(());
+    };
+    Err(RunError::Input(format!(
+        "{} is the folder of a run in {count} parts, which are not taken together yet. Do that first, or see what is \
+         left:\n  {}\nA part is carried out by the run's command with --part K/{count} and --resume",
+        run.display(),
+        collect_command(run)
+    )))
+}
+
+/// The command that takes the parts of a run together.
+pub fn collect_command(run: &Path) -> String {
+    format!("longhaul collect {}", quote(run.as_os_str()))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+    use crate::run::manifest::LimitsRecord;
+    use crate::run::plan::{Environment, run_id};
     use crate::run::records::tests::unit;
 
     #[test]
@@ -205,6 +246,47 @@ mod tests {
         assert!(check_count(&units, 97).is_ok());
         let refused = check_count(&units, 98).unwrap_err().to_string();
         assert!(refused.contains("1 to 97"), "{refused}");
+    }
+
+    #[test]
+    fn parts_that_begin_together_share_a_folder() {
+        let units: Vec<Unit> = (0..4)
+            .map(|seed| Unit {
+                name: format!("u{seed}"),
+                seed,
+                ..unit(10)
+            })
+            .collect();
+        let plan = Plan {
+            run_id: run_id("cpu", &Environment::new(), &units),
+            suite: "s".into(),
+            device: "cpu".into(),
+            part: None,
+            environment: Environment::new(),
+            units,
+            architectures: Vec::new(),
+            targets: Vec::new(),
+        };
+        let limits = LimitsRecord {
+            time_s: None,
+            memory_bytes: None,
+        };
+        let manifest = Manifest::new(&plan, 1, 1, limits);
+        for _ in 0..50 {
+            let parent = tempfile::tempdir().unwrap();
+            let run = parent.path().join("run");
+            let together = Barrier::new(4);
+            let begin = || {
+                together.wait();
+                share(&run, &plan, &manifest, 4)
+            };
+            std::thread::scope(|scope| {
+                let parts: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+                for part in parts {
+                    part.join().unwrap().unwrap();
+                }
+            });
+        }
     }
 
     #[test]

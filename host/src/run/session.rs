@@ -13,7 +13,7 @@ use crate::commands::devices;
 use crate::device::Devices;
 use crate::exit;
 use crate::launch;
-use crate::run::command::{quote, retry_flags};
+use crate::run::command::retry_flags;
 use crate::run::error::RunError;
 use crate::run::execute::{Outcome, execute};
 use crate::run::finish::{Recorded, Report, finish};
@@ -27,6 +27,7 @@ use crate::run::predictions;
 use crate::run::progress::Progress;
 use crate::run::targets::Target;
 use crate::run::unit::{Settings, Work};
+use crate::table::counted;
 use crate::worker::models::is_saved;
 
 /// Seconds after which a training is kept, where nobody says otherwise.
@@ -291,9 +292,8 @@ fn last_words(report: &Report, spent: &Spent, folder: &RunFolder) -> String {
         text = format!("Part {part}: {text}");
     }
     text.push_str(&format!(
-        ".\n{} model{} trained{}, {} read back, in {:.0} s",
-        spent.outcome.trained,
-        if spent.outcome.trained == 1 { "" } else { "s" },
+        ".\n{} trained{}, {} read back, in {:.0} s",
+        counted(spent.outcome.trained, "model"),
         match spent.to_train.saturating_sub(spent.outcome.trained) {
             0 => String::new(),
             failed => format!(", {failed} not to the end"),
@@ -310,8 +310,8 @@ fn last_words(report: &Report, spent: &Spent, folder: &RunFolder) -> String {
     text.push_str(".\n");
     match part::whole_of(&folder.path).filter(|_| folder.part.is_some()) {
         Some(whole) => text.push_str(&format!(
-            "All parts together: longhaul collect {}\n",
-            quote(whole.as_os_str())
+            "All parts together: {}\n",
+            part::collect_command(whole)
         )),
         None => text.push_str(&what_is_where(&folder.path)),
     }
@@ -324,7 +324,7 @@ pub fn measured(report: &Report, folder: &Path) -> String {
     if !text.is_empty() {
         text.push_str("\n\n");
     }
-    text.push_str(&format!("{} measurements", report.all));
+    text.push_str(&counted(report.all, "measurement"));
     let some = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
     let both = [
         some(report.not_ok, "not ok"),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use longhaul_results::metric::Kind;
-use longhaul_results::{Cell, Measurement, Status, TrainingPoint};
+use longhaul_results::{Cell, Measurement, Split, Status, TrainingPoint};
 
 use crate::run::plan::{Evaluation, Training, Unit};
 
@@ -29,8 +29,19 @@ pub struct Standing {
     pub at_work: Vec<String>,
     /// Seconds that the rest takes at the pace so far, with all workers.
     pub seconds_left: Option<f64>,
-    /// What was measured, in the order of the file, each in words.
-    pub rows: Vec<String>,
+    /// What was measured, in the order of the file.
+    pub rows: Vec<Said>,
+}
+
+/// A measurement, for the eye.
+#[derive(Debug)]
+pub struct Said {
+    /// Of what.
+    pub cell: Cell,
+    /// How it ended.
+    pub status: Status,
+    /// What was measured.
+    pub words: String,
 }
 
 /// What is recorded of one unit.
@@ -66,8 +77,9 @@ impl Standing {
             }
             states.insert(row.cell(), row.status);
         }
+        let several_rates = has_several_rates(units);
         let mut found = Self {
-            rows: whole().map(sentence).collect(),
+            rows: whole().map(|row| Said::new(row, several_rates)).collect(),
             ..Self::default()
         };
         let mut at_work = Vec::new();
@@ -96,10 +108,16 @@ impl Standing {
                 of.seconds_spent(),
             );
             if !over && (of.point.is_some() || !of.cells.is_empty()) {
-                at_work.push((
-                    of.place,
-                    words(unit, &of, statuses.len(), evaluations.len()),
-                ));
+                let rate = unit
+                    .training
+                    .as_ref()
+                    .map(|training| training.learning_rate);
+                let title = title(
+                    (&unit.architecture, &unit.task, unit.seed),
+                    rate.filter(|_| several_rates),
+                );
+                let counts = (statuses.len(), evaluations.len());
+                at_work.push((of.place, words(title, unit, &of, counts)));
             }
         }
         at_work.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
@@ -136,7 +154,15 @@ impl Standing {
         }
         for (title, all) in [
             (work, self.at_work.iter().take(2 * LAST).collect::<Vec<_>>()),
-            ("last", self.rows.iter().rev().take(LAST).collect()),
+            (
+                "last",
+                self.rows
+                    .iter()
+                    .rev()
+                    .take(LAST)
+                    .map(|row| &row.words)
+                    .collect(),
+            ),
         ] {
             for (index, words) in all.into_iter().enumerate() {
                 let title = if index == 0 { title } else { "" };
@@ -210,9 +236,23 @@ impl<'a> Paces<'a> {
     }
 }
 
-/// What a unit is at.
-fn words(unit: &Unit, of: &Seen<'_>, measured: usize, planned: usize) -> String {
-    let title = format!("{} on {} seed {}", unit.architecture, unit.task, unit.seed);
+/// Whether a plan has more than one learning rate, which its models then differ by.
+fn has_several_rates(units: &[Unit]) -> bool {
+    let mut rates = units
+        .iter()
+        .filter_map(|unit| Some(unit.training.as_ref()?.learning_rate));
+    let first = rates.next();
+    rates.any(|rate| Some(rate) != first)
+}
+
+/// A model and its task, with its learning rate where that is given.
+fn title((architecture, task, seed): (&str, &str, u64), rate: Option<f64>) -> String {
+    let rate = rate.map_or_else(String::new, |rate| format!(" lr {rate}"));
+    format!("{architecture} on {task} seed {seed}{rate}")
+}
+
+/// What a unit of this title is at.
+fn words(title: String, unit: &Unit, of: &Seen<'_>, (measured, planned): (usize, usize)) -> String {
     match (unit.training.as_ref(), of.point) {
         (Some(training), Some(point)) if point.step + 1 < training.steps && measured == 0 => {
             let loss = point
@@ -231,19 +271,28 @@ fn words(unit: &Unit, of: &Seen<'_>, measured: usize, planned: usize) -> String 
     }
 }
 
-/// A measurement in words.
-fn sentence(row: &Measurement) -> String {
-    let kind = Kind::of(&row.metric);
-    let value = match row.value {
-        Some(value) if kind.is_accuracy() => format!("{} %", kind.show(value)),
-        Some(value) => kind.show(value),
-        None if row.reason.is_empty() => row.status.name().to_owned(),
-        None => format!("{}: {}", row.status.name(), row.reason),
-    };
-    format!(
-        "{} on {} seed {} at {}: {value}",
-        row.architecture, row.task, row.seed, row.eval_length
-    )
+impl Said {
+    /// Of a row; with its learning rate where a plan has several.
+    fn new(row: &Measurement, several_rates: bool) -> Self {
+        let kind = Kind::of(&row.metric);
+        let value = match row.value {
+            Some(value) if kind.is_accuracy() => format!("{} %", kind.show(value)),
+            Some(value) => kind.show(value),
+            None if row.reason.is_empty() => row.status.name().to_owned(),
+            None => format!("{}: {}", row.status.name(), row.reason),
+        };
+        let rate = row.learning_rate.filter(|_| several_rates);
+        let title = title((&row.architecture, &row.task, row.seed), rate);
+        let split = match row.split {
+            Split::Validation => " of validation",
+            Split::Test => "",
+        };
+        Self {
+            cell: row.cell(),
+            status: row.status,
+            words: format!("{title} at {}{split}: {value}", row.eval_length),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -319,5 +368,47 @@ mod tests {
         let left = found.seconds_left.expect("a pace");
         assert!((left - expected).abs() < 1e-9, "{left} {expected}");
         assert_eq!(Standing::new(&units, 2, &[], &[]).seconds_left, None);
+    }
+
+    #[test]
+    fn measurements_are_told_apart_by_what_a_plan_has_several_of() {
+        let with = |learning_rate| {
+            let mut unit = unit(100);
+            unit.training.as_mut().expect("a training").learning_rate = learning_rate;
+            unit
+        };
+        let row = |unit: &Unit, split| Measurement {
+            unit: unit.id(),
+            architecture: unit.architecture.clone(),
+            task: unit.task.clone(),
+            metric: "exact_match".to_owned(),
+            split,
+            eval_length: 40,
+            learning_rate: unit
+                .training
+                .as_ref()
+                .map(|training| training.learning_rate),
+            value: Some(0.75),
+            status: Status::Ok,
+            ..Measurement::default()
+        };
+        let said = |units: &[Unit]| {
+            let splits = |unit| [Split::Validation, Split::Test].map(|split| row(unit, split));
+            let rows: Vec<Measurement> = units.iter().flat_map(splits).collect();
+            let found = Standing::new(units, 1, &rows, &[]).rows;
+            found.into_iter().map(|row| row.words).collect::<Vec<_>>()
+        };
+        let one = "arch on parity seed 0 at 40";
+        let expected = [
+            format!("{one} of validation: 75.0 %"),
+            format!("{one}: 75.0 %"),
+        ];
+        assert_eq!(said(&[with(0.001)]), expected);
+        let several = said(&[with(0.001), with(0.002)]);
+        assert_eq!(
+            several[0],
+            "arch on parity seed 0 lr 0.001 at 40 of validation: 75.0 %"
+        );
+        assert_eq!(several[3], "arch on parity seed 0 lr 0.002 at 40: 75.0 %");
     }
 }

@@ -327,6 +327,9 @@ impl Runner<'_> {
             _ if matches!(end, End::Impossible { .. }) => {
                 self.give_up(end, "the worker said what cannot be, at a shorter length");
             }
+            _ if matches!(end, End::Silent { .. }) => {
+                self.give_up(end, "it said nothing for an hour at a shorter length");
+            }
             (_, Status::TimedOut) => {
                 self.give_up(
                     end,
@@ -418,11 +421,17 @@ pub mod tests {
 
     /// Rows that a lost worker leads to, and lengths left for the next one.
     fn lose(end: &End, heard: &Heard) -> (Vec<(u64, Status)>, Vec<usize>) {
+        let (rows, left) = lost(end, heard);
+        let rows = rows.iter().map(|row| (row.eval_length, row.status));
+        (rows.collect(), left)
+    }
+
+    fn lost(end: &End, heard: &Heard) -> (Vec<Measurement>, Vec<usize>) {
         let (work, settings) = (work(), settings());
         let mut rows = Vec::new();
         let mut say = |event| {
             if let Event::Rows(new) = event {
-                rows.extend(new.iter().map(|row| (row.eval_length, row.status)));
+                rows.extend(new);
             }
         };
         let mut runner = Runner {
@@ -514,5 +523,11 @@ pub mod tests {
         assert!(left.is_empty());
         let (rows, _) = lose(&End::OutOfMemory { used: 2, limit: 1 }, &heard);
         assert_eq!(rows, [(80, Status::OutOfMemory), (160, Status::NotRun)]);
+        // Where nothing was heard, no limit of time need have been set.
+        let (rows, _) = lost(&End::Silent { time_s: 3600 }, &heard);
+        assert_eq!(
+            rows[1].reason,
+            "it said nothing for an hour at a shorter length"
+        );
     }
 }

@@ -4,7 +4,7 @@ use longhaul_plugin_api::client::LoadedModel;
 use longhaul_plugin_api::data::FeedOutput;
 
 use crate::worker::clock::Clock;
-use crate::worker::evaluate::{Chunk, Source, feed};
+use crate::worker::evaluate::{Chunk, Signs, Source, feed};
 use crate::worker::job::Failure;
 
 /// Answers on the first example, to be held against those on the same example with other targets.
@@ -83,7 +83,7 @@ impl FirstRow {
         clock: &mut Clock,
     ) -> Result<Self, Failure> {
         let mut session = clock.inside(|| model.new_session(1))?;
-        let (mut read, mut chunk) = (Self::default(), Chunk::default());
+        let (mut read, mut chunk, mut signs) = (Self::default(), Chunk::default(), Signs::new());
         while read.predictions.len() < self.predictions.len() && example.fill(&mut chunk) {
             let known = &self.predictions[read.predictions.len()..];
             let scored = chunk.targets.iter_mut().filter(|target| **target >= 0);
@@ -92,6 +92,7 @@ impl FirstRow {
             }
             let answers = feed(&mut session, &chunk, 1, vocab, clock)?;
             read.take(&chunk, &answers);
+            signs.of_life(1.0);
         }
         Ok(read)
     }

@@ -26,7 +26,30 @@ const FEED: usize = 16_384;
 /// Most bytes of recurrent state over all rows, as the model declares it.
 const STATE: u64 = 512 << 20;
 /// How often progress is reported.
-pub(super) const GLANCE: Duration = Duration::from_millis(500);
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Tells the host now and then how far an evaluation is: one that says nothing for long is killed as one that hangs.
+pub(super) struct Signs {
+    last: Instant,
+}
+
+impl Signs {
+    pub(super) fn new() -> Self {
+        Self {
+            last: Instant::now(),
+        }
+    }
+
+    /// Says the share that is done, unless that was only just said.
+    pub(super) fn of_life(&mut self, share: f64) {
+        if self.last.elapsed() >= GLANCE {
+            send(&Message::Evaluation {
+                share: share.min(1.0),
+            });
+            self.last = Instant::now();
+        }
+    }
+}
 
 /// How the examples of one length are read: depends on nothing but length, number and the model's
 /// state, so that values do not depend on the machine.
@@ -173,6 +196,11 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// How much of all passes is done where so much is of one.
+    fn share(&self, pass: u64, done: f64) -> f64 {
+        (pass as f64 + done) / (1 + self.starts.len()) as f64
+    }
+
     /// Reads every example again from each of the other states, which its scores' labels say; those that come
     /// from other sequences from such of this length.
     fn read_from_states(
@@ -185,7 +213,8 @@ impl Reading<'_> {
         let mut scores = Vec::new();
         for (pass, &policy) in (1..).zip(self.starts) {
             let mut start = Start::new(session, policy, self.layout.rows, self.seed)?;
-            start.read_others(model, self.task, length, clock)?;
+            let share = self.share(pass, 0.0);
+            start.read_others(model, self.task, length, share, clock)?;
             let see = &mut |_: &LoadedSession, _: &Chunk, _: &FeedOutput| Ok(());
             let (read, _) = self.pass(pass, session, Some(&start), see, clock)?;
             let way = format!("initial={policy}");
@@ -210,7 +239,7 @@ impl Reading<'_> {
             seed,
             evaluation,
             layout,
-            starts,
+            ..
         } = *self;
         let samples = evaluation.samples;
         let mut tally = Tally::new(task, layout.rows);
@@ -225,7 +254,7 @@ impl Reading<'_> {
             let mut source = Source::new(task, evaluation, seed, layout);
             let ahead = Ahead::<Chunk>::start(scope, move |chunk| source.fill(chunk))
                 .map_err(Failure::thread)?;
-            let (mut done, mut glance) = (0_u64, Instant::now());
+            let (mut done, mut signs) = (0_u64, Signs::new());
             if start.is_some() {
                 clock.inside(|| begin(session, group))?;
             }
@@ -245,14 +274,7 @@ impl Reading<'_> {
                     clock.inside(|| begin(session, group))?;
                 }
                 done += 1;
-                if glance.elapsed() >= GLANCE {
-                    let share = pass as f64 + done as f64 / chunks.max(1) as f64;
-                    let passes = 1 + starts.len();
-                    send(&Message::Evaluation {
-                        share: (share / passes as f64).min(1.0),
-                    });
-                    glance = Instant::now();
-                }
+                signs.of_life(self.share(pass, done as f64 / chunks.max(1) as f64));
                 ahead.give_back(chunk);
             }
             Ok(())

@@ -12,7 +12,7 @@ use longhaul_text::Tokenizer;
 
 use crate::run::plan::Evaluation;
 use crate::worker::clock::Clock;
-use crate::worker::evaluate::{GLANCE, coordinates, reset_peak_memory, state_of};
+use crate::worker::evaluate::{Signs, coordinates, reset_peak_memory, state_of};
 use crate::worker::job::Failure;
 use crate::worker::pipe::send;
 use crate::worker::prompts::{CELL, Order, Turn};
@@ -226,7 +226,7 @@ pub struct Reader<'a> {
     pub read: u64,
     /// Tokens that will be, about.
     planned: u64,
-    glance: Instant,
+    signs: Signs,
 }
 
 impl<'a> Reader<'a> {
@@ -246,7 +246,7 @@ impl<'a> Reader<'a> {
             can_fork: true,
             read: 0,
             planned,
-            glance: Instant::now(),
+            signs: Signs::new(),
         }
     }
 
@@ -365,13 +365,8 @@ impl<'a> Reader<'a> {
             Failure::from(error).at(&format!("reading from token {position} on"))
         })?;
         self.read += tokens.len() as u64;
-        if self.glance.elapsed() >= GLANCE {
-            let share = self.read as f64 / self.planned.max(1) as f64;
-            send(&Message::Evaluation {
-                share: share.min(1.0),
-            });
-            self.glance = Instant::now();
-        }
+        self.signs
+            .of_life(self.read as f64 / self.planned.max(1) as f64);
         Ok(output.predictions.last().copied())
     }
 

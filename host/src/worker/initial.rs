@@ -8,10 +8,9 @@ use longhaul_tasks::{InitialState, Task};
 
 use crate::worker::batches::{BatchPlan, TrainingBatch, mix};
 use crate::worker::clock::Clock;
+use crate::worker::evaluate::{CHUNK, Signs};
 use crate::worker::job::Failure;
 
-/// Most tokens of a row in one feed of the sequences whose states are passed on.
-const CHUNK: usize = 2048;
 /// Seed of the training sequences whose states are passed on, beside that of the data: others than those that
 /// a model is trained on first.
 const OTHERS: u64 = 0x7061_7373_6564;
@@ -110,7 +109,8 @@ impl Start {
         states
     }
 
-    /// Reads other training sequences of a length, a row each, and takes the states that they end with.
+    /// Reads other training sequences of a length, a row each, and takes the states that they end with, in an
+    /// evaluation of which `share` is done.
     ///
     /// # Errors
     /// The plugin's; the task refuses the length.
@@ -119,6 +119,7 @@ impl Start {
         model: &LoadedModel,
         task: &dyn Task,
         length: usize,
+        share: f64,
         clock: &mut Clock,
     ) -> Result<(), Failure> {
         let plan = BatchPlan {
@@ -131,6 +132,7 @@ impl Start {
         let mut batch = TrainingBatch::default();
         plan.fill(task, 0, &mut batch)?;
         let mut session = clock.inside(|| model.new_session(self.rows))?;
+        let mut signs = Signs::new();
         for start in (0..batch.length).step_by(CHUNK) {
             let count = CHUNK.min(batch.length - start);
             let rows = batch.tokens.chunks(batch.length);
@@ -140,6 +142,7 @@ impl Start {
                 .collect();
             let chunk = Batch::new(&tokens, &[], self.rows, count);
             clock.inside(|| session.feed(chunk, Logits::None, task.vocab()))?;
+            signs.of_life(share);
         }
         self.pass(session.read_state()?);
         Ok(())

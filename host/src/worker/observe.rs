@@ -9,7 +9,7 @@ use longhaul_plugin_api::error::ErrorKind;
 use longhaul_tasks::Sample;
 
 use crate::worker::clock::Clock;
-use crate::worker::evaluate::CHUNK;
+use crate::worker::evaluate::{CHUNK, Signs};
 use crate::worker::job::Failure;
 use crate::worker::protocol::{Observation, Observed};
 
@@ -99,7 +99,16 @@ pub fn remembrance(
     let Some(length) = samples.iter().map(|sample| sample.len()).min() else {
         return Ok(Vec::new());
     };
-    let mut last = |from: usize| last_logits(model, samples, from..length, vocab, clock);
+    let mut signs = Signs::new();
+    let mut last = |from: usize| {
+        last_logits(
+            model,
+            samples,
+            from..length,
+            vocab,
+            (&mut *clock, &mut signs),
+        )
+    };
     let whole = last(0)?;
     let mut skipped: Vec<usize> = SKIPPED.iter().map(|part| part * length / 64).collect();
     skipped.retain(|&skipped| skipped > 0);
@@ -123,7 +132,7 @@ fn last_logits(
     samples: &[Box<dyn Sample>],
     positions: std::ops::Range<usize>,
     vocab: usize,
-    clock: &mut Clock,
+    (clock, signs): (&mut Clock, &mut Signs),
 ) -> Result<Vec<f32>, Failure> {
     let rows = samples.len();
     let mut session = clock.inside(|| model.new_session(rows))?;
@@ -143,6 +152,8 @@ fn last_logits(
         let output = clock.inside(|| session.feed(batch, logits, vocab));
         let output =
             output.map_err(|error| Failure::from(error).at("reading without a beginning"))?;
+        // The examples are read by now: what follows is not counted.
+        signs.of_life(1.0);
         if is_last {
             return Ok(output.logits.into());
         }

@@ -11,7 +11,7 @@ use longhaul_plugin_api::abi_stable::std_types::RStr;
 use rustix::process::{Signal, getpid};
 use serde::Serialize;
 
-use crate::exit::CommandError;
+use crate::exit::{CommandError, ENVIRONMENT};
 use crate::launch::Reply;
 use crate::text;
 use crate::worker::protocol::Message;
@@ -77,8 +77,9 @@ pub fn answer<T: Serialize>(answer: T) {
 pub fn conclude(done: Result<(), CommandError>) {
     write(&match done {
         Ok(()) => Reply::<()>::End,
-        Err(CommandError { message, .. }) => Reply::Refusal {
+        Err(CommandError { code, message }) => Reply::Refusal {
             message: text::block(&message),
+            by_system: code == ENVIRONMENT,
         },
     });
 }

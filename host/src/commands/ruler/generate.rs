@@ -1,14 +1,16 @@
 //! `longhaul ruler generate`: samples of a task in RULER's own form, one JSON object a line.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
+use longhaul_results::files;
 use longhaul_tasks::ruler::{Example, Ruler};
 use longhaul_tasks::{Coordinates, Sample, Split, Task, TaskError};
+use tempfile::NamedTempFile;
 
 use super::json;
 use crate::cli::RulerGenerateArgs;
@@ -32,32 +34,22 @@ pub fn run(args: &RulerGenerateArgs) -> Result<u8, CommandError> {
     let chat = beside.filter(|_| args.chat_template);
     let materials = args.materials.load_with(chat)?;
     let ruler = Ruler::parse(&args.task, &materials).map_err(CommandError::usage)?;
-    if args.out.exists() {
-        return Err(CommandError::usage(format!(
-            "{} exists; name another file with --out",
-            args.out.display()
-        )));
+    if args.out.symlink_metadata().is_ok() {
+        return Err(exists(&args.out));
     }
     let begun = Instant::now();
-    let mut partial = args.out.clone().into_os_string();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = write_all(args, &ruler, &partial);
-    let refused = |path: &Path, error: io::Error| {
-        CommandError::environment(format!("{}: {error}", path.display()))
-    };
-    let longest = match written {
-        Ok(longest) => longest,
-        Err(error) => {
-            // It is not whole, and its name says so; that it cannot be removed changes nothing.
-            let _ = std::fs::remove_file(&partial);
-            return Err(match error {
-                Failed::Task(error) => CommandError::usage(error),
-                Failed::File(error) => refused(&partial, error),
-            });
-        }
-    };
-    std::fs::rename(&partial, &args.out).map_err(|error| refused(&args.out, error))?;
+    let refused =
+        |error: io::Error| CommandError::environment(format!("{}: {error}", args.out.display()));
+    // Dropped before it has its name, it is gone.
+    let (file, longest) = write_all(args, &ruler).map_err(|failed| match failed {
+        Failed::Task(error) => CommandError::usage(error),
+        Failed::File(error) => refused(error),
+    })?;
+    file.persist_noclobber(&args.out)
+        .map_err(|error| match error.error.kind() {
+            ErrorKind::AlreadyExists => exists(&args.out),
+            _ => refused(error.error),
+        })?;
     let took = begun.elapsed().as_secs_f64();
     print(&format!(
         "{}: {} samples of {}:{}\nat most {longest} of {} tokens, those to generate included; {:.0} samples a second\n",
@@ -69,6 +61,13 @@ pub fn run(args: &RulerGenerateArgs) -> Result<u8, CommandError> {
         args.samples as f64 / took,
     ))
     .map(|()| 0)
+}
+
+fn exists(out: &Path) -> CommandError {
+    CommandError::usage(format!(
+        "{} exists; name another file with --out",
+        out.display()
+    ))
 }
 
 enum Failed {
@@ -119,9 +118,10 @@ impl Write for Parts<'_> {
     }
 }
 
-/// Writes all samples; the length of the longest. Threads make them in turns and hand over their text in parts,
-/// which are written in order: the file does not depend on the number of threads, and memory not on its size.
-fn write_all(args: &RulerGenerateArgs, ruler: &Ruler, path: &Path) -> Result<usize, Failed> {
+/// Writes all samples into an unfinished file; it, and the length of the longest. Threads make them in turns and hand
+/// over their text in parts, which are written in order: the file does not depend on the number of threads, and memory
+/// not on its size.
+fn write_all(args: &RulerGenerateArgs, ruler: &Ruler) -> Result<(NamedTempFile, usize), Failed> {
     let turn = (TURN / args.length.max(1)).max(1) as u64;
     let turns = args.samples.div_ceil(turn);
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
@@ -147,8 +147,8 @@ fn write_all(args: &RulerGenerateArgs, ruler: &Ruler, path: &Path) -> Result<usi
             let from = &parts[(turn % threads) as usize];
             loop {
                 match from.recv().expect("a thread ends its turn") {
-                    Part::Text(text) => file(&mut out, path)
-                        .and_then(|out| out.write_all(&text))
+                    Part::Text(text) => file(&mut out, &args.out)
+                        .and_then(|out| out.as_file_mut().write_all(&text))
                         .map_err(Failed::File)?,
                     Part::Failed(error) => return Err(Failed::Task(error)),
                     Part::End(length) => {
@@ -158,22 +158,34 @@ fn write_all(args: &RulerGenerateArgs, ruler: &Ruler, path: &Path) -> Result<usi
                 }
             }
         }
-        file(&mut out, path).map_err(Failed::File)?;
-        Ok(longest)
+        let file = match out {
+            Some(file) => file,
+            None => begin(&args.out).map_err(Failed::File)?,
+        };
+        Ok((file, longest))
     })
 }
 
 /// The file: there is none before there is a sample, nor is its folder made.
-fn file<'a>(out: &'a mut Option<File>, path: &Path) -> io::Result<&'a mut File> {
+fn file<'a>(out: &'a mut Option<NamedTempFile>, path: &Path) -> io::Result<&'a mut NamedTempFile> {
     Ok(match out {
-        Some(out) => out,
-        none => {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            none.insert(File::create_new(path)?)
-        }
+        Some(file) => file,
+        none => none.insert(begin(path)?),
     })
+}
+
+/// An unfinished file where `path` is to be, with a name that nothing has.
+fn begin(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    tempfile::Builder::new()
+        .prefix(files::UNFINISHED)
+        // The system takes the user's umask from these.
+        .permissions(PermissionsExt::from_mode(0o666))
+        .tempfile_in(folder)
 }
 
 /// Makes samples; how the turn ends, or nothing where nobody listens.
