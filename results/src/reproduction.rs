@@ -1,7 +1,7 @@
 //! A run that was carried out again, against its own records, row by row: what is the same to the bit, what agrees
 //! within the intervals of both, and what does not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -93,8 +93,8 @@ pub fn reproduced(
         .map(|(a, b)| (a.as_str(), b.as_str()))
         .collect();
     let kept = keyed(kept, &|unit| new.get(unit).map(|&unit| unit.to_owned()));
-    let own = |unit: &str| units.iter().any(|(_, new)| new == unit);
-    let again = keyed(again, &|unit| own(unit).then(|| unit.to_owned()));
+    let own: HashSet<&str> = units.iter().map(|(_, new)| new.as_str()).collect();
+    let again = keyed(again, &|unit| own.contains(unit).then(|| unit.to_owned()));
     let order: Vec<Key> = again.iter().map(|(key, _)| key.clone()).collect();
     let mut again: HashMap<Key, Measurement> = again.into_iter().collect();
     let mut found = Vec::new();

@@ -9,7 +9,7 @@ use longhaul_results::{
 };
 
 /// Folders that are read here.
-const READ: [&str; 12] = [
+const READ: [&str; 16] = [
     "books",
     "huang2025",
     "huang2025-grid/narrow",
@@ -17,11 +17,15 @@ const READ: [&str; 12] = [
     "needles",
     "positions",
     "published",
+    "published-small",
     "quick",
     "smollm2/ablation",
     "smollm2/plain16k",
     "smollm2/ruler",
     "smollm2/yarn16k",
+    "state-tracking/curriculum",
+    "state-tracking/fixed",
+    "state-tracking/uniform",
 ];
 
 fn reference() -> PathBuf {

@@ -139,19 +139,31 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
 #[test]
 fn kept_verdicts_are_made_of_the_kept_rows() {
     let folder = tempfile::tempdir().expect("a folder");
-    for suite in ["huang2025", "needles", "published"] {
-        let run = workspace().join("results/reference").join(suite);
-        let out = folder.path().join(suite);
-        let ran = report(&[&run], &out, &["--targets", suite]).expect(0);
+    let state_tracking = ["uniform", "curriculum", "fixed"].map(|run| format!("state-tracking/{run}"));
+    let alone = |suite: &str| (suite.to_owned(), vec![suite.to_owned()]);
+    let kept = [
+        alone("huang2025"),
+        alone("needles"),
+        alone("published"),
+        alone("published-small"),
+        ("state-tracking".to_owned(), state_tracking.to_vec()),
+    ];
+    for (suite, runs) in kept {
+        let reference = workspace().join("results/reference");
+        let out = folder.path().join(&suite);
+        let runs: Vec<PathBuf> = runs.iter().map(|run| reference.join(run)).collect();
+        let runs: Vec<&Path> = runs.iter().map(PathBuf::as_path).collect();
+        let ran = report(&runs, &out, &["--targets", &suite, "--uneven"]).expect(0);
         assert!(
             ran.stdout
                 .contains("Published figures, and what was measured"),
             "{}",
             ran.stdout
         );
-        let kept = fs::read_to_string(run.join("verdicts.csv")).expect("the verdicts");
-        let made = fs::read_to_string(out.join("verdicts.csv")).expect("the verdicts");
-        assert!(kept == made, "{}", run.display());
+        let kept = reference.join(&suite).join("verdicts.csv");
+        let [kept, made] = [kept, out.join("verdicts.csv")]
+            .map(|path| fs::read_to_string(path).expect("the verdicts"));
+        assert!(kept == made, "{suite}");
     }
     let out = folder.path().join("quick");
     let refused = report(&[&quick()], &out, &["--targets", "quick"]).expect(2);
