@@ -2,8 +2,8 @@
 //! order on it, and threads take turns. The driver's libraries are looked for before anything of cudarc is called, which panics
 //! without them.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
@@ -13,7 +13,6 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use longhaul_plugin_api::author::Result;
 use longhaul_plugin_api::error::{ErrorKind, PluginError};
-use rayon::prelude::*;
 
 use super::blas::{self, Blas};
 use super::compiler;
@@ -225,7 +224,8 @@ impl Driver {
         failed(&format!("cuda:{}, {what}", self.index), error)
     }
 
-    fn module(&self, source: &KernelSource, code: &[u8]) -> Result<Module> {
+    fn module(&self, source: &'static KernelSource) -> Result<Module> {
+        let code = compiler::cubin(source, Storage::Float32, self.architecture)?;
         // SAFETY: the bytes are a whole cubin, made for this architecture by NVRTC.
         let handle = unsafe { result::module::load_data(code.as_ptr().cast()) }
             .map_err(|error| self.failed(&format!("loading {}", source.file), error))?;
@@ -243,10 +243,7 @@ impl Driver {
             .map_err(|_| PluginError::internal("an earlier launch panicked"))?;
         let module = match modules.entry(identity(kernel.source)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let code = compiler::cubin(kernel.source, Storage::Float32, self.architecture)?;
-                place.insert(self.module(kernel.source, &code)?)
-            }
+            Entry::Vacant(place) => place.insert(self.module(kernel.source)?),
         };
         let what = || format!("{}, {}", kernel.source.file, kernel.name);
         let function = match module.functions.entry(kernel.name) {
@@ -429,19 +426,10 @@ impl Device for Driver {
             .modules
             .lock()
             .map_err(|_| PluginError::internal("an earlier launch panicked"))?;
-        let mut seen = HashSet::new();
-        let missing = sources.iter().filter(|source| {
-            let identity = identity(source);
-            !modules.contains_key(&identity) && seen.insert(identity)
-        });
-        // Compiled on all threads, as the first time takes seconds; loaded one by one.
-        let missing: Vec<_> = missing.copied().collect();
-        let codes = missing
-            .par_iter()
-            .map(|source| compiler::cubin(source, Storage::Float32, self.architecture));
-        let codes: Vec<_> = codes.collect();
-        for (source, code) in missing.into_iter().zip(codes) {
-            modules.insert(identity(source), self.module(source, &code?)?);
+        for source in sources {
+            if let Entry::Vacant(place) = modules.entry(identity(source)) {
+                place.insert(self.module(source)?);
+            }
         }
         Ok(())
     }

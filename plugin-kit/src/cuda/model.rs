@@ -36,9 +36,10 @@ const RECORDINGS: usize = 256;
 pub fn load_kernels(device: &dyn Device, program: &Program) -> Result<()> {
     let mut operations = program.operations.iter();
     operations.try_for_each(|operation| operation.check_device())?;
-    let sources = program.operations.iter();
-    let sources: Vec<_> = sources.flat_map(|operation| operation.kernels()).collect();
-    device.load(&sources)
+    for operation in &program.operations {
+        device.load(&operation.kernels())?;
+    }
+    Ok(())
 }
 
 /// A recorded pass wrote between buffers, and no operation by itself does.
