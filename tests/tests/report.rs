@@ -139,7 +139,8 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
 #[test]
 fn kept_verdicts_are_made_of_the_kept_rows() {
     let folder = tempfile::tempdir().expect("a folder");
-    let state_tracking = ["uniform", "curriculum", "fixed"].map(|run| format!("state-tracking/{run}"));
+    let state_tracking =
+        ["uniform", "curriculum", "fixed"].map(|run| format!("state-tracking/{run}"));
     let alone = |suite: &str| (suite.to_owned(), vec![suite.to_owned()]);
     let kept = [
         alone("huang2025"),
