@@ -196,3 +196,13 @@ fn the_smallest_form_of_huang2025_is_reproduced_to_the_bit() {
         3,
     );
 }
+
+/// With the plugins of one architecture, and the verdicts on what it was said of.
+#[test]
+fn the_smallest_form_of_published_small_is_reproduced_to_the_bit() {
+    is_reproduced(
+        "run published-small --task parity --arch s4d:d_model=32 --samples 40",
+        &["s4d", "S4D does not solve parity"],
+        4,
+    );
+}
