@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::run::finish::{Places, in_order};
     use crate::run::manifest::LimitsRecord;
-    use crate::run::plan::{Environment, Plan, run_id};
+    use crate::run::plan::Plan;
     use crate::run::records::tests::{good, unit};
 
     /// The folder of a run in parts, of some units of a model that is measured at 40 and 80.
@@ -367,16 +367,7 @@ mod tests {
                     ..unit(10)
                 })
                 .collect();
-            let plan = Plan {
-                run_id: run_id("cpu", &Environment::new(), &units),
-                part: None,
-                suite: "s".into(),
-                device: "cpu".into(),
-                environment: Environment::new(),
-                architectures: Vec::new(),
-                units,
-                targets: Vec::new(),
-            };
+            let plan = manifest::tests::plan(units);
             let limits = LimitsRecord {
                 time_s: None,
                 memory_bytes: None,

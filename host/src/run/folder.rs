@@ -333,20 +333,10 @@ fn free_name(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::run::manifest::LimitsRecord;
-    use crate::run::plan::{Environment, run_id};
 
     fn plan(steps: u64) -> (Plan, Manifest) {
         let units = vec![crate::run::records::tests::unit(steps)];
-        let plan = Plan {
-            run_id: run_id("cpu", &Environment::new(), &units),
-            suite: "s".into(),
-            device: "cpu".into(),
-            part: None,
-            environment: Environment::new(),
-            units,
-            architectures: Vec::new(),
-            targets: Vec::new(),
-        };
+        let plan = manifest::tests::plan(units);
         let limits = LimitsRecord {
             time_s: Some(60),
             memory_bytes: None,

@@ -410,7 +410,7 @@ fn below_here(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn unit() -> Unit {
@@ -420,7 +420,8 @@ mod tests {
         }
     }
 
-    fn plan(units: Vec<Unit>) -> Plan {
+    /// A plan of these units.
+    pub fn plan(units: Vec<Unit>) -> Plan {
         Plan {
             run_id: run_id("cpu", &Environment::new(), &units),
             suite: "s".into(),

@@ -202,7 +202,6 @@ mod tests {
 
     use super::*;
     use crate::run::manifest::LimitsRecord;
-    use crate::run::plan::{Environment, run_id};
     use crate::run::records::tests::unit;
 
     #[test]
@@ -257,16 +256,7 @@ mod tests {
                 ..unit(10)
             })
             .collect();
-        let plan = Plan {
-            run_id: run_id("cpu", &Environment::new(), &units),
-            suite: "s".into(),
-            device: "cpu".into(),
-            part: None,
-            environment: Environment::new(),
-            units,
-            architectures: Vec::new(),
-            targets: Vec::new(),
-        };
+        let plan = manifest::tests::plan(units);
         let limits = LimitsRecord {
             time_s: None,
             memory_bytes: None,
