@@ -325,11 +325,11 @@ __device__ __forceinline__ void differentiate_back(const FastWeightsParams& p, c
 #pragma unroll 1
     for (u32 t = threadIdx.x / WARP; t < h.count; t += blockDim.x / WARP) {
         float *dg = h.grad_g + (u64)t * width, *slopes = h.product + (u64)t * width;
-        const float *n = h.normal + (u64)t * width, inverse = h.inverses[t];
         if (!weight) {
             for (u32 j = lane; j < width; j += WARP) put(p, h, TARGET, width, t, j, -dg[j]);
             continue;
         }
+        const float *n = h.normal + (u64)t * width, inverse = h.inverses[t];
         const auto loss = [&](u32 j) { return n[j] * weight[j] + bias[j] - read(p, h, TARGET, t, j); };
         float sums[5] = {};  // of u, u n, dg, dg n and dg u, u being the loss's slope by n
         for (u32 j = lane; j < width; j += WARP) {

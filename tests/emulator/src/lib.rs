@@ -164,10 +164,12 @@ impl Emulator {
         }
     }
 
-    /// What watches accesses, where it does.
+    /// What watches accesses, where it does: not where activations are stored as bfloat16, as what those launches write is
+    /// put into memory from outside.
     fn watcher(&self) -> Result<Option<(&'static Watcher, Watched)>> {
         let watcher = |watched| Ok((Watcher::of_process(&self.folder)?, watched));
-        self.watched.map(watcher).transpose()
+        let watched = self.watched.filter(|_| self.storage == Storage::Float32);
+        watched.map(watcher).transpose()
     }
 
     fn compile(&self, source: &KernelSource) -> Result<Loaded> {
@@ -471,8 +473,7 @@ impl Device for Emulator {
         unsafe {
             std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len())
         };
-        // Of launches that store bfloat16 nobody watches what they write.
-        let (Some((watcher, _)), Storage::Float32) = (self.watcher()?, self.storage) else {
+        let Some((watcher, _)) = self.watcher()? else {
             return Ok(());
         };
         // Bands between buffers are read as nobody wrote them.
