@@ -83,6 +83,20 @@ fn the_smoke_suite_is_planned_in_seconds() {
     );
 }
 
+/// A curriculum's piece is that of uniform lengths, read once for both.
+#[test]
+fn distributions_of_training_lengths_are_planned_and_told_apart() {
+    let arguments = "plan smoke --arch lstm --task parity --train-length 4..16 --lengths 16,64 \
+                     --train-distribution uniform,curriculum --jobs 1";
+    let ran = longhaul(arguments.split_whitespace()).expect(0);
+    ran.complains(&["[1/1] lstm on parity"]);
+    for (name, tokens) in [("uniform", "9920"), ("curriculum:0.5", "9200")] {
+        let found = line(&ran, &format!("lstm:lengths={name}"));
+        assert_eq!(found[1..6], ["on", "parity", "1", "30", tokens]);
+        assert_eq!(found.len(), 10, "with time and memory: {found:?}");
+    }
+}
+
 #[test]
 fn what_crashes_is_told_and_the_rest_is_planned() {
     let folder = Folder::default();

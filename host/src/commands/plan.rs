@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Write;
 
 use clap::Args;
-use longhaul_tasks::Suite;
+use longhaul_tasks::{Suite, TrainDistribution};
 
 use crate::cli::RunArgs;
 use crate::commands::print;
@@ -237,8 +237,14 @@ impl Sums {
     }
 }
 
-/// Architectures and tasks by their names; with options where a plan has a name with several.
-struct Names(HashSet<String>);
+/// Architectures and tasks by their names; with options where a plan has a name with several, and training lengths where it
+/// draws them in several ways.
+struct Names {
+    /// Architectures and tasks that have several options.
+    several: HashSet<String>,
+    /// Whether training lengths are drawn in several ways.
+    tell_lengths: bool,
+}
 
 impl Names {
     fn new(units: &[Unit]) -> Self {
@@ -254,22 +260,42 @@ impl Names {
                 }
             }
         }
-        Self(several)
+        let mut distributions = units.iter().filter_map(distribution);
+        let one = distributions.next();
+        let tell_lengths = distributions.any(|other| Some(other) != one);
+        Self {
+            several,
+            tell_lengths,
+        }
     }
 
     /// An architecture on a task.
     fn of(&self, unit: &Unit) -> String {
-        let name = |name: &String, full: &dyn Fn() -> String| match self.0.contains(name) {
-            true => full(),
-            false => name.clone(),
+        let several = |name: &String| self.several.contains(name);
+        let mut options = Vec::new();
+        if several(&unit.architecture) {
+            options.push(unit.options.clone());
+        }
+        if let Some(lengths) = distribution(unit).filter(|_| self.tell_lengths) {
+            options.push(format!("lengths={lengths}"));
+        }
+        let mut name = unit.architecture.clone();
+        if !options.is_empty() {
+            name = format!("{name}:{}", options.join(","));
+        }
+        let task = match several(&unit.task) {
+            true => unit.task_text(),
+            false => unit.task.clone(),
         };
-        let options = || format!("{}:{}", unit.architecture, unit.options);
-        let architecture = name(&unit.architecture, &options);
-        format!(
-            "{architecture} on {}",
-            name(&unit.task, &|| unit.task_text())
-        )
+        format!("{name} on {task}")
     }
+}
+
+/// How a unit's training lengths are drawn.
+fn distribution(unit: &Unit) -> Option<TrainDistribution> {
+    unit.training
+        .as_ref()
+        .map(|training| training.distribution())
 }
 
 /// A number of at most three digits before its prefix of a thousand.

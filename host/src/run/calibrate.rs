@@ -172,9 +172,8 @@ fn small(plan: &Plan, case: &Case) -> Result<Work, RunError> {
     };
     let evaluations = lengths.iter().map(evaluation).collect();
     if let Some(training) = &mut unit.training {
-        // Of a curriculum the first steps say little of the others: it grows within less than a step, so that those
-        // of all lengths are measured, and is another unit than the uniform one.
-        training.curriculum = training.curriculum.map(|part| part * 1e-12);
+        // Of a curriculum the first steps say little of the others: its piece is the one of uniform lengths.
+        *training = training.without_curriculum();
         training.steps = training.steps.min(STEPS);
         training.warmup_steps = training.warmup_steps.min(training.steps);
     }
