@@ -38,10 +38,12 @@ pub(crate) fn figure(task: &TaskView<'_>, across: Across, styles: &[Style]) -> D
     let head = panel.head(COLUMN);
     let end = panel.draw(&mut drawing, (0.0, top), COLUMN, head, HIGH);
     let alike = task.common(|curve| curve.first().learning_rate).is_some();
-    let words = task.curves.iter().map(|curve| said(curve, alike));
+    let words = task.curves.iter().map(|curve| said(curve, alike, true));
     let entries: Vec<(Style, String)> = styles.iter().copied().zip(words).collect();
     let y = legend(&mut drawing, &entries, (2.0, end + LINE), COLUMN - 4.0);
-    let notes = format!("{}.", notes(task).join(". "));
+    let mut notes = vec![of_seeds(task.common(CurveView::seeds), task.kind)];
+    notes.extend(conditions(task));
+    let notes = format!("{}.", notes.join(". "));
     let y = drawing.lines((2.0, y + 2.0), COLUMN - 4.0, GREY, &notes);
     drawing.height = y - LINE + 4.0;
     drawing
@@ -130,11 +132,11 @@ pub(crate) fn marked(trained: &BTreeSet<u64>) -> Vec<(f64, String)> {
     trained.iter().map(label).collect()
 }
 
-/// What stands beside a curve's sample.
-fn said(curve: &CurveView<'_>, alike: bool) -> String {
+/// What stands beside a curve's sample: also that it learned, or only that it did not.
+pub(crate) fn said(curve: &CurveView<'_>, alike: bool, also_learned: bool) -> String {
     let row = curve.first();
     let mut words = vec![curve.name.clone()];
-    words.extend(learning(row));
+    words.extend(learning(row).filter(|words| also_learned || words != "learned"));
     if !alike && row.selected == Some(true) {
         let rate = row.learning_rate;
         words.extend(rate.map(|rate| format!("learning rate {rate}")));
@@ -145,24 +147,31 @@ fn said(curve: &CurveView<'_>, alike: bool) -> String {
     words.join(", ")
 }
 
-/// How many seeds there are, and what the bars are.
-pub(crate) fn of_seeds(seeds: Option<u64>, kind: Kind) -> String {
+/// How many seeds there are.
+pub(crate) fn count_of_seeds(seeds: Option<u64>) -> String {
     match seeds {
-        Some(1) => "One seed: an anecdote, no comparison. Bars: 95 % by its samples".to_owned(),
-        Some(seeds) => format!(
-            "Mean of {seeds} seeds. Bars: its 95 % interval over all seeds; rings: {}",
-            kind.seeds()
-        ),
-        None => "Mean of the seeds, whose numbers differ. Bars: 95 % intervals".to_owned(),
+        Some(1) => "One seed: an anecdote, no comparison".to_owned(),
+        Some(seeds) => format!("Mean of {seeds} seeds"),
+        None => "Mean of the seeds, whose numbers differ".to_owned(),
     }
 }
 
-/// Seeds, steps and what the bars are, as sentences.
-fn notes(task: &TaskView<'_>) -> Vec<String> {
+/// How many seeds there are, and what the bars are.
+pub(crate) fn of_seeds(seeds: Option<u64>, kind: Kind) -> String {
+    let bars = match seeds {
+        Some(1) => "95 % by its samples".to_owned(),
+        Some(_) => format!("its 95 % interval over all seeds; rings: {}", kind.seeds()),
+        None => "95 % intervals".to_owned(),
+    };
+    format!("{}. Bars: {bars}", count_of_seeds(seeds))
+}
+
+/// How the models were trained, and what is left out, as sentences.
+pub(crate) fn conditions(task: &TaskView<'_>) -> Vec<String> {
     let common = |field: fn(&SummaryRow) -> Option<String>| {
         task.common(|curve| field(curve.first())).flatten()
     };
-    let mut notes = vec![of_seeds(task.common(CurveView::seeds), task.kind)];
+    let mut notes = Vec::new();
     notes.extend(common(|row| {
         row.train_steps.map(|steps| format!("{steps} steps"))
     }));

@@ -15,10 +15,10 @@ use crate::view::{self, CurveView, TaskView, options_of_part};
 /// Left of the cells.
 const LEFT: f64 = 32.0;
 /// Height of a figure that a page of 240 mm still holds with its caption.
-const HIGHEST: f64 = 620.0;
+pub(crate) const HIGHEST: f64 = 620.0;
 /// Height of a cell, and how wide one is between.
-const HIGH: f64 = 12.0;
-const WIDE: (f64, f64) = (17.0, 32.0);
+pub(crate) const HIGH: f64 = 12.0;
+pub(crate) const WIDE: (f64, f64) = (17.0, 32.0);
 
 /// Colours of 0 and of 1: light to dark, so that it prints in grey.
 const ENDS: [[f64; 3]; 2] = [[247.0, 251.0, 255.0], [8.0, 48.0, 107.0]];
@@ -203,7 +203,13 @@ impl<'a> DepthMap<'a> {
 }
 
 /// A cell with its value, or how it ended where there is none.
-fn cell(drawing: &mut Drawing, (x, y): Place, wide: f64, row: &SummaryRow, task: &TaskView<'_>) {
+pub(crate) fn cell(
+    drawing: &mut Drawing,
+    (x, y): Place,
+    wide: f64,
+    row: &SummaryRow,
+    task: &TaskView<'_>,
+) {
     let outline = format!("M0 0H{wide:.2}V{HIGH}H0Z");
     let middle = (x + wide / 2.0, y + 8.8);
     let Some(value) = row.value else {

@@ -34,6 +34,7 @@ mod plot;
 mod prediction;
 mod provenance;
 pub mod random;
+mod ranked;
 pub mod ranking;
 mod record;
 mod reproduction;

@@ -14,6 +14,7 @@ use crate::grid::{Training, grids};
 use crate::heat::{DepthMap, by_depth, depth_maps};
 use crate::names::{self, Names};
 use crate::pdf::pdf;
+use crate::ranked::{MOST_CURVES, Ranked};
 use crate::record::{Measurement, TrainingPoint};
 use crate::style::Styles;
 use crate::summary::SummaryRow;
@@ -147,7 +148,12 @@ fn plots_of(tasks: &[TaskView<'_>], across: Across, styles: &Styles) -> Vec<(Str
             (_, true) => "accuracy",
             (_, false) => "loss",
         };
-        let figure = figure(task, across, &styles.of(&firsts));
+        let figure = match across {
+            Across::Length if task.kind.is_accuracy() && firsts.len() > MOST_CURVES => {
+                Ranked::new(task).draw()
+            }
+            _ => figure(task, across, &styles.of(&firsts)),
+        };
         plots.push((format!("{what}-{name}"), figure));
     }
     plots

@@ -347,22 +347,24 @@ fn assert_readable(svg: &str) {
 #[test]
 fn texts_never_lie_on_each_other() {
     assert_readable(&plot(&sample_rows()));
-    // Many curves with long names.
-    let mut rows = Vec::new();
-    for hidden in 0..24 {
-        for length in LENGTHS {
-            let mut row = row("lstm", 0, length, 100 - 2 * hidden);
-            row.options = format!(
-                "d_model=64,hidden={hidden},{}layers=2",
-                "an_option=long,".repeat(5)
-            );
-            if hidden % 2 == 0 {
-                row.options = row.options.replace("an_option=long", "an_option=another");
+    // Many models with long names, as curves and as rows.
+    for models in [12, 24] {
+        let mut rows = Vec::new();
+        for hidden in 0..models {
+            for length in LENGTHS {
+                let mut row = row("lstm", 0, length, 100 - 2 * hidden);
+                row.options = format!(
+                    "d_model=64,hidden={hidden},{}layers=2",
+                    "an_option=long,".repeat(5)
+                );
+                if hidden % 2 == 0 {
+                    row.options = row.options.replace("an_option=long", "an_option=another");
+                }
+                rows.push(row);
             }
-            rows.push(row);
         }
+        assert_readable(&plot(&rows));
     }
-    assert_readable(&plot(&rows));
     // Dense lengths, several training lengths, a long task.
     let mut rows = Vec::new();
     for trained in [40, 41, 64, 2048] {
@@ -411,6 +413,55 @@ fn every_curve_is_seen_where_all_are_right() {
         (70, 70),
         "markers stand side by side"
     );
+}
+
+/// Curves of so many could not be told apart.
+#[test]
+fn many_models_are_a_row_each_the_best_first() {
+    let rows = |count: u64| -> Vec<Measurement> {
+        let of = |model: u64| {
+            let name = format!("m{model:02}");
+            LENGTHS.map(|length| row(&name, 0, length, if length > 64 { 3 * model } else { 100 }))
+        };
+        (0..count).flat_map(of).collect()
+    };
+    let mut many = rows(30);
+    // One seed did not learn it, another crashed where it was read longest.
+    many[0].value = Some(0.2);
+    many[0].correct = Some(20);
+    let last = many.len() - 1;
+    many[last] = failed("m29", 16384, Status::Crashed);
+    let svg = plot(&many);
+    assert_readable(&svg);
+    let boxes = boxes(&svg);
+    let at = |words: &str| {
+        let found = boxes.iter().find(|(text, _)| text == words);
+        let (_, place) = found.unwrap_or_else(|| panic!("{words} in {boxes:?}"));
+        (place[0], place[1])
+    };
+    let mut places: Vec<((f64, f64), String)> = (1..29)
+        .rev()
+        .map(|model| format!("m{model:02}"))
+        .map(|name| (at(&name), name))
+        .collect();
+    assert!(places.is_sorted_by(|one, other| {
+        let (one, other) = (one.0, other.0);
+        one.0 < other.0 || one.0 == other.0 && one.1 < other.1
+    }));
+    // Behind all that have a value.
+    let (crashed, worst) = (at("m29"), at("m00, not learned"));
+    places.push((worst, "m00".to_owned()));
+    assert!(
+        places.iter().all(|(place, _)| *place < crashed),
+        "{places:?}"
+    );
+    let words: Vec<&str> = boxes.iter().map(|(text, _)| text.as_str()).collect();
+    let words = words.join(" ");
+    for part in ["the best at 16K first", "chance 25.0 %", "trained at 64"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(plot(&rows(12)).contains("Bars:"));
+    assert!(!plot(&rows(13)).contains("Bars:"));
 }
 
 #[test]

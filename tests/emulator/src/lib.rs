@@ -90,6 +90,26 @@ type Allocation = (usize, Box<dyn Any + Send>);
 #[repr(align(4096))]
 struct Page(#[expect(dead_code, reason = "only its place counts")] [u64; 512]);
 
+/// Pages that a watcher knows of for as long as they are there: whatever gets the memory afterwards is not the device's.
+struct WatchedPages {
+    watcher: &'static Watcher,
+    pages: Vec<Page>,
+}
+
+impl WatchedPages {
+    fn new(watcher: &'static Watcher, bytes: usize) -> Self {
+        let pages = vec![Page([u64::MAX; 512]); bytes.div_ceil(size_of::<Page>()).max(1)];
+        watcher.allocate(pages.as_ptr() as u64, bytes);
+        Self { watcher, pages }
+    }
+}
+
+impl Drop for WatchedPages {
+    fn drop(&mut self) {
+        self.watcher.free(self.pages.as_ptr() as u64);
+    }
+}
+
 /// The emulated device.
 pub struct Emulator {
     folder: PathBuf,
@@ -430,10 +450,8 @@ impl Device for Emulator {
         // NaN all over, and never empty, so that every allocation has an address of its own.
         let (address, memory): (u64, Box<dyn Any + Send>) = match self.watcher()? {
             Some((watcher, _)) => {
-                let memory = vec![Page([u64::MAX; 512]); bytes.div_ceil(size_of::<Page>()).max(1)];
-                let address = memory.as_ptr() as u64;
-                watcher.allocate(address, bytes);
-                (address, Box::new(memory))
+                let memory = WatchedPages::new(watcher, bytes);
+                (memory.pages.as_ptr() as u64, Box::new(memory))
             }
             None => {
                 let memory = vec![u64::MAX; bytes.div_ceil(8).max(1)];
@@ -448,9 +466,6 @@ impl Device for Emulator {
     }
 
     fn free(&self, memory: Ptr) {
-        if let Ok(Some((watcher, _))) = self.watcher() {
-            watcher.free(memory.0);
-        }
         let mut all = self.memory.lock().expect("no panic holds it");
         let freed = all.remove(&memory.0);
         drop(all);
@@ -580,4 +595,23 @@ pub fn orders(precision: Precision) -> Vec<Arc<dyn Device>> {
 
 fn sanitized() -> bool {
     std::env::var_os("LONGHAUL_EMULATOR_SANITIZE").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gets_the_memory_of_a_device_that_is_gone_is_not_watched() {
+        let watched = Watched {
+            order: true,
+            shape: false,
+        };
+        let device = Emulator::beside_target().watching(watched);
+        let (watcher, _) = device.watcher().expect("compiles").expect("watches");
+        let x = device.allocate(64).expect("memory");
+        assert!(!watcher.is_written(x.0, 64), "nobody wrote it");
+        drop(device);
+        assert!(watcher.is_written(x.0, 64), "it is nobody's");
+    }
 }
