@@ -159,14 +159,15 @@ Examples:
       --seeds 1 --out runs/window
   longhaul run --task parity --train-length 3..40 --lengths 40,80,160 \\
       --train-distribution fixed,uniform,curriculum --out runs/drawn
+  longhaul run needles --first-seed 3 --seeds 2 --out runs/two-more
   longhaul run my-suite.toml --plugin ./libmy_mixer.so --jobs 2")]
 pub struct RunArgs {
     /// A built-in suite (`longhaul suites` lists all) or a TOML file. quick: a first
     /// look, minutes; smoke: seconds, whether a new plugin trains and evaluates;
     /// books: loss by position; needles: every architecture at 16 times its training
     /// length, an hour; huang2025, huang2025-grid: RULER's thirteen for one model, an
-    /// hour; state-tracking: parity and the like, an hour or two; niah, ruler-tokens,
-    /// mqar, published: hours; state-tracking-large: for a card
+    /// hour and two; state-tracking: parity and the like, three hours; niah,
+    /// ruler-tokens, mqar, published: hours; state-tracking-large: for a card
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Architecture with options, instead of the suite's: mamba2:state=128,layers=4
@@ -190,6 +191,9 @@ pub struct RunArgs {
     /// Number of seeds
     #[arg(long, value_name = "N", value_parser = within(bounds::SEEDS))]
     pub seeds: Option<u64>,
+    /// The first seed: others than those of a run that is there, to report both
+    #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = within(bounds::FIRST_SEED))]
+    pub first_seed: u64,
     /// Peak learning rate; may be given several times
     #[arg(long = "lr", value_name = "RATE", value_delimiter = ',', value_parser = within(bounds::LEARNING_RATE))]
     pub learning_rates: Vec<f64>,

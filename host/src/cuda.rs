@@ -173,7 +173,7 @@ fn new_enough(library: &str, file: &str, (major, minor): (i32, i32)) -> Result<S
     if major < LEAST_MAJOR {
         return Err(format!(
             "{library} {major}.{minor} was found first, and {LEAST_MAJOR}.0 is needed; put the folder of {file} first on \
-             LD_LIBRARY_PATH"
+             LD_LIBRARY_PATH, with a link to it by that name without `.13` where there is none"
         ));
     }
     Ok(format!("{major}.{minor}"))

@@ -106,6 +106,12 @@ pub enum Verdict {
     NotTested,
 }
 
+/// The other state that these examples, all or those of a part, were read from, by its label.
+fn start<'a>(label: &'a str, examples: &str) -> Option<&'a str> {
+    let (start, of) = label.split_once(',').unwrap_or((label, ""));
+    Some(start).filter(|start| start.starts_with("initial=") && of == examples)
+}
+
 /// Measured rows of a curve at a length.
 type Cells<'a> = HashMap<(Trained<'a>, u64), Vec<&'a Measurement>>;
 
@@ -225,15 +231,16 @@ impl<'a> Break<'a> {
                 at(&|label| depth(label).is_some_and(|depth| depth <= early)),
             ),
         ];
+        let whole = self.curve.first().label.as_str();
         let mut starts: Vec<&str> = self
             .measured(self.curve, self.broken)
-            .map(|row| row.label.as_str())
-            .filter(|label| label.starts_with("initial=") && !label.contains(','))
+            .filter_map(|row| start(&row.label, whole))
             .collect();
         starts.sort_unstable();
         starts.dedup();
-        for start in starts {
-            controls.push(("state", start.to_owned(), at(&|label| label == start)));
+        for from in starts {
+            let own = at(&|label| start(label, whole) == Some(from));
+            controls.push(("state", from.to_owned(), own));
         }
         for other in self.tasks {
             let Some(fewer) = fewer(self.task, other) else {
@@ -699,6 +706,36 @@ mod tests {
         let text = render_breaks(&breaks(&all, &[], &summary), &summary, 80);
         assert!(text.contains("carries to 64;"), "{text}");
         assert!(text.contains("carries to 128;"), "{text}");
+    }
+
+    /// From another state the whole has more right, and its part has not.
+    #[test]
+    fn a_part_is_held_against_its_own_examples_from_another_state() {
+        let part = "task=niah_single_2";
+        let mut all = Vec::new();
+        for seed in 0..3 {
+            for (length, right) in [(64, 1.0), (128, 0.4)] {
+                all.push(row("", seed, length, "", right));
+                all.push(row("", seed, length, part, right));
+            }
+            all.push(row("", seed, 128, "initial=fitted", 1.0));
+            let own = format!("initial=fitted,{part}");
+            all.push(row("", seed, 128, &own, 0.4));
+        }
+        let table = breaks(&all, &[], &summarise(&all));
+        let found: Vec<_> = table
+            .iter()
+            .filter(|row| row.explanation == "state")
+            .map(|row| (row.control.as_str(), row.verdict))
+            .collect();
+        use Verdict::{NotSupported, Supported};
+        assert_eq!(
+            found,
+            [
+                ("initial=fitted", Supported),
+                ("initial=fitted", NotSupported)
+            ]
+        );
     }
 
     /// Two tasks of each model, one with more pairs, and parts of a third: only the one with fewer is a control.

@@ -113,7 +113,7 @@ pub fn factors(rows: &[Measurement], summary: &[SummaryRow]) -> Vec<FactorRow> {
                 table.push(FactorRow {
                     task: task.task.to_owned(),
                     task_options: task.options.clone(),
-                    train_length: task.curves[0].first().train_length,
+                    train_length: grid[0].1.first().train_length,
                     eval_length: length,
                     factor: name.to_owned(),
                     levels: levels.get(factor).map(|&levels| levels as u64),
@@ -146,6 +146,7 @@ fn grid<'a, 'b>(
             row.plugin.clone(),
             row.architecture.clone(),
             options.join(","),
+            lengths_and_decay(row),
         )
     });
     // Of each architecture the size and the budget of its models.
@@ -175,7 +176,10 @@ fn grid<'a, 'b>(
             .collect();
         is_whole.then_some((sizes.len(), budgets, own))
     });
-    let same = |of: &(usize, BTreeSet<u64>, Vec<_>)| (of.0, of.1.clone());
+    let same = |of: &(usize, BTreeSet<u64>, Vec<(usize, usize, &'b CurveView<'a>)>)| {
+        let first = of.2[0].2.first();
+        (of.0, of.1.clone(), lengths_and_decay(first))
+    };
     let grids = group(places, same);
     // The first of those with most models.
     let most = grids.into_iter().rev();
@@ -187,6 +191,16 @@ fn grid<'a, 'b>(
         own.map(move |(size, budget, curve)| ([architecture, size, budget], curve))
     });
     (varied >= 2).then(|| (levels, models.collect()))
+}
+
+/// What of a training is no factor: models of one grid have it in common.
+fn lengths_and_decay(row: &SummaryRow) -> (Option<u64>, Option<u64>, String, [Option<u64>; 2]) {
+    (
+        row.train_length_min,
+        row.train_length,
+        row.train_distribution.clone(),
+        [row.weight_decay, row.clip_norm].map(|value| value.map(f64::to_bits)),
+    )
 }
 
 /// Of one seed's values what each factor's means have of their sum of squares, and the rest; `None` where all are alike.
@@ -330,6 +344,28 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+
+    /// What the longer training does is no architecture's doing.
+    #[test]
+    fn models_of_other_training_lengths_are_in_no_grid() {
+        let mut all = rows(|architecture, size, _, _| 0.1 * (architecture + size) as f64);
+        for row in &mut all {
+            if row.architecture == "arch-0" {
+                row.train_length = Some(256);
+            }
+        }
+        let table = found(&all);
+        assert!(!table.is_empty() && table.iter().all(|row| row.models == 4));
+        assert!(table.iter().all(|row| row.train_length == Some(256)));
+        // Nor are those of one architecture.
+        all.iter_mut().for_each(|row| row.train_length = Some(64));
+        for row in &mut all {
+            if row.unit.starts_with("1-1-1") {
+                row.train_distribution = "fixed".into();
+            }
+        }
+        assert!(found(&all).iter().all(|row| row.models == 4));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub enum JournalError {
         source: std::io::Error,
     },
     /// No room. What was there before is whole.
-    #[error("no room for {bytes} bytes in {}: {source}. All earlier rows are kept; free some space and go on with --resume", path.display())]
+    #[error("no room for {bytes} bytes in {}: {source}. All earlier rows are kept; free some space and give the same command again (`longhaul run` with --resume)", path.display())]
     Full {
         /// The file.
         path: PathBuf,

@@ -98,8 +98,8 @@ struct Run {
     cells: Vec<(Cell, Vec<Measurement>)>,
 }
 
-/// Takes runs together. With `uneven` training and seeds may differ between them; the definition of a task
-/// never may.
+/// Takes runs together. With `uneven` training and seeds may differ between them, seeds also where their models are the same;
+/// the definition of a task never may.
 ///
 /// # Errors
 /// What makes the runs incomparable, or contradict each other.
@@ -249,6 +249,8 @@ struct Conditions {
     versions: BTreeMap<String, String>,
     trainings: BTreeSet<String>,
     seeds: BTreeSet<u64>,
+    /// Architectures and checkpoints with their options, and those of the task.
+    models: BTreeSet<[String; 5]>,
 }
 
 impl Conditions {
@@ -257,6 +259,14 @@ impl Conditions {
         for rows in group(rows, |&row| row.model()) {
             found.seeds.extend(rows.iter().map(|row| row.seed));
             let row = rows[0];
+            let words = [
+                &row.plugin,
+                &row.architecture,
+                &row.options,
+                &row.checkpoint,
+                &row.task_options,
+            ];
+            found.models.insert(words.map(String::clone));
             let options = row.task_options.split(',');
             let (version, options): (Vec<&str>, Vec<&str>) =
                 options.partition(|option| option.starts_with("version="));
@@ -299,7 +309,8 @@ impl Conditions {
                 "models were trained by {one} in the first and by {found} in the second. {insist}"
             ));
         }
-        (self.seeds != other.seeds).then(|| {
+        // More seeds of the same models are as many of each, taken together.
+        (self.seeds != other.seeds && self.models != other.models).then(|| {
             format!(
                 "the first has seeds {} and the second {}. {insist}",
                 listed(&self.seeds),
@@ -394,8 +405,11 @@ mod tests {
             assert!(refused.contains("lstm, mqar, seed 0, at 64"), "{refused}");
             assert!(refused.contains("and 01234567 of"), "{refused}");
         }
+        // More seeds of what is there are taken together, whatever built them.
         let next = Measurement { seed: 1, ..other };
-        assert_eq!(refusal(&one, &next, true), None);
+        for uneven in [false, true] {
+            assert_eq!(refusal(&one, &next, uneven), None);
+        }
     }
 
     #[test]

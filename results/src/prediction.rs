@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::bootstrap;
 use crate::random::Random;
-use crate::setting::group;
+use crate::setting::{Model, group};
 use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable};
 use crate::view::{CurveView, TaskView, named, tasks};
@@ -46,8 +46,8 @@ pub struct PredictionRow {
     pub models: u64,
     /// Spearman's rank correlation, ties at their mean rank; empty where a side ranks nothing.
     pub spearman: Option<f64>,
-    /// Lower end of its 95 % interval: percentiles of 2,000 draws of as many models, with replacement, of which those
-    /// where a side ranks nothing are left out.
+    /// Lower end of its 95 % interval: percentiles of 2,000 draws of as many trained models, with replacement, those that
+    /// are read in several ways (`eval.`) together; draws where a side ranks nothing are left out.
     pub spearman_low: Option<f64>,
     /// Upper end.
     pub spearman_high: Option<f64>,
@@ -75,11 +75,12 @@ pub fn predictions(summary: &[SummaryRow]) -> Vec<PredictionRow> {
                 let probes = multiples(early).filter(|&(_, multiple)| multiple <= 2.0);
                 for (probe_length, probe_multiple) in probes {
                     for (name, of_point) in seen {
-                        let pairs = pairs((early, probe_length, of_point), (late, length));
+                        let trainings = pairs((early, probe_length, of_point), (late, length));
+                        let pairs = trainings.concat();
                         if pairs.len() < FEWEST {
                             continue;
                         }
-                        let interval = interval(&pairs);
+                        let interval = interval(&trainings);
                         table.push(PredictionRow {
                             probe_task: early.task.to_owned(),
                             probe_options: early.options.clone(),
@@ -120,12 +121,12 @@ fn model<'a>(curve: &CurveView<'a>) -> [&'a str; 5] {
     ]
 }
 
-/// What is seen of each model, and its accuracy. Between tasks a model that was trained in several ways on one of them is
-/// left out: which of these belongs to which of the other's nothing says.
+/// What is seen of each model, and its accuracy, those of one training together. Between tasks a model that was trained in
+/// several ways on one of them is left out: which of these belongs to which of the other's nothing says.
 fn pairs(
     (early, probe_length, seen): (&TaskView<'_>, u64, Seen),
     (late, length): (&TaskView<'_>, u64),
-) -> Vec<(f64, f64)> {
+) -> Vec<Vec<(f64, f64)>> {
     let (probes, trained) = (by_model(early), by_model(late));
     let probe_of = |curve: &CurveView<'_>| {
         if std::ptr::eq(early, late) {
@@ -140,9 +141,27 @@ fn pairs(
         .curves
         .iter()
         .filter(|curve| curve.first().learned == Some(true));
-    learned
-        .filter_map(|curve| Some((probe_of(curve)?, curve.at(length)?.value?)))
-        .collect()
+    let pairs = learned.filter_map(|curve| {
+        let pair = (probe_of(curve)?, curve.at(length)?.value?);
+        Some((curve.first(), trained_options(curve.first()), pair))
+    });
+    let pairs: Vec<(&SummaryRow, String, (f64, f64))> = pairs.collect();
+    let trainings = group(&pairs, |(row, options, _)| {
+        let (model, rate) = row.trained();
+        (Model { options, ..model }, rate)
+    });
+    let values =
+        |training: Vec<&(_, _, (f64, f64))>| training.iter().map(|(_, _, pair)| *pair).collect();
+    trainings.into_iter().map(values).collect()
+}
+
+/// The options that a model was trained with: those without `eval.` in front.
+fn trained_options(row: &SummaryRow) -> String {
+    let options = row.options.split(',');
+    let options: Vec<&str> = options
+        .filter(|option| !option.starts_with("eval."))
+        .collect();
+    options.join(",")
 }
 
 /// A task's curves of each model.
@@ -183,11 +202,13 @@ fn ranks(values: impl Iterator<Item = f64>) -> Vec<f64> {
     ranks
 }
 
-fn interval(pairs: &[(f64, f64)]) -> Option<(f64, f64)> {
+fn interval(trainings: &[Vec<(f64, f64)>]) -> Option<(f64, f64)> {
     let mut random = Random::new(SEED);
     let mut draw = || -> Option<f64> {
-        let drawn = pairs.iter().map(|_| pairs[random.below(pairs.len())]);
-        spearman(&drawn.collect::<Vec<_>>())
+        let drawn = trainings
+            .iter()
+            .flat_map(|_| &trainings[random.below(trainings.len())]);
+        spearman(&drawn.copied().collect::<Vec<_>>())
     };
     let mut drawn: Vec<f64> = (0..REPLICATES).filter_map(|_| draw()).collect();
     drawn.sort_by(f64::total_cmp);
@@ -337,5 +358,40 @@ mod tests {
             .map(|row| (row.probe_task == row.task, row.models, row.spearman))
             .collect();
         assert_eq!(found, [(true, 20, Some(1.0)); 2]);
+    }
+
+    /// Ten trainings that are each read in two ways say no more than ten.
+    #[test]
+    fn models_that_are_read_in_several_ways_are_drawn_together() {
+        let rows = |ways: &[&str]| {
+            let mut summary = Vec::new();
+            for model in 0..10 {
+                // Not quite in order.
+                let late = f64::from((model * 7) % 10) + f64::from(model);
+                for (way, length) in ways.iter().flat_map(|way| [(way, 64), (way, 512)]) {
+                    summary.push(SummaryRow {
+                        architecture: format!("model-{model}"),
+                        options: format!("d_model=64{way},layers=2"),
+                        task: "one".into(),
+                        train_length: Some(64),
+                        eval_length: length,
+                        split: Split::Test,
+                        metric: "exact_match".into(),
+                        value: Some(if length == 64 { f64::from(model) } else { late } / 20.0),
+                        learned: Some(true),
+                        ..SummaryRow::default()
+                    });
+                }
+            }
+            predictions(&summary).remove(0)
+        };
+        let (one, two) = (rows(&[""]), rows(&["", ",eval.window=64"]));
+        assert_eq!((one.models, two.models), (10, 20));
+        assert_eq!(
+            [one.spearman, one.spearman_low, one.spearman_high],
+            [two.spearman, two.spearman_low, two.spearman_high]
+        );
+        let apart = rows(&["", ",window=64"]);
+        assert!(apart.spearman_low > one.spearman_low, "{apart:?} {one:?}");
     }
 }

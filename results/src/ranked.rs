@@ -70,19 +70,25 @@ impl<'a> Ranked<'a> {
     pub fn draw(&self) -> Drawing {
         let cells = self.wide * self.task.lengths.len() as f64;
         let layouts = [(COLUMN, 1), (PAGE, 2), (PAGE, 1)];
-        let mut layouts = layouts
+        let mut drawn: Vec<Drawing> = layouts
             .map(|(whole, beside)| Layout { whole, beside })
             .into_iter()
             .filter(|layout| layout.list() >= cells + NAME)
-            .map(|layout| self.arranged(&layout));
-        let fits = |drawing: &Drawing| drawing.height <= HIGHEST;
-        let wider = || {
-            self.arranged(&Layout {
-                whole: PAGE.max(cells + NAME + 4.0),
-                beside: 1,
-            })
+            .map(|layout| self.arranged(&layout))
+            .collect();
+        if drawn.is_empty() {
+            let whole = cells + NAME + 4.0;
+            drawn.push(self.arranged(&Layout { whole, beside: 1 }));
+        }
+        // The first that a page holds, or the lowest.
+        let fits = drawn.iter().position(|drawing| drawing.height <= HIGHEST);
+        let lowest = || {
+            let heights = drawn.iter().enumerate();
+            let lowest = heights.min_by(|one, other| one.1.height.total_cmp(&other.1.height));
+            lowest.map_or(0, |(place, _)| place)
         };
-        layouts.find(fits).unwrap_or_else(wider)
+        let place = fits.unwrap_or_else(lowest);
+        drawn.swap_remove(place)
     }
 
     fn arranged(&self, layout: &Layout) -> Drawing {

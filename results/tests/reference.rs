@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use longhaul_results::{
     Measurement, Probe, Record, TrainingPoint, csv_text, factors, plots, predictions,
-    render_tables, summarise, write_csv,
+    render_factors, render_tables, summarise, write_csv,
 };
 
 /// Folders that are read here.
@@ -125,9 +125,6 @@ fn summaries_tables_and_plots_of_kept_runs_can_be_made_again() {
         if let Some(path) = optional("prediction.csv") {
             assert_same(&path, &csv_text(&predictions(&summary)));
         }
-        if let Some(path) = optional("factors.csv") {
-            assert_same(&path, &csv_text(&factors(&rows, &summary)));
-        }
         assert_same(&folder.join("table.txt"), &render_tables(&summary, 80));
         let plots = plots(&summary);
         let kept = entries(&folder)
@@ -138,4 +135,21 @@ fn summaries_tables_and_plots_of_kept_runs_can_be_made_again() {
             assert_same(&path, plot.map_or("no such plot", |(_, plot)| plot));
         }
     }
+}
+
+/// The grid's corners are runs of their own.
+#[test]
+fn what_decides_is_made_of_the_corners_of_the_grid() {
+    let grid = reference().join("huang2025-grid");
+    let corners = READ.iter().filter(|name| name.starts_with("huang2025"));
+    let rows: Vec<Measurement> = corners
+        .flat_map(|name| round_trip(&reference().join(name).join("results.csv")))
+        .collect();
+    let table = factors(&rows, &summarise(&rows));
+    assert_same(&grid.join("factors.csv"), &csv_text(&table));
+    let kept = text(&grid.join("factors.txt"));
+    assert!(
+        kept.contains(render_factors(&table, 80).trim()),
+        "factors.txt"
+    );
 }

@@ -9,6 +9,8 @@ pub const STEPS: RangeInclusive<u64> = 1..=1_000_000_000;
 pub const BATCH: RangeInclusive<usize> = 1..=65_536;
 /// Number of seeds.
 pub const SEEDS: RangeInclusive<u64> = 1..=10_000;
+/// The first of them.
+pub const FIRST_SEED: RangeInclusive<u64> = 0..=1_000_000_000;
 /// Examples a length.
 pub const SAMPLES: RangeInclusive<u64> = 1..=1_000_000_000;
 /// Examples a length whose effective remembrance is measured: each is read several times.

@@ -137,6 +137,7 @@ fn overrides(args: &RunArgs) -> Result<Overrides, RunError> {
         lengths: args.lengths.as_deref().map(parse_lengths).transpose()?,
         train_length: args.train_length.as_deref().map(parse_range).transpose()?,
         seeds: args.seeds,
+        first_seed: args.first_seed,
         learning_rates: args.learning_rates.clone(),
         train_distributions: args.train_distributions.clone(),
         steps: args.steps,

@@ -41,7 +41,9 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// A worker that could not write what it must.
-    #[error("{0}. Everything measured so far is kept; go on with --resume when that is mended")]
+    #[error(
+        "{0}. Everything measured so far is kept; when that is mended, give the same command again (`longhaul run` with --resume)"
+    )]
     Worker(String),
     /// Ctrl-C, with the words that say how to go on.
     #[error("interrupted; everything measured so far is kept. Go on with:\n  {resume}")]

@@ -36,8 +36,10 @@ pub struct Overrides {
     pub lengths: Option<Vec<usize>>,
     /// Shortest and longest training length of every task, in tokens.
     pub train_length: Option<(usize, usize)>,
-    /// Number of seeds, from 0 on.
+    /// Number of seeds.
     pub seeds: Option<u64>,
+    /// The first of them.
+    pub first_seed: u64,
     /// Peak learning rates.
     pub learning_rates: Vec<f64>,
     /// How training lengths are drawn.
@@ -790,7 +792,7 @@ impl TaskPlan {
         let (d_model, layers) = model_size(suite, overrides, architecture)?;
         let settings = self.settings(suite, architecture);
         let mut units = Vec::new();
-        for seed in 0..self.seeds {
+        for seed in (overrides.first_seed..).take(self.seeds as usize) {
             for training in &settings {
                 let mut unit = Unit {
                     name: String::new(),

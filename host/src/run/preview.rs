@@ -96,7 +96,11 @@ fn rows(group: &[&Unit], trained: bool) -> Vec<Vec<String>> {
         ));
     }
     let seeds = each(&|unit| unit.seed.to_string());
-    rows.push(row("seeds", seeds.len().to_string()));
+    let from = match seeds[0].as_str() {
+        "0" => String::new(),
+        first => format!(" from {first} on"),
+    };
+    rows.push(row("seeds", format!("{}{from}", seeds.len())));
     let lengths: Vec<String> = unit.lengths.iter().map(usize::to_string).collect();
     rows.push(row(
         "evaluation",

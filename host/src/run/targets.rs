@@ -94,6 +94,15 @@ impl Compared {
         }
         words.join(", ")
     }
+
+    /// In words, with the length also where that is the target's own.
+    fn at(&self, target: &Target, length: u64) -> String {
+        let words = self.words(target);
+        match self.length {
+            Some(_) => words,
+            None => format!("{words} at {length} tokens"),
+        }
+    }
 }
 
 longhaul_results::table_row! {
@@ -220,7 +229,11 @@ pub fn resolve(
             let is_wanted = |one: &&String| wanted.as_ref().is_none_or(|wanted| wanted == *one);
             let own = drawn.iter().filter(is_wanted);
             match drawn.len() {
-                0 | 1 => targets.extend(own.map(|_| target.clone())),
+                // Rows of another run may be of other distributions than the plan's one.
+                0 | 1 => targets.extend(own.map(|_| Target {
+                    train_distribution: wanted.clone().unwrap_or_default(),
+                    ..target.clone()
+                })),
                 _ => targets.extend(own.map(|one| target.of(one))),
             }
         }
@@ -370,6 +383,21 @@ impl<'a> Seen<'a> {
             }
         };
         let mut points: Vec<Option<Point>> = target.lengths.iter().map(point).collect();
+        let has = |curve: &[&'a SummaryRow], length| {
+            at(curve, length).is_some_and(|row| row.value.is_some())
+        };
+        let lengths = target.lengths.iter().zip(&points);
+        let mut missing = lengths.filter(|(_, point)| point.is_none());
+        let missing = missing.next().map(|(&length, _)| match &target.expected {
+            Expected::Above(compared) if has(&own, length) => {
+                let there = compared.length.unwrap_or(length);
+                match has(&other, there) {
+                    true => format!("no seed with both values at {length} tokens"),
+                    false => format!("no value of {}", compared.at(target, length)),
+                }
+            }
+            _ => format!("no value at {length} tokens"),
+        });
         let unlearned = match other.first() {
             Some(first) => self.at_chance(&own).or_else(|| {
                 let reason = self.at_chance(&other)?;
@@ -378,7 +406,7 @@ impl<'a> Seen<'a> {
             None => not_learned(&own),
         };
         let (verdict, reason) = match [&own, &other].iter().find_map(|curve| several(curve)) {
-            None => word(target, &points, unlearned),
+            None => word(target, &points, unlearned, missing),
             Some(reason) => {
                 points.clear();
                 ("not measured", reason)
@@ -503,22 +531,34 @@ impl<'a> Seen<'a> {
 fn several(curve: &[&SummaryRow]) -> Option<String> {
     let first = curve.first()?;
     let other = curve.iter().find(|row| !row.is_trained_as(first))?;
-    let training = |row: &SummaryRow| {
-        let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
-        format!(
-            "{} steps of {} sequences to {} tokens, {}, at {}",
-            number(row.train_steps),
-            number(row.batch),
-            number(row.train_length),
-            row.train_distribution,
-            row.learning_rate.unwrap_or_default()
-        )
-    };
+    let differing = settings(first).into_iter().zip(settings(other));
+    let differing: Vec<String> = differing
+        .filter(|(one, other)| one != other)
+        .map(|((name, one), (_, other))| format!("{name} {one} and {other}"))
+        .collect();
     Some(format!(
-        "measured by several trainings ({}; {}), of which none is the one that is meant: leave the others out",
-        training(first),
-        training(other)
+        "measured by several trainings ({}), of which none is the one that is meant: leave the others out",
+        differing.join(", ")
     ))
+}
+
+/// All that two trainings of one model can differ in.
+fn settings(row: &SummaryRow) -> [(&'static str, String); 11] {
+    let number = |value: Option<u64>| value.map_or("none".to_owned(), |value| value.to_string());
+    let real = |value: Option<f64>| value.map_or("none".to_owned(), |value| value.to_string());
+    [
+        ("steps", number(row.train_steps)),
+        ("sequences a step", number(row.batch)),
+        ("training length", number(row.train_length)),
+        ("shortest training length", number(row.train_length_min)),
+        ("training lengths", row.train_distribution.clone()),
+        ("learning rate", real(row.learning_rate)),
+        ("warm-up", number(row.warmup_steps)),
+        ("weight decay", real(row.weight_decay)),
+        ("gradient norm to", real(row.clip_norm)),
+        ("plugin", row.plugin.clone()),
+        ("checkpoint", row.checkpoint.clone()),
+    ]
 }
 
 /// The point at the largest length inside the training length.
@@ -553,6 +593,7 @@ fn word(
     target: &Target,
     points: &[Option<Point>],
     not_learned: Option<String>,
+    missing: Option<String>,
 ) -> (&'static str, String) {
     // Only what was learned can be lost, or be more than another's.
     let needs_learning = !matches!(target.expected, Expected::AtLeast(_));
@@ -560,13 +601,11 @@ fn word(
         return ("not measured", reason);
     }
     let any = |side| points.iter().flatten().any(|point| point.side == side);
-    let missing = points.iter().position(Option::is_none);
     if any(Side::Wrong) {
         return ("not reproduced", not_learned.unwrap_or_default());
     }
-    if let Some(index) = missing {
-        let length = target.lengths[index];
-        return ("not measured", format!("no value at {length} tokens"));
+    if let Some(reason) = missing {
+        return ("not measured", reason);
     }
     if any(Side::Across) {
         let reason = "the interval holds the target; more samples or seeds would tell";
@@ -820,7 +859,8 @@ mod tests {
                 ("not measured", None)
             );
             assert!(
-                verdict.reason.contains("several trainings"),
+                verdict.reason.contains("several trainings (steps ")
+                    && verdict.reason.contains(" and 7), of which"),
                 "{}",
                 verdict.reason
             );
@@ -840,6 +880,20 @@ mod tests {
         let verdict = judge(&[target(&[80], own)], &summary, &seen).remove(0);
         assert_eq!(verdict.verdict, "not measured");
         assert_eq!(verdict.reason, "no value at 40 tokens");
+    }
+
+    /// Whose value is missing is said.
+    #[test]
+    fn what_was_not_measured_is_named() {
+        let mut other = compared("another", None);
+        other.name = "another:state=8".to_owned();
+        let reason = |lengths: &[u64]| {
+            let verdict = judged(&[(40, 100)], lengths, Expected::Above(other.clone()));
+            assert_eq!(verdict.verdict, "not measured");
+            verdict.reason
+        };
+        assert_eq!(reason(&[40]), "no value of another:state=8 at 40 tokens");
+        assert_eq!(reason(&[80]), "no value at 80 tokens");
     }
 
     #[test]

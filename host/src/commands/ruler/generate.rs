@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
@@ -15,7 +16,8 @@ use tempfile::NamedTempFile;
 use super::json;
 use crate::cli::RulerGenerateArgs;
 use crate::commands::print;
-use crate::exit::CommandError;
+use crate::exit::{self, CommandError};
+use crate::run::interrupt::Listener;
 
 /// Writes samples to a file. It has its name when it is whole.
 ///
@@ -41,9 +43,15 @@ pub fn run(args: &RulerGenerateArgs) -> Result<u8, CommandError> {
     let refused =
         |error: io::Error| CommandError::environment(format!("{}: {error}", args.out.display()));
     // Dropped before it has its name, it is gone.
-    let (file, longest) = write_all(args, &ruler).map_err(|failed| match failed {
+    let interrupt = Listener::new().map_err(refused)?;
+    let made = write_all(args, &ruler, interrupt.flag());
+    let (file, longest) = made.map_err(|failed| match failed {
         Failed::Task(error) => CommandError::usage(error),
         Failed::File(error) => refused(error),
+        Failed::Interrupted => CommandError {
+            code: exit::INTERRUPTED,
+            message: "interrupted; nothing was left".to_owned(),
+        },
     })?;
     file.persist_noclobber(&args.out)
         .map_err(|error| match error.error.kind() {
@@ -73,6 +81,8 @@ fn exists(out: &Path) -> CommandError {
 enum Failed {
     Task(TaskError),
     File(io::Error),
+    /// Ctrl-C.
+    Interrupted,
 }
 
 /// Tokens of the samples that a thread makes before the next has its turn.
@@ -121,7 +131,11 @@ impl Write for Parts<'_> {
 /// Writes all samples into an unfinished file; it, and the length of the longest. Threads make them in turns and hand
 /// over their text in parts, which are written in order: the file does not depend on the number of threads, and memory
 /// not on its size.
-fn write_all(args: &RulerGenerateArgs, ruler: &Ruler) -> Result<(NamedTempFile, usize), Failed> {
+fn write_all(
+    args: &RulerGenerateArgs,
+    ruler: &Ruler,
+    interrupt: &AtomicBool,
+) -> Result<(NamedTempFile, usize), Failed> {
     let turn = (TURN / args.length.max(1)).max(1) as u64;
     let turns = args.samples.div_ceil(turn);
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
@@ -146,6 +160,9 @@ fn write_all(args: &RulerGenerateArgs, ruler: &Ruler) -> Result<(NamedTempFile, 
         for turn in 0..turns {
             let from = &parts[(turn % threads) as usize];
             loop {
+                if interrupt.load(Ordering::Relaxed) {
+                    return Err(Failed::Interrupted);
+                }
                 match from.recv().expect("a thread ends its turn") {
                     Part::Text(text) => file(&mut out, &args.out)
                         .and_then(|out| out.as_file_mut().write_all(&text))
