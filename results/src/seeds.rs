@@ -79,6 +79,33 @@ impl SeedScores {
         Some((value, low.max(0.0), high.min(1.0)))
     }
 
+    /// The mean over lengths, by the trapezoidal rule from the first to the last, of the seeds that have them all; two
+    /// lengths at least, ascending. It counts for as many answers as a mean of them would vary as much with.
+    pub fn over_lengths(lengths: &[(u64, Self)]) -> Self {
+        let places: Vec<f64> = lengths.iter().map(|(length, _)| *length as f64).collect();
+        let last = places.len() - 1;
+        let weight = |at: usize| {
+            let (before, after) = (at.saturating_sub(1), (at + 1).min(last));
+            (places[after] - places[before]) / (2.0 * (places[last] - places[0]))
+        };
+        let mut all = Self::default();
+        for &seed in lengths[0].1.0.keys() {
+            let own = lengths
+                .iter()
+                .map(|(_, scores)| scores.0.get(&seed).copied());
+            let own: Option<Vec<Sum>> = own.map(|sum| sum.filter(|of| of.1 > 0)).collect();
+            let Some(own) = own else { continue };
+            let (mut mean, mut spread) = (0.0, 0.0);
+            for (at, (sum, samples)) in own.into_iter().enumerate() {
+                mean += weight(at) * sum / samples as f64;
+                spread += weight(at).powi(2) / samples as f64;
+            }
+            let samples = (1.0 / spread) as u64;
+            all.add(seed, mean * samples as f64, samples);
+        }
+        all
+    }
+
     fn means(&self) -> Vec<f64> {
         let measured = self.0.values().filter(|of| of.1 > 0);
         measured.map(|of| of.0 / of.1 as f64).collect()
@@ -147,6 +174,21 @@ mod tests {
         let (value, low, high) = seeds(&[0.6, 0.8, 1.0]).level().expect("a level");
         assert!((value - 0.8).abs() < 1e-12 && (low - 0.3032).abs() < 1e-4 && high == 1.0);
         assert_eq!(SeedScores::default().level(), None);
+    }
+
+    #[test]
+    fn lengths_count_for_what_lies_between_them() {
+        let at = [(40, &[1.0, 1.0][..]), (64, &[1.0, 0.5]), (256, &[0.5])];
+        let at = at.map(|(length, values)| (length, seeds(values)));
+        let over = SeedScores::over_lengths(&at);
+        // 24 tokens at 1 and 192 from 1 down to 0.5; the other seed has no value at 256.
+        let (value, low, high) = over.level().expect("a level");
+        assert_eq!(over.seeds(), 1);
+        assert!((value - (24.0 + 192.0 * 0.75) / 216.0).abs() < 1e-12);
+        // Weights 1/18, 1/2 and 4/9 of a hundred answers each: 222 of one kind.
+        let exact = wilson(222.0 * value, 222, Z95).expect("an interval");
+        assert_eq!((low, high), exact);
+        assert_eq!(SeedScores::over_lengths(&at[..2]).seeds(), 2);
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub struct Target {
     pub part: String,
     /// Evaluation lengths it speaks of.
     pub lengths: Vec<u64>,
+    /// Whether of the mean over them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mean: bool,
     /// How the training lengths of the models it speaks of are drawn; empty where all are drawn alike.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub train_distribution: String,
@@ -127,9 +130,10 @@ pub struct Verdict {
     pub part: String,
     /// What is measured of a sample.
     pub metric: String,
-    /// The length that decides: of those asked for, the one furthest on the wrong side.
+    /// The length that decides: of those asked for, the one furthest on the wrong side; empty where their mean is asked for.
     pub eval_length: Option<u64>,
-    /// What is expected there: `>= 0.99`; of what is held against another value, that: `> 0.412`.
+    /// What is expected there: `>= 0.99`; of the mean `mean over 40 to 256 tokens >= 0.95`; of what is held against another
+    /// value, that: `> 0.412`.
     pub target: String,
     /// What was measured there.
     pub value: Option<f64>,
@@ -221,6 +225,7 @@ pub fn resolve(
                 task_options: task.options_text(),
                 part: part.clone(),
                 lengths: entry.lengths.iter().map(|&length| length as u64).collect(),
+                mean: entry.mean,
                 train_distribution: String::new(),
                 expected,
             };
@@ -303,9 +308,9 @@ enum Side {
     Right,
 }
 
-/// One of a target's lengths.
+/// One of a target's lengths, or their mean.
 struct Point {
-    length: u64,
+    length: Option<u64>,
     /// What is expected: `>= 0.99`.
     expected: String,
     /// The value and its interval, where it has one.
@@ -336,7 +341,7 @@ impl Point {
         };
         let sign = if more { ">=" } else { "<" };
         Self {
-            length,
+            length: Some(length),
             expected: format!("{sign} {limit}"),
             value: (value, ends),
             difference: None,
@@ -382,13 +387,19 @@ impl<'a> Seen<'a> {
                 }
             }
         };
-        let mut points: Vec<Option<Point>> = target.lengths.iter().map(point).collect();
+        let mut points: Vec<Option<Point>> = match target.mean {
+            true => vec![self.mean(target, &own)],
+            false => target.lengths.iter().map(point).collect(),
+        };
         let has = |curve: &[&'a SummaryRow], length| {
             at(curve, length).is_some_and(|row| row.value.is_some())
         };
-        let lengths = target.lengths.iter().zip(&points);
-        let mut missing = lengths.filter(|(_, point)| point.is_none());
-        let missing = missing.next().map(|(&length, _)| match &target.expected {
+        let lacks = |(place, length): &(usize, &u64)| match target.mean {
+            true => !has(&own, **length),
+            false => points[*place].is_none(),
+        };
+        let missing = target.lengths.iter().enumerate().find(lacks);
+        let missing = missing.map(|(_, &length)| match &target.expected {
             Expected::Above(compared) if has(&own, length) => {
                 let there = compared.length.unwrap_or(length);
                 match has(&other, there) {
@@ -398,6 +409,8 @@ impl<'a> Seen<'a> {
             }
             _ => format!("no value at {length} tokens"),
         });
+        let none = points.iter().all(Option::is_none);
+        let missing = missing.or_else(|| none.then(|| "no seed with all lengths".to_owned()));
         let unlearned = match other.first() {
             Some(first) => self.at_chance(&own).or_else(|| {
                 let reason = self.at_chance(&other)?;
@@ -430,7 +443,7 @@ impl<'a> Seen<'a> {
             metric: own
                 .first()
                 .map_or_else(String::new, |row| row.metric.clone()),
-            eval_length: worst.map(|point| point.length),
+            eval_length: worst.and_then(|point| point.length),
             target: worst.map_or_else(String::new, |point| point.expected.clone()),
             value: worst.map(|point| point.value.0),
             value_low: ends.map(|ends| ends.0),
@@ -451,6 +464,29 @@ impl<'a> Seen<'a> {
     fn scores(&self, row: &SummaryRow, depths: &[f64]) -> SeedScores {
         let part = row.part().unwrap_or_default();
         SeedScores::at(row, self.rows, |label| is_of(label, part, depths))
+    }
+
+    /// The mean over a target's lengths.
+    fn mean(&self, target: &Target, curve: &[&SummaryRow]) -> Option<Point> {
+        let of = |&length: &u64| {
+            let row = curve.iter().find(|row| row.eval_length == length)?;
+            Some((length, self.scores(row, &[])))
+        };
+        let lengths: Vec<(u64, SeedScores)> =
+            target.lengths.iter().map(of).collect::<Option<_>>()?;
+        let (value, low, high) = SeedScores::over_lengths(&lengths).level()?;
+        let (limit, more) = match target.expected {
+            Expected::AtLeast(limit) => (limit, true),
+            Expected::Below(limit) => (limit, false),
+            Expected::Above(_) => return None,
+        };
+        let (first, last) = (lengths[0].0, lengths[lengths.len() - 1].0);
+        let point = Point::limited(last, (value, Some((low, high))), limit, more);
+        Some(Point {
+            length: None,
+            expected: format!("mean over {first} to {last} tokens {}", point.expected),
+            ..point
+        })
     }
 
     /// The value at a point and its interval, of accuracies as [`SeedScores::level`] has it: the summary's own supposes
@@ -475,7 +511,7 @@ impl<'a> Seen<'a> {
         let difference = own.less(&others)?;
         let (value, low, high) = own.level()?;
         Some(Point {
-            length: row.eval_length,
+            length: Some(row.eval_length),
             expected: format!("> {:.3}", others.mean()?),
             value: (value, Some((low, high))),
             difference: Some(difference),
@@ -654,8 +690,10 @@ fn said(verdict: &Verdict) -> String {
         of => of,
     };
     let mut words = Vec::new();
-    if let Some((value, length)) = verdict.value.zip(verdict.eval_length) {
-        words.push(format!("{}{unit} at {length} tokens", kind.show(value)));
+    if let Some(value) = verdict.value {
+        let length = verdict.eval_length;
+        let at = length.map_or_else(String::new, |length| format!(" at {length} tokens"));
+        words.push(format!("{}{unit}{at}", kind.show(value)));
     }
     let ends = verdict.difference_low.zip(verdict.difference_high);
     if let Some((value, (low, high))) = verdict.difference.zip(ends) {
@@ -716,6 +754,7 @@ mod tests {
             task_options: unit.task_options,
             part: String::new(),
             lengths: lengths.to_vec(),
+            mean: false,
             train_distribution: String::new(),
             expected,
         }
@@ -880,6 +919,35 @@ mod tests {
         let verdict = judge(&[target(&[80], own)], &summary, &seen).remove(0);
         assert_eq!(verdict.verdict, "not measured");
         assert_eq!(verdict.reason, "no value at 40 tokens");
+    }
+
+    /// 100 % at 40 tokens and 80 % at 80: 90 % in the mean, Wilson's 85.1 to 93.4 % of 200 answers.
+    #[test]
+    fn a_mean_over_lengths_is_held_as_one_value() {
+        let judge = |correct: &[(usize, u64)], expected| {
+            let rows = rows(correct);
+            let summary = longhaul_results::summarise(&rows);
+            let of_mean = Target {
+                mean: true,
+                ..target(&[40, 80], expected)
+            };
+            judge(&[of_mean], &summary, &rows).remove(0)
+        };
+        let seen = [(40, 100), (80, 80)];
+        for (expected, word) in [
+            (Expected::AtLeast(0.85), "reproduced"),
+            (Expected::AtLeast(0.9), "undecided"),
+            (Expected::AtLeast(0.95), "not reproduced"),
+            (Expected::Below(0.95), "reproduced"),
+        ] {
+            let verdict = judge(&seen, expected);
+            assert_eq!(verdict.verdict, word, "{verdict:?}");
+            assert_eq!((verdict.eval_length, verdict.value), (None, Some(0.9)));
+            assert!(verdict.target.starts_with("mean over 40 to 80 tokens "));
+            assert!(render(&[verdict], 80).contains("90.0 %; published mean over 40 to 80"));
+        }
+        let short = judge(&seen[..1], Expected::AtLeast(0.5));
+        assert_eq!(short.reason, "no value at 80 tokens");
     }
 
     /// Whose value is missing is said.

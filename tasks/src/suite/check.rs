@@ -159,6 +159,13 @@ fn target(target: &TargetEntry) -> Result<(), Problem> {
         Metric::BitsPerByte => ("loss", bounds::LOSS),
         _ => ("accuracy", bounds::ACCURACY),
     };
+    if target.mean {
+        let ascend = target.lengths.is_sorted_by(|one, next| one < next);
+        if what == "loss" || target.above.is_some() || target.lengths.len() < 2 || !ascend {
+            let reason = "mean is of accuracies, with at_least or below, over two or more lengths that ascend";
+            return Err(format!("{of}: {reason}").into());
+        }
+    }
     for limit in limits.into_iter().flatten() {
         check(&format!("the {what} of {of}"), limit, &range)?;
     }

@@ -73,6 +73,10 @@ pub struct TargetEntry {
     pub part: Vec<String>,
     /// Evaluation lengths it speaks of.
     pub lengths: Vec<usize>,
+    /// Whether it speaks of the mean accuracy over them, by the trapezoidal rule from the first to the last, and not of
+    /// every one.
+    #[serde(default)]
+    pub mean: bool,
     /// Accuracy or loss at every one of these lengths, or more.
     pub at_least: Option<f64>,
     /// Less than this accuracy or loss at every one of these lengths.
