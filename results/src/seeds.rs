@@ -185,8 +185,8 @@ mod tests {
         let (value, low, high) = over.level().expect("a level");
         assert_eq!(over.seeds(), 1);
         assert!((value - (24.0 + 192.0 * 0.75) / 216.0).abs() < 1e-12);
-        // Weights 1/18, 1/2 and 4/9 of a hundred answers each: 222 of one kind.
-        let exact = wilson(222.0 * value, 222, Z95).expect("an interval");
+        // Weights 1/18, 1/2 and 4/9 of a hundred answers each: 221 of one kind.
+        let exact = wilson(221.0 * value, 221, Z95).expect("an interval");
         assert_eq!((low, high), exact);
         assert_eq!(SeedScores::over_lengths(&at[..2]).seeds(), 2);
     }
