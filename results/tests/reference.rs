@@ -9,11 +9,12 @@ use longhaul_results::{
 };
 
 /// Folders that are read here.
-const READ: [&str; 16] = [
+const READ: [&str; 17] = [
     "books",
     "huang2025",
     "huang2025-grid/narrow",
     "huang2025-grid/narrow-transformer",
+    "huang2025-grid/short",
     "needles",
     "positions",
     "published",

@@ -5,8 +5,10 @@
 //! what it stored. What is not is an error, and so is a buffer that one kernel takes for stored and another for float32.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use longhaul_plugin_kit::cuda::device::{Kernel, Struct};
+use longhaul_plugin_kit::cuda::guards::GUARD;
 use longhaul_plugin_kit::cuda::storage::Storage;
 
 use super::Emulator;
@@ -209,7 +211,8 @@ impl Copies {
     /// Holds what the form for bfloat16 left, here and in `values`, against what the one for float32 did, and puts stored
     /// values that changed where the engine looks for them.
     fn finish(&self, values: &mut [f32]) -> Result<(), String> {
-        agree("float32", values, &self.exact, &self.before)?;
+        let buffers = buffers(&self.before);
+        agree("float32", &buffers, values, &self.exact, &self.before)?;
         let halves = self.halves.iter().flat_map(|eight| eight.0);
         let stored: Vec<f32> = halves.map(from_half).take(values.len()).collect();
         let round = |values: &[f32]| -> Vec<f32> {
@@ -219,7 +222,8 @@ impl Copies {
                 .collect()
         };
         let before = round(&self.before);
-        agree("stored", &stored, &round(&self.rounded), &before)?;
+        let rounded = round(&self.rounded);
+        agree("stored", &buffers, &stored, &rounded, &before)?;
         for ((value, stored), before) in values.iter_mut().zip(stored).zip(before) {
             if !same(stored, before) {
                 *value = stored;
@@ -234,26 +238,73 @@ fn same(a: f32, b: f32) -> bool {
 }
 
 /// How far what a kernel leaves that reads again what it stored, as where it adds twice to a gradient, may be from the same
-/// in float32, relative to the largest value that it leaves: what is read was rounded, by up to 1/256 of it, and so is what is
+/// in float32, relative to the largest value that it leaves in that buffer: what is read was rounded, by up to 1/256 of it, and so is what is
 /// left, for which the next value may be nearer then. Other kernels leave the same.
 const TWO_ROUNDINGS: f32 = 1.0 / 128.0;
 
-/// Whether what two forms of a kernel left is the same, or differs by roundings on the way.
-fn agree(kind: &str, bf16: &[f32], float32: &[f32], before: &[f32]) -> Result<(), String> {
-    let written = float32
-        .iter()
-        .zip(before)
-        .filter(|(now, before)| !same(**now, **before));
-    let written = written.filter(|(now, _)| now.is_finite());
-    let largest = written.map(|(now, _)| now.abs()).fold(0.0, f32::max);
-    for (at, (&bf16, &float32)) in bf16.iter().zip(float32).enumerate() {
-        let near = (bf16 - float32).abs() <= TWO_ROUNDINGS * largest;
-        if !near && !same(bf16, float32) {
-            return Err(format!(
-                "{kind} value {at} of the memory is {bf16} with activations in bfloat16, and {float32} with the same in \
-                 float32, the largest {largest}"
-            ));
+/// The buffers of an allocation: what lies between bands that nobody writes.
+fn buffers(before: &[f32]) -> Vec<Range<usize>> {
+    let mut all = Vec::new();
+    let mut from = 0;
+    for part in before.chunk_by(|one, next| is_band(*one) == is_band(*next)) {
+        let to = from + part.len();
+        if !is_band(part[0]) {
+            all.push(from..to);
+        }
+        from = to;
+    }
+    all
+}
+
+fn is_band(word: f32) -> bool {
+    word.to_bits() == GUARD
+}
+
+/// Whether what two forms of a kernel left in each buffer is the same, or differs by roundings on the way.
+fn agree(
+    kind: &str,
+    buffers: &[Range<usize>],
+    bf16: &[f32],
+    float32: &[f32],
+    before: &[f32],
+) -> Result<(), String> {
+    for buffer in buffers {
+        let [bf16, float32, before] = [bf16, float32, before].map(|all| &all[buffer.clone()]);
+        let written = float32
+            .iter()
+            .zip(before)
+            .filter(|(now, before)| !same(**now, **before));
+        let written = written.filter(|(now, _)| now.is_finite());
+        let largest = written.map(|(now, _)| now.abs()).fold(0.0, f32::max);
+        for (at, (&bf16, &float32)) in bf16.iter().zip(float32).enumerate() {
+            let near = (bf16 - float32).abs() <= TWO_ROUNDINGS * largest;
+            if !near && !same(bf16, float32) {
+                let at = buffer.start + at;
+                return Err(format!(
+                    "{kind} value {at} of the memory is {bf16} with activations in bfloat16, and {float32} with the same in \
+                     float32, the largest {largest}"
+                ));
+            }
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_buffer_is_not_held_against_the_largest_value_of_another() {
+        let band = f32::from_bits(GUARD);
+        let before = [0.0, 0.0, band, band, 0.0, 0.0];
+        let float32 = [1.0, 0.5, band, band, 1e-3, 5e-4];
+        let all = buffers(&before);
+        assert_eq!(all, [0..2, 4..6]);
+        let agrees = |bf16: [f32; 6]| agree("stored", &all, &bf16, &float32, &before);
+        assert_eq!(agrees(float32), Ok(()));
+        assert_eq!(agrees([1.0, 0.503, band, band, 1e-3, 5.03e-4]), Ok(()));
+        let lost = agrees([1.0, 0.5, band, band, 1e-3, 0.0]).expect_err("a lost gradient");
+        assert!(lost.contains("value 5 "), "{lost}");
+    }
 }
