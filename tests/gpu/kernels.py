@@ -51,31 +51,33 @@ def ours(arguments, products, timeout):
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-def scan_of_mamba_ssm(sizes, device):
+def of_scan(sizes, device, transposed):
+    """What the scan is of: u, delta, a, b, c, d; where `transposed` the tokens of u, delta, b and c come last."""
     import torch
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     batch, length, inner, state, _ = sizes
-    u, delta = (torch.rand(batch, inner, length, device=device, requires_grad=True) for _ in range(2))
-    b, c = (torch.rand(batch, state, length, device=device, requires_grad=True) for _ in range(2))
+
+    def draw(width):
+        shape = (batch, width, length) if transposed else (batch, length, width)
+        return torch.rand(shape, device=device, requires_grad=True)
+
     a = -torch.arange(1.0, state + 1, device=device).repeat(inner, 1)
-    a.requires_grad_()
-    d = torch.ones(inner, device=device, requires_grad=True)
-    return (lambda: selective_scan_fn(u, delta, a, b, c, d, delta_softplus=True)), [u, delta, a, b, c, d]
+    return draw(inner), draw(inner), a.requires_grad_(), draw(state), draw(state), torch.ones(inner, device=device, requires_grad=True)
+
+
+def scan_of_mamba_ssm(sizes, device):
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    u, delta, a, b, c, d = inputs = of_scan(sizes, device, True)
+    return (lambda: selective_scan_fn(u, delta, a, b, c, d, delta_softplus=True)), list(inputs)
 
 
 def scan_of_torch(sizes, device):
     import models
     import torch
 
-    batch, length, inner, state, _ = sizes
-    u, delta = (torch.rand(batch, length, inner, device=device, requires_grad=True) for _ in range(2))
-    b, c = (torch.rand(batch, length, state, device=device, requires_grad=True) for _ in range(2))
-    a = -torch.arange(1.0, state + 1, device=device).repeat(inner, 1)
-    a.requires_grad_()
-    d = torch.ones(inner, device=device, requires_grad=True)
-    once = lambda: models.selective_scan(u, torch.nn.functional.softplus(delta), a, b, c, d)
-    return once, [u, delta, a, b, c, d]
+    u, delta, a, b, c, d = inputs = of_scan(sizes, device, False)
+    return (lambda: models.selective_scan(u, torch.nn.functional.softplus(delta), a, b, c, d)), list(inputs)
 
 
 def of_ssd(sizes, device):
