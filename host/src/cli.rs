@@ -166,7 +166,7 @@ pub struct RunArgs {
     /// look, minutes; smoke: seconds, whether a new plugin trains and evaluates;
     /// books: loss by position; needles: every architecture at 16 times its training
     /// length, an hour; huang2025, huang2025-grid: RULER's thirteen for one model, an
-    /// hour and two; state-tracking: parity and the like, three hours; niah,
+    /// hour and more; state-tracking: parity and the like, three hours; niah,
     /// ruler-tokens, mqar, published: hours; state-tracking-large: for a card
     #[arg(value_name = "SUITE", default_value = "quick")]
     pub suite: String,

@@ -228,19 +228,61 @@ fn comparable(runs: &[Run], uneven: bool) -> Result<(), MergeError> {
             .into_iter()
             .map(|rows| (rows[0].0, Conditions::of(rows.iter().map(|&(_, row)| row))))
             .collect();
+        let differ = |one: &str, other: &str, difference| MergeError::Differ {
+            runs: [one, other].map(str::to_owned),
+            task: task.to_owned(),
+            difference,
+        };
         let (first, one) = &by_run[0];
         for (second, other) in &by_run[1..] {
             if let Some(difference) = one.difference(other, uneven) {
-                return Err(MergeError::Differ {
-                    runs: [(*first).to_owned(), (*second).to_owned()],
-                    task: task.to_owned(),
-                    difference,
-                });
+                return Err(differ(first, second, difference));
             }
+        }
+        if uneven {
+            continue;
+        }
+        if let Some([one, other]) = uneven_seeds(&by_run) {
+            let difference = format!(
+                "the first has seeds {} and the second {}. {INSIST}",
+                listed(&one.1.seeds),
+                listed(&other.1.seeds)
+            );
+            return Err(differ(one.0, other.0, difference));
         }
     }
     Ok(())
 }
+
+/// What to do about runs that were not made alike.
+const INSIST: &str = "Measure both alike, or put them side by side all the same with --uneven";
+
+/// Two runs through which models would have different seeds, all runs together: a run's are those of each of its models.
+fn uneven_seeds<'a, 'b>(
+    runs: &'b [(&'a str, Conditions)],
+) -> Option<[&'b (&'a str, Conditions); 2]> {
+    let mut seeds: BTreeMap<&Model, BTreeSet<u64>> = BTreeMap::new();
+    for (_, run) in runs {
+        for model in &run.models {
+            seeds.entry(model).or_default().extend(&run.seeds);
+        }
+    }
+    let mut all = seeds.values();
+    let first = all.next()?;
+    if all.all(|own| own == first) {
+        return None;
+    }
+    let differ = |one: &Conditions, other: &Conditions| {
+        one.seeds != other.seeds && one.models != other.models
+    };
+    let pairs = runs.iter().enumerate();
+    let mut pairs =
+        pairs.flat_map(|(at, one)| runs[at + 1..].iter().map(move |other| [one, other]));
+    pairs.find(|[one, other]| differ(&one.1, &other.1))
+}
+
+/// Plugin, architecture, options, checkpoint, the task's options and the learning rate.
+type Model = [String; 6];
 
 /// What the rows of one run on one task share.
 #[derive(Default)]
@@ -249,8 +291,7 @@ struct Conditions {
     versions: BTreeMap<String, String>,
     trainings: BTreeSet<String>,
     seeds: BTreeSet<u64>,
-    /// Architectures and checkpoints with their options, and those of the task.
-    models: BTreeSet<[String; 5]>,
+    models: BTreeSet<Model>,
 }
 
 impl Conditions {
@@ -259,14 +300,19 @@ impl Conditions {
         for rows in group(rows, |&row| row.model()) {
             found.seeds.extend(rows.iter().map(|row| row.seed));
             let row = rows[0];
-            let words = [
-                &row.plugin,
-                &row.architecture,
-                &row.options,
-                &row.checkpoint,
-                &row.task_options,
-            ];
-            found.models.insert(words.map(String::clone));
+            found.models.extend(rows.iter().map(|row| {
+                let rate = row
+                    .learning_rate
+                    .map_or_else(String::new, |rate| rate.to_string());
+                [
+                    row.plugin.clone(),
+                    row.architecture.clone(),
+                    row.options.clone(),
+                    row.checkpoint.clone(),
+                    row.task_options.clone(),
+                    rate,
+                ]
+            }));
             let options = row.task_options.split(',');
             let (version, options): (Vec<&str>, Vec<&str>) =
                 options.partition(|option| option.starts_with("version="));
@@ -293,7 +339,6 @@ impl Conditions {
                 ));
             }
         }
-        let insist = "Measure both alike, or put them side by side all the same with --uneven";
         if uneven {
             return None;
         }
@@ -306,17 +351,10 @@ impl Conditions {
             let found = other.trainings.difference(&self.trainings).next();
             let found = found.or_else(|| other.trainings.first())?;
             return Some(format!(
-                "models were trained by {one} in the first and by {found} in the second. {insist}"
+                "models were trained by {one} in the first and by {found} in the second. {INSIST}"
             ));
         }
-        // More seeds of the same models are as many of each, taken together.
-        (self.seeds != other.seeds && self.models != other.models).then(|| {
-            format!(
-                "the first has seeds {} and the second {}. {insist}",
-                listed(&self.seeds),
-                listed(&other.seeds)
-            )
-        })
+        None
     }
 }
 
@@ -410,6 +448,49 @@ mod tests {
         for uneven in [false, true] {
             assert_eq!(refusal(&one, &next, uneven), None);
         }
+    }
+
+    /// All runs together: which of them has what does not matter.
+    #[test]
+    fn every_model_has_the_same_seeds_in_the_end() {
+        let run = |name: &str, models: &[&str], seeds: &[u64]| {
+            let rows = models
+                .iter()
+                .flat_map(|model| seeds.iter().map(|&seed| row(model, seed, 64)));
+            source(name, &rows.collect::<Vec<_>>())
+        };
+        let both = ["lstm", "mamba"];
+        let even = vec![
+            run("a", &both[..1], &[0, 1]),
+            run("b", &both[1..], &[0, 1]),
+            run("c", &both, &[2]),
+        ];
+        assert_eq!(merge(even, false).expect("even").rows.len(), 6);
+        let uneven = || {
+            vec![
+                run("a", &both[..1], &[0]),
+                run("b", &both[..1], &[1]),
+                run("c", &both[1..], &[0]),
+            ]
+        };
+        let refused = merge(uneven(), false).expect_err("one more of the LSTM");
+        assert!(
+            refused.to_string().contains("seeds 1 and the second 0"),
+            "{refused}"
+        );
+        assert_eq!(merge(uneven(), true).expect("all the same").rows.len(), 3);
+        // One of two learning rates.
+        let rates = |seeds: &[u64], rates: &[f64]| {
+            let rows = seeds.iter().flat_map(|&seed| {
+                rates.iter().map(move |&rate| Measurement {
+                    unit: format!("{seed}-{rate}"),
+                    learning_rate: Some(rate),
+                    ..row("lstm", seed, 64)
+                })
+            });
+            source(&format!("{rates:?}"), &rows.collect::<Vec<_>>())
+        };
+        assert!(merge(vec![rates(&[0], &[0.1, 0.2]), rates(&[1], &[0.2])], false).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::summary::SummaryRow;
 use crate::text::{paragraph, printable};
 use crate::view::{CurveView, TaskView, named, tasks};
 
-/// Fewest models that are ranked.
+/// Fewest trainings whose models are ranked.
 const FEWEST: usize = 8;
 
 /// Replicates of the bootstrap.
@@ -77,7 +77,7 @@ pub fn predictions(summary: &[SummaryRow]) -> Vec<PredictionRow> {
                     for (name, of_point) in seen {
                         let trainings = pairs((early, probe_length, of_point), (late, length));
                         let pairs = trainings.concat();
-                        if pairs.len() < FEWEST {
+                        if trainings.len() < FEWEST {
                             continue;
                         }
                         let interval = interval(&trainings);
@@ -143,7 +143,7 @@ fn pairs(
         .filter(|curve| curve.first().learned == Some(true));
     let pairs = learned.filter_map(|curve| {
         let pair = (probe_of(curve)?, curve.at(length)?.value?);
-        Some((curve.first(), trained_options(curve.first()), pair))
+        Some((curve.first(), curve.first().trained_options(), pair))
     });
     let pairs: Vec<(&SummaryRow, String, (f64, f64))> = pairs.collect();
     let trainings = group(&pairs, |(row, options, _)| {
@@ -153,15 +153,6 @@ fn pairs(
     let values =
         |training: Vec<&(_, _, (f64, f64))>| training.iter().map(|(_, _, pair)| *pair).collect();
     trainings.into_iter().map(values).collect()
-}
-
-/// The options that a model was trained with: those without `eval.` in front.
-fn trained_options(row: &SummaryRow) -> String {
-    let options = row.options.split(',');
-    let options: Vec<&str> = options
-        .filter(|option| !option.starts_with("eval."))
-        .collect();
-    options.join(",")
 }
 
 /// A task's curves of each model.

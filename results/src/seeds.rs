@@ -83,6 +83,9 @@ impl SeedScores {
     /// lengths at least, ascending. It counts for as many answers as a mean of them would vary as much with.
     pub fn over_lengths(lengths: &[(u64, Self)]) -> Self {
         let places: Vec<f64> = lengths.iter().map(|(length, _)| *length as f64).collect();
+        if places.len() < 2 || !places.is_sorted_by(|one, next| one < next) {
+            return Self::default();
+        }
         let last = places.len() - 1;
         let weight = |at: usize| {
             let (before, after) = (at.saturating_sub(1), (at + 1).min(last));
@@ -189,6 +192,10 @@ mod tests {
         let exact = wilson(221.0 * value, 221, Z95).expect("an interval");
         assert_eq!((low, high), exact);
         assert_eq!(SeedScores::over_lengths(&at[..2]).seeds(), 2);
+        let backwards = [at[1].clone(), at[0].clone()];
+        for none in [&at[..1], &[], &backwards] {
+            assert_eq!(SeedScores::over_lengths(none), SeedScores::default());
+        }
     }
 
     #[test]

@@ -74,6 +74,15 @@ impl SummaryRow {
         self.trained() == other.trained()
     }
 
+    /// The options that a model was trained with: those without `eval.` in front.
+    pub(crate) fn trained_options(&self) -> String {
+        let options = self.options.split(',');
+        let options: Vec<&str> = options
+            .filter(|option| !option.starts_with("eval."))
+            .collect();
+        options.join(",")
+    }
+
     pub(crate) fn compared(&self) -> Compared<'_> {
         (self.model().task, self.part(), self.train_length)
     }

@@ -50,7 +50,7 @@ fn a_value_of_another_type_is_a_sentence() {
         ),
         (
             "[[target]]\n",
-            "claim source architecture task lengths at_least below above train_distribution",
+            "claim source architecture task part lengths mean depths at_least below above train_distribution",
         ),
     ];
     let values = [

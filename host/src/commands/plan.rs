@@ -237,13 +237,13 @@ impl Sums {
     }
 }
 
-/// Architectures and tasks by their names; with options where a plan has a name with several, and training lengths where it
-/// draws them in several ways.
+/// Architectures and tasks by their names; with options where a plan has a name with several, and training lengths where those of
+/// its task are drawn in several ways.
 struct Names {
     /// Architectures and tasks that have several options.
     several: HashSet<String>,
-    /// Whether training lengths are drawn in several ways.
-    tell_lengths: bool,
+    /// Tasks whose training lengths are drawn in several ways.
+    by_lengths: HashSet<String>,
 }
 
 impl Names {
@@ -260,12 +260,17 @@ impl Names {
                 }
             }
         }
-        let mut distributions = units.iter().filter_map(distribution);
-        let one = distributions.next();
-        let tell_lengths = distributions.any(|other| Some(other) != one);
+        let mut drawn = std::collections::HashMap::new();
+        let mut by_lengths = HashSet::new();
+        for unit in units {
+            let own = distribution(unit);
+            if *drawn.entry(unit.task_text()).or_insert(own) != own {
+                by_lengths.insert(unit.task_text());
+            }
+        }
         Self {
             several,
-            tell_lengths,
+            by_lengths,
         }
     }
 
@@ -276,7 +281,8 @@ impl Names {
         if several(&unit.architecture) {
             options.push(unit.options.clone());
         }
-        if let Some(lengths) = distribution(unit).filter(|_| self.tell_lengths) {
+        let tell = self.by_lengths.contains(&unit.task_text());
+        if let Some(lengths) = distribution(unit).filter(|_| tell) {
             options.push(format!("lengths={lengths}"));
         }
         let mut name = unit.architecture.clone();

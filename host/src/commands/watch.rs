@@ -105,7 +105,7 @@ pub fn run(args: &WatchArgs) -> Result<u8, CommandError> {
 /// What is said when a run no longer goes on.
 fn last_word(state: State, run: &Path, manifest: &Manifest) -> Option<String> {
     // A part's folder may be named from inside the whole run's.
-    let folder = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
+    let folder = run.canonicalize().unwrap_or_else(|_| run.to_owned());
     let whole = manifest.part.and_then(|_| part::whole_of(&folder));
     Some(match (state, whole, manifest.parts) {
         (State::Running, ..) => return None,

@@ -186,7 +186,7 @@ fn the_command_line_replaces_the_suite() {
         tasks: vec!["parity".to_owned()],
         lengths: Some(vec![16]),
         train_length: Some((8, 8)),
-        seeds: Some(1),
+        seeds: Some(2),
         first_seed: 3,
         learning_rates: vec![0.5],
         steps: Some(7),
@@ -197,11 +197,11 @@ fn the_command_line_replaces_the_suite() {
         ..Overrides::default()
     };
     let plan = plan(&overrides).unwrap();
-    assert_eq!(plan.units.len(), 1, "the same unit twice is one");
+    let seeds: Vec<u64> = plan.units.iter().map(|unit| unit.seed).collect();
+    assert_eq!(seeds, [3, 4], "the same unit twice is one");
     let unit = &plan.units[0];
     assert_eq!(unit.options, "d_model=16,layers=1");
     assert_eq!((unit.d_model, unit.layers, unit.samples), (16, 1, 9));
-    assert_eq!(unit.seed, 3);
     let training = unit.training.as_ref().unwrap();
     assert_eq!((training.steps, training.batch), (7, 3));
     assert_eq!((training.length_min, training.length), (8, 8));

@@ -1,5 +1,6 @@
 //! What a plan would do, in words, before any of it is done: `--dry-run`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use longhaul_tasks::TrainDistribution;
@@ -95,12 +96,15 @@ fn rows(group: &[&Unit], trained: bool) -> Vec<Vec<String>> {
             ),
         ));
     }
-    let seeds = each(&|unit| unit.seed.to_string());
-    let from = match seeds[0].as_str() {
-        "0" => String::new(),
-        first => format!(" from {first} on"),
+    let seeds: BTreeSet<u64> = group.iter().map(|unit| unit.seed).collect();
+    let which = match seeds.iter().copied().eq(0..seeds.len() as u64) {
+        true => String::new(),
+        false => {
+            let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+            format!(": {}", seeds.join(", "))
+        }
     };
-    rows.push(row("seeds", format!("{}{from}", seeds.len())));
+    rows.push(row("seeds", format!("{}{which}", seeds.len())));
     let lengths: Vec<String> = unit.lengths.iter().map(usize::to_string).collect();
     rows.push(row(
         "evaluation",

@@ -198,7 +198,8 @@ impl Emulator {
             Storage::Float32 => None,
             storage => Some(self.library(source, storage)?.0),
         };
-        let folder = std::env::var_os("LONGHAUL_KERNEL_SOURCES");
+        let folder =
+            std::env::var_os("LONGHAUL_KERNEL_SOURCES").filter(|folder| !folder.is_empty());
         let left = folder.map(|folder| leave_source(Path::new(&folder), source, &name));
         Ok(Loaded {
             library,

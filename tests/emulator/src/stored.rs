@@ -4,7 +4,7 @@
 //! compute in float32, so what they leave is the same, once rounded where it is stored; or nearly, where a kernel reads again
 //! what it stored. What is not is an error, and so is a buffer that one kernel takes for stored and another for float32.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use longhaul_plugin_kit::cuda::device::{Kernel, Struct};
@@ -50,6 +50,7 @@ impl Emulator {
                 .or_insert_with(|| Copies::of(self.values(address.base)));
             let place = address.offset..address.offset + 8;
             let inside = (address.at - address.base) as usize;
+            copies.begins.insert(inside / 4);
             let beside = if address.kind == Kind::Stored {
                 let half = copies.halves.as_mut_ptr() as usize + inside / 2;
                 for_bf16[place.clone()].copy_from_slice(&half.to_ne_bytes());
@@ -170,6 +171,8 @@ struct Copies {
     rounded: Vec<f32>,
     /// Every value as bfloat16.
     halves: Vec<Eight>,
+    /// Where the kernel's parameters begin in it.
+    begins: BTreeSet<usize>,
 }
 
 /// Eight values as bfloat16; memory of them begins at a multiple of 16 bytes.
@@ -205,13 +208,14 @@ impl Copies {
             exact: values.to_vec(),
             rounded: rounded.collect(),
             halves: values.chunks(8).map(eight).collect(),
+            begins: BTreeSet::new(),
         }
     }
 
     /// Holds what the form for bfloat16 left, here and in `values`, against what the one for float32 did, and puts stored
     /// values that changed where the engine looks for them.
     fn finish(&self, values: &mut [f32]) -> Result<(), String> {
-        let buffers = buffers(&self.before);
+        let buffers = buffers(&self.before, &self.begins);
         agree("float32", &buffers, values, &self.exact, &self.before)?;
         let halves = self.halves.iter().flat_map(|eight| eight.0);
         let stored: Vec<f32> = halves.map(from_half).take(values.len()).collect();
@@ -242,16 +246,15 @@ fn same(a: f32, b: f32) -> bool {
 /// left, for which the next value may be nearer then. Other kernels leave the same.
 const TWO_ROUNDINGS: f32 = 1.0 / 128.0;
 
-/// The buffers of an allocation: what lies between bands that nobody writes.
-fn buffers(before: &[f32]) -> Vec<Range<usize>> {
-    let mut all = Vec::new();
-    let mut from = 0;
-    for part in before.chunk_by(|one, next| is_band(*one) == is_band(*next)) {
-        let to = from + part.len();
-        if !is_band(part[0]) {
-            all.push(from..to);
+/// The buffers of an allocation: what lies between bands that nobody writes, and between the places that a kernel is given.
+fn buffers(before: &[f32], begins: &BTreeSet<usize>) -> Vec<Range<usize>> {
+    let mut all: Vec<Range<usize>> = Vec::new();
+    for (at, word) in before.iter().enumerate() {
+        let goes_on = at > 0 && is_band(*word) == is_band(before[at - 1]) && !begins.contains(&at);
+        match all.last_mut().filter(|_| goes_on) {
+            Some(last) => last.end += 1,
+            None => all.push(at..at + 1),
         }
-        from = to;
     }
     all
 }
@@ -299,11 +302,12 @@ mod tests {
         let band = f32::from_bits(GUARD);
         let before = [0.0, 0.0, band, band, 0.0, 0.0];
         let float32 = [1.0, 0.5, band, band, 1e-3, 5e-4];
-        let all = buffers(&before);
-        assert_eq!(all, [0..2, 4..6]);
+        let all = buffers(&before, &BTreeSet::from([0, 5]));
+        assert_eq!(all, [0..2, 2..4, 4..5, 5..6]);
         let agrees = |bf16: [f32; 6]| agree("stored", &all, &bf16, &float32, &before);
         assert_eq!(agrees(float32), Ok(()));
         assert_eq!(agrees([1.0, 0.503, band, band, 1e-3, 5.03e-4]), Ok(()));
+        assert!(agrees([1.0, 0.503, band, 0.0, 1e-3, 5e-4]).is_err());
         let lost = agrees([1.0, 0.5, band, band, 1e-3, 0.0]).expect_err("a lost gradient");
         assert!(lost.contains("value 5 "), "{lost}");
     }

@@ -50,7 +50,7 @@ pub fn run(args: &RulerGenerateArgs) -> Result<u8, CommandError> {
         Failed::File(error) => refused(error),
         Failed::Interrupted => CommandError {
             code: exit::INTERRUPTED,
-            message: "interrupted; nothing was left".to_owned(),
+            message: "interrupted; no file was left".to_owned(),
         },
     })?;
     file.persist_noclobber(&args.out)
