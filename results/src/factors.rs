@@ -166,6 +166,7 @@ fn grid<'a, 'b>(
             .map(|curve| Some((size(curve)?, budget(curve)?)))
             .collect();
         let models = models?;
+        let settings = lengths_and_decay(curves[0].first());
         let sizes: BTreeSet<u64> = models.iter().map(|model| model.0).collect();
         let budgets: BTreeSet<u64> = models.iter().map(|model| model.1).collect();
         let distinct: BTreeSet<(u64, u64)> = models.iter().copied().collect();
@@ -179,22 +180,22 @@ fn grid<'a, 'b>(
                 (place, budgets.range(..budget).count(), curve)
             })
             .collect();
-        is_whole.then_some((sizes.len(), budgets, own))
+        is_whole.then_some(((sizes.len(), budgets, settings), own))
     });
-    let same = |of: &(usize, BTreeSet<u64>, Vec<(usize, usize, &'b CurveView<'a>)>)| {
-        let first = of.2[0].2.first();
-        (of.0, of.1.clone(), lengths_and_decay(first))
-    };
-    let grids = group(places, same);
+    let grids = group(places, |(same, _)| same.clone());
     // The first of those with most models.
     let most = grids.into_iter().rev();
-    let grid = most.max_by_key(|grid| grid.len() * grid[0].2.len())?;
-    let levels = [grid.len(), grid[0].0, grid[0].1.len()];
+    let grid = most.max_by_key(|grid| grid.len() * grid[0].1.len())?;
+    let (sizes, budgets, _) = &grid[0].0;
+    let levels = [grid.len(), *sizes, budgets.len()];
     let varied = levels.iter().filter(|&&levels| levels > 1).count();
-    let models = grid.into_iter().enumerate().flat_map(|(architecture, of)| {
-        let own = of.2.into_iter();
-        own.map(move |(size, budget, curve)| ([architecture, size, budget], curve))
-    });
+    let models = grid
+        .into_iter()
+        .enumerate()
+        .flat_map(|(architecture, (_, own))| {
+            own.into_iter()
+                .map(move |(size, budget, curve)| ([architecture, size, budget], curve))
+        });
     (varied >= 2).then(|| (levels, models.collect()))
 }
 

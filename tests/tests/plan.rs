@@ -89,7 +89,7 @@ fn distributions_of_training_lengths_are_planned_and_told_apart() {
     let arguments = "plan smoke --arch lstm --task parity --train-length 4..16 --lengths 16,64 \
                      --train-distribution uniform,curriculum --jobs 1";
     let ran = longhaul(arguments.split_whitespace()).expect(0);
-    ran.complains(&["[1/1] lstm on parity"]);
+    let ran = ran.complains(&["[1/1] lstm on parity"]);
     for (name, tokens) in [("uniform", "9920"), ("curriculum:0.5", "9200")] {
         let found = line(&ran, &format!("lstm:lengths={name}"));
         assert_eq!(found[1..6], ["on", "parity", "1", "30", tokens]);

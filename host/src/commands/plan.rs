@@ -328,6 +328,30 @@ fn time(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::unit::tests::work;
+
+    #[test]
+    fn lengths_are_told_where_a_task_has_them_in_several_ways() {
+        let unit = |task: &str, curriculum| {
+            let mut unit = work().unit;
+            unit.task = task.to_owned();
+            let training = unit.training.as_mut().expect("a training");
+            (training.length_min, training.length) = (4, 16);
+            training.curriculum = curriculum;
+            unit
+        };
+        let [one, other] = [unit("one", None), unit("other", Some(0.5))];
+        let names = Names::new(&[one.clone(), other.clone()]);
+        assert!(names.of(&one).ends_with(" on one"), "{}", names.of(&one));
+        assert!(!names.of(&one).contains("lengths="));
+        let names = Names::new(&[one.clone(), unit("one", Some(0.5)), other.clone()]);
+        assert!(
+            names.of(&one).contains("lengths=uniform on one"),
+            "{}",
+            names.of(&one)
+        );
+        assert!(!names.of(&other).contains("lengths="));
+    }
 
     #[test]
     fn numbers_are_short() {
