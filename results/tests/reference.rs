@@ -9,7 +9,7 @@ use longhaul_results::{
 };
 
 /// Folders that are read here.
-const READ: [&str; 17] = [
+const READ: [&str; 25] = [
     "books",
     "huang2025",
     "huang2025-grid/narrow",
@@ -25,8 +25,16 @@ const READ: [&str; 17] = [
     "smollm2/ruler",
     "smollm2/yarn16k",
     "state-tracking/curriculum",
+    "state-tracking/curriculum-automata",
+    "state-tracking/curriculum-groups",
+    "state-tracking/curriculum-s4",
+    "state-tracking/curriculum-seeds",
     "state-tracking/fixed",
     "state-tracking/uniform",
+    "state-tracking/uniform-automata",
+    "state-tracking/uniform-mamba2",
+    "state-tracking/uniform-ranges",
+    "state-tracking/uniform-seeds",
 ];
 
 fn reference() -> PathBuf {

@@ -91,9 +91,13 @@ fn distributions_of_training_lengths_are_planned_and_told_apart() {
     let ran = longhaul(arguments.split_whitespace()).expect(0);
     let ran = ran.complains(&["[1/1] lstm on parity"]);
     for (name, tokens) in [("uniform", "9920"), ("curriculum:0.5", "9200")] {
-        let found = line(&ran, &format!("lstm:lengths={name}"));
-        assert_eq!(found[1..6], ["on", "parity", "1", "30", tokens]);
-        assert_eq!(found.len(), 10, "with time and memory: {found:?}");
+        // The name has a line of its own.
+        let all = words::<String>(&ran.stdout);
+        let name = format!("lstm:lengths={name}");
+        let at = all.iter().position(|word| *word == name).expect("a line");
+        assert_eq!(all[at + 1..at + 6], ["on", "parity", "1", "30", tokens]);
+        let seconds: f64 = all[at + 6].parse().expect("a time");
+        assert!(seconds > 0.0 && all[at + 9] == "MiB", "{all:?}");
     }
 }
 

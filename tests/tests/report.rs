@@ -139,8 +139,20 @@ fn a_kept_run_becomes_tables_and_figures_with_the_same_bytes_each_time() {
 #[test]
 fn kept_verdicts_are_made_of_the_kept_rows() {
     let folder = tempfile::tempdir().expect("a folder");
-    let state_tracking =
-        ["uniform", "curriculum", "fixed"].map(|run| format!("state-tracking/{run}"));
+    let state_tracking = [
+        "uniform",
+        "curriculum",
+        "fixed",
+        "uniform-automata",
+        "uniform-mamba2",
+        "uniform-ranges",
+        "uniform-seeds",
+        "curriculum-automata",
+        "curriculum-groups",
+        "curriculum-s4",
+        "curriculum-seeds",
+    ];
+    let state_tracking = state_tracking.map(|run| format!("state-tracking/{run}"));
     let alone = |suite: &str| (suite.to_owned(), vec![suite.to_owned()]);
     let kept = [
         alone("huang2025"),
