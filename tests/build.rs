@@ -8,7 +8,7 @@ fn main() {
     let document = root.join("CONTRIBUTING.md");
     println!("cargo::rerun-if-changed={}", document.display());
     let text = std::fs::read_to_string(&document).expect("CONTRIBUTING.md can be read");
-    let after = "`plugins/my-mixer/src/lib.rs`";
+    let after = "`plugins/my-average/src/lib.rs`";
     let start = text
         .find(after)
         .expect("CONTRIBUTING.md shows the lib.rs of a plugin");

@@ -42,11 +42,14 @@ impl Layout {
 impl<'a> Ranked<'a> {
     pub fn new(task: &'a TaskView<'a>) -> Self {
         let alike = task.common(|curve| curve.first().learning_rate).is_some();
-        let mut rows: Vec<(String, &CurveView<'_>)> = task
-            .curves
-            .iter()
-            .map(|curve| (said(curve, alike, false), curve))
-            .collect();
+        // Long names break between options.
+        let words = |curve| {
+            said(curve, alike, false)
+                .replace(',', ", ")
+                .replace(",  ", ", ")
+        };
+        let rows = task.curves.iter().map(|curve| (words(curve), curve));
+        let mut rows: Vec<(String, &CurveView<'_>)> = rows.collect();
         let value = |curve: &CurveView<'_>, length: u64| {
             let value = curve.at(length).and_then(|row| row.value);
             value.unwrap_or(f64::NEG_INFINITY)
@@ -121,7 +124,8 @@ impl<'a> Ranked<'a> {
             .zip(self.rows.chunks(most))
             .map(|(x, rows)| self.list(&mut drawing, rows, (x, y), layout.list()));
         let end = ends.fold(y, f64::max);
-        let mut notes = vec![count_of_seeds(self.task.common(CurveView::seeds))];
+        let seeds = count_of_seeds(self.task.common(CurveView::seeds));
+        let mut notes = vec![seeds, "Intervals stand in the tables".to_owned()];
         notes.extend(conditions(self.task));
         let notes = format!("{}.", notes.join(". "));
         let end = drawing.lines((2.0, end + LINE + 2.0), room, GREY, &notes);

@@ -96,8 +96,8 @@ fn distributions_of_training_lengths_are_planned_and_told_apart() {
         let name = format!("lstm:lengths={name}");
         let at = all.iter().position(|word| *word == name).expect("a line");
         assert_eq!(all[at + 1..at + 6], ["on", "parity", "1", "30", tokens]);
-        let seconds: f64 = all[at + 6].parse().expect("a time");
-        assert!(seconds > 0.0 && all[at + 9] == "MiB", "{all:?}");
+        assert!(all[at + 6].parse::<f64>().is_ok(), "a time: {all:?}");
+        assert_eq!(all[at + 9], "MiB", "{all:?}");
     }
 }
 

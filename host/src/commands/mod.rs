@@ -74,8 +74,12 @@ pub fn read_records(run: &Path) -> Result<(Vec<Measurement>, Option<String>), Co
         if let Ok(manifest) = Manifest::read(run) {
             part::refuse_apart(run, &manifest)?;
         }
+        let why = match run.exists() {
+            true => "is not the folder of a run: it has no results.csv",
+            false => "is not there",
+        };
         return Err(CommandError::usage(format!(
-            "{} is not the folder of a run: it has no results.csv; give the --out folder of a `longhaul run`",
+            "{} {why}; give the --out folder of a `longhaul run`",
             run.display()
         )));
     }

@@ -105,7 +105,7 @@ impl Progress {
             title.push_str(&format!(" lr {}", training.learning_rate));
             let distribution = training.distribution();
             if distribution != TrainDistribution::default() {
-                title.push_str(&format!(" {distribution}"));
+                title.push_str(&format!(" lengths {distribution}"));
             }
         }
         let bar = match &self.show {
