@@ -42,6 +42,7 @@ pub(crate) fn figure(task: &TaskView<'_>, across: Across, styles: &[Style]) -> D
     let entries: Vec<(Style, String)> = styles.iter().copied().zip(words).collect();
     let y = legend(&mut drawing, &entries, (2.0, end + LINE), COLUMN - 4.0);
     let mut notes = vec![of_seeds(task.common(CurveView::seeds), task.kind)];
+    notes.push("Marks stand beside each other, and above where they coincide".to_owned());
     notes.extend(conditions(task));
     let notes = format!("{}.", notes.join(". "));
     let y = drawing.lines((2.0, y + 2.0), COLUMN - 4.0, GREY, &notes);
