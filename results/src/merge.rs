@@ -1,9 +1,9 @@
 //! Records of several runs taken together: what was measured last in each cell, and why runs are not comparable.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::record::{Cell, Measurement, Status};
-use crate::setting::group;
+use crate::setting::{Trained, group};
 use crate::text::listed;
 
 /// The records of one run.
@@ -224,7 +224,7 @@ fn comparable(runs: &[Run], uneven: bool) -> Result<(), MergeError> {
     });
     for rows in group(firsts, |(_, row)| row.task.as_str()) {
         let task = rows[0].1.task.as_str();
-        let by_run: Vec<(&str, Conditions)> = group(rows, |&(run, _)| run)
+        let by_run: Vec<(&str, Conditions<'_>)> = group(rows, |&(run, _)| run)
             .into_iter()
             .map(|rows| (rows[0].0, Conditions::of(rows.iter().map(|&(_, row)| row))))
             .collect();
@@ -259,11 +259,11 @@ const INSIST: &str = "Measure both alike, or put them side by side all the same 
 
 /// Two runs through which models would have different seeds, all runs together: a run's are those of each of its models.
 fn uneven_seeds<'a, 'b>(
-    runs: &'b [(&'a str, Conditions)],
-) -> Option<[&'b (&'a str, Conditions); 2]> {
-    let mut seeds: BTreeMap<&Model, BTreeSet<u64>> = BTreeMap::new();
+    runs: &'b [(&'a str, Conditions<'a>)],
+) -> Option<[&'b (&'a str, Conditions<'a>); 2]> {
+    let mut seeds: HashMap<Trained<'_>, BTreeSet<u64>> = HashMap::new();
     for (_, run) in runs {
-        for model in &run.models {
+        for &model in &run.models {
             seeds.entry(model).or_default().extend(&run.seeds);
         }
     }
@@ -272,7 +272,7 @@ fn uneven_seeds<'a, 'b>(
     if all.all(|own| own == first) {
         return None;
     }
-    let differ = |one: &Conditions, other: &Conditions| {
+    let differ = |one: &Conditions<'_>, other: &Conditions<'_>| {
         one.seeds != other.seeds && one.models != other.models
     };
     let pairs = runs.iter().enumerate();
@@ -281,38 +281,23 @@ fn uneven_seeds<'a, 'b>(
     pairs.find(|[one, other]| differ(&one.1, &other.1))
 }
 
-/// Plugin, architecture, options, checkpoint, the task's options and the learning rate.
-type Model = [String; 6];
-
 /// What the rows of one run on one task share.
 #[derive(Default)]
-struct Conditions {
+struct Conditions<'a> {
     /// The version of the task's definition, by its other options.
     versions: BTreeMap<String, String>,
     trainings: BTreeSet<String>,
     seeds: BTreeSet<u64>,
-    models: BTreeSet<Model>,
+    models: HashSet<Trained<'a>>,
 }
 
-impl Conditions {
-    fn of<'a>(rows: impl Iterator<Item = &'a Measurement>) -> Self {
+impl<'a> Conditions<'a> {
+    fn of(rows: impl Iterator<Item = &'a Measurement>) -> Self {
         let mut found = Self::default();
         for rows in group(rows, |&row| row.model()) {
             found.seeds.extend(rows.iter().map(|row| row.seed));
             let row = rows[0];
-            found.models.extend(rows.iter().map(|row| {
-                let rate = row
-                    .learning_rate
-                    .map_or_else(String::new, |rate| rate.to_string());
-                [
-                    row.plugin.clone(),
-                    row.architecture.clone(),
-                    row.options.clone(),
-                    row.checkpoint.clone(),
-                    row.task_options.clone(),
-                    rate,
-                ]
-            }));
+            found.models.extend(rows.iter().map(|row| row.trained()));
             let options = row.task_options.split(',');
             let (version, options): (Vec<&str>, Vec<&str>) =
                 options.partition(|option| option.starts_with("version="));

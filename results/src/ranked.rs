@@ -73,25 +73,24 @@ impl<'a> Ranked<'a> {
     pub fn draw(&self) -> Drawing {
         let cells = self.wide * self.task.lengths.len() as f64;
         let layouts = [(COLUMN, 1), (PAGE, 2), (PAGE, 1)];
-        let mut drawn: Vec<Drawing> = layouts
+        let drawn = layouts
             .map(|(whole, beside)| Layout { whole, beside })
             .into_iter()
             .filter(|layout| layout.list() >= cells + NAME)
-            .map(|layout| self.arranged(&layout))
-            .collect();
-        if drawn.is_empty() {
-            let whole = cells + NAME + 4.0;
-            drawn.push(self.arranged(&Layout { whole, beside: 1 }));
-        }
+            .map(|layout| self.arranged(&layout));
         // The first that a page holds, or the lowest.
-        let fits = drawn.iter().position(|drawing| drawing.height <= HIGHEST);
-        let lowest = || {
-            let heights = drawn.iter().enumerate();
-            let lowest = heights.min_by(|one, other| one.1.height.total_cmp(&other.1.height));
-            lowest.map_or(0, |(place, _)| place)
-        };
-        let place = fits.unwrap_or_else(lowest);
-        drawn.swap_remove(place)
+        let beyond = |drawing: &Drawing| (drawing.height - HIGHEST).max(0.0);
+        let best = drawn.min_by(|one, other| beyond(one).total_cmp(&beyond(other)));
+        best.unwrap_or_else(|| {
+            let whole = cells + NAME + 4.0;
+            self.arranged(&Layout { whole, beside: 1 })
+        })
+    }
+
+    /// The training length, where all have one.
+    fn trained(&self) -> Option<u64> {
+        let trained = training_lengths(self.task).0;
+        trained.first().copied().filter(|_| trained.len() == 1)
     }
 
     fn arranged(&self, layout: &Layout) -> Drawing {
@@ -102,7 +101,6 @@ impl<'a> Ranked<'a> {
             self.task.task,
             &self.task.options.replace(',', ", "),
         );
-        let trained = training_lengths(self.task).0;
         let mut words = format!(
             "{} by length in tokens (across), the best at {} first",
             self.task.metric,
@@ -111,7 +109,7 @@ impl<'a> Ranked<'a> {
         if let Some(chance) = self.task.chance_words() {
             words.push_str(&format!("; chance {chance}"));
         }
-        if let Some(&length) = trained.first().filter(|_| trained.len() == 1) {
+        if let Some(length) = self.trained() {
             words.push_str(&format!(
                 "; line: trained at {}, left of it lengths up to that",
                 short_length(length)
@@ -163,8 +161,7 @@ impl<'a> Ranked<'a> {
             }
             y += HIGH + LINE * name.len().saturating_sub(1) as f64;
         }
-        let trained = training_lengths(self.task).0;
-        if let Some(&length) = trained.first().filter(|_| trained.len() == 1) {
+        if let Some(length) = self.trained() {
             let inside = lengths.iter().filter(|&&other| other <= length).count();
             let line = vec![(column(inside), start), (column(inside), y)];
             drawing.line(line, Stroke::whole(BLACK, 1.0));

@@ -79,8 +79,8 @@ impl SeedScores {
         Some((value, low.max(0.0), high.min(1.0)))
     }
 
-    /// The mean over lengths, by the trapezoidal rule from the first to the last, of the seeds that have them all; two
-    /// lengths at least, ascending. It counts for as many answers as a mean of them would vary as much with.
+    /// The mean over lengths, by the trapezoidal rule from the first to the last, of the seeds that have them all; of
+    /// none where there are fewer than two lengths, or they do not ascend. It counts for as many answers as a mean of them would vary as much with.
     pub fn over_lengths(lengths: &[(u64, Self)]) -> Self {
         let places: Vec<f64> = lengths.iter().map(|(length, _)| *length as f64).collect();
         if places.len() < 2 || !places.is_sorted_by(|one, next| one < next) {

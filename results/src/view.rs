@@ -278,6 +278,29 @@ fn names(rows: &[&SummaryRow]) -> Vec<String> {
     names
 }
 
+impl SummaryRow {
+    /// The settings that another row of the model has otherwise: `steps 1000 and 3000`.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (own, others) = (settings(self), settings(other));
+        let value = |settings: &[Setting], wanted: &str| {
+            let found = settings.iter().find(|(name, ..)| name == wanted);
+            found.map_or_else(|| "none".to_owned(), |(_, value, _)| value.clone())
+        };
+        let mut names: Vec<&str> = Vec::new();
+        for (name, ..) in own.iter().chain(&others) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        let pairs = names
+            .iter()
+            .map(|name| (name, value(&own, name), value(&others, name)));
+        let differing = pairs.filter(|(_, one, other)| one != other);
+        let words = differing.map(|(name, one, other)| format!("{name} {one} and {other}"));
+        words.collect()
+    }
+}
+
 /// A setting's name and value, and whether it is an option of the architecture.
 type Setting = (String, String, bool);
 

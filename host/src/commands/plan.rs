@@ -1,6 +1,6 @@
 //! `longhaul plan`: what a suite will take in time and memory, by a short calibration on this machine.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use clap::Args;
@@ -237,8 +237,8 @@ impl Sums {
     }
 }
 
-/// Architectures and tasks by their names; with options where a plan has a name with several, and training lengths where those of
-/// its task are drawn in several ways.
+/// Architectures and tasks by their names; with options where a plan has a name with several, and training lengths where
+/// those of its task are drawn in several ways.
 struct Names {
     /// Architectures and tasks that have several options.
     several: HashSet<String>,
@@ -248,29 +248,18 @@ struct Names {
 
 impl Names {
     fn new(units: &[Unit]) -> Self {
-        let mut first = std::collections::HashMap::new();
-        let mut several = HashSet::new();
-        for unit in units {
-            for (name, full) in [
-                (&unit.architecture, unit.architecture_text()),
-                (&unit.task, unit.task_text()),
-            ] {
-                if *first.entry(name.clone()).or_insert_with(|| full.clone()) != full {
-                    several.insert(name.clone());
-                }
-            }
-        }
-        let mut drawn = std::collections::HashMap::new();
-        let mut by_lengths = HashSet::new();
-        for unit in units {
-            let own = distribution(unit);
-            if *drawn.entry(unit.task_text()).or_insert(own) != own {
-                by_lengths.insert(unit.task_text());
-            }
-        }
+        let names = units.iter().flat_map(|unit| {
+            [
+                (unit.architecture.clone(), unit.architecture_text()),
+                (unit.task.clone(), unit.task_text()),
+            ]
+        });
+        let lengths = units
+            .iter()
+            .map(|unit| (unit.task_text(), distribution(unit)));
         Self {
-            several,
-            by_lengths,
+            several: with_several(names),
+            by_lengths: with_several(lengths),
         }
     }
 
@@ -295,6 +284,24 @@ impl Names {
         };
         format!("{name} on {task}")
     }
+}
+
+/// What has more than one value.
+fn with_several<T: PartialEq>(values: impl Iterator<Item = (String, T)>) -> HashSet<String> {
+    let mut first = HashMap::new();
+    let mut several = HashSet::new();
+    for (name, value) in values {
+        match first.get(&name) {
+            None => {
+                first.insert(name, value);
+            }
+            Some(one) if *one == value => {}
+            Some(_) => {
+                several.insert(name);
+            }
+        }
+    }
+    several
 }
 
 /// How a unit's training lengths are drawn.

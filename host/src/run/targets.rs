@@ -567,34 +567,10 @@ impl<'a> Seen<'a> {
 fn several(curve: &[&SummaryRow]) -> Option<String> {
     let first = curve.first()?;
     let other = curve.iter().find(|row| !row.is_trained_as(first))?;
-    let differing = settings(first).into_iter().zip(settings(other));
-    let differing: Vec<String> = differing
-        .filter(|(one, other)| one != other)
-        .map(|((name, one), (_, other))| format!("{name} {one} and {other}"))
-        .collect();
     Some(format!(
         "measured by several trainings ({}), of which none is the one that is meant: leave the others out",
-        differing.join(", ")
+        first.differences(other).join(", ")
     ))
-}
-
-/// All that two trainings of one model can differ in.
-fn settings(row: &SummaryRow) -> [(&'static str, String); 11] {
-    let number = |value: Option<u64>| value.map_or("none".to_owned(), |value| value.to_string());
-    let real = |value: Option<f64>| value.map_or("none".to_owned(), |value| value.to_string());
-    [
-        ("steps", number(row.train_steps)),
-        ("sequences a step", number(row.batch)),
-        ("training length", number(row.train_length)),
-        ("shortest training length", number(row.train_length_min)),
-        ("training lengths", row.train_distribution.clone()),
-        ("learning rate", real(row.learning_rate)),
-        ("warm-up", number(row.warmup_steps)),
-        ("weight decay", real(row.weight_decay)),
-        ("gradient norm to", real(row.clip_norm)),
-        ("plugin", row.plugin.clone()),
-        ("checkpoint", row.checkpoint.clone()),
-    ]
 }
 
 /// The point at the largest length inside the training length.

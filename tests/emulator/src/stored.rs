@@ -242,19 +242,22 @@ fn same(a: f32, b: f32) -> bool {
 }
 
 /// How far what a kernel leaves that reads again what it stored, as where it adds twice to a gradient, may be from the same
-/// in float32, relative to the largest value that it leaves in that buffer: what is read was rounded, by up to 1/256 of it, and so is what is
-/// left, for which the next value may be nearer then. Other kernels leave the same.
+/// in float32, relative to the largest value that it leaves in that buffer: what is read was rounded, by up to 1/256 of it,
+/// and so is what is left, for which the next value may be nearer then. Other kernels leave the same.
 const TWO_ROUNDINGS: f32 = 1.0 / 128.0;
 
 /// The buffers of an allocation: what lies between bands that nobody writes, and between the places that a kernel is given.
 fn buffers(before: &[f32], begins: &BTreeSet<usize>) -> Vec<Range<usize>> {
-    let mut all: Vec<Range<usize>> = Vec::new();
-    for (at, word) in before.iter().enumerate() {
-        let goes_on = at > 0 && is_band(*word) == is_band(before[at - 1]) && !begins.contains(&at);
-        match all.last_mut().filter(|_| goes_on) {
-            Some(last) => last.end += 1,
-            None => all.push(at..at + 1),
+    let mut all = Vec::new();
+    let mut from = 0;
+    for part in before.chunk_by(|one, next| is_band(*one) == is_band(*next)) {
+        let to = from + part.len();
+        for &begin in begins.range(from + 1..to) {
+            all.push(from..begin);
+            from = begin;
         }
+        all.push(from..to);
+        from = to;
     }
     all
 }
